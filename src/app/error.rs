@@ -1,0 +1,88 @@
+//! The closed list of ways in which a request ends badly.
+
+use crate::{blob, meta, model::principal::Role};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Codes are stable words for programs, details are sentences for people.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// No credential, or one that is not accepted. The reason goes to the log only.
+    #[error("not authenticated: {0}")]
+    Unauthenticated(String),
+    #[error("the role {needs:?} is needed")]
+    Denied { needs: Role },
+    /// A signed link that was changed or has expired.
+    #[error("{detail}")]
+    LinkRefused { code: &'static str, detail: &'static str },
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    #[error("the {0} was deleted")]
+    Gone(&'static str),
+    #[error("{detail}")]
+    Invalid { code: &'static str, detail: String },
+    #[error("{detail}")]
+    Conflict { code: &'static str, detail: String },
+    #[error("parts are missing")]
+    PartsMissing(Vec<u32>),
+    #[error("the {what} is larger than {limit} bytes")]
+    TooLarge { what: &'static str, limit: u64 },
+    #[error("quota of {limit} bytes: {used} used or reserved, {asked} asked")]
+    Quota { limit: u64, used: u64, asked: u64 },
+    #[error("too busy")]
+    Busy,
+    #[error("no space left")]
+    NoSpace,
+    /// The client stopped sending before the body ended.
+    #[error("the request body ended early")]
+    BodyAborted,
+    #[error("the request body made no progress")]
+    BodyTimeout,
+    /// A store takes no writes.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    pub fn invalid(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::Invalid { code, detail: detail.into() }
+    }
+
+    pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::Conflict { code, detail: detail.into() }
+    }
+}
+
+impl From<meta::Error> for Error {
+    fn from(error: meta::Error) -> Self {
+        match error {
+            meta::Error::NotFound => Self::NotFound("record"),
+            meta::Error::Exists => Self::conflict("exists", "The record exists already."),
+            meta::Error::Closed => {
+                Self::conflict("upload_completed", "The upload is completed already.")
+            }
+            meta::Error::Changed => Self::conflict(
+                "upload_changed",
+                "Another request changed the upload meanwhile; try again.",
+            ),
+            meta::Error::Quota { limit, used, asked } => Self::Quota { limit, used, asked },
+            meta::Error::Busy => Self::Busy,
+            meta::Error::Unavailable(why) => Self::Unavailable(why),
+            meta::Error::Corrupt(why) => Self::Internal(format!("metadata: {why}")),
+        }
+    }
+}
+
+impl From<blob::Error> for Error {
+    fn from(error: blob::Error) -> Self {
+        match error {
+            blob::Error::NoSpace => Self::NoSpace,
+            blob::Error::Busy => Self::Busy,
+            blob::Error::Io(why) => Self::Unavailable(why),
+            blob::Error::NotFound => Self::Internal("a blob's bytes are not there".into()),
+            blob::Error::Corrupt(why) => Self::Internal(format!("damaged blob: {why}")),
+        }
+    }
+}

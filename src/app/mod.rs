@@ -1,0 +1,76 @@
+//! Use cases: every rule that needs more than one seam. Knows no HTTP and no engine.
+//!
+//! The order that everything here keeps: bytes are durable before the record that names them;
+//! on the way out the record goes first, then the bytes. A crash leaves litter for [`sweep`],
+//! never a name without bytes.
+
+pub mod access;
+pub mod catalog;
+pub mod complete;
+pub mod error;
+pub mod health;
+pub mod link;
+pub mod read;
+pub mod sweep;
+pub mod token;
+pub mod upload;
+
+use std::{sync::Arc, time::Duration};
+
+pub use self::error::{Error, Result};
+use crate::{
+    auth::{jwt, keyring::KeyRing, link::LinkKey},
+    blob::BlobStore,
+    meta::Metadata,
+    sys::{clock::Clock, random::FileIds},
+};
+
+/// Bounds and rules that the operator sets.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub file_bytes_max: u64,
+    pub part_bytes_max: u64,
+    /// Bytes a user may hold whose record says nothing else.
+    pub quota_bytes: u64,
+    /// Life of a session without progress, and of a completed one for repeated requests.
+    pub upload_ttl: Duration,
+    /// How long a blob without a file stays.
+    pub reclaim_grace: Duration,
+    pub public_read: bool,
+    pub tokens: jwt::Expected,
+}
+
+/// Everything a use case needs.
+pub struct App {
+    pub meta: Arc<dyn Metadata>,
+    pub blobs: Arc<dyn BlobStore>,
+    pub keys: Arc<KeyRing>,
+    pub links: LinkKey,
+    pub clock: Arc<dyn Clock>,
+    pub policy: Policy,
+    ids: FileIds,
+    verified: access::Verifications,
+}
+
+impl App {
+    pub fn new(
+        meta: Arc<dyn Metadata>,
+        blobs: Arc<dyn BlobStore>,
+        keys: Arc<KeyRing>,
+        links: LinkKey,
+        clock: Arc<dyn Clock>,
+        policy: Policy,
+    ) -> Arc<Self> {
+        let (ids, verified) = (FileIds::default(), access::Verifications::default());
+        Arc::new(Self { meta, blobs, keys, links, clock, policy, ids, verified })
+    }
+}
+
+/// Runs to the end even when the client is gone and nobody waits: for steps that must not stop
+/// half-way, such as a commit and the clean-up behind it.
+async fn detached<T: Send + 'static>(
+    step: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let outcome = tokio::spawn(step).await;
+    outcome.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
+}

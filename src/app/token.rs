@@ -1,0 +1,62 @@
+//! Tokens that the daemon hands out, and the opaque ones it registers.
+
+use super::{App, Error, Result};
+use crate::{
+    auth::{jwt, service_token},
+    meta::{self, ServiceToken},
+    model::{limits::USER_TOKEN_HOURS, name::UserId, principal::Role},
+    sys::random,
+};
+
+/// A user token and its life in seconds.
+pub struct UserToken {
+    pub token: String,
+    pub expires_in: u64,
+}
+
+impl App {
+    /// Makes a token for a user, and the user when a service names it for the first time.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a life outside 1 to 720 hours, [`Error::Conflict`] for a disabled
+    /// user.
+    pub async fn generate_token(&self, user: &UserId, hours: u64) -> Result<UserToken> {
+        if !USER_TOKEN_HOURS.contains(&hours) {
+            let detail = "expires_hours must be a whole number from 1 to 720.";
+            return Err(Error::invalid("invalid_expires_hours", detail));
+        }
+        let now = self.clock.now();
+        let record = self.meta.ensure_user(user, now).await?;
+        if record.disabled {
+            return Err(Error::conflict("user_disabled", "The user is disabled."));
+        }
+        let expires_in = hours * 3600;
+        let claims = jwt::UserClaims {
+            user_id: user.as_str(),
+            sub: user.as_str(),
+            roles: record.role.unwrap_or(Role::Researcher).as_str(),
+            iss: &self.policy.tokens.issuer,
+            aud: &self.policy.tokens.audience,
+            iat: now.seconds(),
+            exp: now.seconds() + expires_in,
+            jti: &random::token_id(),
+        };
+        let token = jwt::sign(&claims, &self.keys);
+        let token = token.map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(UserToken { token, expires_in })
+    }
+
+    /// Registers an opaque service token under a name; one that is known stays as it is.
+    ///
+    /// # Errors
+    /// When the record cannot be made durable.
+    pub async fn register_service_token(&self, token: &str, name: &str) -> Result<()> {
+        let digest = service_token::digest(token);
+        let created = self.clock.now();
+        let record = ServiceToken { digest, name: name.into(), created };
+        match self.meta.add_service_token(record).await {
+            Ok(()) | Err(meta::Error::Exists) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Sessions: begin, take parts, look at, abort.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{App, Error, Result, detached};
+use crate::{
+    blob::{Purpose, Sealed, Stage},
+    meta::{self, Batch, Part},
+    model::{
+        digest::Sha256,
+        file::CallerMeta,
+        id::{PartNumber, UploadId},
+        limits::BATCH_FILES_MAX,
+        name::{FileName, Folder, UserId},
+        principal::Principal,
+        time::UnixMillis,
+        upload::{Mode, Upload, UploadState},
+    },
+    sys::random,
+};
+
+/// One file of an init.
+pub struct DeclaredFile {
+    pub name: FileName,
+    pub size: u64,
+    pub mime: Option<Box<str>>,
+}
+
+/// What a client announces.
+pub struct Init {
+    pub mode: Mode,
+    pub files: Vec<DeclaredFile>,
+    pub folder: Folder,
+    pub meta: CallerMeta,
+    /// The user a service acts for.
+    pub user: Option<UserId>,
+}
+
+/// The sessions that an init opened.
+pub struct Opened {
+    /// The session, or the batch of them.
+    pub id: UploadId,
+    pub mode: Mode,
+    pub part_size: u64,
+    pub parts: u64,
+    pub expires: UnixMillis,
+    /// Each file of a batch; empty otherwise.
+    pub batch: Vec<(UploadId, FileName)>,
+}
+
+/// A session and what arrived of it.
+pub struct Status {
+    pub upload: Upload,
+    pub parts: Vec<Part>,
+}
+
+/// Bytes of a client on their way into the store, held to a limit.
+pub struct Incoming {
+    stage: Box<dyn Stage>,
+    what: &'static str,
+    limit: u64,
+    left: u64,
+}
+
+impl Incoming {
+    /// # Errors
+    /// [`Error::TooLarge`] past the limit, and what the store says.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let length = bytes.len() as u64;
+        self.left = self
+            .left
+            .checked_sub(length)
+            .ok_or(Error::TooLarge { what: self.what, limit: self.limit })?;
+        Ok(self.stage.write(bytes).await?)
+    }
+
+    /// Refuses a body that says it is larger than the limit, before it is read.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn expect(&self, bytes: u64) -> Result<()> {
+        if bytes > self.left {
+            return Err(Error::TooLarge { what: self.what, limit: self.limit });
+        }
+        Ok(())
+    }
+
+    /// How many bytes came so far.
+    pub fn received(&self) -> u64 {
+        self.limit - self.left
+    }
+
+    pub(super) async fn seal(self, purpose: Purpose) -> Result<Sealed> {
+        Ok(self.stage.seal(purpose).await?)
+    }
+}
+
+impl App {
+    /// Opens one session, or one for each file of a batch, and reserves their sizes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::TooLarge`], [`Error::Quota`].
+    pub async fn init_upload(&self, principal: &Principal, init: Init) -> Result<Opened> {
+        let owner = self.acting_for(principal, init.user, false)?;
+        self.check_declared(init.mode, &init.files)?;
+        let now = self.clock.now();
+        let expires = now.after(self.policy.upload_ttl);
+        let largest = init.files.iter().map(|file| file.size).max().unwrap_or(0);
+        let open = |file: DeclaredFile| Upload {
+            id: random::upload_id(),
+            owner: owner.clone(),
+            name: file.name,
+            folder: init.folder.clone(),
+            mime: file.mime,
+            size: file.size,
+            mode: init.mode,
+            meta: init.meta.clone(),
+            expires,
+            received: 0,
+            revision: 0,
+            state: UploadState::Open,
+        };
+        let uploads: Vec<Upload> = init.files.into_iter().map(open).collect();
+        let batch = (init.mode == Mode::Batch).then(|| Batch {
+            id: random::upload_id(),
+            owner: owner.clone(),
+            uploads: uploads.iter().map(|upload| upload.id).collect(),
+        });
+        let id = match (&batch, uploads.first()) {
+            (Some(batch), _) => batch.id,
+            (None, Some(upload)) => upload.id,
+            (None, None) => return Err(Error::Internal("an init without a file".into())),
+        };
+        let named = uploads.iter().map(|upload| (upload.id, upload.name.clone()));
+        let opened = Opened {
+            id,
+            mode: init.mode,
+            part_size: init.mode.part_size(largest),
+            parts: init.mode.parts(largest),
+            expires,
+            batch: if batch.is_some() { named.collect() } else { Vec::new() },
+        };
+        self.meta.create_uploads(uploads, batch, now, self.policy.quota_bytes).await?;
+        Ok(opened)
+    }
+
+    fn check_declared(&self, mode: Mode, files: &[DeclaredFile]) -> Result<()> {
+        let counts = if mode == Mode::Batch { 1..=BATCH_FILES_MAX } else { 1..=1 };
+        if !counts.contains(&files.len()) {
+            let detail = match mode {
+                Mode::Batch => "A batch has 1 to 1000 files.",
+                Mode::Single | Mode::Chunked => "This mode has exactly one file.",
+            };
+            return Err(Error::invalid("invalid_files", detail));
+        }
+        let limit = self.policy.file_bytes_max;
+        if files.iter().any(|file| file.size > limit) {
+            return Err(Error::TooLarge { what: "file", limit });
+        }
+        Ok(())
+    }
+
+    /// Begins to take one part. Nothing is recorded, and dropping it forgets the bytes.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn begin_part(&self) -> Result<Incoming> {
+        self.begin("part", self.policy.part_bytes_max).await
+    }
+
+    /// As [`App::begin_part`] for a whole file.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn begin_file(&self) -> Result<Incoming> {
+        self.begin("file", self.policy.file_bytes_max).await
+    }
+
+    async fn begin(&self, what: &'static str, limit: u64) -> Result<Incoming> {
+        Ok(Incoming { stage: self.blobs.stage().await?, what, limit, left: limit })
+    }
+
+    /// Whether there is such an upload or batch for this principal, in whatever state.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn check_upload(&self, principal: &Principal, id: UploadId) -> Result<()> {
+        if self.own_batch(principal, id).await?.is_none() {
+            self.own_upload(principal, id).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a part may come, asked before its bytes are taken.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown or foreign upload, [`Error::Conflict`] for a closed one.
+    pub async fn check_part(&self, principal: &Principal, id: UploadId) -> Result<Upload> {
+        let upload = self.own_upload(principal, id).await?;
+        if upload.state != UploadState::Open {
+            return Err(meta::Error::Closed.into());
+        }
+        if upload.expires <= self.clock.now() {
+            return Err(Error::NotFound("upload"));
+        }
+        Ok(upload)
+    }
+
+    /// Seals what arrived and records it as a part. A part sent again replaces the first.
+    ///
+    /// # Errors
+    /// As [`App::check_part`]; [`Error::Invalid`] when `sha256` is not that of the bytes;
+    /// [`Error::Quota`] when more came than was declared and it does not fit.
+    pub async fn finish_part(
+        self: &Arc<Self>,
+        principal: &Principal,
+        id: UploadId,
+        number: PartNumber,
+        incoming: Incoming,
+        sha256: Option<Sha256>,
+    ) -> Result<u64> {
+        self.check_part(principal, id).await?;
+        let app = Arc::clone(self);
+        detached(async move {
+            let sealed = incoming.seal(Purpose::Part(id, number)).await?;
+            let Sealed { size, blake3, sha256: own, locator } = sealed;
+            if let Err(mismatch) = check_digest(sha256, own, "digest_mismatch") {
+                app.discard(&locator).await;
+                return Err(mismatch);
+            }
+            let part = Part { number, size, blake3, sha256: own, place: locator.clone() };
+            let expires = app.clock.now().after(app.policy.upload_ttl);
+            match app.meta.record_part(id, part, expires, app.policy.quota_bytes).await {
+                Ok(replaced) => {
+                    if let Some(old) = replaced {
+                        app.discard(&old.place).await;
+                    }
+                    Ok(size)
+                }
+                Err(error) => {
+                    app.discard_unless_uncertain(&locator, &error).await;
+                    Err(upload_error(error))
+                }
+            }
+        })
+        .await
+    }
+
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn upload_status(&self, principal: &Principal, id: UploadId) -> Result<Status> {
+        let upload = self.own_upload(principal, id).await?;
+        let parts = self.meta.parts(id).await?;
+        Ok(Status { upload, parts })
+    }
+
+    /// Ends a session, or every open one of a batch. Completed files stay.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] for a completed upload.
+    pub async fn abort_upload(self: &Arc<Self>, principal: &Principal, id: UploadId) -> Result<()> {
+        let uploads = match self.own_batch(principal, id).await? {
+            Some(batch) => batch.uploads,
+            None => {
+                self.check_part(principal, id).await?;
+                vec![id]
+            }
+        };
+        let is_batch = uploads != [id];
+        let app = Arc::clone(self);
+        detached(async move {
+            for upload in uploads {
+                app.remove_open_upload(upload).await?;
+            }
+            if is_batch {
+                app.meta.remove_batch(id).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// A page of a user's sessions and where the next one begins.
+    ///
+    /// # Errors
+    /// As [`App::acting_for`].
+    pub async fn list_uploads(
+        &self,
+        principal: &Principal,
+        named: Option<UserId>,
+        after: Option<UploadId>,
+        limit: usize,
+    ) -> Result<Vec<Upload>> {
+        let owner = self.acting_for(principal, named, false)?;
+        Ok(self.meta.uploads_of(&owner, after, limit).await?)
+    }
+
+    async fn remove_open_upload(&self, id: UploadId) -> Result<()> {
+        let open = self.meta.upload(id).await?.is_some_and(|u| u.state == UploadState::Open);
+        if !open {
+            return Ok(());
+        }
+        match self.meta.remove_upload(id).await {
+            Ok(parts) => self.discard_parts(&parts).await,
+            Err(meta::Error::NotFound) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// The session, for those who may touch it.
+    pub(super) async fn own_upload(&self, principal: &Principal, id: UploadId) -> Result<Upload> {
+        let upload = self.meta.upload(id).await?;
+        upload
+            .filter(|upload| principal.may_touch_upload(&upload.owner))
+            .ok_or(Error::NotFound("upload"))
+    }
+
+    pub(super) async fn own_batch(
+        &self,
+        principal: &Principal,
+        id: UploadId,
+    ) -> Result<Option<Batch>> {
+        let batch = self.meta.batch(id).await?;
+        Ok(batch.filter(|batch| principal.may_touch_upload(&batch.owner)))
+    }
+
+    pub(super) async fn discard_parts(&self, parts: &[Part]) {
+        for part in parts {
+            self.discard(&part.place).await;
+        }
+    }
+
+    /// Bytes that stay are litter, found again by gc: worth a line, not an error to a client.
+    pub(super) async fn discard(&self, locator: &crate::model::locator::Locator) {
+        if let Err(error) = self.blobs.discard(locator).await {
+            tracing::warn!(%error, "unreferenced bytes were not removed");
+        }
+    }
+
+    /// After a failed commit the record may or may not be on the disk: the bytes stay.
+    pub(super) async fn discard_unless_uncertain(
+        &self,
+        locator: &crate::model::locator::Locator,
+        error: &meta::Error,
+    ) {
+        if !matches!(error, meta::Error::Unavailable(_) | meta::Error::Corrupt(_)) {
+            self.discard(locator).await;
+        }
+    }
+}
+
+pub(super) fn upload_error(error: meta::Error) -> Error {
+    match error {
+        meta::Error::NotFound => Error::NotFound("upload"),
+        error => error.into(),
+    }
+}
+
+pub(super) fn check_digest(
+    expected: Option<Sha256>,
+    actual: Sha256,
+    code: &'static str,
+) -> Result<()> {
+    match expected {
+        Some(expected) if expected != actual => {
+            let detail = format!("The content has SHA-256 {actual}, not {expected}.");
+            Err(Error::invalid(code, detail))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,239 @@
+//! JWTs, RS256 only (RFC 7519, RFC 8725). Size and header are judged before any claim is read.
+
+use std::io;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, crypto};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use super::keyring::KeyRing;
+use crate::model::{
+    limits::{CLOCK_LEEWAY_SECONDS, JWT_BYTES_MAX},
+    name::UserId,
+    principal::Role,
+    time::UnixMillis,
+};
+
+/// Why a token is refused. For the log; a client learns only that it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the token is larger than 8 KiB")]
+    TooLarge,
+    #[error("the token is not a JWT")]
+    Malformed,
+    #[error("the token's algorithm, type or critical header is not accepted")]
+    Header,
+    /// Worth a look into the key directory.
+    #[error("the token names an unknown key")]
+    UnknownKey,
+    #[error("the token's signature is wrong")]
+    Signature,
+    #[error("a claim is missing or of the wrong type")]
+    Claims,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token is not valid yet")]
+    NotYet,
+    #[error("the token is from another issuer or for another audience")]
+    Audience,
+}
+
+/// What a user token must say about where it comes from and whom it is for.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    pub issuer: String,
+    pub audience: String,
+}
+
+/// Whom a valid token speaks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Service { name: Box<str> },
+    User { id: UserId, role: Role },
+}
+
+/// A token whose signature and claims hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    pub subject: Subject,
+    /// The first moment at which the token is no longer valid.
+    pub expires: UnixMillis,
+}
+
+#[derive(Deserialize)]
+struct JoseHeader {
+    alg: String,
+    typ: Option<String>,
+    kid: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    crit: bool,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: Option<Box<str>>,
+    user_id: Option<Box<str>>,
+    roles: Option<OneOrMany>,
+    iss: Option<String>,
+    aud: Option<OneOrMany>,
+    exp: NumericDate,
+    #[serde(default, deserialize_with = "some")]
+    nbf: Option<NumericDate>,
+    #[serde(default, deserialize_with = "some")]
+    iat: Option<NumericDate>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        match self {
+            OneOrMany::One(one) => std::slice::from_ref(one),
+            OneOrMany::Many(many) => many.as_slice(),
+        }
+        .iter()
+        .map(String::as_str)
+    }
+}
+
+/// Seconds since 1970, a JSON number that may have a fraction (RFC 7519 section 2).
+#[derive(Clone, Copy, PartialEq, PartialOrd, Deserialize)]
+struct NumericDate(f64);
+
+/// A member that is there must hold a value: `null` is a wrong type, not an absence.
+fn some<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(json).map(Some)
+}
+
+fn present<'de, D: Deserializer<'de>>(json: D) -> Result<bool, D::Error> {
+    de::IgnoredAny::deserialize(json).map(|_| true)
+}
+
+/// Checks a token: size, header, signature, times, subject.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn verify(
+    token: &str,
+    ring: &KeyRing,
+    expected: &Expected,
+    now: UnixMillis,
+) -> Result<Verified, Refused> {
+    if token.len() > JWT_BYTES_MAX {
+        return Err(Refused::TooLarge);
+    }
+    let (message, signature) = token.rsplit_once('.').ok_or(Refused::Malformed)?;
+    let (header, payload) = message.split_once('.').ok_or(Refused::Malformed)?;
+    let header: JoseHeader = json(header)?;
+    let typed = header.typ.as_ref().is_none_or(|typ| typ.eq_ignore_ascii_case("jwt"));
+    if header.alg != "RS256" || !typed || header.crit {
+        return Err(Refused::Header);
+    }
+    check_signature(message, signature, header.kid.as_deref(), ring)?;
+    check_claims(json(payload)?, expected, now)
+}
+
+fn json<T: de::DeserializeOwned>(segment: &str) -> Result<T, Refused> {
+    let bytes = URL_SAFE_NO_PAD.decode(segment).map_err(|_| Refused::Malformed)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| if error.is_data() { Refused::Claims } else { Refused::Malformed })
+}
+
+/// A `kid` must name one of our keys; without one, each is tried.
+fn check_signature(
+    message: &str,
+    signature: &str,
+    kid: Option<&str>,
+    ring: &KeyRing,
+) -> Result<(), Refused> {
+    let keys = ring.keys();
+    let mut candidates = keys.iter().filter(|key| kid.is_none_or(|kid| key.kid == kid)).peekable();
+    if candidates.peek().is_none() {
+        return Err(Refused::UnknownKey);
+    }
+    let signed_by = |key: &DecodingKey| {
+        crypto::verify(signature, message.as_bytes(), key, Algorithm::RS256).unwrap_or(false)
+    };
+    if candidates.any(|key| signed_by(&key.public)) { Ok(()) } else { Err(Refused::Signature) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds and milliseconds of our time fit f64")]
+fn check_claims(claims: Claims, expected: &Expected, now: UnixMillis) -> Result<Verified, Refused> {
+    let seconds = now.0 as f64 / 1000.0;
+    let latest = NumericDate(seconds + CLOCK_LEEWAY_SECONDS as f64);
+    if claims.exp <= NumericDate(seconds) {
+        return Err(Refused::Expired);
+    }
+    if claims.nbf.is_some_and(|nbf| nbf > latest) || claims.iat.is_some_and(|iat| iat > latest) {
+        return Err(Refused::NotYet);
+    }
+    let roles = claims.roles.as_ref();
+    let highest = roles.and_then(|roles| roles.iter().filter_map(Role::parse).max());
+    let subject = if highest == Some(Role::Service) {
+        let name = claims.sub.filter(|name| !name.is_empty()).ok_or(Refused::Claims)?;
+        Subject::Service { name }
+    } else {
+        let for_us = claims.iss.is_some_and(|iss| iss == expected.issuer)
+            && claims.aud.is_some_and(|aud| aud.iter().any(|aud| aud == expected.audience));
+        if !for_us {
+            return Err(Refused::Audience);
+        }
+        let id = claims.user_id.or(claims.sub).ok_or(Refused::Claims)?;
+        let id = UserId::parse(&id).map_err(|_| Refused::Claims)?;
+        Subject::User { id, role: highest.unwrap_or(Role::Viewer) }
+    };
+    Ok(Verified { subject, expires: claims.exp.millis() })
+}
+
+impl NumericDate {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates, and only dates after now get here"
+    )]
+    fn millis(self) -> UnixMillis {
+        UnixMillis((self.0 * 1000.0) as u64)
+    }
+}
+
+/// Claims of a user token, in the order in which they are written.
+#[derive(Serialize)]
+pub struct UserClaims<'a> {
+    pub user_id: &'a str,
+    pub sub: &'a str,
+    pub roles: &'a str,
+    pub iss: &'a str,
+    pub aud: &'a str,
+    pub iat: u64,
+    pub exp: u64,
+    pub jti: &'a str,
+}
+
+/// Claims of a service token.
+#[derive(Serialize)]
+pub struct ServiceClaims<'a> {
+    pub sub: &'a str,
+    pub roles: &'a str,
+    pub iat: u64,
+    pub exp: u64,
+    pub jti: &'a str,
+}
+
+/// Signs claims with the ring's current key.
+///
+/// # Errors
+/// When the ring is empty or its key does not sign.
+pub fn sign(claims: &impl Serialize, ring: &KeyRing) -> io::Result<String> {
+    let key = ring.signer()?;
+    let mut header = Header::new(Algorithm::RS256);
+    header.kid = Some(key.kid.clone());
+    jsonwebtoken::encode(&header, claims, &key.private).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests;

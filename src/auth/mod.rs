@@ -1,0 +1,7 @@
+//! Credentials and cryptography. Knows no stored record and no HTTP carrier.
+
+pub mod jwks;
+pub mod jwt;
+pub mod keyring;
+pub mod link;
+pub mod service_token;

@@ -1,0 +1,57 @@
+//! Opaque service tokens: made readable and checkable, kept only as a digest.
+
+use std::fmt::Write;
+
+use zeroize::Zeroizing;
+
+use crate::{
+    model::limits::{OPAQUE_TOKEN_BYTES_MAX, OPAQUE_TOKEN_BYTES_MIN},
+    sys::random,
+};
+
+/// Tells our tokens from other strings, for people and for leak scanners.
+const PREFIX: &str = "slt_";
+const DIGEST_CONTEXT: &str = "streamlined 2026-11-22 opaque service token";
+
+/// `slt_`, 64 hex digits of secret and 8 of a checksum over them.
+pub fn generate() -> Zeroizing<String> {
+    let secret = Zeroizing::new(random::bytes::<32>());
+    let mut token = Zeroizing::new(String::with_capacity(PREFIX.len() + 72));
+    token.push_str(PREFIX);
+    for byte in secret.iter().chain(&blake3::hash(&*secret).as_bytes()[..4]) {
+        // Writing to a string cannot fail.
+        let _ = write!(token, "{byte:02x}");
+    }
+    token
+}
+
+/// What is stored and compared in place of the token.
+pub fn digest(token: &str) -> [u8; 32] {
+    blake3::derive_key(DIGEST_CONTEXT, token.as_bytes())
+}
+
+/// Whether a token that others made may be registered: 16 to 512 visible ASCII characters, which
+/// any client can send in a header.
+pub fn is_acceptable(token: &str) -> bool {
+    (OPAQUE_TOKEN_BYTES_MIN..=OPAQUE_TOKEN_BYTES_MAX).contains(&token.len())
+        && token.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Whether a token is printed in the public integration document and thus known to everybody.
+pub fn is_public(token: &str) -> bool {
+    digest(token) == digest("ee6d52ece4fa6c4c8836820d2eb7feeb6c78cbf2e2661ef76c9f5a805fc16340")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_differ_and_are_acceptable() {
+        let (one, two) = (generate(), generate());
+        assert_ne!(*one, *two);
+        assert_ne!(digest(&one), digest(&two));
+        assert!(one.starts_with("slt_") && one.len() == 76 && is_acceptable(&one));
+        assert!(!is_acceptable("short") && !is_acceptable(&"x y".repeat(10)));
+    }
+}

@@ -1,0 +1,179 @@
+//! The store of one machine: local files. See `docs/DESIGN.md` for the layout and its figures.
+
+mod assemble;
+mod layout;
+mod pack;
+mod read;
+mod stage;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use async_trait::async_trait;
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+
+use self::{
+    layout::{Layout, Place},
+    pack::{Packer, Packs},
+    stage::{DiskStage, joined},
+};
+use super::{Address, BlobStore, Error, Reader, Result, Sealed, Space, Stage};
+use crate::{
+    model::{
+        id::{PartNumber, UploadId},
+        locator::Locator,
+        range::Slice,
+    },
+    sys::{durable, random},
+};
+
+/// See the module.
+pub struct DiskBlobs(Arc<Inner>);
+
+/// What stages and readers share.
+pub struct Inner {
+    layout: Layout,
+    health: Arc<Health>,
+    packer: Packer,
+    packs: Packs,
+    /// Contents up to this size are packed.
+    pack_bytes_max: usize,
+    assembling: Semaphore,
+}
+
+/// Whether the disk still does what it says. A failed sync may have dropped the bytes it was
+/// asked to keep, and a second one would not know: after the first failure no write is taken
+/// until a restart has read the disk anew.
+#[derive(Default)]
+pub struct Health(OnceLock<String>);
+
+impl Health {
+    fn check(&self) -> Result<()> {
+        self.0.get().map_or(Ok(()), |failure| Err(Error::Io(failure.clone())))
+    }
+
+    fn synced(&self, outcome: io::Result<()>) -> Result<()> {
+        outcome.map_err(|error| {
+            let failure = format!("a sync failed: {error}");
+            if self.0.set(failure.clone()).is_ok() {
+                tracing::error!(%error, "sync failed; no more blobs are taken until a restart");
+            }
+            Error::Io(failure)
+        })
+    }
+}
+
+impl Inner {
+    fn file(&self, place: &Place) -> Result<PathBuf> {
+        self.layout.file(place).ok_or_else(|| Error::Corrupt("not a file's locator".into()))
+    }
+
+    fn sync_parent(&self, path: &Path) -> Result<()> {
+        path.parent().map_or(Ok(()), |dir| self.health.synced(durable::sync_dir(dir)))
+    }
+}
+
+impl DiskBlobs {
+    /// Opens or creates the store below `data_dir`. Blocks.
+    ///
+    /// # Errors
+    /// When the directories cannot be made or read.
+    pub fn open(data_dir: &Path, pack_bytes_max: usize) -> io::Result<Self> {
+        let layout = Layout::prepare(data_dir)?;
+        let health = Arc::new(Health::default());
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Ok(Self(Arc::new(Inner {
+            packer: Packer::start(layout.clone(), Arc::clone(&health))?,
+            packs: Packs::new(layout.clone()),
+            layout,
+            health,
+            pack_bytes_max,
+            assembling: Semaphore::new(cores),
+        })))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.0);
+        joined(spawn_blocking(move || job(&inner)).await)
+    }
+}
+
+#[async_trait]
+impl BlobStore for DiskBlobs {
+    async fn stage(&self) -> Result<Box<dyn Stage>> {
+        self.0.health.check()?;
+        Ok(Box::new(DiskStage::new(Arc::clone(&self.0))))
+    }
+
+    async fn assemble(&self, parts: Vec<Address>) -> Result<Sealed> {
+        assemble::assemble(&self.0, parts).await
+    }
+
+    /// A packed part is a blob as it lies. A part's file gets a second name: the first one stays
+    /// good for the session until the index knows the second.
+    async fn promote(&self, part: &Address) -> Result<Locator> {
+        let place = Place::parse(&part.locator)?;
+        if matches!(place, Place::Packed { .. }) {
+            return Ok(part.locator.clone());
+        }
+        let hash = part.blake3;
+        self.blocking(move |inner| {
+            inner.health.check()?;
+            let blob = Place::Blob { hash, nonce: random::nonce() };
+            let path = inner.file(&blob)?;
+            fs::hard_link(inner.file(&place)?, &path)?;
+            inner.sync_parent(&path)?;
+            blob.locator()
+        })
+        .await
+    }
+
+    async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
+        read::open(&self.0, blob, slice).await
+    }
+
+    /// Packed bytes stay until their pack is compacted.
+    async fn discard(&self, locator: &Locator) -> Result<()> {
+        let place = Place::parse(locator)?;
+        self.blocking(move |inner| {
+            let Some(path) = inner.layout.file(&place) else { return Ok(()) };
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
+    async fn space(&self) -> Result<Space> {
+        self.blocking(|inner| {
+            let stat = statvfs(inner.layout.data_dir()).map_err(io::Error::from)?;
+            let read_only = stat.f_flag.contains(StatVfsMountFlags::RDONLY);
+            Ok(Space {
+                free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+                writable: !read_only && inner.health.check().is_ok(),
+            })
+        })
+        .await
+    }
+
+    async fn stored_parts(&self) -> Result<Vec<(UploadId, PartNumber, Locator)>> {
+        self.blocking(|inner| {
+            let mut parts = Vec::new();
+            for place in inner.layout.parts()? {
+                if let Place::Part { upload, number, .. } = place {
+                    parts.push((upload, number, place.locator()?));
+                }
+            }
+            Ok(parts)
+        })
+        .await
+    }
+}

@@ -1,0 +1,124 @@
+//! The reference store: everything in a map.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Address, BlobStore, Error, Hasher, Purpose, Reader, Result, Sealed, Space, Stage};
+use crate::model::{
+    digest::ContentHash,
+    id::{PartNumber, UploadId},
+    locator::Locator,
+    range::Slice,
+};
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    stored: HashMap<Locator, (Purpose, Bytes)>,
+}
+
+type Shared = Arc<Mutex<State>>;
+
+fn locked(state: &Shared) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn keep(state: &Shared, purpose: Purpose, bytes: Bytes) -> Sealed {
+    let mut hasher = Hasher::default();
+    hasher.update(&bytes);
+    let mut state = locked(state);
+    state.next += 1;
+    let locator = Locator(state.next.to_be_bytes().into());
+    state.stored.insert(locator.clone(), (purpose, bytes));
+    hasher.finish(locator)
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct MemoryBlobs(Shared);
+
+impl MemoryBlobs {
+    fn bytes(&self, blob: &Address) -> Result<Bytes> {
+        let state = locked(&self.0);
+        let (_, bytes) = state.stored.get(&blob.locator).ok_or(Error::NotFound)?;
+        if ContentHash(*blake3::hash(bytes).as_bytes()) != blob.blake3 {
+            return Err(Error::Corrupt(blob.blake3.to_string()));
+        }
+        Ok(bytes.clone())
+    }
+}
+
+#[async_trait]
+impl BlobStore for MemoryBlobs {
+    async fn stage(&self) -> Result<Box<dyn Stage>> {
+        Ok(Box::new(MemoryStage { state: Arc::clone(&self.0), bytes: Vec::new() }))
+    }
+
+    async fn assemble(&self, parts: Vec<Address>) -> Result<Sealed> {
+        let mut whole = Vec::new();
+        for part in &parts {
+            whole.extend_from_slice(&self.bytes(part)?);
+        }
+        Ok(keep(&self.0, Purpose::Blob, whole.into()))
+    }
+
+    async fn promote(&self, part: &Address) -> Result<Locator> {
+        let bytes = self.bytes(part)?;
+        Ok(keep(&self.0, Purpose::Blob, bytes).locator)
+    }
+
+    async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
+        let bytes = self.bytes(blob)?;
+        let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
+        Ok(Box::new(MemoryReader(Some(bytes.slice(at(slice.start)..at(slice.end))))))
+    }
+
+    async fn discard(&self, locator: &Locator) -> Result<()> {
+        locked(&self.0).stored.remove(locator);
+        Ok(())
+    }
+
+    async fn space(&self) -> Result<Space> {
+        Ok(Space { free_bytes: u64::MAX, writable: true })
+    }
+
+    async fn stored_parts(&self) -> Result<Vec<(UploadId, PartNumber, Locator)>> {
+        let state = locked(&self.0);
+        let parts = state.stored.iter().filter_map(|(locator, (purpose, _))| match *purpose {
+            Purpose::Part(upload, number) => Some((upload, number, locator.clone())),
+            Purpose::Blob => None,
+        });
+        Ok(parts.collect())
+    }
+}
+
+struct MemoryStage {
+    state: Shared,
+    bytes: Vec<u8>,
+}
+
+#[async_trait]
+impl Stage for MemoryStage {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.bytes.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn seal(self: Box<Self>, purpose: Purpose) -> Result<Sealed> {
+        Ok(keep(&self.state, purpose, self.bytes.into()))
+    }
+}
+
+struct MemoryReader(Option<Bytes>);
+
+#[async_trait]
+impl Reader for MemoryReader {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        Ok(self.0.take().filter(|bytes| !bytes.is_empty()))
+    }
+}

@@ -1,0 +1,155 @@
+//! SEAM 2: bytes, named by their BLAKE3 hash.
+//!
+//! The store knows no key, user or file name, and not why bytes are wanted. What it hands out is
+//! immutable and durable: a [`Sealed`] survives a power cut, and its [`Locator`] finds those
+//! bytes, and never others, until they are discarded. [`disk`] is the store of one machine,
+//! [`memory`] the reference.
+
+pub mod disk;
+pub mod memory;
+
+use async_trait::async_trait;
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+
+use crate::model::{
+    digest::{ContentHash, Sha256},
+    id::{PartNumber, UploadId},
+    locator::Locator,
+    range::Slice,
+};
+
+/// Why bytes were not stored or not read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("no such bytes")]
+    NotFound,
+    #[error("no space left")]
+    NoSpace,
+    /// More waits than the queue takes; try again later.
+    #[error("the write queue is full")]
+    Busy,
+    /// The bytes are not those that were stored.
+    #[error("damaged blob: {0}")]
+    Corrupt(String),
+    #[error("{0}")]
+    Io(String),
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::NotFound => Self::NotFound,
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            _ => Self::Io(error.to_string()),
+        }
+    }
+}
+
+/// What sealed bytes are for. Parts that no session knows any more can be told from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Part(UploadId, PartNumber),
+    Blob,
+}
+
+/// Durable bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    pub size: u64,
+    pub blake3: ContentHash,
+    pub sha256: Sha256,
+    pub locator: Locator,
+}
+
+/// What identifies bytes to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    pub blake3: ContentHash,
+    pub size: u64,
+    pub locator: Locator,
+}
+
+/// Room on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    pub free_bytes: u64,
+    /// Whether the store takes writes.
+    pub writable: bool,
+}
+
+#[async_trait]
+pub trait BlobStore: Send + Sync {
+    /// Begins to take bytes. Dropping the stage forgets them.
+    async fn stage(&self) -> Result<Box<dyn Stage>>;
+    /// Concatenates parts into a new blob, checking each against its hash.
+    async fn assemble(&self, parts: Vec<Address>) -> Result<Sealed>;
+    /// Makes a blob of one sealed part without copying. The part stays until it is discarded;
+    /// that never takes the blob's bytes away.
+    async fn promote(&self, part: &Address) -> Result<Locator>;
+    /// Opens bytes for reading. A whole blob is checked against its hash on the way.
+    async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>>;
+    /// Lets bytes go that nothing refers to. Unknown ones are fine.
+    async fn discard(&self, locator: &Locator) -> Result<()>;
+    async fn space(&self) -> Result<Space>;
+    /// Parts that lie in the store: those no session knows are litter of a crash.
+    async fn stored_parts(&self) -> Result<Vec<(UploadId, PartNumber, Locator)>>;
+}
+
+/// Bytes on their way in. Memory stays bounded at any size.
+#[async_trait]
+pub trait Stage: Send {
+    async fn write(&mut self, bytes: Bytes) -> Result<()>;
+    /// Makes the bytes durable.
+    async fn seal(self: Box<Self>, purpose: Purpose) -> Result<Sealed>;
+}
+
+/// Bytes on their way out.
+#[async_trait]
+pub trait Reader: Send {
+    /// The next bytes, `None` at the end.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] before the last bytes of a damaged blob, so that a whole one that ends
+    /// well is what was stored.
+    async fn next(&mut self) -> Result<Option<Bytes>>;
+}
+
+/// Both digests of a stream.
+pub struct Hasher {
+    blake3: blake3::Hasher,
+    sha256: Context,
+    size: u64,
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self { blake3: blake3::Hasher::new(), sha256: Context::new(&SHA256), size: 0 }
+    }
+}
+
+impl Hasher {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.blake3.update(bytes);
+        self.sha256.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    pub fn finish(self, locator: Locator) -> Sealed {
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(self.sha256.finish().as_ref());
+        Sealed {
+            size: self.size,
+            blake3: ContentHash(*self.blake3.finalize().as_bytes()),
+            sha256: Sha256(sha256),
+            locator,
+        }
+    }
+
+    /// The BLAKE3 so far.
+    pub fn content_hash(&self) -> ContentHash {
+        ContentHash(*self.blake3.finalize().as_bytes())
+    }
+}

@@ -1,0 +1,159 @@
+//! `serve`: configuration to engines to app to listener to drain.
+
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
+
+use rustix::{
+    fs::Mode,
+    process::{
+        DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask,
+    },
+};
+use tokio::{net::TcpListener, runtime::Builder};
+
+use super::Failures;
+use crate::{
+    app::{App, Policy},
+    auth::{jwt::Expected, keyring::KeyRing, link::LinkKey, service_token},
+    blob::disk::DiskBlobs,
+    config::Config,
+    http::{Limits, Server},
+    meta::sled::SledMetadata,
+    sys::{clock::SystemClock, data_dir, durable, log, signal},
+};
+
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Time for work on the blocking pool to end after the last request did.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub fn serve(config: &Config) -> Result<(), Failures> {
+    log::start(&config.log).map_err(Failures::at("log"))?;
+    harden();
+    let dir = &config.data_dir;
+    data_dir::prepare(dir).map_err(Failures::at("data directory"))?;
+    let _lock = data_dir::lock(dir).map_err(Failures::at("data directory"))?;
+    let app = open(config)?;
+    let runtime = Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(Failures::at("runtime"))?;
+    let outcome = runtime.block_on(run(config, app));
+    runtime.shutdown_timeout(STOP_TIMEOUT);
+    outcome
+}
+
+/// Opens everything below the app. Blocks.
+fn open(config: &Config) -> Result<Arc<App>, Failures> {
+    let dir = &config.data_dir;
+    let keys = KeyRing::open(&dir.join("keys")).map_err(Failures::at("keys"))?;
+    let links = LinkKey::open(&dir.join("keys")).map_err(Failures::at("keys"))?;
+    let meta = SledMetadata::open(&dir.join("meta"), config.meta_cache_bytes);
+    let meta = meta.map_err(Failures::at("meta"))?;
+    let pack_bytes_max = usize::try_from(config.pack_bytes_max).unwrap_or(usize::MAX);
+    let blobs = DiskBlobs::open(dir, pack_bytes_max).map_err(Failures::at("blobs"))?;
+    let policy = Policy {
+        file_bytes_max: config.file_bytes_max,
+        part_bytes_max: config.part_bytes_max.unwrap_or(config.file_bytes_max),
+        quota_bytes: config.quota_bytes,
+        upload_ttl: config.upload_ttl,
+        reclaim_grace: config.reclaim_grace,
+        public_read: config.public_read,
+        tokens: Expected {
+            issuer: config.jwt_issuer.clone(),
+            audience: config.jwt_audience.clone(),
+        },
+    };
+    let (meta, blobs) = (Arc::new(meta), Arc::new(blobs));
+    Ok(App::new(meta, blobs, Arc::new(keys), links, Arc::new(SystemClock), policy))
+}
+
+async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
+    register_tokens(config, &app).await?;
+    let litter = app.sweep_litter().await.map_err(Failures::at("staging"))?;
+    if litter > 0 {
+        tracing::info!(parts = litter, "removed what a crash left behind");
+    }
+    let shutdown = signal::shutdown().map_err(Failures::at("signals"))?;
+    let listening = TcpListener::bind(&config.listen).await;
+    let listener = listening.map_err(Failures::at(&format!("listen on {}", config.listen)))?;
+    let address = listener.local_addr().map_err(Failures::at("listen"))?;
+    let url = format!("http://{address}");
+    let limits = Limits {
+        connections_max: config.connections_max,
+        requests_max: config.requests_max,
+        header_timeout: config.header_timeout,
+        body_idle_timeout: config.body_idle_timeout,
+        drain_timeout: config.drain_timeout,
+    };
+    let base = config.public_url.as_deref().unwrap_or(&url);
+    let server = Server::new(Arc::clone(&app), base, limits);
+    let sweeping = tokio::spawn(sweep(app));
+    let announced = config.data_dir.join("listen");
+    announce(&announced, &address.to_string()).map_err(Failures::at("listen file"))?;
+    println!("streamlined listens on {url}");
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
+    let stop = async {
+        let signal = shutdown.await;
+        tracing::info!(signal, "stopping");
+    };
+    server.run(listener, stop).await;
+    sweeping.abort();
+    if let Err(error) = fs::remove_file(&announced) {
+        tracing::debug!(%error, "the listen file was not removed");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Writes the bound address where other programs find it: `DATA_DIR/listen`.
+fn announce(path: &Path, address: &str) -> io::Result<()> {
+    durable::write_file(path, format!("{address}\n").as_bytes())
+}
+
+/// Registers the configured token; on the very first start without one, makes one and shows it.
+async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures> {
+    if let Some(token) = &config.service_token {
+        if service_token::is_public(token) {
+            tracing::warn!(
+                "the configured service token is printed in a public document: anybody knows it"
+            );
+        }
+        let registered = app.register_service_token(token, "configured").await;
+        return registered.map_err(Failures::at("service token"));
+    }
+    if app.meta.has_service_tokens().await.map_err(Failures::at("service tokens"))? {
+        return Ok(());
+    }
+    let token = service_token::generate();
+    let registered = app.register_service_token(&token, "first").await;
+    registered.map_err(Failures::at("service token"))?;
+    eprintln!("service token (shown once, keep it): {}", *token);
+    Ok(())
+}
+
+async fn sweep(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        loop {
+            match app.sweep().await {
+                Ok(swept) if swept == Default::default() => break,
+                Ok(swept) => tracing::info!(?swept, "swept"),
+                Err(error) => {
+                    tracing::warn!(%error, "sweep failed; the next round tries again");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Nothing we make is for others to read; no core dumps, which would hold keys and tokens; as
+/// many open files as are allowed.
+fn harden() {
+    umask(Mode::RWXG | Mode::RWXO);
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "core dumps cannot be turned off");
+    }
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}

@@ -1,0 +1,219 @@
+//! Where settings come from: file, credentials of systemd, environment, flags; the later wins.
+//! Every fault is found before any is reported.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
+
+use super::{Config, KNOBS, Knob};
+
+const PREFIX: &str = "STREAMLINED_";
+
+/// What the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    pub config: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
+    pub listen: Option<String>,
+}
+
+/// Fills a configuration.
+///
+/// # Errors
+/// Every fault, each with its place: unknown names, bad values, an unreadable file.
+pub fn load(
+    flags: &Flags,
+    environment: &BTreeMap<OsString, OsString>,
+) -> Result<Config, Vec<String>> {
+    let mut load = Load::default();
+    let variable = |name: &str| environment.get(&OsString::from(name));
+    let from_environment = variable("STREAMLINED_CONFIG").map(PathBuf::from);
+    if let Some(path) = flags.config.clone().or(from_environment) {
+        load.file(&path);
+    }
+    if let Some(directory) = variable("CREDENTIALS_DIRECTORY") {
+        load.credentials(Path::new(directory));
+    }
+    load.environment(environment);
+    if let Some(data_dir) = &flags.data_dir {
+        load.text("data_dir", data_dir.to_str(), "--data-dir");
+    }
+    if let Some(listen) = &flags.listen {
+        load.text("listen", Some(listen), "--listen");
+    }
+    if load.faults.is_empty() { Ok(load.config) } else { Err(load.faults) }
+}
+
+#[derive(Default)]
+struct Load {
+    config: Config,
+    faults: Vec<String>,
+}
+
+impl Load {
+    fn set(&mut self, knob: &Knob, value: &str, place: &str) {
+        if let Err(why) = (knob.set)(&mut self.config, value) {
+            let shown = if knob.secret { String::new() } else { format!(", not {value:?}") };
+            self.faults.push(format!("{place}: {} {why}{shown}", knob.name));
+        }
+    }
+
+    fn text(&mut self, name: &str, value: Option<&str>, place: &str) {
+        match (KNOBS.iter().find(|knob| knob.name == name), value) {
+            (None, _) => self.faults.push(format!("{place}: there is no setting {name}")),
+            (Some(_), None) => self.faults.push(format!("{place}: {name} is not UTF-8")),
+            (Some(knob), Some(value)) => self.set(knob, value, place),
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) => return self.faults.push(format!("{}: {error}", path.display())),
+        };
+        let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+        let table = match DeTable::parse(&text) {
+            Ok(table) => table,
+            Err(error) => {
+                let at = error.span().map_or(1, |span| line(span.start));
+                let fault = format!("{}:{at}: {}", path.display(), error.message());
+                return self.faults.push(fault);
+            }
+        };
+        let mut settings: Vec<_> = table.get_ref().iter().collect();
+        settings.sort_by_key(|(name, _)| name.span().start);
+        for (name, value) in settings {
+            let place = format!("{}:{}", path.display(), line(name.span().start));
+            match scalar(value.get_ref()) {
+                Some(value) => self.text(name.get_ref(), Some(&value), &place),
+                None => self.faults.push(format!(
+                    "{place}: {} must be a string, a whole number, true or false",
+                    name.get_ref(),
+                )),
+            }
+        }
+    }
+
+    /// `$CREDENTIALS_DIRECTORY/NAME` for every secret (systemd.exec(5)).
+    fn credentials(&mut self, directory: &Path) {
+        for knob in KNOBS.iter().filter(|knob| knob.secret) {
+            let path = directory.join(knob.name);
+            match fs::read_to_string(&path).map(Zeroizing::new) {
+                Ok(value) => self.set(knob, value.trim_end(), &path.display().to_string()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => self.faults.push(format!("{}: {error}", path.display())),
+            }
+        }
+    }
+
+    fn environment(&mut self, environment: &BTreeMap<OsString, OsString>) {
+        for (name, value) in environment {
+            let Some(name) = name.to_str() else { continue };
+            match name.strip_prefix(PREFIX) {
+                None | Some("CONFIG") => {}
+                Some(setting) => self.text(&setting.to_ascii_lowercase(), value.to_str(), name),
+            }
+        }
+    }
+}
+
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Boolean(value) => Some(value.to_string()),
+        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> BTreeMap<OsString, OsString> {
+        pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    fn file(text: &str) -> (tempfile::NamedTempFile, Flags) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        let flags = Flags { config: Some(file.path().into()), ..Flags::default() };
+        (file, flags)
+    }
+
+    #[test]
+    fn the_later_layer_wins() {
+        let text = "listen = '0.0.0.0:1'\nquota_bytes = '2KiB'\npublic_read = true\n\
+                    requests_max = 7\nupload_ttl = '15m'";
+        let (_file, mut flags) = file(text);
+        flags.listen = Some("[::1]:3".into());
+        let variables = [("STREAMLINED_LISTEN", "h:2"), ("STREAMLINED_PUBLIC_READ", "off")];
+        let config = load(&flags, &environment(&variables)).ok().unwrap();
+        assert_eq!(config.listen, "[::1]:3");
+        assert!(!config.public_read);
+        assert_eq!((config.quota_bytes, config.requests_max), (2048, 7));
+        assert_eq!(config.upload_ttl, Duration::from_secs(900));
+        assert_eq!(config.jwt_issuer, Config::default().jwt_issuer);
+    }
+
+    #[test]
+    fn all_faults_come_together_with_their_places() {
+        let (_file, flags) = file("lisen = 'a:1'\nquota_bytes = 'much'\n[table]\n");
+        let variables = [("STREAMLINED_SERVICE_TOKEN", "sh ort"), ("STREAMLINED_FOO", "1")];
+        let faults = load(&flags, &environment(&variables)).err().unwrap();
+        let wanted = [
+            ":1: there is no setting lisen",
+            ":2: quota_bytes must be",
+            ":3: table must be",
+            "STREAMLINED_FOO: there is no setting foo",
+            "STREAMLINED_SERVICE_TOKEN: service_token",
+        ];
+        assert_eq!(faults.len(), wanted.len(), "{faults:?}");
+        for (fault, wanted) in faults.iter().zip(wanted) {
+            assert!(fault.contains(wanted), "{fault}");
+        }
+        assert!(!faults.concat().contains("sh ort"));
+        let (_file, flags) = file("a = = b");
+        assert!(load(&flags, &environment(&[])).err().unwrap()[0].contains(":1: "));
+        let flags = Flags { config: Some("/nonexistent".into()), ..Flags::default() };
+        assert!(load(&flags, &environment(&[])).is_err());
+    }
+
+    #[test]
+    fn secrets_come_from_the_credentials_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("service_token"), "0123456789abcdef\n").unwrap();
+        let variables = [("CREDENTIALS_DIRECTORY", dir.path().to_str().unwrap())];
+        let config = load(&Flags::default(), &environment(&variables)).ok().unwrap();
+        assert_eq!(config.service_token.unwrap().as_str(), "0123456789abcdef");
+    }
+
+    #[test]
+    fn every_default_is_a_value_that_could_be_set() {
+        let mut config = Config::default();
+        for (name, value) in [
+            ("upload_ttl", "0s"),
+            ("quota_bytes", "0"),
+            ("listen", "8000"),
+            ("listen", ":1"),
+            ("file_bytes_max", "99999999999TiB"),
+            ("pack_bytes_max", "1MiB"),
+            ("log", "a=b=c"),
+            ("public_url", "ftp://x"),
+            ("requests_max", "0"),
+            ("upload_ttl", "9999999d"),
+        ] {
+            let knob = KNOBS.iter().find(|knob| knob.name == name).unwrap();
+            assert!((knob.set)(&mut config, value).is_err(), "{name} {value}");
+        }
+        assert_eq!(config.quota_bytes, Config::default().quota_bytes);
+    }
+}

@@ -1,0 +1,246 @@
+//! Every knob: name, default, meaning, bound. [`layers`] fills them.
+
+pub mod layers;
+
+use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
+
+use zeroize::Zeroizing;
+
+use crate::{auth::service_token, sys::log};
+
+/// The configuration of a daemon.
+#[derive(Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub listen: String,
+    pub public_url: Option<String>,
+    pub public_read: bool,
+    pub jwt_issuer: String,
+    pub jwt_audience: String,
+    pub service_token: Option<Zeroizing<String>>,
+    pub log: String,
+    pub file_bytes_max: u64,
+    pub part_bytes_max: Option<u64>,
+    pub quota_bytes: u64,
+    pub upload_ttl: Duration,
+    pub reclaim_grace: Duration,
+    pub connections_max: usize,
+    pub requests_max: usize,
+    pub header_timeout: Duration,
+    pub body_idle_timeout: Duration,
+    pub drain_timeout: Duration,
+    pub meta_cache_bytes: u64,
+    pub pack_bytes_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "data".into(),
+            listen: "127.0.0.1:8000".into(),
+            public_url: None,
+            public_read: false,
+            jwt_issuer: "streamlined".into(),
+            jwt_audience: "streamlined".into(),
+            service_token: None,
+            log: "info".into(),
+            file_bytes_max: 5 << 30,
+            part_bytes_max: None,
+            quota_bytes: 500 << 30,
+            upload_ttl: Duration::from_secs(24 * 3600),
+            reclaim_grace: Duration::from_secs(3600),
+            connections_max: 16_384,
+            requests_max: 4_096,
+            header_timeout: Duration::from_secs(30),
+            body_idle_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(30),
+            meta_cache_bytes: 32 << 20,
+            pack_bytes_max: 64 << 10,
+        }
+    }
+}
+
+/// One setting: `name` in the file, `STREAMLINED_NAME` in the environment.
+pub struct Knob {
+    pub name: &'static str,
+    /// What it means, as the README's table says it.
+    pub help: &'static str,
+    /// The value is never shown.
+    pub secret: bool,
+    set: fn(&mut Config, &str) -> Result<(), String>,
+}
+
+const fn knob(
+    name: &'static str,
+    help: &'static str,
+    set: fn(&mut Config, &str) -> Result<(), String>,
+) -> Knob {
+    Knob { name, help, secret: false, set }
+}
+
+/// All settings.
+pub const KNOBS: &[Knob] = &[
+    knob("data_dir", "Where everything is kept.", |config, text| {
+        config.data_dir = non_empty(text)?.into();
+        Ok(())
+    }),
+    knob("listen", "Address and port; port 0 takes a free one.", |config, text| {
+        let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        let valid = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        config.listen = valid.then(|| text.into()).ok_or("must be HOST:PORT")?;
+        Ok(())
+    }),
+    knob("public_url", "Base of signed URLs; http://LISTEN when not set.", |config, text| {
+        let valid = text.starts_with("http://") || text.starts_with("https://");
+        let valid = valid && text.bytes().all(|byte| byte.is_ascii_graphic());
+        config.public_url = Some(valid.then(|| text.into()).ok_or("must be an http(s) URL")?);
+        Ok(())
+    }),
+    knob("public_read", "Serve /storage/… to anybody.", |config, text| {
+        config.public_read = boolean(text)?;
+        Ok(())
+    }),
+    knob("jwt_issuer", "iss of user tokens, set and demanded.", |config, text| {
+        config.jwt_issuer = non_empty(text)?.into();
+        Ok(())
+    }),
+    knob("jwt_audience", "aud of user tokens, set and demanded.", |config, text| {
+        config.jwt_audience = non_empty(text)?.into();
+        Ok(())
+    }),
+    Knob {
+        name: "service_token",
+        help: "An existing opaque token to register at start.",
+        secret: true,
+        set: |config, text| {
+            if !service_token::is_acceptable(text) {
+                return Err("must be 16 to 512 visible ASCII characters".into());
+            }
+            config.service_token = Some(Zeroizing::new(text.into()));
+            Ok(())
+        },
+    },
+    knob("log", "Log filter, as in info or streamlined=debug.", |config, text| {
+        log::parse(text)?;
+        config.log = text.into();
+        Ok(())
+    }),
+    knob("file_bytes_max", "Largest file; past it: 413.", |config, text| {
+        config.file_bytes_max = bytes(text)?;
+        Ok(())
+    }),
+    knob("part_bytes_max", "Largest part; the file's when not set.", |config, text| {
+        config.part_bytes_max = Some(bytes(text)?);
+        Ok(())
+    }),
+    knob("quota_bytes", "What a user may hold; past it: 413.", |config, text| {
+        config.quota_bytes = bytes(text)?;
+        Ok(())
+    }),
+    knob("upload_ttl", "Life of an upload without progress.", |config, text| {
+        config.upload_ttl = duration(text)?;
+        Ok(())
+    }),
+    knob("reclaim_grace", "How long unreferenced content stays.", |config, text| {
+        config.reclaim_grace = duration(text)?;
+        Ok(())
+    }),
+    knob("connections_max", "Open connections; past it: 503.", |config, text| {
+        config.connections_max = count(text)?;
+        Ok(())
+    }),
+    knob("requests_max", "Requests in work; past it: 503.", |config, text| {
+        config.requests_max = count(text)?;
+        Ok(())
+    }),
+    knob("header_timeout", "For a request's head; past it: closed.", |config, text| {
+        config.header_timeout = duration(text)?;
+        Ok(())
+    }),
+    knob("body_idle_timeout", "Without a byte of a body; past it: 408.", |config, text| {
+        config.body_idle_timeout = duration(text)?;
+        Ok(())
+    }),
+    knob("drain_timeout", "For requests in flight at shutdown.", |config, text| {
+        config.drain_timeout = duration(text)?;
+        Ok(())
+    }),
+    knob("meta_cache_bytes", "Cache of the index.", |config, text| {
+        config.meta_cache_bytes = bytes(text)?;
+        Ok(())
+    }),
+    knob("pack_bytes_max", "Content up to this shares a pack; at most 128 KiB.", |config, text| {
+        let size = text.trim().strip_prefix("0").filter(|rest| rest.is_empty()).map(|_| 0);
+        let size = size.map_or_else(|| bytes(text), Ok)?;
+        if size > 128 << 10 {
+            return Err("must be at most 128KiB: it is held in memory".into());
+        }
+        config.pack_bytes_max = size;
+        Ok(())
+    }),
+];
+
+fn non_empty(text: &str) -> Result<&str, String> {
+    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text) }
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("must be true or false".into()),
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    number(text).and_then(|count| {
+        // The bound of a semaphore, far above any use.
+        if (1..=1 << 24).contains(&count) { Ok(count) } else { Err("must be 1 to 16777216".into()) }
+    })
+}
+
+fn number<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|_| "must be a whole number".into())
+}
+
+/// A number and a unit, split where the digits end.
+fn with_unit<'a>(text: &'a str, what: &str) -> Result<(u64, &'a str), String> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number = text[..end].parse().map_err(|_| format!("must be {what}"))?;
+    Ok((number, text[end..].trim()))
+}
+
+/// `512`, `64KiB`, `5GiB`; at least one.
+fn bytes(text: &str) -> Result<u64, String> {
+    let what = "a size such as 64KiB, 8MiB or 5GiB";
+    let (number, unit) = with_unit(text, what)?;
+    let factor: u64 = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return Err(format!("must be {what}")),
+    };
+    let bytes = number.checked_mul(factor).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| format!("must be {what}, more than nothing and less than 16 EiB"))
+}
+
+/// `500ms`, `30s`, `15m`, `24h`, `7d`; more than nothing.
+fn duration(text: &str) -> Result<Duration, String> {
+    let what = "a time such as 500ms, 30s, 15m, 24h or 7d";
+    let (number, unit) = with_unit(text, what)?;
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(format!("must be {what}")),
+    };
+    // A hundred years: past any use, and safe to add to any time.
+    let longest = 100 * 365 * 86_400_000;
+    let millis = number.checked_mul(millis).filter(|millis| (1..=longest).contains(millis));
+    millis.map(Duration::from_millis).ok_or_else(|| format!("must be {what}, up to 100 years"))
+}

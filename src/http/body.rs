@@ -1,0 +1,146 @@
+//! Request bodies as a byte stream with an idle limit; the one response body type.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::stream::{self, Stream, StreamExt};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+
+use crate::{app::Error, blob::Reader};
+
+/// What a client sends.
+pub struct RequestBody {
+    body: Incoming,
+    /// Set once the end was reached.
+    read: Arc<AtomicBool>,
+    idle: Duration,
+}
+
+impl RequestBody {
+    pub fn new(body: Incoming, read: Arc<AtomicBool>, idle: Duration) -> Self {
+        Self { body, read, idle }
+    }
+
+    /// Bytes still to come, when the client said so.
+    pub fn announced(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
+    /// The next bytes, `None` at the end. Trailers are passed over.
+    ///
+    /// # Errors
+    /// [`Error::BodyTimeout`] without progress, [`Error::BodyAborted`] when the client is gone.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let frame = timeout(self.idle, self.body.frame()).await;
+            match frame.map_err(|_| Error::BodyTimeout)? {
+                None => {
+                    self.read.store(true, Ordering::Relaxed);
+                    return Ok(None);
+                }
+                Some(Err(_)) => return Err(Error::BodyAborted),
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What we send: nothing, some bytes, or a stream. A stream that fails ends the connection, so
+/// that a client never takes a cut answer for a whole one.
+pub struct Body {
+    content: Content,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+enum Content {
+    Full(Option<Bytes>),
+    Stream { chunks: Chunks, length: Option<u64> },
+}
+
+type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+impl Body {
+    pub fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self { content: Content::Full((!bytes.is_empty()).then_some(bytes)), _permit: None }
+    }
+
+    /// Chunks as they are made, of a length not known before.
+    pub fn stream(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
+        let chunks: Chunks = Box::pin(chunks);
+        Self { content: Content::Stream { chunks, length: None }, _permit: None }
+    }
+
+    /// The bytes of an open blob.
+    pub fn reader(reader: Box<dyn Reader>, length: u64) -> Self {
+        let chunks = stream::try_unfold(reader, |mut reader| async move {
+            match reader.next().await {
+                Ok(chunk) => Ok(chunk.map(|chunk| (chunk, reader))),
+                Err(error) => {
+                    tracing::error!(%error, "a download was cut");
+                    Err(io::Error::other(error))
+                }
+            }
+        });
+        let chunks: Chunks = Box::pin(chunks);
+        Self { content: Content::Stream { chunks, length: Some(length) }, _permit: None }
+    }
+
+    pub(super) fn holding(self, permit: OwnedSemaphorePermit) -> Self {
+        Self { _permit: Some(permit), ..self }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut self.content {
+            Content::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Stream { chunks, length } => {
+                let polled = chunks.poll_next_unpin(context);
+                if let (Poll::Ready(Some(Ok(chunk))), Some(left)) = (&polled, length) {
+                    *left = left.saturating_sub(chunk.len() as u64);
+                }
+                polled.map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, Content::Full(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Content::Stream { length: Some(left), .. } => SizeHint::with_exact(*left),
+            Content::Stream { length: None, .. } => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Preconditions and ranges of a download (RFC 9110 sections 13 and 14).
+
+use std::time::{Duration, SystemTime};
+
+use hyper::{
+    HeaderMap,
+    header::{
+        HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+        RANGE,
+    },
+};
+
+use crate::model::{
+    range::{RangeSpec, Resolved, Slice},
+    time::UnixMillis,
+};
+
+/// What identifies the content now.
+pub struct Validators {
+    /// With its quotes.
+    pub etag: String,
+    pub modified: SystemTime,
+}
+
+impl Validators {
+    /// HTTP dates count whole seconds.
+    pub fn new(etag: String, modified: UnixMillis) -> Self {
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(modified.seconds());
+        Self { etag, modified }
+    }
+}
+
+/// How a download is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Whole,
+    Partial(Slice),
+    NotModified,
+    PreconditionFailed,
+    NotSatisfiable,
+}
+
+/// Decides in the order of section 13.2.2.
+pub fn decide(headers: &HeaderMap, validators: &Validators, size: u64) -> Answer {
+    if let Some(tags) = text(headers, &IF_MATCH) {
+        if !matches(&tags, &validators.etag, Comparison::Strong) {
+            return Answer::PreconditionFailed;
+        }
+    } else if date(headers, &IF_UNMODIFIED_SINCE).is_some_and(|date| validators.modified > date) {
+        return Answer::PreconditionFailed;
+    }
+    if let Some(tags) = text(headers, &IF_NONE_MATCH) {
+        if matches(&tags, &validators.etag, Comparison::Weak) {
+            return Answer::NotModified;
+        }
+    } else if date(headers, &IF_MODIFIED_SINCE).is_some_and(|date| validators.modified <= date) {
+        return Answer::NotModified;
+    }
+    let range = text(headers, &RANGE).filter(|_| range_applies(headers, validators));
+    match range.and_then(|range| RangeSpec::parse(&range)) {
+        None => Answer::Whole,
+        Some(range) => match range.resolve(size) {
+            Resolved::Slice(slice) => Answer::Partial(slice),
+            Resolved::Unsatisfiable => Answer::NotSatisfiable,
+        },
+    }
+}
+
+/// `If-Range` (section 13.1.5): a strong tag that is ours, or the exact date.
+fn range_applies(headers: &HeaderMap, validators: &Validators) -> bool {
+    match text(headers, &IF_RANGE) {
+        None => true,
+        Some(tag) if tag.starts_with('"') || tag.starts_with("W/") => tag == validators.etag,
+        Some(_) => date(headers, &IF_RANGE) == Some(validators.modified),
+    }
+}
+
+#[derive(PartialEq)]
+enum Comparison {
+    Strong,
+    Weak,
+}
+
+/// Several lines of a header are one list (section 5.2).
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
+    (!lines.is_empty()).then(|| lines.join(","))
+}
+
+/// A date that cannot be read is as good as none (section 13.1.3).
+fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    text(headers, name).and_then(|date| httpdate::parse_http_date(&date).ok())
+}
+
+/// Our tags are hex, so a comma never stands inside one of them.
+fn matches(list: &str, etag: &str, comparison: Comparison) -> bool {
+    list.split(',').map(str::trim).any(|tag| {
+        let weak = tag.strip_prefix("W/");
+        tag == "*" || tag == etag || (comparison == Comparison::Weak && weak == Some(etag))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(sent: &[(HeaderName, &str)]) -> Answer {
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            headers.append(name, value.parse().unwrap());
+        }
+        // 1994-11-15T12:45:26Z and some milliseconds.
+        let validators = Validators::new("\"tag\"".into(), UnixMillis(784_903_526_700));
+        decide(&headers, &validators, 10)
+    }
+
+    const SAME: &str = "Tue, 15 Nov 1994 12:45:26 GMT";
+    const EARLIER: &str = "Tue, 15 Nov 1994 12:45:25 GMT";
+
+    #[test]
+    fn conditions_hold_in_the_order_of_the_rfc() {
+        for (sent, wanted) in [
+            (vec![], Answer::Whole),
+            (vec![(IF_NONE_MATCH, "\"tag\"")], Answer::NotModified),
+            (vec![(IF_NONE_MATCH, "\"a\", W/\"tag\"")], Answer::NotModified),
+            (vec![(IF_NONE_MATCH, "*")], Answer::NotModified),
+            (vec![(IF_NONE_MATCH, "\"a\""), (IF_MODIFIED_SINCE, SAME)], Answer::Whole),
+            (vec![(IF_MODIFIED_SINCE, SAME)], Answer::NotModified),
+            (vec![(IF_MODIFIED_SINCE, EARLIER)], Answer::Whole),
+            (vec![(IF_MODIFIED_SINCE, "yesterday")], Answer::Whole),
+            (vec![(IF_MATCH, "\"tag\"")], Answer::Whole),
+            (vec![(IF_MATCH, "*")], Answer::Whole),
+            (vec![(IF_MATCH, "W/\"tag\"")], Answer::PreconditionFailed),
+            (vec![(IF_MATCH, "\"a\""), (IF_NONE_MATCH, "\"tag\"")], Answer::PreconditionFailed),
+            (vec![(IF_UNMODIFIED_SINCE, EARLIER)], Answer::PreconditionFailed),
+            (vec![(IF_MATCH, "\"tag\""), (IF_UNMODIFIED_SINCE, EARLIER)], Answer::Whole),
+        ] {
+            assert_eq!(answer(&sent), wanted, "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_apply_to_the_same_content_only() {
+        let part = Answer::Partial(Slice { start: 2, end: 5 });
+        for (sent, wanted) in [
+            (vec![], part),
+            (vec![(IF_RANGE, "\"tag\"")], part),
+            (vec![(IF_RANGE, "W/\"tag\"")], Answer::Whole),
+            (vec![(IF_RANGE, "\"other\"")], Answer::Whole),
+            (vec![(IF_RANGE, SAME)], part),
+            (vec![(IF_RANGE, EARLIER)], Answer::Whole),
+            (vec![(IF_NONE_MATCH, "\"tag\"")], Answer::NotModified),
+        ] {
+            let sent = [vec![(RANGE, "bytes=2-4")], sent].concat();
+            assert_eq!(answer(&sent), wanted, "{sent:?}");
+        }
+        assert_eq!(answer(&[(RANGE, "bytes=10-")]), Answer::NotSatisfiable);
+        assert_eq!(answer(&[(RANGE, "bytes=0-1,4-5")]), Answer::Whole);
+    }
+}

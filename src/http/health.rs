@@ -1,0 +1,36 @@
+//! `/healthz`, `/readyz` and the key set.
+
+use hyper::{
+    StatusCode,
+    header::{CACHE_CONTROL, HeaderValue},
+};
+use serde_json::json;
+
+use super::{Context, Reply, json::reply};
+use crate::auth::jwks;
+
+pub async fn health(context: &Context) -> Reply {
+    let health = context.app.health().await;
+    let (status, word) = if health.writable {
+        (StatusCode::OK, "healthy")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
+    };
+    #[expect(clippy::cast_precision_loss, reason = "hundredths of a gigabyte")]
+    let free_gb = (health.free_bytes as f64 / 1e7).round() / 100.0;
+    let answer = json!({
+        "status": word,
+        "disk_free_gb": free_gb,
+        "writable": health.writable,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    reply(status, &answer)
+}
+
+/// Keys change rarely and the old ones stay listed: five minutes may be remembered.
+pub fn key_set(context: &Context) -> Reply {
+    let mut response = reply(StatusCode::OK, &jwks::public_keys(&context.app.keys))?;
+    let cache = HeaderValue::from_static("public, max-age=300");
+    response.headers_mut().insert(CACHE_CONTROL, cache);
+    Ok(response)
+}

@@ -1,0 +1,44 @@
+//! `/api/images/{id}/download` and `/preview`: the bytes, or where to get them.
+
+use hyper::{
+    StatusCode,
+    header::{ACCEPT, CONTENT_TYPE, HeaderName},
+};
+use serde_json::json;
+
+use super::{Context, Reply, content, json, v1::links};
+use crate::{
+    app::{Error, link::Disposition},
+    model::id::FileId,
+};
+
+const EXPIRES_IN_SECONDS: std::ops::RangeInclusive<u64> = 60..=604_800;
+const EXPIRES_IN_DEFAULT_SECONDS: u64 = 3600;
+
+pub async fn image(context: &Context, id: FileId, disposition: Disposition) -> Reply {
+    let file = context.app.file_by_id(context.principal()?, id).await?;
+    if !(names_json(context, &ACCEPT) || names_json(context, &CONTENT_TYPE)) {
+        return content::send(context, &file, disposition).await;
+    }
+    let wrong = "invalid_expires_in";
+    let expires_in = context.query.number("expires_in", wrong)?;
+    let expires_in = expires_in.unwrap_or(EXPIRES_IN_DEFAULT_SECONDS);
+    if !EXPIRES_IN_SECONDS.contains(&expires_in) {
+        return Err(Error::invalid(wrong, "expires_in must be 60 to 604800 seconds.").into());
+    }
+    let link = context.app.mint_link(&file, expires_in, Some(disposition))?;
+    let answer = json!({
+        "url": links::url(&context.server.public_url, &link),
+        "expires_in": expires_in,
+        "filename": file.name.as_str(),
+    });
+    json::reply(StatusCode::OK, &answer)
+}
+
+fn names_json(context: &Context, header: &HeaderName) -> bool {
+    let values = context.headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .filter_map(|media| media.split(';').next())
+        .any(|media| media.trim().eq_ignore_ascii_case("application/json"))
+}

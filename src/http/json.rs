@@ -1,0 +1,43 @@
+//! Bounded JSON in, JSON out.
+
+use hyper::{
+    Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Refusal, Reply, body::Body, body::RequestBody};
+use crate::{app::Error, model::limits::JSON_BYTES_MAX};
+
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Reads a body that is small by its nature. Unknown members are passed over.
+///
+/// # Errors
+/// [`Error::TooLarge`] past 1 MiB, [`Error::Invalid`] for what is not the wanted JSON.
+pub async fn read<T: DeserializeOwned>(mut body: RequestBody) -> Result<T, Error> {
+    let mut document = Vec::new();
+    while let Some(bytes) = body.next().await? {
+        if document.len() + bytes.len() > JSON_BYTES_MAX {
+            return Err(Error::TooLarge { what: "JSON body", limit: JSON_BYTES_MAX as u64 });
+        }
+        document.extend_from_slice(&bytes);
+    }
+    serde_json::from_slice(&document).map_err(|error| invalid(&error.to_string()))
+}
+
+pub fn invalid(why: &str) -> Error {
+    Error::invalid("invalid_json", format!("The body is not the JSON expected here: {why}."))
+}
+
+/// # Errors
+/// [`Error::Internal`] for a value that has no JSON form.
+pub fn reply(status: StatusCode, value: &impl Serialize) -> Reply {
+    let json = serde_json::to_vec(value).map_err(|error| Error::Internal(error.to_string()))?;
+    let mut response = Response::new(Body::full(json));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    // Answers are about one caller and change with every upload.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok::<_, Refusal>(response)
+}

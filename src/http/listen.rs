@@ -1,0 +1,202 @@
+//! The accept loop: connection permits, header timeout, drain.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{Sleep, sleep, timeout},
+};
+
+use super::Server;
+
+/// Bytes of a request's head at most; past it: 431.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Streams of one HTTP/2 connection at a time.
+const STREAMS_MAX: u32 = 64;
+/// Window of one HTTP/2 stream, so that a transfer holds no more than its buffers.
+const STREAM_WINDOW_BYTES: u32 = 128 << 10;
+/// Window of all streams of one connection.
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// How long a connection that is closed early may keep sending what nobody reads.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What the requests of one connection share.
+pub struct Connection {
+    pub peer: SocketAddr,
+    lingers: AtomicBool,
+}
+
+impl Connection {
+    /// Closes the connection, when it is closed, only after the client had time to read.
+    pub fn linger(&self) {
+        self.lingers.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Server {
+    /// Serves until `shutdown` resolves, then lets requests in flight finish.
+    pub async fn run(self: Arc<Self>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let permits = Arc::new(Semaphore::new(self.limits.connections_max));
+        let graceful = GracefulShutdown::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut shutdown => break,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, most likely: others must close first.
+                    tracing::warn!(%error, "a connection was not accepted");
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+                tokio::spawn(turn_away(stream));
+                continue;
+            };
+            let watcher = graceful.watcher();
+            let server = Arc::clone(&self);
+            tokio::spawn(async move {
+                let _permit = permit;
+                let connection = Arc::new(Connection { peer, lingers: AtomicBool::new(false) });
+                // Small answers go out at once.
+                let _ = stream.set_nodelay(true);
+                let io = TokioIo::new(Lingering::new(stream, Arc::clone(&connection)));
+                let http = protocol(server.limits.header_timeout);
+                let service = service_fn(move |request| {
+                    Arc::clone(&server).serve(request, Arc::clone(&connection))
+                });
+                let serving = http.serve_connection(io, service).into_owned();
+                if let Err(error) = watcher.watch(serving).await {
+                    tracing::debug!(error, %peer, "connection ended");
+                }
+            });
+        }
+        drop(listener);
+        if timeout(self.limits.drain_timeout, graceful.shutdown()).await.is_err() {
+            tracing::warn!("requests in flight did not finish in time and were cut");
+        }
+    }
+}
+
+fn protocol(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .half_close(false);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(STREAM_WINDOW_BYTES as usize);
+    http
+}
+
+/// Past the connection limit: an answer, not silence.
+async fn turn_away(mut stream: TcpStream) {
+    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+        content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
+        content-length: 116\r\n\r\n\
+        {\"type\":\"urn:streamlined:problem:busy\",\"title\":\"Service Unavailable\",\
+        \"status\":503,\"detail\":\"Busy.\",\"code\":\"busy\"} ";
+    // The client may be gone; there is nobody else to tell.
+    let _ = timeout(LINGER, stream.write_all(ANSWER)).await;
+}
+
+/// A socket that, when it must, reads on for a while after it was shut down for writing. Closing
+/// it with bytes unread would reset the connection, and the client would lose the answer that
+/// told it to stop.
+struct Lingering {
+    stream: TcpStream,
+    connection: Arc<Connection>,
+    shut: bool,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Lingering {
+    fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
+        Self { stream, connection, shut: false, deadline: None }
+    }
+}
+
+impl AsyncRead for Lingering {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Lingering {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.shut {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+            this.shut = true;
+        }
+        if !this.connection.lingers.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        let mut scratch = [0; 16 << 10];
+        while deadline.as_mut().poll(context).is_pending() {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                // The client has closed too, or is gone.
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,240 @@
+//! The HTTP surface on hyper: the only code that knows headers and status codes.
+//!
+//! A request passes: request id → route → credentials → role → handler → one log line.
+
+pub mod body;
+pub mod conditional;
+mod content;
+mod credentials;
+mod health;
+mod images;
+pub mod inline;
+mod json;
+pub mod listen;
+mod query;
+mod respond;
+pub mod route;
+mod v1;
+
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use hyper::{
+    HeaderMap, Method, Request, Response,
+    body::{Body as _, Incoming},
+    header::{CONNECTION, HeaderName, HeaderValue},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use self::{
+    body::{Body, RequestBody},
+    listen::Connection,
+    query::Query,
+    route::{Access, Endpoint},
+};
+use crate::{
+    app::{App, Error},
+    model::principal::Principal,
+    sys::random,
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Bounds of the surface that the operator sets.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub connections_max: usize,
+    /// Requests in work at a time; past it: 503 `busy`.
+    pub requests_max: usize,
+    pub header_timeout: Duration,
+    /// Longest time without a byte of a request's body; past it: 408.
+    pub body_idle_timeout: Duration,
+    /// How long requests in flight may take after a shutdown signal.
+    pub drain_timeout: Duration,
+}
+
+/// The service behind every connection.
+pub struct Server {
+    app: Arc<App>,
+    /// Base of signed URLs, without a slash at the end.
+    public_url: String,
+    limits: Limits,
+    requests: Arc<Semaphore>,
+}
+
+/// What handlers see of a request besides its body.
+struct Context {
+    app: Arc<App>,
+    server: Arc<Server>,
+    method: Method,
+    headers: HeaderMap,
+    query: Query,
+    /// Nobody where the endpoint needs no credential and none was sent.
+    principal: Option<Principal>,
+}
+
+/// A request that ends without what it asked for: at the surface, or in a use case.
+#[derive(Debug)]
+pub enum Refusal {
+    NoRoute,
+    MethodNotAllowed { allow: &'static str },
+    PreconditionFailed,
+    RangeNotSatisfiable { size: u64 },
+    App(Error),
+}
+
+impl<E: Into<Error>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::App(error.into())
+    }
+}
+
+type Reply = Result<Response<Body>, Refusal>;
+
+impl Context {
+    /// # Errors
+    /// [`Error::Unauthenticated`] when nothing was sent.
+    fn principal(&self) -> Result<&Principal, Error> {
+        let missing = || Error::Unauthenticated("no credential was sent".into());
+        self.principal.as_ref().ok_or_else(missing)
+    }
+
+    fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+}
+
+impl Server {
+    pub fn new(app: Arc<App>, public_url: &str, limits: Limits) -> Arc<Self> {
+        let requests = Arc::new(Semaphore::new(limits.requests_max));
+        let public_url = public_url.trim_end_matches('/').to_owned();
+        Arc::new(Self { app, public_url, limits, requests })
+    }
+
+    /// Answers one request. Never fails: every failure is an answer.
+    async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        connection: Arc<Connection>,
+    ) -> Result<Response<Body>, Infallible> {
+        let began = Instant::now();
+        let id = format!("{:016x}", random::nonce());
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let body_read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
+        let mut who = None;
+        let handling = self.handle(request, &body_read, &mut who);
+        let handled = AssertUnwindSafe(handling).catch_unwind().await;
+        let outcome =
+            handled.unwrap_or_else(|_| Err(Error::Internal("a handler panicked".into()).into()));
+        let mut response = outcome.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
+        if !body_read.load(Ordering::Relaxed) {
+            // What is left of the body is not worth reading; the answer must still arrive.
+            connection.linger();
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        tracing::info!(
+            request_id = id,
+            %method,
+            path,
+            status = response.status().as_u16(),
+            principal = who.map(|who: Principal| who.to_string()),
+            peer = %connection.peer,
+            micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            "request",
+        );
+        Ok(response)
+    }
+
+    async fn handle(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        body_read: &Arc<AtomicBool>,
+        who: &mut Option<Principal>,
+    ) -> Reply {
+        let permit = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Error::Busy)?;
+        let (head, body) = request.into_parts();
+        let endpoint = route::route(&head.method, head.uri.path())?;
+        let principal = self.admit(&endpoint, &head.headers).await?;
+        who.clone_from(&principal);
+        let context = Context {
+            app: Arc::clone(&self.app),
+            server: Arc::clone(self),
+            query: Query::parse(head.uri.query())?,
+            method: head.method,
+            headers: head.headers,
+            principal,
+        };
+        let body = RequestBody::new(body, Arc::clone(body_read), self.limits.body_idle_timeout);
+        let response = dispatch(endpoint, context, body).await?;
+        Ok(hold_until_sent(response, permit))
+    }
+
+    /// Who is asking, when the endpoint lets them.
+    async fn admit(
+        &self,
+        endpoint: &Endpoint,
+        headers: &HeaderMap,
+    ) -> Result<Option<Principal>, Error> {
+        let access = endpoint.access();
+        let carried = match access {
+            Access::Open => return Ok(None),
+            // A link is the credential; a browser adds its cookie to it unasked.
+            Access::Link => credentials::in_headers(headers),
+            Access::Public | Access::Role(_) => credentials::carried(headers),
+        };
+        let principal = self.app.authenticate(&carried).await?;
+        match (access, &principal) {
+            (Access::Role(needs), Some(principal)) if principal.role() < needs => {
+                Err(Error::Denied { needs })
+            }
+            (Access::Role(_), None) => Err(Error::Unauthenticated("no credential was sent".into())),
+            (Access::Public, None) if !self.app.policy.public_read => {
+                Err(Error::Unauthenticated("no credential was sent".into()))
+            }
+            _ => Ok(principal),
+        }
+    }
+}
+
+async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Reply {
+    match endpoint {
+        Endpoint::Health => health::health(&context).await,
+        Endpoint::KeySet => health::key_set(&context),
+        Endpoint::GenerateToken => v1::tokens::generate(&context).await,
+        Endpoint::Init => v1::uploads::init(&context, body).await,
+        Endpoint::EncodedPart => v1::uploads::encoded_part(&context, body).await,
+        Endpoint::RawPart { upload, part } => {
+            v1::uploads::raw_part(&context, upload, part, body).await
+        }
+        Endpoint::UploadStatus { upload } => v1::uploads::status(&context, upload).await,
+        Endpoint::AbortUpload { upload } => v1::uploads::abort(&context, upload).await,
+        Endpoint::ListUploads => v1::uploads::list(&context).await,
+        Endpoint::Complete => v1::complete::complete(&context, body).await,
+        Endpoint::PutContent => v1::complete::put_content(&context, body).await,
+        Endpoint::ListFiles => v1::files::list(context).await,
+        Endpoint::Metadata { key } => v1::files::metadata(&context, &key).await,
+        Endpoint::DeleteFile { key } => v1::files::delete(&context, key).await,
+        Endpoint::Content { key } => content::by_key(&context, &key).await,
+        Endpoint::Storage { key } => content::public(&context, &key).await,
+        Endpoint::SignLink => v1::links::sign(&context).await,
+        Endpoint::SignLinkForm => v1::links::sign_form(&context, body).await,
+        Endpoint::RedeemLink { key } => content::by_link(&context, key).await,
+        Endpoint::Image { id, disposition } => images::image(&context, id, disposition).await,
+    }
+}
+
+/// A request is in work until the last byte of its answer is out.
+fn hold_until_sent(response: Response<Body>, permit: OwnedSemaphorePermit) -> Response<Body> {
+    response.map(|body| body.holding(permit))
+}

@@ -1,0 +1,85 @@
+//! Query parameters: decoded once, each at most once.
+
+use std::str::FromStr;
+
+use crate::{
+    app::Error,
+    model::name::{Folder, UserId},
+};
+
+/// The parameters of a request. Unknown ones are passed over.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// # Errors
+    /// [`Error::Invalid`] when a parameter comes twice: nobody can say which one counts.
+    pub fn parse(query: Option<&str>) -> Result<Self, Error> {
+        let mut parameters: Vec<(String, String)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            if parameters.iter().any(|(known, _)| *known == name) {
+                let detail = format!("The parameter {name} comes twice.");
+                return Err(Error::invalid("duplicate_parameter", detail));
+            }
+            parameters.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(Self(parameters))
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// # Errors
+    /// [`Error::Invalid`] naming the parameter when it is not there.
+    pub fn required(&self, name: &'static str) -> Result<&str, Error> {
+        self.text(name).ok_or_else(|| {
+            Error::invalid("missing_parameter", format!("The parameter {name} is needed."))
+        })
+    }
+
+    /// # Errors
+    /// [`Error::Invalid`] with `code` for anything but digits that fit.
+    pub fn number<T: FromStr>(
+        &self,
+        name: &'static str,
+        code: &'static str,
+    ) -> Result<Option<T>, Error> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let digits = text.bytes().all(|digit| digit.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| digits);
+        let wrong = || Error::invalid(code, format!("{name} must be a whole number."));
+        number.map(Some).ok_or_else(wrong)
+    }
+
+    /// The user a request is about: `user_id`, else `user_email`, which is the id of a user known
+    /// by it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what cannot be a user id.
+    pub fn user(&self) -> Result<Option<UserId>, Error> {
+        let named = self.text("user_id").or_else(|| self.text("user_email"));
+        named.map(user_id).transpose()
+    }
+
+    /// `folder`, the top when it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what cannot be a folder.
+    pub fn folder(&self) -> Result<Folder, Error> {
+        folder(self.text("folder").unwrap_or_default())
+    }
+}
+
+/// # Errors
+/// [`Error::Invalid`].
+pub fn user_id(text: &str) -> Result<UserId, Error> {
+    UserId::parse(text)
+        .map_err(|why| Error::invalid("invalid_user_id", format!("The user id {why}.")))
+}
+
+/// # Errors
+/// [`Error::Invalid`].
+pub fn folder(text: &str) -> Result<Folder, Error> {
+    Folder::parse(text)
+        .map_err(|why| Error::invalid("invalid_folder", format!("A folder's segment {why}.")))
+}

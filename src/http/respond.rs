@@ -1,0 +1,152 @@
+//! Refusals as RFC 9457 problem details: the one table of status codes.
+
+use hyper::{
+    Response, StatusCode,
+    header::{
+        ALLOW, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+        WWW_AUTHENTICATE,
+    },
+};
+use serde_json::{Map, Value, json};
+
+use super::{Refusal, body::Body};
+use crate::app::Error;
+
+struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    /// Members and headers of this problem alone.
+    members: Value,
+    header: Option<(HeaderName, String)>,
+}
+
+/// The answer to a refused request. What only an operator should know goes to the log, once.
+pub fn problem(refusal: &Refusal, request_id: &str) -> Response<Body> {
+    let problem = describe(refusal, request_id);
+    let mut members = Map::new();
+    let own = json!({
+        "type": format!("urn:streamlined:problem:{}", problem.code),
+        "title": problem.status.canonical_reason().unwrap_or("Error"),
+        "status": problem.status.as_u16(),
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+    });
+    for object in [problem.members, own] {
+        if let Value::Object(object) = object {
+            members.extend(object);
+        }
+    }
+    let mut response = Response::new(Body::full(Value::Object(members).to_string()));
+    *response.status_mut() = problem.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some((name, value)) = problem.header
+        && let Ok(value) = HeaderValue::from_str(&value)
+    {
+        headers.insert(name, value);
+    }
+    response
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), members: Value::Null, header: None }
+    }
+
+    fn member(self, members: Value) -> Self {
+        Self { members, ..self }
+    }
+
+    fn header(self, name: HeaderName, value: impl Into<String>) -> Self {
+        Self { header: Some((name, value.into())), ..self }
+    }
+}
+
+fn describe(refusal: &Refusal, request_id: &str) -> Problem {
+    use StatusCode as S;
+    match refusal {
+        Refusal::NoRoute => Problem::new(S::NOT_FOUND, "no_route", "There is nothing here."),
+        Refusal::MethodNotAllowed { allow } => {
+            let detail = format!("This path takes {allow}.");
+            Problem::new(S::METHOD_NOT_ALLOWED, "method_not_allowed", detail).header(ALLOW, *allow)
+        }
+        Refusal::PreconditionFailed => {
+            let detail = "The file is not the one that the request's condition names.";
+            Problem::new(S::PRECONDITION_FAILED, "precondition_failed", detail)
+        }
+        Refusal::RangeNotSatisfiable { size } => {
+            let detail = format!("The range lies outside the file's {size} bytes.");
+            Problem::new(S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", detail)
+                .header(CONTENT_RANGE, format!("bytes */{size}"))
+        }
+        Refusal::App(error) => describe_error(error, request_id),
+    }
+}
+
+fn describe_error(error: &Error, request_id: &str) -> Problem {
+    use StatusCode as S;
+    match error {
+        Error::Unauthenticated(why) => {
+            tracing::info!(request_id, why, "not authenticated");
+            let detail = "A valid credential is needed: X-Service-Token or Authorization: Bearer.";
+            Problem::new(S::UNAUTHORIZED, "unauthenticated", detail)
+                .header(WWW_AUTHENTICATE, "Bearer")
+        }
+        Error::Denied { needs } => {
+            let detail = format!("This needs the role {} or a higher one.", needs.as_str());
+            Problem::new(S::FORBIDDEN, "forbidden", detail)
+        }
+        Error::LinkRefused { code, detail } => Problem::new(S::FORBIDDEN, code, *detail),
+        Error::NotFound(what) => {
+            let code = match *what {
+                "file" => "file_not_found",
+                "upload" => "upload_not_found",
+                _ => "not_found",
+            };
+            Problem::new(S::NOT_FOUND, code, format!("There is no such {what}."))
+        }
+        Error::Gone(what) => Problem::new(S::GONE, "gone", format!("The {what} was deleted.")),
+        Error::Invalid { code, detail } => Problem::new(S::BAD_REQUEST, code, detail),
+        Error::Conflict { code, detail } => Problem::new(S::CONFLICT, code, detail),
+        Error::PartsMissing(numbers) => {
+            let detail = "Parts are missing; the upload stays open for them.";
+            Problem::new(S::CONFLICT, "parts_missing", detail).member(json!({"missing": numbers}))
+        }
+        Error::TooLarge { what, limit } => {
+            let detail = format!("The {what} is larger than {limit} bytes.");
+            Problem::new(S::PAYLOAD_TOO_LARGE, "too_large", detail).member(json!({"limit": limit}))
+        }
+        Error::Quota { limit, used, asked } => {
+            let detail = format!(
+                "The quota is {limit} bytes; {used} are used or reserved, {asked} more were asked."
+            );
+            Problem::new(S::PAYLOAD_TOO_LARGE, "quota_exceeded", detail)
+                .member(json!({"quota": limit, "used": used, "requested": asked}))
+        }
+        Error::Busy => {
+            let detail = "Too many requests are in work; try again in a moment.";
+            Problem::new(S::SERVICE_UNAVAILABLE, "busy", detail).header(RETRY_AFTER, "1")
+        }
+        Error::NoSpace => Problem::new(S::INSUFFICIENT_STORAGE, "no_space", "The disk is full."),
+        Error::BodyAborted => {
+            Problem::new(S::BAD_REQUEST, "body_aborted", "The request body ended early.")
+        }
+        Error::BodyTimeout => {
+            let detail = "The request body made no progress.";
+            Problem::new(S::REQUEST_TIMEOUT, "body_timeout", detail)
+        }
+        Error::Unavailable(why) => {
+            tracing::error!(request_id, why, "a store is unavailable");
+            let detail = "The storage takes no writes now; see the daemon's log.";
+            Problem::new(S::SERVICE_UNAVAILABLE, "unavailable", detail).header(RETRY_AFTER, "30")
+        }
+        Error::Internal(why) => {
+            tracing::error!(request_id, why, "internal error");
+            let detail = "Something is wrong here; the daemon's log says what.";
+            Problem::new(S::INTERNAL_SERVER_ERROR, "internal", detail)
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Method and path to an endpoint with typed fields. No I/O, no headers.
+
+use hyper::Method;
+use percent_encoding::percent_decode_str;
+
+use super::Refusal;
+use crate::{
+    app::{Error, link::Disposition},
+    model::{
+        id::{FileId, PartNumber, UploadId},
+        key::FileKey,
+        principal::Role,
+    },
+};
+
+/// Everything that can be asked of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Health,
+    KeySet,
+    GenerateToken,
+    Init,
+    EncodedPart,
+    RawPart { upload: UploadId, part: PartNumber },
+    UploadStatus { upload: UploadId },
+    AbortUpload { upload: UploadId },
+    ListUploads,
+    Complete,
+    PutContent,
+    ListFiles,
+    Metadata { key: FileKey },
+    DeleteFile { key: FileKey },
+    Content { key: FileKey },
+    Storage { key: FileKey },
+    SignLink,
+    SignLinkForm,
+    RedeemLink { key: FileKey },
+    Image { id: FileId, disposition: Disposition },
+}
+
+/// What a request needs to get to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing, and what is sent is not looked at.
+    Open,
+    /// The signature in the URL.
+    Link,
+    /// A credential, or nothing where public read is on.
+    Public,
+    /// A principal of at least this role.
+    Role(Role),
+}
+
+impl Endpoint {
+    /// The table of least roles.
+    pub fn access(&self) -> Access {
+        match self {
+            Self::Health | Self::KeySet => Access::Open,
+            Self::RedeemLink { .. } => Access::Link,
+            Self::Storage { .. } => Access::Public,
+            Self::GenerateToken => Access::Role(Role::Service),
+            Self::ListFiles
+            | Self::Metadata { .. }
+            | Self::Content { .. }
+            | Self::SignLink
+            | Self::SignLinkForm
+            | Self::Image { .. } => Access::Role(Role::Viewer),
+            Self::Init
+            | Self::EncodedPart
+            | Self::RawPart { .. }
+            | Self::UploadStatus { .. }
+            | Self::AbortUpload { .. }
+            | Self::ListUploads
+            | Self::Complete
+            | Self::PutContent => Access::Role(Role::Analyst),
+            Self::DeleteFile { .. } => Access::Role(Role::Researcher),
+        }
+    }
+}
+
+/// Finds the endpoint. The path is decoded once, as a whole, so that a key is the same whether
+/// its slashes and letters were sent raw or percent-encoded.
+///
+/// # Errors
+/// No such path, another method, or a path that is not percent-encoded UTF-8.
+pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
+    let path = decode(path)?;
+    let read = *method == Method::GET || *method == Method::HEAD;
+    let only = |allow: &'static str, endpoint: Result<Endpoint, Refusal>| {
+        let allowed = allow.split(", ").any(|allowed| allowed == method.as_str());
+        if allowed { endpoint } else { Err(Refusal::MethodNotAllowed { allow }) }
+    };
+    const READ: &str = "GET, HEAD";
+    match path.as_str() {
+        "/healthz" | "/readyz" => return only(READ, Ok(Endpoint::Health)),
+        "/.well-known/jwks.json" => return only(READ, Ok(Endpoint::KeySet)),
+        "/v1/files/generate-token" => return only("POST", Ok(Endpoint::GenerateToken)),
+        "/v1/files/init" => return only("POST", Ok(Endpoint::Init)),
+        "/v1/files/part" => return only("POST", Ok(Endpoint::EncodedPart)),
+        "/v1/files/complete" => return only("POST", Ok(Endpoint::Complete)),
+        "/v1/files/content" => return only("PUT", Ok(Endpoint::PutContent)),
+        "/v1/files/all" => return only(READ, Ok(Endpoint::ListFiles)),
+        "/v1/files/uploads" => return only(READ, Ok(Endpoint::ListUploads)),
+        "/v1/files/signed-url" if *method == Method::POST => return Ok(Endpoint::SignLinkForm),
+        "/v1/files/signed-url" => return only("GET, HEAD, POST", Ok(Endpoint::SignLink)),
+        _ => {}
+    }
+    if let Some(key) = path.strip_prefix("/v1/files/metadata/") {
+        return only(READ, file_key(key).map(|key| Endpoint::Metadata { key }));
+    }
+    if let Some(key) = path.strip_prefix("/v1/files/content/") {
+        return only(READ, file_key(key).map(|key| Endpoint::Content { key }));
+    }
+    if path.starts_with("/storage/") {
+        return only(READ, file_key(&path[1..]).map(|key| Endpoint::Storage { key }));
+    }
+    if let Some(encoded) = path.strip_prefix("/get/") {
+        return only(READ, linked_key(encoded).map(|key| Endpoint::RedeemLink { key }));
+    }
+    if let Some(image) = path.strip_prefix("/api/images/") {
+        return only(READ, self::image(image));
+    }
+    match path.strip_prefix("/v1/files/") {
+        Some(key) if key.starts_with("storage/") => {
+            only("DELETE", file_key(key).map(|key| Endpoint::DeleteFile { key }))
+        }
+        Some(upload) => match upload.split_once('/') {
+            None if upload.is_empty() => Err(Refusal::NoRoute),
+            None if read => Ok(Endpoint::UploadStatus { upload: upload_id(upload)? }),
+            None => only(
+                "GET, HEAD, DELETE",
+                upload_id(upload).map(|upload| Endpoint::AbortUpload { upload }),
+            ),
+            Some((upload, part)) => match part.strip_prefix("parts/") {
+                Some(number) => only("PUT", raw_part(upload, number)),
+                None => Err(Refusal::NoRoute),
+            },
+        },
+        None => Err(Refusal::NoRoute),
+    }
+}
+
+fn decode(path: &str) -> Result<String, Refusal> {
+    let malformed =
+        || Error::invalid("invalid_path", "The path is not percent-encoded UTF-8.").into();
+    let complete =
+        |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
+    if !path.split('%').skip(1).all(complete) {
+        return Err(malformed());
+    }
+    let decoded = percent_decode_str(path).decode_utf8();
+    decoded.map(|path| path.into_owned()).map_err(|_| malformed())
+}
+
+/// A key that no file can have is the key of no file.
+fn file_key(key: &str) -> Result<FileKey, Refusal> {
+    FileKey::parse(key).ok_or_else(|| Error::NotFound("file").into())
+}
+
+fn linked_key(encoded: &str) -> Result<FileKey, Refusal> {
+    super::v1::links::decode_key(encoded).ok_or_else(|| Error::NotFound("file").into())
+}
+
+fn upload_id(id: &str) -> Result<UploadId, Refusal> {
+    UploadId::parse(id).ok_or_else(|| Error::NotFound("upload").into())
+}
+
+fn raw_part(upload: &str, number: &str) -> Result<Endpoint, Refusal> {
+    let upload = upload_id(upload)?;
+    let digits = number.bytes().all(|digit| digit.is_ascii_digit());
+    let part = number.parse().ok().filter(|_| digits).and_then(PartNumber::new);
+    let part = part.ok_or_else(super::v1::uploads::invalid_part_number)?;
+    Ok(Endpoint::RawPart { upload, part })
+}
+
+fn image(path: &str) -> Result<Endpoint, Refusal> {
+    let (id, disposition) = match path.split_once('/') {
+        Some((id, "download")) => (id, Disposition::Attachment),
+        Some((id, "preview")) => (id, Disposition::Inline),
+        _ => return Err(Refusal::NoRoute),
+    };
+    let id = FileId::parse(id).ok_or(Error::NotFound("file"))?;
+    Ok(Endpoint::Image { id, disposition })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(path: &str) -> Result<Endpoint, Refusal> {
+        route(&Method::GET, path)
+    }
+
+    fn key(key: &str) -> FileKey {
+        FileKey::parse(key).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_the_same_raw_and_encoded() {
+        let wanted = Endpoint::Metadata { key: key("storage/u@x.io/a b/ü_1.txt") };
+        for path in [
+            "/v1/files/metadata/storage/u@x.io/a%20b/ü_1.txt",
+            "/v1/files/metadata/storage%2Fu%40x.io%2Fa%20b%2F%C3%BC_1.txt",
+        ] {
+            assert_eq!(get(path).unwrap(), wanted, "{path}");
+        }
+        let delete = route(&Method::DELETE, "/v1/files/storage%2Fu%2Fk").unwrap();
+        assert_eq!(delete, Endpoint::DeleteFile { key: key("storage/u/k") });
+    }
+
+    #[test]
+    fn traversal_finds_nothing() {
+        for path in [
+            "/storage/../keys/x.pem",
+            "/storage/u/..%2f..%2fkeys",
+            "/storage/%2e%2e/x",
+            "/v1/files/metadata/%2Fetc%2Fpasswd",
+            "/v1/files/content/storage/u/%00",
+        ] {
+            assert!(matches!(get(path), Err(Refusal::App(Error::NotFound(_)))), "{path}");
+        }
+        for path in ["/storage/u/%", "/storage/u/%4", "/storage/u/%zz", "/storage/u/%ff"] {
+            let refused = get(path);
+            assert!(matches!(refused, Err(Refusal::App(Error::Invalid { .. }))), "{path}");
+        }
+    }
+
+    #[test]
+    fn another_method_names_the_right_ones() {
+        for (method, path, wanted) in [
+            (Method::POST, "/v1/files/all", "GET, HEAD"),
+            (Method::GET, "/v1/files/init", "POST"),
+            (Method::DELETE, "/v1/files/signed-url", "GET, HEAD, POST"),
+            (Method::PUT, "/v1/files/00000000000000000000000000000000", "GET, HEAD, DELETE"),
+            (Method::GET, "/v1/files/00000000000000000000000000000000/parts/1", "PUT"),
+        ] {
+            let refused = route(&method, path);
+            let Err(Refusal::MethodNotAllowed { allow }) = refused else { panic!("{path}") };
+            assert_eq!(allow, wanted, "{path}");
+        }
+        for path in ["/", "/v1", "/v1/files/", "/v2/files/all", "/v1/files/x/y", "//healthz"] {
+            assert!(matches!(get(path), Err(Refusal::NoRoute)), "{path}");
+        }
+    }
+
+    #[test]
+    fn parts_are_numbers() {
+        let put = |number: &str| {
+            let path = format!("/v1/files/{}/parts/{number}", "0a".repeat(16));
+            route(&Method::PUT, &path)
+        };
+        let upload = UploadId([0x0a; 16]);
+        assert_eq!(put("0").unwrap(), Endpoint::RawPart { upload, part: PartNumber(0) });
+        for bad in ["", "-1", "+1", "1.0", "10001", "99999999999999999999", "one"] {
+            assert!(matches!(put(bad), Err(Refusal::App(Error::Invalid { .. }))), "{bad}");
+        }
+    }
+}

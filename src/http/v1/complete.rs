@@ -1,0 +1,100 @@
+//! Ends of uploads: `complete` in all its forms, and a whole file in one request.
+
+use hyper::{StatusCode, header::CONTENT_TYPE};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    digest,
+    files::metadata_answer,
+    uploads::{caller_meta, file_name, media_type, named_user, receive, split, text, upload_id},
+};
+use crate::{
+    app::{
+        Error,
+        complete::{Completed, Completion, NewContent},
+    },
+    http::{Context, Reply, body::RequestBody, inline::Step, json, query},
+    model::digest::Sha256,
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CompleteBody {
+    upload_id: String,
+    sha256: Option<String>,
+    parts: Option<Vec<InlinePart>>,
+    meta: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+struct InlinePart {
+    /// Empty: its content was decoded on the way.
+    data: Option<String>,
+}
+
+const INLINE: &[Step] = &[Step::Member("parts"), Step::Item, Step::Member("data")];
+
+/// `POST /v1/files/complete`.
+pub async fn complete(context: &Context, body: RequestBody) -> Reply {
+    let incoming = context.app.begin_file().await?;
+    let (body, incoming): (CompleteBody, _) = split(context, INLINE, body, incoming).await?;
+    let mut meta = body.meta.unwrap_or_default();
+    let user = match named_user(&mut meta)? {
+        Some(user) => Some(user),
+        None => context.query.user()?,
+    };
+    let name = text(&mut meta, "filename")?.map(|name| file_name(&name)).transpose()?;
+    let folder = text(&mut meta, "folder")?.map(|folder| query::folder(&folder)).transpose()?;
+    let came_inline = body.parts.iter().flatten().any(|part| part.data.is_some());
+    let completion = Completion {
+        id: upload_id(&body.upload_id)?,
+        sha256: body.sha256.as_deref().map(sha256).transpose()?,
+        name,
+        folder,
+        user,
+        meta: caller_meta(meta)?,
+        inline: came_inline.then_some(incoming),
+    };
+    match context.app.complete_upload(context.principal()?, completion).await? {
+        Completed::One(file) => json::reply(StatusCode::OK, &metadata_answer(&file)),
+        Completed::Batch(files) => {
+            let files: Value = files.iter().map(metadata_answer).collect();
+            let answer = json!({"uploadId": body.upload_id, "mode": "batch", "files": files});
+            json::reply(StatusCode::OK, &answer)
+        }
+    }
+}
+
+fn sha256(text: &str) -> Result<Sha256, Error> {
+    let detail = "sha256 must be 64 hex digits.";
+    Sha256::parse(text).ok_or_else(|| Error::invalid("invalid_sha256", detail))
+}
+
+/// `PUT /v1/files/content`: a whole file in one request.
+pub async fn put_content(context: &Context, mut body: RequestBody) -> Reply {
+    let principal = context.principal()?;
+    let name = file_name(context.query.required("filename")?)?;
+    let folder = context.query.folder()?;
+    let user = context.query.user()?;
+    context.app.acting_for(principal, user.clone(), false)?;
+    let sha256 = digest::announced(&context.headers)?;
+    let mime = declared_type(context)?;
+    let content = receive(&mut body, context.app.begin_file().await?).await?;
+    let new = NewContent { user, name, folder, mime, sha256, content };
+    let file = context.app.put_content(principal, new).await?;
+    json::reply(StatusCode::CREATED, &metadata_answer(&file))
+}
+
+/// What `Content-Type` says of the file. Types that HTTP clients send for want of a better one
+/// say nothing of it.
+fn declared_type(context: &Context) -> Result<Option<Box<str>>, Error> {
+    const SAYS_NOTHING: [&str; 2] =
+        ["application/x-www-form-urlencoded", "application/octet-stream"];
+    let Some(value) = context.headers.get(CONTENT_TYPE) else { return Ok(None) };
+    let value = value.to_str().unwrap_or_default();
+    if value.is_empty() || SAYS_NOTHING.iter().any(|word| value.eq_ignore_ascii_case(word)) {
+        return Ok(None);
+    }
+    media_type(value.to_owned()).map(Some)
+}

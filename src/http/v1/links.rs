@@ -1,0 +1,93 @@
+//! Signed URLs: both forms of asking for one, and their text.
+
+use base64::{
+    Engine,
+    alphabet::URL_SAFE,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    app::{
+        Error,
+        link::{Disposition, Link},
+    },
+    http::{Context, Reply, body::RequestBody, json},
+    model::key::FileKey,
+};
+
+const TTL_DEFAULT_SECONDS: u64 = 3600;
+
+/// Written without padding, read with and without.
+const KEY_ENCODING: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// `GET /v1/files/signed-url?key&ttl&disposition`.
+pub async fn sign(context: &Context) -> Reply {
+    let key = context.query.required("key")?;
+    let ttl = context.query.number("ttl", "invalid_ttl")?;
+    let disposition = context.query.text("disposition").map(disposition).transpose()?;
+    answer(context, key, ttl, disposition).await
+}
+
+#[derive(Deserialize)]
+struct Form {
+    file_key: String,
+    expires_in: Option<u64>,
+    disposition: Option<String>,
+}
+
+/// `POST /v1/files/signed-url`.
+pub async fn sign_form(context: &Context, body: RequestBody) -> Reply {
+    let form: Form = json::read(body).await?;
+    let disposition = form.disposition.as_deref().map(disposition).transpose()?;
+    answer(context, &form.file_key, form.expires_in, disposition).await
+}
+
+fn disposition(text: &str) -> Result<Disposition, Error> {
+    let detail = "disposition must be inline or attachment.";
+    Disposition::parse(text).ok_or_else(|| Error::invalid("invalid_disposition", detail))
+}
+
+async fn answer(
+    context: &Context,
+    key: &str,
+    ttl: Option<u64>,
+    disposition: Option<Disposition>,
+) -> Reply {
+    let key = FileKey::parse(key).ok_or(Error::NotFound("file"))?;
+    let file = context.app.file(context.principal()?, &key).await?;
+    let ttl = ttl.unwrap_or(TTL_DEFAULT_SECONDS);
+    let link = context.app.mint_link(&file, ttl, disposition)?;
+    let url = url(&context.server.public_url, &link);
+    let answer = json!({
+        "url": url,
+        "signed_url": url,
+        "expires_in": ttl,
+        "disposition": disposition.unwrap_or(Disposition::Inline).as_str(),
+    });
+    json::reply(StatusCode::OK, &answer)
+}
+
+/// `BASE/get/{base64url(key)}?exp&sig[&disposition]`.
+pub fn url(base: &str, link: &Link) -> String {
+    let key = KEY_ENCODING.encode(link.key.as_str());
+    let mut url = format!("{base}/get/{key}?exp={}&sig={}", link.expires, link.signature);
+    if let Some(disposition) = link.disposition {
+        url.push_str("&disposition=");
+        url.push_str(disposition.as_str());
+    }
+    url
+}
+
+/// The key in a link's path.
+pub fn decode_key(encoded: &str) -> Option<FileKey> {
+    let key = KEY_ENCODING.decode(encoded).ok()?;
+    FileKey::parse(std::str::from_utf8(&key).ok()?)
+}

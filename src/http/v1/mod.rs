@@ -1,0 +1,8 @@
+//! `/v1/files/…`: one thin module for each family of endpoints.
+
+pub mod complete;
+pub mod digest;
+pub mod files;
+pub mod links;
+pub mod tokens;
+pub mod uploads;

@@ -1,0 +1,346 @@
+//! The reference engine: the seam's rules written so plainly that they can be checked by eye.
+//!
+//! Durable it is not, and it walks everything. Tests compare the other engines with it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+
+use super::{
+    Batch, BlobRecord, Error, Metadata, NewFile, Part, Recorded, Result, ServiceToken, UserRecord,
+};
+use crate::model::{
+    digest::ContentHash,
+    file::{FileRecord, Totals},
+    id::{FileId, PartNumber, UploadId},
+    key::FileKey,
+    locator::Locator,
+    name::{Folder, UserId},
+    time::UnixMillis,
+    upload::{Upload, UploadState},
+};
+
+#[derive(Clone, Default)]
+struct State {
+    users: BTreeMap<UserId, UserRecord>,
+    tokens: Vec<ServiceToken>,
+    uploads: BTreeMap<UploadId, Upload>,
+    parts: BTreeMap<(UploadId, PartNumber), Part>,
+    batches: BTreeMap<UploadId, (Batch, UnixMillis)>,
+    files: BTreeMap<FileId, FileRecord>,
+    blobs: BTreeMap<ContentHash, BlobRecord>,
+    unreferenced: BTreeMap<ContentHash, UnixMillis>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct MemoryMetadata(Mutex<State>);
+
+impl MemoryMetadata {
+    fn read(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All or nothing: the step works on a copy that replaces the state when it succeeds.
+    fn step<T>(&self, step: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let mut state = self.read();
+        let mut next = state.clone();
+        let answer = step(&mut next)?;
+        *state = next;
+        Ok(answer)
+    }
+}
+
+impl State {
+    fn totals(&self, owner: &UserId, folder: &Folder) -> Totals {
+        let mut totals = Totals::default();
+        for file in self.files.values().filter(|file| is_within(file, owner, folder)) {
+            totals.files += 1;
+            totals.bytes += file.size;
+        }
+        totals
+    }
+
+    /// Holds the quota of `owner` for `asked` more bytes than are used or reserved now.
+    fn check_quota(&self, owner: &UserId, asked: u64, default: u64) -> Result<()> {
+        let user = self.users.get(owner);
+        let limit = user.and_then(|user| user.quota).unwrap_or(default);
+        let used =
+            self.totals(owner, &Folder::default()).bytes + user.map_or(0, |user| user.reserved);
+        if asked > 0 && used + asked > limit {
+            return Err(Error::Quota { limit, used, asked });
+        }
+        Ok(())
+    }
+
+    fn user(&mut self, id: &UserId, now: UnixMillis) -> &mut UserRecord {
+        self.users.entry(id.clone()).or_insert_with(|| UserRecord::new(id.clone(), now))
+    }
+
+    fn reserved_changes(&mut self, owner: &UserId, before: u64, after: u64) {
+        if let Some(user) = self.users.get_mut(owner) {
+            user.reserved = user.reserved + after - before;
+        }
+    }
+
+    fn remove_parts(&mut self, id: UploadId) -> Vec<Part> {
+        let numbers = (id, PartNumber(0))..=(id, PartNumber(u32::MAX));
+        let keys: Vec<_> = self.parts.range(numbers).map(|(key, _)| *key).collect();
+        keys.iter().filter_map(|key| self.parts.remove(key)).collect()
+    }
+
+    fn record_file(
+        &mut self,
+        new: NewFile,
+        keep_until: UnixMillis,
+        quota: u64,
+    ) -> Result<Recorded> {
+        let mut released = 0;
+        let mut parts = Vec::new();
+        if let Some((id, revision)) = new.upload {
+            let upload = self.uploads.get_mut(&id).ok_or(Error::NotFound)?;
+            if upload.state != UploadState::Open {
+                return Err(Error::Closed);
+            }
+            if upload.revision != revision {
+                return Err(Error::Changed);
+            }
+            released = upload.reserved();
+            upload.state = UploadState::Completed(new.file.id);
+            upload.expires = keep_until;
+            parts = self.remove_parts(id);
+        }
+        if self.files.values().any(|file| file.key == new.file.key) {
+            return Err(Error::Exists);
+        }
+        self.user(&new.file.owner, new.file.id.created());
+        self.check_quota(&new.file.owner, new.file.size.saturating_sub(released), quota)?;
+        self.reserved_changes(&new.file.owner, released, 0);
+        let duplicate = self.blobs.contains_key(&new.file.blake3);
+        let fresh = BlobRecord { locator: new.locator, references: 0 };
+        self.blobs.entry(new.file.blake3).or_insert(fresh).references += 1;
+        self.unreferenced.remove(&new.file.blake3);
+        self.files.insert(new.file.id, new.file);
+        Ok(Recorded { duplicate, parts })
+    }
+}
+
+fn is_within(file: &FileRecord, owner: &UserId, folder: &Folder) -> bool {
+    file.owner == *owner && file.folder.lineage().any(|ancestor| ancestor == *folder)
+}
+
+#[async_trait]
+impl Metadata for MemoryMetadata {
+    async fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
+        Ok(self.read().users.get(id).cloned())
+    }
+
+    async fn ensure_user(&self, id: &UserId, now: UnixMillis) -> Result<UserRecord> {
+        self.step(|state| Ok(state.user(id, now).clone()))
+    }
+
+    async fn service_token(&self, digest: &[u8; 32]) -> Result<Option<ServiceToken>> {
+        Ok(self.read().tokens.iter().find(|token| token.digest == *digest).cloned())
+    }
+
+    async fn add_service_token(&self, token: ServiceToken) -> Result<()> {
+        self.step(|state| {
+            if state.tokens.iter().any(|known| known.digest == token.digest) {
+                return Err(Error::Exists);
+            }
+            state.tokens.push(token);
+            Ok(())
+        })
+    }
+
+    async fn has_service_tokens(&self) -> Result<bool> {
+        Ok(!self.read().tokens.is_empty())
+    }
+
+    async fn create_uploads(
+        &self,
+        uploads: Vec<Upload>,
+        batch: Option<Batch>,
+        now: UnixMillis,
+        quota: u64,
+    ) -> Result<()> {
+        self.step(|state| {
+            for upload in uploads {
+                state.user(&upload.owner, now);
+                state.check_quota(&upload.owner, upload.size, quota)?;
+                state.reserved_changes(&upload.owner, 0, upload.size);
+                if let Some(batch) = &batch {
+                    state.batches.insert(batch.id, (batch.clone(), upload.expires));
+                }
+                state.uploads.insert(upload.id, upload);
+            }
+            Ok(())
+        })
+    }
+
+    async fn upload(&self, id: UploadId) -> Result<Option<Upload>> {
+        Ok(self.read().uploads.get(&id).cloned())
+    }
+
+    async fn batch(&self, id: UploadId) -> Result<Option<Batch>> {
+        Ok(self.read().batches.get(&id).map(|(batch, _)| batch.clone()))
+    }
+
+    async fn parts(&self, id: UploadId) -> Result<Vec<Part>> {
+        let numbers = (id, PartNumber(0))..=(id, PartNumber(u32::MAX));
+        Ok(self.read().parts.range(numbers).map(|(_, part)| part.clone()).collect())
+    }
+
+    async fn uploads_of(
+        &self,
+        owner: &UserId,
+        after: Option<UploadId>,
+        limit: usize,
+    ) -> Result<Vec<Upload>> {
+        let state = self.read();
+        let own = state
+            .uploads
+            .values()
+            .filter(|upload| upload.owner == *owner && upload.state == UploadState::Open);
+        Ok(own.filter(|u| after.is_none_or(|after| u.id > after)).take(limit).cloned().collect())
+    }
+
+    async fn record_part(
+        &self,
+        id: UploadId,
+        part: Part,
+        expires: UnixMillis,
+        quota: u64,
+    ) -> Result<Option<Part>> {
+        self.step(|state| {
+            let mut upload = state.uploads.get(&id).cloned().ok_or(Error::NotFound)?;
+            if upload.state != UploadState::Open {
+                return Err(Error::Closed);
+            }
+            let before = upload.reserved();
+            let replaced = state.parts.insert((id, part.number), part.clone());
+            upload.received += part.size;
+            upload.received -= replaced.as_ref().map_or(0, |old| old.size);
+            upload.revision += 1;
+            upload.expires = upload.expires.max(expires);
+            state.check_quota(&upload.owner, upload.reserved().saturating_sub(before), quota)?;
+            state.reserved_changes(&upload.owner, before, upload.reserved());
+            state.uploads.insert(id, upload);
+            Ok(replaced)
+        })
+    }
+
+    async fn remove_upload(&self, id: UploadId) -> Result<Vec<Part>> {
+        self.step(|state| {
+            let upload = state.uploads.remove(&id).ok_or(Error::NotFound)?;
+            state.reserved_changes(&upload.owner, upload.reserved(), 0);
+            Ok(state.remove_parts(id))
+        })
+    }
+
+    async fn remove_batch(&self, id: UploadId) -> Result<()> {
+        self.step(|state| state.batches.remove(&id).map(drop).ok_or(Error::NotFound))
+    }
+
+    async fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<UploadId>> {
+        let state = self.read();
+        let uploads = state.uploads.values().map(|upload| (upload.id, upload.expires));
+        let batches = state.batches.values().map(|(batch, expires)| (batch.id, *expires));
+        let over = uploads.chain(batches).filter(|(_, expires)| *expires <= now);
+        Ok(over.map(|(id, _)| id).take(limit).collect())
+    }
+
+    async fn record_files(
+        &self,
+        files: Vec<NewFile>,
+        keep_until: UnixMillis,
+        quota: u64,
+    ) -> Result<Vec<Recorded>> {
+        self.step(|state| {
+            files.into_iter().map(|new| state.record_file(new, keep_until, quota)).collect()
+        })
+    }
+
+    async fn file(&self, key: &FileKey) -> Result<Option<FileRecord>> {
+        Ok(self.read().files.values().find(|file| file.key == *key).cloned())
+    }
+
+    async fn file_by_id(&self, id: FileId) -> Result<Option<FileRecord>> {
+        Ok(self.read().files.get(&id).cloned())
+    }
+
+    async fn remove_file(&self, key: &FileKey, now: UnixMillis) -> Result<FileRecord> {
+        self.step(|state| {
+            let found = state.files.values().find(|file| file.key == *key);
+            let id = found.ok_or(Error::NotFound)?.id;
+            let file = state.files.remove(&id).ok_or(Error::NotFound)?;
+            if let Some(blob) = state.blobs.get_mut(&file.blake3) {
+                blob.references -= 1;
+                if blob.references == 0 {
+                    state.unreferenced.insert(file.blake3, now);
+                }
+            }
+            Ok(file)
+        })
+    }
+
+    async fn list_files(
+        &self,
+        owner: &UserId,
+        folder: &Folder,
+        after: Option<FileId>,
+        limit: usize,
+    ) -> Result<Vec<FileRecord>> {
+        let state = self.read();
+        let newest_first = state.files.values().rev();
+        let filtered = newest_first.filter(|file| {
+            is_within(file, owner, folder) && after.is_none_or(|after| file.id < after)
+        });
+        Ok(filtered.take(limit).cloned().collect())
+    }
+
+    async fn totals(&self, owner: &UserId, folder: &Folder) -> Result<Totals> {
+        Ok(self.read().totals(owner, folder))
+    }
+
+    async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>> {
+        Ok(self.read().blobs.get(hash).cloned())
+    }
+
+    async fn unreferenced_blobs(
+        &self,
+        before: UnixMillis,
+        limit: usize,
+    ) -> Result<Vec<ContentHash>> {
+        let state = self.read();
+        let mut old: Vec<_> =
+            state.unreferenced.iter().filter(|(_, since)| **since < before).collect();
+        old.sort_by_key(|(hash, since)| (**since, **hash));
+        Ok(old.into_iter().map(|(hash, _)| *hash).take(limit).collect())
+    }
+
+    async fn forget_blob(&self, hash: &ContentHash) -> Result<Option<Locator>> {
+        self.step(|state| {
+            if state.unreferenced.remove(hash).is_none() {
+                return Ok(None);
+            }
+            Ok(state.blobs.remove(hash).map(|blob| blob.locator))
+        })
+    }
+
+    async fn refers_to_part(
+        &self,
+        id: UploadId,
+        number: PartNumber,
+        locator: &Locator,
+    ) -> Result<bool> {
+        Ok(self.read().parts.get(&(id, number)).is_some_and(|part| part.place == *locator))
+    }
+}

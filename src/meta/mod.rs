@@ -1,0 +1,229 @@
+//! SEAM 1: users, service tokens, upload sessions and the file index.
+//!
+//! One method is one atomic step that is durable when it answers `Ok`. No transaction, iterator
+//! or table name crosses the seam. Times come as arguments; permissions are not asked here.
+//!
+//! Every method costs the same at a thousand and at ten million files: nothing walks what it
+//! does not return. [`sled`] is the engine of one machine, [`memory`] the reference it is
+//! compared with.
+
+pub mod memory;
+pub mod sled;
+
+use async_trait::async_trait;
+
+use crate::model::{
+    digest::ContentHash,
+    file::{FileRecord, Totals},
+    id::{FileId, PartNumber, UploadId},
+    key::FileKey,
+    locator::Locator,
+    name::{Folder, UserId},
+    principal::Role,
+    time::UnixMillis,
+    upload::{self, Upload},
+};
+
+/// A part whose bytes the blob store holds.
+pub type Part = upload::Part<Locator>;
+
+/// A user. Appears the first time a service names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRecord {
+    pub id: UserId,
+    pub created: UnixMillis,
+    /// Caps the role a token claims; `None` leaves it as claimed.
+    pub role: Option<Role>,
+    /// Bytes, where it differs from the configured default.
+    pub quota: Option<u64>,
+    pub disabled: bool,
+    /// Bytes that open uploads may still turn into files.
+    pub reserved: u64,
+}
+
+impl UserRecord {
+    /// A user with every default.
+    pub fn new(id: UserId, created: UnixMillis) -> Self {
+        Self { id, created, role: None, quota: None, disabled: false, reserved: 0 }
+    }
+}
+
+/// An opaque service token, known only by its digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceToken {
+    pub digest: [u8; 32],
+    pub name: Box<str>,
+    pub created: UnixMillis,
+}
+
+/// Several uploads begun and finished as one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub id: UploadId,
+    pub owner: UserId,
+    pub uploads: Vec<UploadId>,
+}
+
+/// A blob that files refer to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobRecord {
+    pub locator: Locator,
+    /// Files that hold this content.
+    pub references: u64,
+}
+
+/// What becomes of one file: the record, where its bytes lie, the session it ends.
+#[derive(Clone, Debug)]
+pub struct NewFile {
+    pub file: FileRecord,
+    pub locator: Locator,
+    /// The session and the revision its parts were read at; `None` for a file in one request.
+    pub upload: Option<(UploadId, u64)>,
+}
+
+/// What [`Metadata::record_files`] did with one [`NewFile`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The content was known: the locator handed in is not referred to and may be discarded.
+    pub duplicate: bool,
+    /// Parts of the session that just ended; their bytes may be discarded.
+    pub parts: Vec<Part>,
+}
+
+/// Why a step was not taken. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("no such record")]
+    NotFound,
+    #[error("the record exists")]
+    Exists,
+    /// The session is completed.
+    #[error("the session is closed")]
+    Closed,
+    /// The session was changed since it was read; read again.
+    #[error("the session changed meanwhile")]
+    Changed,
+    #[error("quota of {limit} bytes: {used} used or reserved, {asked} asked")]
+    Quota { limit: u64, used: u64, asked: u64 },
+    /// Too many steps wait; try again later.
+    #[error("the commit queue is full")]
+    Busy,
+    #[error("damaged record: {0}")]
+    Corrupt(String),
+    /// The engine stopped taking writes; it does so until it is opened again.
+    #[error("the metadata store failed: {0}")]
+    Unavailable(String),
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The metadata store. See the module for what every method promises.
+#[async_trait]
+pub trait Metadata: Send + Sync {
+    /// Whether writes can be taken now.
+    async fn ready(&self) -> Result<()>;
+
+    async fn user(&self, id: &UserId) -> Result<Option<UserRecord>>;
+    /// The record of `id`, made now if there is none.
+    async fn ensure_user(&self, id: &UserId, now: UnixMillis) -> Result<UserRecord>;
+
+    /// The token of this digest; the digests are compared in constant time.
+    async fn service_token(&self, digest: &[u8; 32]) -> Result<Option<ServiceToken>>;
+    /// # Errors
+    /// [`Error::Exists`] when the digest is known.
+    async fn add_service_token(&self, token: ServiceToken) -> Result<()>;
+    async fn has_service_tokens(&self) -> Result<bool>;
+
+    /// Opens sessions and reserves their sizes, all or none; makes their owner's record at
+    /// `now` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Quota`] when the owner's files, reservations and these do not fit `quota`.
+    async fn create_uploads(
+        &self,
+        uploads: Vec<Upload>,
+        batch: Option<Batch>,
+        now: UnixMillis,
+        quota: u64,
+    ) -> Result<()>;
+    async fn upload(&self, id: UploadId) -> Result<Option<Upload>>;
+    async fn batch(&self, id: UploadId) -> Result<Option<Batch>>;
+    /// Parts in order of their numbers.
+    async fn parts(&self, id: UploadId) -> Result<Vec<Part>>;
+    /// Open sessions of `owner` in order of their ids, after `after`, at most `limit`.
+    async fn uploads_of(
+        &self,
+        owner: &UserId,
+        after: Option<UploadId>,
+        limit: usize,
+    ) -> Result<Vec<Upload>>;
+    /// Records a part and moves the session's expiry; answers the part it replaced.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Closed`], [`Error::Quota`].
+    async fn record_part(
+        &self,
+        id: UploadId,
+        part: Part,
+        expires: UnixMillis,
+        quota: u64,
+    ) -> Result<Option<Part>>;
+    /// Forgets a session and answers its parts; of a completed one, only the session goes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn remove_upload(&self, id: UploadId) -> Result<Vec<Part>>;
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn remove_batch(&self, id: UploadId) -> Result<()>;
+    /// Sessions and batches whose time is over, at most `limit`.
+    async fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<UploadId>>;
+
+    /// Lists files, counts them, refers to their blobs and ends their sessions: all or none.
+    /// A completed session is kept until `keep_until`, for repeated requests.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when a key is taken; [`Error::Changed`] and [`Error::Closed`] for a
+    /// session that moved on; [`Error::NotFound`] for one that is gone; [`Error::Quota`].
+    async fn record_files(
+        &self,
+        files: Vec<NewFile>,
+        keep_until: UnixMillis,
+        quota: u64,
+    ) -> Result<Vec<Recorded>>;
+    async fn file(&self, key: &FileKey) -> Result<Option<FileRecord>>;
+    async fn file_by_id(&self, id: FileId) -> Result<Option<FileRecord>>;
+    /// Unlists a file. Its blob is unreferenced since `now` when this was the last file of it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn remove_file(&self, key: &FileKey, now: UnixMillis) -> Result<FileRecord>;
+    /// Files in `folder` and beneath it, newest first, older than `after`, at most `limit`.
+    async fn list_files(
+        &self,
+        owner: &UserId,
+        folder: &Folder,
+        after: Option<FileId>,
+        limit: usize,
+    ) -> Result<Vec<FileRecord>>;
+    /// Count and size of `folder` and everything beneath it.
+    async fn totals(&self, owner: &UserId, folder: &Folder) -> Result<Totals>;
+
+    async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>>;
+    /// Blobs without a file since before `before`, at most `limit`.
+    async fn unreferenced_blobs(
+        &self,
+        before: UnixMillis,
+        limit: usize,
+    ) -> Result<Vec<ContentHash>>;
+    /// Forgets a blob that is still without a file and answers where its bytes lie; `None` when
+    /// a file refers to it again or it is unknown.
+    async fn forget_blob(&self, hash: &ContentHash) -> Result<Option<Locator>>;
+    /// Whether this part is recorded with this locator; told apart from litter by it.
+    async fn refers_to_part(
+        &self,
+        id: UploadId,
+        number: PartNumber,
+        locator: &Locator,
+    ) -> Result<bool>;
+}

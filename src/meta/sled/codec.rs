@@ -1,0 +1,303 @@
+//! Records as bytes: one version byte, then postcard (its wire format is stable since 1.0).
+//!
+//! What the key of a record says is not said again in its value.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    meta::{BlobRecord, Error, Part, Result, ServiceToken, UserRecord},
+    model::{
+        digest::{ContentHash, Sha256},
+        file::{CallerMeta, FileRecord},
+        id::{FileId, PartNumber, UploadId},
+        key::FileKey,
+        locator::Locator,
+        name::{FileName, Folder, UserId},
+        principal::Role,
+        time::UnixMillis,
+        upload::{Mode, Upload, UploadState},
+    },
+};
+
+/// Raised when the stored shape of any record changes; older ones stay readable.
+const VERSION: u8 = 1;
+
+pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
+    postcard::to_extend(record, vec![VERSION]).map_err(|error| Error::Corrupt(error.to_string()))
+}
+
+/// # Errors
+/// [`Error::Corrupt`] for any bytes that [`encode`] does not write.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    match bytes {
+        [VERSION, record @ ..] => match postcard::take_from_bytes(record) {
+            Ok((record, [])) => Ok(record),
+            Ok(_) => Err(Error::Corrupt("bytes behind the record".into())),
+            Err(error) => Err(Error::Corrupt(error.to_string())),
+        },
+        [version, ..] => Err(Error::Corrupt(format!("unknown record version {version}"))),
+        [] => Err(Error::Corrupt("empty record".into())),
+    }
+}
+
+/// A folder of a user: its node in the list index and what lies in and beneath it.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub struct FolderNode {
+    pub node: u64,
+    pub files: u64,
+    pub bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct StoredFile {
+    owner: UserId,
+    folder: Folder,
+    name: FileName,
+    key: StoredKey,
+    mime: Box<str>,
+    size: u64,
+    blake3: ContentHash,
+    sha256: Sha256,
+    meta: CallerMeta,
+}
+
+/// A key is almost always composed of what the record holds anyway.
+#[derive(Serialize, Deserialize)]
+enum StoredKey {
+    Composed { salt: u32 },
+    Verbatim(FileKey),
+}
+
+impl StoredFile {
+    pub fn new(file: &FileRecord) -> Self {
+        let salt = file.key.salt().filter(|salt| {
+            FileKey::compose(&file.owner, &file.folder, *salt, &file.name) == file.key
+        });
+        Self {
+            owner: file.owner.clone(),
+            folder: file.folder.clone(),
+            name: file.name.clone(),
+            key: salt.map_or_else(
+                || StoredKey::Verbatim(file.key.clone()),
+                |salt| StoredKey::Composed { salt },
+            ),
+            mime: file.mime.clone(),
+            size: file.size,
+            blake3: file.blake3,
+            sha256: file.sha256,
+            meta: file.meta.clone(),
+        }
+    }
+
+    pub fn into_record(self, id: FileId) -> FileRecord {
+        let key = match self.key {
+            StoredKey::Composed { salt } => {
+                FileKey::compose(&self.owner, &self.folder, salt, &self.name)
+            }
+            StoredKey::Verbatim(key) => key,
+        };
+        FileRecord {
+            id,
+            owner: self.owner,
+            folder: self.folder,
+            name: self.name,
+            key,
+            mime: self.mime,
+            size: self.size,
+            blake3: self.blake3,
+            sha256: self.sha256,
+            meta: self.meta,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct StoredUser {
+    created: UnixMillis,
+    role: Option<Role>,
+    quota: Option<u64>,
+    disabled: bool,
+    reserved: u64,
+}
+
+impl StoredUser {
+    pub fn new(user: &UserRecord) -> Self {
+        Self {
+            created: user.created,
+            role: user.role,
+            quota: user.quota,
+            disabled: user.disabled,
+            reserved: user.reserved,
+        }
+    }
+
+    pub fn into_record(self, id: UserId) -> UserRecord {
+        UserRecord {
+            id,
+            created: self.created,
+            role: self.role,
+            quota: self.quota,
+            disabled: self.disabled,
+            reserved: self.reserved,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct StoredToken {
+    digest: [u8; 32],
+    name: Box<str>,
+    created: UnixMillis,
+}
+
+impl StoredToken {
+    pub fn new(token: &ServiceToken) -> Self {
+        Self { digest: token.digest, name: token.name.clone(), created: token.created }
+    }
+
+    pub fn into_record(self) -> ServiceToken {
+        ServiceToken { digest: self.digest, name: self.name, created: self.created }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct StoredUpload {
+    owner: UserId,
+    name: FileName,
+    folder: Folder,
+    mime: Option<Box<str>>,
+    size: u64,
+    mode: Mode,
+    meta: CallerMeta,
+    expires: UnixMillis,
+    received: u64,
+    revision: u64,
+    state: UploadState,
+}
+
+impl StoredUpload {
+    pub fn new(upload: &Upload) -> Self {
+        Self {
+            owner: upload.owner.clone(),
+            name: upload.name.clone(),
+            folder: upload.folder.clone(),
+            mime: upload.mime.clone(),
+            size: upload.size,
+            mode: upload.mode,
+            meta: upload.meta.clone(),
+            expires: upload.expires,
+            received: upload.received,
+            revision: upload.revision,
+            state: upload.state,
+        }
+    }
+
+    pub fn into_record(self, id: UploadId) -> Upload {
+        Upload {
+            id,
+            owner: self.owner,
+            name: self.name,
+            folder: self.folder,
+            mime: self.mime,
+            size: self.size,
+            mode: self.mode,
+            meta: self.meta,
+            expires: self.expires,
+            received: self.received,
+            revision: self.revision,
+            state: self.state,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct StoredPart {
+    size: u64,
+    blake3: ContentHash,
+    sha256: Sha256,
+    place: Locator,
+}
+
+impl StoredPart {
+    pub fn new(part: &Part) -> Self {
+        Self {
+            size: part.size,
+            blake3: part.blake3,
+            sha256: part.sha256,
+            place: part.place.clone(),
+        }
+    }
+
+    pub fn into_record(self, number: PartNumber) -> Part {
+        Part {
+            number,
+            size: self.size,
+            blake3: self.blake3,
+            sha256: self.sha256,
+            place: self.place,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct StoredBatch {
+    pub owner: UserId,
+    pub uploads: Vec<UploadId>,
+    pub expires: UnixMillis,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct StoredBlob {
+    pub locator: Locator,
+    pub references: u64,
+    /// When the last file of it went; names its entry in the index of unreferenced blobs.
+    pub unreferenced: Option<UnixMillis>,
+}
+
+impl StoredBlob {
+    pub fn into_record(self) -> BlobRecord {
+        BlobRecord { locator: self.locator, references: self.references }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A damaged record is an error, never a panic.
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode::<StoredFile>(&bytes);
+            let _ = decode::<StoredUpload>(&bytes);
+            let _ = decode::<StoredBlob>(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_file_keeps_a_key_that_was_not_composed() {
+        let name = FileName::parse("new.txt").unwrap();
+        for key in ["storage/u/0000000a_new.txt", "storage/u/0000000a_old.txt", "storage/u/x"] {
+            let file = FileRecord {
+                id: FileId([7; 16]),
+                owner: UserId::parse("u").unwrap(),
+                folder: Folder::default(),
+                name: name.clone(),
+                key: FileKey::parse(key).unwrap(),
+                mime: "text/plain".into(),
+                size: 3,
+                blake3: ContentHash([1; 32]),
+                sha256: Sha256([2; 32]),
+                meta: CallerMeta::default(),
+            };
+            let bytes = encode(&StoredFile::new(&file)).unwrap();
+            let read = decode::<StoredFile>(&bytes).unwrap().into_record(file.id);
+            assert_eq!(read, file);
+            let mut longer = bytes;
+            longer.push(0);
+            assert!(decode::<StoredFile>(&longer).is_err());
+        }
+    }
+}

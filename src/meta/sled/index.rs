@@ -1,0 +1,146 @@
+//! The key space: one sled tree, one leading byte per table, so that a batch over several
+//! tables is one atomic `apply_batch`.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | user | id | [`super::codec::StoredUser`] |
+//! | token | first 8 bytes of the digest | [`super::codec::StoredToken`] |
+//! | file | file id | [`super::codec::StoredFile`] |
+//! | key | first 16 bytes of BLAKE3(key) | file id |
+//! | folder | user 0 path | [`super::codec::FolderNode`] |
+//! | list | node, inverted file id | nothing: newest first by key order |
+//! | blob | content hash | [`super::codec::StoredBlob`] |
+//! | unreferenced | since, content hash | nothing |
+//! | upload | upload id | [`super::codec::StoredUpload`] |
+//! | part | upload id, number | [`super::codec::StoredPart`] |
+//! | open | user 0 upload id | nothing |
+//! | batch | batch id | [`super::codec::StoredBatch`] |
+//! | expiry | time, upload or batch id | nothing; a hint, the record's own time counts |
+//! | node | nothing | the next unused folder node |
+//! | probe | nothing | written and removed at open |
+//!
+//! A file stands in the list of its folder and of every folder above, and each folder counts
+//! what lies beneath it. A page, a total and a quota check are then point reads and one short
+//! scan, however many files there are. User ids and folders hold no control characters, so the
+//! zero byte ends them.
+
+use crate::model::{
+    digest::ContentHash,
+    id::{FileId, PartNumber, UploadId},
+    key::FileKey,
+    name::{Folder, UserId},
+    time::UnixMillis,
+};
+
+fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(table);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+pub fn user(id: &UserId) -> Vec<u8> {
+    key(b'u', &[id.as_str().as_bytes()])
+}
+
+pub const TOKENS: &[u8] = b"t";
+
+pub fn token(digest: &[u8; 32]) -> Vec<u8> {
+    key(b't', &[&digest[..8]])
+}
+
+pub fn file(id: FileId) -> Vec<u8> {
+    key(b'f', &[&id.0])
+}
+
+pub fn file_key(file_key: &FileKey) -> Vec<u8> {
+    key(b'k', &[&blake3::hash(file_key.as_str().as_bytes()).as_bytes()[..16]])
+}
+
+pub fn folder(owner: &UserId, folder: &Folder) -> Vec<u8> {
+    key(b'd', &[owner.as_str().as_bytes(), &[0], folder.as_str().as_bytes()])
+}
+
+/// Every entry of a folder's list.
+pub fn list(node: u64) -> Vec<u8> {
+    key(b'l', &[&node.to_be_bytes()])
+}
+
+pub fn list_entry(node: u64, id: FileId) -> Vec<u8> {
+    key(b'l', &[&node.to_be_bytes(), &id.0.map(|byte| !byte)])
+}
+
+/// The file of a [`list_entry`].
+pub fn listed(entry: &[u8]) -> Option<FileId> {
+    let inverted: [u8; 16] = entry.get(9..)?.try_into().ok()?;
+    Some(FileId(inverted.map(|byte| !byte)))
+}
+
+pub fn blob(hash: &ContentHash) -> Vec<u8> {
+    key(b'b', &[&hash.0])
+}
+
+pub const UNREFERENCED: &[u8] = b"g";
+
+pub fn unreferenced(since: UnixMillis, hash: &ContentHash) -> Vec<u8> {
+    key(b'g', &[&since.0.to_be_bytes(), &hash.0])
+}
+
+/// Time and blob of an [`unreferenced`] entry.
+pub fn unreferenced_blob(entry: &[u8]) -> Option<(UnixMillis, ContentHash)> {
+    let (since, hash) = entry.get(1..)?.split_first_chunk::<8>()?;
+    Some((UnixMillis(u64::from_be_bytes(*since)), ContentHash(hash.try_into().ok()?)))
+}
+
+pub fn upload(id: UploadId) -> Vec<u8> {
+    key(b's', &[&id.0])
+}
+
+/// Every part of an upload.
+pub fn parts(id: UploadId) -> Vec<u8> {
+    key(b'p', &[&id.0])
+}
+
+pub fn part(id: UploadId, number: PartNumber) -> Vec<u8> {
+    key(b'p', &[&id.0, &number.0.to_be_bytes()])
+}
+
+/// The number of a [`part`].
+pub fn part_number(entry: &[u8]) -> Option<PartNumber> {
+    let number = entry.get(17..)?.try_into().ok()?;
+    Some(PartNumber(u32::from_be_bytes(number)))
+}
+
+/// Every open session of a user.
+pub fn open_of(owner: &UserId) -> Vec<u8> {
+    key(b'o', &[owner.as_str().as_bytes(), &[0]])
+}
+
+pub fn open(owner: &UserId, id: UploadId) -> Vec<u8> {
+    key(b'o', &[owner.as_str().as_bytes(), &[0], &id.0])
+}
+
+/// The session of an [`open`] entry.
+pub fn open_upload(entry: &[u8]) -> Option<UploadId> {
+    Some(UploadId(*entry.last_chunk()?))
+}
+
+pub fn batch(id: UploadId) -> Vec<u8> {
+    key(b'B', &[&id.0])
+}
+
+pub const EXPIRIES: &[u8] = b"e";
+
+pub fn expiry(at: UnixMillis, id: UploadId) -> Vec<u8> {
+    key(b'e', &[&at.0.to_be_bytes(), &id.0])
+}
+
+/// Time and session of an [`expiry`] entry.
+pub fn expiring(entry: &[u8]) -> Option<(UnixMillis, UploadId)> {
+    let (at, id) = entry.get(1..)?.split_first_chunk::<8>()?;
+    Some((UnixMillis(u64::from_be_bytes(*at)), UploadId(id.try_into().ok()?)))
+}
+
+pub const NEXT_NODE: &[u8] = b"n";
+
+pub const PROBE: &[u8] = b"!";

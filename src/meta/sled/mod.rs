@@ -1,0 +1,367 @@
+//! The engine of one machine: sled 0.34.7, one committer thread, every answer durable.
+//!
+//! Point reads run inline: they are microseconds from sled's cache. Scans run where they may
+//! block. Writes go through [`commit`].
+
+pub mod codec;
+mod commit;
+mod index;
+mod step;
+
+use std::{
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use async_trait::async_trait;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use sled::{Db, Tree};
+
+use self::{
+    codec::{
+        FolderNode, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredToken, StoredUpload,
+        StoredUser,
+    },
+    commit::{Committer, failed},
+};
+use super::{
+    Batch, BlobRecord, Error, Metadata, NewFile, Part, Recorded, Result, ServiceToken, UserRecord,
+};
+use crate::{
+    model::{
+        digest::ContentHash,
+        file::{FileRecord, Totals},
+        id::{FileId, PartNumber, UploadId},
+        key::FileKey,
+        locator::Locator,
+        name::{Folder, UserId},
+        time::UnixMillis,
+        upload::Upload,
+    },
+    sys::{durable, sync_override},
+};
+
+/// See the module.
+pub struct SledMetadata {
+    tree: Tree,
+    committer: Committer,
+    /// Dropped last: closing writes sled's snapshot, which makes the next open fast.
+    _db: Db,
+}
+
+impl SledMetadata {
+    /// Opens or creates the store in `dir`. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and [`Error::Unavailable`] when sled cannot open, and when this build
+    /// would lose data in a power cut.
+    pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self> {
+        // sled panics rather than fails on some damaged directories.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            sled::Config::new().path(dir).cache_capacity(cache_bytes).open()
+        }));
+        let db = opened
+            .map_err(|_| Error::Corrupt("sled cannot open its directory".into()))?
+            .map_err(failed)?;
+        prove_durable(&db, dir)?;
+        let tree: Tree = (*db).clone();
+        Ok(Self { committer: Committer::start(tree.clone())?, tree, _db: db })
+    }
+
+    fn get<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
+        let bytes = self.tree.get(key).map_err(failed)?;
+        bytes.map(|bytes| codec::decode(&bytes)).transpose()
+    }
+
+    fn file_by_id_now(&self, id: FileId) -> Result<Option<FileRecord>> {
+        let stored = self.get::<StoredFile>(&index::file(id))?;
+        Ok(stored.map(|stored| stored.into_record(id)))
+    }
+
+    /// Runs a scan on the blocking pool.
+    async fn scan<T: Send + 'static>(
+        &self,
+        scan: impl FnOnce(&Tree) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let tree = self.tree.clone();
+        let scanned = tokio::task::spawn_blocking(move || scan(&tree)).await;
+        scanned.map_err(|error| Error::Unavailable(error.to_string()))?
+    }
+}
+
+/// Writes and flushes one record, checks that the flush was a real sync, then syncs every file
+/// of the store and its directories: sled never syncs its `conf` file itself (`sled.md` 3).
+fn prove_durable(db: &Db, dir: &Path) -> Result<()> {
+    let before = sync_override::calls();
+    db.insert(index::PROBE, &[]).map_err(failed)?;
+    db.remove(index::PROBE).map_err(failed)?;
+    db.flush().map_err(failed)?;
+    if sync_override::calls() == before {
+        let why = "sled's sync is not overridden in this build: a power cut would lose data";
+        return Err(Error::Unavailable(why.into()));
+    }
+    let sync = || -> std::io::Result<()> {
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                File::open(entry.path())?.sync_all()?;
+            }
+        }
+        durable::sync_dir(dir)?;
+        dir.parent().map_or(Ok(()), durable::sync_dir)
+    };
+    sync().map_err(|error| Error::Unavailable(error.to_string()))
+}
+
+fn file_id(bytes: &[u8]) -> Result<FileId> {
+    let id = bytes.try_into().map_err(|_| Error::Corrupt("a file id of the wrong size".into()))?;
+    Ok(FileId(id))
+}
+
+/// Reads a list entry's file; one that was removed meanwhile is passed over.
+fn listed_file(tree: &Tree, entry: &[u8]) -> Result<Option<FileRecord>> {
+    let id = index::listed(entry).ok_or_else(|| Error::Corrupt("a list entry".into()))?;
+    let Some(bytes) = tree.get(index::file(id)).map_err(failed)? else { return Ok(None) };
+    Ok(Some(codec::decode::<StoredFile>(&bytes)?.into_record(id)))
+}
+
+#[async_trait]
+impl Metadata for SledMetadata {
+    async fn ready(&self) -> Result<()> {
+        self.committer.ready()
+    }
+
+    async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
+        let stored = self.get::<StoredUser>(&index::user(id))?;
+        Ok(stored.map(|stored| stored.into_record(id.clone())))
+    }
+
+    async fn ensure_user(&self, id: &UserId, now: UnixMillis) -> Result<UserRecord> {
+        if let Some(user) = self.user(id).await? {
+            return Ok(user);
+        }
+        let id = id.clone();
+        self.committer.commit(move |txn| step::ensure_user(txn, &id, now)).await
+    }
+
+    async fn service_token(&self, digest: &[u8; 32]) -> Result<Option<ServiceToken>> {
+        let stored = self.get::<StoredToken>(&index::token(digest))?;
+        Ok(stored
+            .map(StoredToken::into_record)
+            .filter(|token| verify_slices_are_equal(&token.digest, digest).is_ok()))
+    }
+
+    async fn add_service_token(&self, token: ServiceToken) -> Result<()> {
+        self.committer.commit(move |txn| step::add_service_token(txn, &token)).await
+    }
+
+    async fn has_service_tokens(&self) -> Result<bool> {
+        let first = self.tree.scan_prefix(index::TOKENS).next();
+        first.transpose().map(|first| first.is_some()).map_err(failed)
+    }
+
+    async fn create_uploads(
+        &self,
+        uploads: Vec<Upload>,
+        batch: Option<Batch>,
+        now: UnixMillis,
+        quota: u64,
+    ) -> Result<()> {
+        let create = move |txn: &mut commit::Txn<'_>| {
+            step::create_uploads(txn, &uploads, batch.as_ref(), now, quota)
+        };
+        self.committer.commit(create).await
+    }
+
+    async fn upload(&self, id: UploadId) -> Result<Option<Upload>> {
+        let stored = self.get::<StoredUpload>(&index::upload(id))?;
+        Ok(stored.map(|stored| stored.into_record(id)))
+    }
+
+    async fn batch(&self, id: UploadId) -> Result<Option<Batch>> {
+        let stored = self.get::<StoredBatch>(&index::batch(id))?;
+        Ok(stored.map(|stored| Batch { id, owner: stored.owner, uploads: stored.uploads }))
+    }
+
+    async fn parts(&self, id: UploadId) -> Result<Vec<Part>> {
+        let scan = move |tree: &Tree| {
+            tree.scan_prefix(index::parts(id))
+                .map(|entry| {
+                    let (key, bytes) = entry.map_err(failed)?;
+                    let number = index::part_number(&key)
+                        .ok_or_else(|| Error::Corrupt("a part's key".into()))?;
+                    Ok(codec::decode::<StoredPart>(&bytes)?.into_record(number))
+                })
+                .collect()
+        };
+        self.scan(scan).await
+    }
+
+    async fn uploads_of(
+        &self,
+        owner: &UserId,
+        after: Option<UploadId>,
+        limit: usize,
+    ) -> Result<Vec<Upload>> {
+        let prefix = index::open_of(owner);
+        let start = after.map_or_else(|| prefix.clone(), |after| index::open(owner, after));
+        let scan = move |tree: &Tree| {
+            let mut uploads = Vec::new();
+            for entry in tree.range(start.as_slice()..) {
+                let (key, _) = entry.map_err(failed)?;
+                if !key.starts_with(&prefix) || uploads.len() == limit {
+                    break;
+                }
+                let id = index::open_upload(&key).filter(|id| Some(*id) != after);
+                let Some(id) = id else { continue };
+                if let Some(bytes) = tree.get(index::upload(id)).map_err(failed)? {
+                    uploads.push(codec::decode::<StoredUpload>(&bytes)?.into_record(id));
+                }
+            }
+            Ok(uploads)
+        };
+        self.scan(scan).await
+    }
+
+    async fn record_part(
+        &self,
+        id: UploadId,
+        part: Part,
+        expires: UnixMillis,
+        quota: u64,
+    ) -> Result<Option<Part>> {
+        let record =
+            move |txn: &mut commit::Txn<'_>| step::record_part(txn, id, &part, expires, quota);
+        self.committer.commit(record).await
+    }
+
+    async fn remove_upload(&self, id: UploadId) -> Result<Vec<Part>> {
+        self.committer.commit(move |txn| step::remove_upload(txn, id)).await
+    }
+
+    async fn remove_batch(&self, id: UploadId) -> Result<()> {
+        self.committer.commit(move |txn| step::remove_batch(txn, id)).await
+    }
+
+    async fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<UploadId>> {
+        let scan = move |tree: &Tree| {
+            let mut entries = Vec::new();
+            for entry in tree.scan_prefix(index::EXPIRIES).keys().take(limit) {
+                let entry = entry.map_err(failed)?;
+                match index::expiring(&entry) {
+                    Some((at, _)) if at > now => break,
+                    _ => entries.push(entry.to_vec()),
+                }
+            }
+            Ok(entries)
+        };
+        let entries = self.scan(scan).await?;
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.committer.commit(move |txn| step::expired(txn, entries, now)).await
+    }
+
+    async fn record_files(
+        &self,
+        files: Vec<NewFile>,
+        keep_until: UnixMillis,
+        quota: u64,
+    ) -> Result<Vec<Recorded>> {
+        let record = move |txn: &mut commit::Txn<'_>| {
+            files.iter().map(|new| step::record_file(txn, new, keep_until, quota)).collect()
+        };
+        self.committer.commit(record).await
+    }
+
+    async fn file(&self, key: &FileKey) -> Result<Option<FileRecord>> {
+        let Some(bytes) = self.tree.get(index::file_key(key)).map_err(failed)? else {
+            return Ok(None);
+        };
+        let file = self.file_by_id_now(file_id(&bytes)?)?;
+        // The index holds half a hash; the record holds the key.
+        Ok(file.filter(|file| file.key == *key))
+    }
+
+    async fn file_by_id(&self, id: FileId) -> Result<Option<FileRecord>> {
+        self.file_by_id_now(id)
+    }
+
+    async fn remove_file(&self, key: &FileKey, now: UnixMillis) -> Result<FileRecord> {
+        let key = key.clone();
+        self.committer.commit(move |txn| step::remove_file(txn, &key, now)).await
+    }
+
+    async fn list_files(
+        &self,
+        owner: &UserId,
+        folder: &Folder,
+        after: Option<FileId>,
+        limit: usize,
+    ) -> Result<Vec<FileRecord>> {
+        let folder = index::folder(owner, folder);
+        let scan = move |tree: &Tree| {
+            let Some(bytes) = tree.get(folder).map_err(failed)? else { return Ok(Vec::new()) };
+            let node = codec::decode::<FolderNode>(&bytes)?.node;
+            let prefix = index::list(node);
+            let start = after.map_or_else(|| prefix.clone(), |id| index::list_entry(node, id));
+            let mut files = Vec::new();
+            for entry in tree.range(start.as_slice()..).keys() {
+                let entry = entry.map_err(failed)?;
+                if !entry.starts_with(&prefix) || files.len() == limit {
+                    break;
+                }
+                if after.is_some() && *entry == *start {
+                    continue;
+                }
+                files.extend(listed_file(tree, &entry)?);
+            }
+            Ok(files)
+        };
+        self.scan(scan).await
+    }
+
+    async fn totals(&self, owner: &UserId, folder: &Folder) -> Result<Totals> {
+        let node = self.get::<FolderNode>(&index::folder(owner, folder))?;
+        Ok(node.map_or_else(Totals::default, |n| Totals { files: n.files, bytes: n.bytes }))
+    }
+
+    async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>> {
+        Ok(self.get::<StoredBlob>(&index::blob(hash))?.map(StoredBlob::into_record))
+    }
+
+    async fn unreferenced_blobs(
+        &self,
+        before: UnixMillis,
+        limit: usize,
+    ) -> Result<Vec<ContentHash>> {
+        let scan = move |tree: &Tree| {
+            let mut blobs = Vec::new();
+            for entry in tree.scan_prefix(index::UNREFERENCED).keys().take(limit) {
+                let entry = entry.map_err(failed)?;
+                match index::unreferenced_blob(&entry) {
+                    Some((since, hash)) if since < before => blobs.push(hash),
+                    _ => break,
+                }
+            }
+            Ok(blobs)
+        };
+        self.scan(scan).await
+    }
+
+    async fn forget_blob(&self, hash: &ContentHash) -> Result<Option<Locator>> {
+        let hash = *hash;
+        self.committer.commit(move |txn| step::forget_blob(txn, &hash)).await
+    }
+
+    async fn refers_to_part(
+        &self,
+        id: UploadId,
+        number: PartNumber,
+        locator: &Locator,
+    ) -> Result<bool> {
+        let part = self.get::<StoredPart>(&index::part(id, number))?;
+        Ok(part.is_some_and(|part| part.into_record(number).place == *locator))
+    }
+}

@@ -1,0 +1,314 @@
+//! The rules of each durable step, run by the committer one after the other.
+
+use super::{
+    codec::{
+        FolderNode, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredToken, StoredUpload,
+        StoredUser,
+    },
+    commit::Txn,
+    index,
+};
+use crate::{
+    meta::{Batch, Error, NewFile, Part, Recorded, Result, ServiceToken, UserRecord},
+    model::{
+        digest::ContentHash,
+        file::FileRecord,
+        id::{FileId, UploadId},
+        key::FileKey,
+        locator::Locator,
+        name::{Folder, UserId},
+        time::UnixMillis,
+        upload::{Upload, UploadState},
+    },
+};
+
+pub fn ensure_user(txn: &mut Txn<'_>, id: &UserId, now: UnixMillis) -> Result<UserRecord> {
+    if let Some(stored) = txn.get::<StoredUser>(&index::user(id))? {
+        return Ok(stored.into_record(id.clone()));
+    }
+    let user = UserRecord::new(id.clone(), now);
+    txn.put(index::user(id), &StoredUser::new(&user))?;
+    Ok(user)
+}
+
+/// Moves a user's reservation from `before` to `after` bytes, and with `growth` more bytes than
+/// before held against the quota, refuses what does not fit.
+fn reserve(
+    txn: &mut Txn<'_>,
+    mut user: UserRecord,
+    before: u64,
+    after: u64,
+    growth: u64,
+    default_quota: u64,
+) -> Result<()> {
+    let top = txn.get::<FolderNode>(&index::folder(&user.id, &Folder::default()))?;
+    let stored = top.map_or(0, |top| top.bytes);
+    let limit = user.quota.unwrap_or(default_quota);
+    let used = stored.saturating_add(user.reserved);
+    if growth > 0 && used.saturating_add(growth) > limit {
+        return Err(Error::Quota { limit, used, asked: growth });
+    }
+    if before != after {
+        user.reserved = user.reserved.saturating_sub(before).saturating_add(after);
+        txn.put(index::user(&user.id), &StoredUser::new(&user))?;
+    }
+    Ok(())
+}
+
+fn known_user(txn: &Txn<'_>, id: &UserId) -> Result<UserRecord> {
+    let stored = txn.get::<StoredUser>(&index::user(id))?;
+    Ok(stored.ok_or_else(|| dangling("user"))?.into_record(id.clone()))
+}
+
+/// A record names one that is not there: the store is damaged.
+fn dangling(what: &str) -> Error {
+    Error::Corrupt(format!("a record names a {what} that is not there"))
+}
+
+pub fn add_service_token(txn: &mut Txn<'_>, token: &ServiceToken) -> Result<()> {
+    let key = index::token(&token.digest);
+    if txn.read(&key)?.is_some() {
+        return Err(Error::Exists);
+    }
+    txn.put(key, &StoredToken::new(token))
+}
+
+pub fn create_uploads(
+    txn: &mut Txn<'_>,
+    uploads: &[Upload],
+    batch: Option<&Batch>,
+    now: UnixMillis,
+    quota: u64,
+) -> Result<()> {
+    for upload in uploads {
+        let user = ensure_user(txn, &upload.owner, now)?;
+        reserve(txn, user, 0, upload.size, upload.size, quota)?;
+        txn.put(index::upload(upload.id), &StoredUpload::new(upload))?;
+        txn.write(index::open(&upload.owner, upload.id), &[]);
+        txn.write(index::expiry(upload.expires, upload.id), &[]);
+    }
+    if let (Some(batch), Some(first)) = (batch, uploads.first()) {
+        let stored = StoredBatch {
+            owner: batch.owner.clone(),
+            uploads: batch.uploads.clone(),
+            expires: first.expires,
+        };
+        txn.put(index::batch(batch.id), &stored)?;
+        txn.write(index::expiry(first.expires, batch.id), &[]);
+    }
+    Ok(())
+}
+
+fn upload(txn: &Txn<'_>, id: UploadId) -> Result<Upload> {
+    let stored = txn.get::<StoredUpload>(&index::upload(id))?;
+    Ok(stored.ok_or(Error::NotFound)?.into_record(id))
+}
+
+fn open_upload(txn: &Txn<'_>, id: UploadId) -> Result<Upload> {
+    let upload = upload(txn, id)?;
+    if upload.state == UploadState::Open { Ok(upload) } else { Err(Error::Closed) }
+}
+
+pub fn record_part(
+    txn: &mut Txn<'_>,
+    id: UploadId,
+    part: &Part,
+    expires: UnixMillis,
+    quota: u64,
+) -> Result<Option<Part>> {
+    let mut upload = open_upload(txn, id)?;
+    let key = index::part(id, part.number);
+    let replaced = txn.get::<StoredPart>(&key)?.map(|stored| stored.into_record(part.number));
+    let before = upload.reserved();
+    let others = upload.received.saturating_sub(replaced.as_ref().map_or(0, |old| old.size));
+    upload.received = others.saturating_add(part.size);
+    upload.revision += 1;
+    upload.expires = upload.expires.max(expires);
+    let after = upload.reserved();
+    if before != after {
+        let user = known_user(txn, &upload.owner)?;
+        reserve(txn, user, before, after, after.saturating_sub(before), quota)?;
+    }
+    txn.put(key, &StoredPart::new(part))?;
+    txn.put(index::upload(id), &StoredUpload::new(&upload))?;
+    Ok(replaced)
+}
+
+fn remove_parts(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for (key, bytes) in txn.scan(&index::parts(id))? {
+        let number = index::part_number(&key).ok_or_else(|| dangling("part"))?;
+        parts.push(super::codec::decode::<StoredPart>(&bytes)?.into_record(number));
+        txn.delete(key);
+    }
+    Ok(parts)
+}
+
+pub fn remove_upload(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
+    let upload = upload(txn, id)?;
+    if upload.reserved() > 0 {
+        let user = known_user(txn, &upload.owner)?;
+        reserve(txn, user, upload.reserved(), 0, 0, 0)?;
+    }
+    txn.delete(index::upload(id));
+    txn.delete(index::open(&upload.owner, id));
+    remove_parts(txn, id)
+}
+
+pub fn remove_batch(txn: &mut Txn<'_>, id: UploadId) -> Result<()> {
+    let key = index::batch(id);
+    txn.read(&key)?.ok_or(Error::NotFound)?;
+    txn.delete(key);
+    Ok(())
+}
+
+/// What the index holds as expiring by `now`. Entries whose record is gone are dropped, those
+/// whose record lives longer move to its time.
+pub fn expired(txn: &mut Txn<'_>, entries: Vec<Vec<u8>>, now: UnixMillis) -> Result<Vec<UploadId>> {
+    let mut over = Vec::new();
+    for entry in entries {
+        let (_, id) = index::expiring(&entry).ok_or_else(|| dangling("session"))?;
+        let upload = txn.get::<StoredUpload>(&index::upload(id))?;
+        let expires = match upload {
+            Some(upload) => Some(upload.into_record(id).expires),
+            None => txn.get::<StoredBatch>(&index::batch(id))?.map(|batch| batch.expires),
+        };
+        match expires {
+            Some(expires) if expires <= now => over.push(id),
+            Some(later) => {
+                txn.delete(entry);
+                txn.write(index::expiry(later, id), &[]);
+            }
+            None => txn.delete(entry),
+        }
+    }
+    Ok(over)
+}
+
+pub fn record_file(
+    txn: &mut Txn<'_>,
+    new: &NewFile,
+    keep_until: UnixMillis,
+    quota: u64,
+) -> Result<Recorded> {
+    let file = &new.file;
+    let (mut released, mut parts) = (0, Vec::new());
+    if let Some((id, revision)) = new.upload {
+        let mut upload = open_upload(txn, id)?;
+        if upload.revision != revision {
+            return Err(Error::Changed);
+        }
+        released = upload.reserved();
+        upload.state = UploadState::Completed(file.id);
+        upload.expires = keep_until;
+        txn.put(index::upload(id), &StoredUpload::new(&upload))?;
+        txn.delete(index::open(&upload.owner, id));
+        parts = remove_parts(txn, id)?;
+    }
+    let key = index::file_key(&file.key);
+    if txn.read(&key)?.is_some() {
+        return Err(Error::Exists);
+    }
+    let user = ensure_user(txn, &file.owner, file.id.created())?;
+    reserve(txn, user, released, 0, file.size.saturating_sub(released), quota)?;
+    txn.write(key, &file.id.0);
+    txn.put(index::file(file.id), &StoredFile::new(file))?;
+    list(txn, file)?;
+    let duplicate = refer_to_blob(txn, &file.blake3, &new.locator)?;
+    Ok(Recorded { duplicate, parts })
+}
+
+/// Puts a file into the list and the counts of its folder and of every folder above.
+fn list(txn: &mut Txn<'_>, file: &FileRecord) -> Result<()> {
+    for folder in file.folder.lineage() {
+        let key = index::folder(&file.owner, &folder);
+        let mut node = match txn.get::<FolderNode>(&key)? {
+            Some(node) => node,
+            None => FolderNode { node: next_node(txn)?, files: 0, bytes: 0 },
+        };
+        node.files += 1;
+        node.bytes = node.bytes.saturating_add(file.size);
+        txn.put(key, &node)?;
+        txn.write(index::list_entry(node.node, file.id), &[]);
+    }
+    Ok(())
+}
+
+fn unlist(txn: &mut Txn<'_>, file: &FileRecord) -> Result<()> {
+    for folder in file.folder.lineage() {
+        let key = index::folder(&file.owner, &folder);
+        let mut node = txn.get::<FolderNode>(&key)?.ok_or_else(|| dangling("folder"))?;
+        node.files = node.files.saturating_sub(1);
+        node.bytes = node.bytes.saturating_sub(file.size);
+        txn.delete(index::list_entry(node.node, file.id));
+        if node.files == 0 {
+            txn.delete(key);
+        } else {
+            txn.put(key, &node)?;
+        }
+    }
+    Ok(())
+}
+
+/// Nodes are never used again, so a stale entry can never show in another folder.
+fn next_node(txn: &mut Txn<'_>) -> Result<u64> {
+    let next = txn.get::<u64>(index::NEXT_NODE)?.unwrap_or(0);
+    txn.put(index::NEXT_NODE.to_vec(), &(next + 1))?;
+    Ok(next)
+}
+
+/// Counts one more file of a blob; true when the content was known before.
+fn refer_to_blob(txn: &mut Txn<'_>, hash: &ContentHash, locator: &Locator) -> Result<bool> {
+    let key = index::blob(hash);
+    let known = txn.get::<StoredBlob>(&key)?;
+    let duplicate = known.is_some();
+    let mut blob = known.unwrap_or_else(|| StoredBlob {
+        locator: locator.clone(),
+        references: 0,
+        unreferenced: None,
+    });
+    blob.references += 1;
+    if let Some(since) = blob.unreferenced.take() {
+        txn.delete(index::unreferenced(since, hash));
+    }
+    txn.put(key, &blob)?;
+    Ok(duplicate)
+}
+
+pub fn file_id(txn: &Txn<'_>, key: &FileKey) -> Result<FileId> {
+    let bytes = txn.read(&index::file_key(key))?.ok_or(Error::NotFound)?;
+    super::file_id(&bytes)
+}
+
+pub fn remove_file(txn: &mut Txn<'_>, key: &FileKey, now: UnixMillis) -> Result<FileRecord> {
+    let id = file_id(txn, key)?;
+    let stored = txn.get::<StoredFile>(&index::file(id))?.ok_or_else(|| dangling("file"))?;
+    let file = stored.into_record(id);
+    if file.key != *key {
+        return Err(Error::NotFound);
+    }
+    txn.delete(index::file_key(key));
+    txn.delete(index::file(id));
+    unlist(txn, &file)?;
+    let blob_key = index::blob(&file.blake3);
+    let mut blob = txn.get::<StoredBlob>(&blob_key)?.ok_or_else(|| dangling("blob"))?;
+    blob.references = blob.references.saturating_sub(1);
+    if blob.references == 0 {
+        blob.unreferenced = Some(now);
+        txn.write(index::unreferenced(now, &file.blake3), &[]);
+    }
+    txn.put(blob_key, &blob)?;
+    Ok(file)
+}
+
+pub fn forget_blob(txn: &mut Txn<'_>, hash: &ContentHash) -> Result<Option<Locator>> {
+    let key = index::blob(hash);
+    match txn.get::<StoredBlob>(&key)? {
+        Some(StoredBlob { unreferenced: Some(since), locator, .. }) => {
+            txn.delete(index::unreferenced(since, hash));
+            txn.delete(key);
+            Ok(Some(locator))
+        }
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,110 @@
+//! File keys: `storage/{user_id}/{folder/}{8 hex}_{filename}`, the name clients hold for good.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    limits::{FOLDER_SEGMENTS_MAX, NAME_BYTES_MAX},
+    name::{FileName, Folder, UserId},
+};
+
+const PREFIX: &str = "storage/";
+/// `storage/`, a user, the deepest folder, the salt and a name, with their slashes.
+const KEY_BYTES_MAX: usize =
+    PREFIX.len() + (FOLDER_SEGMENTS_MAX + 2) * (NAME_BYTES_MAX + 1) + "12345678_".len();
+/// Clients paste keys into URLs unescaped, so these become `_`.
+const UNSAFE_IN_URLS: [char; 9] = ['#', '?', '%', '<', '>', ':', '"', '|', '*'];
+
+/// A key in its only form: decoded, below `storage/`, without empty or dot segments.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FileKey(Box<str>);
+
+impl FileKey {
+    /// The key of a new file. `salt` makes it unique among files of one name.
+    pub fn compose(owner: &UserId, folder: &Folder, salt: u32, name: &FileName) -> Self {
+        let mut key = format!("{PREFIX}{owner}/");
+        if !folder.as_str().is_empty() {
+            key.push_str(folder.as_str());
+            key.push('/');
+        }
+        key.push_str(&format!("{salt:08x}_{}", name.as_str()));
+        Self(key.replace(UNSAFE_IN_URLS, "_").into())
+    }
+
+    /// Reads a key from a client. Traversal ends here: `None` is a key that no file can have.
+    pub fn parse(key: &str) -> Option<Self> {
+        let tail = key.strip_prefix(PREFIX)?;
+        let well_formed = key.len() <= KEY_BYTES_MAX
+            && tail.contains('/')
+            && tail.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
+            && !tail.chars().any(|c| c.is_control() || c == '\\');
+        well_formed.then(|| Self(key.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The salt that [`FileKey::compose`] put in, when the last segment has its shape.
+    pub fn salt(&self) -> Option<u32> {
+        let name = self.0.rsplit('/').next()?;
+        let (hex, _) = name.split_once('_')?;
+        (hex.len() == 8).then(|| u32::from_str_radix(hex, 16).ok())?
+    }
+}
+
+impl fmt::Display for FileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compose(user: &str, folder: &str, name: &str) -> String {
+        let (user, folder) = (UserId::parse(user).unwrap(), Folder::parse(folder).unwrap());
+        FileKey::compose(&user, &folder, 0x1a2b, &FileName::parse(name).unwrap()).0.into()
+    }
+
+    #[test]
+    fn keys_are_safe_to_paste_and_read_back() {
+        assert_eq!(compose("u@x.io", "", "a b.txt"), "storage/u@x.io/00001a2b_a b.txt");
+        assert_eq!(
+            compose("a|b", "q?/100%", "<\"x\":*#>"),
+            "storage/a_b/q_/100_/00001a2b___x_____",
+        );
+        let key = FileKey::parse(&compose("u", "d", "n")).unwrap();
+        assert_eq!(key.salt(), Some(0x1a2b));
+    }
+
+    #[test]
+    fn no_key_leaves_its_tree() {
+        for bad in [
+            "",
+            "storage",
+            "storage/",
+            "storage/u",
+            "storage//x",
+            "storage/u/../x",
+            "/storage/u/x",
+            "storage/u/./x",
+            "storage/u/x/",
+            "storage/u/a\0",
+            "storage/u/a\\b",
+            "etc/passwd",
+        ] {
+            assert_eq!(FileKey::parse(bad), None, "{bad:?}");
+        }
+        assert!(FileKey::parse(&format!("storage/u/{}", "a/".repeat(9000))).is_none());
+    }
+
+    #[test]
+    fn the_longest_names_still_make_a_key() {
+        let long = "x".repeat(255);
+        let folder = vec![long.as_str(); 32].join("/");
+        assert!(FileKey::parse(&compose(&long, &folder, &long)).is_some());
+    }
+}

@@ -1,0 +1,40 @@
+//! Bounds that no configuration changes. Units stand last in the name.
+//!
+//! Bounds that an operator may set are knobs of [`crate::config`].
+
+/// Longest user id, folder segment and file name.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Deepest folder.
+pub const FOLDER_SEGMENTS_MAX: usize = 32;
+/// Highest part number; past it: 400 `invalid_part_number`.
+pub const PART_NUMBER_MAX: u32 = 10_000;
+/// What init suggests as the size of a part.
+pub const PART_BYTES_SUGGESTED: u64 = 8 << 20;
+/// Most files of one batch init.
+pub const BATCH_FILES_MAX: usize = 1_000;
+/// Longest media type that is stored.
+pub const MIME_BYTES_MAX: usize = 255;
+/// Largest JSON request body, inline content not counted.
+pub const JSON_BYTES_MAX: usize = 1 << 20;
+/// Deepest JSON nesting.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Largest caller's `meta`, as JSON text.
+pub const META_BYTES_MAX: usize = 16 << 10;
+/// Longest JWT that is looked at.
+pub const JWT_BYTES_MAX: usize = 8 << 10;
+/// Longest opaque service token.
+pub const OPAQUE_TOKEN_BYTES_MAX: usize = 512;
+/// Shortest opaque service token that may be registered.
+pub const OPAQUE_TOKEN_BYTES_MIN: usize = 16;
+/// Valid user JWT life, in hours.
+pub const USER_TOKEN_HOURS: std::ops::RangeInclusive<u64> = 1..=720;
+/// Valid service JWT life, in days.
+pub const SERVICE_TOKEN_DAYS: std::ops::RangeInclusive<u64> = 1..=3650;
+/// Valid signed link life, in seconds.
+pub const LINK_TTL_SECONDS: std::ops::RangeInclusive<u64> = 1..=7 * 24 * 3600;
+/// Clock difference that `nbf` and `iat` forgive, in seconds.
+pub const CLOCK_LEEWAY_SECONDS: u64 = 60;
+/// Files read from the index at a time while a list streams.
+pub const LIST_PAGE_FILES: usize = 256;
+/// One buffer of a transfer; a transfer holds at most two.
+pub const TRANSFER_BUFFER_BYTES: usize = 128 << 10;

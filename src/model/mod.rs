@@ -1,0 +1,16 @@
+//! Pure values and rules: no I/O, no async, no clock, no randomness.
+//!
+//! Every raw string of a client becomes one of these types at the door and stays one. What a
+//! type refuses can therefore not exist further down.
+
+pub mod digest;
+pub mod file;
+pub mod id;
+pub mod key;
+pub mod limits;
+pub mod locator;
+pub mod name;
+pub mod principal;
+pub mod range;
+pub mod time;
+pub mod upload;

@@ -1,0 +1,113 @@
+//! Who is asking and what they may do: roles, the identity behind a request, the rules.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::UserId;
+
+/// Roles, low to high. Each may do what the ones below it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// Reads the own files.
+    Viewer,
+    /// Uploads too.
+    Analyst,
+    /// Deletes too; what `generate-token` hands out.
+    Researcher,
+    /// Reads and deletes everybody's files.
+    Admin,
+    /// Another program: acts for any user it names.
+    Service,
+}
+
+impl Role {
+    pub const ALL: [Role; 5] =
+        [Role::Viewer, Role::Analyst, Role::Researcher, Role::Admin, Role::Service];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::Analyst => "analyst",
+            Role::Researcher => "researcher",
+            Role::Admin => "admin",
+            Role::Service => "service",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str().eq_ignore_ascii_case(text))
+    }
+}
+
+/// The identity that a valid credential proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// A program, by the name its token was issued to.
+    Service { name: Box<str> },
+    /// A user with the role its token and its record leave it (never [`Role::Service`]).
+    User { id: UserId, role: Role },
+}
+
+impl Principal {
+    pub fn role(&self) -> Role {
+        match self {
+            Principal::Service { .. } => Role::Service,
+            Principal::User { role, .. } => *role,
+        }
+    }
+
+    /// Whether files and uploads of `owner` exist for this principal at all.
+    pub fn sees(&self, owner: &UserId) -> bool {
+        match self {
+            Principal::Service { .. } => true,
+            Principal::User { id, role } => id == owner || *role >= Role::Admin,
+        }
+    }
+
+    /// Whether an upload session of `owner` may be continued, completed or aborted.
+    pub fn may_touch_upload(&self, owner: &UserId) -> bool {
+        match self {
+            Principal::Service { .. } => true,
+            Principal::User { id, .. } => id == owner,
+        }
+    }
+}
+
+/// `service:NAME` or `user:ID`, for the log.
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Principal::Service { name } => write!(f, "service:{name}"),
+            Principal::User { id, .. } => write!(f, "user:{id}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(id: &str, role: Role) -> Principal {
+        Principal::User { id: UserId::parse(id).unwrap(), role }
+    }
+
+    #[test]
+    fn roles_order_and_parse() {
+        assert!(Role::ALL.is_sorted());
+        for role in Role::ALL {
+            assert_eq!(Role::parse(role.as_str()), Some(role));
+        }
+        assert_eq!(Role::parse("root"), None);
+    }
+
+    #[test]
+    fn only_admins_and_services_see_others() {
+        let owner = UserId::parse("owner").unwrap();
+        assert!(user("owner", Role::Viewer).sees(&owner));
+        assert!(!user("other", Role::Researcher).sees(&owner));
+        assert!(user("other", Role::Admin).sees(&owner));
+        assert!(!user("other", Role::Admin).may_touch_upload(&owner));
+        assert!(Principal::Service { name: "s".into() }.may_touch_upload(&owner));
+    }
+}

@@ -1,0 +1,50 @@
+//! Points in time as the records and the wire hold them.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct UnixMillis(pub u64);
+
+impl UnixMillis {
+    /// Whole seconds, as JWT claims and signed links count them.
+    pub fn seconds(self) -> u64 {
+        self.0 / 1000
+    }
+
+    /// This time plus `span`, or the end of time.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+impl fmt::Display for UnixMillis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = i128::from(self.0) * 1_000_000;
+        let at = OffsetDateTime::from_unix_timestamp_nanos(nanos)
+            .ok()
+            .and_then(|at| at.format(&Rfc3339).ok());
+        // Years past 9999 have no RFC 3339 form; the last one that has stands for them.
+        f.write_str(at.as_deref().unwrap_or("9999-12-31T23:59:59Z"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_rfc_3339_at_any_value() {
+        assert_eq!(UnixMillis(0).to_string(), "1970-01-01T00:00:00Z");
+        assert_eq!(UnixMillis(1_700_000_000_123).to_string(), "2023-11-14T22:13:20.123Z");
+        assert_eq!(UnixMillis(u64::MAX).to_string(), "9999-12-31T23:59:59Z");
+    }
+}

@@ -1,0 +1,181 @@
+//! An upload session: what was declared, what arrived, when the parts make a file.
+
+use super::{
+    digest::{ContentHash, Sha256},
+    file::CallerMeta,
+    id::{FileId, PartNumber, UploadId},
+    limits::PART_BYTES_SUGGESTED,
+    name::{FileName, Folder, UserId},
+    time::UnixMillis,
+};
+
+/// A session that turns parts into one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    pub id: UploadId,
+    pub owner: UserId,
+    pub name: FileName,
+    pub folder: Folder,
+    pub mime: Option<Box<str>>,
+    /// Bytes declared at init.
+    pub size: u64,
+    pub mode: Mode,
+    pub meta: CallerMeta,
+    pub expires: UnixMillis,
+    /// Bytes of the parts that count now.
+    pub received: u64,
+    /// Grows with every recorded part, so that a completion notices a part that came meanwhile.
+    pub revision: u64,
+    pub state: UploadState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Mode {
+    Single,
+    Chunked,
+    Batch,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum UploadState {
+    Open,
+    Completed(FileId),
+}
+
+impl Upload {
+    /// Bytes of the owner's quota that the session holds: what was declared, or more if more came.
+    pub fn reserved(&self) -> u64 {
+        match self.state {
+            UploadState::Open => self.size.max(self.received),
+            UploadState::Completed(_) => 0,
+        }
+    }
+}
+
+impl Mode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Single => "single",
+            Mode::Chunked => "chunked",
+            Mode::Batch => "batch",
+        }
+    }
+
+    /// The size of part that init suggests for a file of `size`.
+    pub fn part_size(self, size: u64) -> u64 {
+        match self {
+            Mode::Chunked => PART_BYTES_SUGGESTED.max(size.div_ceil(PARTS_SUGGESTED_MAX)),
+            Mode::Single | Mode::Batch => size.max(1),
+        }
+    }
+
+    /// How many parts of that size make the file; an empty file still counts one.
+    pub fn parts(self, size: u64) -> u64 {
+        size.div_ceil(self.part_size(size)).max(1)
+    }
+}
+
+/// Part counts that init suggests stay below this, whatever the size.
+const PARTS_SUGGESTED_MAX: u64 = 1_000;
+
+/// A part that was acknowledged. `place` is what the blob store needs to find it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part<Place> {
+    pub number: PartNumber,
+    pub size: u64,
+    pub blake3: ContentHash,
+    pub sha256: Sha256,
+    pub place: Place,
+}
+
+/// Whether the parts received so far make a file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Completeness {
+    Complete,
+    /// Part numbers that are not there.
+    Missing(Vec<u32>),
+    /// No number is missing, but the bytes are not those declared.
+    SizeDiffers {
+        declared: u64,
+        received: u64,
+    },
+}
+
+/// Decides from the declared size and the parts in order of their numbers.
+///
+/// Numbers run from 0 when part 0 is there, else from 1. A missing tail can be named only when
+/// the client cut the file at the suggested size; otherwise the sizes tell.
+pub fn completeness<P>(mode: Mode, declared: u64, parts: &[Part<P>]) -> Completeness {
+    let received: u64 = parts.iter().map(|part| part.size).sum();
+    let first = u32::from(parts.first().is_none_or(|part| part.number.0 != 0));
+    let mut missing = Vec::new();
+    let mut next = first;
+    for part in parts {
+        missing.extend(next..part.number.0);
+        next = part.number.0 + 1;
+    }
+    let part_size = mode.part_size(declared);
+    if received < declared && parts.iter().all(|part| part.size == part_size) {
+        let end = u64::from(first) + mode.parts(declared);
+        missing.extend(next..u32::try_from(end).unwrap_or(u32::MAX));
+    }
+    if !missing.is_empty() {
+        Completeness::Missing(missing)
+    } else if received != declared {
+        Completeness::SizeDiffers { declared, received }
+    } else {
+        Completeness::Complete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(sizes: &[(u32, u64)]) -> Vec<Part<()>> {
+        let part = |&(number, size)| Part {
+            number: PartNumber(number),
+            size,
+            blake3: ContentHash([0; 32]),
+            sha256: Sha256([0; 32]),
+            place: (),
+        };
+        sizes.iter().map(part).collect()
+    }
+
+    #[test]
+    fn numbers_run_from_zero_or_one_without_gaps() {
+        let check = |declared, sizes: &[_]| completeness(Mode::Chunked, declared, &parts(sizes));
+        assert_eq!(check(3, &[(0, 1), (1, 2)]), Completeness::Complete);
+        assert_eq!(check(3, &[(1, 1), (2, 2)]), Completeness::Complete);
+        assert_eq!(check(3, &[(0, 1), (2, 2)]), Completeness::Missing(vec![1]));
+        assert_eq!(check(3, &[(3, 3)]), Completeness::Missing(vec![1, 2]));
+        assert_eq!(check(0, &[]), Completeness::Complete);
+        assert_eq!(check(0, &[(1, 0)]), Completeness::Complete);
+        let differs = Completeness::SizeDiffers { declared: 4, received: 3 };
+        assert_eq!(check(4, &[(1, 1), (2, 2)]), differs);
+    }
+
+    #[test]
+    fn a_missing_tail_of_suggested_parts_is_named() {
+        let full = PART_BYTES_SUGGESTED;
+        let declared = full * 3;
+        let check = |sizes: &[_]| completeness(Mode::Chunked, declared, &parts(sizes));
+        assert_eq!(check(&[]), Completeness::Missing(vec![1, 2, 3]));
+        assert_eq!(check(&[(1, full)]), Completeness::Missing(vec![2, 3]));
+        assert_eq!(check(&[(0, full), (1, full)]), Completeness::Missing(vec![2]));
+        assert_eq!(check(&[(0, full), (1, full), (2, full)]), Completeness::Complete);
+        assert_eq!(completeness(Mode::Single, 5, &parts(&[])), Completeness::Missing(vec![1]));
+    }
+
+    #[test]
+    fn suggested_parts_cover_the_file_within_the_limit() {
+        for size in [0, 1, PART_BYTES_SUGGESTED, PART_BYTES_SUGGESTED + 1, 5 << 30, 1 << 50] {
+            for mode in [Mode::Single, Mode::Chunked, Mode::Batch] {
+                let (part, count) = (mode.part_size(size), mode.parts(size));
+                assert!(part * count >= size && (count - 1) * part <= size, "{size}");
+                assert!(count <= u64::from(super::super::limits::PART_NUMBER_MAX));
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The data directory as a whole: its format, its lock.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
+
+use super::durable;
+
+/// The layout that this program reads and writes.
+const FORMAT: u32 = 1;
+
+/// Makes the directory when it is missing and checks that it is one of ours.
+///
+/// # Errors
+/// When it cannot be made, holds somebody else's data, or was written by a newer version.
+pub fn prepare(dir: &Path) -> io::Result<()> {
+    if !dir.exists() {
+        if let Some(parent) = dir.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        durable::create_dir(dir)?;
+    }
+    let path = dir.join("FORMAT");
+    match fs::read_to_string(&path) {
+        Ok(text) => match text.trim().parse::<u32>() {
+            Ok(FORMAT) => Ok(()),
+            Ok(newer) if newer > FORMAT => Err(io::Error::other(format!(
+                "{} has format {newer}, this program reads up to {FORMAT}: use a newer one",
+                dir.display(),
+            ))),
+            _ => Err(io::Error::other(format!("{}: not a format number", path.display()))),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if ["meta", "blobs", "staging"].iter().any(|name| dir.join(name).exists()) {
+                return Err(io::Error::other(format!(
+                    "{} holds data but no FORMAT file: not a data directory of streamlined",
+                    dir.display(),
+                )));
+            }
+            durable::write_file(&path, format!("{FORMAT}\n").as_bytes())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps every other daemon out for as long as the handle lives.
+///
+/// # Errors
+/// When another process holds the directory.
+pub fn lock(dir: &Path) -> io::Result<File> {
+    durable::try_lock(&dir.join("LOCK"))?
+        .ok_or_else(|| io::Error::other(format!("{} is in use by another daemon", dir.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_format_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        prepare(&inner).unwrap();
+        prepare(&inner).unwrap();
+        fs::write(inner.join("FORMAT"), "2\n").unwrap();
+        assert!(prepare(&inner).unwrap_err().to_string().contains("newer"));
+        fs::write(inner.join("FORMAT"), "").unwrap();
+        assert!(prepare(&inner).is_err());
+        fs::remove_file(inner.join("FORMAT")).unwrap();
+        fs::create_dir(inner.join("blobs")).unwrap();
+        assert!(prepare(&inner).unwrap_err().to_string().contains("FORMAT"));
+    }
+
+    #[test]
+    fn one_holder_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock(dir.path()).unwrap();
+        assert!(lock(dir.path()).is_err());
+        drop(held);
+        assert!(lock(dir.path()).is_ok());
+    }
+}

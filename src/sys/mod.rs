@@ -1,0 +1,9 @@
+//! Thin hands on the operating system: clock, randomness, durable files, signals, log.
+
+pub mod clock;
+pub mod data_dir;
+pub mod durable;
+pub mod log;
+pub mod random;
+pub mod signal;
+pub mod sync_override;

@@ -1,0 +1,77 @@
+//! Random bits, and the ids made of them.
+
+use std::sync::Mutex;
+
+use aws_lc_rs::rand;
+
+use crate::model::{
+    id::{FileId, UploadId},
+    time::UnixMillis,
+};
+
+/// `N` bytes from the cryptographic generator.
+///
+/// # Panics
+/// When the operating system has no randomness to give: nothing safe can go on without it.
+pub fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).expect("the operating system's random generator works");
+    bytes
+}
+
+pub fn upload_id() -> UploadId {
+    UploadId(bytes())
+}
+
+/// The `jti` of a new token.
+pub fn token_id() -> String {
+    upload_id().to_string()
+}
+
+/// The eight hex digits of a new key.
+pub fn salt() -> u32 {
+    u32::from_le_bytes(bytes())
+}
+
+/// A name suffix that no earlier file of ours has.
+pub fn nonce() -> u64 {
+    u64::from_le_bytes(bytes())
+}
+
+/// A clock behind the last id by more than this was stepped back, and ids follow it.
+const STEP_BACK_MILLIS: u64 = 1_000;
+
+/// Makes [`FileId`]s that rise within a millisecond (RFC 9562 section 6.2, method 1).
+#[derive(Default)]
+pub struct FileIds {
+    last: Mutex<(UnixMillis, u16)>,
+}
+
+impl FileIds {
+    pub fn next(&self, now: UnixMillis) -> FileId {
+        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (mut at, mut counter) = *last;
+        if now > at || at.0 - now.0 > STEP_BACK_MILLIS {
+            (at, counter) = (now, 0);
+        } else if counter < 0x0fff {
+            counter += 1;
+        } else {
+            // More than 4096 in a millisecond: borrow from the next one.
+            (at, counter) = (UnixMillis(at.0.saturating_add(1)), 0);
+        }
+        *last = (at, counter);
+        FileId::new(at, counter, u64::from_le_bytes(bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_one_millisecond_rise() {
+        let ids = FileIds::default();
+        let made: Vec<FileId> = (0..10_000).map(|_| ids.next(UnixMillis(7))).collect();
+        assert!(made.is_sorted_by(|a, b| a < b));
+    }
+}
