@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(
@@ -25,15 +25,18 @@ impl UnixMillis {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds.
+/// RFC 3339 in UTC, always with three digits of milliseconds, so that texts sort as times do.
 impl fmt::Display for UnixMillis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = i128::from(self.0) * 1_000_000;
-        let at = OffsetDateTime::from_unix_timestamp_nanos(nanos)
-            .ok()
-            .and_then(|at| at.format(&Rfc3339).ok());
-        // Years past 9999 have no RFC 3339 form; the last one that has stands for them.
-        f.write_str(at.as_deref().unwrap_or("9999-12-31T23:59:59Z"))
+        let Ok(at) = OffsetDateTime::from_unix_timestamp_nanos(nanos) else {
+            // Years past 9999 have no RFC 3339 form; the last time that has one stands for them.
+            return f.write_str("9999-12-31T23:59:59.999Z");
+        };
+        let (year, month, day) = at.to_calendar_date();
+        let (hour, minute, second, milli) = at.to_hms_milli();
+        let month = u8::from(month);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
     }
 }
 
@@ -43,8 +46,8 @@ mod tests {
 
     #[test]
     fn prints_rfc_3339_at_any_value() {
-        assert_eq!(UnixMillis(0).to_string(), "1970-01-01T00:00:00Z");
+        assert_eq!(UnixMillis(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(UnixMillis(1_700_000_000_123).to_string(), "2023-11-14T22:13:20.123Z");
-        assert_eq!(UnixMillis(u64::MAX).to_string(), "9999-12-31T23:59:59Z");
+        assert_eq!(UnixMillis(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
     }
 }

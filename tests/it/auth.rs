@@ -1,0 +1,186 @@
+//! Who is asking: every credential, every role, every way of being wrong.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use streamlined::auth::{jwt, keyring::KeyRing};
+
+use crate::support::{Client, Daemon, daemon::TOKEN};
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// Signs claims with the daemon's own key.
+fn signed(daemon: &Daemon, claims: &Value) -> String {
+    jwt::sign(claims, &KeyRing::open(&daemon.dir().join("keys")).unwrap()).unwrap()
+}
+
+fn user_claims(id: &str, role: &str) -> Value {
+    json!({"user_id": id, "roles": role, "iss": "streamlined", "aud": "streamlined",
+        "iat": now(), "exp": now() + 60})
+}
+
+fn claims(token: &str) -> Value {
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
+#[test]
+fn a_generated_token_is_the_users() {
+    let daemon = Daemon::start();
+    let path = "/v1/files/generate-token?user_id=u%40x.io&expires_hours=2";
+    let answer = daemon.service().post(path, "").ok();
+    assert_eq!((&answer["user_id"], &answer["expires_in"]), (&json!("u@x.io"), &json!(7200)));
+    assert_eq!(answer["token_type"], "Bearer");
+    let claims = claims(answer["token"].as_str().unwrap());
+    assert_eq!((&claims["user_id"], &claims["sub"]), (&json!("u@x.io"), &json!("u@x.io")));
+    assert_eq!(claims["roles"], "researcher");
+    assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 7200);
+    assert!(claims["jti"].is_string() && claims["iss"].is_string() && claims["aud"].is_string());
+    let default = daemon.service().post("/v1/files/generate-token?user_id=u", "").ok();
+    assert_eq!(default["expires_in"], 3600);
+    for wrong in ["0", "721", "-1", "1.5", "x", ""] {
+        let path = format!("/v1/files/generate-token?user_id=u&expires_hours={wrong}");
+        daemon.service().post(&path, "").refused(400, "invalid_expires_hours");
+    }
+    let post = |query: &str| daemon.service().post(&format!("/v1/files/generate-token{query}"), "");
+    post("").refused(400, "missing_parameter");
+    post("?user_id=..").refused(400, "invalid_user_id");
+    daemon.user("u").post(path, "").refused(403, "forbidden");
+}
+
+#[test]
+fn every_carrier_works_and_one_bad_credential_spoils_the_rest() {
+    let daemon = Daemon::start();
+    let (anyone, path) = (daemon.anyone(), "/v1/files/all?user_id=u");
+    let user = signed(&daemon, &user_claims("u", "viewer"));
+    let service = signed(&daemon, &json!({"sub": "s", "roles": "service", "exp": now() + 60}));
+    let bearer = |token: &str| anyone.header("authorization", &format!("bearer  {token}"));
+    for client in [
+        daemon.service(),
+        anyone.header("x-service-token", &service),
+        bearer(&user),
+        bearer(&service),
+        anyone.header("cookie", &format!("a=b; auth_token={user}; c=d")),
+        daemon.service().header("authorization", &format!("Bearer {user}")),
+    ] {
+        client.get(path).ok();
+    }
+    for client in [
+        anyone.clone(),
+        anyone.header("x-service-token", ""),
+        anyone.header("x-service-token", &TOKEN[1..]),
+        anyone.header("x-service-token", &user),
+        anyone.header("authorization", TOKEN),
+        anyone.header("authorization", &format!("Basic {TOKEN}")),
+        anyone.header("authorization", "Bearer"),
+        anyone.header("cookie", "auth_token=x"),
+        anyone.header("cookie", &format!("auth_token={user}; auth_token={user}")),
+        bearer(TOKEN),
+        bearer(&user[1..]),
+        bearer(&user).header("authorization", &format!("Bearer {user}")),
+        daemon.service().header("authorization", "Bearer x"),
+        daemon.service().header("cookie", "auth_token=x"),
+        bearer(&user).header("x-service-token", "wrong"),
+    ] {
+        let refused = client.get(path);
+        refused.refused(401, "unauthenticated");
+        assert_eq!(refused.header("www-authenticate"), "Bearer");
+    }
+    // Where nothing is needed, nothing is looked at.
+    anyone.header("x-service-token", "wrong").get("/healthz").ok();
+    assert!(!daemon.log().contains(TOKEN) && !daemon.log().contains(&user));
+}
+
+#[test]
+fn expired_and_foreign_tokens_are_refused() {
+    let daemon = Daemon::start();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let with = |name: &str, value: Value| {
+        let mut claims = user_claims("u", "viewer");
+        claims[name] = value;
+        signed(&daemon, &claims)
+    };
+    let foreign = KeyRing::open(elsewhere.path()).unwrap();
+    for token in [
+        with("exp", json!(now() - 1)),
+        with("exp", json!((now() + 60).to_string())),
+        with("exp", Value::Null),
+        with("nbf", json!(now() + 120)),
+        with("iss", json!("else")),
+        with("aud", json!("else")),
+        with("user_id", json!("../u")),
+        with("user_id", json!(7)),
+        jwt::sign(&user_claims("u", "viewer"), &foreign).unwrap(),
+        with("pad", json!("x".repeat(9000))),
+    ] {
+        daemon.bearer(&token).get("/v1/files/all").refused(401, "unauthenticated");
+    }
+    daemon.bearer(&with("sub", json!("other"))).get("/v1/files/all").ok();
+}
+
+#[test]
+fn each_role_may_what_the_table_says() {
+    let daemon = Daemon::start();
+    let file = daemon.user("owner").store("f", "", b"x");
+    let key = file["key"].as_str().unwrap();
+    let as_role = |id: &str, role: &str| daemon.bearer(&signed(&daemon, &user_claims(id, role)));
+    let may_upload = |client: &Client| client.put("/v1/files/content?filename=n", "x").status;
+    let may_delete = |client: &Client| client.delete(&format!("/v1/files/{key}")).status;
+    let may_read = |client: &Client| client.content(key).status;
+    for (id, role, read, upload, delete) in [
+        ("owner", "viewer", 200, 403, 403),
+        ("owner", "unheard-of", 200, 403, 403),
+        ("owner", "analyst", 200, 201, 403),
+        ("other", "researcher", 404, 201, 404),
+        ("other", "admin", 200, 201, 200),
+        ("owner", "researcher", 404, 201, 404),
+    ] {
+        let client = as_role(id, role);
+        let got = (may_read(&client), may_upload(&client), may_delete(&client));
+        assert_eq!(got, (read, upload, delete), "{id} {role}");
+    }
+    let admin = as_role("boss", "admin");
+    assert_eq!(admin.get("/v1/files/all?user_id=owner").ok()["total_count"], 2);
+    admin.post("/v1/files/generate-token?user_id=u", "").refused(403, "forbidden");
+}
+
+#[test]
+fn the_key_set_is_public_and_private_parts_are_not_in_it() {
+    let daemon = Daemon::start();
+    let answer = daemon.anyone().get("/.well-known/jwks.json");
+    assert!(answer.header("cache-control").contains("max-age"));
+    let keys = answer.ok();
+    let key = keys["keys"][0].as_object().unwrap();
+    let mut members: Vec<_> = key.keys().map(String::as_str).collect();
+    members.sort_unstable();
+    assert_eq!(members, ["alg", "e", "kid", "kty", "n", "use"]);
+    assert_eq!(
+        (&key["kty"], &key["alg"], &key["use"]),
+        (&json!("RSA"), &json!("RS256"), &json!("sig"))
+    );
+    let unknown_kid =
+        format!("{}.e30.eA", URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","kid":"nobody"}"#));
+    daemon.bearer(&unknown_kid).get("/v1/files/all").refused(401, "unauthenticated");
+}
+
+#[test]
+fn a_key_that_appears_beside_the_daemon_is_found() {
+    let daemon = Daemon::start();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let ring = KeyRing::open(elsewhere.path()).unwrap();
+    let token = jwt::sign(&user_claims("u", "viewer"), &ring).unwrap();
+    daemon.bearer(&token).get("/v1/files/all").refused(401, "unauthenticated");
+    for file in std::fs::read_dir(elsewhere.path()).unwrap() {
+        let path = file.unwrap().path();
+        let to = daemon.dir().join("keys").join(path.file_name().unwrap());
+        std::fs::copy(&path, to).unwrap();
+    }
+    let accepted = || daemon.bearer(&token).get("/v1/files/all").status == 200;
+    // The directory is read again once a second at most.
+    crate::support::eventually(accepted);
+    let keys = daemon.anyone().get("/.well-known/jwks.json").ok();
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 2);
+}

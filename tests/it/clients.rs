@@ -1,0 +1,77 @@
+//! The owner's documents: their client code and commands, run as they stand, and the token
+//! libraries of two languages. `.ci/test` makes the virtual environment and `node_modules`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::support::{
+    Daemon,
+    daemon::{BINARY, TOKEN},
+};
+
+fn run(program: PathBuf, script: &str, daemon: &Daemon) {
+    assert!(
+        program.exists(),
+        "{} is missing: run .ci/test, which installs the test clients",
+        program.display(),
+    );
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients");
+    let output = Command::new(&program)
+        .arg(tests.join("clients").join(script))
+        .current_dir(&clients)
+        .env("SERVER", daemon.url())
+        .env("TOKEN", TOKEN)
+        .env("STREAMLINED", BINARY)
+        .env("DATA_DIR", daemon.dir())
+        .env("SEEDS", tests.join("data/seeds"))
+        .env("NODE_PATH", clients.join("node_modules"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.trim_end().ends_with("all held"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr),
+    );
+}
+
+fn python() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/venv/bin/python")
+}
+
+/// Node itself is found on the path; the shim of `node_modules` tells that the set-up ran.
+fn node() -> PathBuf {
+    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/node_modules/axios");
+    assert!(modules.exists(), "axios is missing: run .ci/test, which installs the test clients");
+    let path = std::env::var_os("PATH").unwrap();
+    let found = std::env::split_paths(&path).map(|dir| dir.join("node")).find(|node| node.exists());
+    found.expect("node is on the path")
+}
+
+#[test]
+fn the_python_of_the_upload_document_runs_unchanged() {
+    run(python(), "python/upload_document.py", &Daemon::start());
+}
+
+#[test]
+fn the_node_of_the_upload_document_runs_unchanged() {
+    run(node(), "node/upload_document.js", &Daemon::start());
+}
+
+#[test]
+fn the_commands_of_both_documents_run_unchanged() {
+    run(python(), "python/commands.py", &Daemon::start());
+}
+
+#[test]
+fn pyjwt_verifies_our_tokens_through_the_key_set() {
+    run(python(), "python/verify.py", &Daemon::start());
+}
+
+#[test]
+fn jose_verifies_our_tokens_through_the_key_set() {
+    run(node(), "node/verify.js", &Daemon::start());
+}

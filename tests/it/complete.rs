@@ -1,0 +1,258 @@
+//! The end of an upload, in all its forms.
+
+use serde_json::json;
+
+use crate::support::{Daemon, base64, bytes, sha256};
+
+#[test]
+fn init_describes_what_it_opens() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    for (mode, parts, part_size) in [("single", 1, 30 << 20), ("chunked", 4, 8 << 20)] {
+        let init = json!({"mode": mode, "files": [{"name": "f", "size": 30 << 20}]});
+        let opened = user.post("/v1/files/init", init).ok();
+        assert_eq!((&opened["mode"], &opened["parts"]), (&json!(mode), &json!(parts)));
+        assert_eq!(opened["partSize"], part_size);
+        assert!(opened["expiresAt"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(opened.get("files"), None);
+    }
+}
+
+#[test]
+fn content_may_come_inline() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let content = bytes(1, 200_000);
+    let id = user.init("x.png", content.len());
+    let parts: Vec<_> = content.chunks(90_000).map(|c| json!({"data": base64(c)})).collect();
+    let body = json!({"parts": parts, "sha256": sha256(&content).to_uppercase(), "uploadId": id});
+    let file = user.post("/v1/files/complete", &body).ok();
+    assert_eq!((&file["size"], &file["mime"]), (&json!(200_000), &json!("image/png")));
+    assert_eq!(user.content(file["key"].as_str().unwrap()).body, content);
+    assert_eq!(user.post("/v1/files/complete", &body).ok(), file);
+
+    // Parts that were received count, the inline copy does not.
+    let id = user.init("y", 5);
+    user.part(&id, 1, b"hello").ok();
+    let body = json!({"uploadId": id, "parts": [{"data": base64(b"other")}]});
+    assert_eq!(user.post("/v1/files/complete", body).ok()["sha256"], sha256(b"hello"));
+
+    let id = user.init("empty", 0);
+    let body = json!({"uploadId": id, "parts": [{"data": ""}]});
+    assert_eq!(user.post("/v1/files/complete", body).ok()["size"], 0);
+}
+
+#[test]
+fn a_repeat_answers_the_same() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let id = user.init("x", 5);
+    user.part(&id, 0, b"hello").ok();
+    let first = user.complete(&id).ok();
+    let other_meta = json!({"uploadId": id, "meta": {"filename": "z"}, "parts": []});
+    assert_eq!(user.post("/v1/files/complete", other_meta).ok(), first);
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let ask = || scope.spawn(|| user.complete(&id).ok());
+        let asked: Vec<_> = std::iter::repeat_with(ask).take(8).collect();
+        asked.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(answers.iter().all(|answer| *answer == first));
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 1);
+    user.delete(&format!("/v1/files/{}", first["key"].as_str().unwrap())).ok();
+    user.complete(&id).refused(410, "gone");
+}
+
+#[test]
+fn parallel_completions_make_one_file() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    for size in [5, 300_000] {
+        let content = bytes(2, size);
+        let id = user.init("x", size);
+        for (at, piece) in content.chunks(size.div_ceil(3)).enumerate() {
+            user.part(&id, at as u64, piece).ok();
+        }
+        let keys: Vec<_> = std::thread::scope(|scope| {
+            let ask = || scope.spawn(|| user.complete(&id).ok()["key"].clone());
+            let asked: Vec<_> = std::iter::repeat_with(ask).take(6).collect();
+            asked.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+        assert_eq!(user.content(keys[0].as_str().unwrap()).body, content);
+    }
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 2);
+}
+
+#[test]
+fn what_does_not_fit_the_declaration_leaves_the_upload_open() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let id = user.init("x", 5);
+    let missing = user.complete(&id).refused(409, "parts_missing");
+    assert_eq!(missing["missing"], json!([1]));
+    user.part(&id, 0, b"he").ok();
+    user.part(&id, 3, b"l").ok();
+    let missing = user.complete(&id).refused(409, "parts_missing");
+    assert_eq!(missing["missing"], json!([1, 2]));
+    user.part(&id, 1, b"l").ok();
+    user.part(&id, 2, b"o").ok();
+    user.part(&id, 3, b"o").ok();
+    user.complete(&id).refused(400, "size_mismatch");
+    user.part(&id, 2, b"").ok();
+    let body = |sha: &str| json!({"uploadId": id, "sha256": sha});
+    user.post("/v1/files/complete", body(&"0".repeat(64))).refused(400, "sha256_mismatch");
+    user.post("/v1/files/complete", body("zz")).refused(400, "invalid_sha256");
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
+    let right = sha256(b"helo");
+    user.post("/v1/files/complete", body(&right)).refused(400, "size_mismatch");
+    user.part(&id, 2, b"l").ok();
+    assert_eq!(user.post("/v1/files/complete", body(&sha256(b"hello"))).status, 400);
+    user.part(&id, 1, b"ll").ok();
+    user.part(&id, 2, b"").ok();
+    let file = user.post("/v1/files/complete", body(&sha256(b"hello"))).ok();
+    assert_eq!(file["size"], 5);
+
+    let id = user.init("y", 3);
+    let inline = json!({"uploadId": id, "parts": [{"data": base64(b"four")}]});
+    user.post("/v1/files/complete", inline).refused(400, "size_mismatch");
+    let wrong = json!({"uploadId": id, "parts": [{"data": base64(b"abc")}],
+        "sha256": "0".repeat(64)});
+    user.post("/v1/files/complete", wrong).refused(400, "sha256_mismatch");
+    let inline = json!({"uploadId": id, "parts": [{"data": base64(b"abc")}]});
+    user.post("/v1/files/complete", inline).ok();
+}
+
+#[test]
+fn names_come_from_complete_else_from_init() {
+    let daemon = Daemon::start();
+    let service = daemon.service();
+    let init = json!({
+        "mode": "single",
+        "files": [{"name": "a.txt", "size": 0, "mime": "x/y"}],
+        "folder": "/one//two/",
+        "meta": {"user_id": "u", "project": {"n": 1}, "size": 99, "key": "mine"},
+    });
+    let id = service.post("/v1/files/init", &init).ok()["uploadId"].clone();
+    let file = service.post("/v1/files/complete", json!({"uploadId": id})).ok();
+    assert_eq!((&file["filename"], &file["folder"]), (&json!("a.txt"), &json!("one/two")));
+    assert_eq!((&file["mime"], &file["size"]), (&json!("x/y"), &json!(0)));
+    let path = format!("/v1/files/metadata/{}", file["key"].as_str().unwrap());
+    let stored = service.get(&path).ok();
+    let own = json!({"project": {"n": 1}, "size": 99, "key": "mine"});
+    assert_eq!((&stored["meta"], &stored["size"]), (&own, &json!(0)));
+    assert_eq!(stored["key"], file["key"]);
+
+    let id = service.post("/v1/files/init", &init).ok()["uploadId"].clone();
+    let meta = json!({"filename": "b.pdf", "folder": "three", "user_id": "u"});
+    let body = json!({"uploadId": id, "meta": meta});
+    let file = service.post("/v1/files/complete", body).ok();
+    assert_eq!((&file["filename"], &file["folder"]), (&json!("b.pdf"), &json!("three")));
+    let key = file["key"].as_str().unwrap();
+    assert!(key.starts_with("storage/u/three/") && key.ends_with("_b.pdf"), "{key}");
+}
+
+#[test]
+fn an_upload_belongs_to_the_user_named_at_init() {
+    let daemon = Daemon::start();
+    let (service, other) = (daemon.service(), daemon.user("other"));
+    let init = json!({"mode": "single", "files": [{"name": "f", "size": 0}]});
+    service.post("/v1/files/init", &init).refused(400, "user_required");
+    let id = service.post("/v1/files/init?user_email=u@x.io", &init).ok()["uploadId"].clone();
+    let body = json!({"uploadId": id, "meta": {"user_id": "someone"}});
+    service.post("/v1/files/complete", &body).refused(409, "owner_mismatch");
+    other.post("/v1/files/complete", &body).refused(404, "upload_not_found");
+    let owner = daemon.user("u@x.io");
+    // A user's own id wins over any id sent along.
+    let file = owner.post("/v1/files/complete", &body).ok();
+    assert!(file["key"].as_str().unwrap().starts_with("storage/u@x.io/"));
+}
+
+#[test]
+fn a_batch_completes_as_one() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let init = json!({
+        "mode": "batch",
+        "files": [{"name": "a", "size": 1}, {"name": "b", "size": 200_000}],
+        "folder": "batch",
+    });
+    let opened = user.post("/v1/files/init", &init).ok();
+    let batch = opened["uploadId"].as_str().unwrap();
+    let ids: Vec<&str> = opened["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["uploadId"].as_str().unwrap())
+        .collect();
+    assert_eq!(opened["files"][1]["name"], "b");
+    user.part(ids[0], 1, b"a").ok();
+    user.complete(batch).refused(409, "parts_missing");
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
+    let content = bytes(4, 200_000);
+    user.part(ids[1], 1, &content[..100_000]).ok();
+    user.part(ids[1], 2, &content[100_000..]).ok();
+    let files = user.complete(batch).ok()["files"].clone();
+    assert_eq!(files[1]["sha256"], sha256(&content));
+    assert_eq!(user.complete(batch).ok()["files"], files);
+    assert_eq!(user.complete(ids[1]).ok(), files[1]);
+    assert_eq!(user.get("/v1/files/all?folder=batch").ok()["total_size"], 200_001);
+
+    let opened = user.post("/v1/files/init", &init).ok();
+    let first = opened["files"][0]["uploadId"].as_str().unwrap();
+    user.part(first, 1, b"a").ok();
+    assert_eq!(user.complete(first).ok()["filename"], "a");
+    user.delete(&format!("/v1/files/{}", opened["uploadId"].as_str().unwrap())).ok();
+    user.complete(opened["files"][1]["uploadId"].as_str().unwrap())
+        .refused(404, "upload_not_found");
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 3);
+    for files in [json!([]), json!(vec![json!({"name": "f", "size": 1}); 1001])] {
+        let init = json!({"mode": "batch", "files": files});
+        user.post("/v1/files/init", init).refused(400, "invalid_files");
+    }
+}
+
+#[test]
+fn a_file_comes_in_one_request() {
+    let daemon = Daemon::start();
+    let (service, user) = (daemon.service(), daemon.user("u"));
+    for (name, size) in [("empty", 0), ("small.txt", 4096), ("edge", 64 << 10), ("large", 1 << 20)]
+    {
+        let content = bytes(5, size);
+        let file = user.store(name, "put", &content);
+        assert_eq!((&file["size"], &file["sha256"]), (&json!(size), &json!(sha256(&content))));
+        assert_eq!(user.content(file["key"].as_str().unwrap()).body, content);
+    }
+    let path = "/v1/files/content?filename=f.html";
+    service.put(path, "x").refused(400, "user_required");
+    assert_eq!(service.put(&format!("{path}&user_id=v"), "x").status, 201);
+    assert_eq!(daemon.user("v").names(""), ["f.html"]);
+    let mime = |client: &crate::support::Client| client.put(path, "x").json()["mime"].clone();
+    assert_eq!(mime(&user), "text/html");
+    assert_eq!(
+        mime(&user.header("content-type", "application/x-www-form-urlencoded")),
+        "text/html"
+    );
+    assert_eq!(
+        mime(&user.header("content-type", "text/x-other; charset=utf-8")),
+        "text/x-other; charset=utf-8"
+    );
+    user.put("/v1/files/content", "x").refused(400, "missing_parameter");
+    user.put("/v1/files/content?filename=a%2Fb", "x").refused(400, "invalid_filename");
+    user.put("/v1/files/content?filename=a&folder=..", "x").refused(400, "invalid_folder");
+    let digest = format!("sha-256=:{}:", base64(&[0; 32]));
+    user.header("repr-digest", &digest).put(path, "x").refused(400, "digest_mismatch");
+}
+
+#[test]
+fn equal_content_is_shared_and_survives_the_deletion_of_one_file() {
+    let daemon = Daemon::start();
+    let (one, two) = (daemon.user("one"), daemon.user("two"));
+    for size in [1000, 300_000] {
+        let content = bytes(6, size);
+        let first = one.store("f", "", &content);
+        let second = two.store("g", "", &content);
+        assert_eq!(first["blake3"], second["blake3"]);
+        one.delete(&format!("/v1/files/{}", first["key"].as_str().unwrap())).ok();
+        assert_eq!(two.content(second["key"].as_str().unwrap()).body, content);
+    }
+}

@@ -1,0 +1,180 @@
+//! Every limit, and what happens at it; memory at any size of body.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
+
+use serde_json::json;
+
+use crate::support::{Daemon, bytes, daemon::TOKEN};
+
+#[test]
+fn a_file_past_its_limit_is_refused_wherever_it_is_noticed() {
+    let daemon = Daemon::with(&[("file_bytes_max", "100KiB")]);
+    let user = daemon.user("u");
+    let limit = 100 << 10;
+    let init = |size: u64| {
+        let init = json!({"mode": "single", "files": [{"name": "f", "size": size}]});
+        user.post("/v1/files/init", init)
+    };
+    init(limit).ok();
+    assert_eq!(init(limit + 1).refused(413, "too_large")["limit"], limit);
+    init(u64::MAX).refused(413, "too_large");
+    let path = "/v1/files/content?filename=f";
+    assert_eq!(user.put(path, vec![0; 100 << 10]).status, 201);
+    user.put(path, vec![0; (100 << 10) + 1]).refused(413, "too_large");
+    user.put(path, vec![0; 5 << 20]).refused(413, "too_large");
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 1);
+}
+
+#[test]
+fn the_quota_holds_under_parallel_uploads() {
+    let daemon = Daemon::with(&[("quota_bytes", "1000B")]);
+    let user = daemon.user("u");
+    let opened: usize = std::thread::scope(|scope| {
+        let init = || {
+            let init = json!({"mode": "single", "files": [{"name": "f", "size": 100}]});
+            usize::from(user.post("/v1/files/init", init).status == 200)
+        };
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(move || init() + init() + init() + init())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(opened, 10);
+    let refused = user.put("/v1/files/content?filename=f", "x").refused(413, "quota_exceeded");
+    let figures = [&refused["quota"], &refused["used"], &refused["requested"]];
+    assert_eq!(figures, [&json!(1000), &json!(1000), &json!(1)]);
+    let uploads = user.get("/v1/files/uploads").ok()["uploads"].clone();
+    let id = uploads[0]["uploadId"].as_str().unwrap().to_owned();
+    // More than was declared needs room of its own.
+    user.part(&id, 1, &[0; 101]).refused(413, "quota_exceeded");
+    user.part(&id, 1, &[0; 100]).ok();
+    user.complete(&id).ok();
+    user.put("/v1/files/content?filename=f", "x").refused(413, "quota_exceeded");
+    user.delete(&format!("/v1/files/{}", uploads[1]["uploadId"].as_str().unwrap())).ok();
+    let file = user.store("f", "", &[1; 100]);
+    user.put("/v1/files/content?filename=f", "x").refused(413, "quota_exceeded");
+    user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap())).ok();
+    user.store("g", "", &[1; 100]);
+    assert_eq!(daemon.user("v").store("f", "", &[1; 1000])["size"], 1000);
+}
+
+#[test]
+fn json_bodies_are_bounded() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let wide = json!({"mode": "single", "x": "y".repeat(1 << 20), "files": []});
+    user.post("/v1/files/init", &wide).refused(413, "too_large");
+    user.post("/v1/files/part", &wide).refused(413, "too_large");
+    user.post("/v1/files/part", "[".repeat(100)).refused(400, "json_too_deep");
+    user.post("/v1/files/init", "[".repeat(1000)).refused(400, "invalid_json");
+    let meta = json!({"mode": "single", "files": [{"name": "f", "size": 0}],
+        "meta": {"x": "y".repeat(16 << 10)}});
+    user.post("/v1/files/init", meta).refused(400, "meta_too_large");
+}
+
+#[test]
+fn past_the_request_limit_the_daemon_says_so() {
+    let daemon = Daemon::with(&[("requests_max", "1")]);
+    let mut held = TcpStream::connect(daemon.address()).unwrap();
+    let head = format!(
+        "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
+         x-service-token: {TOKEN}\r\ncontent-length: 5\r\n\r\nhe"
+    );
+    held.write_all(head.as_bytes()).unwrap();
+    crate::support::eventually(|| daemon.anyone().get("/healthz").status == 503);
+    let busy = daemon.anyone().get("/healthz");
+    busy.refused(503, "busy");
+    assert_eq!(busy.header("retry-after"), "1");
+    held.write_all(b"llo").unwrap();
+    let mut answer = [0; 12];
+    held.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 201");
+    crate::support::eventually(|| daemon.anyone().get("/healthz").status == 200);
+}
+
+#[test]
+fn past_the_connection_limit_the_daemon_says_so() {
+    let daemon = Daemon::with(&[("connections_max", "1")]);
+    let held = TcpStream::connect(daemon.address()).unwrap();
+    crate::support::eventually(|| {
+        let mut refused = TcpStream::connect(daemon.address()).unwrap();
+        let mut answer = String::new();
+        refused.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+        let _ = refused.read_to_string(&mut answer);
+        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\"code\":\"busy\"} ")
+    });
+    drop(held);
+}
+
+#[test]
+fn a_body_that_stands_still_times_out() {
+    let daemon = Daemon::with(&[("body_idle_timeout", "200ms")]);
+    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    let head = format!(
+        "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
+         x-service-token: {TOKEN}\r\ncontent-length: 5\r\n\r\nhe"
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    assert_eq!(daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"], 0);
+}
+
+/// 256 MiB through every path in and out; the figures at 2 GiB stand in `docs/DESIGN.md`.
+#[test]
+fn memory_does_not_grow_with_a_body() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let size = 256 << 20;
+    let before = daemon.peak_memory_kib();
+    let head = |method: &str, path: &str, length: usize| {
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
+                 content-length: {length}\r\nconnection: close\r\n\r\n"
+        )
+    };
+    let id = user.init("f", size);
+    let (open, close) = (r#"{"chunkBase64":""#, format!(r#"","uploadId":"{id}","partNumber":1}}"#));
+    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    let encoded = (size.div_ceil(3)) * 4;
+    let length = open.len() + encoded + close.len();
+    socket.write_all((head("POST", "/v1/files/part", length) + open).as_bytes()).unwrap();
+    let piece = crate::support::base64(&bytes(1, 3 << 16));
+    let mut left = encoded;
+    while left > piece.len() {
+        socket.write_all(piece.as_bytes()).unwrap();
+        left -= piece.len();
+    }
+    // 256 MiB is one more than a multiple of three.
+    let mut end = piece.as_bytes()[..left].to_vec();
+    end[left - 3..].copy_from_slice(b"A==");
+    end[left - 4] = b'A';
+    socket.write_all(&end).unwrap();
+    socket.write_all(close.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let key = user.complete(&id).ok()["key"].as_str().unwrap().to_owned();
+
+    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    socket.write_all(head("GET", &format!("/v1/files/content/{key}"), 0).as_bytes()).unwrap();
+    let received = std::io::copy(&mut socket, &mut std::io::sink()).unwrap();
+    assert!(received > size as u64);
+
+    let path = "/v1/files/content?filename=g&user_id=u";
+    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    socket.write_all(head("PUT", path, size).as_bytes()).unwrap();
+    let piece = bytes(2, 1 << 20);
+    for _ in 0..256 {
+        socket.write_all(&piece).unwrap();
+    }
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+
+    let after = daemon.peak_memory_kib();
+    assert!(after < 64 << 10, "{before} KiB before, {after} KiB at most");
+}

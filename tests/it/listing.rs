@@ -1,0 +1,153 @@
+//! Lists, metadata, deletion.
+
+use serde_json::json;
+
+use crate::support::{Client, Daemon, client::encode};
+
+fn store(client: &Client, names: &[(&str, &str)]) -> Vec<String> {
+    let keys = names.iter().map(|(folder, name)| {
+        let file = client.store(name, folder, name.as_bytes());
+        file["key"].as_str().unwrap().to_owned()
+    });
+    keys.collect()
+}
+
+#[test]
+fn lists_are_newest_first_and_filter_with_everything_beneath() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    store(
+        &user,
+        &[
+            ("", "top"),
+            ("main", "m"),
+            ("main/pictures", "p"),
+            ("main/pictures/x", "px"),
+            ("mainly", "no"),
+        ],
+    );
+    store(&daemon.user("v"), &[("main", "foreign")]);
+    assert_eq!(user.names(""), ["no", "px", "p", "m", "top"]);
+    assert_eq!(user.names("?folder=main"), ["px", "p", "m"]);
+    assert_eq!(user.names("?folder=/main//pictures/"), ["px", "p"]);
+    assert_eq!(user.names("?folder=elsewhere"), [""; 0]);
+    let list = user.get("/v1/files/all?folder=main/pictures").ok();
+    assert_eq!((&list["total_count"], &list["total_size"]), (&json!(2), &json!(3)));
+    let entry = &list["files"][1];
+    for member in ["id", "key", "filename", "size", "mime", "created_at", "folder"] {
+        assert!(!entry[member].is_null(), "{entry}");
+    }
+    // A user's own id always wins.
+    assert_eq!(user.names("?user_id=v&folder=mainly"), ["no"]);
+    user.get("/v1/files/all?folder=a/../b").refused(400, "invalid_folder");
+}
+
+#[test]
+fn pages_follow_one_another() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let names: Vec<String> = (0..7).map(|n| format!("f{n}")).collect();
+    for name in &names {
+        user.store(name, "d", b"");
+    }
+    let (mut seen, mut query) = (Vec::new(), "?limit=3".to_owned());
+    loop {
+        let page = user.get(&format!("/v1/files/all{query}")).ok();
+        assert_eq!(page["total_count"], 7);
+        let files = page["files"].as_array().unwrap();
+        assert!(files.len() <= 3);
+        seen.extend(files.iter().map(|file| file["filename"].as_str().unwrap().to_owned()));
+        // What comes meanwhile is newer and shifts nothing.
+        user.store("later", "elsewhere", b"");
+        user.delete(&format!(
+            "/v1/files/{}",
+            encode(
+                user.get("/v1/files/all?folder=elsewhere").ok()["files"][0]["key"]
+                    .as_str()
+                    .unwrap()
+            )
+        ))
+        .ok();
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        query = format!("?limit=3&cursor={cursor}");
+    }
+    seen.reverse();
+    assert_eq!(seen, names);
+    for bad in ["limit=0", "limit=-1", "limit=x", "limit=1&limit=2", "cursor=!"] {
+        let code = match bad {
+            "cursor=!" => "invalid_cursor",
+            "limit=1&limit=2" => "duplicate_parameter",
+            _ => "invalid_limit",
+        };
+        user.get(&format!("/v1/files/all?{bad}")).refused(400, code);
+    }
+}
+
+#[test]
+fn a_whole_list_is_longer_than_a_page_of_the_index() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    std::thread::scope(|scope| {
+        for worker in 0..8 {
+            let user = &user;
+            scope.spawn(move || {
+                for n in 0..75 {
+                    user.store(&format!("{worker}-{n}"), "", b"x");
+                }
+            });
+        }
+    });
+    let list = user.get("/v1/files/all").ok();
+    let files = list["files"].as_array().unwrap();
+    assert_eq!((files.len(), list["total_count"].as_u64()), (600, Some(600)));
+    assert_eq!(list.get("next_cursor"), None);
+    let times: Vec<_> = files.iter().map(|file| file["created_at"].as_str().unwrap()).collect();
+    assert!(times.is_sorted_by(|a, b| a >= b));
+    let page = user.get("/v1/files/all?limit=500").ok();
+    assert_eq!(page["files"].as_array().unwrap()[..], files[..500]);
+    assert_eq!(page["next_cursor"], files[499]["id"]);
+}
+
+#[test]
+fn services_and_admins_name_the_user() {
+    let daemon = Daemon::start();
+    let service = daemon.service();
+    store(&daemon.user("u@x.io"), &[("", "f")]);
+    service.get("/v1/files/all").refused(400, "user_required");
+    assert_eq!(service.names("?user_id=u@x.io"), ["f"]);
+    assert_eq!(service.names("?user_email=u%40x.io"), ["f"]);
+    assert_eq!(service.names("?user_id=nobody"), [""; 0]);
+    service.get("/v1/files/all?user_id=a%2Fb").refused(400, "invalid_user_id");
+    service.get("/v1/files/all?user_id=").refused(400, "invalid_user_id");
+}
+
+#[test]
+fn keys_work_raw_and_encoded_for_their_owner_only() {
+    let daemon = Daemon::start();
+    let (user, other, service) = (daemon.user("a b@x.io"), daemon.user("v"), daemon.service());
+    let keys = store(&user, &[("Füße/50% #1?", "naïve \"q\" <x>|*.txt"), ("", "日本語.png")]);
+    assert!(!keys[0].contains(['#', '?', '%', '<', '>', ':', '"', '|', '*']), "{}", keys[0]);
+    for key in &keys {
+        let whole = key.replace('/', "%2F").replace(' ', "%20");
+        for path in [encode(key), whole] {
+            let path = format!("/v1/files/metadata/{path}");
+            let metadata = user.get(&path).ok();
+            assert_eq!(metadata["key"], *key);
+            assert_eq!(service.get(&path).ok(), metadata);
+            other.get(&path).refused(404, "file_not_found");
+        }
+    }
+    let metadata = user.get(&format!("/v1/files/metadata/{}", encode(&keys[0]))).ok();
+    assert_eq!(metadata["filename"], "naïve \"q\" <x>|*.txt");
+    assert_eq!(metadata["folder"], "Füße/50% #1?");
+    assert_eq!(metadata["meta"], json!({}));
+
+    let path = format!("/v1/files/{}", encode(&keys[0]));
+    other.delete(&path).refused(404, "file_not_found");
+    assert_eq!(user.delete(&path).ok(), json!({"status": "deleted", "key": keys[0]}));
+    user.delete(&path).refused(404, "file_not_found");
+    user.content(&keys[0]).refused(404, "file_not_found");
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 1);
+    assert_eq!(service.delete(&format!("/v1/files/{}", encode(&keys[1]))).status, 200);
+    assert_eq!(user.get("/v1/files/all").ok()["total_size"], 0);
+}

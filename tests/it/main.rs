@@ -1,0 +1,19 @@
+//! The daemon from outside: a module for each capability, all against the real binary.
+
+mod support;
+
+mod auth;
+mod clients;
+mod complete;
+mod config;
+mod download;
+mod images;
+mod kill;
+mod limits;
+mod links;
+mod listing;
+mod malformed;
+mod parts;
+mod public_read;
+mod shutdown;
+mod token_generate;

@@ -1,0 +1,131 @@
+//! What no well-meaning client sends.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+};
+
+use serde_json::json;
+
+use crate::support::{Daemon, daemon::TOKEN};
+
+fn raw(daemon: &Daemon, request: &[u8]) -> String {
+    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    socket.write_all(request).unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn unknown_paths_and_methods() {
+    let daemon = Daemon::start();
+    let service = daemon.service();
+    for path in ["/", "/v1", "/v1/files/storage/u/f", "/nothing", "/v1/files/x/y/z"] {
+        let answer = service.get(path);
+        assert!(matches!(answer.status, 404 | 405), "{path}");
+    }
+    let answer = service.send("PATCH", "/v1/files/init", "");
+    answer.refused(405, "method_not_allowed");
+    assert_eq!(answer.header("allow"), "POST");
+    service.get("/v1/files/metadata/%zz").refused(400, "invalid_path");
+    service.get("/v1/files/metadata/%ff").refused(400, "invalid_path");
+}
+
+#[test]
+fn bodies_that_are_not_what_they_should_be() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    for body in ["", "{", "null", "[]", "\u{feff}{}", "{\"mode\":\"single\"}"] {
+        for path in
+            ["/v1/files/init", "/v1/files/part", "/v1/files/complete", "/v1/files/signed-url"]
+        {
+            user.post(path, body).refused(400, "invalid_json");
+        }
+    }
+    for (file, code) in [
+        (json!({"name": "f"}), "invalid_json"),
+        (json!({"name": "f", "size": -1}), "invalid_json"),
+        (json!({"name": "f", "size": 1.5}), "invalid_json"),
+        (json!({"name": "f", "size": "1"}), "invalid_json"),
+        (json!({"name": "", "size": 1}), "invalid_filename"),
+        (json!({"name": "..", "size": 1}), "invalid_filename"),
+        (json!({"name": "a/b", "size": 1}), "invalid_filename"),
+        (json!({"name": "a\\b", "size": 1}), "invalid_filename"),
+        (json!({"name": "a\nb", "size": 1}), "invalid_filename"),
+        (json!({"name": "x".repeat(256), "size": 1}), "invalid_filename"),
+    ] {
+        let init = json!({"mode": "single", "files": [file]});
+        user.post("/v1/files/init", init).refused(400, code);
+    }
+    let file = json!({"name": "f", "size": 1});
+    for (member, value, code) in [
+        ("mode", json!("double"), "invalid_json"),
+        ("files", json!([]), "invalid_files"),
+        ("files", json!([file, file]), "invalid_files"),
+        ("folder", json!("a/../b"), "invalid_folder"),
+        ("folder", json!(vec!["d"; 33].join("/")), "invalid_folder"),
+        ("meta", json!([]), "invalid_json"),
+        ("meta", json!({"user_id": 7}), "invalid_meta"),
+    ] {
+        let mut init = json!({"mode": "single", "files": [file]});
+        init[member] = value;
+        user.post("/v1/files/init", init).refused(400, code);
+    }
+    let twice = r#"{"mode":"single","mode":"batch","files":[{"name":"f","size":1}]}"#;
+    user.post("/v1/files/init", twice).refused(400, "invalid_json");
+    assert_eq!(user.get("/v1/files/uploads").ok(), json!({"uploads": []}));
+}
+
+#[test]
+fn a_client_that_leaves_mid_body_leaves_nothing() {
+    let daemon = Daemon::start();
+    let head = format!(
+        "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
+         x-service-token: {TOKEN}\r\ncontent-length: 1000000\r\n\r\n"
+    );
+    raw(&daemon, &[head.as_bytes(), &vec![7; 500_000]].concat());
+    let tmp = daemon.dir().join("staging/tmp");
+    crate::support::eventually(|| std::fs::read_dir(&tmp).unwrap().count() == 0);
+    assert_eq!(daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"], 0);
+}
+
+#[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let daemon = Daemon::start();
+    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    let head = "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
+                content-length: 30000000\r\n\r\n";
+    socket.write_all(head.as_bytes()).unwrap();
+    // As clients do that read no answer before all is sent.
+    let piece = vec![7; 1 << 20];
+    for _ in 0..30 {
+        if socket.write_all(&piece).is_err() {
+            break;
+        }
+    }
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("\r\nconnection: close\r\n"));
+}
+
+#[test]
+fn raw_targets_reach_the_same_key() {
+    let daemon = Daemon::start();
+    let file = daemon.user("u").store("naïve.txt", "ü", b"hello");
+    let key = file["key"].as_str().unwrap();
+    let request = format!(
+        "GET /v1/files/metadata/{key} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\r\n"
+    );
+    assert!(raw(&daemon, request.as_bytes()).contains("\"naïve.txt\""));
+    for request in ["GET /healthz HTTP/9.9\r\n\r\n", "nonsense\r\n\r\n", "\0\0\0\0\r\n\r\n"] {
+        let answer = raw(&daemon, request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 400") || answer.is_empty(), "{answer}");
+    }
+    let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(100_000));
+    let answer = raw(&daemon, long.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 414") || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    daemon.anyone().get("/healthz").ok();
+}

@@ -1,0 +1,163 @@
+//! The real binary: started, stopped, killed, started again on the same directory.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::Client;
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_streamlined");
+pub const TOKEN: &str = "an-opaque-token-for-tests";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Stops with the test; its log must then hold no line that an operator would have to look at.
+pub struct Daemon {
+    dir: TempDir,
+    variables: Vec<(String, String)>,
+    child: Child,
+    url: String,
+    expected_trouble: Vec<&'static str>,
+}
+
+impl Daemon {
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts with settings, named as in the configuration file.
+    pub fn with(settings: &[(&str, &str)]) -> Self {
+        let named = |(name, value): &(&str, &str)| {
+            (format!("STREAMLINED_{}", name.to_uppercase()), (*value).to_owned())
+        };
+        let mut variables = vec![("STREAMLINED_SERVICE_TOKEN".to_owned(), TOKEN.to_owned())];
+        variables.extend(settings.iter().map(named));
+        let dir = tempfile::tempdir().unwrap();
+        let (child, url) = launch(dir.path(), &variables);
+        Self { dir, variables, child, url, expected_trouble: Vec::new() }
+    }
+
+    /// Lets lines with this text stand in the log.
+    pub fn expect_trouble(&mut self, text: &'static str) {
+        self.expected_trouble.push(text);
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A client without a credential.
+    pub fn anyone(&self) -> Client {
+        Client::new(&self.url, &[])
+    }
+
+    pub fn service(&self) -> Client {
+        Client::new(&self.url, &[("x-service-token", TOKEN)])
+    }
+
+    /// A user with a token of its own.
+    pub fn user(&self, id: &str) -> Client {
+        let answer = self.service().post(&format!("/v1/files/generate-token?user_id={id}"), "");
+        self.bearer(answer.ok()["token"].as_str().unwrap())
+    }
+
+    pub fn bearer(&self, token: &str) -> Client {
+        Client::new(&self.url, &[("authorization", &format!("Bearer {token}"))])
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "the daemon does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the daemon with a signal and starts it again on the same directory.
+    pub fn restart(&mut self, signal: Signal) {
+        self.signal(signal);
+        self.wait();
+        let _ = fs::remove_file(self.dir().join("listen"));
+        (self.child, self.url) = launch(self.dir.path(), &self.variables);
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// The most memory that was resident so far, in KiB.
+    pub fn peak_memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+fn launch(dir: &Path, variables: &[(String, String)]) -> (Child, String) {
+    let data = dir.join("data");
+    let log = File::options().create(true).append(true).open(dir.join("log")).unwrap();
+    let mut child = Command::new(BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(&data)
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    loop {
+        if let Ok(address) = fs::read_to_string(data.join("listen")) {
+            return (child, format!("http://{}", address.trim()));
+        }
+        let log = || fs::read_to_string(dir.join("log")).unwrap();
+        assert!(child.try_wait().unwrap().is_none(), "the daemon ended: {}", log());
+        assert!(began.elapsed() < PATIENCE, "the daemon does not listen: {}", log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+            return;
+        }
+        let log = self.log();
+        let trouble = log.lines().filter(|line| {
+            line.contains(r#""level":"WARN""#)
+                || line.contains(r#""level":"ERROR""#)
+                || line.contains("panicked")
+        });
+        let unexpected: Vec<&str> = trouble
+            .filter(|line| !self.expected_trouble.iter().any(|t| line.contains(t)))
+            .collect();
+        assert!(unexpected.is_empty(), "unexpected trouble in the log: {unexpected:#?}");
+    }
+}

@@ -1,0 +1,34 @@
+//! A real daemon on a temporary data directory, and a client for it.
+
+pub mod client;
+pub mod daemon;
+
+pub use client::Client;
+pub use daemon::Daemon;
+
+/// Bytes that look random and are the same in every run.
+pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let mut reader = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
+    reader.fill(&mut bytes);
+    bytes
+}
+
+pub fn base64(bytes: &[u8]) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    STANDARD.encode(bytes)
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Waits for something that comes about by itself.
+pub fn eventually(mut holds: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(began.elapsed().as_secs() < 30, "it does not come about");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,53 @@
+//! `streamlined token generate`, beside a running daemon and without one.
+
+use std::process::{Command, Output};
+
+use crate::support::{Daemon, daemon::BINARY};
+
+fn generate(dir: &std::path::Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(["token", "generate"]).args(arguments).arg("--data-dir").arg(dir);
+    command.output().unwrap()
+}
+
+#[test]
+fn it_prints_the_documented_block_and_the_token_works() {
+    let daemon = Daemon::start();
+    let output = generate(&daemon.dir(), &["classification-service", "--days", "730"]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let token = text.lines().skip_while(|line| *line != "Token:").nth(1).unwrap();
+    let rule = "=".repeat(80);
+    let wanted = format!(
+        "{rule}\nService Token Generated Successfully\n{rule}\n\n\
+         Service Name: classification-service\nRole: service\nValid for: 730 days\n\n\
+         Token:\n{token}\n\n\
+         {rule}\nUsage in HTTP requests:\n  Authorization: Bearer {token}\n{rule}\n"
+    );
+    assert_eq!(text, wanted);
+    daemon.user("u").store("f", "", b"x");
+    assert_eq!(daemon.bearer(token).names("?user_id=u"), ["f"]);
+}
+
+#[test]
+fn it_makes_the_keys_that_a_later_daemon_uses() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    assert!(generate(&data, &["s"]).status.success());
+    let keys = || std::fs::read_dir(data.join("keys")).unwrap().count();
+    assert_eq!(keys(), 1);
+    assert!(generate(&data, &["s"]).status.success());
+    assert_eq!(keys(), 1);
+}
+
+#[test]
+fn wrong_usage_is_said_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, code) in
+        [(vec!["s", "--days", "0"], 1), (vec![" "], 1), (vec![], 2), (vec!["s", "--days", "x"], 2)]
+    {
+        let output = generate(dir.path(), &arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+}
