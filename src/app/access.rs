@@ -64,6 +64,10 @@ impl Verifications {
         known.insert(digest, verified);
     }
 
+    fn forget(&self) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// At most once a second: unknown keys are cheap to make up.
     fn may_reload(&self, now: UnixMillis) -> bool {
         self.reloaded.swap(now.seconds(), Ordering::Relaxed) != now.seconds()
@@ -90,19 +94,18 @@ impl App {
     }
 
     async fn service_token(&self, token: &str) -> Result<Principal> {
-        // Opaque tokens of ours hold no dot; a JWT holds two.
-        if token.matches('.').count() == 2 {
-            return match self.bearer(token).await? {
-                service @ Principal::Service { .. } => Ok(service),
-                Principal::User { .. } => Err(refused("a user token in place of a service token")),
-            };
+        if token.len() <= OPAQUE_TOKEN_BYTES_MAX
+            && let Some(known) = self.meta.service_token(&service_token::digest(token)).await?
+        {
+            return Ok(Principal::Service { name: known.name });
         }
-        if token.is_empty() || token.len() > OPAQUE_TOKEN_BYTES_MAX {
-            return Err(refused("not a service token"));
+        if token.matches('.').count() != 2 {
+            return Err(refused("unknown service token"));
         }
-        let known = self.meta.service_token(&service_token::digest(token)).await?;
-        let known = known.ok_or_else(|| refused("unknown service token"))?;
-        Ok(Principal::Service { name: known.name })
+        match self.bearer(token).await? {
+            service @ Principal::Service { .. } => Ok(service),
+            Principal::User { .. } => Err(refused("a user token in place of a service token")),
+        }
     }
 
     async fn bearer(&self, token: &str) -> Result<Principal> {
@@ -133,7 +136,11 @@ impl App {
         if outcome == Err(Refused::UnknownKey) && self.verified.may_reload(now) {
             let keys = Arc::clone(&self.keys);
             match spawn_blocking(move || keys.reload()).await {
-                Ok(Ok(())) => outcome = check(),
+                Ok(Ok(())) => {
+                    // A key may have been taken away, too.
+                    self.verified.forget();
+                    outcome = check();
+                }
                 Ok(Err(error)) => tracing::warn!(%error, "the key directory cannot be read"),
                 Err(error) => tracing::warn!(%error, "the key directory cannot be read"),
             }

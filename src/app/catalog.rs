@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{App, Error, Result, detached};
+use super::{App, Error, Result};
 use crate::{
     meta,
     model::{
@@ -64,7 +64,7 @@ impl App {
     ) -> Result<FileKey> {
         self.file(principal, &key).await?;
         let app = Arc::clone(self);
-        detached(async move {
+        self.detached(async move {
             match app.meta.remove_file(&key, app.clock.now()).await {
                 Ok(_) => Ok(key),
                 Err(meta::Error::NotFound) => Err(Error::NotFound("file")),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    App, Error, Result, detached,
+    App, Error, Result,
     upload::{Incoming, check_digest, upload_error},
 };
 use crate::{
@@ -75,21 +75,23 @@ impl App {
         principal: &Principal,
         completion: Completion,
     ) -> Result<Completed> {
-        if let Some(batch) = self.own_batch(principal, completion.id).await? {
-            let app = Arc::clone(self);
-            check_owner(principal, &batch.owner, completion.user.as_ref())?;
-            let files = detached(async move { app.complete_batch(&batch.uploads).await }).await?;
-            return Ok(Completed::Batch(files));
-        }
-        let upload = self.own_upload(principal, completion.id).await?;
-        check_owner(principal, &upload.owner, completion.user.as_ref())?;
+        let (owner, batch) = match self.own_batch(principal, completion.id).await? {
+            Some(batch) => (batch.owner.clone(), Some(batch)),
+            None => (self.own_upload(principal, completion.id).await?.owner, None),
+        };
+        check_owner(principal, &owner, completion.user.as_ref())?;
+        // One completion of a session at a time; who comes second finds the result.
+        let alone = self.completing.lock(completion.id).await;
         let app = Arc::clone(self);
-        detached(async move {
-            let file = match app.completed(&upload).await? {
-                Some(file) => file,
-                None => app.complete_open(upload, completion).await?,
-            };
-            Ok(Completed::One(Box::new(file)))
+        self.detached(async move {
+            let _alone = alone;
+            match batch {
+                Some(batch) => {
+                    completion.check_for_batch()?;
+                    Ok(Completed::Batch(app.complete_batch(&batch.uploads).await?))
+                }
+                None => Ok(Completed::One(Box::new(app.complete_one(completion).await?))),
+            }
         })
         .await
     }
@@ -105,7 +107,7 @@ impl App {
     ) -> Result<FileRecord> {
         let owner = self.acting_for(principal, new.user, false)?;
         let app = Arc::clone(self);
-        detached(async move {
+        self.detached(async move {
             let sealed = new.content.seal(Purpose::Blob).await?;
             if let Err(mismatch) = check_digest(new.sha256, sealed.sha256, "digest_mismatch") {
                 app.discard(&sealed.locator).await;
@@ -125,6 +127,7 @@ impl App {
     async fn completed(&self, upload: &Upload) -> Result<Option<FileRecord>> {
         match upload.state {
             UploadState::Completed(file) => {
+                self.meta.settle().await?;
                 self.meta.file_by_id(file).await?.map(Some).ok_or(Error::Gone("file"))
             }
             UploadState::Open if upload.expires <= self.clock.now() => {
@@ -134,26 +137,47 @@ impl App {
         }
     }
 
-    async fn complete_open(&self, upload: Upload, completion: Completion) -> Result<FileRecord> {
+    async fn complete_one(&self, completion: Completion) -> Result<FileRecord> {
+        let upload = self.session(completion.id).await?;
+        if let Some(file) = self.completed(&upload).await? {
+            return Ok(file);
+        }
+        let revision = upload.revision;
         let id = upload.id;
-        let prepared = self.prepare(upload, completion).await?;
-        match self.record(vec![prepared]).await {
-            // A parallel completion was first: its result is the result.
-            Err(Error::Conflict { code: "upload_completed", .. }) => {
-                let upload = self.meta.upload(id).await?.ok_or(Error::NotFound("upload"))?;
-                self.completed(&upload).await?.ok_or(Error::NotFound("upload"))
-            }
-            outcome => only(outcome?),
+        let outcome = match self.prepare(upload, completion).await {
+            Ok(prepared) => self.record(vec![prepared]).await.and_then(only),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(file) => Ok(file),
+            Err(error) => self.overtaken(id, revision).await?.ok_or(error),
         }
     }
 
-    async fn complete_batch(&self, uploads: &[UploadId]) -> Result<Vec<FileRecord>> {
-        let mut files = Vec::new();
+    /// What to answer when a completion failed because the session moved on meanwhile, as part
+    /// of a batch or by a part sent again; `None` when it did not.
+    async fn overtaken(&self, id: UploadId, revision: u64) -> Result<Option<FileRecord>> {
+        let upload = self.session(id).await?;
+        match self.completed(&upload).await? {
+            None if upload.revision != revision => Err(meta::Error::Changed.into()),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// Files of a batch in the order of its init.
+    async fn complete_batch(&self, ids: &[UploadId]) -> Result<Vec<FileRecord>> {
+        // What is missing is found before any bytes are copied.
+        for id in ids {
+            let upload = self.session(*id).await?;
+            if upload.state == UploadState::Open {
+                check_complete(&upload, &self.meta.parts(*id).await?)?;
+            }
+        }
+        let mut done = Vec::new();
         let mut prepared = Vec::new();
-        for id in uploads {
-            let outcome = self.prepare_of_batch(*id).await;
-            match outcome {
-                Ok(Ok(file)) => files.push(file),
+        for id in ids {
+            match self.prepare_of_batch(*id).await {
+                Ok(Ok(file)) => done.push((*id, file)),
                 Ok(Err(ready)) => prepared.push(*ready),
                 Err(error) => {
                     for ready in prepared {
@@ -163,10 +187,13 @@ impl App {
                 }
             }
         }
+        let open: Vec<UploadId> =
+            prepared.iter().filter_map(|ready| ready.upload.map(|(id, _)| id)).collect();
         if !prepared.is_empty() {
-            files.extend(self.record(prepared).await?);
+            done.extend(open.into_iter().zip(self.record(prepared).await?));
         }
-        Ok(files)
+        done.sort_by_key(|(id, _)| ids.iter().position(|known| known == id));
+        Ok(done.into_iter().map(|(_, file)| file).collect())
     }
 
     /// The file of one upload of a batch, or what is needed to make it.
@@ -174,20 +201,16 @@ impl App {
         &self,
         id: UploadId,
     ) -> Result<std::result::Result<FileRecord, Box<Prepared>>> {
-        let upload = self.meta.upload(id).await?.ok_or(Error::NotFound("upload"))?;
+        let upload = self.session(id).await?;
         if let Some(file) = self.completed(&upload).await? {
             return Ok(Ok(file));
         }
-        let completion = Completion {
-            id,
-            sha256: None,
-            name: None,
-            folder: None,
-            user: None,
-            meta: CallerMeta::default(),
-            inline: None,
-        };
-        Ok(Err(Box::new(self.prepare(upload, completion).await?)))
+        let prepared = self.prepare(upload, Completion::of(id)).await?;
+        Ok(Err(Box::new(prepared)))
+    }
+
+    async fn session(&self, id: UploadId) -> Result<Upload> {
+        self.meta.upload(id).await?.ok_or(Error::NotFound("upload"))
     }
 
     /// Makes one durable blob of what arrived and checks it against what was declared.
@@ -221,13 +244,7 @@ impl App {
 
     /// One blob of all parts; of a single one without touching its bytes.
     async fn join(&self, upload: &Upload, parts: &[Part]) -> Result<Sealed> {
-        match completeness(upload.mode, upload.size, parts) {
-            Completeness::Complete => {}
-            Completeness::Missing(numbers) => return Err(Error::PartsMissing(numbers)),
-            Completeness::SizeDiffers { declared, received } => {
-                check_size(declared, received)?;
-            }
-        }
+        check_complete(upload, parts)?;
         if let [part] = parts {
             let locator = self.blobs.promote(&address(part)).await?;
             let Part { size, blake3, sha256, .. } = *part;
@@ -276,12 +293,11 @@ impl App {
         match recorded {
             Ok(recorded) => {
                 for (ready, recorded) in prepared.iter().zip(recorded) {
-                    let is_blob = |part: &Part| part.place == ready.locator && !recorded.duplicate;
-                    for part in recorded.parts.iter().filter(|part| !is_blob(part)) {
-                        self.discard(&part.place).await;
-                    }
-                    if recorded.duplicate {
-                        self.discard_prepared(ready).await;
+                    let parts = recorded.parts.iter().map(|part| &part.place);
+                    let unreferred = parts.chain(&recorded.replaced);
+                    // A part may have become the blob as it lay.
+                    for locator in unreferred.filter(|locator| **locator != ready.locator) {
+                        self.discard(locator).await;
                     }
                 }
                 Ok(prepared.into_iter().map(|ready| ready.file).collect())
@@ -305,6 +321,25 @@ impl App {
     }
 }
 
+impl Completion {
+    /// A completion that says nothing but which upload.
+    fn of(id: UploadId) -> Self {
+        let (sha256, name, folder, user, inline) = (None, None, None, None, None);
+        Self { id, sha256, name, folder, user, meta: CallerMeta::default(), inline }
+    }
+
+    /// What belongs to one file cannot be said of several.
+    fn check_for_batch(&self) -> Result<()> {
+        let Self { sha256, name, folder, meta, inline, .. } = self;
+        let of_one = sha256.is_some() || name.is_some() || folder.is_some() || inline.is_some();
+        if of_one || !meta.0.is_empty() {
+            let detail = "A whole batch takes no sha256, parts or meta; complete its files singly.";
+            return Err(Error::invalid("not_for_a_batch", detail));
+        }
+        Ok(())
+    }
+}
+
 impl Prepared {
     fn new_file(&self) -> NewFile {
         let Self { file, locator, upload, .. } = self;
@@ -319,6 +354,14 @@ impl Prepared {
 
 fn address(part: &Part) -> Address {
     Address { blake3: part.blake3, size: part.size, locator: part.place.clone() }
+}
+
+fn check_complete(upload: &Upload, parts: &[Part]) -> Result<()> {
+    match completeness(upload.mode, upload.size, parts) {
+        Completeness::Complete => Ok(()),
+        Completeness::Missing(numbers) => Err(Error::PartsMissing(numbers)),
+        Completeness::SizeDiffers { declared, received } => check_size(declared, received),
+    }
 }
 
 fn check_size(declared: u64, received: u64) -> Result<()> {

@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod complete;
 pub mod error;
 pub mod health;
+mod lease;
 pub mod link;
 pub mod read;
 pub mod sweep;
@@ -16,6 +17,8 @@ pub mod token;
 pub mod upload;
 
 use std::{sync::Arc, time::Duration};
+
+use tokio_util::task::TaskTracker;
 
 pub use self::error::{Error, Result};
 use crate::{
@@ -50,6 +53,8 @@ pub struct App {
     pub policy: Policy,
     ids: FileIds,
     verified: access::Verifications,
+    completing: lease::Leases,
+    detached: TaskTracker,
 }
 
 impl App {
@@ -61,16 +66,33 @@ impl App {
         clock: Arc<dyn Clock>,
         policy: Policy,
     ) -> Arc<Self> {
-        let (ids, verified) = (FileIds::default(), access::Verifications::default());
-        Arc::new(Self { meta, blobs, keys, links, clock, policy, ids, verified })
+        Arc::new(Self {
+            meta,
+            blobs,
+            keys,
+            links,
+            clock,
+            policy,
+            ids: FileIds::default(),
+            verified: access::Verifications::default(),
+            completing: lease::Leases::default(),
+            detached: TaskTracker::new(),
+        })
     }
-}
 
-/// Runs to the end even when the client is gone and nobody waits: for steps that must not stop
-/// half-way, such as a commit and the clean-up behind it.
-async fn detached<T: Send + 'static>(
-    step: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    let outcome = tokio::spawn(step).await;
-    outcome.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
+    /// Runs a step to its end even when the client is gone and nobody waits: a commit and the
+    /// clean-up behind it must not stop half-way.
+    async fn detached<T: Send + 'static>(
+        &self,
+        step: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let outcome = self.detached.spawn(step).await;
+        outcome.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
+    }
+
+    /// Waits for steps that go on without their client.
+    pub async fn finish(&self) {
+        self.detached.close();
+        self.detached.wait().await;
+    }
 }

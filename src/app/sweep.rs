@@ -1,45 +1,44 @@
 //! What nobody will ask for again: expired sessions, unreferenced blobs, litter of a crash.
 
-use super::{App, Result, upload::upload_error};
+use super::{App, Result};
 use crate::{
-    meta,
-    model::{time::UnixMillis, upload::UploadState},
+    meta::{self, Removal},
+    model::{id::UploadId, time::UnixMillis},
 };
 
 /// Records taken in one round; the rest waits for the next one.
 const ROUND_MAX: usize = 256;
 
 /// What a round did.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Swept {
-    pub uploads: usize,
+    pub sessions: usize,
     pub blobs: usize,
+    /// Something is left for the next round.
+    pub more: bool,
 }
 
 impl App {
-    /// One round over what is due. Call again while it does anything.
+    /// One round over what is due. Call again while more is left.
     ///
     /// # Errors
     /// What the stores say; what was done until then stays done.
     pub async fn sweep(&self) -> Result<Swept> {
         let now = self.clock.now();
-        let mut swept = Swept::default();
-        for id in self.meta.expired(now, ROUND_MAX).await? {
-            match self.meta.upload(id).await? {
-                Some(upload) => {
-                    match self.meta.remove_upload(id).await {
-                        Ok(parts) => self.discard_parts(&parts).await,
-                        Err(meta::Error::NotFound) => continue,
-                        Err(error) => return Err(upload_error(error)),
-                    }
-                    swept.uploads += usize::from(upload.state == UploadState::Open);
-                }
-                None => self.meta.remove_batch(id).await?,
+        let expired = self.meta.expired(now, ROUND_MAX).await?;
+        let mut swept = Swept { more: expired.more, ..Swept::default() };
+        for id in expired.ids {
+            match self.expire(id, now).await {
+                Ok(()) => swept.sessions += 1,
+                // One that cannot go must not keep the others.
+                Err(error) => tracing::warn!(upload = %id, %error, "an expired upload stays"),
             }
         }
         let grace = u64::try_from(self.policy.reclaim_grace.as_millis()).unwrap_or(u64::MAX);
         let before = UnixMillis(now.0.saturating_sub(grace));
-        for hash in self.meta.unreferenced_blobs(before, ROUND_MAX).await? {
+        let unreferenced = self.meta.unreferenced_blobs(before, ROUND_MAX).await?;
+        swept.more |= unreferenced.len() == ROUND_MAX;
+        for hash in unreferenced {
             // The record first: a crash in between leaves bytes without a name.
             if let Some(locator) = self.meta.forget_blob(&hash).await? {
                 self.discard(&locator).await;
@@ -49,14 +48,30 @@ impl App {
         Ok(swept)
     }
 
-    /// Removes parts that a crash left without a session. At start only: later, a part is in the
-    /// store a moment before its record.
+    async fn expire(&self, id: UploadId, now: UnixMillis) -> Result<()> {
+        let removed = match self.meta.upload(id).await? {
+            Some(_) => self.meta.remove_upload(id, Removal::ExpiredBy(now)).await,
+            None => self.meta.remove_batch(id).await.map(|()| Vec::new()),
+        };
+        match removed {
+            Ok(parts) => self.discard_parts(&parts).await,
+            // Gone already, or a part came a moment ago and it lives on.
+            Err(meta::Error::NotFound | meta::Error::Changed) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Removes parts that a crash left without a session. Only those older than any session can
+    /// be: a part is in the store a moment before its record, and should the index have been
+    /// lost, there is time to notice.
     ///
     /// # Errors
     /// What the stores say.
     pub async fn sweep_litter(&self) -> Result<usize> {
         let mut removed = 0;
-        for (upload, number, locator) in self.blobs.stored_parts().await? {
+        for (upload, number, locator) in self.blobs.parts_older_than(self.policy.upload_ttl).await?
+        {
             if !self.meta.refers_to_part(upload, number, &locator).await? {
                 self.discard(&locator).await;
                 removed += 1;

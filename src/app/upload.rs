@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{App, Error, Result, detached};
+use super::{App, Error, Result};
 use crate::{
     blob::{Purpose, Sealed, Stage},
-    meta::{self, Batch, Part},
+    meta::{self, Batch, Part, Removal},
     model::{
         digest::Sha256,
         file::CallerMeta,
         id::{PartNumber, UploadId},
-        limits::BATCH_FILES_MAX,
+        limits::{BATCH_BYTES_MAX, BATCH_FILES_MAX},
         name::{FileName, Folder, UserId},
         principal::Principal,
         time::UnixMillis,
@@ -103,8 +103,8 @@ impl App {
     /// # Errors
     /// [`Error::Invalid`], [`Error::TooLarge`], [`Error::Quota`].
     pub async fn init_upload(&self, principal: &Principal, init: Init) -> Result<Opened> {
-        let owner = self.acting_for(principal, init.user, false)?;
-        self.check_declared(init.mode, &init.files)?;
+        let owner = self.acting_for(principal, init.user.clone(), false)?;
+        self.check_declared(&init)?;
         let now = self.clock.now();
         let expires = now.after(self.policy.upload_ttl);
         let largest = init.files.iter().map(|file| file.size).max().unwrap_or(0);
@@ -146,17 +146,22 @@ impl App {
         Ok(opened)
     }
 
-    fn check_declared(&self, mode: Mode, files: &[DeclaredFile]) -> Result<()> {
-        let counts = if mode == Mode::Batch { 1..=BATCH_FILES_MAX } else { 1..=1 };
-        if !counts.contains(&files.len()) {
-            let detail = match mode {
+    fn check_declared(&self, init: &Init) -> Result<()> {
+        let counts = if init.mode == Mode::Batch { 1..=BATCH_FILES_MAX } else { 1..=1 };
+        if !counts.contains(&init.files.len()) {
+            let detail = match init.mode {
                 Mode::Batch => "A batch has 1 to 1000 files.",
                 Mode::Single | Mode::Chunked => "This mode has exactly one file.",
             };
             return Err(Error::invalid("invalid_files", detail));
         }
+        let repeated = init.meta.0.len() + init.folder.as_str().len();
+        if init.files.len().saturating_mul(repeated) > BATCH_BYTES_MAX {
+            let detail = "meta and folder are too long for so many files; make several batches.";
+            return Err(Error::invalid("invalid_files", detail));
+        }
         let limit = self.policy.file_bytes_max;
-        if files.iter().any(|file| file.size > limit) {
+        if init.files.iter().any(|file| file.size > limit) {
             return Err(Error::TooLarge { what: "file", limit });
         }
         Ok(())
@@ -223,7 +228,7 @@ impl App {
     ) -> Result<u64> {
         self.check_part(principal, id).await?;
         let app = Arc::clone(self);
-        detached(async move {
+        self.detached(async move {
             let sealed = incoming.seal(Purpose::Part(id, number)).await?;
             let Sealed { size, blake3, sha256: own, locator } = sealed;
             if let Err(mismatch) = check_digest(sha256, own, "digest_mismatch") {
@@ -256,33 +261,48 @@ impl App {
         Ok(Status { upload, parts })
     }
 
+    /// The sessions of a batch, in the order of its init; `None` when `id` names no batch.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn batch_status(
+        &self,
+        principal: &Principal,
+        id: UploadId,
+    ) -> Result<Option<Vec<Upload>>> {
+        let Some(batch) = self.own_batch(principal, id).await? else { return Ok(None) };
+        let mut uploads = Vec::with_capacity(batch.uploads.len());
+        for id in batch.uploads {
+            uploads.extend(self.meta.upload(id).await?);
+        }
+        Ok(Some(uploads))
+    }
+
     /// Ends a session, or every open one of a batch. Completed files stay.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] for a completed upload.
     pub async fn abort_upload(self: &Arc<Self>, principal: &Principal, id: UploadId) -> Result<()> {
-        let uploads = match self.own_batch(principal, id).await? {
-            Some(batch) => batch.uploads,
-            None => {
-                self.check_part(principal, id).await?;
-                vec![id]
-            }
-        };
-        let is_batch = uploads != [id];
+        let batch = self.own_batch(principal, id).await?;
+        if batch.is_none() {
+            self.own_upload(principal, id).await?;
+        }
         let app = Arc::clone(self);
-        detached(async move {
-            for upload in uploads {
-                app.remove_open_upload(upload).await?;
+        self.detached(async move {
+            let Some(batch) = batch else { return app.remove_open_upload(id).await };
+            for upload in batch.uploads {
+                match app.remove_open_upload(upload).await {
+                    // Completed or gone already: nothing to abort.
+                    Ok(()) | Err(Error::Conflict { .. } | Error::NotFound(_)) => {}
+                    Err(error) => return Err(error),
+                }
             }
-            if is_batch {
-                app.meta.remove_batch(id).await?;
-            }
-            Ok(())
+            app.meta.remove_batch(id).await.map_err(upload_error)
         })
         .await
     }
 
-    /// A page of a user's sessions and where the next one begins.
+    /// A page of a user's open sessions, in order of their ids.
     ///
     /// # Errors
     /// As [`App::acting_for`].
@@ -298,15 +318,8 @@ impl App {
     }
 
     async fn remove_open_upload(&self, id: UploadId) -> Result<()> {
-        let open = self.meta.upload(id).await?.is_some_and(|u| u.state == UploadState::Open);
-        if !open {
-            return Ok(());
-        }
-        match self.meta.remove_upload(id).await {
-            Ok(parts) => self.discard_parts(&parts).await,
-            Err(meta::Error::NotFound) => {}
-            Err(error) => return Err(error.into()),
-        }
+        let parts = self.meta.remove_upload(id, Removal::Open).await.map_err(upload_error)?;
+        self.discard_parts(&parts).await;
         Ok(())
     }
 

@@ -8,7 +8,10 @@ use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
 use crate::{
-    model::{digest::parse_hex, key::FileKey},
+    model::{
+        digest::{hex, parse_hex},
+        key::FileKey,
+    },
     sys::{durable, random},
 };
 
@@ -26,8 +29,7 @@ impl LinkKey {
         let path = dir.join("link.key");
         if !path.exists() {
             let secret = Zeroizing::new(random::bytes::<32>());
-            let hex: Zeroizing<String> =
-                Zeroizing::new(secret.iter().map(|byte| format!("{byte:02x}")).collect());
+            let hex = Zeroizing::new(hex(&*secret));
             durable::write_file(&path, hex.as_bytes())?;
         }
         drop(lock);
@@ -41,7 +43,7 @@ impl LinkKey {
     /// `exp` in Unix seconds. Lower-case hex.
     pub fn sign(&self, key: &FileKey, exp: u64, disposition: Option<&str>) -> String {
         let tag = hmac::sign(&self.0, text(key, exp, disposition).as_bytes());
-        tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(tag.as_ref())
     }
 
     /// Compares in constant time.

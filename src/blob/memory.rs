@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -19,7 +20,7 @@ use crate::model::{
 #[derive(Default)]
 struct State {
     next: u64,
-    stored: HashMap<Locator, (Purpose, Bytes)>,
+    stored: HashMap<Locator, Bytes>,
 }
 
 type Shared = Arc<Mutex<State>>;
@@ -28,13 +29,13 @@ fn locked(state: &Shared) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn keep(state: &Shared, purpose: Purpose, bytes: Bytes) -> Sealed {
+fn keep(state: &Shared, bytes: Bytes) -> Sealed {
     let mut hasher = Hasher::default();
     hasher.update(&bytes);
     let mut state = locked(state);
     state.next += 1;
     let locator = Locator(state.next.to_be_bytes().into());
-    state.stored.insert(locator.clone(), (purpose, bytes));
+    state.stored.insert(locator.clone(), bytes);
     hasher.finish(locator)
 }
 
@@ -45,7 +46,7 @@ pub struct MemoryBlobs(Shared);
 impl MemoryBlobs {
     fn bytes(&self, blob: &Address) -> Result<Bytes> {
         let state = locked(&self.0);
-        let (_, bytes) = state.stored.get(&blob.locator).ok_or(Error::NotFound)?;
+        let bytes = state.stored.get(&blob.locator).ok_or(Error::NotFound)?;
         if ContentHash(*blake3::hash(bytes).as_bytes()) != blob.blake3 {
             return Err(Error::Corrupt(blob.blake3.to_string()));
         }
@@ -64,12 +65,12 @@ impl BlobStore for MemoryBlobs {
         for part in &parts {
             whole.extend_from_slice(&self.bytes(part)?);
         }
-        Ok(keep(&self.0, Purpose::Blob, whole.into()))
+        Ok(keep(&self.0, whole.into()))
     }
 
     async fn promote(&self, part: &Address) -> Result<Locator> {
         let bytes = self.bytes(part)?;
-        Ok(keep(&self.0, Purpose::Blob, bytes).locator)
+        Ok(keep(&self.0, bytes).locator)
     }
 
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
@@ -87,13 +88,9 @@ impl BlobStore for MemoryBlobs {
         Ok(Space { free_bytes: u64::MAX, writable: true })
     }
 
-    async fn stored_parts(&self) -> Result<Vec<(UploadId, PartNumber, Locator)>> {
-        let state = locked(&self.0);
-        let parts = state.stored.iter().filter_map(|(locator, (purpose, _))| match *purpose {
-            Purpose::Part(upload, number) => Some((upload, number, locator.clone())),
-            Purpose::Blob => None,
-        });
-        Ok(parts.collect())
+    /// Nothing outlives the process here, so nothing is litter.
+    async fn parts_older_than(&self, _: Duration) -> Result<Vec<(UploadId, PartNumber, Locator)>> {
+        Ok(Vec::new())
     }
 }
 
@@ -109,8 +106,8 @@ impl Stage for MemoryStage {
         Ok(())
     }
 
-    async fn seal(self: Box<Self>, purpose: Purpose) -> Result<Sealed> {
-        Ok(keep(&self.state, purpose, self.bytes.into()))
+    async fn seal(self: Box<Self>, _: Purpose) -> Result<Sealed> {
+        Ok(keep(&self.state, self.bytes.into()))
     }
 }
 

@@ -8,6 +8,8 @@
 pub mod disk;
 pub mod memory;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
@@ -94,8 +96,10 @@ pub trait BlobStore: Send + Sync {
     /// Lets bytes go that nothing refers to. Unknown ones are fine.
     async fn discard(&self, locator: &Locator) -> Result<()>;
     async fn space(&self) -> Result<Space>;
-    /// Parts that lie in the store: those no session knows are litter of a crash.
-    async fn stored_parts(&self) -> Result<Vec<(UploadId, PartNumber, Locator)>>;
+    /// Parts that lie in files of their own since longer than `age`: those that no session knows
+    /// are litter of a crash.
+    async fn parts_older_than(&self, age: Duration)
+    -> Result<Vec<(UploadId, PartNumber, Locator)>>;
 }
 
 /// Bytes on their way in. Memory stays bounded at any size.

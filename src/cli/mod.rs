@@ -40,10 +40,11 @@ enum Command {
 enum TokenCommand {
     /// Print a service JWT; works beside a running daemon.
     Generate {
-        /// Name of the service.
+        /// Name of the service, 1 to 255 bytes.
+        #[arg(value_parser = token::name)]
         name: String,
-        /// How long the token is valid.
-        #[arg(long, value_name = "N", default_value_t = 365)]
+        /// How long the token is valid, 1 to 3650.
+        #[arg(long, value_name = "N", default_value_t = 365, value_parser = token::days)]
         days: u64,
         #[command(flatten)]
         place: Place,

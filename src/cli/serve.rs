@@ -21,7 +21,9 @@ use crate::{
     sys::{clock::SystemClock, data_dir, durable, log, signal},
 };
 
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
+/// Litter is looked for at start and then once in this many rounds.
+const LITTER_ROUNDS: u64 = 60;
 /// Time for work on the blocking pool to end after the last request did.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -66,10 +68,6 @@ fn open(config: &Config) -> Result<Arc<App>, Failures> {
 
 async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     register_tokens(config, &app).await?;
-    let litter = app.sweep_litter().await.map_err(Failures::at("staging"))?;
-    if litter > 0 {
-        tracing::info!(parts = litter, "removed what a crash left behind");
-    }
     let shutdown = signal::shutdown().map_err(Failures::at("signals"))?;
     let listening = TcpListener::bind(&config.listen).await;
     let listener = listening.map_err(Failures::at(&format!("listen on {}", config.listen)))?;
@@ -84,7 +82,7 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     };
     let base = config.public_url.as_deref().unwrap_or(&url);
     let server = Server::new(Arc::clone(&app), base, limits);
-    let sweeping = tokio::spawn(sweep(app));
+    let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
     let announced = config.data_dir.join("listen");
     announce(&announced, &address.to_string()).map_err(Failures::at("listen file"))?;
     println!("streamlined listens on {url}");
@@ -95,6 +93,7 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     };
     server.run(listener, stop).await;
     sweeping.abort();
+    app.finish().await;
     if let Err(error) = fs::remove_file(&announced) {
         tracing::debug!(%error, "the listen file was not removed");
     }
@@ -110,31 +109,43 @@ fn announce(path: &Path, address: &str) -> io::Result<()> {
 /// Registers the configured token; on the very first start without one, makes one and shows it.
 async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures> {
     if let Some(token) = &config.service_token {
-        if service_token::is_public(token) {
-            tracing::warn!(
-                "the configured service token is printed in a public document: anybody knows it"
-            );
-        }
         let registered = app.register_service_token(token, "configured").await;
-        return registered.map_err(Failures::at("service token"));
+        registered.map_err(Failures::at("service token"))?;
+    }
+    let public = app.meta.service_token(&service_token::digest(service_token::PUBLIC)).await;
+    if public.map_err(Failures::at("service tokens"))?.is_some() {
+        tracing::warn!("the service token printed in the public document is in use: change it");
     }
     if app.meta.has_service_tokens().await.map_err(Failures::at("service tokens"))? {
         return Ok(());
     }
+    // Shown before it is kept: one that was kept but never shown would lock everybody out.
     let token = service_token::generate();
-    let registered = app.register_service_token(&token, "first").await;
-    registered.map_err(Failures::at("service token"))?;
     eprintln!("service token (shown once, keep it): {}", *token);
-    Ok(())
+    let registered = app.register_service_token(&token, "first").await;
+    registered.map_err(Failures::at("service token"))
 }
 
 async fn sweep(app: Arc<App>) {
-    loop {
+    for round in 0_u64.. {
+        if round.is_multiple_of(LITTER_ROUNDS) {
+            match app.sweep_litter().await {
+                Ok(0) => {}
+                Ok(parts) => tracing::info!(parts, "removed what a crash left behind"),
+                Err(error) => tracing::warn!(%error, "staging was not swept"),
+            }
+        }
         tokio::time::sleep(SWEEP_EVERY).await;
         loop {
             match app.sweep().await {
-                Ok(swept) if swept == Default::default() => break,
-                Ok(swept) => tracing::info!(?swept, "swept"),
+                Ok(swept) => {
+                    if swept.sessions + swept.blobs > 0 {
+                        tracing::info!(sessions = swept.sessions, blobs = swept.blobs, "swept");
+                    }
+                    if !swept.more {
+                        break;
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "sweep failed; the next round tries again");
                     break;

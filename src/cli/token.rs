@@ -14,14 +14,22 @@ use crate::{
 const RULE: &str =
     "================================================================================";
 
+/// A service's name as the command line gives it.
+pub fn name(text: &str) -> Result<String, String> {
+    let fits = !text.trim().is_empty() && text.len() <= 255 && !text.chars().any(char::is_control);
+    if fits { Ok(text.into()) } else { Err("1 to 255 bytes without control characters".into()) }
+}
+
+/// A number of days as the command line gives it.
+pub fn days(text: &str) -> Result<u64, String> {
+    let days = text.parse().ok().filter(|days| SERVICE_TOKEN_DAYS.contains(days));
+    days.ok_or_else(|| "a whole number from 1 to 3650".into())
+}
+
 pub fn generate(config: &Config, name: &str, days: u64) -> Result<(), Failures> {
-    if !SERVICE_TOKEN_DAYS.contains(&days) {
-        return Err(Failures(vec!["--days must be 1 to 3650".into()]));
-    }
-    let fits = !name.trim().is_empty() && name.len() <= 255 && !name.chars().any(char::is_control);
-    if !fits {
-        let why = "the service name must be 1 to 255 bytes without control characters";
-        return Err(Failures(vec![why.into()]));
+    if !config.data_dir.join("keys").exists() {
+        let dir = config.data_dir.display();
+        eprintln!("streamlined: making the first signing key in {dir}");
     }
     data_dir::prepare(&config.data_dir).map_err(Failures::at("data directory"))?;
     let keys = KeyRing::open(&config.data_dir.join("keys")).map_err(Failures::at("keys"))?;

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(config.listen, "[::1]:3");
         assert!(!config.public_read);
         assert_eq!((config.quota_bytes, config.requests_max), (2048, 7));
-        assert_eq!(config.upload_ttl, Duration::from_secs(900));
+        assert_eq!(config.upload_ttl, Duration::from_mins(15));
         assert_eq!(config.jwt_issuer, Config::default().jwt_issuer);
     }
 

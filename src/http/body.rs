@@ -105,8 +105,11 @@ impl Body {
         Self { content: Content::Stream { chunks, length: Some(length) }, _permit: None }
     }
 
+    /// Keeps a request in work until the last byte of a stream is out. Bytes that are ready need
+    /// no more work.
     pub(super) fn holding(self, permit: OwnedSemaphorePermit) -> Self {
-        Self { _permit: Some(permit), ..self }
+        let streams = matches!(self.content, Content::Stream { .. });
+        Self { _permit: streams.then_some(permit), ..self }
     }
 }
 

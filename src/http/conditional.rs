@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use hyper::{
-    HeaderMap,
+    HeaderMap, Method,
     header::{
         HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
         RANGE,
@@ -41,22 +41,24 @@ pub enum Answer {
 }
 
 /// Decides in the order of section 13.2.2.
-pub fn decide(headers: &HeaderMap, validators: &Validators, size: u64) -> Answer {
+pub fn decide(method: &Method, headers: &HeaderMap, validators: &Validators, size: u64) -> Answer {
     if let Some(tags) = text(headers, &IF_MATCH) {
-        if !matches(&tags, &validators.etag, Comparison::Strong) {
+        if !matches(&tags, &validators.etag, &Comparison::Strong) {
             return Answer::PreconditionFailed;
         }
     } else if date(headers, &IF_UNMODIFIED_SINCE).is_some_and(|date| validators.modified > date) {
         return Answer::PreconditionFailed;
     }
     if let Some(tags) = text(headers, &IF_NONE_MATCH) {
-        if matches(&tags, &validators.etag, Comparison::Weak) {
+        if matches(&tags, &validators.etag, &Comparison::Weak) {
             return Answer::NotModified;
         }
     } else if date(headers, &IF_MODIFIED_SINCE).is_some_and(|date| validators.modified <= date) {
         return Answer::NotModified;
     }
-    let range = text(headers, &RANGE).filter(|_| range_applies(headers, validators));
+    // Ranges are defined for GET alone (section 14.2).
+    let applies = *method == Method::GET && range_applies(headers, validators);
+    let range = text(headers, &RANGE).filter(|_| applies);
     match range.and_then(|range| RangeSpec::parse(&range)) {
         None => Answer::Whole,
         Some(range) => match range.resolve(size) {
@@ -93,10 +95,10 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
 }
 
 /// Our tags are hex, so a comma never stands inside one of them.
-fn matches(list: &str, etag: &str, comparison: Comparison) -> bool {
+fn matches(list: &str, etag: &str, comparison: &Comparison) -> bool {
     list.split(',').map(str::trim).any(|tag| {
         let weak = tag.strip_prefix("W/");
-        tag == "*" || tag == etag || (comparison == Comparison::Weak && weak == Some(etag))
+        tag == "*" || tag == etag || (*comparison == Comparison::Weak && weak == Some(etag))
     })
 }
 
@@ -111,7 +113,7 @@ mod tests {
         }
         // 1994-11-15T12:45:26Z and some milliseconds.
         let validators = Validators::new("\"tag\"".into(), UnixMillis(784_903_526_700));
-        decide(&headers, &validators, 10)
+        decide(&Method::GET, &headers, &validators, 10)
     }
 
     const SAME: &str = "Tue, 15 Nov 1994 12:45:26 GMT";

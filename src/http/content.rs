@@ -34,7 +34,6 @@ pub async fn by_key(context: &Context, key: &FileKey) -> Reply {
 /// `/storage/…`: for its owner, or for anybody when public read is on.
 pub async fn public(context: &Context, key: &FileKey) -> Reply {
     let file = match &context.principal {
-        // Public read is off, or the router's access rule would not have let nobody in.
         Some(principal) if !context.app.policy.public_read => {
             context.app.file(principal, key).await?
         }
@@ -68,13 +67,14 @@ pub async fn by_link(context: &Context, key: FileKey) -> Reply {
 pub async fn send(context: &Context, file: &FileRecord, disposition: Disposition) -> Reply {
     let validators = Validators::new(format!("\"{}\"", file.blake3), file.id.created());
     let whole = Slice::whole(file.size);
-    let (status, slice) = match conditional::decide(&context.headers, &validators, file.size) {
-        Answer::Whole => (StatusCode::OK, whole),
-        Answer::Partial(slice) => (StatusCode::PARTIAL_CONTENT, slice),
-        Answer::NotModified => (StatusCode::NOT_MODIFIED, whole),
-        Answer::PreconditionFailed => return Err(Refusal::PreconditionFailed),
-        Answer::NotSatisfiable => return Err(Refusal::RangeNotSatisfiable { size: file.size }),
-    };
+    let (status, slice) =
+        match conditional::decide(&context.method, &context.headers, &validators, file.size) {
+            Answer::Whole => (StatusCode::OK, whole),
+            Answer::Partial(slice) => (StatusCode::PARTIAL_CONTENT, slice),
+            Answer::NotModified => (StatusCode::NOT_MODIFIED, whole),
+            Answer::PreconditionFailed => return Err(Refusal::PreconditionFailed),
+            Answer::NotSatisfiable => return Err(Refusal::RangeNotSatisfiable { size: file.size }),
+        };
     let bodiless = context.is_head() || status == StatusCode::NOT_MODIFIED;
     let body = if bodiless || slice.is_empty() {
         Body::empty()
@@ -107,8 +107,11 @@ pub async fn send(context: &Context, file: &FileRecord, disposition: Disposition
     let digest = format!("sha-256=:{}:", STANDARD.encode(file.sha256.0));
     headers.insert(REPR_DIGEST, value(&digest)?);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let sandbox = HeaderValue::from_static("default-src 'none'; sandbox");
-    headers.insert(CONTENT_SECURITY_POLICY, sandbox);
+    // Browsers show a PDF in a viewer of their own, but not under a sandbox.
+    if essence(&file.mime) != "application/pdf" {
+        let sandbox = HeaderValue::from_static("default-src 'none'; sandbox");
+        headers.insert(CONTENT_SECURITY_POLICY, sandbox);
+    }
     Ok(response)
 }
 
@@ -116,9 +119,14 @@ fn value(text: &str) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(text).map_err(|error| Error::Internal(error.to_string()))
 }
 
+/// A media type without its parameters.
+fn essence(mime: &str) -> String {
+    mime.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
 /// Types that a browser would run in the daemon's origin.
 fn is_active(mime: &str) -> bool {
-    let essence = mime.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = essence(mime);
     let markup = essence.ends_with("xml") || essence.contains("html");
     markup || essence.contains("script") || essence.contains("flash")
 }

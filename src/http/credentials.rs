@@ -1,21 +1,33 @@
 //! Where credentials are carried: `X-Service-Token`, `Authorization: Bearer`, `auth_token`.
 
 use hyper::{
-    HeaderMap,
-    header::{AUTHORIZATION, COOKIE, HeaderName},
+    HeaderMap, Method,
+    header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue},
 };
 use zeroize::Zeroizing;
 
 use crate::app::access::Credential;
 
 const SERVICE_TOKEN: HeaderName = HeaderName::from_static("x-service-token");
-const COOKIE_NAME: &str = "auth_token";
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const COOKIE_NAME: &[u8] = b"auth_token";
 
 /// Every credential of a request, the one that speaks first.
-pub fn carried(headers: &HeaderMap) -> Vec<Credential> {
+pub fn carried(method: &Method, headers: &HeaderMap) -> Vec<Credential> {
     let mut carried = in_headers(headers);
-    carried.extend(cookie(headers));
+    carried.extend(cookie(headers).map(|cookie| {
+        // Browsers add cookies to what other sites make them send.
+        if !method.is_safe() && is_cross_site(headers) {
+            return Credential::Unusable("a cookie on another site's request");
+        }
+        cookie
+    }));
     carried
+}
+
+/// Fetch Metadata, which every current browser sends (W3C, section 2.3).
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site")
 }
 
 /// Those that a client sends on purpose.
@@ -48,15 +60,16 @@ fn bearer_token(value: &str) -> Option<&str> {
 }
 
 fn cookie(headers: &HeaderMap) -> Option<Credential> {
-    let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let values = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
     let mut tokens = values
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter(|(name, _)| *name == COOKIE_NAME)
-        .map(|(_, token)| token.trim_matches('"'));
+        .flat_map(|value| value.split(|byte| *byte == b';'))
+        .filter_map(|pair| pair.trim_ascii().strip_prefix(COOKIE_NAME)?.strip_prefix(b"="));
     let token = tokens.next()?;
     if tokens.next().is_some() {
         return Some(Credential::Unusable("the cookie auth_token comes twice"));
     }
-    Some(Credential::Bearer(Zeroizing::new(token.to_owned())))
+    Some(match std::str::from_utf8(token) {
+        Ok(token) => Credential::Bearer(Zeroizing::new(token.trim_matches('"').to_owned())),
+        Err(_) => Credential::Unusable("a credential is not ASCII"),
+    })
 }

@@ -44,6 +44,7 @@ pub struct Splitter {
     found: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "four facts, each of its own")]
 struct Container {
     is_object: bool,
     /// The way here is the beginning of `path`.

@@ -25,9 +25,10 @@ use tokio::{
 };
 
 use super::Server;
+use crate::sys::random;
 
 /// Bytes of a request's head at most; past it: 431.
-const HEAD_BYTES_MAX: usize = 64 << 10;
+const HEAD_BYTES_MAX: u32 = 64 << 10;
 /// Streams of one HTTP/2 connection at a time.
 const STREAMS_MAX: u32 = 64;
 /// Window of one HTTP/2 stream, so that a transfer holds no more than its buffers.
@@ -40,10 +41,16 @@ const LINGER: Duration = Duration::from_secs(5);
 /// What the requests of one connection share.
 pub struct Connection {
     pub peer: SocketAddr,
+    speaking: AtomicBool,
     lingers: AtomicBool,
 }
 
 impl Connection {
+    /// A request has come: from here on, the protocol's own time limits hold.
+    pub fn is_speaking(&self) {
+        self.speaking.store(true, Ordering::Relaxed);
+    }
+
     /// Closes the connection, when it is closed, only after the client had time to read.
     pub fn linger(&self) {
         self.lingers.store(true, Ordering::Relaxed);
@@ -78,10 +85,18 @@ impl Server {
             let server = Arc::clone(&self);
             tokio::spawn(async move {
                 let _permit = permit;
-                let connection = Arc::new(Connection { peer, lingers: AtomicBool::new(false) });
+                let connection = Arc::new(Connection {
+                    peer,
+                    speaking: AtomicBool::new(false),
+                    lingers: AtomicBool::new(false),
+                });
                 // Small answers go out at once.
                 let _ = stream.set_nodelay(true);
-                let io = TokioIo::new(Lingering::new(stream, Arc::clone(&connection)));
+                let io = TokioIo::new(Socket::new(
+                    stream,
+                    Arc::clone(&connection),
+                    server.limits.header_timeout,
+                ));
                 let http = protocol(server.limits.header_timeout);
                 let service = service_fn(move |request| {
                     Arc::clone(&server).serve(request, Arc::clone(&connection))
@@ -104,12 +119,14 @@ fn protocol(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .half_close(false);
+        .max_buf_size(HEAD_BYTES_MAX as usize)
+        .half_close(true);
     http.http2()
         .timer(TokioTimer::new())
+        .keep_alive_interval(Some(header_timeout))
+        .keep_alive_timeout(header_timeout)
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_header_list_size(HEAD_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(STREAM_WINDOW_BYTES as usize);
@@ -118,42 +135,67 @@ fn protocol(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
 
 /// Past the connection limit: an answer, not silence.
 async fn turn_away(mut stream: TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-        content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
-        content-length: 116\r\n\r\n\
-        {\"type\":\"urn:streamlined:problem:busy\",\"title\":\"Service Unavailable\",\
-        \"status\":503,\"detail\":\"Busy.\",\"code\":\"busy\"} ";
+    let id = format!("{:016x}", random::nonce());
+    let problem = serde_json::json!({
+        "type": "urn:streamlined:problem:busy",
+        "title": "Service Unavailable",
+        "status": 503,
+        "detail": "Too many connections are open; try again in a moment.",
+        "code": "busy",
+        "request_id": id,
+    });
+    let body = problem.to_string();
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+         retry-after: 1\r\nx-request-id: {id}\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len(),
+    );
+    let turn_away = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        // Closing with a request unread would reset the connection and take the answer along.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
     // The client may be gone; there is nobody else to tell.
-    let _ = timeout(LINGER, stream.write_all(ANSWER)).await;
+    let _ = timeout(LINGER, turn_away).await;
 }
 
-/// A socket that, when it must, reads on for a while after it was shut down for writing. Closing
-/// it with bytes unread would reset the connection, and the client would lose the answer that
-/// told it to stop.
-struct Lingering {
+/// A connection's socket. It gives up on a client that does not get to its first request, which
+/// hyper does not while it waits to tell HTTP/1 from HTTP/2. And when it must, it reads on for a
+/// while after it was shut down for writing: closing it with bytes unread would reset the
+/// connection, and the client would lose the answer that told it to stop.
+struct Socket {
     stream: TcpStream,
     connection: Arc<Connection>,
+    /// For the first request.
+    patience: Pin<Box<Sleep>>,
     shut: bool,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl Lingering {
-    fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
-        Self { stream, connection, shut: false, deadline: None }
+impl Socket {
+    fn new(stream: TcpStream, connection: Arc<Connection>, patience: Duration) -> Self {
+        let patience = Box::pin(sleep(patience));
+        Self { stream, connection, patience, shut: false, deadline: None }
     }
 }
 
-impl AsyncRead for Lingering {
+impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let speaking = self.connection.speaking.load(Ordering::Relaxed);
+        if !speaking && self.patience.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Lingering {
+impl AsyncWrite for Socket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

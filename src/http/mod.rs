@@ -30,9 +30,10 @@ use futures_util::FutureExt;
 use hyper::{
     HeaderMap, Method, Request, Response,
     body::{Body as _, Incoming},
-    header::{CONNECTION, HeaderName, HeaderValue},
+    header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue},
+    http::request::Parts,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use self::{
     body::{Body, RequestBody},
@@ -125,6 +126,7 @@ impl Server {
         request: Request<Incoming>,
         connection: Arc<Connection>,
     ) -> Result<Response<Body>, Infallible> {
+        connection.is_speaking();
         let began = Instant::now();
         let id = format!("{:016x}", random::nonce());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -135,6 +137,9 @@ impl Server {
         let outcome =
             handled.unwrap_or_else(|_| Err(Error::Internal("a handler panicked".into()).into()));
         let mut response = outcome.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
+        if method == Method::HEAD {
+            response = without_body(response);
+        }
         if !body_read.load(Ordering::Relaxed) {
             // What is left of the body is not worth reading; the answer must still arrive.
             connection.linger();
@@ -164,9 +169,13 @@ impl Server {
     ) -> Reply {
         let permit = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Error::Busy)?;
         let (head, body) = request.into_parts();
-        let endpoint = route::route(&head.method, head.uri.path())?;
-        let principal = self.admit(&endpoint, &head.headers).await?;
+        let endpoint = route::route(&head.method, head.uri.path());
+        // Who may not ask is not told what there is.
+        let access =
+            endpoint.as_ref().map_or_else(|_| route::hidden(head.uri.path()), Endpoint::access);
+        let principal = self.admit(access, &head).await?;
         who.clone_from(&principal);
+        let endpoint = endpoint?;
         let context = Context {
             app: Arc::clone(&self.app),
             server: Arc::clone(self),
@@ -177,21 +186,16 @@ impl Server {
         };
         let body = RequestBody::new(body, Arc::clone(body_read), self.limits.body_idle_timeout);
         let response = dispatch(endpoint, context, body).await?;
-        Ok(hold_until_sent(response, permit))
+        Ok(response.map(|body| body.holding(permit)))
     }
 
     /// Who is asking, when the endpoint lets them.
-    async fn admit(
-        &self,
-        endpoint: &Endpoint,
-        headers: &HeaderMap,
-    ) -> Result<Option<Principal>, Error> {
-        let access = endpoint.access();
+    async fn admit(&self, access: Access, head: &Parts) -> Result<Option<Principal>, Error> {
         let carried = match access {
             Access::Open => return Ok(None),
             // A link is the credential; a browser adds its cookie to it unasked.
-            Access::Link => credentials::in_headers(headers),
-            Access::Public | Access::Role(_) => credentials::carried(headers),
+            Access::Link => credentials::in_headers(&head.headers),
+            Access::Public | Access::Role(_) => credentials::carried(&head.method, &head.headers),
         };
         let principal = self.app.authenticate(&carried).await?;
         match (access, &principal) {
@@ -234,7 +238,12 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
     }
 }
 
-/// A request is in work until the last byte of its answer is out.
-fn hold_until_sent(response: Response<Body>, permit: OwnedSemaphorePermit) -> Response<Body> {
-    response.map(|body| body.holding(permit))
+/// The answer to a HEAD: the headers of the GET, its length among them (RFC 9110 section 9.3.2).
+fn without_body(mut response: Response<Body>) -> Response<Body> {
+    if let Some(length) = response.body().size_hint().exact()
+        && !response.headers().contains_key(CONTENT_LENGTH)
+    {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    response.map(|_| Body::empty())
 }

@@ -1,6 +1,8 @@
 //! Query parameters: decoded once, each at most once.
 
-use std::str::FromStr;
+use std::{borrow::Cow, str::FromStr};
+
+use percent_encoding::percent_decode_str;
 
 use crate::{
     app::Error,
@@ -10,17 +12,27 @@ use crate::{
 /// The parameters of a request. Unknown ones are passed over.
 pub struct Query(Vec<(String, String)>);
 
+/// Parameters of one request at most.
+const PARAMETERS_MAX: usize = 32;
+
 impl Query {
     /// # Errors
-    /// [`Error::Invalid`] when a parameter comes twice: nobody can say which one counts.
+    /// [`Error::Invalid`] for text that is not percent-encoded UTF-8, and for a parameter that
+    /// comes twice: nobody can say which one counts.
     pub fn parse(query: Option<&str>) -> Result<Self, Error> {
         let mut parameters: Vec<(String, String)> = Vec::new();
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        for pair in pairs {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            if parameters.len() == PARAMETERS_MAX {
+                return Err(Error::invalid("invalid_query", "There are more than 32 parameters."));
+            }
             if parameters.iter().any(|(known, _)| *known == name) {
                 let detail = format!("The parameter {name} comes twice.");
                 return Err(Error::invalid("duplicate_parameter", detail));
             }
-            parameters.push((name.into_owned(), value.into_owned()));
+            parameters.push((name, value));
         }
         Ok(Self(parameters))
     }
@@ -68,6 +80,14 @@ impl Query {
     pub fn folder(&self) -> Result<Folder, Error> {
         folder(self.text("folder").unwrap_or_default())
     }
+}
+
+/// `application/x-www-form-urlencoded`, but strict: two names that differ stay different.
+fn decode(text: &str) -> Result<String, Error> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    let wrong = |_| Error::invalid("invalid_query", "The query is not percent-encoded UTF-8.");
+    decoded.map(Cow::into_owned).map_err(wrong)
 }
 
 /// # Errors

@@ -1,5 +1,7 @@
 //! Method and path to an endpoint with typed fields. No I/O, no headers.
 
+use std::borrow::Cow;
+
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 
@@ -78,6 +80,22 @@ impl Endpoint {
     }
 }
 
+const READ: &str = "GET, HEAD";
+
+/// What a request needs to be told that its path or method leads nowhere.
+pub fn hidden(path: &str) -> Access {
+    const OPEN: [&str; 3] = ["/healthz", "/readyz", "/.well-known/jwks.json"];
+    if OPEN.contains(&path) {
+        Access::Open
+    } else if path.starts_with("/get/") {
+        Access::Link
+    } else if path.starts_with("/storage/") {
+        Access::Public
+    } else {
+        Access::Role(Role::Viewer)
+    }
+}
+
 /// Finds the endpoint. The path is decoded once, as a whole, so that a key is the same whether
 /// its slashes and letters were sent raw or percent-encoded.
 ///
@@ -90,7 +108,6 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
         let allowed = allow.split(", ").any(|allowed| allowed == method.as_str());
         if allowed { endpoint } else { Err(Refusal::MethodNotAllowed { allow }) }
     };
-    const READ: &str = "GET, HEAD";
     match path.as_str() {
         "/healthz" | "/readyz" => return only(READ, Ok(Endpoint::Health)),
         "/.well-known/jwks.json" => return only(READ, Ok(Endpoint::KeySet)),
@@ -149,7 +166,7 @@ fn decode(path: &str) -> Result<String, Refusal> {
         return Err(malformed());
     }
     let decoded = percent_decode_str(path).decode_utf8();
-    decoded.map(|path| path.into_owned()).map_err(|_| malformed())
+    decoded.map(Cow::into_owned).map_err(|_| malformed())
 }
 
 /// A key that no file can have is the key of no file.

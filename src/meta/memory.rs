@@ -10,7 +10,8 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Batch, BlobRecord, Error, Metadata, NewFile, Part, Recorded, Result, ServiceToken, UserRecord,
+    Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
+    ServiceToken, UserRecord,
 };
 use crate::model::{
     digest::ContentHash,
@@ -29,7 +30,7 @@ struct State {
     tokens: Vec<ServiceToken>,
     uploads: BTreeMap<UploadId, Upload>,
     parts: BTreeMap<(UploadId, PartNumber), Part>,
-    batches: BTreeMap<UploadId, (Batch, UnixMillis)>,
+    batches: BTreeMap<UploadId, Batch>,
     files: BTreeMap<FileId, FileRecord>,
     blobs: BTreeMap<ContentHash, BlobRecord>,
     unreferenced: BTreeMap<ContentHash, UnixMillis>,
@@ -110,7 +111,7 @@ impl State {
             }
             released = upload.reserved();
             upload.state = UploadState::Completed(new.file.id);
-            upload.expires = keep_until;
+            upload.expires = upload.expires.max(keep_until);
             parts = self.remove_parts(id);
         }
         if self.files.values().any(|file| file.key == new.file.key) {
@@ -119,12 +120,13 @@ impl State {
         self.user(&new.file.owner, new.file.id.created());
         self.check_quota(&new.file.owner, new.file.size.saturating_sub(released), quota)?;
         self.reserved_changes(&new.file.owner, released, 0);
-        let duplicate = self.blobs.contains_key(&new.file.blake3);
-        let fresh = BlobRecord { locator: new.locator, references: 0 };
-        self.blobs.entry(new.file.blake3).or_insert(fresh).references += 1;
+        let known = self.blobs.remove(&new.file.blake3);
+        let references = known.as_ref().map_or(0, |blob| blob.references) + 1;
+        self.blobs.insert(new.file.blake3, BlobRecord { locator: new.locator, references });
+        let replaced = known.map(|blob| blob.locator);
         self.unreferenced.remove(&new.file.blake3);
         self.files.insert(new.file.id, new.file);
-        Ok(Recorded { duplicate, parts })
+        Ok(Recorded { replaced, parts })
     }
 }
 
@@ -135,6 +137,10 @@ fn is_within(file: &FileRecord, owner: &UserId, folder: &Folder) -> bool {
 #[async_trait]
 impl Metadata for MemoryMetadata {
     async fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn settle(&self) -> Result<()> {
         Ok(())
     }
 
@@ -177,7 +183,7 @@ impl Metadata for MemoryMetadata {
                 state.check_quota(&upload.owner, upload.size, quota)?;
                 state.reserved_changes(&upload.owner, 0, upload.size);
                 if let Some(batch) = &batch {
-                    state.batches.insert(batch.id, (batch.clone(), upload.expires));
+                    state.batches.insert(batch.id, batch.clone());
                 }
                 state.uploads.insert(upload.id, upload);
             }
@@ -190,7 +196,7 @@ impl Metadata for MemoryMetadata {
     }
 
     async fn batch(&self, id: UploadId) -> Result<Option<Batch>> {
-        Ok(self.read().batches.get(&id).map(|(batch, _)| batch.clone()))
+        Ok(self.read().batches.get(&id).cloned())
     }
 
     async fn parts(&self, id: UploadId) -> Result<Vec<Part>> {
@@ -237,9 +243,10 @@ impl Metadata for MemoryMetadata {
         })
     }
 
-    async fn remove_upload(&self, id: UploadId) -> Result<Vec<Part>> {
+    async fn remove_upload(&self, id: UploadId, removal: Removal) -> Result<Vec<Part>> {
         self.step(|state| {
             let upload = state.uploads.remove(&id).ok_or(Error::NotFound)?;
+            removal.check(&upload)?;
             state.reserved_changes(&upload.owner, upload.reserved(), 0);
             Ok(state.remove_parts(id))
         })
@@ -249,12 +256,17 @@ impl Metadata for MemoryMetadata {
         self.step(|state| state.batches.remove(&id).map(drop).ok_or(Error::NotFound))
     }
 
-    async fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<UploadId>> {
+    async fn expired(&self, now: UnixMillis, limit: usize) -> Result<Expired> {
         let state = self.read();
-        let uploads = state.uploads.values().map(|upload| (upload.id, upload.expires));
-        let batches = state.batches.values().map(|(batch, expires)| (batch.id, *expires));
-        let over = uploads.chain(batches).filter(|(_, expires)| *expires <= now);
-        Ok(over.map(|(id, _)| id).take(limit).collect())
+        let uploads = state.uploads.values().filter(|upload| upload.expires <= now);
+        let batches = state.batches.values();
+        let childless =
+            batches.filter(|batch| batch.uploads.iter().all(|id| !state.uploads.contains_key(id)));
+        let due = uploads.map(|upload| upload.id).chain(childless.map(|batch| batch.id));
+        let mut ids: Vec<UploadId> = due.take(limit + 1).collect();
+        let more = ids.len() > limit;
+        ids.truncate(limit);
+        Ok(Expired { ids, more })
     }
 
     async fn record_files(

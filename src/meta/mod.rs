@@ -21,7 +21,7 @@ use crate::model::{
     name::{Folder, UserId},
     principal::Role,
     time::UnixMillis,
-    upload::{self, Upload},
+    upload::{self, Upload, UploadState},
 };
 
 /// A part whose bytes the blob store holds.
@@ -84,10 +84,39 @@ pub struct NewFile {
 /// What [`Metadata::record_files`] did with one [`NewFile`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// The content was known: the locator handed in is not referred to and may be discarded.
-    pub duplicate: bool,
+    /// The content was known. Its record refers to the new copy from now on, which was hashed a
+    /// moment ago; the bytes of this old one may be discarded.
+    pub replaced: Option<Locator>,
     /// Parts of the session that just ended; their bytes may be discarded.
     pub parts: Vec<Part>,
+}
+
+/// When a session is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is open: its client gives it up.
+    Open,
+    /// It expired by this time, in whatever state.
+    ExpiredBy(UnixMillis),
+}
+
+impl Removal {
+    /// Whether it applies to a session as it is now.
+    fn check(self, upload: &Upload) -> Result<()> {
+        match self {
+            Self::Open if upload.state != UploadState::Open => Err(Error::Closed),
+            Self::ExpiredBy(time) if upload.expires > time => Err(Error::Changed),
+            Self::Open | Self::ExpiredBy(_) => Ok(()),
+        }
+    }
+}
+
+/// Sessions and batches whose time is over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    pub ids: Vec<UploadId>,
+    /// More may be due.
+    pub more: bool,
 }
 
 /// Why a step was not taken. Nothing has changed then.
@@ -122,6 +151,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub trait Metadata: Send + Sync {
     /// Whether writes can be taken now.
     async fn ready(&self) -> Result<()>;
+    /// Answers when everything that could be read before is durable. A read may show what a step
+    /// in progress wrote; who acknowledges on the strength of a read settles first.
+    async fn settle(&self) -> Result<()>;
 
     async fn user(&self, id: &UserId) -> Result<Option<UserRecord>>;
     /// The record of `id`, made now if there is none.
@@ -168,19 +200,20 @@ pub trait Metadata: Send + Sync {
         expires: UnixMillis,
         quota: u64,
     ) -> Result<Option<Part>>;
-    /// Forgets a session and answers its parts; of a completed one, only the session goes.
+    /// Forgets a session and answers its parts; the file of a completed one stays.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
-    async fn remove_upload(&self, id: UploadId) -> Result<Vec<Part>>;
+    /// [`Error::NotFound`]; [`Error::Closed`] and [`Error::Changed`] when it is not, or not any
+    /// more, what `removal` says.
+    async fn remove_upload(&self, id: UploadId, removal: Removal) -> Result<Vec<Part>>;
     /// # Errors
     /// [`Error::NotFound`].
     async fn remove_batch(&self, id: UploadId) -> Result<()>;
-    /// Sessions and batches whose time is over, at most `limit`.
-    async fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<UploadId>>;
+    /// Sessions whose time is over and batches whose sessions are gone, at most `limit`.
+    async fn expired(&self, now: UnixMillis, limit: usize) -> Result<Expired>;
 
     /// Lists files, counts them, refers to their blobs and ends their sessions: all or none.
-    /// A completed session is kept until `keep_until`, for repeated requests.
+    /// A completed session is kept at least until `keep_until`, for repeated requests.
     ///
     /// # Errors
     /// [`Error::Exists`] when a key is taken; [`Error::Changed`] and [`Error::Closed`] for a

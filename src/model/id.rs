@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{digest::parse_hex, time::UnixMillis};
 
-/// Identity of an index entry: a UUIDv7 (RFC 9562 section 5.7), so ids sort by creation time.
+/// Identity of an index entry: a `UUIDv7` (RFC 9562 section 5.7), so ids sort by creation time.
 ///
 /// The first 48 bits are the creation time in milliseconds, then come a 12-bit counter that keeps
 /// ids of one millisecond in order (section 6.2, method 1) and 62 random bits.

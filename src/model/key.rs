@@ -23,12 +23,9 @@ pub struct FileKey(Box<str>);
 impl FileKey {
     /// The key of a new file. `salt` makes it unique among files of one name.
     pub fn compose(owner: &UserId, folder: &Folder, salt: u32, name: &FileName) -> Self {
-        let mut key = format!("{PREFIX}{owner}/");
-        if !folder.as_str().is_empty() {
-            key.push_str(folder.as_str());
-            key.push('/');
-        }
-        key.push_str(&format!("{salt:08x}_{}", name.as_str()));
+        let slash = if folder.as_str().is_empty() { "" } else { "/" };
+        let (folder, name) = (folder.as_str(), name.as_str());
+        let key = format!("{PREFIX}{owner}/{folder}{slash}{salt:08x}_{name}");
         Self(key.replace(UNSAFE_IN_URLS, "_").into())
     }
 

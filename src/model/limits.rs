@@ -12,6 +12,8 @@ pub const PART_NUMBER_MAX: u32 = 10_000;
 pub const PART_BYTES_SUGGESTED: u64 = 8 << 20;
 /// Most files of one batch init.
 pub const BATCH_FILES_MAX: usize = 1_000;
+/// Most bytes of folder and `meta`, summed over the files of one batch init.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Longest media type that is stored.
 pub const MIME_BYTES_MAX: usize = 255;
 /// Largest JSON request body, inline content not counted.
@@ -19,7 +21,7 @@ pub const JSON_BYTES_MAX: usize = 1 << 20;
 /// Deepest JSON nesting.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Largest caller's `meta`, as JSON text.
-pub const META_BYTES_MAX: usize = 16 << 10;
+pub const META_BYTES_MAX: usize = 4 << 10;
 /// Longest JWT that is looked at.
 pub const JWT_BYTES_MAX: usize = 8 << 10;
 /// Longest opaque service token.

@@ -17,11 +17,12 @@ const FORMAT: u32 = 1;
 /// When it cannot be made, holds somebody else's data, or was written by a newer version.
 pub fn prepare(dir: &Path) -> io::Result<()> {
     if !dir.exists() {
-        if let Some(parent) = dir.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        durable::create_dir(dir)?;
+        let missing = dir.ancestors().take_while(|dir| !dir.exists());
+        let missing: Vec<&Path> = missing.filter(|dir| !dir.as_os_str().is_empty()).collect();
+        missing.into_iter().rev().try_for_each(durable::create_dir)?;
     }
+    // Two that start on an empty directory write the same file.
+    let _alone = durable::lock_dir(dir)?;
     let path = dir.join("FORMAT");
     match fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse::<u32>() {

@@ -17,9 +17,13 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 /// Makes `dir` with mode 0700 if it is missing, and its name durable.
 pub fn create_dir(dir: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => dir.parent().filter(|p| !p.as_os_str().is_empty()).map_or(Ok(()), sync_dir),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        created => created?,
+    }
+    match dir.parent() {
+        None => Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => sync_dir(Path::new(".")),
+        Some(parent) => sync_dir(parent),
     }
 }
 

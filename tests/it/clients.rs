@@ -11,7 +11,7 @@ use crate::support::{
     daemon::{BINARY, TOKEN},
 };
 
-fn run(program: PathBuf, script: &str, daemon: &Daemon) {
+fn run(program: &Path, script: &str, daemon: &Daemon) {
     assert!(
         program.exists(),
         "{} is missing: run .ci/test, which installs the test clients",
@@ -19,7 +19,7 @@ fn run(program: PathBuf, script: &str, daemon: &Daemon) {
     );
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients");
-    let output = Command::new(&program)
+    let output = Command::new(program)
         .arg(tests.join("clients").join(script))
         .current_dir(&clients)
         .env("SERVER", daemon.url())
@@ -53,25 +53,25 @@ fn node() -> PathBuf {
 
 #[test]
 fn the_python_of_the_upload_document_runs_unchanged() {
-    run(python(), "python/upload_document.py", &Daemon::start());
+    run(&python(), "python/upload_document.py", &Daemon::start());
 }
 
 #[test]
 fn the_node_of_the_upload_document_runs_unchanged() {
-    run(node(), "node/upload_document.js", &Daemon::start());
+    run(&node(), "node/upload_document.js", &Daemon::start());
 }
 
 #[test]
 fn the_commands_of_both_documents_run_unchanged() {
-    run(python(), "python/commands.py", &Daemon::start());
+    run(&python(), "python/commands.py", &Daemon::start());
 }
 
 #[test]
 fn pyjwt_verifies_our_tokens_through_the_key_set() {
-    run(python(), "python/verify.py", &Daemon::start());
+    run(&python(), "python/verify.py", &Daemon::start());
 }
 
 #[test]
 fn jose_verifies_our_tokens_through_the_key_set() {
-    run(node(), "node/verify.js", &Daemon::start());
+    run(&node(), "node/verify.js", &Daemon::start());
 }

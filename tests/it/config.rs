@@ -107,7 +107,7 @@ fn a_directory_in_use_or_of_another_format_is_left_alone() {
 fn a_token_that_everybody_knows_is_warned_of() {
     let public = "ee6d52ece4fa6c4c8836820d2eb7feeb6c78cbf2e2661ef76c9f5a805fc16340";
     let mut daemon = Daemon::with(&[("service_token", public)]);
-    daemon.expect_trouble("printed in a public document");
-    assert!(daemon.log().contains("printed in a public document"));
+    daemon.expect_trouble("printed in the public document");
+    assert!(daemon.log().contains("printed in the public document"));
     assert!(!daemon.log().contains(public));
 }

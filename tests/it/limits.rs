@@ -80,14 +80,15 @@ fn past_the_request_limit_the_daemon_says_so() {
     let mut held = TcpStream::connect(daemon.address()).unwrap();
     let head = format!(
         "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
-         x-service-token: {TOKEN}\r\ncontent-length: 5\r\n\r\nhe"
+         x-service-token: {TOKEN}\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n"
     );
     held.write_all(head.as_bytes()).unwrap();
-    crate::support::eventually(|| daemon.anyone().get("/healthz").status == 503);
+    let mut interim = [0; 25];
+    held.read_exact(&mut interim).unwrap();
     let busy = daemon.anyone().get("/healthz");
     busy.refused(503, "busy");
     assert_eq!(busy.header("retry-after"), "1");
-    held.write_all(b"llo").unwrap();
+    held.write_all(b"hello").unwrap();
     let mut answer = [0; 12];
     held.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 201");
@@ -100,12 +101,27 @@ fn past_the_connection_limit_the_daemon_says_so() {
     let held = TcpStream::connect(daemon.address()).unwrap();
     crate::support::eventually(|| {
         let mut refused = TcpStream::connect(daemon.address()).unwrap();
+        refused.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        refused.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = String::new();
-        refused.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
-        let _ = refused.read_to_string(&mut answer);
-        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\"code\":\"busy\"} ")
+        refused.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let length = format!("content-length: {}", body.len());
+        assert!(head.lines().any(|line| line == length), "{answer}");
+        head.starts_with("HTTP/1.1 503 ") && body.contains(r#""code":"busy""#)
     });
     drop(held);
+}
+
+#[test]
+fn a_silent_connection_is_let_go() {
+    let daemon = Daemon::with(&[("header_timeout", "200ms")]);
+    for begun in [&b""[..], b"PRI * HTTP", b"GET / HTTP/1.1\r\n"] {
+        let mut socket = TcpStream::connect(daemon.address()).unwrap();
+        socket.write_all(begun).unwrap();
+        let mut rest = Vec::new();
+        let _ = socket.read_to_end(&mut rest);
+    }
 }
 
 #[test]

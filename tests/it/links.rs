@@ -21,7 +21,7 @@ fn sign(daemon: &Daemon, text: &str) -> String {
     let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
     let secret: Vec<u8> = (0..64).step_by(2).map(digit).collect();
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), text.as_bytes());
-    tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    streamlined::model::digest::hex(tag.as_ref())
 }
 
 #[test]

@@ -41,13 +41,11 @@ fn it_makes_the_keys_that_a_later_daemon_uses() {
 }
 
 #[test]
-fn wrong_usage_is_said_in_one_line() {
+fn wrong_usage_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    for (arguments, code) in
-        [(vec!["s", "--days", "0"], 1), (vec![" "], 1), (vec![], 2), (vec!["s", "--days", "x"], 2)]
-    {
-        let output = generate(dir.path(), &arguments);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+    for arguments in [&["s", "--days", "0"][..], &["s", "--days", "x"], &[" "], &[]] {
+        let output = generate(dir.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty());
     }
 }

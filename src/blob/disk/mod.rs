@@ -10,6 +10,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -56,8 +57,13 @@ impl Health {
         self.0.get().map_or(Ok(()), |failure| Err(Error::Io(failure.clone())))
     }
 
+    /// A sync that found no room has lost only what was not acknowledged; any other failure ends
+    /// all writing.
     fn synced(&self, outcome: io::Result<()>) -> Result<()> {
         outcome.map_err(|error| {
+            if Error::from(io::Error::from(error.kind())) == Error::NoSpace {
+                return Error::NoSpace;
+            }
             let failure = format!("a sync failed: {error}");
             if self.0.set(failure.clone()).is_ok() {
                 tracing::error!(%error, "sync failed; no more blobs are taken until a restart");
@@ -164,11 +170,17 @@ impl BlobStore for DiskBlobs {
         .await
     }
 
-    async fn stored_parts(&self) -> Result<Vec<(UploadId, PartNumber, Locator)>> {
-        self.blocking(|inner| {
+    async fn parts_older_than(
+        &self,
+        age: Duration,
+    ) -> Result<Vec<(UploadId, PartNumber, Locator)>> {
+        self.blocking(move |inner| {
             let mut parts = Vec::new();
             for place in inner.layout.parts()? {
-                if let Place::Part { upload, number, .. } = place {
+                let Place::Part { upload, number, .. } = place else { continue };
+                let modified = fs::metadata(inner.file(&place)?).and_then(|file| file.modified());
+                // One that is gone, or is from the future, is not old.
+                if modified.is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed > age)) {
                     parts.push((upload, number, place.locator()?));
                 }
             }

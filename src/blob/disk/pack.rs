@@ -38,7 +38,7 @@ use crate::{
 };
 
 const MAGIC: &[u8; 4] = b"slb1";
-pub const HEADER_BYTES: u64 = 48;
+const HEADER_BYTES: usize = 48;
 /// A pack is closed once it is this long.
 const PACK_BYTES_MAX: u64 = 256 << 20;
 /// How far ahead of its end a pack is filled with zeros.
@@ -47,7 +47,7 @@ const ZEROS_AHEAD_BYTES: usize = 4 << 20;
 const GROUP_BLOBS_MAX: usize = 512;
 const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Blobs that wait at most; past it: [`Error::Busy`].
-const WAITING_BLOBS_MAX: usize = 1024;
+const WAITING_BLOBS_MAX: usize = 4096;
 /// Packs held open for reading at most.
 const OPEN_PACKS_MAX: usize = 256;
 
@@ -122,16 +122,24 @@ impl Writer {
                 group.push(next);
             }
             let outcome = self.append(&group);
+            if outcome.is_err() {
+                // What the end of this pack holds is uncertain: the next group begins another.
+                self.open = None;
+            }
             for (at, append) in group.into_iter().enumerate() {
                 let place = outcome.as_ref().map(|places| places[at]).map_err(Clone::clone);
                 // A caller that is gone leaves its bytes as litter.
                 let _ = append.answer.send(place);
             }
         }
+        if let Some(pack) = self.open.take()
+            && let Err(error) = pack.file.set_len(pack.end)
+        {
+            tracing::debug!(%error, "the last pack keeps its zeros");
+        }
     }
 
-    /// Writes a group and syncs it. Until the sync is through, the pack's end does not move, so
-    /// a failed write is written over by the next.
+    /// Writes a group and syncs it.
     fn append(&mut self, group: &[Append]) -> Result<Vec<Place>> {
         self.health.check()?;
         let mut buffer = Vec::new();
@@ -177,8 +185,8 @@ impl Writer {
     }
 }
 
-fn header(hash: &ContentHash, length: usize) -> [u8; HEADER_BYTES as usize] {
-    let mut header = [0; HEADER_BYTES as usize];
+fn header(hash: &ContentHash, length: usize) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(MAGIC);
     header[4..8].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
     header[8..40].copy_from_slice(&hash.0);
@@ -202,7 +210,7 @@ impl Packs {
     pub fn read(&self, pack: u32, offset: u64, size: u64) -> Result<Bytes> {
         let length = usize::try_from(size).map_err(|_| Error::Corrupt("packed size".into()))?;
         let mut content = vec![0; length];
-        match self.file(pack)?.read_exact_at(&mut content, offset + HEADER_BYTES) {
+        match self.file(pack)?.read_exact_at(&mut content, offset + HEADER_BYTES as u64) {
             Ok(()) => Ok(content.into()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(Error::Corrupt(format!("pack {pack} ends before its record")))

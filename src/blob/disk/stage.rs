@@ -90,8 +90,7 @@ pub async fn seal_small(store: &Inner, content: Bytes) -> Result<Sealed> {
 /// A file that takes bytes. Its temporary name goes when it is dropped unsealed.
 struct Spill {
     temporary: Temporary,
-    waiting: Vec<Bytes>,
-    waiting_bytes: usize,
+    waiting: BytesMut,
     writing: JoinHandle<Result<Work>>,
 }
 
@@ -101,11 +100,9 @@ struct Work {
 }
 
 impl Work {
-    fn take(mut self, chunks: &[Bytes]) -> Result<Self> {
-        for chunk in chunks {
-            self.hasher.update(chunk);
-            self.file.write_all(chunk)?;
-        }
+    fn take(mut self, bytes: &[u8]) -> Result<Self> {
+        self.hasher.update(bytes);
+        self.file.write_all(bytes)?;
         Ok(self)
     }
 }
@@ -120,22 +117,23 @@ impl Spill {
         };
         Ok(Self {
             temporary: Temporary(path),
-            waiting: Vec::new(),
-            waiting_bytes: 0,
+            waiting: BytesMut::with_capacity(TRANSFER_BUFFER_BYTES),
             writing: spawn_blocking(create),
         })
     }
 
-    async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        self.waiting_bytes += bytes.len();
-        self.waiting.push(bytes);
-        if self.waiting_bytes < TRANSFER_BUFFER_BYTES {
-            return Ok(());
+    /// Gathers bytes, however small they come, and hands them on a buffer at a time.
+    async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = TRANSFER_BUFFER_BYTES - self.waiting.len();
+            self.waiting.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
+            if self.waiting.len() == TRANSFER_BUFFER_BYTES {
+                let empty = BytesMut::with_capacity(TRANSFER_BUFFER_BYTES);
+                let full = std::mem::replace(&mut self.waiting, empty);
+                let work = joined((&mut self.writing).await)?;
+                self.writing = spawn_blocking(move || work.take(&full));
+            }
         }
-        let chunks = std::mem::take(&mut self.waiting);
-        self.waiting_bytes = 0;
-        let work = joined((&mut self.writing).await)?;
-        self.writing = spawn_blocking(move || work.take(&chunks));
         Ok(())
     }
 

@@ -81,7 +81,10 @@ pub async fn list(context: Context) -> Reply {
         if pages.ended {
             return Ok(None);
         }
-        let page = pages.next().await.map_err(|error| io::Error::other(error.to_string()))?;
+        let page = pages.next().await.map_err(|error| {
+            tracing::error!(%error, "a list was cut");
+            io::Error::other(error.to_string())
+        })?;
         Ok(Some((Bytes::from(page), pages)))
     });
     let first = stream::iter([Ok(Bytes::from(first))]);

@@ -8,7 +8,10 @@ use crate::http::{Context, Reply, json, query};
 const HOURS_DEFAULT: u64 = 1;
 
 pub async fn generate(context: &Context) -> Reply {
-    let user = query::user_id(context.query.required("user_id")?)?;
+    let user = match context.query.user()? {
+        Some(user) => user,
+        None => query::user_id(context.query.required("user_id")?)?,
+    };
     let hours = context.query.number("expires_hours", "invalid_expires_hours")?;
     let made = context.app.generate_token(&user, hours.unwrap_or(HOURS_DEFAULT)).await?;
     let answer = json!({

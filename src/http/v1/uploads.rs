@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     app::{
         Error,
-        upload::{DeclaredFile, Incoming, Init, Opened},
+        upload::{DeclaredFile, Incoming, Init, Opened, Status},
     },
     http::{
         Context, Refusal, Reply,
@@ -18,6 +18,7 @@ use crate::{
         v1::digest,
     },
     model::{
+        digest::Sha256,
         file::CallerMeta,
         id::{PartNumber, UploadId},
         limits::{META_BYTES_MAX, MIME_BYTES_MAX},
@@ -26,7 +27,9 @@ use crate::{
     },
 };
 
-const LIST_LIMIT_MAX: usize = 1_000;
+/// Uploads of one page at most, and missing parts that are named of each.
+const LIST_LIMIT_MAX: usize = 100;
+const MISSING_NAMED_MAX: usize = 1_000;
 
 #[derive(Deserialize)]
 struct InitBody {
@@ -124,7 +127,7 @@ pub fn caller_meta(meta: Map<String, Value>) -> Result<CallerMeta, Error> {
     }
     let text = Value::Object(meta).to_string();
     if text.len() > META_BYTES_MAX {
-        return Err(Error::invalid("meta_too_large", "meta must be at most 16 KiB of JSON."));
+        return Err(Error::invalid("meta_too_large", "meta must be at most 4 KiB of JSON."));
     }
     Ok(CallerMeta(text.into()))
 }
@@ -185,7 +188,7 @@ pub async fn encoded_part(context: &Context, body: RequestBody) -> Reply {
         return Err(invalid_part_number().into());
     };
     let number = PartNumber::new(number).ok_or_else(invalid_part_number)?;
-    finish_part(context, id, number, incoming).await
+    finish_part(context, id, number, incoming, None).await
 }
 
 /// Streams a JSON body with base64 content into `incoming`. When the upload's id stands before
@@ -237,10 +240,10 @@ pub async fn raw_part(
     mut body: RequestBody,
 ) -> Reply {
     context.app.check_part(context.principal()?, id).await?;
-    digest::announced(&context.headers)?;
+    let sha256 = digest::announced(&context.headers)?;
     let incoming = context.app.begin_part().await?;
     let incoming = receive(&mut body, incoming).await?;
-    finish_part(context, id, number, incoming).await
+    finish_part(context, id, number, incoming, sha256).await
 }
 
 /// Streams a raw body into `incoming`; one that says it is too large is not read.
@@ -257,27 +260,57 @@ async fn finish_part(
     id: UploadId,
     number: PartNumber,
     incoming: Incoming,
+    sha256: Option<Sha256>,
 ) -> Reply {
-    let digest = digest::announced(&context.headers)?;
     let principal = context.principal()?;
-    let size = context.app.finish_part(principal, id, number, incoming, digest).await?;
+    let size = context.app.finish_part(principal, id, number, incoming, sha256).await?;
     let answer = json!({"status": "success", "partNumber": number.0, "size": size});
     json::reply(StatusCode::OK, &answer)
 }
 
-/// `GET /v1/files/{uploadId}`.
+/// `GET /v1/files/{uploadId}`: one upload, or a batch and each of its uploads.
 pub async fn status(context: &Context, id: UploadId) -> Reply {
-    let status = context.app.upload_status(context.principal()?, id).await?;
+    let principal = context.principal()?;
+    let batch = context.app.batch_status(principal, id).await?;
+    let answer = match batch {
+        Some(uploads) => batch_answer(id, &uploads),
+        None => upload_answer(&context.app.upload_status(principal, id).await?),
+    };
+    json::reply(StatusCode::OK, &answer)
+}
+
+fn upload_answer(status: &Status) -> Value {
     let part = |part: &crate::meta::Part| json!({"partNumber": part.number.0, "size": part.size});
-    let answer = json!({
-        "uploadId": id.to_string(),
+    json!({
+        "uploadId": status.upload.id.to_string(),
         "state": state(&status.upload),
         "received": status.parts.iter().map(part).collect::<Value>(),
         "bytesReceived": status.upload.received,
         "size": status.upload.size,
         "expiresAt": status.upload.expires.to_string(),
-    });
-    json::reply(StatusCode::OK, &answer)
+    })
+}
+
+fn batch_answer(id: UploadId, uploads: &[Upload]) -> Value {
+    let file = |upload: &Upload| {
+        json!({
+            "uploadId": upload.id.to_string(),
+            "name": upload.name.as_str(),
+            "state": state(upload),
+            "bytesReceived": upload.received,
+            "size": upload.size,
+            "expiresAt": upload.expires.to_string(),
+        })
+    };
+    let open = uploads.iter().any(|upload| upload.state == UploadState::Open);
+    json!({
+        "uploadId": id.to_string(),
+        "mode": Mode::Batch.as_str(),
+        "state": if open { "open" } else { "completed" },
+        "bytesReceived": uploads.iter().map(|upload| upload.received).sum::<u64>(),
+        "size": uploads.iter().map(|upload| upload.size).sum::<u64>(),
+        "files": uploads.iter().map(file).collect::<Value>(),
+    })
 }
 
 fn state(upload: &Upload) -> &'static str {
@@ -298,7 +331,7 @@ pub async fn list(context: &Context) -> Reply {
     let limit: Option<usize> = context.query.number("limit", "invalid_limit")?;
     let limit = limit.unwrap_or(LIST_LIMIT_MAX);
     if !(1..=LIST_LIMIT_MAX).contains(&limit) {
-        return Err(Error::invalid("invalid_limit", "limit must be 1 to 1000.").into());
+        return Err(Error::invalid("invalid_limit", "limit must be 1 to 100.").into());
     }
     let wrong = || Error::invalid("invalid_cursor", "The cursor is not one of ours.");
     let cursor = context.query.text("cursor").map(|c| UploadId::parse(c).ok_or_else(wrong));
@@ -307,11 +340,17 @@ pub async fn list(context: &Context) -> Reply {
     let uploads = app.list_uploads(principal, named, cursor.transpose()?, limit + 1).await?;
     let mut listed = Vec::new();
     for upload in uploads.iter().take(limit) {
-        let parts = app.upload_status(principal, upload.id).await?.parts;
-        let missing = match completeness(upload.mode, upload.size, &parts) {
+        let parts = match app.upload_status(principal, upload.id).await {
+            Ok(status) => status.parts,
+            // Ended since the page was read.
+            Err(Error::NotFound(_)) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let mut missing = match completeness(upload.mode, upload.size, &parts) {
             Completeness::Missing(numbers) => numbers,
             Completeness::Complete | Completeness::SizeDiffers { .. } => Vec::new(),
         };
+        missing.truncate(MISSING_NAMED_MAX);
         listed.push(json!({
             "uploadId": upload.id.to_string(),
             "state": state(upload),

@@ -243,7 +243,6 @@ impl StoredPart {
 pub struct StoredBatch {
     pub owner: UserId,
     pub uploads: Vec<UploadId>,
-    pub expires: UnixMillis,
 }
 
 #[derive(Serialize, Deserialize)]

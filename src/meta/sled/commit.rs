@@ -33,6 +33,10 @@ const BATCH_STEPS_MAX: usize = 512;
 /// Steps that wait at most; past it: [`Error::Busy`].
 const WAITING_STEPS_MAX: usize = 4096;
 
+/// Longest key and value of one record together; the sum of the longest names that it can hold
+/// is less. See `SEGMENT_BYTES` of the engine for why there is a bound.
+pub const RECORD_BYTES_MAX: usize = 32 << 10;
+
 type Writes = BTreeMap<Vec<u8>, Option<IVec>>;
 /// Tells the caller how its step ended, once the batch did.
 type Answer = Box<dyn FnOnce(Result<()>) + Send>;
@@ -123,7 +127,9 @@ fn run(tree: &Tree, waiting: &Receiver<Step>, failure: &OnceLock<Error>) {
         {
             tracing::error!(%error, "metadata commit failed; no more writes until a restart");
         }
-        answers.into_iter().for_each(|answer| answer(outcome.clone()));
+        for answer in answers {
+            answer(outcome.clone());
+        }
     }
 }
 
@@ -191,6 +197,9 @@ impl Txn<'_> {
 
     pub fn put<T: Serialize>(&mut self, key: Vec<u8>, record: &T) -> Result<()> {
         let bytes = codec::encode(record)?;
+        if key.len() + bytes.len() > RECORD_BYTES_MAX {
+            return Err(Error::Corrupt(format!("a record of {} bytes", bytes.len())));
+        }
         self.write(key, bytes);
         Ok(())
     }

@@ -7,7 +7,7 @@
 //! | token | first 8 bytes of the digest | [`super::codec::StoredToken`] |
 //! | file | file id | [`super::codec::StoredFile`] |
 //! | key | first 16 bytes of BLAKE3(key) | file id |
-//! | folder | user 0 path | [`super::codec::FolderNode`] |
+//! | folder | first 16 bytes of BLAKE3(user 0 path) | [`super::codec::FolderNode`] |
 //! | list | node, inverted file id | nothing: newest first by key order |
 //! | blob | content hash | [`super::codec::StoredBlob`] |
 //! | unreferenced | since, content hash | nothing |
@@ -21,8 +21,8 @@
 //!
 //! A file stands in the list of its folder and of every folder above, and each folder counts
 //! what lies beneath it. A page, a total and a quota check are then point reads and one short
-//! scan, however many files there are. User ids and folders hold no control characters, so the
-//! zero byte ends them.
+//! scan, however many files there are. User ids hold no control characters, so the zero byte ends
+//! them. Keys and folders, which may be long, are hashed: no key here is longer than 300 bytes.
 
 use crate::model::{
     digest::ContentHash,
@@ -35,7 +35,9 @@ use crate::model::{
 fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
     key.push(table);
-    parts.iter().for_each(|part| key.extend_from_slice(part));
+    for part in parts {
+        key.extend_from_slice(part);
+    }
     key
 }
 
@@ -58,7 +60,9 @@ pub fn file_key(file_key: &FileKey) -> Vec<u8> {
 }
 
 pub fn folder(owner: &UserId, folder: &Folder) -> Vec<u8> {
-    key(b'd', &[owner.as_str().as_bytes(), &[0], folder.as_str().as_bytes()])
+    let mut path = blake3::Hasher::new();
+    path.update(owner.as_str().as_bytes()).update(&[0]).update(folder.as_str().as_bytes());
+    key(b'd', &[&path.finalize().as_bytes()[..16]])
 }
 
 /// Every entry of a folder's list.

@@ -26,7 +26,8 @@ use self::{
     commit::{Committer, failed},
 };
 use super::{
-    Batch, BlobRecord, Error, Metadata, NewFile, Part, Recorded, Result, ServiceToken, UserRecord,
+    Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
+    ServiceToken, UserRecord,
 };
 use crate::{
     model::{
@@ -41,6 +42,11 @@ use crate::{
     },
     sys::{durable, sync_override},
 };
+
+/// sled writes a page that is larger than a quarter of a segment into a file of its own and never
+/// syncs that file. A leaf holds up to 16 records and a chain of 10 more: at
+/// [`commit::RECORD_BYTES_MAX`] each, a quarter of this is never reached.
+const SEGMENT_BYTES: usize = 4 << 20;
 
 /// See the module.
 pub struct SledMetadata {
@@ -59,7 +65,11 @@ impl SledMetadata {
     pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self> {
         // sled panics rather than fails on some damaged directories.
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            sled::Config::new().path(dir).cache_capacity(cache_bytes).open()
+            sled::Config::new()
+                .path(dir)
+                .cache_capacity(cache_bytes)
+                .segment_size(SEGMENT_BYTES)
+                .open()
         }));
         let db = opened
             .map_err(|_| Error::Corrupt("sled cannot open its directory".into()))?
@@ -130,6 +140,10 @@ fn listed_file(tree: &Tree, entry: &[u8]) -> Result<Option<FileRecord>> {
 impl Metadata for SledMetadata {
     async fn ready(&self) -> Result<()> {
         self.committer.ready()
+    }
+
+    async fn settle(&self) -> Result<()> {
+        self.committer.commit(|_| Ok(())).await
     }
 
     async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
@@ -236,15 +250,15 @@ impl Metadata for SledMetadata {
         self.committer.commit(record).await
     }
 
-    async fn remove_upload(&self, id: UploadId) -> Result<Vec<Part>> {
-        self.committer.commit(move |txn| step::remove_upload(txn, id)).await
+    async fn remove_upload(&self, id: UploadId, removal: Removal) -> Result<Vec<Part>> {
+        self.committer.commit(move |txn| step::remove_upload(txn, id, removal)).await
     }
 
     async fn remove_batch(&self, id: UploadId) -> Result<()> {
         self.committer.commit(move |txn| step::remove_batch(txn, id)).await
     }
 
-    async fn expired(&self, now: UnixMillis, limit: usize) -> Result<Vec<UploadId>> {
+    async fn expired(&self, now: UnixMillis, limit: usize) -> Result<Expired> {
         let scan = move |tree: &Tree| {
             let mut entries = Vec::new();
             for entry in tree.scan_prefix(index::EXPIRIES).keys().take(limit) {
@@ -258,9 +272,11 @@ impl Metadata for SledMetadata {
         };
         let entries = self.scan(scan).await?;
         if entries.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Expired::default());
         }
-        self.committer.commit(move |txn| step::expired(txn, entries, now)).await
+        let more = entries.len() == limit;
+        let ids = self.committer.commit(move |txn| step::expired(txn, entries, now)).await?;
+        Ok(Expired { ids, more })
     }
 
     async fn record_files(

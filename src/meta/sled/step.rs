@@ -9,7 +9,7 @@ use super::{
     index,
 };
 use crate::{
-    meta::{Batch, Error, NewFile, Part, Recorded, Result, ServiceToken, UserRecord},
+    meta::{Batch, Error, NewFile, Part, Recorded, Removal, Result, ServiceToken, UserRecord},
     model::{
         digest::ContentHash,
         file::FileRecord,
@@ -88,11 +88,7 @@ pub fn create_uploads(
         txn.write(index::expiry(upload.expires, upload.id), &[]);
     }
     if let (Some(batch), Some(first)) = (batch, uploads.first()) {
-        let stored = StoredBatch {
-            owner: batch.owner.clone(),
-            uploads: batch.uploads.clone(),
-            expires: first.expires,
-        };
+        let stored = StoredBatch { owner: batch.owner.clone(), uploads: batch.uploads.clone() };
         txn.put(index::batch(batch.id), &stored)?;
         txn.write(index::expiry(first.expires, batch.id), &[]);
     }
@@ -144,8 +140,9 @@ fn remove_parts(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-pub fn remove_upload(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
+pub fn remove_upload(txn: &mut Txn<'_>, id: UploadId, removal: Removal) -> Result<Vec<Part>> {
     let upload = upload(txn, id)?;
+    removal.check(&upload)?;
     if upload.reserved() > 0 {
         let user = known_user(txn, &upload.owner)?;
         reserve(txn, user, upload.reserved(), 0, 0, 0)?;
@@ -163,15 +160,14 @@ pub fn remove_batch(txn: &mut Txn<'_>, id: UploadId) -> Result<()> {
 }
 
 /// What the index holds as expiring by `now`. Entries whose record is gone are dropped, those
-/// whose record lives longer move to its time.
+/// whose record lives longer move to its time. A batch lives as long as one of its sessions.
 pub fn expired(txn: &mut Txn<'_>, entries: Vec<Vec<u8>>, now: UnixMillis) -> Result<Vec<UploadId>> {
     let mut over = Vec::new();
     for entry in entries {
         let (_, id) = index::expiring(&entry).ok_or_else(|| dangling("session"))?;
-        let upload = txn.get::<StoredUpload>(&index::upload(id))?;
-        let expires = match upload {
-            Some(upload) => Some(upload.into_record(id).expires),
-            None => txn.get::<StoredBatch>(&index::batch(id))?.map(|batch| batch.expires),
+        let expires = match expiry(txn, id)? {
+            None => batch_expiry(txn, id)?,
+            expires => expires,
         };
         match expires {
             Some(expires) if expires <= now => over.push(id),
@@ -183,6 +179,21 @@ pub fn expired(txn: &mut Txn<'_>, entries: Vec<Vec<u8>>, now: UnixMillis) -> Res
         }
     }
     Ok(over)
+}
+
+fn expiry(txn: &Txn<'_>, id: UploadId) -> Result<Option<UnixMillis>> {
+    let upload = txn.get::<StoredUpload>(&index::upload(id))?;
+    Ok(upload.map(|upload| upload.into_record(id).expires))
+}
+
+/// When the last session of a batch expires; at once when there is none left.
+fn batch_expiry(txn: &Txn<'_>, id: UploadId) -> Result<Option<UnixMillis>> {
+    let Some(batch) = txn.get::<StoredBatch>(&index::batch(id))? else { return Ok(None) };
+    let mut last = UnixMillis(0);
+    for upload in batch.uploads {
+        last = last.max(expiry(txn, upload)?.unwrap_or_default());
+    }
+    Ok(Some(last))
 }
 
 pub fn record_file(
@@ -200,7 +211,7 @@ pub fn record_file(
         }
         released = upload.reserved();
         upload.state = UploadState::Completed(file.id);
-        upload.expires = keep_until;
+        upload.expires = upload.expires.max(keep_until);
         txn.put(index::upload(id), &StoredUpload::new(&upload))?;
         txn.delete(index::open(&upload.owner, id));
         parts = remove_parts(txn, id)?;
@@ -214,8 +225,8 @@ pub fn record_file(
     txn.write(key, &file.id.0);
     txn.put(index::file(file.id), &StoredFile::new(file))?;
     list(txn, file)?;
-    let duplicate = refer_to_blob(txn, &file.blake3, &new.locator)?;
-    Ok(Recorded { duplicate, parts })
+    let replaced = refer_to_blob(txn, &file.blake3, &new.locator)?;
+    Ok(Recorded { replaced, parts })
 }
 
 /// Puts a file into the list and the counts of its folder and of every folder above.
@@ -257,22 +268,25 @@ fn next_node(txn: &mut Txn<'_>) -> Result<u64> {
     Ok(next)
 }
 
-/// Counts one more file of a blob; true when the content was known before.
-fn refer_to_blob(txn: &mut Txn<'_>, hash: &ContentHash, locator: &Locator) -> Result<bool> {
+/// Counts one more file of a blob and points its record at the newest copy of the content, which
+/// heals one that was damaged; answers where the copy before lies.
+fn refer_to_blob(
+    txn: &mut Txn<'_>,
+    hash: &ContentHash,
+    locator: &Locator,
+) -> Result<Option<Locator>> {
     let key = index::blob(hash);
     let known = txn.get::<StoredBlob>(&key)?;
-    let duplicate = known.is_some();
-    let mut blob = known.unwrap_or_else(|| StoredBlob {
-        locator: locator.clone(),
-        references: 0,
-        unreferenced: None,
-    });
-    blob.references += 1;
-    if let Some(since) = blob.unreferenced.take() {
+    if let Some(StoredBlob { unreferenced: Some(since), .. }) = known {
         txn.delete(index::unreferenced(since, hash));
     }
+    let blob = StoredBlob {
+        locator: locator.clone(),
+        references: known.as_ref().map_or(0, |blob| blob.references) + 1,
+        unreferenced: None,
+    };
     txn.put(key, &blob)?;
-    Ok(duplicate)
+    Ok(known.map(|blob| blob.locator))
 }
 
 pub fn file_id(txn: &Txn<'_>, key: &FileKey) -> Result<FileId> {

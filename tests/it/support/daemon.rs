@@ -74,7 +74,9 @@ impl Daemon {
 
     /// A user with a token of its own.
     pub fn user(&self, id: &str) -> Client {
-        let answer = self.service().post(&format!("/v1/files/generate-token?user_id={id}"), "");
+        let answer = self
+            .service()
+            .post(&format!("/v1/files/generate-token?user_id={}", super::client::query(id)), "");
         self.bearer(answer.ok()["token"].as_str().unwrap())
     }
 

@@ -21,7 +21,7 @@ pub fn base64(bytes: &[u8]) -> String {
 
 pub fn sha256(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    streamlined::model::digest::hex(digest.as_ref())
 }
 
 /// Waits for something that comes about by itself.

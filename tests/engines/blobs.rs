@@ -1,0 +1,182 @@
+//! The blob seam: its contract on every store.
+
+use std::{path::Path, time::Duration};
+
+use bytes::Bytes;
+use streamlined::{
+    blob::{Address, BlobStore, Error, Purpose, Sealed, disk::DiskBlobs, memory::MemoryBlobs},
+    model::{
+        id::{PartNumber, UploadId},
+        range::Slice,
+    },
+};
+use tokio::runtime::Runtime;
+
+fn disk(dir: &Path) -> DiskBlobs {
+    DiskBlobs::open(dir, 64 << 10).unwrap()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "reads as a block at the call")]
+fn on_every_store(contract: impl AsyncFn(&dyn BlobStore)) {
+    let runtime = Runtime::new().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    runtime.block_on(contract(&MemoryBlobs::default()));
+    runtime.block_on(contract(&disk(dir.path())));
+}
+
+/// Bytes that differ everywhere.
+fn content(size: usize) -> Bytes {
+    let mut content = vec![0; size];
+    blake3::Hasher::new().update(&size.to_le_bytes()).finalize_xof().fill(&mut content);
+    content.into()
+}
+
+const SIZES: [usize; 6] = [0, 1, 4096, 64 << 10, (64 << 10) + 1, 700_000];
+
+async fn put(store: &dyn BlobStore, content: &Bytes, purpose: Purpose) -> Sealed {
+    let mut stage = store.stage().await.unwrap();
+    for piece in content.chunks(10_007) {
+        stage.write(Bytes::copy_from_slice(piece)).await.unwrap();
+    }
+    stage.seal(purpose).await.unwrap()
+}
+
+fn address(sealed: &Sealed) -> Address {
+    Address { blake3: sealed.blake3, size: sealed.size, locator: sealed.locator.clone() }
+}
+
+async fn read(store: &dyn BlobStore, blob: &Address, slice: Slice) -> Result<Vec<u8>, Error> {
+    let mut reader = store.open(blob, slice).await?;
+    let mut content = Vec::new();
+    while let Some(bytes) = reader.next().await? {
+        content.extend_from_slice(&bytes);
+    }
+    Ok(content)
+}
+
+fn part(number: u32) -> Purpose {
+    Purpose::Part(UploadId([5; 16]), PartNumber(number))
+}
+
+#[test]
+fn what_was_sealed_is_read_in_whole_and_in_part() {
+    on_every_store(async |store| {
+        for size in SIZES {
+            let content = content(size);
+            let sealed = put(store, &content, Purpose::Blob).await;
+            assert_eq!(sealed.size, size as u64);
+            assert_eq!(sealed.blake3.0, *blake3::hash(&content).as_bytes());
+            let blob = address(&sealed);
+            assert_eq!(read(store, &blob, Slice::whole(blob.size)).await.unwrap(), content);
+            let slice = Slice { start: blob.size / 3, end: blob.size / 2 };
+            let wanted = &content[size / 3..size / 2];
+            assert_eq!(read(store, &blob, slice).await.unwrap(), wanted);
+        }
+    });
+}
+
+#[test]
+fn parts_assemble_in_order() {
+    on_every_store(async |store| {
+        for sizes in [&[1, 2, 3][..], &[70_000, 5, 0, 200_000], &[40_000, 40_000]] {
+            let mut parts = Vec::new();
+            let mut whole = Vec::new();
+            for (at, size) in (0..).zip(sizes) {
+                let content = content(*size);
+                parts.push(address(&put(store, &content, part(at)).await));
+                whole.extend_from_slice(&content);
+            }
+            let sealed = store.assemble(parts).await.unwrap();
+            let blob = address(&sealed);
+            assert_eq!(sealed.blake3.0, *blake3::hash(&whole).as_bytes());
+            assert_eq!(read(store, &blob, Slice::whole(blob.size)).await.unwrap(), whole);
+        }
+        let sealed = put(store, &content(100_000), part(0)).await;
+        let mut wrong = address(&sealed);
+        wrong.blake3.0[0] ^= 1;
+        let other = address(&put(store, &content(1), part(1)).await);
+        let refused = store.assemble(vec![wrong, other]).await;
+        assert!(matches!(refused, Err(Error::Corrupt(_))));
+    });
+}
+
+#[test]
+fn a_promoted_part_outlives_the_part() {
+    on_every_store(async |store| {
+        for size in SIZES {
+            let content = content(size);
+            let sealed = put(store, &content, part(1)).await;
+            let locator = store.promote(&address(&sealed)).await.unwrap();
+            if locator != sealed.locator {
+                store.discard(&sealed.locator).await.unwrap();
+            }
+            let blob = Address { locator, ..address(&sealed) };
+            assert_eq!(read(store, &blob, Slice::whole(blob.size)).await.unwrap(), content);
+        }
+    });
+}
+
+#[test]
+fn equal_contents_have_places_of_their_own() {
+    on_every_store(async |store| {
+        let content = content(100_000);
+        let first = put(store, &content, Purpose::Blob).await;
+        let second = put(store, &content, Purpose::Blob).await;
+        assert_ne!(first.locator, second.locator);
+        store.discard(&first.locator).await.unwrap();
+        store.discard(&first.locator).await.unwrap();
+        let gone = read(store, &address(&first), Slice::whole(1)).await;
+        assert_eq!(gone, Err(Error::NotFound));
+        let blob = address(&second);
+        assert_eq!(read(store, &blob, Slice::whole(blob.size)).await.unwrap(), content);
+    });
+}
+
+#[test]
+fn the_wrong_hash_is_never_read_as_good() {
+    on_every_store(async |store| {
+        for size in [1, 4096, 700_000] {
+            let mut blob = address(&put(store, &content(size), Purpose::Blob).await);
+            blob.blake3.0[31] ^= 1;
+            let refused = read(store, &blob, Slice::whole(blob.size)).await;
+            assert!(matches!(refused, Err(Error::Corrupt(_))), "{size}");
+        }
+    });
+}
+
+#[test]
+fn a_new_start_finds_everything_and_no_litter() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let mut stored = Vec::new();
+    for round in 0..3 {
+        let store = disk(dir.path());
+        runtime.block_on(async {
+            for size in [10 + round, 100_000 + round] {
+                let content = content(size);
+                stored.push((address(&put(&store, &content, Purpose::Blob).await), content));
+            }
+            let mut abandoned = store.stage().await.unwrap();
+            abandoned.write(content(500_000)).await.unwrap();
+            std::mem::forget(abandoned);
+            for (blob, content) in &stored {
+                assert_eq!(read(&store, blob, Slice::whole(blob.size)).await.unwrap(), *content);
+            }
+        });
+    }
+    drop(disk(dir.path()));
+    assert_eq!(std::fs::read_dir(dir.path().join("staging/tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn old_parts_are_found_again_as_litter() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = disk(dir.path());
+    Runtime::new().unwrap().block_on(async {
+        let sealed = put(&store, &content(100_000), part(7)).await;
+        put(&store, &content(100_000), Purpose::Blob).await;
+        let parts = store.parts_older_than(Duration::ZERO).await.unwrap();
+        assert_eq!(parts, [(UploadId([5; 16]), PartNumber(7), sealed.locator)]);
+        assert_eq!(store.parts_older_than(Duration::from_mins(1)).await, Ok(vec![]));
+    });
+}

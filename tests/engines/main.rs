@@ -1,0 +1,5 @@
+//! Both seams: one contract for every engine, and the engines compared step by step.
+
+mod blobs;
+mod metadata;
+mod records;

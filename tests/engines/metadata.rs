@@ -1,0 +1,390 @@
+//! The metadata seam: its contract on every engine, then random steps on two engines at once.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use proptest::{collection::vec, prelude::*};
+use streamlined::{
+    meta::{
+        Batch, Error, Metadata, Removal, ServiceToken, memory::MemoryMetadata, sled::SledMetadata,
+    },
+    model::{
+        digest::ContentHash,
+        file::{CallerMeta, Totals},
+        id::FileId,
+        name::{FileName, Folder},
+        time::UnixMillis,
+    },
+};
+use tokio::runtime::Runtime;
+
+use crate::records::{file, folder, key, locator, new_file, part, upload, upload_id, user};
+
+const NOW: UnixMillis = UnixMillis(1_000);
+const QUOTA: u64 = 1_000;
+
+fn sled(dir: &Path) -> SledMetadata {
+    SledMetadata::open(&dir.join("meta"), 16 << 20).unwrap()
+}
+
+/// Runs a contract on each engine.
+#[expect(clippy::needless_pass_by_value, reason = "reads as a block at the call")]
+fn on_every_engine(contract: impl AsyncFn(&dyn Metadata)) {
+    let runtime = Runtime::new().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    runtime.block_on(contract(&MemoryMetadata::default()));
+    runtime.block_on(contract(&sled(dir.path())));
+}
+
+#[test]
+fn users_appear_once_and_tokens_are_found_by_digest() {
+    on_every_engine(async |meta| {
+        assert_eq!(meta.user(&user(1)).await, Ok(None));
+        let made = meta.ensure_user(&user(1), NOW).await.unwrap();
+        assert_eq!(meta.ensure_user(&user(1), UnixMillis(9)).await, Ok(made.clone()));
+        assert_eq!(meta.user(&user(1)).await, Ok(Some(made)));
+        assert_eq!(meta.has_service_tokens().await, Ok(false));
+        let mut digest = [7; 32];
+        let token = ServiceToken { digest, name: "s".into(), created: NOW };
+        meta.add_service_token(token.clone()).await.unwrap();
+        assert_eq!(meta.add_service_token(token.clone()).await, Err(Error::Exists));
+        assert_eq!(meta.service_token(&digest).await, Ok(Some(token)));
+        digest[31] = 0;
+        assert_eq!(meta.service_token(&digest).await, Ok(None));
+        assert_eq!(meta.has_service_tokens().await, Ok(true));
+    });
+}
+
+#[test]
+fn parts_replace_one_another_and_end_with_the_file() {
+    on_every_engine(async |meta| {
+        meta.create_uploads(vec![upload(1, 1, 10, 50)], None, NOW, QUOTA).await.unwrap();
+        let record = async |n, size, place| {
+            meta.record_part(upload_id(1), part(n, size, place), UnixMillis(60), QUOTA).await
+        };
+        assert_eq!(record(2, 4, 2).await, Ok(None));
+        assert_eq!(record(0, 6, 0).await, Ok(None));
+        assert_eq!(record(2, 3, 3).await, Ok(Some(part(2, 4, 2))));
+        assert_eq!(meta.parts(upload_id(1)).await, Ok(vec![part(0, 6, 0), part(2, 3, 3)]));
+        let session = meta.upload(upload_id(1)).await.unwrap().unwrap();
+        assert_eq!((session.received, session.revision), (9, 3));
+        assert_eq!(session.expires, UnixMillis(60));
+        let is_part = |place| async move {
+            meta.refers_to_part(upload_id(1), part(2, 0, 0).number, &locator(place)).await.unwrap()
+        };
+        assert!(is_part(3).await && !is_part(2).await);
+
+        let new =
+            |revision| vec![new_file(file(1, 0, 1, 5, 1, 9), 9, Some((upload_id(1), revision)))];
+        assert_eq!(meta.record_files(new(2), NOW, QUOTA).await, Err(Error::Changed));
+        let recorded = meta.record_files(new(3), UnixMillis(99), QUOTA).await.unwrap();
+        assert_eq!(recorded[0].parts, [part(0, 6, 0), part(2, 3, 3)]);
+        assert_eq!(meta.record_files(new(3), NOW, QUOTA).await, Err(Error::Closed));
+        assert_eq!(record(1, 1, 1).await, Err(Error::Closed));
+        assert_eq!(meta.parts(upload_id(1)).await, Ok(vec![]));
+        assert_eq!(meta.uploads_of(&user(1), None, 9).await, Ok(vec![]));
+        let remove = async |removal| meta.remove_upload(upload_id(1), removal).await;
+        assert_eq!(remove(Removal::Open).await, Err(Error::Closed));
+        assert_eq!(remove(Removal::ExpiredBy(UnixMillis(98))).await, Err(Error::Changed));
+        assert_eq!(remove(Removal::ExpiredBy(UnixMillis(99))).await, Ok(vec![]));
+        assert_eq!(record(1, 1, 1).await, Err(Error::NotFound));
+        assert_eq!(meta.file_by_id(file(1, 0, 1, 5, 1, 9).id).await.unwrap().unwrap().size, 9);
+    });
+}
+
+#[test]
+fn the_quota_counts_files_and_reservations() {
+    on_every_engine(async |meta| {
+        let reserved = async || meta.user(&user(1)).await.unwrap().unwrap().reserved;
+        meta.create_uploads(vec![upload(1, 1, 600, 50)], None, NOW, QUOTA).await.unwrap();
+        let two = vec![upload(2, 1, 300, 50), upload(3, 1, 101, 50)];
+        let refused = Error::Quota { limit: 1000, used: 900, asked: 101 };
+        assert_eq!(meta.create_uploads(two, None, NOW, QUOTA).await, Err(refused));
+        assert_eq!(meta.upload(upload_id(2)).await, Ok(None));
+        assert_eq!(reserved().await, 600);
+        let put = async |salt, size| {
+            let new = vec![new_file(file(1, 1, salt, 5, 1, size), 1, None)];
+            meta.record_files(new, NOW, QUOTA).await
+        };
+        put(1, 400).await.unwrap();
+        assert_eq!(put(2, 1).await, Err(Error::Quota { limit: 1000, used: 1000, asked: 1 }));
+        put(3, 0).await.unwrap();
+        let grow = meta.record_part(upload_id(1), part(1, 601, 1), NOW, QUOTA).await;
+        assert_eq!(grow, Err(Error::Quota { limit: 1000, used: 1000, asked: 1 }));
+        meta.record_part(upload_id(1), part(1, 601, 1), NOW, QUOTA + 1).await.unwrap();
+        assert_eq!(reserved().await, 601);
+        let parts = meta.remove_upload(upload_id(1), Removal::Open).await.unwrap();
+        assert_eq!((parts.len(), reserved().await), (1, 0));
+        put(2, 600).await.unwrap();
+    });
+}
+
+#[test]
+fn lists_and_totals_cover_what_lies_beneath() {
+    on_every_engine(async |meta| {
+        for n in 0..10_u8 {
+            let new = new_file(file(1, n, n.into(), 10 + u64::from(n), n, 1), n.into(), None);
+            meta.record_files(vec![new], NOW, QUOTA).await.unwrap();
+        }
+        let list = async |path: &str, after: Option<FileId>, limit| {
+            let folder = Folder::parse(path).unwrap();
+            let files = meta.list_files(&user(1), &folder, after, limit).await.unwrap();
+            files.iter().map(|file| file.id.created().0).collect::<Vec<_>>()
+        };
+        assert_eq!(list("", None, 99).await, (10..20).rev().collect::<Vec<_>>());
+        assert_eq!(list("a", None, 99).await, [18, 17, 16, 13, 12, 11]);
+        assert_eq!(list("a/b", None, 3).await, [18, 17, 13]);
+        let third = meta.list_files(&user(1), &folder(2), None, 3).await.unwrap()[2].id;
+        assert_eq!(list("a/b", Some(third), 3).await, [12]);
+        assert_eq!(list("none", None, 9).await, [0; 0]);
+        assert_eq!(meta.list_files(&user(2), &folder(0), None, 9).await, Ok(vec![]));
+        let totals = meta.totals(&user(1), &folder(1)).await;
+        assert_eq!(totals, Ok(Totals { files: 6, bytes: 6 }));
+        meta.remove_file(&key(1, 3, 3), NOW).await.unwrap();
+        assert_eq!(list("a/b", None, 99).await, [18, 17, 12]);
+        let totals = meta.totals(&user(1), &folder(2)).await;
+        assert_eq!(totals, Ok(Totals { files: 3, bytes: 3 }));
+    });
+}
+
+#[test]
+fn content_is_counted_shared_and_let_go() {
+    on_every_engine(async |meta| {
+        let record = async |salt, place| {
+            let new = vec![new_file(file(1, 0, salt, 5, 1, 1), place, None)];
+            meta.record_files(new, NOW, QUOTA).await
+        };
+        let content = ContentHash([1; 32]);
+        let blob = async || meta.blob(&content).await.unwrap().map(|b| (b.references, b.locator));
+        assert_eq!(record(1, 10).await.unwrap()[0].replaced, None);
+        assert_eq!(record(2, 20).await.unwrap()[0].replaced, Some(locator(10)));
+        assert_eq!(blob().await, Some((2, locator(20))));
+        assert_eq!(record(2, 30).await, Err(Error::Exists));
+        assert_eq!(blob().await, Some((2, locator(20))));
+        let removed = meta.remove_file(&key(1, 0, 1), UnixMillis(40)).await.unwrap();
+        assert_eq!(removed.key, key(1, 0, 1));
+        assert_eq!(meta.remove_file(&key(1, 0, 1), NOW).await, Err(Error::NotFound));
+        assert_eq!(meta.forget_blob(&content).await, Ok(None));
+        meta.remove_file(&key(1, 0, 2), UnixMillis(50)).await.unwrap();
+        let unreferenced = async |before| meta.unreferenced_blobs(UnixMillis(before), 9).await;
+        assert_eq!(unreferenced(50).await, Ok(vec![]));
+        assert_eq!(unreferenced(51).await, Ok(vec![content]));
+        // Stored again, it is referred to again.
+        record(3, 40).await.unwrap();
+        assert_eq!(
+            (unreferenced(99).await, meta.forget_blob(&content).await),
+            (Ok(vec![]), Ok(None))
+        );
+        meta.remove_file(&key(1, 0, 3), UnixMillis(60)).await.unwrap();
+        assert_eq!(meta.forget_blob(&content).await, Ok(Some(locator(40))));
+        assert_eq!((blob().await, unreferenced(99).await), (None, Ok(vec![])));
+    });
+}
+
+#[test]
+fn batches_live_as_long_as_their_sessions() {
+    on_every_engine(async |meta| {
+        let batch =
+            Batch { id: upload_id(9), owner: user(1), uploads: vec![upload_id(1), upload_id(2)] };
+        let uploads = vec![upload(1, 1, 1, 50), upload(2, 1, 1, 50)];
+        meta.create_uploads(uploads, Some(batch.clone()), NOW, QUOTA).await.unwrap();
+        assert_eq!(meta.batch(upload_id(9)).await, Ok(Some(batch)));
+        meta.record_part(upload_id(2), part(1, 1, 1), UnixMillis(70), QUOTA).await.unwrap();
+        let expired = async |now: u64| {
+            let mut ids = BTreeSet::new();
+            loop {
+                let expired = meta.expired(UnixMillis(now), 2).await.unwrap();
+                ids.extend(expired.ids);
+                if !expired.more {
+                    return Vec::from_iter(ids);
+                }
+            }
+        };
+        assert_eq!(expired(49).await, []);
+        assert_eq!(expired(60).await, [upload_id(1)]);
+        let removal = Removal::ExpiredBy(UnixMillis(70));
+        meta.remove_upload(upload_id(1), removal).await.unwrap();
+        assert_eq!(expired(69).await, []);
+        meta.remove_upload(upload_id(2), removal).await.unwrap();
+        assert_eq!(expired(70).await, [upload_id(9)]);
+        meta.remove_batch(upload_id(9)).await.unwrap();
+        assert_eq!(meta.remove_batch(upload_id(9)).await, Err(Error::NotFound));
+        assert_eq!(expired(99).await, []);
+    });
+}
+
+#[test]
+fn several_files_are_recorded_together_or_not_at_all() {
+    on_every_engine(async |meta| {
+        let new = |salt, upload| new_file(file(1, 1, salt, 5, 1, 1), salt.into(), upload);
+        let missing = Some((upload_id(1), 0));
+        let files = vec![new(1, None), new(2, missing)];
+        assert_eq!(meta.record_files(files, NOW, QUOTA).await, Err(Error::NotFound));
+        assert_eq!(meta.file(&key(1, 1, 1)).await, Ok(None));
+        assert_eq!(meta.totals(&user(1), &folder(1)).await, Ok(Totals::default()));
+        let files = vec![new(1, None), new(1, None)];
+        assert_eq!(meta.record_files(files, NOW, QUOTA).await, Err(Error::Exists));
+        assert_eq!(meta.blob(&ContentHash([1; 32])).await, Ok(None));
+    });
+}
+
+/// sled never syncs pages that are too large for its log; ours must all fit.
+#[test]
+fn the_longest_records_stay_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = sled(dir.path());
+    let long = "x".repeat(255);
+    let deep = Folder::parse(&vec![long.as_str(); 32].join("/")).unwrap();
+    Runtime::new().unwrap().block_on(async {
+        for n in 0..120 {
+            let mut file = file(1, 0, n, 5, 1, 1);
+            file.meta = CallerMeta("m".repeat(4096).into());
+            file.name = FileName::parse(&long).unwrap();
+            file.folder = deep.clone();
+            file.mime = long.clone().into();
+            // An imported key that is not composed of the rest is kept as it is.
+            let key = format!("storage/{}/{n}", vec!["y".repeat(255); 34].join("/"));
+            file.key = streamlined::model::key::FileKey::parse(&key).unwrap();
+            meta.record_files(vec![new_file(file, 1, None)], NOW, u64::MAX).await.unwrap();
+        }
+        assert_eq!(meta.totals(&user(1), &deep).await.unwrap().files, 120);
+    });
+    let outside = fs::read_dir(dir.path().join("meta/blobs")).unwrap().count();
+    assert_eq!(outside, 0);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Begin { upload: u8, owner: u8, size: u64, expires: u64 },
+    Part { upload: u8, number: u8, size: u64, expires: u64 },
+    Finish { upload: u8, folder: u8, salt: u32, content: u8 },
+    Put { owner: u8, folder: u8, salt: u32, content: u8, size: u64 },
+    Remove { owner: u8, folder: u8, salt: u32 },
+    Abort { upload: u8 },
+    Expire { now: u64 },
+    Forget { content: u8 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let (id, size, time) = (0..4_u8, 0..400_u64, 0..100_u64);
+    let step = prop_oneof![
+        (id.clone(), 0..2_u8, size.clone(), time.clone()).prop_map(
+            |(upload, owner, size, expires)| { Step::Begin { upload, owner, size, expires } }
+        ),
+        (id.clone(), 0..3_u8, size.clone(), time.clone()).prop_map(
+            |(upload, number, size, expires)| Step::Part { upload, number, size, expires }
+        ),
+        (id.clone(), 0..5_u8, 0..9_u32, 0..3_u8).prop_map(|(upload, folder, salt, content)| {
+            Step::Finish { upload, folder, salt, content }
+        }),
+        (0..2_u8, 0..5_u8, 0..9_u32, 0..3_u8, size).prop_map(
+            |(owner, folder, salt, content, size)| Step::Put { owner, folder, salt, content, size }
+        ),
+        (0..2_u8, 0..5_u8, 0..9_u32).prop_map(|(owner, folder, salt)| Step::Remove {
+            owner,
+            folder,
+            salt
+        }),
+        id.prop_map(|upload| Step::Abort { upload }),
+        time.prop_map(|now| Step::Expire { now }),
+        (0..3_u8).prop_map(|content| Step::Forget { content }),
+    ];
+    vec(step, 1..60)
+}
+
+/// Takes one step and tells all that can be seen of its outcome.
+async fn take(meta: &dyn Metadata, step: &Step, at: u64) -> String {
+    match *step {
+        Step::Begin { upload: n, owner, size, expires } => {
+            if meta.upload(upload_id(n)).await.unwrap().is_some() {
+                return "exists".into();
+            }
+            let uploads = vec![upload(n, owner, size, expires)];
+            format!("{:?}", meta.create_uploads(uploads, None, NOW, QUOTA).await)
+        }
+        Step::Part { upload, number, size, expires } => {
+            let part = part(number, size, at);
+            let expires = UnixMillis(expires);
+            format!("{:?}", meta.record_part(upload_id(upload), part, expires, QUOTA).await)
+        }
+        Step::Finish { upload, folder, salt, content } => {
+            let Some(session) = meta.upload(upload_id(upload)).await.unwrap() else {
+                return "none".into();
+            };
+            let owner = session.owner.as_str().bytes().last().unwrap() - b'0';
+            let file = file(owner, folder, salt, at, content, session.received);
+            let new = new_file(file, at, Some((session.id, session.revision)));
+            format!("{:?}", meta.record_files(vec![new], UnixMillis(50), QUOTA).await)
+        }
+        Step::Put { owner, folder, salt, content, size } => {
+            let new = new_file(file(owner, folder, salt, at, content, size), at, None);
+            format!("{:?}", meta.record_files(vec![new], NOW, QUOTA).await)
+        }
+        Step::Remove { owner, folder, salt } => {
+            format!("{:?}", meta.remove_file(&key(owner, folder, salt), UnixMillis(at)).await)
+        }
+        Step::Abort { upload } => {
+            format!("{:?}", meta.remove_upload(upload_id(upload), Removal::Open).await)
+        }
+        Step::Expire { now } => {
+            let now = UnixMillis(now);
+            let mut ids = meta.expired(now, 99).await.unwrap().ids;
+            ids.sort();
+            // An id that was used twice, which random ones are not, may be named twice.
+            ids.dedup();
+            let mut removed = Vec::new();
+            for id in ids {
+                removed.push(meta.remove_upload(id, Removal::ExpiredBy(now)).await);
+            }
+            format!("{removed:?}")
+        }
+        Step::Forget { content } => {
+            format!("{:?}", meta.forget_blob(&ContentHash([content; 32])).await)
+        }
+    }
+}
+
+/// Everything that can be read.
+async fn observe(meta: &dyn Metadata) -> Vec<String> {
+    let mut seen = Vec::new();
+    for owner in 0..2 {
+        seen.push(format!("{:?}", meta.user(&user(owner)).await));
+        seen.push(format!("{:?}", meta.uploads_of(&user(owner), None, 99).await));
+        for n in 0..5 {
+            seen.push(format!("{:?}", meta.totals(&user(owner), &folder(n)).await));
+            seen.push(format!("{:?}", meta.list_files(&user(owner), &folder(n), None, 99).await));
+        }
+    }
+    for n in 0..4 {
+        seen.push(format!("{:?}", meta.upload(upload_id(n)).await));
+        seen.push(format!("{:?}", meta.parts(upload_id(n)).await));
+        seen.push(format!("{:?}", meta.blob(&ContentHash([n; 32])).await));
+    }
+    seen.push(format!("{:?}", meta.unreferenced_blobs(UnixMillis(u64::MAX), 99).await));
+    seen
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..<_>::default() })]
+
+    /// The engine of one machine does what the reference does, also over a new start.
+    #[test]
+    fn engines_agree_on_random_steps(steps in steps()) {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new().unwrap();
+        let (reference, mut engine) = (MemoryMetadata::default(), sled(dir.path()));
+        runtime.block_on(async {
+            for (at, step) in steps.iter().enumerate() {
+                if at == 30 {
+                    drop(engine);
+                    engine = sled(dir.path());
+                }
+                let at = at as u64;
+                let (wanted, got) =
+                    (take(&reference, step, at).await, take(&engine, step, at).await);
+                prop_assert_eq!(wanted, got, "step {}: {:?}", at, step);
+            }
+            prop_assert_eq!(observe(&reference).await, observe(&engine).await);
+            Ok(())
+        })?;
+    }
+}

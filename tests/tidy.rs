@@ -1,0 +1,147 @@
+//! What the house rules say and no compiler checks: who imports whom, sizes, banned words.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What each module of the crate may name. `model` is for all.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("cli", &["app", "auth", "blob", "config", "http", "meta", "sys"]),
+    ("http", &["app", "auth::jwks", "blob::Reader", "meta::Part", "sys::random"]),
+    ("app", &["auth", "blob", "meta", "sys::clock", "sys::random"]),
+    ("auth", &["sys"]),
+    ("meta", &["sys"]),
+    ("blob", &["sys"]),
+    ("config", &["auth::service_token", "sys::log"]),
+    ("sys", &[]),
+    ("model", &[]),
+];
+const FILE_LINES_MAX: usize = 500;
+const LINE_COLUMNS_MAX: usize = 100;
+const BANNED: &[(&str, &str)] = &[
+    (".unwrap()", "say why it cannot fail, or handle it"),
+    ("todo!", "build it or leave it out"),
+    ("unimplemented!", "build it or leave it out"),
+    ("dbg!", "left behind"),
+    ("flush_async", "deadlocks in sled 0.34.7"),
+    ("anyhow", "errors say what the caller can do"),
+];
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut found, mut dirs) = (Vec::new(), vec![root.clone()]);
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(&root).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(found.len() > 40);
+    found
+}
+
+/// The part of a file that is built into the program, without comments.
+fn production(text: &str) -> String {
+    let code = text.split("#[cfg(test)]").next().unwrap();
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Every `crate::…` path in a text, with the braces of `use` written out.
+fn imports(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices("crate::") {
+        expand(&text[at + "crate::".len()..], "", &mut found);
+    }
+    found
+}
+
+fn expand<'a>(text: &'a str, prefix: &str, found: &mut BTreeSet<String>) -> &'a str {
+    let text = text.trim_start();
+    if let Some(mut rest) = text.strip_prefix('{') {
+        loop {
+            rest = rest.trim_start();
+            match rest.as_bytes().first() {
+                Some(b'}') | None => return rest.get(1..).unwrap_or(""),
+                Some(b',') => rest = &rest[1..],
+                Some(_) => rest = expand(rest, prefix, found),
+            }
+        }
+    }
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '*'));
+    let (name, rest) = text.split_at(end.unwrap_or(text.len()));
+    let path = format!("{prefix}{name}");
+    if let Some(rest) = rest.strip_prefix("::") {
+        return expand(rest, &format!("{path}::"), found);
+    }
+    found.insert(path);
+    if name.is_empty() { text.get(1..).unwrap_or("") } else { rest }
+}
+
+#[test]
+fn imports_point_down() {
+    for (path, text) in sources() {
+        let module = path.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        let Some((_, allowed)) = IMPORTS.iter().find(|(name, _)| *name == module) else {
+            assert!(matches!(module, "lib" | "main"), "{} is in no layer", path.display());
+            continue;
+        };
+        for import in imports(&production(&text)) {
+            let within = |layer: &str| import == layer || import.starts_with(&format!("{layer}::"));
+            let fine = within(module) || within("model") || allowed.iter().any(|l| within(l));
+            assert!(fine, "{} must not know crate::{import}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_layers_know_no_more_than_they_should() {
+    for (layer, words) in [
+        ("app", &["hyper", "StatusCode", "serde_json", "std::env", "sled"][..]),
+        ("meta", &["hyper", "SystemTime"]),
+        ("blob", &["hyper", "UserId", "FileName"]),
+        ("auth", &["hyper", "Metadata", "BlobStore"]),
+        ("model", &["async fn", "SystemTime", "std::fs", "tokio"]),
+        ("http", &["sled", "std::fs", "tokio::fs"]),
+    ] {
+        for (path, text) in sources().iter().filter(|(path, _)| path.starts_with(layer)) {
+            if path.starts_with("meta/sled") {
+                continue;
+            }
+            for word in words {
+                let code = production(text);
+                let named: Vec<_> = code.lines().filter(|line| line.contains(word)).collect();
+                assert!(named.is_empty(), "{}: {named:?}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn sizes_and_words() {
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        assert!(lines <= FILE_LINES_MAX, "{} has {lines} lines", path.display());
+        for (number, line) in text.lines().enumerate() {
+            let place = format!("{}:{}", path.display(), number + 1);
+            assert!(line.chars().count() <= LINE_COLUMNS_MAX, "{place} is long");
+        }
+        let code = production(&text);
+        for (word, why) in BANNED.iter().filter(|_| !path.ends_with("tests.rs")) {
+            assert!(!code.contains(word), "{}: {word}: {why}", path.display());
+        }
+        let start = text.trim_start();
+        assert!(
+            start.starts_with("//!") || path.ends_with("tests.rs"),
+            "{}: says not what it is",
+            path.display()
+        );
+    }
+}
