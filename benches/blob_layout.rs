@@ -46,7 +46,7 @@ fn puts(
     let put = |_| {
         let (store, index) = (Arc::clone(store), index.map(Arc::clone));
         runtime.spawn(async move {
-            let mut done = 0_u64;
+            let mut done = 0_u32;
             while began.elapsed() < ROUND {
                 let n = NEXT.fetch_add(1, Ordering::Relaxed);
                 let mut content = vec![0; size];
@@ -65,8 +65,8 @@ fn puts(
         })
     };
     let tasks: Vec<_> = (0..clients).map(put).collect();
-    let done: u64 = tasks.into_iter().map(|task| runtime.block_on(task).unwrap()).sum();
-    done as f64 / began.elapsed().as_secs_f64()
+    let done: u32 = tasks.into_iter().map(|task| runtime.block_on(task).unwrap()).sum();
+    f64::from(done) / began.elapsed().as_secs_f64()
 }
 
 fn file(n: u64, size: u64, blake3: ContentHash, sha256: Sha256) -> FileRecord {
@@ -75,7 +75,11 @@ fn file(n: u64, size: u64, blake3: ContentHash, sha256: Sha256) -> FileRecord {
     let name = FileName::parse("photo.jpg").unwrap();
     let salt = u32::try_from(n).unwrap();
     FileRecord {
-        id: FileId::new(UnixMillis(1_700_000_000_000 + n / 4096), n as u16 & 0xfff, n),
+        id: FileId::new(
+            UnixMillis(1_700_000_000_000 + n / 4096),
+            u16::try_from(n & 0xfff).unwrap(),
+            n,
+        ),
         key: FileKey::compose(&owner, &folder, salt, &name),
         owner,
         folder,
@@ -100,7 +104,7 @@ fn reads(runtime: &Runtime, store: &Arc<DiskBlobs>) -> f64 {
     let read = |_| {
         let (store, blob) = (Arc::clone(store), blob.clone());
         runtime.spawn(async move {
-            let mut done = 0_u64;
+            let mut done = 0_u32;
             while began.elapsed() < ROUND {
                 let mut reader = store.open(&blob, Slice::whole(blob.size)).await.unwrap();
                 assert_eq!(reader.next().await.unwrap().unwrap().len(), 4096);
@@ -110,8 +114,8 @@ fn reads(runtime: &Runtime, store: &Arc<DiskBlobs>) -> f64 {
         })
     };
     let tasks: Vec<_> = (0..8).map(read).collect();
-    let done: u64 = tasks.into_iter().map(|task| runtime.block_on(task).unwrap()).sum();
-    done as f64 / began.elapsed().as_secs_f64()
+    let done: u32 = tasks.into_iter().map(|task| runtime.block_on(task).unwrap()).sum();
+    f64::from(done) / began.elapsed().as_secs_f64()
 }
 
 /// One client, one file, `size` bytes and an `fdatasync` at a time.

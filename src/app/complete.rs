@@ -1,25 +1,23 @@
-//! The commit: assemble, verify, publish, record.
+//! The end of an upload: assemble, verify, publish.
 
 use std::sync::Arc;
 
 use super::{
     App, Error, Result,
-    upload::{Incoming, check_digest, upload_error},
+    incoming::{Incoming, check_digest},
+    publish::{Prepared, guess_mime, only},
 };
 use crate::{
     blob::{Address, Purpose, Sealed},
-    meta::{self, NewFile, Part},
+    meta::{self, Part},
     model::{
         digest::Sha256,
         file::{CallerMeta, FileRecord},
         id::UploadId,
-        key::FileKey,
-        locator::Locator,
         name::{FileName, Folder, UserId},
         principal::Principal,
         upload::{Completeness, Upload, UploadState, completeness},
     },
-    sys::random,
 };
 
 /// What a client says at the end of an upload.
@@ -41,28 +39,6 @@ pub enum Completed {
     One(Box<FileRecord>),
     Batch(Vec<FileRecord>),
 }
-
-/// A file in one request.
-pub struct NewContent {
-    pub user: Option<UserId>,
-    pub name: FileName,
-    pub folder: Folder,
-    pub mime: Option<Box<str>>,
-    pub sha256: Option<Sha256>,
-    pub content: Incoming,
-}
-
-/// Durable bytes that wait for their record, and the record's session.
-struct Prepared {
-    file: FileRecord,
-    locator: Locator,
-    /// The bytes lie where a part of the session lies: they are not this completion's to drop.
-    lies_in_part: bool,
-    upload: Option<(UploadId, u64)>,
-}
-
-/// Keys are random; this many collisions in a row do not happen.
-const KEY_TRIES: usize = 8;
 
 impl App {
     /// Turns a session, or all sessions of a batch, into files: all or none. Idempotent.
@@ -92,33 +68,6 @@ impl App {
                 }
                 None => Ok(Completed::One(Box::new(app.complete_one(completion).await?))),
             }
-        })
-        .await
-    }
-
-    /// Stores a whole file that came in one request.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a wrong digest, [`Error::Quota`].
-    pub async fn put_content(
-        self: &Arc<Self>,
-        principal: &Principal,
-        new: NewContent,
-    ) -> Result<FileRecord> {
-        let owner = self.acting_for(principal, new.user, false)?;
-        let app = Arc::clone(self);
-        self.detached(async move {
-            let sealed = new.content.seal(Purpose::Blob).await?;
-            if let Err(mismatch) = check_digest(new.sha256, sealed.sha256, "digest_mismatch") {
-                app.discard(&sealed.locator).await;
-                return Err(mismatch);
-            }
-            let mime = new.mime.unwrap_or_else(|| guess_mime(&new.name));
-            let file =
-                app.new_file(owner, new.folder, new.name, mime, &sealed, CallerMeta::default());
-            let prepared =
-                Prepared { file, locator: sealed.locator, lies_in_part: false, upload: None };
-            only(app.record(vec![prepared]).await?)
         })
         .await
     }
@@ -252,73 +201,6 @@ impl App {
         }
         Ok(self.blobs.assemble(parts.iter().map(address).collect()).await?)
     }
-
-    fn new_file(
-        &self,
-        owner: UserId,
-        folder: Folder,
-        name: FileName,
-        mime: Box<str>,
-        sealed: &Sealed,
-        meta: CallerMeta,
-    ) -> FileRecord {
-        FileRecord {
-            id: self.ids.next(self.clock.now()),
-            key: FileKey::compose(&owner, &folder, random::salt(), &name),
-            owner,
-            folder,
-            name,
-            mime,
-            size: sealed.size,
-            blake3: sealed.blake3,
-            sha256: sealed.sha256,
-            meta,
-        }
-    }
-
-    /// Records prepared files in one step, then lets go of what nothing refers to any more.
-    async fn record(&self, mut prepared: Vec<Prepared>) -> Result<Vec<FileRecord>> {
-        let keep_until = self.clock.now().after(self.policy.upload_ttl);
-        let mut tries = 0;
-        let recorded = loop {
-            let files = prepared.iter().map(Prepared::new_file).collect();
-            match self.meta.record_files(files, keep_until, self.policy.quota_bytes).await {
-                Err(meta::Error::Exists) if tries < KEY_TRIES => {
-                    tries += 1;
-                    prepared.iter_mut().for_each(Prepared::salt_again);
-                }
-                outcome => break outcome,
-            }
-        };
-        match recorded {
-            Ok(recorded) => {
-                for (ready, recorded) in prepared.iter().zip(recorded) {
-                    let parts = recorded.parts.iter().map(|part| &part.place);
-                    let unreferred = parts.chain(&recorded.replaced);
-                    // A part may have become the blob as it lay.
-                    for locator in unreferred.filter(|locator| **locator != ready.locator) {
-                        self.discard(locator).await;
-                    }
-                }
-                Ok(prepared.into_iter().map(|ready| ready.file).collect())
-            }
-            Err(error) => {
-                let uncertain =
-                    matches!(error, meta::Error::Unavailable(_) | meta::Error::Corrupt(_));
-                for ready in prepared.iter().filter(|_| !uncertain) {
-                    self.discard_prepared(ready).await;
-                }
-                Err(upload_error(error))
-            }
-        }
-    }
-
-    /// Drops a blob that no record refers to.
-    async fn discard_prepared(&self, ready: &Prepared) {
-        if !ready.lies_in_part {
-            self.discard(&ready.locator).await;
-        }
-    }
 }
 
 impl Completion {
@@ -337,18 +219,6 @@ impl Completion {
             return Err(Error::invalid("not_for_a_batch", detail));
         }
         Ok(())
-    }
-}
-
-impl Prepared {
-    fn new_file(&self) -> NewFile {
-        let Self { file, locator, upload, .. } = self;
-        NewFile { file: file.clone(), locator: locator.clone(), upload: *upload }
-    }
-
-    fn salt_again(&mut self) {
-        let FileRecord { owner, folder, name, .. } = &self.file;
-        self.file.key = FileKey::compose(owner, folder, random::salt(), name);
     }
 }
 
@@ -380,13 +250,4 @@ fn check_owner(principal: &Principal, owner: &UserId, named: Option<&UserId>) ->
         return Err(Error::conflict("owner_mismatch", detail));
     }
     Ok(())
-}
-
-fn only(files: Vec<FileRecord>) -> Result<FileRecord> {
-    files.into_iter().next().ok_or_else(|| Error::Internal("nothing was recorded".into()))
-}
-
-/// What the name's extension says, else `application/octet-stream`.
-fn guess_mime(name: &FileName) -> Box<str> {
-    mime_guess::from_path(name.as_str()).first_raw().unwrap_or("application/octet-stream").into()
 }

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::{App, Error, Result};
+use super::{
+    App, Error, Result,
+    incoming::{Incoming, check_digest},
+};
 use crate::{
-    blob::{Purpose, Sealed, Stage},
+    blob::{Purpose, Sealed},
     meta::{self, Batch, Part, Removal},
     model::{
         digest::Sha256,
         file::CallerMeta,
         id::{PartNumber, UploadId},
         limits::{BATCH_BYTES_MAX, BATCH_FILES_MAX},
+        locator::Locator,
         name::{FileName, Folder, UserId},
         principal::Principal,
         time::UnixMillis,
@@ -54,47 +56,6 @@ pub struct Opened {
 pub struct Status {
     pub upload: Upload,
     pub parts: Vec<Part>,
-}
-
-/// Bytes of a client on their way into the store, held to a limit.
-pub struct Incoming {
-    stage: Box<dyn Stage>,
-    what: &'static str,
-    limit: u64,
-    left: u64,
-}
-
-impl Incoming {
-    /// # Errors
-    /// [`Error::TooLarge`] past the limit, and what the store says.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let length = bytes.len() as u64;
-        self.left = self
-            .left
-            .checked_sub(length)
-            .ok_or(Error::TooLarge { what: self.what, limit: self.limit })?;
-        Ok(self.stage.write(bytes).await?)
-    }
-
-    /// Refuses a body that says it is larger than the limit, before it is read.
-    ///
-    /// # Errors
-    /// [`Error::TooLarge`].
-    pub fn expect(&self, bytes: u64) -> Result<()> {
-        if bytes > self.left {
-            return Err(Error::TooLarge { what: self.what, limit: self.limit });
-        }
-        Ok(())
-    }
-
-    /// How many bytes came so far.
-    pub fn received(&self) -> u64 {
-        self.limit - self.left
-    }
-
-    pub(super) async fn seal(self, purpose: Purpose) -> Result<Sealed> {
-        Ok(self.stage.seal(purpose).await?)
-    }
 }
 
 impl App {
@@ -165,26 +126,6 @@ impl App {
             return Err(Error::TooLarge { what: "file", limit });
         }
         Ok(())
-    }
-
-    /// Begins to take one part. Nothing is recorded, and dropping it forgets the bytes.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn begin_part(&self) -> Result<Incoming> {
-        self.begin("part", self.policy.part_bytes_max).await
-    }
-
-    /// As [`App::begin_part`] for a whole file.
-    ///
-    /// # Errors
-    /// What the store says.
-    pub async fn begin_file(&self) -> Result<Incoming> {
-        self.begin("file", self.policy.file_bytes_max).await
-    }
-
-    async fn begin(&self, what: &'static str, limit: u64) -> Result<Incoming> {
-        Ok(Incoming { stage: self.blobs.stage().await?, what, limit, left: limit })
     }
 
     /// Whether there is such an upload or batch for this principal, in whatever state.
@@ -346,19 +287,8 @@ impl App {
         }
     }
 
-    /// Bytes that stay are litter, found again by gc: worth a line, not an error to a client.
-    pub(super) async fn discard(&self, locator: &crate::model::locator::Locator) {
-        if let Err(error) = self.blobs.discard(locator).await {
-            tracing::warn!(%error, "unreferenced bytes were not removed");
-        }
-    }
-
     /// After a failed commit the record may or may not be on the disk: the bytes stay.
-    pub(super) async fn discard_unless_uncertain(
-        &self,
-        locator: &crate::model::locator::Locator,
-        error: &meta::Error,
-    ) {
+    pub(super) async fn discard_unless_uncertain(&self, locator: &Locator, error: &meta::Error) {
         if !matches!(error, meta::Error::Unavailable(_) | meta::Error::Corrupt(_)) {
             self.discard(locator).await;
         }
@@ -369,19 +299,5 @@ pub(super) fn upload_error(error: meta::Error) -> Error {
     match error {
         meta::Error::NotFound => Error::NotFound("upload"),
         error => error.into(),
-    }
-}
-
-pub(super) fn check_digest(
-    expected: Option<Sha256>,
-    actual: Sha256,
-    code: &'static str,
-) -> Result<()> {
-    match expected {
-        Some(expected) if expected != actual => {
-            let detail = format!("The content has SHA-256 {actual}, not {expected}.");
-            Err(Error::invalid(code, detail))
-        }
-        _ => Ok(()),
     }
 }

@@ -1,5 +1,5 @@
 //! The composition root: sub-commands and flags here, and the only code that names concrete
-//! engines in [`serve`].
+//! engines in `serve`.
 
 mod serve;
 mod token;

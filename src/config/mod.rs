@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::{auth::service_token, sys::log};
 
 /// The configuration of a daemon.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Config {
     pub data_dir: PathBuf,
     pub listen: String,
@@ -63,6 +63,8 @@ impl Default for Config {
 /// One setting: `name` in the file, `STREAMLINED_NAME` in the environment.
 pub struct Knob {
     pub name: &'static str,
+    /// The default as it would be written; empty for none.
+    pub default: &'static str,
     /// What it means, as the README's table says it.
     pub help: &'static str,
     /// The value is never shown.
@@ -72,44 +74,51 @@ pub struct Knob {
 
 const fn knob(
     name: &'static str,
+    default: &'static str,
     help: &'static str,
     set: fn(&mut Config, &str) -> Result<(), String>,
 ) -> Knob {
-    Knob { name, help, secret: false, set }
+    Knob { name, default, help, secret: false, set }
 }
 
 /// All settings.
 pub const KNOBS: &[Knob] = &[
-    knob("data_dir", "Where everything is kept.", |config, text| {
+    knob("data_dir", "data", "Where everything is kept.", |config, text| {
         config.data_dir = non_empty(text)?.into();
         Ok(())
     }),
-    knob("listen", "Address and port; port 0 takes a free one.", |config, text| {
-        let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        let valid = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        config.listen = valid.then(|| text.into()).ok_or("must be HOST:PORT")?;
-        Ok(())
-    }),
-    knob("public_url", "Base of signed URLs; http://LISTEN when not set.", |config, text| {
+    knob(
+        "listen",
+        "127.0.0.1:8000",
+        "Address and port; port 0 takes a free one.",
+        |config, text| {
+            let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            let valid = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+            config.listen = valid.then(|| text.into()).ok_or("must be HOST:PORT")?;
+            Ok(())
+        },
+    ),
+    knob("public_url", "", "Base of signed URLs; http://LISTEN when not set.", |config, text| {
         let valid = text.starts_with("http://") || text.starts_with("https://");
         let valid = valid && text.bytes().all(|byte| byte.is_ascii_graphic());
         config.public_url = Some(valid.then(|| text.into()).ok_or("must be an http(s) URL")?);
         Ok(())
     }),
-    knob("public_read", "Serve /storage/… to anybody.", |config, text| {
+    knob("public_read", "false", "Serve /storage/… to anybody.", |config, text| {
         config.public_read = boolean(text)?;
         Ok(())
     }),
-    knob("jwt_issuer", "iss of user tokens, set and demanded.", |config, text| {
+    knob("jwt_issuer", "streamlined", "iss of user tokens, set and demanded.", |config, text| {
         config.jwt_issuer = non_empty(text)?.into();
         Ok(())
     }),
-    knob("jwt_audience", "aud of user tokens, set and demanded.", |config, text| {
+    knob("jwt_audience", "streamlined", "aud of user tokens, set and demanded.", |config, text| {
         config.jwt_audience = non_empty(text)?.into();
         Ok(())
     }),
     Knob {
         name: "service_token",
+        default: "",
         help: "An existing opaque token to register at start.",
         secret: true,
         set: |config, text| {
@@ -120,64 +129,68 @@ pub const KNOBS: &[Knob] = &[
             Ok(())
         },
     },
-    knob("log", "Log filter, as in info or streamlined=debug.", |config, text| {
+    knob("log", "info", "Log filter, as in info or streamlined=debug.", |config, text| {
         log::parse(text)?;
         config.log = text.into();
         Ok(())
     }),
-    knob("file_bytes_max", "Largest file; past it: 413.", |config, text| {
+    knob("file_bytes_max", "5GiB", "Largest file; past it: 413.", |config, text| {
         config.file_bytes_max = bytes(text)?;
         Ok(())
     }),
-    knob("part_bytes_max", "Largest part; the file's when not set.", |config, text| {
+    knob("part_bytes_max", "", "Largest part; the file's when not set.", |config, text| {
         config.part_bytes_max = Some(bytes(text)?);
         Ok(())
     }),
-    knob("quota_bytes", "What a user may hold; past it: 413.", |config, text| {
+    knob("quota_bytes", "500GiB", "What a user may hold; past it: 413.", |config, text| {
         config.quota_bytes = bytes(text)?;
         Ok(())
     }),
-    knob("upload_ttl", "Life of an upload without progress.", |config, text| {
+    knob("upload_ttl", "24h", "Life of an upload without progress.", |config, text| {
         config.upload_ttl = duration(text)?;
         Ok(())
     }),
-    knob("reclaim_grace", "How long unreferenced content stays.", |config, text| {
+    knob("reclaim_grace", "1h", "How long unreferenced content stays.", |config, text| {
         config.reclaim_grace = duration(text)?;
         Ok(())
     }),
-    knob("connections_max", "Open connections; past it: 503.", |config, text| {
+    knob("connections_max", "16384", "Open connections; past it: 503.", |config, text| {
         config.connections_max = count(text)?;
         Ok(())
     }),
-    knob("requests_max", "Requests in work; past it: 503.", |config, text| {
+    knob("requests_max", "4096", "Requests in work; past it: 503.", |config, text| {
         config.requests_max = count(text)?;
         Ok(())
     }),
-    knob("header_timeout", "For a request's head; past it: closed.", |config, text| {
+    knob("header_timeout", "30s", "For a request's head; past it: closed.", |config, text| {
         config.header_timeout = duration(text)?;
         Ok(())
     }),
-    knob("body_idle_timeout", "Without a byte of a body; past it: 408.", |config, text| {
+    knob("body_idle_timeout", "60s", "Without a byte of a body; past it: 408.", |config, text| {
         config.body_idle_timeout = duration(text)?;
         Ok(())
     }),
-    knob("drain_timeout", "For requests in flight at shutdown.", |config, text| {
+    knob("drain_timeout", "30s", "For requests in flight at shutdown.", |config, text| {
         config.drain_timeout = duration(text)?;
         Ok(())
     }),
-    knob("meta_cache_bytes", "Cache of the index.", |config, text| {
+    knob("meta_cache_bytes", "32MiB", "Cache of the index.", |config, text| {
         config.meta_cache_bytes = bytes(text)?;
         Ok(())
     }),
-    knob("pack_bytes_max", "Content up to this shares a pack; at most 128 KiB.", |config, text| {
-        let size = text.trim().strip_prefix("0").filter(|rest| rest.is_empty()).map(|_| 0);
-        let size = size.map_or_else(|| bytes(text), Ok)?;
-        if size > 128 << 10 {
-            return Err("must be at most 128KiB: it is held in memory".into());
-        }
-        config.pack_bytes_max = size;
-        Ok(())
-    }),
+    knob(
+        "pack_bytes_max",
+        "64KiB",
+        "Content up to this shares a pack; at most 128 KiB.",
+        |config, text| {
+            let size = if text == "0" { 0 } else { bytes(text)? };
+            if size > 128 << 10 {
+                return Err("must be at most 128KiB: it is held in memory".into());
+            }
+            config.pack_bytes_max = size;
+            Ok(())
+        },
+    ),
 ];
 
 fn non_empty(text: &str) -> Result<&str, String> {
@@ -243,4 +256,46 @@ fn duration(text: &str) -> Result<Duration, String> {
     let longest = 100 * 365 * 86_400_000;
     let millis = number.checked_mul(millis).filter(|millis| (1..=longest).contains(millis));
     millis.map(Duration::from_millis).ok_or_else(|| format!("must be {what}, up to 100 years"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_defaults_are_the_defaults() {
+        let mut config = Config::default();
+        for knob in KNOBS.iter().filter(|knob| !knob.default.is_empty()) {
+            (knob.set)(&mut config, knob.default).unwrap();
+        }
+        assert!(config == Config::default());
+    }
+
+    #[test]
+    fn the_readme_lists_every_setting() {
+        let row = |knob: &Knob| format!("| `{}` | {} | {} |", knob.name, knob.default, knob.help);
+        let table: Vec<String> = KNOBS.iter().map(row).collect();
+        assert!(include_str!("../../README.md").contains(&table.join("\n")), "{table:#?}");
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused() {
+        let mut config = Config::default();
+        for (name, value) in [
+            ("upload_ttl", "0s"),
+            ("upload_ttl", "9999999d"),
+            ("quota_bytes", "0"),
+            ("file_bytes_max", "99999999999TiB"),
+            ("pack_bytes_max", "1MiB"),
+            ("listen", "8000"),
+            ("listen", ":1"),
+            ("log", "a=b=c"),
+            ("public_url", "ftp://x"),
+            ("requests_max", "0"),
+        ] {
+            let knob = KNOBS.iter().find(|knob| knob.name == name).unwrap();
+            assert!((knob.set)(&mut config, value).is_err(), "{name} {value}");
+        }
+        assert!(config == Config::default());
+    }
 }

@@ -6,6 +6,7 @@ pub mod body;
 pub mod conditional;
 mod content;
 mod credentials;
+mod fields;
 mod health;
 mod images;
 pub mod inline;
@@ -217,10 +218,8 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
         Endpoint::KeySet => health::key_set(&context),
         Endpoint::GenerateToken => v1::tokens::generate(&context).await,
         Endpoint::Init => v1::uploads::init(&context, body).await,
-        Endpoint::EncodedPart => v1::uploads::encoded_part(&context, body).await,
-        Endpoint::RawPart { upload, part } => {
-            v1::uploads::raw_part(&context, upload, part, body).await
-        }
+        Endpoint::EncodedPart => v1::parts::encoded(&context, body).await,
+        Endpoint::RawPart { upload, part } => v1::parts::raw(&context, upload, part, body).await,
         Endpoint::UploadStatus { upload } => v1::uploads::status(&context, upload).await,
         Endpoint::AbortUpload { upload } => v1::uploads::abort(&context, upload).await,
         Endpoint::ListUploads => v1::uploads::list(&context).await,

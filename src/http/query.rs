@@ -4,6 +4,7 @@ use std::{borrow::Cow, str::FromStr};
 
 use percent_encoding::percent_decode_str;
 
+use super::fields;
 use crate::{
     app::Error,
     model::name::{Folder, UserId},
@@ -70,7 +71,7 @@ impl Query {
     /// [`Error::Invalid`] for what cannot be a user id.
     pub fn user(&self) -> Result<Option<UserId>, Error> {
         let named = self.text("user_id").or_else(|| self.text("user_email"));
-        named.map(user_id).transpose()
+        named.map(fields::user_id).transpose()
     }
 
     /// `folder`, the top when it is not there.
@@ -78,7 +79,7 @@ impl Query {
     /// # Errors
     /// [`Error::Invalid`] for what cannot be a folder.
     pub fn folder(&self) -> Result<Folder, Error> {
-        folder(self.text("folder").unwrap_or_default())
+        fields::folder(self.text("folder").unwrap_or_default())
     }
 }
 
@@ -88,18 +89,4 @@ fn decode(text: &str) -> Result<String, Error> {
     let decoded = percent_decode_str(&spaced).decode_utf8();
     let wrong = |_| Error::invalid("invalid_query", "The query is not percent-encoded UTF-8.");
     decoded.map(Cow::into_owned).map_err(wrong)
-}
-
-/// # Errors
-/// [`Error::Invalid`].
-pub fn user_id(text: &str) -> Result<UserId, Error> {
-    UserId::parse(text)
-        .map_err(|why| Error::invalid("invalid_user_id", format!("The user id {why}.")))
-}
-
-/// # Errors
-/// [`Error::Invalid`].
-pub fn folder(text: &str) -> Result<Folder, Error> {
-    Folder::parse(text)
-        .map_err(|why| Error::invalid("invalid_folder", format!("A folder's segment {why}.")))
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 
-use super::Refusal;
+use super::{Refusal, fields};
 use crate::{
     app::{Error, link::Disposition},
     model::{
@@ -143,11 +143,11 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
         }
         Some(upload) => match upload.split_once('/') {
             None if upload.is_empty() => Err(Refusal::NoRoute),
-            None if read => Ok(Endpoint::UploadStatus { upload: upload_id(upload)? }),
-            None => only(
-                "GET, HEAD, DELETE",
-                upload_id(upload).map(|upload| Endpoint::AbortUpload { upload }),
-            ),
+            None if read => Ok(Endpoint::UploadStatus { upload: fields::upload_id(upload)? }),
+            None if *method == Method::DELETE => {
+                Ok(Endpoint::AbortUpload { upload: fields::upload_id(upload)? })
+            }
+            None => Err(Refusal::MethodNotAllowed { allow: "GET, HEAD, DELETE" }),
             Some((upload, part)) => match part.strip_prefix("parts/") {
                 Some(number) => only("PUT", raw_part(upload, number)),
                 None => Err(Refusal::NoRoute),
@@ -178,15 +178,11 @@ fn linked_key(encoded: &str) -> Result<FileKey, Refusal> {
     super::v1::links::decode_key(encoded).ok_or_else(|| Error::NotFound("file").into())
 }
 
-fn upload_id(id: &str) -> Result<UploadId, Refusal> {
-    UploadId::parse(id).ok_or_else(|| Error::NotFound("upload").into())
-}
-
 fn raw_part(upload: &str, number: &str) -> Result<Endpoint, Refusal> {
-    let upload = upload_id(upload)?;
+    let upload = fields::upload_id(upload)?;
     let digits = number.bytes().all(|digit| digit.is_ascii_digit());
     let part = number.parse().ok().filter(|_| digits).and_then(PartNumber::new);
-    let part = part.ok_or_else(super::v1::uploads::invalid_part_number)?;
+    let part = part.ok_or_else(super::v1::parts::invalid_number)?;
     Ok(Endpoint::RawPart { upload, part })
 }
 

@@ -89,6 +89,16 @@ fn every_carrier_works_and_one_bad_credential_spoils_the_rest() {
         refused.refused(401, "unauthenticated");
         assert_eq!(refused.header("www-authenticate"), "Bearer");
     }
+    // What other sites make a browser send is not what its user wants.
+    let cookie = anyone.header("cookie", &format!("auth_token={user}"));
+    let cross = cookie.header("sec-fetch-site", "cross-site");
+    cross.get(path).ok();
+    cross.post("/v1/files/init", "{}").refused(401, "unauthenticated");
+    cookie.post("/v1/files/init", "{}").refused(403, "forbidden");
+    // Who may not ask is not told what there is.
+    for hidden in ["/nothing", "/v1/files/init", "/v1/files/metadata/x", "/api/images/1/download"] {
+        anyone.get(hidden).refused(401, "unauthenticated");
+    }
     // Where nothing is needed, nothing is looked at.
     anyone.header("x-service-token", "wrong").get("/healthz").ok();
     assert!(!daemon.log().contains(TOKEN) && !daemon.log().contains(&user));

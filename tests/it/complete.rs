@@ -182,6 +182,12 @@ fn a_batch_completes_as_one() {
     assert_eq!(opened["files"][1]["name"], "b");
     user.part(ids[0], 1, b"a").ok();
     user.complete(batch).refused(409, "parts_missing");
+    let status = user.get(&format!("/v1/files/{batch}")).ok();
+    assert_eq!((&status["state"], &status["bytesReceived"]), (&json!("open"), &json!(1)));
+    assert_eq!(status["files"][1]["uploadId"], ids[1]);
+    let named = json!({"uploadId": batch, "meta": {"filename": "c"}});
+    user.post("/v1/files/complete", named).refused(400, "not_for_a_batch");
+    daemon.user("v").complete(batch).refused(404, "upload_not_found");
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
     let content = bytes(4, 200_000);
     user.part(ids[1], 1, &content[..100_000]).ok();
@@ -231,6 +237,8 @@ fn a_file_comes_in_one_request() {
         mime(&user.header("content-type", "text/x-other; charset=utf-8")),
         "text/x-other; charset=utf-8"
     );
+    user.header("content-encoding", "gzip").put(path, "x").refused(400, "encoded_content");
+    user.header("content-range", "bytes 0-0/9").put(path, "x").refused(400, "encoded_content");
     user.put("/v1/files/content", "x").refused(400, "missing_parameter");
     user.put("/v1/files/content?filename=a%2Fb", "x").refused(400, "invalid_filename");
     user.put("/v1/files/content?filename=a&folder=..", "x").refused(400, "invalid_folder");

@@ -39,6 +39,8 @@ fn ranges_heads_and_conditions() {
             ("bytes=-7", size - 7..size),
             ("bytes=5-99999999", 5..size),
         ] {
+            let head = user.header("range", range).send("HEAD", &path, "");
+            assert_eq!((head.status, head.header("content-length")), (200, &*size.to_string()));
             let part = user.header("range", range).get(&path);
             assert_eq!((part.status, &part.body[..]), (206, &content[slice.clone()]), "{range}");
             let wanted = format!("bytes {}-{}/{size}", slice.start, slice.end - 1);
@@ -87,6 +89,26 @@ fn the_declared_type_cannot_break_the_answer() {
     for mime in ["text/html\r\nset-cookie: a=b", "text/é", "nonsense", &"x/".repeat(200)] {
         let init = json!({"mode": "single", "files": [{"name": "f", "size": 1, "mime": mime}]});
         user.post("/v1/files/init", init).refused(400, "invalid_mime");
+    }
+}
+
+#[test]
+fn http_2_by_prior_knowledge_gives_the_same() {
+    let daemon = Daemon::start();
+    let content = bytes(8, 300_000);
+    let key = daemon.user("u").store("f.bin", "", &content)["key"].as_str().unwrap().to_owned();
+    let curl = |arguments: &[&str], path: &str| {
+        let token = format!("x-service-token: {}", crate::support::daemon::TOKEN);
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-sS", "--http2-prior-knowledge", "-H", &token]).args(arguments);
+        let output = curl.arg(format!("{}{path}", daemon.url())).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    assert_eq!(curl(&[], &format!("/v1/files/content/{key}")), content);
+    for path in ["/healthz", "/nothing", "/v1/files/all?user_id=u", &format!("/{key}")] {
+        let head = String::from_utf8(curl(&["-I"], path)).unwrap();
+        assert!(head.starts_with("HTTP/2 "), "{head}");
     }
 }
 

@@ -32,6 +32,10 @@ fn unknown_paths_and_methods() {
     assert_eq!(answer.header("allow"), "POST");
     service.get("/v1/files/metadata/%zz").refused(400, "invalid_path");
     service.get("/v1/files/metadata/%ff").refused(400, "invalid_path");
+    // Two Latin-1 names must not become one.
+    service.get("/v1/files/all?user_id=m%FCller").refused(400, "invalid_query");
+    let many: Vec<String> = (0..40).map(|n| format!("p{n}=")).collect();
+    service.get(&format!("/v1/files/all?{}", many.join("&"))).refused(400, "invalid_query");
 }
 
 #[test]

@@ -43,6 +43,8 @@ const HEADER_BYTES: usize = 48;
 const PACK_BYTES_MAX: u64 = 256 << 20;
 /// How far ahead of its end a pack is filled with zeros.
 const ZEROS_AHEAD_BYTES: usize = 4 << 20;
+/// For larger groups the sync itself is what takes time, and zeros would be written twice.
+const ZEROS_FOR_GROUPS_TO_BYTES: usize = 512 << 10;
 /// Blobs that share one sync at most, and their bytes.
 const GROUP_BLOBS_MAX: usize = 512;
 const GROUP_BYTES_MAX: usize = 8 << 20;
@@ -153,7 +155,7 @@ impl Writer {
         let pack = self.pack_with_room(buffer.len() as u64)?;
         let (start, end) = (pack.end, pack.end + buffer.len() as u64);
         pack.file.write_all_at(&buffer, start)?;
-        if end > pack.zeros_until {
+        if end > pack.zeros_until && buffer.len() <= ZEROS_FOR_GROUPS_TO_BYTES {
             // Only makes later syncs cheaper; a disk without room for it still takes the blobs.
             match pack.file.write_all_at(&vec![0; ZEROS_AHEAD_BYTES], end) {
                 Ok(()) => pack.zeros_until = end + ZEROS_AHEAD_BYTES as u64,

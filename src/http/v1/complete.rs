@@ -4,17 +4,14 @@ use hyper::{StatusCode, header::CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{
-    digest,
-    files::metadata_answer,
-    uploads::{caller_meta, file_name, media_type, named_user, receive, split, text, upload_id},
-};
+use super::{digest, files::metadata_answer, receive};
 use crate::{
     app::{
         Error,
-        complete::{Completed, Completion, NewContent},
+        complete::{Completed, Completion},
+        publish::NewContent,
     },
-    http::{Context, Reply, body::RequestBody, inline::Step, json, query},
+    http::{Context, Reply, body::RequestBody, fields, inline::Step, json},
     model::digest::Sha256,
 };
 
@@ -38,22 +35,25 @@ const INLINE: &[Step] = &[Step::Member("parts"), Step::Item, Step::Member("data"
 /// `POST /v1/files/complete`.
 pub async fn complete(context: &Context, body: RequestBody) -> Reply {
     let incoming = context.app.begin_file().await?;
-    let (body, incoming): (CompleteBody, _) = split(context, INLINE, body, incoming).await?;
+    let (body, incoming): (CompleteBody, _) =
+        receive::inline(context, INLINE, body, incoming).await?;
     let mut meta = body.meta.unwrap_or_default();
-    let user = match named_user(&mut meta)? {
+    let user = match fields::named_user(&mut meta)? {
         Some(user) => Some(user),
         None => context.query.user()?,
     };
-    let name = text(&mut meta, "filename")?.map(|name| file_name(&name)).transpose()?;
-    let folder = text(&mut meta, "folder")?.map(|folder| query::folder(&folder)).transpose()?;
+    let name =
+        fields::text(&mut meta, "filename")?.map(|name| fields::file_name(&name)).transpose()?;
+    let folder =
+        fields::text(&mut meta, "folder")?.map(|folder| fields::folder(&folder)).transpose()?;
     let came_inline = body.parts.iter().flatten().any(|part| part.data.is_some());
     let completion = Completion {
-        id: upload_id(&body.upload_id)?,
+        id: fields::upload_id(&body.upload_id)?,
         sha256: body.sha256.as_deref().map(sha256).transpose()?,
         name,
         folder,
         user,
-        meta: caller_meta(meta)?,
+        meta: fields::caller_meta(meta)?,
         inline: came_inline.then_some(incoming),
     };
     match context.app.complete_upload(context.principal()?, completion).await? {
@@ -74,15 +74,16 @@ fn sha256(text: &str) -> Result<Sha256, Error> {
 /// `PUT /v1/files/content`: a whole file in one request.
 pub async fn put_content(context: &Context, mut body: RequestBody) -> Reply {
     let principal = context.principal()?;
-    let name = file_name(context.query.required("filename")?)?;
+    let name = fields::file_name(context.query.required("filename")?)?;
     let folder = context.query.folder()?;
     let user = context.query.user()?;
-    context.app.acting_for(principal, user.clone(), false)?;
+    let owner = context.app.acting_for(principal, user, false)?;
+    context.app.check_room(&owner, body.announced().unwrap_or(0)).await?;
     let sha256 = digest::announced(&context.headers)?;
     let mime = declared_type(context)?;
-    let content = receive(&mut body, context.app.begin_file().await?).await?;
-    let new = NewContent { user, name, folder, mime, sha256, content };
-    let file = context.app.put_content(principal, new).await?;
+    let content = receive::raw(&mut body, context.app.begin_file().await?).await?;
+    let new = NewContent { owner, name, folder, mime, sha256, content };
+    let file = context.app.put_content(new).await?;
     json::reply(StatusCode::CREATED, &metadata_answer(&file))
 }
 
@@ -96,5 +97,5 @@ fn declared_type(context: &Context) -> Result<Option<Box<str>>, Error> {
     if value.is_empty() || SAYS_NOTHING.iter().any(|word| value.eq_ignore_ascii_case(word)) {
         return Ok(None);
     }
-    media_type(value.to_owned()).map(Some)
+    fields::media_type(value.to_owned()).map(Some)
 }

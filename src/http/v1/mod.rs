@@ -4,5 +4,7 @@ pub mod complete;
 pub mod digest;
 pub mod files;
 pub mod links;
+pub mod parts;
+mod receive;
 pub mod tokens;
 pub mod uploads;

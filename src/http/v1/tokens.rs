@@ -3,14 +3,14 @@
 use hyper::StatusCode;
 use serde_json::json;
 
-use crate::http::{Context, Reply, json, query};
+use crate::http::{Context, Reply, fields, json};
 
 const HOURS_DEFAULT: u64 = 1;
 
 pub async fn generate(context: &Context) -> Reply {
     let user = match context.query.user()? {
         Some(user) => user,
-        None => query::user_id(context.query.required("user_id")?)?,
+        None => fields::user_id(context.query.required("user_id")?)?,
     };
     let hours = context.query.number("expires_hours", "invalid_expires_hours")?;
     let made = context.app.generate_token(&user, hours.unwrap_or(HOURS_DEFAULT)).await?;

@@ -1,6 +1,5 @@
-//! Sessions: init, parts in both forms, status, abort, list.
+//! Sessions: init, status, abort, list.
 
-use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -8,21 +7,11 @@ use serde_json::{Map, Value, json};
 use crate::{
     app::{
         Error,
-        upload::{DeclaredFile, Incoming, Init, Opened, Status},
+        upload::{DeclaredFile, Init, Opened, Status},
     },
-    http::{
-        Context, Refusal, Reply,
-        body::RequestBody,
-        inline::{self, Splitter, Step},
-        json, query,
-        v1::digest,
-    },
+    http::{Context, Reply, body::RequestBody, fields, json},
     model::{
-        digest::Sha256,
-        file::CallerMeta,
-        id::{PartNumber, UploadId},
-        limits::{META_BYTES_MAX, MIME_BYTES_MAX},
-        name::FileName,
+        id::UploadId,
         upload::{Completeness, Mode, Upload, UploadState, completeness},
     },
 };
@@ -58,19 +47,19 @@ struct InitFile {
 pub async fn init(context: &Context, body: RequestBody) -> Reply {
     let body: InitBody = json::read(body).await?;
     let mut meta = body.meta.unwrap_or_default();
-    let user = match named_user(&mut meta)? {
+    let user = match fields::named_user(&mut meta)? {
         Some(user) => Some(user),
         None => context.query.user()?,
     };
     let folder = match body.folder {
-        Some(folder) => query::folder(&folder)?,
+        Some(folder) => fields::folder(&folder)?,
         None => context.query.folder()?,
     };
     let declared = |file: InitFile| {
         Ok(DeclaredFile {
-            name: file_name(&file.name)?,
+            name: fields::file_name(&file.name)?,
             size: file.size,
-            mime: file.mime.filter(|mime| !mime.is_empty()).map(media_type).transpose()?,
+            mime: file.mime.filter(|mime| !mime.is_empty()).map(fields::media_type).transpose()?,
         })
     };
     let init = Init {
@@ -81,7 +70,7 @@ pub async fn init(context: &Context, body: RequestBody) -> Reply {
         },
         files: body.files.into_iter().map(declared).collect::<Result<_, Error>>()?,
         folder,
-        meta: caller_meta(meta)?,
+        meta: fields::caller_meta(meta)?,
         user,
     };
     let opened = context.app.init_upload(context.principal()?, init).await?;
@@ -97,175 +86,12 @@ fn opened_answer(opened: &Opened) -> Value {
         "expiresAt": opened.expires.to_string(),
     });
     if opened.mode == Mode::Batch {
-        let file = |(id, name): &(UploadId, FileName)| json!({"uploadId": id.to_string(), "name": name.as_str()});
-        answer["files"] = opened.batch.iter().map(file).collect();
+        let files = opened.batch.iter();
+        let files =
+            files.map(|(id, name)| json!({"uploadId": id.to_string(), "name": name.as_str()}));
+        answer["files"] = files.collect();
     }
     answer
-}
-
-/// Takes `user_id` and `user_email` out of a caller's `meta`: they say who, not what.
-pub fn named_user(
-    meta: &mut Map<String, Value>,
-) -> Result<Option<crate::model::name::UserId>, Error> {
-    let (id, email) = (text(meta, "user_id")?, text(meta, "user_email")?);
-    id.or(email).map(|user| query::user_id(&user)).transpose()
-}
-
-/// Takes a text member out of a caller's `meta`.
-pub fn text(meta: &mut Map<String, Value>, name: &'static str) -> Result<Option<String>, Error> {
-    match meta.remove(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(Error::invalid("invalid_meta", format!("meta.{name} must be a string."))),
-    }
-}
-
-/// What is left of `meta` is the caller's own.
-pub fn caller_meta(meta: Map<String, Value>) -> Result<CallerMeta, Error> {
-    if meta.is_empty() {
-        return Ok(CallerMeta::default());
-    }
-    let text = Value::Object(meta).to_string();
-    if text.len() > META_BYTES_MAX {
-        return Err(Error::invalid("meta_too_large", "meta must be at most 4 KiB of JSON."));
-    }
-    Ok(CallerMeta(text.into()))
-}
-
-pub fn file_name(name: &str) -> Result<FileName, Error> {
-    FileName::parse(name)
-        .map_err(|why| Error::invalid("invalid_filename", format!("The file name {why}.")))
-}
-
-/// A media type is kept as sent; it must fit a header.
-pub fn media_type(mime: String) -> Result<Box<str>, Error> {
-    let fits = mime.len() <= MIME_BYTES_MAX
-        && mime.contains('/')
-        && mime.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-    let detail = "mime must be a media type of at most 255 visible ASCII characters.";
-    if fits { Ok(mime.into()) } else { Err(Error::invalid("invalid_mime", detail)) }
-}
-
-pub fn upload_id(text: &str) -> Result<UploadId, Error> {
-    UploadId::parse(text).ok_or(Error::NotFound("upload"))
-}
-
-pub fn invalid_part_number() -> Error {
-    Error::invalid("invalid_part_number", "A part number is a whole number from 0 to 10000.")
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PartBody {
-    upload_id: String,
-    part_number: PartWord,
-    #[expect(dead_code, reason = "its content was decoded on the way; it must be there")]
-    chunk_base64: String,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum PartWord {
-    Number(u64),
-    /// Refused with a word of its own.
-    Other(serde::de::IgnoredAny),
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct EarlyBody {
-    upload_id: String,
-}
-
-const CHUNK: &[Step] = &[Step::Member("chunkBase64")];
-
-/// `POST /v1/files/part`: base64 in JSON, decoded while it streams.
-pub async fn encoded_part(context: &Context, body: RequestBody) -> Reply {
-    let incoming = context.app.begin_part().await?;
-    let (body, incoming): (PartBody, _) = split(context, CHUNK, body, incoming).await?;
-    let id = upload_id(&body.upload_id)?;
-    let PartWord::Number(number) = body.part_number else {
-        return Err(invalid_part_number().into());
-    };
-    let number = PartNumber::new(number).ok_or_else(invalid_part_number)?;
-    finish_part(context, id, number, incoming, None).await
-}
-
-/// Streams a JSON body with base64 content into `incoming`. When the upload's id stands before
-/// the content, an upload that is not there is refused before the content is taken.
-pub async fn split<T: serde::de::DeserializeOwned>(
-    context: &Context,
-    path: &'static [Step],
-    mut body: RequestBody,
-    mut incoming: Incoming,
-) -> Result<(T, Incoming), Refusal> {
-    let mut splitter = Splitter::new(path);
-    let mut content = Vec::new();
-    let mut asked = false;
-    while let Some(bytes) = body.next().await? {
-        splitter.push(&bytes, &mut content).map_err(refused)?;
-        if splitter.found_content() && !asked {
-            asked = true;
-            if let Some(EarlyBody { upload_id: id }) = splitter.so_far() {
-                context.app.check_upload(context.principal()?, upload_id(&id)?).await?;
-            }
-        }
-        if !content.is_empty() {
-            incoming.write(Bytes::from(std::mem::take(&mut content))).await?;
-        }
-    }
-    Ok((splitter.finish().map_err(refused)?, incoming))
-}
-
-fn refused(why: inline::Refused) -> Error {
-    match why {
-        inline::Refused::TooLarge => {
-            let limit = crate::model::limits::JSON_BYTES_MAX as u64;
-            Error::TooLarge { what: "JSON body without its content", limit }
-        }
-        inline::Refused::TooDeep => Error::invalid("json_too_deep", why.to_string()),
-        inline::Refused::Base64 => {
-            let detail = "The content is not base64 of the standard alphabet with padding.";
-            Error::invalid("invalid_base64", detail)
-        }
-        inline::Refused::Json(why) => json::invalid(&why),
-    }
-}
-
-/// `PUT /v1/files/{uploadId}/parts/{n}`: raw bytes.
-pub async fn raw_part(
-    context: &Context,
-    id: UploadId,
-    number: PartNumber,
-    mut body: RequestBody,
-) -> Reply {
-    context.app.check_part(context.principal()?, id).await?;
-    let sha256 = digest::announced(&context.headers)?;
-    let incoming = context.app.begin_part().await?;
-    let incoming = receive(&mut body, incoming).await?;
-    finish_part(context, id, number, incoming, sha256).await
-}
-
-/// Streams a raw body into `incoming`; one that says it is too large is not read.
-pub async fn receive(body: &mut RequestBody, mut incoming: Incoming) -> Result<Incoming, Error> {
-    incoming.expect(body.announced().unwrap_or(0))?;
-    while let Some(bytes) = body.next().await? {
-        incoming.write(bytes).await?;
-    }
-    Ok(incoming)
-}
-
-async fn finish_part(
-    context: &Context,
-    id: UploadId,
-    number: PartNumber,
-    incoming: Incoming,
-    sha256: Option<Sha256>,
-) -> Reply {
-    let principal = context.principal()?;
-    let size = context.app.finish_part(principal, id, number, incoming, sha256).await?;
-    let answer = json!({"status": "success", "partNumber": number.0, "size": size});
-    json::reply(StatusCode::OK, &answer)
 }
 
 /// `GET /v1/files/{uploadId}`: one upload, or a batch and each of its uploads.

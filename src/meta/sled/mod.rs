@@ -1,7 +1,7 @@
 //! The engine of one machine: sled 0.34.7, one committer thread, every answer durable.
 //!
 //! Point reads run inline: they are microseconds from sled's cache. Scans run where they may
-//! block. Writes go through [`commit`].
+//! block. Writes go through `commit`.
 
 pub mod codec;
 mod commit;

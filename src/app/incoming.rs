@@ -1,0 +1,114 @@
+//! Bytes of a client on their way into the store.
+
+use bytes::Bytes;
+
+use super::{App, Error, Result};
+use crate::{
+    blob::{Purpose, Sealed, Stage},
+    model::{
+        digest::Sha256,
+        locator::Locator,
+        name::{Folder, UserId},
+    },
+};
+
+/// A body that is being received, held to a limit.
+pub struct Incoming {
+    stage: Box<dyn Stage>,
+    what: &'static str,
+    limit: u64,
+    left: u64,
+}
+
+impl Incoming {
+    /// # Errors
+    /// [`Error::TooLarge`] past the limit, and what the store says.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let length = bytes.len() as u64;
+        self.left = self
+            .left
+            .checked_sub(length)
+            .ok_or(Error::TooLarge { what: self.what, limit: self.limit })?;
+        Ok(self.stage.write(bytes).await?)
+    }
+
+    /// Refuses a body that says it is larger than the limit, before it is read.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn expect(&self, bytes: u64) -> Result<()> {
+        if bytes > self.left {
+            return Err(Error::TooLarge { what: self.what, limit: self.limit });
+        }
+        Ok(())
+    }
+
+    /// How many bytes came so far.
+    pub fn received(&self) -> u64 {
+        self.limit - self.left
+    }
+
+    /// Makes the bytes durable.
+    pub(super) async fn seal(self, purpose: Purpose) -> Result<Sealed> {
+        Ok(self.stage.seal(purpose).await?)
+    }
+}
+
+impl App {
+    /// Begins to take one part. Nothing is recorded, and dropping it forgets the bytes.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn begin_part(&self) -> Result<Incoming> {
+        self.begin("part", self.policy.part_bytes_max).await
+    }
+
+    /// As [`App::begin_part`] for a whole file.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn begin_file(&self) -> Result<Incoming> {
+        self.begin("file", self.policy.file_bytes_max).await
+    }
+
+    async fn begin(&self, what: &'static str, limit: u64) -> Result<Incoming> {
+        Ok(Incoming { stage: self.blobs.stage().await?, what, limit, left: limit })
+    }
+
+    /// Refuses content that cannot fit the quota of `owner` before it is received. The commit
+    /// checks again.
+    ///
+    /// # Errors
+    /// [`Error::Quota`].
+    pub async fn check_room(&self, owner: &UserId, asked: u64) -> Result<()> {
+        let user = self.meta.user(owner).await?;
+        let stored = self.meta.totals(owner, &Folder::default()).await?.bytes;
+        let limit = user.as_ref().and_then(|user| user.quota).unwrap_or(self.policy.quota_bytes);
+        let used = stored.saturating_add(user.map_or(0, |user| user.reserved));
+        if asked > 0 && used.saturating_add(asked) > limit {
+            return Err(Error::Quota { limit, used, asked });
+        }
+        Ok(())
+    }
+
+    /// Bytes that stay are litter, found again by gc: worth a line, not an error to a client.
+    pub(super) async fn discard(&self, locator: &Locator) {
+        if let Err(error) = self.blobs.discard(locator).await {
+            tracing::warn!(%error, "unreferenced bytes were not removed");
+        }
+    }
+}
+
+pub(super) fn check_digest(
+    expected: Option<Sha256>,
+    actual: Sha256,
+    code: &'static str,
+) -> Result<()> {
+    match expected {
+        Some(expected) if expected != actual => {
+            let detail = format!("The content has SHA-256 {actual}, not {expected}.");
+            Err(Error::invalid(code, detail))
+        }
+        _ => Ok(()),
+    }
+}

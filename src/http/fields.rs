@@ -1,0 +1,72 @@
+//! Names and values of clients, wherever they stand, as the types of the domain.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    app::Error,
+    model::{
+        file::CallerMeta,
+        id::UploadId,
+        limits::{META_BYTES_MAX, MIME_BYTES_MAX},
+        name::{FileName, Folder, UserId},
+    },
+};
+
+/// # Errors
+/// [`Error::Invalid`].
+pub fn user_id(text: &str) -> Result<UserId, Error> {
+    UserId::parse(text)
+        .map_err(|why| Error::invalid("invalid_user_id", format!("The user id {why}.")))
+}
+
+/// # Errors
+/// [`Error::Invalid`].
+pub fn folder(text: &str) -> Result<Folder, Error> {
+    Folder::parse(text)
+        .map_err(|why| Error::invalid("invalid_folder", format!("A folder's segment {why}.")))
+}
+
+/// Takes `user_id` and `user_email` out of a caller's `meta`: they say who, not what.
+pub fn named_user(meta: &mut Map<String, Value>) -> Result<Option<UserId>, Error> {
+    let (id, email) = (text(meta, "user_id")?, text(meta, "user_email")?);
+    id.or(email).map(|user| user_id(&user)).transpose()
+}
+
+/// Takes a text member out of a caller's `meta`.
+pub fn text(meta: &mut Map<String, Value>, name: &'static str) -> Result<Option<String>, Error> {
+    match meta.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(Error::invalid("invalid_meta", format!("meta.{name} must be a string."))),
+    }
+}
+
+/// What is left of `meta` is the caller's own.
+pub fn caller_meta(meta: Map<String, Value>) -> Result<CallerMeta, Error> {
+    if meta.is_empty() {
+        return Ok(CallerMeta::default());
+    }
+    let text = Value::Object(meta).to_string();
+    if text.len() > META_BYTES_MAX {
+        return Err(Error::invalid("meta_too_large", "meta must be at most 4 KiB of JSON."));
+    }
+    Ok(CallerMeta(text.into()))
+}
+
+pub fn file_name(name: &str) -> Result<FileName, Error> {
+    FileName::parse(name)
+        .map_err(|why| Error::invalid("invalid_filename", format!("The file name {why}.")))
+}
+
+/// A media type is kept as sent; it must fit a header.
+pub fn media_type(mime: String) -> Result<Box<str>, Error> {
+    let fits = mime.len() <= MIME_BYTES_MAX
+        && mime.contains('/')
+        && mime.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    let detail = "mime must be a media type of at most 255 visible ASCII characters.";
+    if fits { Ok(mime.into()) } else { Err(Error::invalid("invalid_mime", detail)) }
+}
+
+pub fn upload_id(text: &str) -> Result<UploadId, Error> {
+    UploadId::parse(text).ok_or(Error::NotFound("upload"))
+}

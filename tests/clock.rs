@@ -1,0 +1,220 @@
+//! What time does: sessions, blobs, links and tokens, with a clock that tests move. The domain
+//! runs on the reference engines here; that the others do the same is `engines`' business.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use streamlined::{
+    app::{
+        App, Error, Policy,
+        access::Credential,
+        catalog::Listing,
+        complete::{Completed, Completion},
+        publish::NewContent,
+        upload::{DeclaredFile, Init},
+    },
+    auth::{jwt::Expected, keyring::KeyRing, link::LinkKey},
+    blob::memory::MemoryBlobs,
+    meta::memory::MemoryMetadata,
+    model::{
+        file::{CallerMeta, FileRecord},
+        id::{PartNumber, UploadId},
+        name::{FileName, Folder, UserId},
+        principal::{Principal, Role},
+        range::Slice,
+        time::UnixMillis,
+        upload::Mode,
+    },
+    sys::clock::{Clock, ManualClock},
+};
+use tokio::runtime::Runtime;
+
+const TTL: Duration = Duration::from_hours(24);
+const GRACE: Duration = Duration::from_hours(1);
+const START: UnixMillis = UnixMillis(1_700_000_000_000);
+
+struct World {
+    app: Arc<App>,
+    clock: Arc<ManualClock>,
+    runtime: Runtime,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(START));
+        let app = App::new(
+            Arc::new(MemoryMetadata::default()),
+            Arc::new(MemoryBlobs::default()),
+            Arc::new(KeyRing::open(dir.path()).unwrap()),
+            LinkKey::open(dir.path()).unwrap(),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            Policy {
+                file_bytes_max: 1 << 20,
+                part_bytes_max: 1 << 20,
+                quota_bytes: 100,
+                upload_ttl: TTL,
+                reclaim_grace: GRACE,
+                public_read: false,
+                tokens: Expected { issuer: "us".into(), audience: "us".into() },
+            },
+        );
+        Self { app, clock, runtime: Runtime::new().unwrap(), _dir: dir }
+    }
+
+    fn pass(&self, span: Duration) {
+        self.clock.set(self.clock.now().after(span));
+    }
+
+    fn init(&self, size: u64) -> UploadId {
+        let name = FileName::parse("f").unwrap();
+        let init = Init {
+            mode: Mode::Single,
+            files: vec![DeclaredFile { name, size, mime: None }],
+            folder: Folder::default(),
+            meta: CallerMeta::default(),
+            user: None,
+        };
+        self.runtime.block_on(self.app.init_upload(&user(), init)).unwrap().id
+    }
+
+    fn part(&self, id: UploadId, number: u32, bytes: &'static [u8]) -> Result<u64, Error> {
+        self.runtime.block_on(async {
+            let mut incoming = self.app.begin_part().await?;
+            incoming.write(Bytes::from_static(bytes)).await?;
+            self.app.finish_part(&user(), id, PartNumber(number), incoming, None).await
+        })
+    }
+
+    fn complete(&self, id: UploadId) -> Result<FileRecord, Error> {
+        let completion = Completion {
+            id,
+            sha256: None,
+            name: None,
+            folder: None,
+            user: None,
+            meta: CallerMeta::default(),
+            inline: None,
+        };
+        let completed = self.runtime.block_on(self.app.complete_upload(&user(), completion))?;
+        let Completed::One(file) = completed else { panic!("not a batch") };
+        Ok(*file)
+    }
+
+    fn put(&self, bytes: &'static [u8]) -> Result<FileRecord, Error> {
+        self.runtime.block_on(async {
+            let mut content = self.app.begin_file().await?;
+            content.write(Bytes::from_static(bytes)).await?;
+            let name = FileName::parse("f").unwrap();
+            let (owner, folder) = (owner(), Folder::default());
+            let new = NewContent { owner, name, folder, mime: None, sha256: None, content };
+            self.app.put_content(new).await
+        })
+    }
+
+    fn sweep(&self) {
+        while self.runtime.block_on(self.app.sweep()).unwrap().more {}
+    }
+
+    fn is_readable(&self, file: &FileRecord) -> bool {
+        let opened = self.app.open_content(file, Slice::whole(file.size));
+        self.runtime.block_on(opened).is_ok()
+    }
+}
+
+fn owner() -> UserId {
+    UserId::parse("u").unwrap()
+}
+
+fn user() -> Principal {
+    Principal::User { id: owner(), role: Role::Researcher }
+}
+
+#[test]
+fn an_upload_lives_while_it_makes_progress() {
+    let world = World::new();
+    let (going, idle) = (world.init(2), world.init(90));
+    world.pass(TTL.saturating_sub(Duration::from_secs(1)));
+    world.part(going, 1, b"a").unwrap();
+    assert!(matches!(world.put(b"ten bytes!"), Err(Error::Quota { .. })));
+    world.pass(Duration::from_secs(1));
+    // Over is over, swept or not.
+    assert!(matches!(world.part(idle, 1, b"x"), Err(Error::NotFound(_))));
+    assert!(matches!(world.complete(idle), Err(Error::NotFound(_))));
+    world.sweep();
+    assert!(world.put(b"ten bytes!").is_ok(), "the reservation is released");
+    world.pass(TTL.saturating_sub(Duration::from_secs(2)));
+    world.part(going, 2, b"b").unwrap();
+    let file = world.complete(going).unwrap();
+    assert_eq!(file.size, 2);
+
+    // A repeat is answered for as long as an upload lives, then the session is forgotten.
+    world.pass(TTL.saturating_sub(Duration::from_secs(1)));
+    world.sweep();
+    assert_eq!(world.complete(going).unwrap(), file);
+    world.pass(Duration::from_secs(1));
+    world.sweep();
+    assert!(matches!(world.complete(going), Err(Error::NotFound(_))));
+    assert!(world.is_readable(&file));
+}
+
+#[test]
+fn content_goes_a_while_after_its_last_file() {
+    let world = World::new();
+    let (one, two) = (world.put(b"same").unwrap(), world.put(b"same").unwrap());
+    let delete = |file: &FileRecord| {
+        world.runtime.block_on(world.app.delete_file(&user(), file.key.clone())).unwrap();
+    };
+    delete(&one);
+    world.pass(GRACE * 2);
+    world.sweep();
+    assert!(world.is_readable(&two));
+    delete(&two);
+    world.pass(GRACE);
+    world.sweep();
+    assert!(world.is_readable(&two), "one who was reading may go on");
+    world.pass(Duration::from_millis(1));
+    world.sweep();
+    assert!(!world.is_readable(&two));
+    assert!(world.is_readable(&world.put(b"same").unwrap()));
+}
+
+#[test]
+fn links_and_tokens_end_on_their_second() {
+    let world = World::new();
+    let file = world.put(b"x").unwrap();
+    let link = world.app.mint_link(&file, 60, None).unwrap();
+    let token = world.runtime.block_on(world.app.generate_token(&owner(), 1)).unwrap().token;
+    let redeem = || world.runtime.block_on(world.app.redeem_link(&link));
+    let authenticate = || {
+        let credential = [Credential::Bearer(token.clone().into())];
+        world.runtime.block_on(world.app.authenticate(&credential))
+    };
+    world.pass(Duration::from_millis(59_999));
+    assert_eq!(redeem().unwrap(), file);
+    world.pass(Duration::from_millis(1));
+    assert!(matches!(redeem(), Err(Error::LinkRefused { code: "link_expired", .. })));
+    assert_eq!(authenticate().unwrap(), Some(user()));
+    world.pass(Duration::from_millis(3_600_000 - 60_000 - 1));
+    assert!(authenticate().is_ok(), "remembered, and still valid");
+    world.pass(Duration::from_millis(1));
+    assert!(matches!(authenticate(), Err(Error::Unauthenticated(_))), "remembered no longer");
+}
+
+#[test]
+fn a_clock_that_steps_back_loses_nothing() {
+    let world = World::new();
+    let now = world.put(b"1").unwrap();
+    let id = world.init(1);
+    world.clock.set(UnixMillis(START.0 - 3_600_000));
+    let earlier = world.put(b"2").unwrap();
+    world.part(id, 1, b"x").unwrap();
+    world.sweep();
+    world.complete(id).unwrap();
+    let listing = Listing { owner: owner(), folder: Folder::default() };
+    let listed = world.runtime.block_on(world.app.list_files(&listing, None, 9)).unwrap();
+    assert_eq!(listed.len(), 3);
+    assert_eq!((&listed[0].key, &listed[2].key), (&now.key, &earlier.key));
+    assert!(listed.is_sorted_by(|a, b| a.id.created() >= b.id.created()));
+}
