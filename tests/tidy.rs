@@ -14,7 +14,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("auth", &["sys"]),
     ("meta", &["sys"]),
     ("blob", &["sys"]),
-    ("config", &["auth::service_token", "sys::log"]),
+    ("config", &["sys::log"]),
     ("sys", &[]),
     ("model", &[]),
 ];

@@ -30,7 +30,7 @@ pub struct Completion {
     pub user: Option<UserId>,
     /// Takes the place of what init said, when it says anything.
     pub meta: CallerMeta,
-    /// Content that came with the request.
+    /// Content that came with the request; passed over when parts were received.
     pub inline: Option<Incoming>,
 }
 
@@ -38,6 +38,12 @@ pub struct Completion {
 pub enum Completed {
     One(Box<FileRecord>),
     Batch(Vec<FileRecord>),
+}
+
+/// Where one upload of a batch stands.
+enum OfBatch {
+    Done(Box<FileRecord>),
+    Prepared(Box<Prepared>),
 }
 
 impl App {
@@ -56,8 +62,12 @@ impl App {
             None => (self.own_upload(principal, completion.id).await?.owner, None),
         };
         check_owner(principal, &owner, completion.user.as_ref())?;
-        // One completion of a session at a time; who comes second finds the result.
-        let alone = self.completing.lock(completion.id).await;
+        // One completion of a session at a time; who comes second finds the result. A batch holds
+        // all of its sessions, and as no two batches share one, in whatever order.
+        let mut alone = vec![self.completing.lock(completion.id).await];
+        for id in batch.iter().flat_map(|batch| &batch.uploads) {
+            alone.push(self.completing.lock(*id).await);
+        }
         let app = Arc::clone(self);
         self.detached(async move {
             let _alone = alone;
@@ -78,9 +88,6 @@ impl App {
             UploadState::Completed(file) => {
                 self.meta.settle().await?;
                 self.meta.file_by_id(file).await?.map(Some).ok_or(Error::Gone("file"))
-            }
-            UploadState::Open if upload.expires <= self.clock.now() => {
-                Err(Error::NotFound("upload"))
             }
             UploadState::Open => Ok(None),
         }
@@ -123,11 +130,14 @@ impl App {
             }
         }
         let mut done = Vec::new();
-        let mut prepared = Vec::new();
-        for id in ids {
+        let (mut prepared, mut places) = (Vec::new(), Vec::new());
+        for (place, id) in ids.iter().enumerate() {
             match self.prepare_of_batch(*id).await {
-                Ok(Ok(file)) => done.push((*id, file)),
-                Ok(Err(ready)) => prepared.push(*ready),
+                Ok(OfBatch::Done(file)) => done.push((place, *file)),
+                Ok(OfBatch::Prepared(ready)) => {
+                    prepared.push(*ready);
+                    places.push(place);
+                }
                 Err(error) => {
                     for ready in prepared {
                         self.discard_prepared(&ready).await;
@@ -136,30 +146,25 @@ impl App {
                 }
             }
         }
-        let open: Vec<UploadId> =
-            prepared.iter().filter_map(|ready| ready.upload.map(|(id, _)| id)).collect();
         if !prepared.is_empty() {
-            done.extend(open.into_iter().zip(self.record(prepared).await?));
+            done.extend(places.into_iter().zip(self.record(prepared).await?));
         }
-        done.sort_by_key(|(id, _)| ids.iter().position(|known| known == id));
+        done.sort_by_key(|(place, _)| *place);
         Ok(done.into_iter().map(|(_, file)| file).collect())
     }
 
-    /// The file of one upload of a batch, or what is needed to make it.
-    async fn prepare_of_batch(
-        &self,
-        id: UploadId,
-    ) -> Result<std::result::Result<FileRecord, Box<Prepared>>> {
+    async fn prepare_of_batch(&self, id: UploadId) -> Result<OfBatch> {
         let upload = self.session(id).await?;
         if let Some(file) = self.completed(&upload).await? {
-            return Ok(Ok(file));
+            return Ok(OfBatch::Done(Box::new(file)));
         }
         let prepared = self.prepare(upload, Completion::of(id)).await?;
-        Ok(Err(Box::new(prepared)))
+        Ok(OfBatch::Prepared(Box::new(prepared)))
     }
 
     async fn session(&self, id: UploadId) -> Result<Upload> {
-        self.meta.upload(id).await?.ok_or(Error::NotFound("upload"))
+        let upload = self.meta.upload(id).await?.filter(|upload| !self.is_over(upload));
+        upload.ok_or(Error::NotFound("upload"))
     }
 
     /// Makes one durable blob of what arrived and checks it against what was declared.

@@ -116,9 +116,7 @@ impl App {
                 Ok(prepared.into_iter().map(|ready| ready.file).collect())
             }
             Err(error) => {
-                let uncertain =
-                    matches!(error, meta::Error::Unavailable(_) | meta::Error::Corrupt(_));
-                for ready in prepared.iter().filter(|_| !uncertain) {
+                for ready in prepared.iter().filter(|_| !error.is_uncertain()) {
                     self.discard_prepared(ready).await;
                 }
                 Err(upload_error(error))

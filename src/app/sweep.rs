@@ -25,19 +25,33 @@ impl App {
     /// What the stores say; what was done until then stays done.
     pub async fn sweep(&self) -> Result<Swept> {
         let now = self.clock.now();
-        let expired = self.meta.expired(now, ROUND_MAX).await?;
+        let sessions = self.sweep_sessions(now).await;
+        let blobs = self.sweep_blobs(now).await?;
+        let sessions = sessions?;
+        Ok(Swept { blobs: blobs.blobs, more: blobs.more || sessions.more, ..sessions })
+    }
+
+    async fn sweep_sessions(&self, now: UnixMillis) -> Result<Swept> {
+        let expired = self.meta.collect_expired(now, ROUND_MAX).await?;
         let mut swept = Swept { more: expired.more, ..Swept::default() };
         for id in expired.ids {
             match self.expire(id, now).await {
                 Ok(()) => swept.sessions += 1,
-                // One that cannot go must not keep the others.
-                Err(error) => tracing::warn!(upload = %id, %error, "an expired upload stays"),
+                // One that cannot go must not keep the others, but waits for the next time.
+                Err(error) => {
+                    tracing::warn!(upload = %id, %error, "an expired upload stays");
+                    swept.more = false;
+                }
             }
         }
+        Ok(swept)
+    }
+
+    async fn sweep_blobs(&self, now: UnixMillis) -> Result<Swept> {
         let grace = u64::try_from(self.policy.reclaim_grace.as_millis()).unwrap_or(u64::MAX);
         let before = UnixMillis(now.0.saturating_sub(grace));
         let unreferenced = self.meta.unreferenced_blobs(before, ROUND_MAX).await?;
-        swept.more |= unreferenced.len() == ROUND_MAX;
+        let mut swept = Swept { more: unreferenced.len() == ROUND_MAX, ..Swept::default() };
         for hash in unreferenced {
             // The record first: a crash in between leaves bytes without a name.
             if let Some(locator) = self.meta.forget_blob(&hash).await? {
@@ -62,9 +76,8 @@ impl App {
         Ok(())
     }
 
-    /// Removes parts that a crash left without a session. Only those older than any session can
-    /// be: a part is in the store a moment before its record, and should the index have been
-    /// lost, there is time to notice.
+    /// Removes parts that a crash left without a session. Only old ones: a part is in the store a
+    /// moment before its record, and should the index have been lost, there is time to notice.
     ///
     /// # Errors
     /// What the stores say.

@@ -13,7 +13,7 @@ use crate::{
         digest::Sha256,
         file::CallerMeta,
         id::{PartNumber, UploadId},
-        limits::{BATCH_BYTES_MAX, BATCH_FILES_MAX},
+        limits::{BATCH_BYTES_MAX, BATCH_FILES_MAX, BATCH_LISTINGS_MAX},
         locator::Locator,
         name::{FileName, Folder, UserId},
         principal::Principal,
@@ -26,6 +26,7 @@ use crate::{
 /// One file of an init.
 pub struct DeclaredFile {
     pub name: FileName,
+    /// Bytes.
     pub size: u64,
     pub mime: Option<Box<str>>,
 }
@@ -45,6 +46,7 @@ pub struct Opened {
     /// The session, or the batch of them.
     pub id: UploadId,
     pub mode: Mode,
+    /// Suggested bytes of a part, and how many of them the largest file makes.
     pub part_size: u64,
     pub parts: u64,
     pub expires: UnixMillis,
@@ -117,8 +119,12 @@ impl App {
             return Err(Error::invalid("invalid_files", detail));
         }
         let repeated = init.meta.0.len() + init.folder.as_str().len();
-        if init.files.len().saturating_mul(repeated) > BATCH_BYTES_MAX {
-            let detail = "meta and folder are too long for so many files; make several batches.";
+        let listings = init.files.len().saturating_mul(init.folder.lineage().count());
+        let bytes = init.files.len().saturating_mul(repeated);
+        let is_batch = init.mode == Mode::Batch;
+        if is_batch && (listings > BATCH_LISTINGS_MAX || bytes > BATCH_BYTES_MAX) {
+            let detail =
+                "meta and folder are too long or deep for so many files; make several batches.";
             return Err(Error::invalid("invalid_files", detail));
         }
         let limit = self.policy.file_bytes_max;
@@ -147,9 +153,6 @@ impl App {
         let upload = self.own_upload(principal, id).await?;
         if upload.state != UploadState::Open {
             return Err(meta::Error::Closed.into());
-        }
-        if upload.expires <= self.clock.now() {
-            return Err(Error::NotFound("upload"));
         }
         Ok(upload)
     }
@@ -197,9 +200,16 @@ impl App {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn upload_status(&self, principal: &Principal, id: UploadId) -> Result<Status> {
-        let upload = self.own_upload(principal, id).await?;
-        let parts = self.meta.parts(id).await?;
-        Ok(Status { upload, parts })
+        let mut upload = self.own_upload(principal, id).await?;
+        loop {
+            let parts = self.meta.parts(id).await?;
+            let after = self.own_upload(principal, id).await?;
+            // A session that moved on between the two reads is not what these parts are of.
+            if after == upload {
+                return Ok(Status { upload, parts });
+            }
+            upload = after;
+        }
     }
 
     /// The sessions of a batch, in the order of its init; `None` when `id` names no batch.
@@ -214,7 +224,7 @@ impl App {
         let Some(batch) = self.own_batch(principal, id).await? else { return Ok(None) };
         let mut uploads = Vec::with_capacity(batch.uploads.len());
         for id in batch.uploads {
-            uploads.extend(self.meta.upload(id).await?);
+            uploads.extend(self.meta.upload(id).await?.filter(|upload| !self.is_over(upload)));
         }
         Ok(Some(uploads))
     }
@@ -243,7 +253,7 @@ impl App {
         .await
     }
 
-    /// A page of a user's open sessions, in order of their ids.
+    /// A page of a user's open sessions, in order of their ids; some may be over.
     ///
     /// # Errors
     /// As [`App::acting_for`].
@@ -264,11 +274,16 @@ impl App {
         Ok(())
     }
 
+    /// An open session whose time is over is gone, swept or not.
+    pub(super) fn is_over(&self, upload: &Upload) -> bool {
+        upload.state == UploadState::Open && upload.expires <= self.clock.now()
+    }
+
     /// The session, for those who may touch it.
     pub(super) async fn own_upload(&self, principal: &Principal, id: UploadId) -> Result<Upload> {
         let upload = self.meta.upload(id).await?;
         upload
-            .filter(|upload| principal.may_touch_upload(&upload.owner))
+            .filter(|upload| principal.may_touch_upload(&upload.owner) && !self.is_over(upload))
             .ok_or(Error::NotFound("upload"))
     }
 
@@ -289,7 +304,7 @@ impl App {
 
     /// After a failed commit the record may or may not be on the disk: the bytes stay.
     pub(super) async fn discard_unless_uncertain(&self, locator: &Locator, error: &meta::Error) {
-        if !matches!(error, meta::Error::Unavailable(_) | meta::Error::Corrupt(_)) {
+        if !error.is_uncertain() {
             self.discard(locator).await;
         }
     }

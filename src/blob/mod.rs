@@ -95,6 +95,7 @@ pub trait BlobStore: Send + Sync {
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>>;
     /// Lets bytes go that nothing refers to. Unknown ones are fine.
     async fn discard(&self, locator: &Locator) -> Result<()>;
+    /// What the device has left and whether writes are taken.
     async fn space(&self) -> Result<Space>;
     /// Parts that lie in files of their own since longer than `age`: those that no session knows
     /// are litter of a crash.
@@ -105,6 +106,7 @@ pub trait BlobStore: Send + Sync {
 /// Bytes on their way in. Memory stays bounded at any size.
 #[async_trait]
 pub trait Stage: Send {
+    /// Takes the next bytes. After an error the stage is good for nothing but to be dropped.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
     /// Makes the bytes durable.
     async fn seal(self: Box<Self>, purpose: Purpose) -> Result<Sealed>;

@@ -1,6 +1,12 @@
 //! `serve`: configuration to engines to app to listener to drain.
 
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use rustix::{
     fs::Mode,
@@ -33,6 +39,8 @@ pub fn serve(config: &Config) -> Result<(), Failures> {
     let dir = &config.data_dir;
     data_dir::prepare(dir).map_err(Failures::at("data directory"))?;
     let _lock = data_dir::lock(dir).map_err(Failures::at("data directory"))?;
+    // What a killed daemon left would lead others astray.
+    let _ = fs::remove_file(dir.join("listen"));
     let app = open(config)?;
     let runtime = Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failures::at("runtime"))?;
@@ -85,7 +93,8 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
     let announced = config.data_dir.join("listen");
     announce(&announced, &address.to_string()).map_err(Failures::at("listen file"))?;
-    println!("streamlined listens on {url}");
+    // Whoever started the daemon may not care to read it.
+    let _ = writeln!(io::stdout(), "streamlined listens on {url}");
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
     let stop = async {
         let signal = shutdown.await;

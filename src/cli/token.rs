@@ -1,5 +1,7 @@
 //! `token generate`: key ring and clock to the printed block; opens no store.
 
+use std::io::{self, Write};
+
 use super::Failures;
 use crate::{
     auth::{jwt, keyring::KeyRing},
@@ -42,11 +44,11 @@ pub fn generate(config: &Config, name: &str, days: u64) -> Result<(), Failures> 
         jti: &random::token_id(),
     };
     let token = jwt::sign(&claims, &keys).map_err(Failures::at("signing"))?;
-    println!(
+    let block = format!(
         "{RULE}\nService Token Generated Successfully\n{RULE}\n\n\
          Service Name: {name}\nRole: service\nValid for: {days} days\n\n\
          Token:\n{token}\n\n\
-         {RULE}\nUsage in HTTP requests:\n  Authorization: Bearer {token}\n{RULE}"
+         {RULE}\nUsage in HTTP requests:\n  Authorization: Bearer {token}\n{RULE}\n"
     );
-    Ok(())
+    io::stdout().write_all(block.as_bytes()).map_err(Failures::at("standard output"))
 }

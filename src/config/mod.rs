@@ -6,7 +6,7 @@ use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
 
 use zeroize::Zeroizing;
 
-use crate::{auth::service_token, sys::log};
+use crate::{model::limits, sys::log};
 
 /// The configuration of a daemon.
 #[derive(Clone, PartialEq, Eq)]
@@ -122,7 +122,7 @@ pub const KNOBS: &[Knob] = &[
         help: "An existing opaque token to register at start.",
         secret: true,
         set: |config, text| {
-            if !service_token::is_acceptable(text) {
+            if !limits::is_acceptable_token(text) {
                 return Err("must be 16 to 512 visible ASCII characters".into());
             }
             config.service_token = Some(Zeroizing::new(text.into()));
@@ -292,6 +292,8 @@ mod tests {
             ("log", "a=b=c"),
             ("public_url", "ftp://x"),
             ("requests_max", "0"),
+            ("service_token", "too short"),
+            ("service_token", "with spaces in between"),
         ] {
             let knob = KNOBS.iter().find(|knob| knob.name == name).unwrap();
             assert!((knob.set)(&mut config, value).is_err(), "{name} {value}");

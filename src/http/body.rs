@@ -21,20 +21,24 @@ use crate::{app::Error, blob::Reader};
 
 /// What a client sends.
 pub struct RequestBody {
-    body: Incoming,
+    body: Option<Incoming>,
+    /// What is left when nobody reads on is read and thrown away, for a while: some HTTP/2 clients
+    /// take a stream that is reset before they sent all for a failure, whatever the answer says.
+    /// On HTTP/1.1 the socket lingers instead.
+    drained: bool,
     /// Set once the end was reached.
     read: Arc<AtomicBool>,
     idle: Duration,
 }
 
 impl RequestBody {
-    pub fn new(body: Incoming, read: Arc<AtomicBool>, idle: Duration) -> Self {
-        Self { body, read, idle }
+    pub fn new(body: Incoming, drained: bool, read: Arc<AtomicBool>, idle: Duration) -> Self {
+        Self { body: Some(body), drained, read, idle }
     }
 
     /// Bytes still to come, when the client said so.
     pub fn announced(&self) -> Option<u64> {
-        self.body.size_hint().exact()
+        self.body.as_ref().and_then(|body| body.size_hint().exact())
     }
 
     /// The next bytes, `None` at the end. Trailers are passed over.
@@ -42,8 +46,9 @@ impl RequestBody {
     /// # Errors
     /// [`Error::BodyTimeout`] without progress, [`Error::BodyAborted`] when the client is gone.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let Some(body) = &mut self.body else { return Ok(None) };
         loop {
-            let frame = timeout(self.idle, self.body.frame()).await;
+            let frame = timeout(self.idle, body.frame()).await;
             match frame.map_err(|_| Error::BodyTimeout)? {
                 None => {
                     self.read.store(true, Ordering::Relaxed);
@@ -57,6 +62,26 @@ impl RequestBody {
                 }
             }
         }
+    }
+}
+
+/// How long, and how much, is read of a body that nobody wants.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+const DRAIN_BYTES_MAX: usize = 64 << 20;
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let unread = self.drained && !self.read.load(Ordering::Relaxed);
+        let Some(mut body) = self.body.take().filter(|_| unread) else { return };
+        let drain = async move {
+            let mut drained = 0;
+            while let Some(Ok(frame)) = body.frame().await
+                && drained < DRAIN_BYTES_MAX
+            {
+                drained += frame.data_ref().map_or(0, Bytes::len);
+            }
+        };
+        tokio::spawn(timeout(DRAIN_TIME, drain));
     }
 }
 

@@ -23,9 +23,10 @@ pub struct Validators {
 }
 
 impl Validators {
-    /// HTTP dates count whole seconds.
+    /// HTTP dates count whole seconds and end with the year 9999.
     pub fn new(etag: String, modified: UnixMillis) -> Self {
-        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(modified.seconds());
+        const LAST: u64 = 253_402_300_799;
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(modified.seconds().min(LAST));
         Self { etag, modified }
     }
 }

@@ -1,5 +1,8 @@
 //! Names and values of clients, wherever they stand, as the types of the domain.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -11,6 +14,16 @@ use crate::{
         name::{FileName, Folder, UserId},
     },
 };
+
+/// Percent-decodes UTF-8; `None` for anything that is not exactly that.
+pub fn percent_decoded(text: &str) -> Option<String> {
+    let complete =
+        |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
+    if !text.split('%').skip(1).all(complete) {
+        return None;
+    }
+    percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)
+}
 
 /// # Errors
 /// [`Error::Invalid`].
@@ -26,19 +39,17 @@ pub fn folder(text: &str) -> Result<Folder, Error> {
         .map_err(|why| Error::invalid("invalid_folder", format!("A folder's segment {why}.")))
 }
 
-/// Takes `user_id` and `user_email` out of a caller's `meta`: they say who, not what.
-pub fn named_user(meta: &mut Map<String, Value>) -> Result<Option<UserId>, Error> {
-    let (id, email) = (text(meta, "user_id")?, text(meta, "user_email")?);
-    id.or(email).map(|user| user_id(&user)).transpose()
-}
-
 /// Takes a text member out of a caller's `meta`.
 pub fn text(meta: &mut Map<String, Value>, name: &'static str) -> Result<Option<String>, Error> {
     match meta.remove(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(Error::invalid("invalid_meta", format!("meta.{name} must be a string."))),
+        Some(_) => Err(not_text(name)),
     }
+}
+
+pub fn not_text(name: &str) -> Error {
+    Error::invalid("invalid_meta", format!("meta.{name} must be a string."))
 }
 
 /// What is left of `meta` is the caller's own.

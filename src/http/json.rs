@@ -1,17 +1,22 @@
 //! Bounded JSON in, JSON out.
 
+use std::{fmt, marker::PhantomData};
+
 use hyper::{
     Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{Refusal, Reply, body::Body, body::RequestBody};
 use crate::{app::Error, model::limits::JSON_BYTES_MAX};
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Reads a body that is small by its nature. Unknown members are passed over.
+/// Reads an object from a body that is small by its nature. Unknown members are passed over.
 ///
 /// # Errors
 /// [`Error::TooLarge`] past 1 MiB, [`Error::Invalid`] for what is not the wanted JSON.
@@ -23,7 +28,32 @@ pub async fn read<T: DeserializeOwned>(mut body: RequestBody) -> Result<T, Error
         }
         document.extend_from_slice(&bytes);
     }
-    serde_json::from_slice(&document).map_err(|error| invalid(&error.to_string()))
+    let object = serde_json::from_slice(&document).map_err(|error| invalid(&error.to_string()));
+    object.map(|Object(members)| members)
+}
+
+/// A struct that is written as a JSON object. serde would also take an array of its members, in
+/// which nobody could find the content that streams past.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            }
+        }
+
+        json.deserialize_map(Members(PhantomData))
+    }
 }
 
 pub fn invalid(why: &str) -> Error {

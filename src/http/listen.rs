@@ -20,12 +20,12 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep, timeout},
 };
 
-use super::Server;
-use crate::sys::random;
+use super::{Limits, Server, respond};
+use crate::{app::Error, sys::random};
 
 /// Bytes of a request's head at most; past it: 431.
 const HEAD_BYTES_MAX: u32 = 64 << 10;
@@ -35,6 +35,8 @@ const STREAMS_MAX: u32 = 64;
 const STREAM_WINDOW_BYTES: u32 = 128 << 10;
 /// Window of all streams of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// Connections past the limit that are being told so at a time.
+const TURNED_AWAY_MAX: usize = 64;
 /// How long a connection that is closed early may keep sending what nobody reads.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -47,7 +49,7 @@ pub struct Connection {
 
 impl Connection {
     /// A request has come: from here on, the protocol's own time limits hold.
-    pub fn is_speaking(&self) {
+    pub fn mark_speaking(&self) {
         self.speaking.store(true, Ordering::Relaxed);
     }
 
@@ -61,6 +63,7 @@ impl Server {
     /// Serves until `shutdown` resolves, then lets requests in flight finish.
     pub async fn run(self: Arc<Self>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let permits = Arc::new(Semaphore::new(self.limits.connections_max));
+        let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
         let graceful = GracefulShutdown::new();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
@@ -78,7 +81,10 @@ impl Server {
                 }
             };
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-                tokio::spawn(turn_away(stream));
+                // Past this limit too, a closed connection is all the answer there is.
+                if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
+                    tokio::spawn(turn_away(stream, permit));
+                }
                 continue;
             };
             let watcher = graceful.watcher();
@@ -92,11 +98,7 @@ impl Server {
                 });
                 // Small answers go out at once.
                 let _ = stream.set_nodelay(true);
-                let io = TokioIo::new(Socket::new(
-                    stream,
-                    Arc::clone(&connection),
-                    server.limits.header_timeout,
-                ));
+                let io = TokioIo::new(Socket::new(stream, Arc::clone(&connection), &server.limits));
                 let http = protocol(server.limits.header_timeout);
                 let service = service_fn(move |request| {
                     Arc::clone(&server).serve(request, Arc::clone(&connection))
@@ -134,17 +136,9 @@ fn protocol(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
 }
 
 /// Past the connection limit: an answer, not silence.
-async fn turn_away(mut stream: TcpStream) {
+async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let id = format!("{:016x}", random::nonce());
-    let problem = serde_json::json!({
-        "type": "urn:streamlined:problem:busy",
-        "title": "Service Unavailable",
-        "status": 503,
-        "detail": "Too many connections are open; try again in a moment.",
-        "code": "busy",
-        "request_id": id,
-    });
-    let body = problem.to_string();
+    let body = respond::document(&Error::Busy.into(), &id);
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
          retry-after: 1\r\nx-request-id: {id}\r\nconnection: close\r\n\
@@ -170,14 +164,44 @@ struct Socket {
     connection: Arc<Connection>,
     /// For the first request.
     patience: Pin<Box<Sleep>>,
+    /// Longest time in which the client takes nothing of what is sent.
+    write_idle: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
     shut: bool,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    fn new(stream: TcpStream, connection: Arc<Connection>, patience: Duration) -> Self {
-        let patience = Box::pin(sleep(patience));
-        Self { stream, connection, patience, shut: false, deadline: None }
+    fn new(stream: TcpStream, connection: Arc<Connection>, limits: &Limits) -> Self {
+        let patience = Box::pin(sleep(limits.header_timeout));
+        let write_idle = limits.body_idle_timeout;
+        Self {
+            stream,
+            connection,
+            patience,
+            write_idle,
+            stalled: None,
+            shut: false,
+            deadline: None,
+        }
+    }
+
+    /// Passes a write's outcome on, but gives up on a client that takes nothing for too long.
+    fn progress<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let write_idle = self.write_idle;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_idle)));
+        match stalled.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -201,7 +225,8 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.progress(context, written)
     }
 
     fn poll_write_vectored(
@@ -209,7 +234,8 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.progress(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

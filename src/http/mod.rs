@@ -29,11 +29,12 @@ use std::{
 
 use futures_util::FutureExt;
 use hyper::{
-    HeaderMap, Method, Request, Response,
+    HeaderMap, Method, Request, Response, Version,
     body::{Body as _, Incoming},
-    header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue},
+    header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
     http::request::Parts,
 };
+use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use self::{
@@ -44,7 +45,10 @@ use self::{
 };
 use crate::{
     app::{App, Error},
-    model::principal::Principal,
+    model::{
+        name::UserId,
+        principal::{Principal, Role},
+    },
     sys::random,
 };
 
@@ -57,7 +61,8 @@ pub struct Limits {
     /// Requests in work at a time; past it: 503 `busy`.
     pub requests_max: usize,
     pub header_timeout: Duration,
-    /// Longest time without a byte of a request's body; past it: 408.
+    /// Longest time without a byte of a request's body, past it: 408; and without a byte taken of
+    /// an answer, past it: closed.
     pub body_idle_timeout: Duration,
     /// How long requests in flight may take after a shutdown signal.
     pub drain_timeout: Duration,
@@ -109,6 +114,28 @@ impl Context {
         self.principal.as_ref().ok_or_else(missing)
     }
 
+    /// The user that a service, or an admin, says the request is about: `user_id`, else
+    /// `user_email`, which is the id of a user known by it; in `meta`, else in the query. What
+    /// anybody else says does not count, so it is not even looked at.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what cannot be a user id.
+    fn named_user(&self, meta: &mut Map<String, Value>) -> Result<Option<UserId>, Error> {
+        let in_meta = ["user_id", "user_email"].map(|name| (name, meta.remove(name)));
+        if self.principal()?.role() < Role::Admin {
+            return Ok(None);
+        }
+        for (name, value) in in_meta {
+            match value {
+                None | Some(Value::Null) => {}
+                Some(Value::String(user)) => return fields::user_id(&user).map(Some),
+                Some(_) => return Err(fields::not_text(name)),
+            }
+        }
+        let in_query = self.query.text("user_id").or_else(|| self.query.text("user_email"));
+        in_query.map(fields::user_id).transpose()
+    }
+
     fn is_head(&self) -> bool {
         self.method == Method::HEAD
     }
@@ -127,9 +154,10 @@ impl Server {
         request: Request<Incoming>,
         connection: Arc<Connection>,
     ) -> Result<Response<Body>, Infallible> {
-        connection.is_speaking();
+        connection.mark_speaking();
         let began = Instant::now();
         let id = format!("{:016x}", random::nonce());
+        let is_http_1 = request.version() < Version::HTTP_2;
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let body_read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
         let mut who = None;
@@ -141,7 +169,7 @@ impl Server {
         if method == Method::HEAD {
             response = without_body(response);
         }
-        if !body_read.load(Ordering::Relaxed) {
+        if is_http_1 && !body_read.load(Ordering::Relaxed) {
             // What is left of the body is not worth reading; the answer must still arrive.
             connection.linger();
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -170,6 +198,13 @@ impl Server {
     ) -> Reply {
         let permit = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Error::Busy)?;
         let (head, body) = request.into_parts();
+        let drained = head.version >= Version::HTTP_2;
+        let idle = self.limits.body_idle_timeout;
+        let body = RequestBody::new(body, drained, Arc::clone(body_read), idle);
+        if head.headers.get(TRANSFER_ENCODING).is_some_and(|coding| coding != "chunked") {
+            let detail = "The only Transfer-Encoding that is taken is chunked.";
+            return Err(Error::invalid("encoded_content", detail).into());
+        }
         let endpoint = route::route(&head.method, head.uri.path());
         // Who may not ask is not told what there is.
         let access =
@@ -185,7 +220,6 @@ impl Server {
             headers: head.headers,
             principal,
         };
-        let body = RequestBody::new(body, Arc::clone(body_read), self.limits.body_idle_timeout);
         let response = dispatch(endpoint, context, body).await?;
         Ok(response.map(|body| body.holding(permit)))
     }

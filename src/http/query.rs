@@ -1,14 +1,9 @@
 //! Query parameters: decoded once, each at most once.
 
-use std::{borrow::Cow, str::FromStr};
-
-use percent_encoding::percent_decode_str;
+use std::str::FromStr;
 
 use super::fields;
-use crate::{
-    app::Error,
-    model::name::{Folder, UserId},
-};
+use crate::{app::Error, model::name::Folder};
 
 /// The parameters of a request. Unknown ones are passed over.
 pub struct Query(Vec<(String, String)>);
@@ -64,16 +59,6 @@ impl Query {
         number.map(Some).ok_or_else(wrong)
     }
 
-    /// The user a request is about: `user_id`, else `user_email`, which is the id of a user known
-    /// by it.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for what cannot be a user id.
-    pub fn user(&self) -> Result<Option<UserId>, Error> {
-        let named = self.text("user_id").or_else(|| self.text("user_email"));
-        named.map(fields::user_id).transpose()
-    }
-
     /// `folder`, the top when it is not there.
     ///
     /// # Errors
@@ -85,8 +70,7 @@ impl Query {
 
 /// `application/x-www-form-urlencoded`, but strict: two names that differ stay different.
 fn decode(text: &str) -> Result<String, Error> {
-    let spaced = text.replace('+', " ");
-    let decoded = percent_decode_str(&spaced).decode_utf8();
-    let wrong = |_| Error::invalid("invalid_query", "The query is not percent-encoded UTF-8.");
-    decoded.map(Cow::into_owned).map_err(wrong)
+    let decoded = fields::percent_decoded(&text.replace('+', " "));
+    let detail = "The query is not percent-encoded UTF-8.";
+    decoded.ok_or_else(|| Error::invalid("invalid_query", detail))
 }

@@ -7,7 +7,7 @@ use hyper::{
         WWW_AUTHENTICATE,
     },
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Refusal, body::Body};
 use crate::app::Error;
@@ -24,21 +24,7 @@ struct Problem {
 /// The answer to a refused request. What only an operator should know goes to the log, once.
 pub fn problem(refusal: &Refusal, request_id: &str) -> Response<Body> {
     let problem = describe(refusal, request_id);
-    let mut members = Map::new();
-    let own = json!({
-        "type": format!("urn:streamlined:problem:{}", problem.code),
-        "title": problem.status.canonical_reason().unwrap_or("Error"),
-        "status": problem.status.as_u16(),
-        "detail": problem.detail,
-        "code": problem.code,
-        "request_id": request_id,
-    });
-    for object in [problem.members, own] {
-        if let Value::Object(object) = object {
-            members.extend(object);
-        }
-    }
-    let mut response = Response::new(Body::full(Value::Object(members).to_string()));
+    let mut response = Response::new(Body::full(problem.document(request_id)));
     *response.status_mut() = problem.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -51,7 +37,27 @@ pub fn problem(refusal: &Refusal, request_id: &str) -> Response<Body> {
     response
 }
 
+/// The document of a refusal, for a client that is turned away before there is a request.
+pub fn document(refusal: &Refusal, request_id: &str) -> String {
+    describe(refusal, request_id).document(request_id)
+}
+
 impl Problem {
+    fn document(&self, request_id: &str) -> String {
+        let mut members = json!({
+            "type": format!("urn:streamlined:problem:{}", self.code),
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": request_id,
+        });
+        if let (Value::Object(members), Value::Object(own)) = (&mut members, &self.members) {
+            members.extend(own.clone());
+        }
+        members.to_string()
+    }
+
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self { status, code, detail: detail.into(), members: Value::Null, header: None }
     }
@@ -140,7 +146,7 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
         }
         Error::Unavailable(why) => {
             tracing::error!(request_id, why, "a store is unavailable");
-            let detail = "The storage takes no writes now; see the daemon's log.";
+            let detail = "The storage does not do its work now; the daemon's log says why.";
             Problem::new(S::SERVICE_UNAVAILABLE, "unavailable", detail).header(RETRY_AFTER, "30")
         }
         Error::Internal(why) => {

@@ -1,9 +1,6 @@
 //! Method and path to an endpoint with typed fields. No I/O, no headers.
 
-use std::borrow::Cow;
-
 use hyper::Method;
-use percent_encoding::percent_decode_str;
 
 use super::{Refusal, fields};
 use crate::{
@@ -158,15 +155,8 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
 }
 
 fn decode(path: &str) -> Result<String, Refusal> {
-    let malformed =
-        || Error::invalid("invalid_path", "The path is not percent-encoded UTF-8.").into();
-    let complete =
-        |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
-    if !path.split('%').skip(1).all(complete) {
-        return Err(malformed());
-    }
-    let decoded = percent_decode_str(path).decode_utf8();
-    decoded.map(Cow::into_owned).map_err(|_| malformed())
+    let detail = "The path is not percent-encoded UTF-8.";
+    fields::percent_decoded(path).ok_or_else(|| Error::invalid("invalid_path", detail).into())
 }
 
 /// A key that no file can have is the key of no file.

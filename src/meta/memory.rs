@@ -97,7 +97,7 @@ impl State {
         &mut self,
         new: NewFile,
         keep_until: UnixMillis,
-        quota: u64,
+        default_quota: u64,
     ) -> Result<Recorded> {
         let mut released = 0;
         let mut parts = Vec::new();
@@ -118,7 +118,7 @@ impl State {
             return Err(Error::Exists);
         }
         self.user(&new.file.owner, new.file.id.created());
-        self.check_quota(&new.file.owner, new.file.size.saturating_sub(released), quota)?;
+        self.check_quota(&new.file.owner, new.file.size.saturating_sub(released), default_quota)?;
         self.reserved_changes(&new.file.owner, released, 0);
         let known = self.blobs.remove(&new.file.blake3);
         let references = known.as_ref().map_or(0, |blob| blob.references) + 1;
@@ -175,12 +175,12 @@ impl Metadata for MemoryMetadata {
         uploads: Vec<Upload>,
         batch: Option<Batch>,
         now: UnixMillis,
-        quota: u64,
+        default_quota: u64,
     ) -> Result<()> {
         self.step(|state| {
             for upload in uploads {
                 state.user(&upload.owner, now);
-                state.check_quota(&upload.owner, upload.size, quota)?;
+                state.check_quota(&upload.owner, upload.size, default_quota)?;
                 state.reserved_changes(&upload.owner, 0, upload.size);
                 if let Some(batch) = &batch {
                     state.batches.insert(batch.id, batch.clone());
@@ -223,7 +223,7 @@ impl Metadata for MemoryMetadata {
         id: UploadId,
         part: Part,
         expires: UnixMillis,
-        quota: u64,
+        default_quota: u64,
     ) -> Result<Option<Part>> {
         self.step(|state| {
             let mut upload = state.uploads.get(&id).cloned().ok_or(Error::NotFound)?;
@@ -236,7 +236,11 @@ impl Metadata for MemoryMetadata {
             upload.received -= replaced.as_ref().map_or(0, |old| old.size);
             upload.revision += 1;
             upload.expires = upload.expires.max(expires);
-            state.check_quota(&upload.owner, upload.reserved().saturating_sub(before), quota)?;
+            state.check_quota(
+                &upload.owner,
+                upload.reserved().saturating_sub(before),
+                default_quota,
+            )?;
             state.reserved_changes(&upload.owner, before, upload.reserved());
             state.uploads.insert(id, upload);
             Ok(replaced)
@@ -256,7 +260,7 @@ impl Metadata for MemoryMetadata {
         self.step(|state| state.batches.remove(&id).map(drop).ok_or(Error::NotFound))
     }
 
-    async fn expired(&self, now: UnixMillis, limit: usize) -> Result<Expired> {
+    async fn collect_expired(&self, now: UnixMillis, limit: usize) -> Result<Expired> {
         let state = self.read();
         let uploads = state.uploads.values().filter(|upload| upload.expires <= now);
         let batches = state.batches.values();
@@ -273,10 +277,10 @@ impl Metadata for MemoryMetadata {
         &self,
         files: Vec<NewFile>,
         keep_until: UnixMillis,
-        quota: u64,
+        default_quota: u64,
     ) -> Result<Vec<Recorded>> {
         self.step(|state| {
-            files.into_iter().map(|new| state.record_file(new, keep_until, quota)).collect()
+            files.into_iter().map(|new| state.record_file(new, keep_until, default_quota)).collect()
         })
     }
 

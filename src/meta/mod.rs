@@ -3,9 +3,10 @@
 //! One method is one atomic step that is durable when it answers `Ok`. No transaction, iterator
 //! or table name crosses the seam. Times come as arguments; permissions are not asked here.
 //!
-//! Every method costs the same at a thousand and at ten million files: nothing walks what it
-//! does not return. [`sled`] is the engine of one machine, [`memory`] the reference it is
-//! compared with.
+//! Every method costs the same at a thousand and at ten million files: none walks more than it
+//! answers, or than the limit it was given.
+//!
+//! [`sled`] is the engine of one machine, [`memory`] the reference it is compared with.
 
 pub mod memory;
 pub mod sled;
@@ -77,7 +78,8 @@ pub struct BlobRecord {
 pub struct NewFile {
     pub file: FileRecord,
     pub locator: Locator,
-    /// The session and the revision its parts were read at; `None` for a file in one request.
+    /// The session and the [`Upload::revision`] its parts were read at; `None` for a file that came
+    /// in one request.
     pub upload: Option<(UploadId, u64)>,
 }
 
@@ -144,9 +146,18 @@ pub enum Error {
     Unavailable(String),
 }
 
+impl Error {
+    /// Whether the step may have been taken all the same: what its records would name must stay.
+    pub fn is_uncertain(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Corrupt(_))
+    }
+}
+
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The metadata store. See the module for what every method promises.
+/// The metadata store. See the module for what every method promises. A read answers `None` for
+/// what is not there; any method may fail with [`Error::Corrupt`] and [`Error::Unavailable`], and
+/// one that writes with [`Error::Busy`].
 #[async_trait]
 pub trait Metadata: Send + Sync {
     /// Whether writes can be taken now.
@@ -170,13 +181,14 @@ pub trait Metadata: Send + Sync {
     /// `now` if there is none.
     ///
     /// # Errors
-    /// [`Error::Quota`] when the owner's files, reservations and these do not fit `quota`.
+    /// [`Error::Quota`] when the owner's files, reservations and these do not fit its
+    /// quota: its record's, or `default_quota`.
     async fn create_uploads(
         &self,
         uploads: Vec<Upload>,
         batch: Option<Batch>,
         now: UnixMillis,
-        quota: u64,
+        default_quota: u64,
     ) -> Result<()>;
     async fn upload(&self, id: UploadId) -> Result<Option<Upload>>;
     async fn batch(&self, id: UploadId) -> Result<Option<Batch>>;
@@ -189,7 +201,7 @@ pub trait Metadata: Send + Sync {
         after: Option<UploadId>,
         limit: usize,
     ) -> Result<Vec<Upload>>;
-    /// Records a part and moves the session's expiry; answers the part it replaced.
+    /// Records a part and moves the session's expiry, never back; answers the part it replaced.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Closed`], [`Error::Quota`].
@@ -198,7 +210,7 @@ pub trait Metadata: Send + Sync {
         id: UploadId,
         part: Part,
         expires: UnixMillis,
-        quota: u64,
+        default_quota: u64,
     ) -> Result<Option<Part>>;
     /// Forgets a session and answers its parts; the file of a completed one stays.
     ///
@@ -209,8 +221,9 @@ pub trait Metadata: Send + Sync {
     /// # Errors
     /// [`Error::NotFound`].
     async fn remove_batch(&self, id: UploadId) -> Result<()>;
-    /// Sessions whose time is over and batches whose sessions are gone, at most `limit`.
-    async fn expired(&self, now: UnixMillis, limit: usize) -> Result<Expired>;
+    /// Sessions whose time is over and batches whose sessions are gone, at most `limit`. Tidies the
+    /// index of times on the way.
+    async fn collect_expired(&self, now: UnixMillis, limit: usize) -> Result<Expired>;
 
     /// Lists files, counts them, refers to their blobs and ends their sessions: all or none.
     /// A completed session is kept at least until `keep_until`, for repeated requests.
@@ -222,7 +235,7 @@ pub trait Metadata: Send + Sync {
         &self,
         files: Vec<NewFile>,
         keep_until: UnixMillis,
-        quota: u64,
+        default_quota: u64,
     ) -> Result<Vec<Recorded>>;
     async fn file(&self, key: &FileKey) -> Result<Option<FileRecord>>;
     async fn file_by_id(&self, id: FileId) -> Result<Option<FileRecord>>;

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{digest::parse_hex, time::UnixMillis};
+use super::{
+    digest::{hex, parse_hex},
+    time::UnixMillis,
+};
 
 /// Identity of an index entry: a `UUIDv7` (RFC 9562 section 5.7), so ids sort by creation time.
 ///
@@ -71,7 +74,7 @@ impl UploadId {
 
 impl fmt::Display for UploadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex(&self.0))
     }
 }
 

@@ -13,8 +13,9 @@ const PREFIX: &str = "storage/";
 /// `storage/`, a user, the deepest folder, the salt and a name, with their slashes.
 const KEY_BYTES_MAX: usize =
     PREFIX.len() + (FOLDER_SEGMENTS_MAX + 2) * (NAME_BYTES_MAX + 1) + "12345678_".len();
-/// Clients paste keys into URLs unescaped, so these become `_`.
-const UNSAFE_IN_URLS: [char; 9] = ['#', '?', '%', '<', '>', ':', '"', '|', '*'];
+/// Clients paste keys into URLs unescaped, so these become `_`. The backtick is here because no
+/// server on hyper takes it raw.
+const UNSAFE_IN_URLS: [char; 10] = ['#', '?', '%', '<', '>', ':', '"', '|', '*', '`'];
 
 /// A key in its only form: decoded, below `storage/`, without empty or dot segments.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

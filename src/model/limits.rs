@@ -14,6 +14,8 @@ pub const PART_BYTES_SUGGESTED: u64 = 8 << 20;
 pub const BATCH_FILES_MAX: usize = 1_000;
 /// Most bytes of folder and `meta`, summed over the files of one batch init.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Most list entries of one batch: its files times the folders that list each.
+pub const BATCH_LISTINGS_MAX: usize = 4_096;
 /// Longest media type that is stored.
 pub const MIME_BYTES_MAX: usize = 255;
 /// Largest JSON request body, inline content not counted.
@@ -28,6 +30,13 @@ pub const JWT_BYTES_MAX: usize = 8 << 10;
 pub const OPAQUE_TOKEN_BYTES_MAX: usize = 512;
 /// Shortest opaque service token that may be registered.
 pub const OPAQUE_TOKEN_BYTES_MIN: usize = 16;
+/// Whether an opaque token that others made may be registered: visible ASCII characters, which any
+/// client can send in a header, and within the bounds above.
+pub fn is_acceptable_token(token: &str) -> bool {
+    (OPAQUE_TOKEN_BYTES_MIN..=OPAQUE_TOKEN_BYTES_MAX).contains(&token.len())
+        && token.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// Valid user JWT life, in hours.
 pub const USER_TOKEN_HOURS: std::ops::RangeInclusive<u64> = 1..=720;
 /// Valid service JWT life, in days.

@@ -1,6 +1,6 @@
 //! Pure values and rules: no I/O, no async, no clock, no randomness.
 //!
-//! Every raw string of a client becomes one of these types at the door and stays one. What a
+//! Every name of a client becomes one of these types at the door and stays one. What a
 //! type refuses can therefore not exist further down.
 
 pub mod digest;

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -11,10 +12,11 @@ use super::durable;
 /// The layout that this program reads and writes.
 const FORMAT: u32 = 1;
 
-/// Makes the directory when it is missing and checks that it is one of ours.
+/// Makes the directory when it is missing, private to its owner, and checks that it is one of
+/// ours.
 ///
 /// # Errors
-/// When it cannot be made, holds somebody else's data, or was written by a newer version.
+/// When it cannot be made, holds data without a `FORMAT`, or was written by a newer version.
 pub fn prepare(dir: &Path) -> io::Result<()> {
     if !dir.exists() {
         let missing = dir.ancestors().take_while(|dir| !dir.exists());
@@ -40,6 +42,7 @@ pub fn prepare(dir: &Path) -> io::Result<()> {
                     dir.display(),
                 )));
             }
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
             durable::write_file(&path, format!("{FORMAT}\n").as_bytes())
         }
         Err(error) => Err(error),

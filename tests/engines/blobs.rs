@@ -117,6 +117,24 @@ fn a_promoted_part_outlives_the_part() {
 }
 
 #[test]
+fn an_open_reader_outlives_the_blob() {
+    on_every_store(async |store| {
+        for size in [4096, 700_000] {
+            let content = content(size);
+            let sealed = put(store, &content, Purpose::Blob).await;
+            let mut reader =
+                store.open(&address(&sealed), Slice::whole(sealed.size)).await.unwrap();
+            let mut got = reader.next().await.unwrap().unwrap().to_vec();
+            store.discard(&sealed.locator).await.unwrap();
+            while let Some(bytes) = reader.next().await.unwrap() {
+                got.extend_from_slice(&bytes);
+            }
+            assert_eq!(got, content);
+        }
+    });
+}
+
+#[test]
 fn equal_contents_have_places_of_their_own() {
     on_every_store(async |store| {
         let content = content(100_000);

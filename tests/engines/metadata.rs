@@ -192,7 +192,7 @@ fn batches_live_as_long_as_their_sessions() {
         let expired = async |now: u64| {
             let mut ids = BTreeSet::new();
             loop {
-                let expired = meta.expired(UnixMillis(now), 2).await.unwrap();
+                let expired = meta.collect_expired(UnixMillis(now), 2).await.unwrap();
                 ids.extend(expired.ids);
                 if !expired.more {
                     return Vec::from_iter(ids);
@@ -327,7 +327,7 @@ async fn take(meta: &dyn Metadata, step: &Step, at: u64) -> String {
         }
         Step::Expire { now } => {
             let now = UnixMillis(now);
-            let mut ids = meta.expired(now, 99).await.unwrap().ids;
+            let mut ids = meta.collect_expired(now, 99).await.unwrap().ids;
             ids.sort();
             // An id that was used twice, which random ones are not, may be named twice.
             ids.dedup();
@@ -374,7 +374,7 @@ proptest! {
         let (reference, mut engine) = (MemoryMetadata::default(), sled(dir.path()));
         runtime.block_on(async {
             for (at, step) in steps.iter().enumerate() {
-                if at == 30 {
+                if at == steps.len() / 2 {
                     drop(engine);
                     engine = sled(dir.path());
                 }

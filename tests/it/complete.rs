@@ -206,6 +206,10 @@ fn a_batch_completes_as_one() {
     user.complete(opened["files"][1]["uploadId"].as_str().unwrap())
         .refused(404, "upload_not_found");
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 3);
+    let deep = vec!["d"; 32].join("/");
+    let files: Vec<_> = (0..125).map(|_| json!({"name": "f", "size": 0})).collect();
+    let wide = json!({"mode": "batch", "files": files, "folder": deep});
+    user.post("/v1/files/init", wide).refused(400, "invalid_files");
     for files in [json!([]), json!(vec![json!({"name": "f", "size": 1}); 1001])] {
         let init = json!({"mode": "batch", "files": files});
         user.post("/v1/files/init", init).refused(400, "invalid_files");

@@ -3,12 +3,11 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
 };
 
 use serde_json::json;
 
-use crate::support::{Daemon, base64, bytes, client::encode};
+use crate::support::{Daemon, base64, bytes, client::encode, connect};
 
 #[test]
 fn ranges_heads_and_conditions() {
@@ -106,6 +105,22 @@ fn http_2_by_prior_knowledge_gives_the_same() {
         output.stdout
     };
     assert_eq!(curl(&[], &format!("/v1/files/content/{key}")), content);
+    let head = String::from_utf8(curl(
+        &[
+            "-D",
+            "-",
+            "-o",
+            "/dev/null",
+            "-H",
+            "x-service-token: wrong",
+            "-X",
+            "PUT",
+            "--data-binary",
+            &format!("@{}", env!("CARGO_BIN_EXE_streamlined")),
+        ],
+        "/v1/files/content?filename=f",
+    ));
+    assert!(head.unwrap().starts_with("HTTP/2 401"));
     for path in ["/healthz", "/nothing", "/v1/files/all?user_id=u", &format!("/{key}")] {
         let head = String::from_utf8(curl(&["-I"], path)).unwrap();
         assert!(head.starts_with("HTTP/2 "), "{head}");
@@ -114,11 +129,11 @@ fn http_2_by_prior_knowledge_gives_the_same() {
 
 #[test]
 fn a_download_outlives_the_deletion_of_its_file() {
-    let daemon = Daemon::with(&[("reclaim_grace", "1ms")]);
+    let daemon = Daemon::start();
     let user = daemon.user("u");
     let content = bytes(3, 20 << 20);
     let key = user.store("f", "", &content)["key"].as_str().unwrap().to_owned();
-    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    let mut socket = connect(&daemon);
     let request = format!(
         "GET /v1/files/content/{key} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
          x-service-token: {}\r\n\r\n",
@@ -154,7 +169,7 @@ fn damaged_content_is_never_served_as_good() {
     flip(&prefix.map(|blob| blob.unwrap().path()).next().unwrap(), 499_999);
     user.content(small["key"].as_str().unwrap()).refused(500, "internal");
 
-    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    let mut socket = connect(&daemon);
     let request = format!(
         "GET /v1/files/content/{} HTTP/1.1\r\nhost: x\r\nx-service-token: {}\r\n\r\n",
         large["key"].as_str().unwrap(),

@@ -1,9 +1,11 @@
 //! What was acknowledged is there after `kill -9`.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Daemon, bytes};
+use crate::support::{Daemon, bytes, eventually};
 
 #[test]
 fn acknowledged_files_parts_and_deletions_survive() {
@@ -52,9 +54,11 @@ fn acknowledged_files_parts_and_deletions_survive() {
 #[test]
 fn nothing_is_lost_or_halved_under_load() {
     let mut daemon = Daemon::start();
+    let mut stored: Vec<(String, Vec<u8>)> = Vec::new();
     for round in 0..6 {
-        let stored: Vec<(String, Vec<u8>)> = std::thread::scope(|scope| {
-            let daemon = &daemon;
+        let acknowledged = AtomicUsize::new(0);
+        let news: Vec<(String, Vec<u8>)> = std::thread::scope(|scope| {
+            let (daemon, acknowledged) = (&daemon, &acknowledged);
             let threads: Vec<_> = (0..4)
                 .map(|worker: u64| {
                     scope.spawn(move || {
@@ -62,22 +66,21 @@ fn nothing_is_lost_or_halved_under_load() {
                         let mut stored = Vec::new();
                         for n in 0.. {
                             let size = if n % 5 == 4 { 150_000 } else { 3000 };
-                            let content = bytes(round << 32 | worker << 16 | n, size);
+                            let content = bytes((round as u64) << 32 | worker << 16 | n, size);
                             let path = "/v1/files/content?user_id=u&filename=f";
-                            match client.try_put(path, &content) {
-                                Some(key) => stored.push((key, content)),
-                                None => break,
-                            }
+                            let Some(key) = client.try_put(path, &content) else { break };
+                            acknowledged.fetch_add(1, Ordering::SeqCst);
+                            stored.push((key, content));
                         }
                         stored
                     })
                 })
                 .collect();
-            std::thread::sleep(std::time::Duration::from_millis(150 + 70 * round));
+            eventually(|| acknowledged.load(Ordering::SeqCst) >= 20 + 7 * round);
             daemon.signal(Signal::KILL);
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
-        assert!(!stored.is_empty());
+        stored.extend(news);
         daemon.restart(Signal::KILL);
         let service = daemon.service();
         for (key, content) in &stored {

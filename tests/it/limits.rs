@@ -1,13 +1,10 @@
 //! Every limit, and what happens at it; memory at any size of body.
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-};
+use std::io::{ErrorKind, Read, Write};
 
 use serde_json::json;
 
-use crate::support::{Daemon, bytes, daemon::TOKEN};
+use crate::support::{Daemon, bytes, connect, daemon::TOKEN};
 
 #[test]
 fn a_file_past_its_limit_is_refused_wherever_it_is_noticed() {
@@ -77,7 +74,7 @@ fn json_bodies_are_bounded() {
 #[test]
 fn past_the_request_limit_the_daemon_says_so() {
     let daemon = Daemon::with(&[("requests_max", "1")]);
-    let mut held = TcpStream::connect(daemon.address()).unwrap();
+    let mut held = connect(&daemon);
     let head = format!(
         "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
          x-service-token: {TOKEN}\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n"
@@ -98,9 +95,9 @@ fn past_the_request_limit_the_daemon_says_so() {
 #[test]
 fn past_the_connection_limit_the_daemon_says_so() {
     let daemon = Daemon::with(&[("connections_max", "1")]);
-    let held = TcpStream::connect(daemon.address()).unwrap();
+    let held = connect(&daemon);
     crate::support::eventually(|| {
-        let mut refused = TcpStream::connect(daemon.address()).unwrap();
+        let mut refused = connect(&daemon);
         refused.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
         refused.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = String::new();
@@ -117,17 +114,38 @@ fn past_the_connection_limit_the_daemon_says_so() {
 fn a_silent_connection_is_let_go() {
     let daemon = Daemon::with(&[("header_timeout", "200ms")]);
     for begun in [&b""[..], b"PRI * HTTP", b"GET / HTTP/1.1\r\n"] {
-        let mut socket = TcpStream::connect(daemon.address()).unwrap();
+        let mut socket = connect(&daemon);
         socket.write_all(begun).unwrap();
+        // Closed, with or without a word, before this test's own patience ends.
         let mut rest = Vec::new();
-        let _ = socket.read_to_end(&mut rest);
+        let closed = socket.read_to_end(&mut rest);
+        let gave_up = closed.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        assert!(!gave_up, "the daemon waits for ever");
     }
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_let_go() {
+    let daemon = Daemon::with(&[("body_idle_timeout", "200ms"), ("requests_max", "1")]);
+    let key = daemon.user("u").store("f", "", &bytes(1, 32 << 20))["key"].clone();
+    let mut socket = connect(&daemon);
+    let request = format!(
+        "GET /v1/files/content/{} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\r\n",
+        key.as_str().unwrap()
+    );
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut begun = [0; 12];
+    socket.read_exact(&mut begun).unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200");
+    // It holds the only permit until the daemon gives up on it.
+    daemon.anyone().get("/healthz").refused(503, "busy");
+    crate::support::eventually(|| daemon.anyone().get("/healthz").status == 200);
 }
 
 #[test]
 fn a_body_that_stands_still_times_out() {
     let daemon = Daemon::with(&[("body_idle_timeout", "200ms")]);
-    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    let mut socket = connect(&daemon);
     let head = format!(
         "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
          x-service-token: {TOKEN}\r\ncontent-length: 5\r\n\r\nhe"
@@ -154,7 +172,7 @@ fn memory_does_not_grow_with_a_body() {
     };
     let id = user.init("f", size);
     let (open, close) = (r#"{"chunkBase64":""#, format!(r#"","uploadId":"{id}","partNumber":1}}"#));
-    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    let mut socket = connect(&daemon);
     let encoded = (size.div_ceil(3)) * 4;
     let length = open.len() + encoded + close.len();
     socket.write_all((head("POST", "/v1/files/part", length) + open).as_bytes()).unwrap();
@@ -175,13 +193,13 @@ fn memory_does_not_grow_with_a_body() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let key = user.complete(&id).ok()["key"].as_str().unwrap().to_owned();
 
-    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    let mut socket = connect(&daemon);
     socket.write_all(head("GET", &format!("/v1/files/content/{key}"), 0).as_bytes()).unwrap();
     let received = std::io::copy(&mut socket, &mut std::io::sink()).unwrap();
     assert!(received > size as u64);
 
     let path = "/v1/files/content?filename=g&user_id=u";
-    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    let mut socket = connect(&daemon);
     socket.write_all(head("PUT", path, size).as_bytes()).unwrap();
     let piece = bytes(2, 1 << 20);
     for _ in 0..256 {

@@ -2,15 +2,15 @@
 
 use std::{
     io::{Read, Write},
-    net::{Shutdown, TcpStream},
+    net::Shutdown,
 };
 
 use serde_json::json;
 
-use crate::support::{Daemon, daemon::TOKEN};
+use crate::support::{Daemon, connect, daemon::TOKEN};
 
 fn raw(daemon: &Daemon, request: &[u8]) -> String {
-    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    let mut socket = connect(daemon);
     socket.write_all(request).unwrap();
     // The daemon may have closed already.
     let _ = socket.shutdown(Shutdown::Write);
@@ -72,15 +72,35 @@ fn bodies_that_are_not_what_they_should_be() {
         ("folder", json!("a/../b"), "invalid_folder"),
         ("folder", json!(vec!["d"; 33].join("/")), "invalid_folder"),
         ("meta", json!([]), "invalid_json"),
-        ("meta", json!({"user_id": 7}), "invalid_meta"),
+        ("meta", json!({"x": "y".repeat(5000)}), "meta_too_large"),
     ] {
         let mut init = json!({"mode": "single", "files": [file]});
         init[member] = value;
         user.post("/v1/files/init", init).refused(400, code);
     }
+    // An array of an object's members is not the object.
+    let id = user.init("a", 0);
+    for (path, body) in [
+        ("/v1/files/part", json!([id, 1, "QUJD"])),
+        ("/v1/files/complete", json!([id, null, null, null])),
+        ("/v1/files/complete", json!({"uploadId": id, "parts": [["QUJD"]]})),
+        ("/v1/files/init", json!(["single", [["a", 3, null]]])),
+        ("/v1/files/init", json!({"mode": "single", "files": [["a", 3, null]]})),
+        ("/v1/files/signed-url", json!(["storage/u/x", 60])),
+    ] {
+        user.post(path, body).refused(400, "invalid_json");
+    }
+    user.delete(&format!("/v1/files/{id}")).ok();
     let twice = r#"{"mode":"single","mode":"batch","files":[{"name":"f","size":1}]}"#;
     user.post("/v1/files/init", twice).refused(400, "invalid_json");
     assert_eq!(user.get("/v1/files/uploads").ok(), json!({"uploads": []}));
+    // What a user says of who it is does not count, however it is written; a service must say it.
+    for meta in [json!({"user_id": 7}), json!({"user_id": "a/b"}), json!({"user_email": ""})] {
+        let init = json!({"mode": "single", "files": [file], "meta": meta});
+        user.post("/v1/files/init?user_id=%2F", &init).ok();
+        let refused = daemon.service().post("/v1/files/init", &init);
+        assert_eq!(refused.status, 400);
+    }
 }
 
 #[test]
@@ -99,7 +119,7 @@ fn a_client_that_leaves_mid_body_leaves_nothing() {
 #[test]
 fn a_refusal_reaches_a_client_that_is_still_sending() {
     let daemon = Daemon::start();
-    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    let mut socket = connect(&daemon);
     let head = "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
                 content-length: 30000000\r\n\r\n";
     socket.write_all(head.as_bytes()).unwrap();
@@ -127,7 +147,7 @@ fn raw_targets_reach_the_same_key() {
     assert!(raw(&daemon, request.as_bytes()).contains("\"naïve.txt\""));
     for request in ["GET /healthz HTTP/9.9\r\n\r\n", "nonsense\r\n\r\n", "\0\0\0\0\r\n\r\n"] {
         let answer = raw(&daemon, request.as_bytes());
-        assert!(answer.starts_with("HTTP/1.1 400") || answer.is_empty(), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     }
     let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(100_000));
     let answer = raw(&daemon, long.as_bytes());

@@ -7,13 +7,13 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::support::{Daemon, daemon::TOKEN};
+use crate::support::{Daemon, connect, daemon::TOKEN};
 
 #[test]
 fn requests_in_flight_finish() {
     let mut daemon = Daemon::start();
-    let idle = TcpStream::connect(daemon.address()).unwrap();
-    let mut socket = TcpStream::connect(daemon.address()).unwrap();
+    let idle = connect(&daemon);
+    let mut socket = connect(&daemon);
     let head = format!(
         "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
          x-service-token: {TOKEN}\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n"

@@ -39,6 +39,8 @@ use crate::{
 
 const MAGIC: &[u8; 4] = b"slb1";
 const HEADER_BYTES: usize = 48;
+/// Largest content of a record; the configuration allows no larger ones.
+const CONTENT_BYTES_MAX: usize = 128 << 10;
 /// A pack is closed once it is this long.
 const PACK_BYTES_MAX: u64 = 256 << 20;
 /// How far ahead of its end a pack is filled with zeros.
@@ -67,7 +69,8 @@ pub struct Packer {
 
 impl Packer {
     pub fn start(layout: Layout, health: Arc<Health>) -> io::Result<Self> {
-        let next = layout.last_pack()? + 1;
+        let next = layout.last_pack()?.checked_add(1);
+        let next = next.ok_or_else(|| io::Error::other("pack numbers are used up"))?;
         let (appends, waiting) = sync_channel(WAITING_BLOBS_MAX);
         let writer = Writer { layout, health, next, open: None };
         let thread = std::thread::Builder::new()
@@ -124,10 +127,6 @@ impl Writer {
                 group.push(next);
             }
             let outcome = self.append(&group);
-            if outcome.is_err() {
-                // What the end of this pack holds is uncertain: the next group begins another.
-                self.open = None;
-            }
             for (at, append) in group.into_iter().enumerate() {
                 let place = outcome.as_ref().map(|places| places[at]).map_err(Clone::clone);
                 // A caller that is gone leaves its bytes as litter.
@@ -141,7 +140,9 @@ impl Writer {
         }
     }
 
-    /// Writes a group and syncs it.
+    /// Writes a group and syncs it. Until the sync is through, the pack's end does not move: what
+    /// a failed write left there is cut off. After a failed sync nobody knows what the file holds,
+    /// and the next group begins another.
     fn append(&mut self, group: &[Append]) -> Result<Vec<Place>> {
         self.health.check()?;
         let mut buffer = Vec::new();
@@ -154,7 +155,12 @@ impl Writer {
         let health = Arc::clone(&self.health);
         let pack = self.pack_with_room(buffer.len() as u64)?;
         let (start, end) = (pack.end, pack.end + buffer.len() as u64);
-        pack.file.write_all_at(&buffer, start)?;
+        if let Err(error) = pack.file.write_all_at(&buffer, start) {
+            if pack.file.set_len(start).is_ok() {
+                pack.zeros_until = start;
+            }
+            return Err(error.into());
+        }
         if end > pack.zeros_until && buffer.len() <= ZEROS_FOR_GROUPS_TO_BYTES {
             // Only makes later syncs cheaper; a disk without room for it still takes the blobs.
             match pack.file.write_all_at(&vec![0; ZEROS_AHEAD_BYTES], end) {
@@ -162,9 +168,13 @@ impl Writer {
                 Err(error) => tracing::debug!(%error, "no zeros ahead of the pack"),
             }
         }
-        health.synced(pack.file.sync_data())?;
+        let number = pack.number;
+        if let Err(error) = health.synced(pack.file.sync_data()) {
+            self.open = None;
+            return Err(error);
+        }
         pack.end = end;
-        let place = |offset: &u64| Place::Packed { pack: pack.number, offset: start + offset };
+        let place = |offset: &u64| Place::Packed { pack: number, offset: start + offset };
         Ok(offsets.iter().map(place).collect())
     }
 
@@ -179,7 +189,7 @@ impl Writer {
             empty => {
                 let number = self.next;
                 let file = durable::create_new(&self.layout.pack(number))?;
-                self.next += 1;
+                self.next = number.saturating_add(1);
                 self.health.synced(durable::sync_dir(&self.layout.packs()))?;
                 Ok(empty.insert(OpenPack { number, file, end: 0, zeros_until: 0 }))
             }
@@ -210,9 +220,11 @@ impl Packs {
 
     /// Reads a whole blob. Blocks. The caller checks the content against its hash.
     pub fn read(&self, pack: u32, offset: u64, size: u64) -> Result<Bytes> {
-        let length = usize::try_from(size).map_err(|_| Error::Corrupt("packed size".into()))?;
+        let length = usize::try_from(size).ok().filter(|length| *length <= CONTENT_BYTES_MAX);
+        let length = length.ok_or_else(|| Error::Corrupt("a packed blob's size".into()))?;
         let mut content = vec![0; length];
-        match self.file(pack)?.read_exact_at(&mut content, offset + HEADER_BYTES as u64) {
+        let start = offset.saturating_add(HEADER_BYTES as u64);
+        match self.file(pack)?.read_exact_at(&mut content, start) {
             Ok(()) => Ok(content.into()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(Error::Corrupt(format!("pack {pack} ends before its record")))

@@ -20,7 +20,7 @@ use crate::{
 struct CompleteBody {
     upload_id: String,
     sha256: Option<String>,
-    parts: Option<Vec<InlinePart>>,
+    parts: Option<Vec<json::Object<InlinePart>>>,
     meta: Option<Map<String, Value>>,
 }
 
@@ -38,15 +38,12 @@ pub async fn complete(context: &Context, body: RequestBody) -> Reply {
     let (body, incoming): (CompleteBody, _) =
         receive::inline(context, INLINE, body, incoming).await?;
     let mut meta = body.meta.unwrap_or_default();
-    let user = match fields::named_user(&mut meta)? {
-        Some(user) => Some(user),
-        None => context.query.user()?,
-    };
+    let user = context.named_user(&mut meta)?;
     let name =
         fields::text(&mut meta, "filename")?.map(|name| fields::file_name(&name)).transpose()?;
     let folder =
         fields::text(&mut meta, "folder")?.map(|folder| fields::folder(&folder)).transpose()?;
-    let came_inline = body.parts.iter().flatten().any(|part| part.data.is_some());
+    let came_inline = body.parts.iter().flatten().any(|json::Object(part)| part.data.is_some());
     let completion = Completion {
         id: fields::upload_id(&body.upload_id)?,
         sha256: body.sha256.as_deref().map(sha256).transpose()?,
@@ -76,7 +73,7 @@ pub async fn put_content(context: &Context, mut body: RequestBody) -> Reply {
     let principal = context.principal()?;
     let name = fields::file_name(context.query.required("filename")?)?;
     let folder = context.query.folder()?;
-    let user = context.query.user()?;
+    let user = context.named_user(&mut Map::new())?;
     let owner = context.app.acting_for(principal, user, false)?;
     context.app.check_room(&owner, body.announced().unwrap_or(0)).await?;
     let sha256 = digest::announced(&context.headers)?;

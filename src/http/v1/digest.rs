@@ -20,7 +20,9 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// range.
 pub fn announced(headers: &HeaderMap) -> Result<Option<Sha256>, Error> {
     let invalid = || Error::invalid("invalid_digest", "sha-256 must be :base64 of 32 bytes:.");
-    let coded = headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+    let coded = headers.get(CONTENT_ENCODING).is_some_and(|coding| {
+        !coding.is_empty() && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+    });
     if coded || headers.contains_key(CONTENT_RANGE) {
         let detail = "The body must be the content as it is: no Content-Encoding or Content-Range.";
         return Err(Error::invalid("encoded_content", detail));

@@ -45,7 +45,7 @@ pub async fn inline<T: DeserializeOwned>(
         splitter.push(&bytes, &mut content).map_err(refused)?;
         if splitter.found_content() && !asked {
             asked = true;
-            if let Some(EarlyBody { upload_id: id }) = splitter.so_far() {
+            if let Some(json::Object(EarlyBody { upload_id: id })) = splitter.so_far() {
                 context.app.check_upload(context.principal()?, fields::upload_id(&id)?).await?;
             }
         }
@@ -53,7 +53,8 @@ pub async fn inline<T: DeserializeOwned>(
             incoming.write(Bytes::from(std::mem::take(&mut content))).await?;
         }
     }
-    Ok((splitter.finish().map_err(refused)?, incoming))
+    let json::Object(members) = splitter.finish().map_err(refused)?;
+    Ok((members, incoming))
 }
 
 fn refused(why: inline::Refused) -> Error {

@@ -1,14 +1,14 @@
 //! `POST /v1/files/generate-token`.
 
 use hyper::StatusCode;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use crate::http::{Context, Reply, fields, json};
 
 const HOURS_DEFAULT: u64 = 1;
 
 pub async fn generate(context: &Context) -> Reply {
-    let user = match context.query.user()? {
+    let user = match context.named_user(&mut Map::new())? {
         Some(user) => user,
         None => fields::user_id(context.query.required("user_id")?)?,
     };

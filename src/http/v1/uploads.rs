@@ -23,7 +23,7 @@ const MISSING_NAMED_MAX: usize = 1_000;
 #[derive(Deserialize)]
 struct InitBody {
     mode: ModeWord,
-    files: Vec<InitFile>,
+    files: Vec<json::Object<InitFile>>,
     folder: Option<String>,
     meta: Option<Map<String, Value>>,
 }
@@ -47,15 +47,12 @@ struct InitFile {
 pub async fn init(context: &Context, body: RequestBody) -> Reply {
     let body: InitBody = json::read(body).await?;
     let mut meta = body.meta.unwrap_or_default();
-    let user = match fields::named_user(&mut meta)? {
-        Some(user) => Some(user),
-        None => context.query.user()?,
-    };
+    let user = context.named_user(&mut meta)?;
     let folder = match body.folder {
         Some(folder) => fields::folder(&folder)?,
         None => context.query.folder()?,
     };
-    let declared = |file: InitFile| {
+    let declared = |json::Object(file): json::Object<InitFile>| {
         Ok(DeclaredFile {
             name: fields::file_name(&file.name)?,
             size: file.size,
@@ -99,6 +96,8 @@ pub async fn status(context: &Context, id: UploadId) -> Reply {
     let principal = context.principal()?;
     let batch = context.app.batch_status(principal, id).await?;
     let answer = match batch {
+        // Each of its uploads was aborted by itself.
+        Some(uploads) if uploads.is_empty() => return Err(Error::NotFound("upload").into()),
         Some(uploads) => batch_answer(id, &uploads),
         None => upload_answer(&context.app.upload_status(principal, id).await?),
     };
@@ -162,13 +161,13 @@ pub async fn list(context: &Context) -> Reply {
     let wrong = || Error::invalid("invalid_cursor", "The cursor is not one of ours.");
     let cursor = context.query.text("cursor").map(|c| UploadId::parse(c).ok_or_else(wrong));
     let (app, principal) = (&context.app, context.principal()?);
-    let named = context.query.user()?;
+    let named = context.named_user(&mut Map::new())?;
     let uploads = app.list_uploads(principal, named, cursor.transpose()?, limit + 1).await?;
     let mut listed = Vec::new();
     for upload in uploads.iter().take(limit) {
         let parts = match app.upload_status(principal, upload.id).await {
             Ok(status) => status.parts,
-            // Ended since the page was read.
+            // Over, or ended since the page was read.
             Err(Error::NotFound(_)) => continue,
             Err(error) => return Err(error.into()),
         };

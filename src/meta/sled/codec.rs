@@ -19,7 +19,8 @@ use crate::{
     },
 };
 
-/// Raised when the stored shape of any record changes; older ones stay readable.
+/// Of every record. When a stored shape changes, this is raised and [`decode`] learns to read the
+/// one before.
 const VERSION: u8 = 1;
 
 pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {

@@ -12,6 +12,7 @@ use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -63,17 +64,7 @@ impl SledMetadata {
     /// [`Error::Corrupt`] and [`Error::Unavailable`] when sled cannot open, and when this build
     /// would lose data in a power cut.
     pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self> {
-        // sled panics rather than fails on some damaged directories.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            sled::Config::new()
-                .path(dir)
-                .cache_capacity(cache_bytes)
-                .segment_size(SEGMENT_BYTES)
-                .open()
-        }));
-        let db = opened
-            .map_err(|_| Error::Corrupt("sled cannot open its directory".into()))?
-            .map_err(failed)?;
+        let db = open_db(dir, cache_bytes)?;
         prove_durable(&db, dir)?;
         let tree: Tree = (*db).clone();
         Ok(Self { committer: Committer::start(tree.clone())?, tree, _db: db })
@@ -97,6 +88,31 @@ impl SledMetadata {
         let tree = self.tree.clone();
         let scanned = tokio::task::spawn_blocking(move || scan(&tree)).await;
         scanned.map_err(|error| Error::Unavailable(error.to_string()))?
+    }
+}
+
+/// How long a store that was closed a moment ago may take to let go of its lock: sled's own threads
+/// do it behind the last handle.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// What sled says then; it has no kind of its own for it.
+const LOCK_HELD: &str = "could not acquire lock";
+
+fn open_db(dir: &Path, cache_bytes: u64) -> Result<Db> {
+    let config =
+        sled::Config::new().path(dir).cache_capacity(cache_bytes).segment_size(SEGMENT_BYTES);
+    let began = Instant::now();
+    loop {
+        // sled panics rather than fails on some damaged directories.
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()))
+            .map_err(|_| Error::Corrupt("sled cannot open its directory".into()))?;
+        match opened {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains(LOCK_HELD) && began.elapsed() < LOCK_TIMEOUT =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened.map_err(failed),
+        }
     }
 }
 
@@ -180,10 +196,10 @@ impl Metadata for SledMetadata {
         uploads: Vec<Upload>,
         batch: Option<Batch>,
         now: UnixMillis,
-        quota: u64,
+        default_quota: u64,
     ) -> Result<()> {
         let create = move |txn: &mut commit::Txn<'_>| {
-            step::create_uploads(txn, &uploads, batch.as_ref(), now, quota)
+            step::create_uploads(txn, &uploads, batch.as_ref(), now, default_quota)
         };
         self.committer.commit(create).await
     }
@@ -243,10 +259,11 @@ impl Metadata for SledMetadata {
         id: UploadId,
         part: Part,
         expires: UnixMillis,
-        quota: u64,
+        default_quota: u64,
     ) -> Result<Option<Part>> {
-        let record =
-            move |txn: &mut commit::Txn<'_>| step::record_part(txn, id, &part, expires, quota);
+        let record = move |txn: &mut commit::Txn<'_>| {
+            step::record_part(txn, id, &part, expires, default_quota)
+        };
         self.committer.commit(record).await
     }
 
@@ -258,7 +275,7 @@ impl Metadata for SledMetadata {
         self.committer.commit(move |txn| step::remove_batch(txn, id)).await
     }
 
-    async fn expired(&self, now: UnixMillis, limit: usize) -> Result<Expired> {
+    async fn collect_expired(&self, now: UnixMillis, limit: usize) -> Result<Expired> {
         let scan = move |tree: &Tree| {
             let mut entries = Vec::new();
             for entry in tree.scan_prefix(index::EXPIRIES).keys().take(limit) {
@@ -275,7 +292,8 @@ impl Metadata for SledMetadata {
             return Ok(Expired::default());
         }
         let more = entries.len() == limit;
-        let ids = self.committer.commit(move |txn| step::expired(txn, entries, now)).await?;
+        let ids =
+            self.committer.commit(move |txn| Ok(step::collect_expired(txn, entries, now))).await?;
         Ok(Expired { ids, more })
     }
 
@@ -283,10 +301,10 @@ impl Metadata for SledMetadata {
         &self,
         files: Vec<NewFile>,
         keep_until: UnixMillis,
-        quota: u64,
+        default_quota: u64,
     ) -> Result<Vec<Recorded>> {
         let record = move |txn: &mut commit::Txn<'_>| {
-            files.iter().map(|new| step::record_file(txn, new, keep_until, quota)).collect()
+            files.iter().map(|new| step::record_file(txn, new, keep_until, default_quota)).collect()
         };
         self.committer.commit(record).await
     }

@@ -78,11 +78,11 @@ pub fn create_uploads(
     uploads: &[Upload],
     batch: Option<&Batch>,
     now: UnixMillis,
-    quota: u64,
+    default_quota: u64,
 ) -> Result<()> {
     for upload in uploads {
         let user = ensure_user(txn, &upload.owner, now)?;
-        reserve(txn, user, 0, upload.size, upload.size, quota)?;
+        reserve(txn, user, 0, upload.size, upload.size, default_quota)?;
         txn.put(index::upload(upload.id), &StoredUpload::new(upload))?;
         txn.write(index::open(&upload.owner, upload.id), &[]);
         txn.write(index::expiry(upload.expires, upload.id), &[]);
@@ -110,7 +110,7 @@ pub fn record_part(
     id: UploadId,
     part: &Part,
     expires: UnixMillis,
-    quota: u64,
+    default_quota: u64,
 ) -> Result<Option<Part>> {
     let mut upload = open_upload(txn, id)?;
     let key = index::part(id, part.number);
@@ -123,7 +123,7 @@ pub fn record_part(
     let after = upload.reserved();
     if before != after {
         let user = known_user(txn, &upload.owner)?;
-        reserve(txn, user, before, after, after.saturating_sub(before), quota)?;
+        reserve(txn, user, before, after, after.saturating_sub(before), default_quota)?;
     }
     txn.put(key, &StoredPart::new(part))?;
     txn.put(index::upload(id), &StoredUpload::new(&upload))?;
@@ -161,24 +161,26 @@ pub fn remove_batch(txn: &mut Txn<'_>, id: UploadId) -> Result<()> {
 
 /// What the index holds as expiring by `now`. Entries whose record is gone are dropped, those
 /// whose record lives longer move to its time. A batch lives as long as one of its sessions.
-pub fn expired(txn: &mut Txn<'_>, entries: Vec<Vec<u8>>, now: UnixMillis) -> Result<Vec<UploadId>> {
+pub fn collect_expired(txn: &mut Txn<'_>, entries: Vec<Vec<u8>>, now: UnixMillis) -> Vec<UploadId> {
     let mut over = Vec::new();
     for entry in entries {
-        let (_, id) = index::expiring(&entry).ok_or_else(|| dangling("session"))?;
-        let expires = match expiry(txn, id)? {
-            None => batch_expiry(txn, id)?,
-            expires => expires,
-        };
+        let Some((_, id)) = index::expiring(&entry) else { continue };
+        let expires = expiry(txn, id).and_then(|expires| match expires {
+            None => batch_expiry(txn, id),
+            expires => Ok(expires),
+        });
         match expires {
-            Some(expires) if expires <= now => over.push(id),
-            Some(later) => {
+            Ok(Some(expires)) if expires <= now => over.push(id),
+            Ok(Some(later)) => {
                 txn.delete(entry);
                 txn.write(index::expiry(later, id), &[]);
             }
-            None => txn.delete(entry),
+            Ok(None) => txn.delete(entry),
+            // One damaged record must not keep the others.
+            Err(error) => tracing::error!(upload = %id, %error, "an upload cannot be read"),
         }
     }
-    Ok(over)
+    over
 }
 
 fn expiry(txn: &Txn<'_>, id: UploadId) -> Result<Option<UnixMillis>> {
@@ -200,7 +202,7 @@ pub fn record_file(
     txn: &mut Txn<'_>,
     new: &NewFile,
     keep_until: UnixMillis,
-    quota: u64,
+    default_quota: u64,
 ) -> Result<Recorded> {
     let file = &new.file;
     let (mut released, mut parts) = (0, Vec::new());
@@ -221,7 +223,7 @@ pub fn record_file(
         return Err(Error::Exists);
     }
     let user = ensure_user(txn, &file.owner, file.id.created())?;
-    reserve(txn, user, released, 0, file.size.saturating_sub(released), quota)?;
+    reserve(txn, user, released, 0, file.size.saturating_sub(released), default_quota)?;
     txn.write(key, &file.id.0);
     txn.put(index::file(file.id), &StoredFile::new(file))?;
     list(txn, file)?;
@@ -237,7 +239,7 @@ fn list(txn: &mut Txn<'_>, file: &FileRecord) -> Result<()> {
             Some(node) => node,
             None => FolderNode { node: next_node(txn)?, files: 0, bytes: 0 },
         };
-        node.files += 1;
+        node.files = node.files.saturating_add(1);
         node.bytes = node.bytes.saturating_add(file.size);
         txn.put(key, &node)?;
         txn.write(index::list_entry(node.node, file.id), &[]);
@@ -264,7 +266,7 @@ fn unlist(txn: &mut Txn<'_>, file: &FileRecord) -> Result<()> {
 /// Nodes are never used again, so a stale entry can never show in another folder.
 fn next_node(txn: &mut Txn<'_>) -> Result<u64> {
     let next = txn.get::<u64>(index::NEXT_NODE)?.unwrap_or(0);
-    txn.put(index::NEXT_NODE.to_vec(), &(next + 1))?;
+    txn.put(index::NEXT_NODE.to_vec(), &next.saturating_add(1))?;
     Ok(next)
 }
 
@@ -282,7 +284,7 @@ fn refer_to_blob(
     }
     let blob = StoredBlob {
         locator: locator.clone(),
-        references: known.as_ref().map_or(0, |blob| blob.references) + 1,
+        references: known.as_ref().map_or(0, |blob| blob.references).saturating_add(1),
         unreferenced: None,
     };
     txn.put(key, &blob)?;

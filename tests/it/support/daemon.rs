@@ -10,11 +10,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::Client;
+use super::{Client, PATIENCE};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_streamlined");
 pub const TOKEN: &str = "an-opaque-token-for-tests";
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Stops with the test; its log must then hold no line that an operator would have to look at.
 pub struct Daemon {
@@ -126,6 +125,7 @@ fn launch(dir: &Path, variables: &[(String, String)]) -> (Child, String) {
     let mut child = Command::new(BINARY)
         .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
         .arg(&data)
+        .env_clear()
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::null())
         .stderr(log)

@@ -3,8 +3,21 @@
 pub mod client;
 pub mod daemon;
 
+use std::{net::TcpStream, time::Duration};
+
 pub use client::Client;
 pub use daemon::Daemon;
+
+/// No test waits longer than this for one thing.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A socket to the daemon on which nothing takes for ever.
+pub fn connect(daemon: &Daemon) -> TcpStream {
+    let socket = TcpStream::connect(daemon.address()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
 
 /// Bytes that look random and are the same in every run.
 pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
@@ -28,7 +41,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 pub fn eventually(mut holds: impl FnMut() -> bool) {
     let began = std::time::Instant::now();
     while !holds() {
-        assert!(began.elapsed().as_secs() < 30, "it does not come about");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(began.elapsed() < PATIENCE, "it does not come about");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
