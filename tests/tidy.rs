@@ -145,3 +145,31 @@ fn sizes_and_words() {
         );
     }
 }
+
+/// Every word that a refusal can carry stands in the list that clients are given.
+#[test]
+fn refusals_are_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let api = fs::read_to_string(root.join("docs/API.md")).unwrap();
+    let mut codes = BTreeSet::new();
+    for (_, text) in sources() {
+        let code = production(&text);
+        for call in ["Error::invalid(", "Error::conflict(", "LinkRefused { code: ", "Problem::new("]
+        {
+            for (at, _) in code.match_indices(call) {
+                let rest = &code[at + call.len()..];
+                // The code is the first argument, of a problem the one behind the status.
+                let argument = if call == "Problem::new(" {
+                    rest.split_once(',').map_or("", |(_, second)| second)
+                } else {
+                    rest
+                };
+                let literal = argument.trim_start().strip_prefix('"');
+                codes.extend(literal.and_then(|text| text.split('"').next()).map(str::to_owned));
+            }
+        }
+    }
+    assert!(codes.len() > 30, "{codes:?}");
+    let missing: Vec<_> = codes.iter().filter(|c| !api.contains(&format!("`{c}`"))).collect();
+    assert!(missing.is_empty(), "docs/API.md does not name {missing:?}");
+}

@@ -14,7 +14,7 @@ use rustix::{
         DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask,
     },
 };
-use tokio::{net::TcpListener, runtime::Builder};
+use tokio::{net::TcpListener, runtime::Builder, time::timeout};
 
 use super::Failures;
 use crate::{
@@ -102,7 +102,9 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     };
     server.run(listener, stop).await;
     sweeping.abort();
-    app.finish().await;
+    if timeout(config.drain_timeout, app.finish()).await.is_err() {
+        tracing::warn!("completions did not finish in time; their uploads stay open");
+    }
     if let Err(error) = fs::remove_file(&announced) {
         tracing::debug!(%error, "the listen file was not removed");
     }
