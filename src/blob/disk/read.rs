@@ -6,7 +6,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{Inner, layout::Place, stage::joined};
+use super::{
+    Inner,
+    layout::Place,
+    stage::{HASH_INLINE_BYTES_MAX, joined},
+};
 use crate::{
     blob::{Address, Error, Reader, Result},
     model::{digest::ContentHash, limits::TRANSFER_BUFFER_BYTES, range::Slice},
@@ -14,6 +18,14 @@ use crate::{
 
 pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
     let place = Place::parse(&blob.locator)?;
+    // A small blob that is in memory anyway is not worth the way to another thread.
+    if let Place::Packed { pack, offset } = place
+        && blob.size <= HASH_INLINE_BYTES_MAX as u64
+        && let Some(content) = store.packs.read_without_waiting(pack, offset, blob.size)
+    {
+        check(&content, blob)?;
+        return Ok(Box::new(PackedReader(Some(cut(&content, slice)))));
+    }
     let (store, blob) = (Arc::clone(store), blob.clone());
     let open = move || -> Result<Box<dyn Reader>> {
         if let Place::Packed { pack, offset } = place {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Small contents up to this size are hashed where they are; larger ones leave the reactor.
-const HASH_INLINE_BYTES_MAX: usize = 16 << 10;
+pub const HASH_INLINE_BYTES_MAX: usize = 16 << 10;
 
 /// See the module.
 pub struct DiskStage {
