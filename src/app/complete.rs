@@ -105,18 +105,11 @@ impl App {
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(file) => Ok(file),
-            Err(error) => self.overtaken(id, revision).await?.ok_or(error),
-        }
-    }
-
-    /// What to answer when a completion failed because the session moved on meanwhile, as part
-    /// of a batch or by a part sent again; `None` when it did not.
-    async fn overtaken(&self, id: UploadId, revision: u64) -> Result<Option<FileRecord>> {
-        let upload = self.session(id).await?;
-        match self.completed(&upload).await? {
-            None if upload.revision != revision => Err(meta::Error::Changed.into()),
-            outcome => Ok(outcome),
+            // A part that was sent again meanwhile took away what this one was made of.
+            Err(_) if self.session(id).await?.revision != revision => {
+                Err(meta::Error::Changed.into())
+            }
+            outcome => outcome,
         }
     }
 

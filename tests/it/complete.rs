@@ -263,3 +263,35 @@ fn equal_content_is_shared_and_survives_the_deletion_of_one_file() {
         assert_eq!(two.content(second["key"].as_str().unwrap()).body, content);
     }
 }
+
+#[test]
+fn a_batch_and_its_uploads_completed_at_once_agree() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let files: Vec<_> = (0..4).map(|n| json!({"name": format!("f{n}"), "size": 4})).collect();
+    let init = json!({"mode": "batch", "files": files});
+    for _ in 0..12 {
+        let opened = user.post("/v1/files/init", &init).ok();
+        let uploads = opened["files"].as_array().unwrap();
+        let ids: Vec<&str> =
+            uploads.iter().map(|upload| upload["uploadId"].as_str().unwrap()).collect();
+        for id in &ids {
+            user.part(id, 1, b"ab").ok();
+            user.part(id, 2, b"cd").ok();
+        }
+        let batch = opened["uploadId"].as_str().unwrap();
+        let (whole, singly) = std::thread::scope(|scope| {
+            let whole = scope.spawn(|| user.complete(batch).ok()["files"].clone());
+            let single = |id| {
+                scope.spawn({
+                    let user = &user;
+                    move || user.complete(id).ok()
+                })
+            };
+            let singly: Vec<_> = ids.iter().copied().map(single).collect();
+            let singly: Vec<_> = singly.into_iter().map(|t| t.join().unwrap()).collect();
+            (whole.join().unwrap(), singly)
+        });
+        assert_eq!(whole, json!(singly));
+    }
+}

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 
 use serde_json::json;
 
-use crate::support::{Daemon, bytes, connect, daemon::TOKEN};
+use crate::support::{Daemon, begin_put, bytes, connect, daemon::TOKEN};
 
 #[test]
 fn a_file_past_its_limit_is_refused_wherever_it_is_noticed() {
@@ -74,14 +74,7 @@ fn json_bodies_are_bounded() {
 #[test]
 fn past_the_request_limit_the_daemon_says_so() {
     let daemon = Daemon::with(&[("requests_max", "1")]);
-    let mut held = connect(&daemon);
-    let head = format!(
-        "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
-         x-service-token: {TOKEN}\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n"
-    );
-    held.write_all(head.as_bytes()).unwrap();
-    let mut interim = [0; 25];
-    held.read_exact(&mut interim).unwrap();
+    let mut held = begin_put(&daemon);
     let busy = daemon.anyone().get("/healthz");
     busy.refused(503, "busy");
     assert_eq!(busy.header("retry-after"), "1");

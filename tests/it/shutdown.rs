@@ -7,21 +7,13 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::support::{Daemon, connect, daemon::TOKEN};
+use crate::support::{Daemon, begin_put, connect};
 
 #[test]
 fn requests_in_flight_finish() {
     let mut daemon = Daemon::start();
     let idle = connect(&daemon);
-    let mut socket = connect(&daemon);
-    let head = format!(
-        "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
-         x-service-token: {TOKEN}\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n"
-    );
-    socket.write_all(head.as_bytes()).unwrap();
-    let mut interim = [0; 25];
-    socket.read_exact(&mut interim).unwrap();
-    assert!(interim.starts_with(b"HTTP/1.1 100"));
+    let mut socket = begin_put(&daemon);
     daemon.signal(Signal::TERM);
     crate::support::eventually(|| TcpStream::connect(daemon.address()).is_err());
     socket.write_all(b"hello").unwrap();

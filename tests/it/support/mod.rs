@@ -3,7 +3,11 @@
 pub mod client;
 pub mod daemon;
 
-use std::{net::TcpStream, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 pub use client::Client;
 pub use daemon::Daemon;
@@ -16,6 +20,21 @@ pub fn connect(daemon: &Daemon) -> TcpStream {
     let socket = TcpStream::connect(daemon.address()).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Begins a PUT of five bytes, of which none is sent yet; the daemon's handler waits for them.
+pub fn begin_put(daemon: &Daemon) -> TcpStream {
+    let mut socket = connect(daemon);
+    let head = format!(
+        "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
+         x-service-token: {}\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n",
+        daemon::TOKEN,
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    let mut interim = [0; 25];
+    socket.read_exact(&mut interim).unwrap();
+    assert!(interim.starts_with(b"HTTP/1.1 100"));
     socket
 }
 
