@@ -1,0 +1,250 @@
+//! Clients that do all that clients do, by seed, and keep the books.
+
+use std::time::{Duration, Instant};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use super::{
+    daemon::{Daemon, Recorder},
+    dice::Dice,
+    ledger::{Action, Content, Event, Ledger, Target},
+    wire::{Answer, Wire},
+};
+
+pub const USERS: [&str; 3] = ["ada", "bob@example.com", "cy"];
+pub const FOLDERS: [&str; 4] = ["", "reports", "reports/2026", "pictures"];
+const CLIENTS: usize = 4;
+
+/// Lets several clients work on a daemon for a while and answers what each asked and was told.
+pub fn work(
+    daemon: &Daemon,
+    recorder: &Recorder,
+    ledger: &Ledger,
+    seed: u64,
+    time: Duration,
+) -> Vec<Vec<Event>> {
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let mut client = Client::new(daemon, ledger.share(number, CLIENTS), seed, number);
+                scope.spawn(move || {
+                    let began = Instant::now();
+                    while began.elapsed() < time && client.step(recorder) {}
+                    client.events
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    })
+}
+
+/// One client; what it made is nobody else's to touch.
+pub struct Client {
+    wire: Wire,
+    dice: Dice,
+    own: Ledger,
+    contents: Vec<Content>,
+    /// Goes into names, which nobody else uses.
+    mark: String,
+    named: usize,
+    pub events: Vec<Event>,
+}
+
+impl Client {
+    pub fn new(daemon: &Daemon, own: Ledger, seed: u64, number: usize) -> Self {
+        let mut dice = Dice::new(seed ^ (number as u64 + 1) << 48);
+        let mark = format!("{:08x}", dice.number() >> 32);
+        let wire = Wire::service(&daemon.address);
+        let (contents, named, events) = (Vec::new(), 0, Vec::new());
+        Self { wire, dice, own, contents, mark, named, events }
+    }
+
+    /// Does one thing; false when the daemon did not answer.
+    pub fn step(&mut self, recorder: &Recorder) -> bool {
+        let action = self.choose();
+        let begun = recorder.length();
+        let answer = send(&mut self.wire, &self.own, &action);
+        let answered = answer.ok().map(|a| (recorder.length(), a.status, told(&a)));
+        if let Some((_, status, answer)) = &answered {
+            self.own.answered(&action, *status, answer);
+        }
+        let goes_on = answered.is_some();
+        self.events.push(Event { action, begun, answered });
+        goes_on
+    }
+
+    fn choose(&mut self) -> Action {
+        let upload = self.dice.pick(&self.uploads()).cloned();
+        let choice = self.dice.below(100);
+        match upload {
+            Some(id) if choice < 45 => self.go_on(id),
+            _ if choice < 75 => {
+                let content = self.content();
+                Action::Put { target: self.target(None), content }
+            }
+            _ if choice < 85 => self.init(),
+            _ if choice < 95 => match self.key() {
+                Some(key) => Action::Delete { key },
+                None => self.init(),
+            },
+            _ if choice < 97 => match self.repeat() {
+                Some(upload) => Action::Complete { upload, inline: false },
+                None => self.init(),
+            },
+            _ => {
+                self.named += 1;
+                Action::Token { user: format!("{}-{}", self.mark, self.named) }
+            }
+        }
+    }
+
+    fn uploads(&self) -> Vec<String> {
+        self.own.uploads.keys().cloned().collect()
+    }
+
+    fn key(&mut self) -> Option<String> {
+        let keys: Vec<String> = self.own.files.keys().cloned().collect();
+        self.dice.pick(&keys).cloned()
+    }
+
+    /// A completed upload whose file is still there.
+    fn repeat(&mut self) -> Option<String> {
+        let there = |answer: &Value| {
+            answer["key"].as_str().is_some_and(|key| self.own.files.contains_key(key))
+        };
+        let completed = self.own.completed.iter().filter(|(_, answer)| there(answer));
+        let ids: Vec<String> = completed.map(|(id, _)| id.clone()).collect();
+        self.dice.pick(&ids).cloned()
+    }
+
+    /// The next step of an upload: now and then a wrong one that is put right later.
+    fn go_on(&mut self, id: String) -> Action {
+        let upload = &self.own.uploads[&id];
+        let whole = upload.batch.clone().unwrap_or_else(|| id.clone());
+        if self.dice.once_in(20) {
+            return Action::Abort { upload: whole };
+        }
+        let raw = self.dice.once_in(2);
+        let open = match self.own.batches.get(&whole) {
+            Some(ids) => ids.iter().find_map(|id| {
+                let upload = self.own.uploads.get(id)?;
+                Some((id.clone(), upload.unfinished()?))
+            }),
+            None => upload.unfinished().map(|number| (id.clone(), number)),
+        };
+        let Some((id, number)) = open else {
+            return Action::Complete { upload: whole, inline: false };
+        };
+        let upload = &self.own.uploads[&id];
+        if upload.batch.is_none()
+            && upload.parts.is_empty()
+            && upload.plan.len() == 1
+            && self.dice.once_in(2)
+        {
+            return Action::Complete { upload: id, inline: true };
+        }
+        let mut content = upload.plan[number];
+        if self.dice.once_in(6) {
+            content = Content { seed: self.dice.number(), size: content.size };
+        }
+        Action::Part { upload: id, number, content, raw }
+    }
+
+    fn init(&mut self) -> Action {
+        let mode = ["single", "chunked", "chunked", "batch"][self.dice.below(4)].to_owned();
+        let target = self.target(None);
+        let uploads = match mode.as_str() {
+            "batch" => (0..2 + self.dice.below(3))
+                .map(|_| (self.target(Some(&target)), vec![self.content()]))
+                .collect(),
+            "single" => vec![(target, vec![self.content()])],
+            _ => {
+                let parts = 2 + self.dice.below(3);
+                vec![(target, (0..parts).map(|_| self.content()).collect())]
+            }
+        };
+        Action::Init { mode, uploads }
+    }
+
+    /// Now and then what was there before, so that blobs are shared.
+    fn content(&mut self) -> Content {
+        if self.dice.once_in(4)
+            && let Some(earlier) = self.dice.pick(&self.contents)
+        {
+            return *earlier;
+        }
+        let size = match self.dice.below(20) {
+            0 => 0,
+            1 => 1,
+            2..=12 => 2_500 + self.dice.below(1_000),
+            13..=15 => 58_000 + self.dice.below(7_500),
+            16..=18 => 70_000 + self.dice.below(60_000),
+            _ => 70_000 + self.dice.below(530_000),
+        };
+        let content = Content { seed: self.dice.number(), size };
+        self.contents.push(content);
+        content
+    }
+
+    /// A new name; of the same user and in the same folder as `like`.
+    fn target(&mut self, like: Option<&Target>) -> Target {
+        self.named += 1;
+        let name = format!("{}-{}.bin", self.mark, self.named);
+        if let Some(like) = like {
+            return Target { name, ..like.clone() };
+        }
+        let user = USERS[self.dice.below(USERS.len())].to_owned();
+        let folder = FOLDERS[self.dice.below(FOLDERS.len())].to_owned();
+        Target { user, folder, name }
+    }
+}
+
+/// The JSON of a success, and nothing of a refusal.
+fn told(answer: &Answer) -> Value {
+    if (200..300).contains(&answer.status) { answer.json() } else { answer.text().into() }
+}
+
+/// Asks for an action.
+pub fn send(wire: &mut Wire, ledger: &Ledger, action: &Action) -> std::io::Result<Answer> {
+    match action {
+        Action::Put { target, content } => {
+            let Target { user, folder, name } = target;
+            let path = format!("/v1/files/content?user_id={user}&folder={folder}&filename={name}");
+            wire.send("PUT", &path, &content.bytes())
+        }
+        Action::Init { mode, uploads } => {
+            let size = |plan: &[Content]| plan.iter().map(|content| content.size).sum::<usize>();
+            let files = uploads.iter();
+            let files: Value =
+                files.map(|(to, plan)| json!({"name": to.name, "size": size(plan)})).collect();
+            let Target { user, folder, .. } = &uploads[0].0;
+            let meta = json!({"user_id": user, "mark": uploads.len()});
+            let body = json!({"mode": mode, "files": files, "folder": folder, "meta": meta});
+            wire.post("/v1/files/init", &body)
+        }
+        Action::Part { upload, number, content, raw: true } => {
+            let path = format!("/v1/files/{upload}/parts/{}", number + 1);
+            wire.send("PUT", &path, &content.bytes())
+        }
+        Action::Part { upload, number, content, raw: false } => {
+            let content = STANDARD.encode(content.bytes());
+            let body =
+                json!({"uploadId": upload, "partNumber": number + 1, "chunkBase64": content});
+            wire.post("/v1/files/part", &body)
+        }
+        Action::Complete { upload, inline: true } => {
+            let content = STANDARD.encode(ledger.uploads[upload].plan[0].bytes());
+            let body = json!({"uploadId": upload, "parts": [{"data": content}]});
+            wire.post("/v1/files/complete", &body)
+        }
+        Action::Complete { upload, inline: false } => {
+            wire.post("/v1/files/complete", &json!({"uploadId": upload}))
+        }
+        Action::Delete { key } => wire.send("DELETE", &format!("/v1/files/{key}"), b""),
+        Action::Abort { upload } => wire.send("DELETE", &format!("/v1/files/{upload}"), b""),
+        Action::Token { user } => {
+            wire.post(&format!("/v1/files/generate-token?user_id={user}"), &json!({}))
+        }
+    }
+}

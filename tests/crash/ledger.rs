@@ -1,0 +1,265 @@
+//! What clients were told: the state that a daemon owes them, at any point of a recording.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Bytes that can be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    pub seed: u64,
+    pub size: usize,
+}
+
+impl Content {
+    pub fn bytes(self) -> Vec<u8> {
+        let mut bytes = vec![0; self.size];
+        blake3::Hasher::new().update(&self.seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+        bytes
+    }
+}
+
+/// The bytes of all, one behind another.
+pub fn whole(contents: &[Content]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for content in contents {
+        bytes.extend_from_slice(&content.bytes());
+    }
+    bytes
+}
+
+/// Where a file is to lie, and under which name. Names are never used twice.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Target {
+    pub user: String,
+    pub folder: String,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct File {
+    pub target: Target,
+    /// In order, the parts it was made of.
+    pub content: Vec<Content>,
+    /// What `complete` said of it.
+    pub answer: Value,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Upload {
+    pub target: Target,
+    pub batch: Option<String>,
+    /// What the whole is to be, part by part.
+    pub plan: Vec<Content>,
+    /// What was taken; under a number of the plan may lie something else for a while.
+    pub parts: BTreeMap<usize, Content>,
+}
+
+impl Upload {
+    /// A number, counted from 0, whose part is not the planned one.
+    pub fn unfinished(&self) -> Option<usize> {
+        (0..self.plan.len()).find(|number| self.parts.get(number) != Some(&self.plan[*number]))
+    }
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Action {
+    Put {
+        target: Target,
+        content: Content,
+    },
+    Init {
+        mode: String,
+        uploads: Vec<(Target, Vec<Content>)>,
+    },
+    Part {
+        upload: String,
+        number: usize,
+        content: Content,
+        raw: bool,
+    },
+    /// Of an upload or a batch.
+    Complete {
+        upload: String,
+        inline: bool,
+    },
+    Delete {
+        key: String,
+    },
+    /// Of an upload or a batch.
+    Abort {
+        upload: String,
+    },
+    Token {
+        user: String,
+    },
+}
+
+/// One request: lengths of the recording when it was begun and when it was answered.
+pub struct Event {
+    pub action: Action,
+    pub begun: u64,
+    /// With what was answered.
+    pub answered: Option<(u64, u16, Value)>,
+}
+
+/// What stands, and what may or may not.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    pub files: BTreeMap<String, File>,
+    pub deleted: BTreeSet<String>,
+    /// Open ones.
+    pub uploads: BTreeMap<String, Upload>,
+    /// Open ones and their uploads, ended or not.
+    pub batches: BTreeMap<String, Vec<String>>,
+    /// What `complete` said, for uploads and batches.
+    pub completed: BTreeMap<String, Value>,
+    pub aborted: BTreeSet<String>,
+    /// User and token.
+    pub tokens: Vec<(String, String)>,
+    /// Begun and never answered, or answered with a failure that does not say what was done.
+    pub doubts: Vec<Action>,
+}
+
+impl Ledger {
+    /// The state when the recording was this long.
+    pub fn at(&self, clients: &[Vec<Event>], length: u64) -> Self {
+        let mut ledger = self.clone();
+        for event in clients.iter().flatten().filter(|event| event.begun <= length) {
+            match &event.answered {
+                Some((at, status, answer)) if *at <= length => {
+                    ledger.answered(&event.action, *status, answer);
+                }
+                _ => ledger.doubts.push(event.action.clone()),
+            }
+        }
+        ledger
+    }
+
+    /// Takes an answer to the books.
+    pub fn answered(&mut self, action: &Action, status: u16, answer: &Value) {
+        match status {
+            200..300 => self.done(action, answer),
+            // Only what the client asked for too late: its session is over.
+            404 => {
+                if let Some(upload) = action.upload() {
+                    self.end(upload);
+                    self.aborted.insert(upload.to_owned());
+                }
+            }
+            400..500 => {}
+            _ => self.doubts.push(action.clone()),
+        }
+    }
+
+    fn done(&mut self, action: &Action, answer: &Value) {
+        match action {
+            Action::Put { target, content } => self.file(target, vec![*content], answer),
+            Action::Init { mode, uploads } => {
+                let id = word(answer, "uploadId");
+                let batch = (mode == "batch").then(|| id.clone());
+                let ids: Vec<String> = match answer["files"].as_array() {
+                    Some(files) => files.iter().map(|file| word(file, "uploadId")).collect(),
+                    None => vec![id],
+                };
+                for (id, (target, plan)) in ids.iter().zip(uploads) {
+                    let (target, plan) = (target.clone(), plan.clone());
+                    let batch = batch.clone();
+                    let upload = Upload { target, batch, plan, parts: BTreeMap::new() };
+                    self.uploads.insert(id.clone(), upload);
+                }
+                if let Some(batch) = batch {
+                    self.batches.insert(batch, ids);
+                }
+            }
+            Action::Part { upload, number, content, .. } => {
+                if let Some(upload) = self.uploads.get_mut(upload) {
+                    upload.parts.insert(*number, *content);
+                }
+            }
+            Action::Complete { upload, .. } => self.complete(upload, answer),
+            Action::Delete { key } => {
+                self.files.remove(key);
+                self.deleted.insert(key.clone());
+            }
+            Action::Abort { upload } => {
+                self.end(upload);
+                self.aborted.insert(upload.clone());
+            }
+            Action::Token { user } => self.tokens.push((user.clone(), word(answer, "token"))),
+        }
+    }
+
+    fn complete(&mut self, id: &str, answer: &Value) {
+        if let Some(ids) = self.batches.remove(id) {
+            for (id, answer) in ids.iter().zip(answer["files"].as_array().into_iter().flatten()) {
+                self.complete(id, answer);
+            }
+        } else if let Some(upload) = self.uploads.remove(id) {
+            self.file(&upload.target, upload.plan, answer);
+        }
+        self.completed.insert(id.to_owned(), answer.clone());
+    }
+
+    fn file(&mut self, target: &Target, content: Vec<Content>, answer: &Value) {
+        let file = File { target: target.clone(), content, answer: answer.clone() };
+        self.files.insert(word(answer, "key"), file);
+    }
+
+    /// Forgets an open upload, or a batch and its open uploads.
+    fn end(&mut self, id: &str) {
+        for id in self.batches.remove(id).unwrap_or_else(|| vec![id.to_owned()]) {
+            if self.uploads.remove(&id).is_some() {
+                self.aborted.insert(id);
+            }
+        }
+    }
+
+    /// The ids of uploads that an action speaks of.
+    pub fn uploads_of<'a>(&'a self, action: &'a Action) -> Vec<&'a str> {
+        let Some(id) = action.upload() else { return Vec::new() };
+        let of_batch = self.batches.get(id).into_iter().flatten().map(String::as_str);
+        std::iter::once(id).chain(of_batch).collect()
+    }
+
+    /// Everything that is open to one of several clients: each file and upload to one of them,
+    /// none that is in doubt.
+    pub fn share(&self, client: usize, clients: usize) -> Self {
+        let mut share = Self::default();
+        let doubted: BTreeSet<&str> =
+            self.doubts.iter().flat_map(|action| self.uploads_of(action)).collect();
+        let deleting = |key: &str| {
+            self.doubts.iter().any(|a| matches!(a, Action::Delete { key: k } if k == key))
+        };
+        let mine = |number: usize| number % clients == client;
+        for (number, (key, file)) in self.files.iter().enumerate() {
+            if mine(number) && !deleting(key) {
+                share.files.insert(key.clone(), file.clone());
+            }
+        }
+        for (number, (id, upload)) in self.uploads.iter().enumerate() {
+            if mine(number) && upload.batch.is_none() && !doubted.contains(id.as_str()) {
+                share.uploads.insert(id.clone(), upload.clone());
+            }
+        }
+        share
+    }
+}
+
+impl Action {
+    /// The upload or batch that it speaks of.
+    pub fn upload(&self) -> Option<&str> {
+        match self {
+            Self::Part { upload, .. } | Self::Complete { upload, .. } | Self::Abort { upload } => {
+                Some(upload)
+            }
+            _ => None,
+        }
+    }
+}
+
+pub fn word(answer: &Value, member: &str) -> String {
+    answer[member].as_str().unwrap_or_else(|| panic!("no {member} in {answer}")).to_owned()
+}

@@ -1,0 +1,164 @@
+//! Power cuts, played back against the real binary.
+//!
+//! A daemon works for clients under `recorder.c`, which writes down every operation on its data
+//! directory. At many points of that record the directory is rebuilt as a disk could hold it had
+//! the power failed there (`disk`), a daemon is started on it, and everything that the clients
+//! had been told by then has to hold (`ledger`, `check`).
+//!
+//! Thousands of cuts: `CRASH_CUTS=3000 CRASH_SEED=1 cargo nextest run --test crash
+//! --run-ignored all power_cuts_long --no-capture`.
+
+mod check;
+mod clients;
+mod daemon;
+mod dice;
+mod disk;
+mod ledger;
+mod pages;
+mod recording;
+mod session;
+mod wire;
+
+use std::{env, fs, path::Path, time::Duration};
+
+use dice::Dice;
+use disk::Mutation;
+use ledger::Ledger;
+use recording::SyncCall;
+use session::{Plan, Report, Session, scratch, verify};
+
+/// Cuts of the run that is always made.
+const CUTS: usize = 40;
+/// Cuts of one recording in a long run.
+const CUTS_OF_A_RECORDING: usize = 120;
+/// Cuts in which each mutation must be noticed.
+const MUTATION_CUTS: usize = 60;
+
+/// Syncs that must matter.
+const MUTATIONS: &[Mutation] = &[
+    Mutation {
+        name: "sled's sync is not overridden",
+        prefixes: &["meta/"],
+        calls: &[SyncCall::Fdatasync],
+    },
+    Mutation {
+        name: "blobs and parts are not synced",
+        prefixes: &["blobs/", "staging/"],
+        calls: &[SyncCall::Fdatasync],
+    },
+    Mutation {
+        name: "nothing is synced",
+        prefixes: &[""],
+        calls: &[SyncCall::Fsync, SyncCall::Fdatasync],
+    },
+];
+
+#[test]
+fn a_power_cut_loses_nothing_acknowledged() {
+    let seed = seed();
+    let report = generations(seed, CUTS);
+    report.prove(&format!("seed {seed}"));
+}
+
+#[test]
+#[ignore = "long: see the module"]
+fn power_cuts_long() {
+    let cuts = number("CRASH_CUTS").unwrap_or(1_000);
+    let mut dice = Dice::new(seed());
+    let mut report = Report::default();
+    while report.cuts < usize::try_from(cuts).unwrap() && report.failures.is_empty() {
+        let seed = dice.number();
+        report.add(generations(seed, CUTS_OF_A_RECORDING));
+        println!("{} cuts, {} losses", report.cuts, report.losses + report.failed_starts);
+    }
+    report.prove("long run");
+}
+
+#[test]
+fn the_harness_notices_lost_syncs() {
+    let seed = seed();
+    let mut dice = Dice::new(seed);
+    let dir = empty();
+    let session = Session::record(dir.path(), Ledger::default(), plan(&mut dice, false));
+    for mutation in MUTATIONS {
+        let report = session.examine(&session.cuts(MUTATION_CUTS, &mut dice), Some(mutation));
+        println!("{}: noticed at cut {}", mutation.name, report.cuts);
+        assert!(!report.failures.is_empty(), "seed {seed}: not noticed: {}", mutation.name);
+    }
+}
+
+/// What a failure prints: starts a daemon on a kept directory and checks it again.
+#[test]
+#[ignore = "needs CRASH_CASE"]
+fn replay_a_case() {
+    let case = env::var("CRASH_CASE").expect("CRASH_CASE names a kept directory");
+    let books = fs::read(Path::new(&case).join("books")).unwrap();
+    let (ledger, expiring, seed): (Ledger, bool, u64) = serde_json::from_slice(&books).unwrap();
+    let dir = scratch();
+    copy(&Path::new(&case).join("data"), &dir.path().join("data"));
+    verify(dir.path(), &ledger, expiring, seed).prove(&case);
+}
+
+/// Three recordings, each examined: of an empty directory; of what was left of it by a power cut,
+/// so that cuts fall into a recovery; and one with sweeping all the while.
+fn generations(seed: u64, cuts: usize) -> Report {
+    let mut dice = Dice::new(seed);
+    let mut report = Report::default();
+    let mut dir = empty();
+    let mut ledger = Ledger::default();
+    for generation in 0..3 {
+        let session = Session::record(dir.path(), ledger, plan(&mut dice, generation == 2));
+        let count = if generation == 0 { cuts / 2 } else { cuts / 4 };
+        let found = session.examine(&session.cuts(count, &mut dice), None);
+        println!(
+            "generation {generation}: {} requests, {} cuts, {} losses",
+            session.requests(),
+            found.cuts,
+            found.losses + found.failed_starts,
+        );
+        report.add(found);
+        if !report.failures.is_empty() {
+            break;
+        }
+        let half = dice.below(2);
+        let (at, seed) = session.cuts(8, &mut dice)[5 + half];
+        dir = tempfile::tempdir().unwrap();
+        ledger = session.cut(at, seed, dir.path());
+    }
+    report
+}
+
+fn plan(dice: &mut Dice, expiring: bool) -> Plan {
+    let millis = if expiring { 2_500 } else { 1_500 };
+    Plan { seed: dice.number(), time: Duration::from_millis(millis), expiring }
+}
+
+/// A directory with an empty data directory; on a disk, where syncs take their time.
+fn empty() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("data")).unwrap();
+    dir
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// The seed of this run: `CRASH_SEED`, else always the same.
+fn seed() -> u64 {
+    number("CRASH_SEED").unwrap_or(1)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number")))
+}

@@ -1,0 +1,315 @@
+//! One run of the daemon under the recorder, and its examination: cut, rebuilt, started, checked.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use super::{
+    check::{QUOTA, check},
+    clients::work,
+    daemon::{Daemon, Recorder},
+    dice::Dice,
+    disk::{Disk, Mutation},
+    ledger::{Event, Ledger},
+    recording::Recording,
+};
+
+const WORKERS: usize = 2;
+/// Room that must be in memory before directories are rebuilt there.
+const MEMORY_ROOM_BYTES: u64 = 4 << 30;
+/// Failures that are kept with their directories and shown.
+const SHOWN_MAX: usize = 5;
+
+/// How a recording is made.
+#[derive(Clone)]
+pub struct Plan {
+    pub seed: u64,
+    pub time: Duration,
+    /// Short lives, a fast clock: sweeping goes on all the while.
+    pub expiring: bool,
+}
+
+/// A recording with the books that belong to it.
+pub struct Session {
+    pub plan: Plan,
+    base: Disk,
+    recording: Recording,
+    /// Owed before the recording began.
+    ledger: Ledger,
+    clients: Vec<Vec<Event>>,
+    /// Entries until the daemon was up.
+    started: usize,
+}
+
+/// What became of some cuts.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub cuts: usize,
+    /// Cuts after which something acknowledged was not as it should be.
+    pub losses: usize,
+    pub failed_starts: usize,
+    /// Starts that said that they had to rebuild the index.
+    pub rebuilds: usize,
+    /// Other lines of warning or error in the logs.
+    pub troubles: usize,
+    pub build: Duration,
+    pub start: Duration,
+    pub check: Duration,
+    pub failures: Vec<String>,
+}
+
+impl Report {
+    pub fn add(&mut self, other: Self) {
+        self.cuts += other.cuts;
+        self.losses += other.losses;
+        self.failed_starts += other.failed_starts;
+        self.rebuilds += other.rebuilds;
+        self.troubles += other.troubles;
+        self.build += other.build;
+        self.start += other.start;
+        self.check += other.check;
+        self.failures.extend(other.failures);
+    }
+
+    /// Shows the figures.
+    ///
+    /// # Panics
+    /// With the failures, when there are any.
+    pub fn prove(&self, what: &str) {
+        let cuts = u32::try_from(self.cuts.max(1)).unwrap();
+        let (build, start, check) = (self.build / cuts, self.start / cuts, self.check / cuts);
+        println!(
+            "{what}: {} cuts, {} losses, {} failed starts, {} rebuilds, {} other troubles; \
+             a cut: {build:.1?} to build, {start:.1?} to start, {check:.1?} to check",
+            self.cuts, self.losses, self.failed_starts, self.rebuilds, self.troubles,
+        );
+        let bad = self.losses + self.failed_starts;
+        assert!(bad == 0, "{what}: {bad} cuts lost something\n{}", self.failures.join("\n"));
+    }
+}
+
+/// A directory for what is thrown away again, in memory where there is room.
+pub fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let room = rustix::fs::statvfs(memory).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
+    if room > MEMORY_ROOM_BYTES {
+        return tempfile::tempdir_in(memory).unwrap();
+    }
+    tempfile::tempdir().unwrap()
+}
+
+impl Plan {
+    pub fn settings(&self) -> Vec<(&'static str, &'static str)> {
+        if self.expiring {
+            return vec![
+                ("STREAMLINED_RECLAIM_GRACE", "100ms"),
+                ("STREAMLINED_UPLOAD_TTL", "600ms"),
+            ];
+        }
+        Vec::new()
+    }
+
+    fn clock(&self) -> u32 {
+        // The daemon sweeps by the minute.
+        if self.expiring { 150 } else { 1 }
+    }
+}
+
+impl Session {
+    /// Runs a daemon on `dir/data`, which exists, with clients that go on from `ledger`.
+    pub fn record(dir: &Path, ledger: Ledger, plan: Plan) -> Self {
+        let data = fs::canonicalize(dir.join("data")).unwrap();
+        let base = Disk::read(&data);
+        let books = scratch();
+        let recorder = Recorder::new(books.path(), plan.clock());
+        let stderr = books.path().join("stderr");
+        let daemon = Daemon::start(&data, &stderr, &plan.settings(), Some(&recorder))
+            .unwrap_or_else(|said| panic!("seed {}: {said}", plan.seed));
+        let ready = recorder.length();
+        let clients = work(&daemon, &recorder, &ledger, plan.seed, plan.time);
+        recorder.stop();
+        let said = daemon.said();
+        drop(daemon);
+        for event in clients.iter().flatten() {
+            let status = event.answered.as_ref().map(|(_, status, _)| *status);
+            let over = plan.expiring && status == Some(404);
+            let done = status.is_some_and(|status| (200..300).contains(&status));
+            assert!(done || over, "{:?} was answered {:?}: {said}", event.action, event.answered);
+        }
+        let recording = Recording::read(&recorder.log);
+        let started = recording.entries_below(ready);
+        let session = Self { plan, base, recording, ledger, clients, started };
+        session.check_recording(&data);
+        session
+    }
+
+    /// The recording has to explain the directory: every file and every byte.
+    fn check_recording(&self, data: &Path) {
+        let mut disk = self.base.clone();
+        disk.advance(&self.recording, self.recording.entries.len(), None);
+        let dir = scratch();
+        let built = dir.path().join("data");
+        disk.build_whole(&self.recording.log, &built);
+        let mut dirs = vec![PathBuf::new()];
+        while let Some(at) = dirs.pop() {
+            let names = |root: &Path| -> Vec<String> {
+                let entries = fs::read_dir(root.join(&at)).unwrap();
+                let name = |e: std::io::Result<fs::DirEntry>| e.unwrap().file_name();
+                let mut names: Vec<_> = entries.map(name).collect();
+                names.sort();
+                names.into_iter().map(|name| name.into_string().unwrap()).collect()
+            };
+            assert_eq!(names(data), names(&built), "names in {}", at.display());
+            for name in names(data) {
+                let path = at.join(name);
+                if data.join(&path).is_dir() {
+                    dirs.push(path);
+                } else {
+                    let same =
+                        fs::read(data.join(&path)).unwrap() == fs::read(built.join(&path)).unwrap();
+                    assert!(same, "the recording does not explain {}", path.display());
+                }
+            }
+        }
+    }
+
+    pub fn requests(&self) -> usize {
+        self.clients.iter().map(Vec::len).sum()
+    }
+
+    /// Points to cut at, in order: half right at an answer, and of a daemon that had something to
+    /// recover some within its start.
+    pub fn cuts(&self, count: usize, dice: &mut Dice) -> Vec<(usize, u64)> {
+        let events = self.clients.iter().flatten();
+        let answers: Vec<u64> =
+            events.filter_map(|event| event.answered.as_ref().map(|(at, ..)| *at)).collect();
+        let mut cuts: Vec<(usize, u64)> = (0..count)
+            .map(|_| {
+                let at = match (dice.below(8), dice.pick(&answers)) {
+                    (0..4, Some(answer)) => {
+                        let cut = self.recording.entries_below(*answer);
+                        cut + usize::from(self.recording.length_after(cut) < *answer)
+                    }
+                    (4, _) => dice.below(self.started + 1),
+                    _ => dice.below(self.recording.entries.len() + 1),
+                };
+                (at.min(self.recording.entries.len()), dice.number())
+            })
+            .collect();
+        cuts.sort_unstable();
+        cuts
+    }
+
+    /// Rebuilds a directory as it was at a cut, in `dir/data`, and answers what is owed there.
+    pub fn cut(&self, at: usize, seed: u64, dir: &Path) -> Ledger {
+        let mut disk = self.base.clone();
+        disk.advance(&self.recording, at, None);
+        disk.build(&self.recording.log, &dir.join("data"), &mut Dice::new(seed));
+        self.ledger.at(&self.clients, self.recording.length_after(at))
+    }
+
+    /// Examines cuts; with a mutation until one of them is found to lose something.
+    pub fn examine(&self, cuts: &[(usize, u64)], without: Option<&Mutation>) -> Report {
+        let next = AtomicUsize::new(0);
+        let report = Mutex::new(Report::default());
+        std::thread::scope(|scope| {
+            for _ in 0..WORKERS {
+                scope.spawn(|| {
+                    let mut disk = self.base.clone();
+                    let dir = scratch();
+                    while let Some((at, seed)) = cuts.get(next.fetch_add(1, Ordering::SeqCst)) {
+                        disk.advance(&self.recording, *at, without);
+                        let one = self.examine_one(&disk, *at, *seed, dir.path(), without);
+                        let mut report = report.lock().unwrap();
+                        report.add(one);
+                        let noticed = without.is_some() && !report.failures.is_empty();
+                        if noticed || report.failures.len() >= SHOWN_MAX {
+                            next.store(cuts.len(), Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        report.into_inner().unwrap()
+    }
+
+    fn examine_one(
+        &self,
+        disk: &Disk,
+        at: usize,
+        seed: u64,
+        dir: &Path,
+        without: Option<&Mutation>,
+    ) -> Report {
+        let began = Instant::now();
+        let data = dir.join("data");
+        let log = &self.recording.log;
+        let model = disk.build(log, &data, &mut Dice::new(seed));
+        let ledger = self.ledger.at(&self.clients, self.recording.length_after(at));
+        let build = began.elapsed();
+        let mut report = verify(dir, &ledger, self.plan.expiring, seed);
+        report.build = build;
+        fs::remove_dir_all(&data).unwrap();
+        if without.is_none() && !report.failures.is_empty() {
+            let kept = tempfile::Builder::new().prefix("crash-").tempdir().unwrap().keep();
+            disk.build(log, &kept.join("data"), &mut Dice::new(seed));
+            let books = serde_json::to_vec(&(&ledger, self.plan.expiring, seed)).unwrap();
+            fs::write(kept.join("books"), books).unwrap();
+            let (kept, entries) = (kept.display(), self.recording.entries.len());
+            report.failures.insert(
+                0,
+                format!(
+                    "run {}, cut {at} of {entries} ({} until the start), seed {seed}: {model}\n  \
+                     CRASH_CASE={kept} cargo nextest run --test crash --run-ignored all \
+                     replay_a_case",
+                    self.plan.seed, self.started,
+                ),
+            );
+            report.failures = vec![report.failures.join("\n  ")];
+        }
+        report
+    }
+}
+
+/// Starts a daemon on `dir/data` and holds it to the ledger.
+pub fn verify(dir: &Path, ledger: &Ledger, expiring: bool, seed: u64) -> Report {
+    let began = Instant::now();
+    let mut report = Report { cuts: 1, ..Report::default() };
+    let stderr = dir.join("stderr");
+    match Daemon::start(&dir.join("data"), &stderr, &[QUOTA], None) {
+        Err(said) => {
+            report.failed_starts = 1;
+            report.failures.push(said);
+        }
+        Ok(daemon) => {
+            report.start = began.elapsed();
+            let began = Instant::now();
+            let wrong = check(&daemon.address, ledger, expiring, Dice::new(seed));
+            report.check = began.elapsed();
+            let said = daemon.said();
+            let lines = said.lines().filter(|line| {
+                ["\"WARN\"", "\"ERROR\"", "panicked"].iter().any(|word| line.contains(word))
+            });
+            let (rebuilds, troubles): (Vec<&str>, _) =
+                lines.partition(|line| line.to_lowercase().contains("rebuil"));
+            report.rebuilds = rebuilds.len();
+            report.troubles = troubles.len();
+            if !wrong.is_empty() {
+                report.losses = 1;
+                report
+                    .failures
+                    .push(wrong.into_iter().take(SHOWN_MAX).collect::<Vec<_>>().join("\n  "));
+                report.failures.push(said);
+            }
+        }
+    }
+    report
+}
