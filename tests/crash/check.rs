@@ -23,7 +23,7 @@ const READ_NEWEST: usize = 24;
 const READ_ONCE_IN: usize = 16;
 const WHOLE_ONCE_IN: usize = 12;
 /// Of the open uploads so many are ended.
-const FINISH_ONCE_IN: usize = 4;
+const FINISH_ONCE_IN: usize = 8;
 
 pub struct Check<'a> {
     address: &'a str,
@@ -116,7 +116,7 @@ impl Check<'_> {
             let files: Vec<&Value> = listed.iter().filter(below).collect();
             self.totals(user, folder, &files);
         }
-        self.contents(expected);
+        self.contents(&expected);
         let open = self.uploads(user);
         self.used(user, listed.iter().filter_map(|entry| entry["size"].as_u64()).sum(), open);
     }
@@ -174,7 +174,7 @@ impl Check<'_> {
     }
 
     /// Reads files back: bytes, hashes and metadata have to agree.
-    fn contents(&mut self, expected: BTreeMap<String, Option<String>>) {
+    fn contents(&mut self, expected: &BTreeMap<String, Option<String>>) {
         let content = |key: &String| format!("/v1/files/content/{key}");
         let metadata = |key: &String| format!("/v1/files/metadata/{key}");
         let contents = self.get_all(expected.keys().map(content).collect());

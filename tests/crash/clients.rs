@@ -70,15 +70,23 @@ impl Client {
             self.own.answered(&action, *status, answer);
         }
         let goes_on = answered.is_some();
+        if !goes_on {
+            self.own.doubts.push(action.clone());
+        }
         self.events.push(Event { action, begun, answered });
         goes_on
+    }
+
+    /// What it was told so far.
+    pub fn ledger(&self) -> &Ledger {
+        &self.own
     }
 
     fn choose(&mut self) -> Action {
         let upload = self.dice.pick(&self.uploads()).cloned();
         let choice = self.dice.below(100);
         match upload {
-            Some(id) if choice < 45 => self.go_on(id),
+            Some(id) if choice < 45 => self.go_on(&id),
             _ if choice < 75 => {
                 let content = self.content();
                 Action::Put { target: self.target(None), content }
@@ -119,9 +127,9 @@ impl Client {
     }
 
     /// The next step of an upload: now and then a wrong one that is put right later.
-    fn go_on(&mut self, id: String) -> Action {
-        let upload = &self.own.uploads[&id];
-        let whole = upload.batch.clone().unwrap_or_else(|| id.clone());
+    fn go_on(&mut self, id: &str) -> Action {
+        let upload = &self.own.uploads[id];
+        let whole = upload.batch.clone().unwrap_or_else(|| id.to_owned());
         if self.dice.once_in(20) {
             return Action::Abort { upload: whole };
         }
@@ -131,7 +139,7 @@ impl Client {
                 let upload = self.own.uploads.get(id)?;
                 Some((id.clone(), upload.unfinished()?))
             }),
-            None => upload.unfinished().map(|number| (id.clone(), number)),
+            None => upload.unfinished().map(|number| (id.to_owned(), number)),
         };
         let Some((id, number)) = open else {
             return Action::Complete { upload: whole, inline: false };

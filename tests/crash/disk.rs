@@ -236,7 +236,9 @@ impl Disk {
         self.write(target, Some(self.at), &mut |node| {
             let Node::File { durable, pending, .. } = node else { return Vec::new() };
             let mut content = durable.clone();
-            pending.iter().for_each(|(_, change)| change.clone().apply(&mut content, log));
+            for (_, change) in pending {
+                change.clone().apply(&mut content, log);
+            }
             content
         });
     }

@@ -13,6 +13,7 @@ mod clients;
 mod daemon;
 mod dice;
 mod disk;
+mod faults;
 mod ledger;
 mod pages;
 mod recording;
@@ -21,6 +22,7 @@ mod wire;
 
 use std::{env, fs, path::Path, time::Duration};
 
+use daemon::Fault;
 use dice::Dice;
 use disk::Mutation;
 use ledger::Ledger;
@@ -85,6 +87,33 @@ fn the_harness_notices_lost_syncs() {
         println!("{}: noticed at cut {}", mutation.name, report.cuts);
         assert!(!report.failures.is_empty(), "seed {seed}: not noticed: {}", mutation.name);
     }
+}
+
+/// Each kind of failure, of one operation and of all from one on, at seeded places.
+#[test]
+#[ignore = "long, and not all of it holds yet: `CRASH_FAULTS=3 cargo nextest run --test crash \
+            --run-ignored all a_failing_disk --no-capture`"]
+fn a_failing_disk_halves_nothing() {
+    let mut dice = Dice::new(seed());
+    let mut report = Report::default();
+    for _ in 0..number("CRASH_FAULTS").unwrap_or(2) {
+        for (what, kinds, error) in faults::KINDS {
+            for times in [1, -1] {
+                let skip = i64::try_from(dice.below(60)).unwrap();
+                let fault = Fault { kinds: *kinds, error: *error, skip, times, filter: "" };
+                let seed = dice.number();
+                let Some(mut one) = faults::case(&fault, seed) else { continue };
+                if !one.failures.is_empty() {
+                    let found = one.failures.join("\n  ");
+                    let fault = format!("{what} (skip {skip}, times {times}, seed {seed})");
+                    println!("{fault}:\n  {found}");
+                    one.failures = vec![format!("{fault}: {}", one.failures[0])];
+                }
+                report.add(one);
+            }
+        }
+    }
+    report.prove("a failing disk");
 }
 
 /// What a failure prints: starts a daemon on a kept directory and checks it again.

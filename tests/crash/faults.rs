@@ -1,0 +1,158 @@
+//! A disk that fails: chosen operations of the real binary end in ENOSPC or EIO while clients go on.
+//!
+//! Meanwhile every answer is a success or says 503 or 507 in the promised form, and what was
+//! acknowledged can be read. Room that is back is used without a restart; after a sync that failed
+//! otherwise the daemon says that it is not ready and takes no writes. After a restart everything
+//! acknowledged is there.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    clients::Client,
+    daemon::{Daemon, Fault, Recorder},
+    dice::Dice,
+    ledger::{Action, Content, Ledger, Target, word},
+    session::{Report, scratch, verify},
+    wire::{Answer, Wire},
+};
+
+/// `FAIL_…` of the recorder.
+const WRITE: u32 = 1;
+const SYNC: u32 = 2;
+const NAME: u32 = 4;
+const CREATE: u32 = 8;
+const RESIZE: u32 = 16;
+/// From `errno.h`.
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+const STEPS_BEFORE: usize = 40;
+const STEPS_DURING: usize = 50;
+/// Within so long room that is back is used.
+const RECOVERY: Duration = Duration::from_secs(3);
+
+/// What fails in one round of all cases: everything of a kind, or one operation.
+pub const KINDS: &[(&str, u32, i32)] = &[
+    ("no room for a write", WRITE, ENOSPC),
+    ("a write fails", WRITE, EIO),
+    ("no room in a sync", SYNC, ENOSPC),
+    ("a sync fails", SYNC, EIO),
+    ("no room for a name", NAME | CREATE, ENOSPC),
+    ("a rename or link fails", NAME, EIO),
+    ("no room anywhere", WRITE | NAME | CREATE | RESIZE | SYNC, ENOSPC),
+];
+
+/// Runs one case and answers what was wrong; `None` when nothing came to fail.
+pub fn case(fault: &Fault, seed: u64) -> Option<Report> {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let recorder = Recorder::new(dir.path(), 1);
+    let stderr = dir.path().join("stderr");
+    let mut daemon =
+        Daemon::start(&data, &stderr, &[], Some(&recorder)).unwrap_or_else(|said| panic!("{said}"));
+    let mut client = Client::new(&daemon, Ledger::default(), seed, 0);
+    for _ in 0..STEPS_BEFORE {
+        assert!(client.step(&recorder), "seed {seed}: not answered without a fault");
+    }
+    let mut wrong = Vec::new();
+    let mut dice = Dice::new(seed);
+    recorder.arm(fault);
+    for _ in 0..STEPS_DURING {
+        client.step(&recorder);
+        wrong.extend(client.events.last().and_then(|event| {
+            let (_, status, told) = event.answered.as_ref()?;
+            let told = told.as_str().unwrap_or_default();
+            let promised = *status < 500 || matches!(status, 503 | 507) && told.contains("code");
+            (!promised).then(|| format!("{} was answered {status}: {told}", name(&event.action)))
+        }));
+        if client.events.last().is_some_and(|event| event.answered.is_none()) {
+            wrong.push("a connection was closed without an answer".to_owned());
+        }
+        wrong.extend(unreadable(&daemon, client.ledger(), &mut dice));
+    }
+    let (_, failed) = recorder.counted();
+    recorder.disarm();
+    if failed > 0 {
+        wrong.extend(after(fault, &daemon));
+    }
+    if !daemon.is_running() {
+        wrong.push("the daemon has ended".to_owned());
+    }
+    recorder.stop();
+    let said = daemon.said();
+    drop(daemon);
+    let mut report = verify(dir.path(), client.ledger(), false, seed);
+    if !wrong.is_empty() {
+        report.losses = 1;
+        wrong.sort();
+        wrong.dedup();
+        wrong.push(said.lines().take(3).collect::<Vec<_>>().join("\n    "));
+        report.failures.extend(wrong);
+    }
+    (failed > 0).then_some(report)
+}
+
+fn name(action: &Action) -> String {
+    let text = format!("{action:?}");
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// A status and the code of a refusal, the same for every refusal of a kind.
+fn said(answer: &Answer) -> String {
+    format!("{} {}", answer.status, answer.json()["code"])
+}
+
+/// One acknowledged file, if it cannot be read back.
+fn unreadable(daemon: &Daemon, ledger: &Ledger, dice: &mut Dice) -> Option<String> {
+    let files: Vec<_> = ledger.files.iter().collect();
+    let (key, file) = dice.pick(&files)?;
+    let doubted = |doubt: &Action| matches!(doubt, Action::Delete { key: own } if own == *key);
+    if ledger.doubts.iter().any(doubted) {
+        return None;
+    }
+    let answer = Wire::service(&daemon.address).get(&format!("/v1/files/content/{key}"));
+    let same = answer.as_ref().is_ok_and(|answer| {
+        blake3::hash(&answer.body).to_hex().as_str() == word(&file.answer, "blake3")
+    });
+    (!same).then(|| format!("cannot be read: {:?}", answer.map(|answer| said(&answer))))
+}
+
+/// What has to hold when the fault is over.
+fn after(fault: &Fault, daemon: &Daemon) -> Vec<String> {
+    let mut wire = Wire::service(&daemon.address);
+    let mut put = |size: usize| {
+        let content = Content { seed: 1, size };
+        let target = Target { user: "eve".into(), folder: String::new(), name: "later".into() };
+        let action = Action::Put { target, content };
+        let answer = super::clients::send(&mut wire, &Ledger::default(), &action);
+        answer.map_or_else(|error| (0, error.to_string()), |a| (a.status, said(&a)))
+    };
+    if fault.error == ENOSPC {
+        let began = Instant::now();
+        let mut wrong = Vec::new();
+        for size in [3_000, 100_000] {
+            let mut answer = put(size);
+            while answer.0 != 201 && began.elapsed() < RECOVERY {
+                std::thread::sleep(Duration::from_millis(100));
+                answer = put(size);
+            }
+            if answer.0 != 201 {
+                wrong.push(format!("room is back, but {size} bytes: {}", answer.1));
+            }
+        }
+        return wrong;
+    }
+    let mut wrong = Vec::new();
+    if fault.kinds & SYNC != 0 {
+        let (status, text) = put(3_000);
+        if status != 503 {
+            wrong.push(format!("after a failed sync a write is answered {text}"));
+        }
+        match Wire::service(&daemon.address).get("/readyz") {
+            Ok(answer) if answer.status == 503 => {}
+            ready => wrong.push(format!("after a failed sync /readyz is {ready:?}")),
+        }
+    }
+    wrong
+}
