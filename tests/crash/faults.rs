@@ -1,6 +1,7 @@
-//! A disk that fails: chosen operations of the real binary end in ENOSPC or EIO while clients go on.
+//! A disk that fails: chosen operations of the real binary end in ENOSPC or EIO while clients
+//! go on.
 //!
-//! Meanwhile every answer is a success or says 503 or 507 in the promised form, and what was
+//! Then every answer is a success or says 503 or 507 in the promised form, and what was
 //! acknowledged can be read. Room that is back is used without a restart; after a sync that failed
 //! otherwise the daemon says that it is not ready and takes no writes. After a restart everything
 //! acknowledged is there.
@@ -67,7 +68,9 @@ pub fn case(fault: &Fault, seed: u64) -> Option<Report> {
             (!promised).then(|| format!("{} was answered {status}: {told}", name(&event.action)))
         }));
         if client.events.last().is_some_and(|event| event.answered.is_none()) {
-            wrong.push("a connection was closed without an answer".to_owned());
+            let action = client.events.last().map(|event| name(&event.action));
+            wrong.push(format!("{} is never answered", action.unwrap_or_default()));
+            break;
         }
         wrong.extend(unreadable(&daemon, client.ledger(), &mut dice));
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 pub const TOKEN: &str = "an-opaque-token-for-crash-tests";
 /// Nothing takes longer; a daemon that does not answer within this is at fault.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Requests that wait for their answers on one connection.
 const AHEAD_MAX: usize = 32;
 
