@@ -140,7 +140,7 @@ fn main() {
     };
     let runtime = Runtime::new().unwrap();
     let (files, packs) = (open("files", 0), open("packs", PACKED));
-    let index = Arc::new(SledMetadata::open(&dir.path().join("meta"), 32 << 20).unwrap());
+    let index = Arc::new(SledMetadata::open(dir.path(), 32 << 20, 64 << 20).unwrap());
 
     let append = File::create(dir.path().join("append")).unwrap();
     println!("append + fdatasync of 4 KiB, one client: {:.0}/s", appends(append, 4096));

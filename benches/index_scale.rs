@@ -62,7 +62,7 @@ fn new_file(n: u64) -> NewFile {
 }
 
 fn open(dir: &Path) -> SledMetadata {
-    SledMetadata::open(&dir.join("meta"), 32 << 20).unwrap()
+    SledMetadata::open(dir, 32 << 20, 64 << 20).unwrap()
 }
 
 fn median(mut sample: impl FnMut(u64)) -> Duration {

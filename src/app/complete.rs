@@ -86,7 +86,6 @@ impl App {
     async fn completed(&self, upload: &Upload) -> Result<Option<FileRecord>> {
         match upload.state {
             UploadState::Completed(file) => {
-                self.meta.settle().await?;
                 self.meta.file_by_id(file).await?.map(Some).ok_or(Error::Gone("file"))
             }
             UploadState::Open => Ok(None),

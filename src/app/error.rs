@@ -69,6 +69,7 @@ impl From<meta::Error> for Error {
             ),
             meta::Error::Quota { limit, used, asked } => Self::Quota { limit, used, asked },
             meta::Error::Busy => Self::Busy,
+            meta::Error::NoSpace => Self::NoSpace,
             meta::Error::Unavailable(why) => Self::Unavailable(why),
             meta::Error::Corrupt(why) => Self::Internal(format!("metadata: {why}")),
         }

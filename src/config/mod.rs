@@ -30,6 +30,7 @@ pub struct Config {
     pub body_idle_timeout: Duration,
     pub drain_timeout: Duration,
     pub meta_cache_bytes: u64,
+    pub journal_bytes: u64,
     pub pack_bytes_max: u64,
 }
 
@@ -55,6 +56,7 @@ impl Default for Config {
             body_idle_timeout: Duration::from_mins(1),
             drain_timeout: Duration::from_secs(30),
             meta_cache_bytes: 32 << 20,
+            journal_bytes: 64 << 20,
             pack_bytes_max: 64 << 10,
         }
     }
@@ -178,6 +180,15 @@ pub const KNOBS: &[Knob] = &[
         config.meta_cache_bytes = bytes(text)?;
         Ok(())
     }),
+    knob(
+        "journal_bytes",
+        "64MiB",
+        "Journal that is kept before the index is saved.",
+        |config, text| {
+            config.journal_bytes = bytes(text)?;
+            Ok(())
+        },
+    ),
     knob(
         "pack_bytes_max",
         "64KiB",

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -136,11 +137,11 @@ fn is_within(file: &FileRecord, owner: &UserId, folder: &Folder) -> bool {
 
 #[async_trait]
 impl Metadata for MemoryMetadata {
-    async fn ready(&self) -> Result<()> {
-        Ok(())
+    async fn export(&self, _: &Path) -> Result<()> {
+        Err(Error::Unavailable("the reference engine keeps nothing".into()))
     }
 
-    async fn settle(&self) -> Result<()> {
+    async fn ready(&self) -> Result<()> {
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! SEAM 1: users, service tokens, upload sessions and the file index.
 //!
-//! One method is one atomic step that is durable when it answers `Ok`. No transaction, iterator
-//! or table name crosses the seam. Times come as arguments; permissions are not asked here.
+//! One method is one atomic step that is durable when it answers `Ok`, and what can be read is
+//! durable. No transaction, iterator or table name crosses the seam. Times come as arguments;
+//! permissions are not asked here.
 //!
 //! Every method costs the same at a thousand and at ten million files: none walks more than it
 //! answers, or than the limit it was given.
@@ -10,6 +11,8 @@
 
 pub mod memory;
 pub mod sled;
+
+use std::path::Path;
 
 use async_trait::async_trait;
 
@@ -139,6 +142,9 @@ pub enum Error {
     /// Too many steps wait; try again later.
     #[error("the commit queue is full")]
     Busy,
+    /// The disk is nearly full. Steps that let something go are still taken.
+    #[error("no space left for the index")]
+    NoSpace,
     #[error("damaged record: {0}")]
     Corrupt(String),
     /// The engine stopped taking writes; it does so until it is opened again.
@@ -157,14 +163,17 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// The metadata store. See the module for what every method promises. A read answers `None` for
 /// what is not there; any method may fail with [`Error::Corrupt`] and [`Error::Unavailable`], and
-/// one that writes with [`Error::Busy`].
+/// one that writes with [`Error::Busy`] and [`Error::NoSpace`].
 #[async_trait]
 pub trait Metadata: Send + Sync {
+    /// Writes a copy from which a store can be opened into the directory of another: every commit
+    /// that was answered before the call, and each later one either as a whole or not.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the copy cannot be written.
+    async fn export(&self, data_dir: &Path) -> Result<()>;
     /// Whether writes can be taken now.
     async fn ready(&self) -> Result<()>;
-    /// Answers when everything that could be read before is durable. A read may show what a step
-    /// in progress wrote; who acknowledges on the strength of a read settles first.
-    async fn settle(&self) -> Result<()>;
 
     async fn user(&self, id: &UserId) -> Result<Option<UserRecord>>;
     /// The record of `id`, made now if there is none.

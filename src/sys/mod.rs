@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod data_dir;
 pub mod durable;
+pub mod fault;
 pub mod log;
 pub mod random;
 pub mod signal;

@@ -44,6 +44,11 @@ const MUTATIONS: &[Mutation] = &[
         calls: &[SyncCall::Fdatasync],
     },
     Mutation {
+        name: "the journal is not synced",
+        prefixes: &["journal/"],
+        calls: &[SyncCall::Fdatasync],
+    },
+    Mutation {
         name: "blobs and parts are not synced",
         prefixes: &["blobs/", "staging/"],
         calls: &[SyncCall::Fdatasync],
@@ -81,7 +86,7 @@ fn the_harness_notices_lost_syncs() {
     let seed = seed();
     let mut dice = Dice::new(seed);
     let dir = empty();
-    let session = Session::record(dir.path(), Ledger::default(), plan(&mut dice, false));
+    let session = Session::record(dir.path(), Ledger::default(), plan(&mut dice, true, false));
     for mutation in MUTATIONS {
         let report = session.examine(&session.cuts(MUTATION_CUTS, &mut dice), Some(mutation));
         println!("{}: noticed at cut {}", mutation.name, report.cuts);
@@ -129,14 +134,16 @@ fn replay_a_case() {
 }
 
 /// Three recordings, each examined: of an empty directory; of what was left of it by a power cut,
-/// so that cuts fall into a recovery; and one with sweeping all the while.
+/// so that cuts fall into a recovery, with the index being saved and logs going; and one with
+/// sweeping all the while, too.
 fn generations(seed: u64, cuts: usize) -> Report {
     let mut dice = Dice::new(seed);
     let mut report = Report::default();
     let mut dir = empty();
     let mut ledger = Ledger::default();
     for generation in 0..3 {
-        let session = Session::record(dir.path(), ledger, plan(&mut dice, generation == 2));
+        let session =
+            Session::record(dir.path(), ledger, plan(&mut dice, generation > 0, generation == 2));
         let count = if generation == 0 { cuts / 2 } else { cuts / 4 };
         let found = session.examine(&session.cuts(count, &mut dice), None);
         println!(
@@ -157,9 +164,9 @@ fn generations(seed: u64, cuts: usize) -> Report {
     report
 }
 
-fn plan(dice: &mut Dice, expiring: bool) -> Plan {
+fn plan(dice: &mut Dice, saving: bool, expiring: bool) -> Plan {
     let millis = if expiring { 2_500 } else { 1_500 };
-    Plan { seed: dice.number(), time: Duration::from_millis(millis), expiring }
+    Plan { seed: dice.number(), time: Duration::from_millis(millis), saving, expiring }
 }
 
 /// A directory with an empty data directory; on a disk, where syncs take their time.

@@ -3,3 +3,4 @@
 mod blobs;
 mod metadata;
 mod records;
+mod recovery;

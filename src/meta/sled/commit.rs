@@ -1,95 +1,190 @@
-//! The one writer: a thread that takes every waiting step, applies them as one batch, flushes
-//! once and only then answers.
+//! The one writer: a thread that takes every waiting step, makes them durable as one commit and
+//! only then applies and answers them.
 //!
-//! 1. Each step runs against what is stored plus what this batch wrote before it. A refused step
+//! 1. Room is made in the journal and for sled. Without it only steps that release something run;
+//!    the others are refused and have changed nothing.
+//! 2. Each step runs against what is stored plus what this batch wrote before it. A refused step
 //!    leaves nothing in the batch and refuses nobody else.
-//! 2. The batch is applied by one atomic `apply_batch`.
-//! 3. `flush()` blocks until the log is on the disk (two `fdatasync`, see `sys::sync_override`).
-//!    Never `flush_async`: it deadlocks (spacejam/sled#1308).
-//! 4. Every step of the batch is answered.
+//! 3. The batch is appended to the journal as one record and synced. **From here on it is durable.**
+//! 4. It is applied to sled by one atomic `apply_batch`, together with its number. sled is not
+//!    flushed: what it loses is replayed at the next open. So nothing can be read that is not
+//!    durable.
+//! 5. Every step of the batch is answered.
 //!
-//! When 2 or 3 fails, nobody knows what the disk holds: every step of the batch is answered with
-//! the failure and so is every later one. Only a new open, which reads the disk, ends that.
+//! When 3 or 4 fails, nobody knows what the disk or sled holds: every step of the batch is answered
+//! with the failure and so is every later one. Only a new open, which reads the disk, ends that.
+//!
+//! Once the journal has grown enough, sled is saved as a snapshot by another thread, and the logs
+//! before it go. Never `flush_async`: it deadlocks (spacejam/sled#1308).
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 use sled::{IVec, Tree};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
 
-use super::codec;
-use crate::meta::{Error, Result};
+use super::{
+    codec, index,
+    journal::{self, Builder, Files, Journal, JournalId},
+    open::applied_value,
+    room,
+};
+use crate::{
+    meta::{Error, Result},
+    sys::fault,
+};
 
 /// Steps in one batch at most; more wait for the next.
 const BATCH_STEPS_MAX: usize = 512;
 /// Steps that wait at most; past it: [`Error::Busy`].
 const WAITING_STEPS_MAX: usize = 4096;
 
+/// sled can wait for ever behind a disk that failed it; past this time it has.
+const COMMIT_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// Longest key and value of one record together; the sum of the longest names that it can hold
-/// is less. See `SEGMENT_BYTES` of the engine for why there is a bound.
+/// is less. See `SEGMENT_BYTES` of `open` for why there is a bound.
 pub const RECORD_BYTES_MAX: usize = 32 << 10;
 
 type Writes = BTreeMap<Vec<u8>, Option<IVec>>;
 /// Tells the caller how its step ended, once the batch did.
 type Answer = Box<dyn FnOnce(Result<()>) + Send>;
-type Step = Box<dyn FnOnce(&Tree, &mut Writes) -> Answer + Send>;
+/// Runs a step, or refuses it where there is no batch for it.
+type Run = Box<dyn FnOnce(&Tree, Option<&mut Writes>) -> Answer + Send>;
+
+/// A step and whether it releases room rather than takes it.
+struct Step {
+    releases: bool,
+    run: Run,
+}
 
 /// Handle of the committer thread.
 pub struct Committer {
     steps: Option<SyncSender<Step>>,
-    failure: Arc<OnceLock<Error>>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// What the committer, its handle and the snapshot thread share.
+struct Shared {
+    tree: Tree,
+    files: Files,
+    id: JournalId,
+    /// sled's file, see [`super::open::Opened::file`].
+    file: File,
+    failure: OnceLock<Error>,
+    /// Held while logs must not go: a snapshot is taken, or logs are copied.
+    saving: Mutex<()>,
+    /// Of the newest snapshot.
+    snapshot_bytes: AtomicU64,
+    /// The last commit that was applied.
+    applied: AtomicU64,
+    stopping: AtomicBool,
+}
+
 impl Committer {
-    pub fn start(tree: Tree) -> Result<Self> {
+    /// Takes over an opened store. The journal is saved anew when it has grown by `save_bytes`, or
+    /// by the size of the last snapshot if that is more.
+    pub fn start(tree: Tree, journal: Journal, file: File, save_bytes: u64) -> Result<Self> {
         let (steps, waiting) = sync_channel(WAITING_STEPS_MAX);
-        let failure = Arc::new(OnceLock::new());
-        let failed = Arc::clone(&failure);
+        let shared = Arc::new(Shared {
+            tree,
+            files: journal.files().clone(),
+            id: journal.id(),
+            file,
+            failure: OnceLock::new(),
+            saving: Mutex::default(),
+            snapshot_bytes: AtomicU64::new(save_bytes),
+            applied: AtomicU64::new(journal.last()),
+            stopping: AtomicBool::new(false),
+        });
+        let writer = Writer { shared: Arc::clone(&shared), journal, save_bytes, saver: None };
         let thread = std::thread::Builder::new()
             .name("meta-commit".into())
-            .spawn(move || run(&tree, &waiting, &failed))
+            .spawn(move || writer.run(&waiting))
             .map_err(|error| Error::Unavailable(error.to_string()))?;
-        Ok(Self { steps: Some(steps), failure, thread: Some(thread) })
+        Ok(Self { steps: Some(steps), shared, thread: Some(thread) })
     }
 
     /// # Errors
     /// The failure that ended all writing.
     pub fn ready(&self) -> Result<()> {
-        self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+        self.shared.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
     }
 
     /// Runs `step` in a batch and answers when the batch is durable. The step is taken even when
     /// the caller stops waiting.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] when the disk is nearly full, beside what the step says.
     pub async fn commit<T: Send + 'static>(
         &self,
         step: impl FnOnce(&mut Txn<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.send(false, step).await
+    }
+
+    /// As [`Committer::commit`], for a step that lets something go: it is taken also when the disk
+    /// is nearly full, or nothing could ever be deleted to make room.
+    pub async fn release<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&mut Txn<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.send(true, step).await
+    }
+
+    /// See [`crate::meta::Metadata::export`].
+    pub async fn export(&self, data_dir: &Path) -> Result<()> {
+        let (shared, to) = (Arc::clone(&self.shared), Files::new(&data_dir.join("journal")));
+        let exported = spawn_blocking(move || shared.export(&to)).await;
+        exported.map_err(|error| Error::Unavailable(error.to_string()))?
+    }
+
+    async fn send<T: Send + 'static>(
+        &self,
+        releases: bool,
+        step: impl FnOnce(&mut Txn<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         self.ready()?;
         let (answer, answered) = oneshot::channel();
-        let step: Step = Box::new(move |tree, batch| {
-            let mut txn = Txn { tree, batch, own: Writes::new() };
-            let outcome = step(&mut txn);
-            if outcome.is_ok() {
-                let own = txn.own;
-                batch.extend(own);
-            }
-            Box::new(move |flushed| {
+        let run: Run = Box::new(move |tree, batch| {
+            let outcome = batch.map_or(Err(Error::NoSpace), |batch| {
+                let mut txn = Txn { tree, batch, own: Writes::new() };
+                let outcome = step(&mut txn);
+                if outcome.is_ok() {
+                    let own = txn.own;
+                    batch.extend(own);
+                }
+                outcome
+            });
+            Box::new(move |durable| {
                 // A caller that is gone needs no answer.
-                let _ = answer.send(flushed.and(outcome));
+                let _ = answer.send(durable.and(outcome));
             })
         });
         let stopped = || Error::Unavailable("the committer has stopped".into());
+        let step = Step { releases, run };
         match self.steps.as_ref().ok_or_else(stopped)?.try_send(step) {
-            Ok(()) => answered.await.map_err(|_| stopped())?,
+            Ok(()) => {
+                let Ok(answer) = timeout(COMMIT_TIMEOUT, answered).await else {
+                    let stuck = Error::Unavailable("a commit does not come to its end".into());
+                    self.shared.fail(&stuck);
+                    return Err(stuck);
+                };
+                answer.map_err(|_| stopped())?
+            }
             Err(TrySendError::Full(_)) => Err(Error::Busy),
             Err(TrySendError::Disconnected(_)) => Err(stopped()),
         }
@@ -100,53 +195,155 @@ impl Drop for Committer {
     /// Lets the steps that wait finish.
     fn drop(&mut self) {
         self.steps = None;
-        if let Some(thread) = self.thread.take() {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        // After a failure it may wait for sled for ever.
+        if let Some(thread) = self.thread.take().filter(|_| self.ready().is_ok()) {
             // A panic there was caught and answered already.
             let _ = thread.join();
         }
     }
 }
 
-fn run(tree: &Tree, waiting: &Receiver<Step>, failure: &OnceLock<Error>) {
-    while let Ok(first) = waiting.recv() {
-        let steps = std::iter::once(first).chain(waiting.try_iter()).take(BATCH_STEPS_MAX);
-        let mut writes = Writes::new();
-        let mut answers = Vec::new();
-        // sled panics on some damage; that must not take waiting callers with it.
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            answers.extend(steps.map(|step| step(tree, &mut writes)));
-            if let Some(failure) = failure.get() {
-                return Err(failure.clone());
-            }
-            make_durable(tree, std::mem::take(&mut writes))
-        }));
-        let outcome =
-            outcome.unwrap_or_else(|_| Err(Error::Unavailable("the engine panicked".into())));
-        if let Err(error) = &outcome
-            && failure.set(error.clone()).is_ok()
-        {
+impl Shared {
+    fn fail(&self, error: &Error) {
+        if self.failure.set(error.clone()).is_ok() {
             tracing::error!(%error, "metadata commit failed; no more writes until a restart");
         }
-        for answer in answers {
-            answer(outcome.clone());
+    }
+
+    fn saving(&self) -> MutexGuard<'_, ()> {
+        self.saving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A snapshot and the commits that came while it was taken.
+    fn export(&self, to: &Files) -> Result<()> {
+        let _saving = self.saving();
+        to.make().map_err(journal::unavailable)?;
+        let number = self.applied.load(Ordering::Acquire);
+        journal::save(to, self.id, number, &self.tree, &self.stopping)?;
+        let last = self.applied.load(Ordering::Acquire);
+        self.files.survey()?.copy(number, last, to)
+    }
+
+    /// Saves sled as the snapshot of commit `number`. Logs go only when sled is durable as well:
+    /// a sync of it that failed, even one that sled took note of and forgot, shows here.
+    fn save(&self, number: u64) {
+        let _saving = self.saving();
+        let synced = self.tree.flush().map_err(failed);
+        let synced = synced.and_then(|_| self.file.sync_data().map_err(journal::unavailable));
+        if let Err(error) = synced {
+            self.fail(&error);
+            if let Err(error) = self.files.distrust() {
+                tracing::error!(%error, "the index may have lost writes: remove meta/ before the \
+                    next start, which makes it anew from the journal");
+            }
+            return;
+        }
+        match journal::save(&self.files, self.id, number, &self.tree, &self.stopping) {
+            Ok(bytes) => {
+                self.snapshot_bytes.store(bytes, Ordering::Relaxed);
+                tracing::info!(bytes, commit = number, "saved the index");
+            }
+            Err(_) if self.stopping.load(Ordering::Relaxed) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the index was not saved; the journal keeps growing");
+            }
         }
     }
 }
 
-fn make_durable(tree: &Tree, writes: Writes) -> Result<()> {
-    if writes.is_empty() {
-        return Ok(());
-    }
-    let mut batch = sled::Batch::default();
-    for (key, value) in writes {
-        match value {
-            Some(value) => batch.insert(key, value),
-            None => batch.remove(key),
+struct Writer {
+    shared: Arc<Shared>,
+    journal: Journal,
+    save_bytes: u64,
+    saver: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    fn run(mut self, waiting: &Receiver<Step>) {
+        while let Ok(first) = waiting.recv() {
+            let steps = std::iter::once(first).chain(waiting.try_iter()).take(BATCH_STEPS_MAX);
+            let mut answers = Vec::new();
+            // sled panics on some damage; that must not take waiting callers with it.
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(steps, &mut answers)));
+            let outcome =
+                outcome.unwrap_or_else(|_| Err(Error::Unavailable("the engine panicked".into())));
+            if let Err(error) = &outcome
+                && *error != Error::NoSpace
+            {
+                self.shared.fail(error);
+            }
+            for answer in answers {
+                answer(outcome.clone());
+            }
+            self.save_when_due();
+        }
+        if let Some(saver) = self.saver.take() {
+            let _ = saver.join();
         }
     }
-    tree.apply_batch(batch).map_err(failed)?;
-    tree.flush().map_err(failed)?;
-    Ok(())
+
+    fn commit(
+        &mut self,
+        steps: impl Iterator<Item = Step>,
+        answers: &mut Vec<Answer>,
+    ) -> Result<()> {
+        let has_failed = self.shared.failure.get().cloned();
+        let room = has_failed.map_or_else(|| self.make_room(), Err);
+        let mut writes = Writes::new();
+        let tree = &self.shared.tree;
+        for step in steps {
+            let is_taken = step.releases || matches!(room, Ok(true));
+            answers.push((step.run)(tree, is_taken.then_some(&mut writes)));
+        }
+        match room {
+            Err(error) if error != Error::NoSpace => return Err(error),
+            _ if writes.is_empty() => return Ok(()),
+            _ => {}
+        }
+        let mut record = Builder::default();
+        for (key, value) in &writes {
+            record.push(key, value.as_deref());
+        }
+        self.journal.reserve(record.len())?;
+        fault::point("commit: before the journal");
+        let number = self.journal.append(record)?;
+        fault::point("commit: journal durable");
+        let mut batch = sled::Batch::default();
+        for (key, value) in writes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        batch.insert(index::APPLIED, applied_value(self.shared.id, number));
+        tree.apply_batch(batch).map_err(failed)?;
+        self.shared.applied.store(number, Ordering::Release);
+        fault::point("commit: applied");
+        Ok(())
+    }
+
+    /// Whether steps that take room may run.
+    fn make_room(&mut self) -> Result<bool> {
+        let has_room = self.journal.reserve(0)?;
+        room::reserve(&self.shared.file)?;
+        Ok(has_room)
+    }
+
+    fn save_when_due(&mut self) {
+        let due = self.save_bytes.max(self.shared.snapshot_bytes.load(Ordering::Relaxed));
+        let is_busy = self.saver.as_ref().is_some_and(|saver| !saver.is_finished());
+        if self.journal.unsaved_bytes() < due || is_busy || self.shared.failure.get().is_some() {
+            return;
+        }
+        self.journal.close_log();
+        let (shared, number) = (Arc::clone(&self.shared), self.journal.last());
+        let saver = std::thread::Builder::new().name("meta-save".into());
+        match saver.spawn(move || shared.save(number)) {
+            Ok(saver) => self.saver = Some(saver),
+            Err(error) => tracing::warn!(%error, "the index was not saved"),
+        }
+    }
 }
 
 /// What a failure of sled itself means to a caller.

@@ -17,7 +17,7 @@
 //! | batch | batch id | [`super::codec::StoredBatch`] |
 //! | expiry | time, upload or batch id | nothing; a hint, the record's own time counts |
 //! | node | nothing | the next unused folder node |
-//! | probe | nothing | written and removed at open |
+//! | own | a word | what the engine notes for itself: a probe, the last commit it has |
 //!
 //! A file stands in the list of its folder and of every folder above, and each folder counts
 //! what lies beneath it. A page, a total and a quota check are then point reads and one short
@@ -147,4 +147,13 @@ pub fn expiring(entry: &[u8]) -> Option<(UnixMillis, UploadId)> {
 
 pub const NEXT_NODE: &[u8] = b"n";
 
+/// What the engine notes for itself; never in the journal.
 pub const PROBE: &[u8] = b"!";
+/// The journal and the last commit of it that sled has.
+pub const APPLIED: &[u8] = b"!applied";
+/// There while sled is made anew.
+pub const HALF_MADE: &[u8] = b"!half-made";
+
+pub fn is_own(key: &[u8]) -> bool {
+    key.starts_with(PROBE)
+}

@@ -1,19 +1,17 @@
 //! The engine of one machine: sled 0.34.7, one committer thread, every answer durable.
 //!
 //! Point reads run inline: they are microseconds from sled's cache. Scans run where they may
-//! block. Writes go through `commit`.
+//! block. Writes go through `commit`, which makes them durable in the `journal` first.
 
 pub mod codec;
 mod commit;
 mod index;
+mod journal;
+mod open;
+mod room;
 mod step;
 
-use std::{
-    fs::File,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::path::Path;
 
 use async_trait::async_trait;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -25,29 +23,22 @@ use self::{
         StoredUser,
     },
     commit::{Committer, failed},
+    open::{Opened, Place},
 };
 use super::{
     Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
     ServiceToken, UserRecord,
 };
-use crate::{
-    model::{
-        digest::ContentHash,
-        file::{FileRecord, Totals},
-        id::{FileId, PartNumber, UploadId},
-        key::FileKey,
-        locator::Locator,
-        name::{Folder, UserId},
-        time::UnixMillis,
-        upload::Upload,
-    },
-    sys::{durable, sync_override},
+use crate::model::{
+    digest::ContentHash,
+    file::{FileRecord, Totals},
+    id::{FileId, PartNumber, UploadId},
+    key::FileKey,
+    locator::Locator,
+    name::{Folder, UserId},
+    time::UnixMillis,
+    upload::Upload,
 };
-
-/// sled writes a page that is larger than a quarter of a segment into a file of its own and never
-/// syncs that file. A leaf holds up to 16 records and a chain of 10 more: at
-/// [`commit::RECORD_BYTES_MAX`] each, a quarter of this is never reached.
-const SEGMENT_BYTES: usize = 4 << 20;
 
 /// See the module.
 pub struct SledMetadata {
@@ -58,16 +49,27 @@ pub struct SledMetadata {
 }
 
 impl SledMetadata {
-    /// Opens or creates the store in `dir`. Blocks.
+    /// Opens or creates the store below `data_dir`: `meta/`, which is sled's, and `journal/`, from
+    /// which it can be made anew. The journal is saved as a snapshot whenever it has grown by
+    /// `save_bytes`, or by the size of the last snapshot if that is more. Blocks.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] and [`Error::Unavailable`] when sled cannot open, and when this build
-    /// would lose data in a power cut.
-    pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self> {
-        let db = open_db(dir, cache_bytes)?;
-        prove_durable(&db, dir)?;
+    /// [`Error::Corrupt`] when acknowledged changes cannot be read; [`Error::Unavailable`] when
+    /// the disk fails, and when this build would lose data in a power cut.
+    pub fn open(data_dir: &Path, cache_bytes: u64, save_bytes: u64) -> Result<Self> {
+        let Opened { db, journal, file } = open::open(&Place::new(data_dir, cache_bytes))?;
         let tree: Tree = (*db).clone();
-        Ok(Self { committer: Committer::start(tree.clone())?, tree, _db: db })
+        let committer = Committer::start(tree.clone(), journal, file, save_bytes)?;
+        Ok(Self { committer, tree, _db: db })
+    }
+
+    /// Makes `meta/` anew from the journal, also when commits are missing there, and keeps the one
+    /// before aside. Answers what is missing. Blocks.
+    ///
+    /// # Errors
+    /// As [`SledMetadata::open`]; [`Error::NotFound`] when there is no journal.
+    pub fn rebuild(data_dir: &Path, cache_bytes: u64) -> Result<Option<String>> {
+        open::rebuild_at_any_loss(&Place::new(data_dir, cache_bytes))
     }
 
     fn get<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
@@ -91,55 +93,6 @@ impl SledMetadata {
     }
 }
 
-/// How long a store that was closed a moment ago may take to let go of its lock: sled's own threads
-/// do it behind the last handle.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// What sled says then; it has no kind of its own for it.
-const LOCK_HELD: &str = "could not acquire lock";
-
-fn open_db(dir: &Path, cache_bytes: u64) -> Result<Db> {
-    let config =
-        sled::Config::new().path(dir).cache_capacity(cache_bytes).segment_size(SEGMENT_BYTES);
-    let began = Instant::now();
-    loop {
-        // sled panics rather than fails on some damaged directories.
-        let opened = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .map_err(|_| Error::Corrupt("sled cannot open its directory".into()))?;
-        match opened {
-            Err(sled::Error::Io(error))
-                if error.to_string().contains(LOCK_HELD) && began.elapsed() < LOCK_TIMEOUT =>
-            {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            opened => return opened.map_err(failed),
-        }
-    }
-}
-
-/// Writes and flushes one record, checks that the flush was a real sync, then syncs every file
-/// of the store and its directories: sled never syncs its `conf` file itself (`sled.md` 3).
-fn prove_durable(db: &Db, dir: &Path) -> Result<()> {
-    let before = sync_override::calls();
-    db.insert(index::PROBE, &[]).map_err(failed)?;
-    db.remove(index::PROBE).map_err(failed)?;
-    db.flush().map_err(failed)?;
-    if sync_override::calls() == before {
-        let why = "sled's sync is not overridden in this build: a power cut would lose data";
-        return Err(Error::Unavailable(why.into()));
-    }
-    let sync = || -> std::io::Result<()> {
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                File::open(entry.path())?.sync_all()?;
-            }
-        }
-        durable::sync_dir(dir)?;
-        dir.parent().map_or(Ok(()), durable::sync_dir)
-    };
-    sync().map_err(|error| Error::Unavailable(error.to_string()))
-}
-
 fn file_id(bytes: &[u8]) -> Result<FileId> {
     let id = bytes.try_into().map_err(|_| Error::Corrupt("a file id of the wrong size".into()))?;
     Ok(FileId(id))
@@ -154,12 +107,12 @@ fn listed_file(tree: &Tree, entry: &[u8]) -> Result<Option<FileRecord>> {
 
 #[async_trait]
 impl Metadata for SledMetadata {
-    async fn ready(&self) -> Result<()> {
-        self.committer.ready()
+    async fn export(&self, data_dir: &Path) -> Result<()> {
+        self.committer.export(data_dir).await
     }
 
-    async fn settle(&self) -> Result<()> {
-        self.committer.commit(|_| Ok(())).await
+    async fn ready(&self) -> Result<()> {
+        self.committer.ready()
     }
 
     async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
@@ -268,11 +221,11 @@ impl Metadata for SledMetadata {
     }
 
     async fn remove_upload(&self, id: UploadId, removal: Removal) -> Result<Vec<Part>> {
-        self.committer.commit(move |txn| step::remove_upload(txn, id, removal)).await
+        self.committer.release(move |txn| step::remove_upload(txn, id, removal)).await
     }
 
     async fn remove_batch(&self, id: UploadId) -> Result<()> {
-        self.committer.commit(move |txn| step::remove_batch(txn, id)).await
+        self.committer.release(move |txn| step::remove_batch(txn, id)).await
     }
 
     async fn collect_expired(&self, now: UnixMillis, limit: usize) -> Result<Expired> {
@@ -293,7 +246,7 @@ impl Metadata for SledMetadata {
         }
         let more = entries.len() == limit;
         let ids =
-            self.committer.commit(move |txn| Ok(step::collect_expired(txn, entries, now))).await?;
+            self.committer.release(move |txn| Ok(step::collect_expired(txn, entries, now))).await?;
         Ok(Expired { ids, more })
     }
 
@@ -324,7 +277,7 @@ impl Metadata for SledMetadata {
 
     async fn remove_file(&self, key: &FileKey, now: UnixMillis) -> Result<FileRecord> {
         let key = key.clone();
-        self.committer.commit(move |txn| step::remove_file(txn, &key, now)).await
+        self.committer.release(move |txn| step::remove_file(txn, &key, now)).await
     }
 
     async fn list_files(
@@ -386,7 +339,7 @@ impl Metadata for SledMetadata {
 
     async fn forget_blob(&self, hash: &ContentHash) -> Result<Option<Locator>> {
         let hash = *hash;
-        self.committer.commit(move |txn| step::forget_blob(txn, &hash)).await
+        self.committer.release(move |txn| step::forget_blob(txn, &hash)).await
     }
 
     async fn refers_to_part(

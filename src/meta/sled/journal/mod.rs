@@ -1,0 +1,309 @@
+//! The journal: every commit, durable before it is applied to sled and answered.
+//!
+//! sled is the index that answers questions; the journal is what makes them survive. A sled
+//! directory that is lost, damaged or behind is brought up from here, and nothing lives in sled
+//! alone. Below `DATA_DIR/journal/`:
+//!
+//! ```text
+//! <number>.log        the commits after <number>, one record each, numbered without a gap
+//! <number>.snapshot   every key as it was at commit <number> or a little later
+//! rebuild             sled is not to be trusted: the next open makes it anew
+//! ```
+//!
+//! Numbers are 16 hex digits. A file begins with a record that holds the journal's random id, so
+//! that files of two data directories are never mixed.
+//!
+//! A snapshot is taken while commits go on. A key that changes meanwhile may be in it old, new or
+//! not at all; the commits since its number, replayed over it, put every such key right, as a
+//! write names a key and its value and nothing else. The files before it go when it is durable.
+//!
+//! Space is made before it is needed: a log is filled with zeros ahead of its end, which are
+//! synced before the first record is written into them. So an append never fails for lack of
+//! room, and one that fails leaves the store to a restart.
+
+mod record;
+mod replay;
+mod snapshot;
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+pub use self::{
+    record::{Builder, Record},
+    replay::{Replay, Survey},
+    snapshot::save,
+};
+use crate::{
+    meta::{Error, Result},
+    sys::{durable, random},
+};
+
+/// Zeros are written this far ahead of a log's end.
+const ROOM_BYTES: u64 = 1 << 20;
+/// With less room than this left behind a commit, only commits that release something are taken.
+const RESERVE_BYTES: u64 = 256 << 10;
+/// A log is closed once it is this long.
+const LOG_BYTES_MAX: u64 = 64 << 20;
+
+/// Which data directory a file belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalId([u8; 16]);
+
+impl JournalId {
+    pub fn new() -> Self {
+        Self(random::bytes())
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+/// The record that begins a file.
+fn head(id: JournalId, number: u64) -> Vec<u8> {
+    let mut head = Builder::default();
+    head.push(id.as_bytes(), None);
+    head.finish(number)
+}
+
+/// The id in the record that begins a file.
+fn id_of(head: &Record) -> Option<JournalId> {
+    match head.writes()?.as_slice() {
+        [(id, None)] => JournalId::parse(id),
+        _ => None,
+    }
+}
+
+/// The files of a journal.
+#[derive(Clone, Debug)]
+pub struct Files {
+    dir: PathBuf,
+}
+
+impl Files {
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    fn log(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:016x}.log"))
+    }
+
+    fn snapshot(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:016x}.snapshot"))
+    }
+
+    fn rebuild(&self) -> PathBuf {
+        self.dir.join("rebuild")
+    }
+
+    /// The numbers of the files of one kind, rising.
+    fn numbers(&self, extension: &str) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = PathBuf::from(entry?.file_name());
+            let is_of_kind = path.extension().is_some_and(|own| own == extension);
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_of_kind);
+            numbers.extend(stem.and_then(|stem| u64::from_str_radix(stem, 16).ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Makes the directory.
+    pub fn make(&self) -> io::Result<()> {
+        durable::create_dir(&self.dir)
+    }
+
+    /// Says durably that the next open must not trust sled.
+    pub fn distrust(&self) -> io::Result<()> {
+        durable::write_file(&self.rebuild(), b"sled lost writes; see the log of that time\n")
+    }
+
+    pub fn is_distrusted(&self) -> bool {
+        self.rebuild().exists()
+    }
+
+    /// Sled was made anew.
+    pub fn trust(&self) -> io::Result<()> {
+        match fs::remove_file(self.rebuild()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| durable::sync_dir(&self.dir)),
+        }
+    }
+
+    /// Keeps every log out of the way, as a snapshot holds what could be read of them.
+    pub fn set_logs_aside(&self) -> io::Result<()> {
+        for number in self.numbers("log")? {
+            let path = self.log(number);
+            fs::rename(&path, path.with_extension("log.damaged"))?;
+        }
+        durable::sync_dir(&self.dir)
+    }
+
+    /// Removes what the snapshot of `number` makes needless.
+    fn prune(&self, number: u64) -> io::Result<()> {
+        for old in self.numbers("snapshot")?.into_iter().filter(|old| *old < number) {
+            fs::remove_file(self.snapshot(old))?;
+        }
+        // A log ends where the next one begins.
+        let logs = self.numbers("log")?;
+        for pair in logs.windows(2).filter(|pair| pair[1] <= number) {
+            fs::remove_file(self.log(pair[0]))?;
+        }
+        durable::sync_dir(&self.dir)
+    }
+}
+
+struct Log {
+    file: File,
+    end: u64,
+    zeros_until: u64,
+}
+
+/// The end of the journal, where commits are appended.
+pub struct Journal {
+    files: Files,
+    id: JournalId,
+    /// The last commit.
+    last: u64,
+    log: Option<Log>,
+    /// What was appended since the last snapshot.
+    unsaved_bytes: u64,
+}
+
+impl Journal {
+    /// Goes on after commit `last`, in a new log.
+    pub fn after(files: Files, id: JournalId, last: u64, unsaved_bytes: u64) -> Self {
+        Self { files, id, last, log: None, unsaved_bytes }
+    }
+
+    pub fn id(&self) -> JournalId {
+        self.id
+    }
+
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The number of the last commit.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    pub fn unsaved_bytes(&self) -> u64 {
+        self.unsaved_bytes
+    }
+
+    /// Makes room for a record of `bytes` and some more. `Ok(false)` when there is room for this
+    /// one, but no more to be had.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] when there is no room; nothing has changed then.
+    /// [`Error::Unavailable`] when the disk fails.
+    pub fn reserve(&mut self, bytes: usize) -> Result<bool> {
+        let bytes = bytes as u64;
+        let log = match &mut self.log {
+            Some(log) if log.end + bytes <= LOG_BYTES_MAX => log,
+            full => {
+                *full = None;
+                full.insert(create(&self.files, self.id, self.last)?)
+            }
+        };
+        if log.end + bytes + RESERVE_BYTES <= log.zeros_until {
+            return Ok(true);
+        }
+        match log.extend(bytes + ROOM_BYTES) {
+            Ok(()) => Ok(true),
+            Err(Error::NoSpace) if log.end + bytes <= log.zeros_until => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Appends a commit where [`Journal::reserve`] made room, durably, and answers its number.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]: nobody knows what the disk holds now.
+    pub fn append(&mut self, commit: Builder) -> Result<u64> {
+        let number = self.last + 1;
+        let bytes = commit.finish(number);
+        let stopped = || Error::Unavailable("no log is open".into());
+        let log = self.log.as_mut().ok_or_else(stopped)?;
+        log.file.write_all_at(&bytes, log.end).map_err(unavailable)?;
+        log.file.sync_data().map_err(unavailable)?;
+        log.end += bytes.len() as u64;
+        self.unsaved_bytes += bytes.len() as u64;
+        self.last = number;
+        Ok(number)
+    }
+
+    /// Ends the log, so that a snapshot of the last commit makes all of it needless.
+    pub fn close_log(&mut self) {
+        self.log = None;
+        self.unsaved_bytes = 0;
+    }
+}
+
+impl Log {
+    /// Zeros up to `room` bytes behind the end, synced.
+    fn extend(&mut self, room: u64) -> Result<()> {
+        let until = self.end + room;
+        let missing = usize::try_from(until - self.zeros_until).unwrap_or(usize::MAX);
+        let written = self.file.write_all_at(&vec![0; missing], self.zeros_until);
+        // No record lies in what is synced here: when it fails nothing is lost.
+        match written.and_then(|()| self.file.sync_data()) {
+            Ok(()) => {
+                self.zeros_until = until;
+                Ok(())
+            }
+            Err(error) if is_full(&error) => {
+                self.file.set_len(self.zeros_until).map_err(unavailable)?;
+                Err(Error::NoSpace)
+            }
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+}
+
+/// A new log behind commit `number`, with room, durably. Nothing is left behind by a failure.
+fn create(files: &Files, id: JournalId, number: u64) -> Result<Log> {
+    let path = files.log(number);
+    let attempt = || -> io::Result<Log> {
+        // One of this number holds no commit, or the journal would be behind it.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = durable::create_new(&path)?;
+        let head = head(id, number);
+        let end = head.len() as u64;
+        let zeros_until = end + ROOM_BYTES;
+        file.write_all_at(&head, 0)?;
+        file.write_all_at(&vec![0; usize::try_from(ROOM_BYTES).unwrap_or(0)], end)?;
+        file.sync_all()?;
+        durable::sync_dir(&files.dir)?;
+        Ok(Log { file, end, zeros_until })
+    };
+    attempt().map_err(|error| {
+        // The next attempt removes it, too.
+        let _ = fs::remove_file(&path);
+        if is_full(&error) { Error::NoSpace } else { unavailable(error) }
+    })
+}
+
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "goes into `map_err`")]
+pub fn unavailable(error: io::Error) -> Error {
+    Error::Unavailable(format!("journal: {error}"))
+}

@@ -1,0 +1,236 @@
+//! One record of a journal file: a run of writes that is there as a whole or not at all.
+//!
+//! ```text
+//! "slj1" | payload length, u32 LE | number, u64 LE | check, 16 bytes | payload | zeros to 8
+//! ```
+//!
+//! The check is the start of the BLAKE3 of length, number and payload. The payload is a run of
+//! writes: key length (u16 LE), value length (u32 LE, all ones for a removal), key, value.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    path::Path,
+};
+
+const MAGIC: &[u8; 4] = b"slj1";
+pub const HEADER_BYTES: usize = 32;
+/// Records begin at multiples of this, so that one can be looked for behind a damaged one.
+const ALIGN_BYTES: usize = 8;
+const REMOVED: u32 = u32::MAX;
+
+/// A record under construction.
+pub struct Builder(Vec<u8>);
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self(vec![0; HEADER_BYTES])
+    }
+}
+
+impl Builder {
+    /// Adds a write; `None` removes the key. Keys and values are bounded by the engine
+    /// (`RECORD_BYTES_MAX`), far below what the lengths can say.
+    pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let key_length = u16::try_from(key.len()).unwrap_or(u16::MAX);
+        let value_length = value.map_or(REMOVED, |value| u32::try_from(value.len()).unwrap_or(0));
+        self.0.extend_from_slice(&key_length.to_le_bytes());
+        self.0.extend_from_slice(&value_length.to_le_bytes());
+        self.0.extend_from_slice(key);
+        self.0.extend_from_slice(value.unwrap_or_default());
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == HEADER_BYTES
+    }
+
+    /// The bytes of the record with this number.
+    pub fn finish(mut self, number: u64) -> Vec<u8> {
+        let length = u32::try_from(self.0.len() - HEADER_BYTES).unwrap_or(u32::MAX);
+        self.0[..4].copy_from_slice(MAGIC);
+        self.0[4..8].copy_from_slice(&length.to_le_bytes());
+        self.0[8..16].copy_from_slice(&number.to_le_bytes());
+        let check = check(&self.0);
+        self.0[16..HEADER_BYTES].copy_from_slice(&check);
+        self.0.resize(padded(self.0.len()), 0);
+        self.0
+    }
+}
+
+fn padded(bytes: usize) -> usize {
+    bytes.next_multiple_of(ALIGN_BYTES)
+}
+
+/// Of a record without its padding.
+fn check(record: &[u8]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&record[4..16]).update(&record[HEADER_BYTES..]);
+    let mut check = [0; 16];
+    check.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    check
+}
+
+/// A record that was read and met its check.
+pub struct Record {
+    pub number: u64,
+    bytes: Vec<u8>,
+}
+
+/// A key and its new value, `None` when it is removed.
+pub type Write<'a> = (&'a [u8], Option<&'a [u8]>);
+
+impl Record {
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[HEADER_BYTES..]
+    }
+
+    /// The writes in order; `None` when the payload is not a run of them.
+    pub fn writes(&self) -> Option<Vec<Write<'_>>> {
+        let (mut writes, mut rest) = (Vec::new(), self.payload());
+        while !rest.is_empty() {
+            let (key_length, tail) = rest.split_first_chunk()?;
+            let (value_length, tail) = tail.split_first_chunk()?;
+            let (key, tail) = tail.split_at_checked(u16::from_le_bytes(*key_length).into())?;
+            let (value, tail) = match u32::from_le_bytes(*value_length) {
+                REMOVED => (None, tail),
+                length => {
+                    let (value, tail) = tail.split_at_checked(usize::try_from(length).ok()?)?;
+                    (Some(value), tail)
+                }
+            };
+            writes.push((key, value));
+            rest = tail;
+        }
+        Some(writes)
+    }
+}
+
+/// The records of one file, in order, up to the first bytes that are none.
+pub struct Records {
+    file: BufReader<File>,
+    at: u64,
+    end: u64,
+}
+
+impl Records {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let end = file.metadata()?.len();
+        Ok(Self { file: BufReader::with_capacity(256 << 10, file), at: 0, end })
+    }
+
+    /// Where the next record would begin.
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// The next record; `None` where there is no whole one.
+    pub fn next(&mut self) -> io::Result<Option<Record>> {
+        let record = read(&mut self.file, self.end.saturating_sub(self.at))?;
+        if let Some(record) = &record {
+            let padding = padded(record.bytes.len()) - record.bytes.len();
+            self.file.seek_relative(i64::try_from(padding).unwrap_or(0))?;
+            self.at += padded(record.bytes.len()) as u64;
+        }
+        Ok(record)
+    }
+
+    /// After [`Records::next`] answered `None`: the next whole record further behind, where the
+    /// reading goes on. A write that a crash cut short has none behind it, as nothing is written
+    /// there; damage to what was durable once has.
+    pub fn resume(&mut self) -> io::Result<Option<Record>> {
+        self.file.seek(SeekFrom::Start(self.at))?;
+        let mut rest = Vec::new();
+        self.file.read_to_end(&mut rest)?;
+        let candidates = memchr::memmem::find_iter(&rest, MAGIC);
+        for start in candidates.filter(|start| start % ALIGN_BYTES == 0) {
+            let tail = &rest[start..];
+            if read(&mut &*tail, tail.len() as u64)?.is_some() {
+                self.at += start as u64;
+                self.file.seek(SeekFrom::Start(self.at))?;
+                return self.next();
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// One record, without its padding, from a source that has `left` bytes.
+fn read(from: &mut impl Read, left: u64) -> io::Result<Option<Record>> {
+    if left < HEADER_BYTES as u64 {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; HEADER_BYTES];
+    from.read_exact(&mut bytes)?;
+    let length = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+    if bytes[..4] != *MAGIC || u64::from(length) > left - HEADER_BYTES as u64 {
+        return Ok(None);
+    }
+    let Ok(length) = usize::try_from(length) else { return Ok(None) };
+    bytes.resize(HEADER_BYTES + length, 0);
+    from.read_exact(&mut bytes[HEADER_BYTES..])?;
+    if check(&bytes) != bytes[16..HEADER_BYTES] {
+        return Ok(None);
+    }
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[8..16]);
+    Ok(Some(Record { number: u64::from_le_bytes(number), bytes }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn record(number: u64, writes: &[Write<'_>]) -> Vec<u8> {
+        let mut builder = Builder::default();
+        for (key, value) in writes {
+            builder.push(key, *value);
+        }
+        builder.finish(number)
+    }
+
+    fn numbers(bytes: &[u8]) -> (Vec<u64>, bool) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, bytes).unwrap();
+        let mut records = Records::open(&path).unwrap();
+        let mut numbers = Vec::new();
+        while let Some(record) = records.next().unwrap() {
+            numbers.push(record.number);
+        }
+        (numbers, records.resume().unwrap().is_some())
+    }
+
+    #[test]
+    fn writes_read_back() {
+        let writes: &[Write<'_>] = &[(b"a", Some(b"1")), (b"b", None), (b"c", Some(b""))];
+        let bytes = record(7, writes);
+        assert_eq!(bytes.len() % ALIGN_BYTES, 0);
+        let read = read(&mut &bytes[..], bytes.len() as u64).unwrap().unwrap();
+        assert_eq!((read.number, read.writes().unwrap().as_slice()), (7, writes));
+    }
+
+    /// Any one changed byte of a record ends the run before it; one behind which more records
+    /// stand is told from one that was cut short.
+    #[test]
+    fn damage_is_told_from_a_torn_end() {
+        let first = record(1, &[(b"key", Some(b"value"))]);
+        let second = record(2, &[(b"key", None)]);
+        let both = [first.clone(), second.clone(), vec![0; 100]].concat();
+        assert_eq!(numbers(&both), (vec![1, 2], false));
+        for at in 0..first.len() - padded(1) {
+            let mut damaged = both.clone();
+            damaged[at] ^= 1;
+            assert_eq!(numbers(&damaged), (vec![], true), "byte {at}");
+        }
+        for length in first.len()..first.len() + second.len() - padded(1) {
+            assert_eq!(numbers(&both[..length]), (vec![1], false), "cut at {length}");
+        }
+    }
+}

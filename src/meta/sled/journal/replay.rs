@@ -1,0 +1,195 @@
+//! Reading the journal back.
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+};
+
+use super::{
+    Files, JournalId, Record, head, id_of,
+    record::{Builder, Records},
+    unavailable,
+};
+use crate::{
+    meta::{Error, Result},
+    sys::durable,
+};
+
+/// What the files hold, as far as their names and heads say.
+pub struct Survey {
+    files: Files,
+    /// `None` when there is no file with a head.
+    pub id: Option<JournalId>,
+    /// The commit of the newest snapshot.
+    pub snapshot: Option<u64>,
+    logs: Vec<u64>,
+}
+
+/// What a replay came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// The last commit that was read; sled is ahead when it is not what was asked for.
+    pub last: u64,
+    /// Bytes of records read.
+    pub bytes: u64,
+    /// Commits that were not asked for cannot be read; nothing is lost as long as sled has them.
+    pub has_hole: bool,
+    /// Where commits that were asked for are missing; none behind it was replayed.
+    pub damage: Option<String>,
+}
+
+impl Files {
+    /// Looks at what is there.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when files of two journals lie together.
+    pub fn survey(&self) -> Result<Survey> {
+        let snapshots = self.numbers("snapshot").map_err(unavailable)?;
+        let logs = self.numbers("log").map_err(unavailable)?;
+        let paths = snapshots.iter().map(|number| self.snapshot(*number));
+        let mut found = None;
+        for path in paths.chain(logs.iter().map(|number| self.log(*number))) {
+            let head = Records::open(&path).and_then(|mut records| records.next());
+            let id = head.map_err(unavailable)?.as_ref().and_then(id_of);
+            if found.is_some() && id.is_some() && id != found {
+                let other = path.display();
+                return Err(Error::Corrupt(format!("{other} is of another data directory")));
+            }
+            found = found.or(id);
+        }
+        let snapshot = snapshots.last().copied();
+        Ok(Survey { files: self.clone(), id: found, snapshot, logs })
+    }
+}
+
+impl Survey {
+    /// Whether the logs can bring up a store that has every commit up to `number`.
+    pub fn reaches(&self, number: u64) -> bool {
+        self.snapshot == Some(number) || self.logs.iter().any(|log| *log <= number)
+    }
+
+    /// Gives every commit after `after` to `apply`, in order, up to the end or to damage.
+    /// The logs are synced first: a commit that a killed process did not live to sync is part of
+    /// the store from here on.
+    ///
+    /// # Errors
+    /// What `apply` says, and [`Error::Unavailable`] when a file cannot be read.
+    pub fn replay(
+        &self,
+        after: u64,
+        mut apply: impl FnMut(&Record) -> Result<()>,
+    ) -> Result<Replay> {
+        let mut replay = Replay { last: after, ..Replay::default() };
+        let first = self.logs.iter().rposition(|log| *log <= after).unwrap_or(self.logs.len());
+        let Some(logs) = self.logs.get(first..).filter(|logs| !logs.is_empty()) else {
+            return Ok(replay);
+        };
+        let mut last = logs[0];
+        for (place, number) in logs.iter().enumerate() {
+            let path = self.files.log(*number);
+            File::open(&path).and_then(|log| log.sync_data()).map_err(unavailable)?;
+            let mut records = Records::open(&path).map_err(unavailable)?;
+            let is_last = place + 1 == logs.len();
+            match records.next().map_err(unavailable)?.as_ref().and_then(id_of) {
+                Some(id) if Some(id) == self.id => {}
+                // A crash while it was made: it holds nothing yet.
+                _ if is_last && *number == last => break,
+                _ => replay.has_hole = true,
+            }
+            loop {
+                let position = records.position();
+                let mut record = records.next().map_err(unavailable)?;
+                if record.is_none() {
+                    record = records.resume().map_err(unavailable)?;
+                    replay.has_hole |= record.is_some();
+                }
+                let Some(record) = record else { break };
+                if record.number <= last && record.number <= after {
+                    continue;
+                }
+                // What sled has may be missing here.
+                if record.number != last + 1 && record.number > after + 1 {
+                    replay.last = last;
+                    replay.damage = Some(damage(&path, position, last, record.number));
+                    return Ok(replay);
+                }
+                last = record.number;
+                if last > after {
+                    apply(&record)?;
+                    replay.bytes += record.payload().len() as u64;
+                }
+            }
+            if let Some(next) = logs.get(place + 1)
+                && *next != last
+            {
+                replay.has_hole = true;
+                if *next > last.max(after) {
+                    replay.last = last;
+                    replay.damage = Some(damage(&path, records.position(), last, *next + 1));
+                    return Ok(replay);
+                }
+                last = *next;
+            }
+        }
+        replay.last = last;
+        Ok(replay)
+    }
+
+    /// Gives every record of the newest snapshot to `load` and answers its commit; 0 when there is
+    /// none, as the first log begins with the first commit then.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it is damaged.
+    pub fn load(&self, mut load: impl FnMut(&Record) -> Result<()>) -> Result<u64> {
+        let Some(number) = self.snapshot else { return Ok(0) };
+        let path = self.files.snapshot(number);
+        let mut records = Records::open(&path).map_err(unavailable)?;
+        let mut is_whole = false;
+        records.next().map_err(unavailable)?;
+        while let Some(record) = records.next().map_err(unavailable)? {
+            is_whole = record.payload().is_empty();
+            load(&record)?;
+        }
+        if is_whole {
+            return Ok(number);
+        }
+        let position = records.position();
+        Err(Error::Corrupt(format!("{} is damaged at byte {position}", path.display())))
+    }
+
+    /// Copies the commits after `after` up to `last` into a new log of another directory.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when they cannot be read or written.
+    pub fn copy(&self, after: u64, last: u64, to: &Files) -> Result<()> {
+        let Some(id) = self.id else { return Ok(()) };
+        let path = to.log(after);
+        let mut out = BufWriter::new(durable::create_new(&path).map_err(unavailable)?);
+        out.write_all(&head(id, after)).map_err(unavailable)?;
+        let replay = self.replay(after, |record| {
+            if record.number > last {
+                return Ok(());
+            }
+            let mut copy = Builder::default();
+            for (key, value) in record.writes().ok_or_else(|| Error::Corrupt("a commit".into()))? {
+                copy.push(key, value);
+            }
+            out.write_all(&copy.finish(record.number)).map_err(unavailable)
+        })?;
+        if replay.last < last {
+            return Err(Error::Corrupt(replay.damage.unwrap_or_else(|| "commits missing".into())));
+        }
+        let file = out.into_inner().map_err(|error| unavailable(error.into()))?;
+        file.sync_all().and_then(|()| durable::sync_dir(&to.dir)).map_err(unavailable)
+    }
+}
+
+fn damage(path: &Path, position: u64, last: u64, next: u64) -> String {
+    let path = path.display();
+    format!(
+        "{path} is damaged at byte {position}: commits {} to {} cannot be read",
+        last + 1,
+        next - 1
+    )
+}

@@ -1,0 +1,84 @@
+//! Snapshots: all keys in one file, so that the logs before it can go.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write as _},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use sled::Tree;
+
+use super::{Builder, Files, JournalId, head};
+use crate::{
+    meta::{
+        Error, Result,
+        sled::{commit::failed, index},
+    },
+    sys::durable,
+};
+
+/// Writes of one record of a snapshot.
+const RECORD_BYTES: usize = 256 << 10;
+
+/// Saves every key of `tree` as the snapshot of commit `number`, which must be applied; later
+/// ones may go on. The files before it go. Answers its bytes. Setting `stop` ends it early.
+///
+/// # Errors
+/// When sled or the disk fails; a half-written snapshot is removed, and nothing else has changed.
+pub fn save(
+    files: &Files,
+    id: JournalId,
+    number: u64,
+    tree: &Tree,
+    stop: &AtomicBool,
+) -> Result<u64> {
+    let temporary = files.dir.join("snapshot.tmp");
+    let written = write(&temporary, id, number, tree, stop);
+    if written.is_err() {
+        // The next one removes it, too.
+        let _ = fs::remove_file(&temporary);
+    }
+    let bytes = written?;
+    let publish = || -> io::Result<()> {
+        fs::rename(&temporary, files.snapshot(number))?;
+        durable::sync_dir(&files.dir)?;
+        files.prune(number)
+    };
+    publish().map_err(super::unavailable)?;
+    Ok(bytes)
+}
+
+fn write(path: &Path, id: JournalId, number: u64, tree: &Tree, stop: &AtomicBool) -> Result<u64> {
+    let _ = fs::remove_file(path);
+    let file = durable::create_new(path).map_err(super::unavailable)?;
+    let mut out = BufWriter::with_capacity(RECORD_BYTES, file);
+    let mut bytes = 0;
+    let mut put = |record: &[u8]| {
+        bytes += record.len() as u64;
+        out.write_all(record).map_err(super::unavailable)
+    };
+    put(&head(id, number))?;
+    let mut record = Builder::default();
+    for entry in tree {
+        let (key, value) = entry.map_err(failed)?;
+        if index::is_own(&key) {
+            continue;
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Unavailable("the store is closing".into()));
+        }
+        record.push(&key, Some(&value));
+        if record.len() >= RECORD_BYTES {
+            put(&std::mem::take(&mut record).finish(number))?;
+        }
+    }
+    if !record.is_empty() {
+        put(&record.finish(number))?;
+    }
+    // A record without a write says that this is all.
+    put(&Builder::default().finish(number))?;
+    let sync = |out: BufWriter<File>| out.into_inner().map_err(io::Error::from)?.sync_all();
+    sync(out).map_err(super::unavailable)?;
+    Ok(bytes)
+}

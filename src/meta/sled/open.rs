@@ -1,0 +1,360 @@
+//! Bringing the store up: sled opened, brought to the journal's end, or made anew from it.
+//!
+//! | sled | journal | what is done |
+//! | --- | --- | --- |
+//! | empty | empty | nothing is stored yet |
+//! | at commit n | has the commits after n | they are replayed |
+//! | at commit n | ends before n, is gone, or has a hole before n | sled is saved anew |
+//! | at commit n | lacks a commit after n | refused: acknowledged changes cannot be read |
+//! | behind the journal's first log, lost, damaged, foreign | whole | set aside, made anew |
+//! | damaged | empty | refused |
+//!
+//! What is set aside is kept as `meta.damaged-N` and never looked at again.
+
+use std::{
+    fs::{self, File},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
+
+use sled::{Batch, Db, Tree};
+
+use super::{
+    commit::failed,
+    index,
+    journal::{self, Files, Journal, JournalId, Record, Replay, Survey},
+};
+use crate::{
+    meta::{Error, Result},
+    sys::{durable, sync_override},
+};
+
+/// sled writes a page that is larger than a quarter of a segment into a file of its own and never
+/// syncs that file. A leaf holds up to 16 records and a chain of 10 more: at
+/// [`super::commit::RECORD_BYTES_MAX`] each, a quarter of this is never reached.
+const SEGMENT_BYTES: usize = 4 << 20;
+/// How long a store that was closed a moment ago may take to let go of its lock: sled's own threads
+/// do it behind the last handle.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// What sled says then; it has no kind of its own for it.
+const LOCK_HELD: &str = "could not acquire lock";
+/// Writes that are applied to sled together while it is brought up.
+const BATCH_WRITES: usize = 4096;
+
+/// A store that is up to date.
+pub struct Opened {
+    pub db: Db,
+    pub journal: Journal,
+    /// sled's own file, opened apart: its sync errors are told to every handle once, also those
+    /// that sled itself was told and only logged.
+    pub file: File,
+}
+
+/// Where things lie, and how much sled may cache.
+pub struct Place {
+    meta: PathBuf,
+    files: Files,
+    cache_bytes: u64,
+}
+
+impl Place {
+    pub fn new(data_dir: &Path, cache_bytes: u64) -> Self {
+        let files = Files::new(&data_dir.join("journal"));
+        Self { meta: data_dir.join("meta"), files, cache_bytes }
+    }
+}
+
+/// See the module. Blocks.
+///
+/// # Errors
+/// [`Error::Corrupt`] when acknowledged changes cannot be read; [`Error::Unavailable`] when the
+/// disk fails, and when this build would lose data in a power cut.
+pub fn open(place: &Place) -> Result<Opened> {
+    let made = place.files.make();
+    made.map_err(|error| Error::Unavailable(format!("journal: {error}")))?;
+    let survey = place.files.survey()?;
+    let Some(id) = survey.id else { return begin(place, &survey) };
+    if place.files.is_distrusted() {
+        return rebuild(place, &survey, id, "it lost writes");
+    }
+    let db = match open_db(place) {
+        Err(Error::Corrupt(why)) => return rebuild(place, &survey, id, &why),
+        opened => opened?,
+    };
+    let applied = match applied(&db)? {
+        Some((own, number)) if own == id => number,
+        None if db.is_empty() && survey.reaches(0) => 0,
+        found => {
+            let is_half_made = db.get(index::HALF_MADE).map_err(failed)?.is_some();
+            drop(db);
+            if is_half_made {
+                fs::remove_dir_all(&place.meta).map_err(failed_io)?;
+            }
+            let why = if found.is_some() { "it belongs elsewhere" } else { "it is not whole" };
+            return rebuild(place, &survey, id, why);
+        }
+    };
+    if !survey.reaches(applied) {
+        drop(db);
+        return rebuild(place, &survey, id, "it fell behind");
+    }
+    prove_durable(&db, &place.meta)?;
+    let replay = replay(&db, &survey, id, applied)?;
+    if let Some(damage) = replay.damage {
+        return Err(Error::Corrupt(format!(
+            "{damage}. `streamlined fsck --rebuild` goes on without them"
+        )));
+    }
+    if replay.last > applied {
+        tracing::info!(commits = replay.last - applied, "replayed what the index did not have yet");
+    }
+    let last = replay.last.max(applied);
+    let mut opened = opened(place, db, id, last, replay.bytes)?;
+    if replay.has_hole || replay.last < applied {
+        tracing::warn!("the journal is damaged; the index has what it held and is saved anew");
+        opened.save()?;
+    }
+    Ok(opened)
+}
+
+/// Makes sled anew from what the journal holds, also without the commits behind damage, and keeps
+/// the one before aside. Answers what is missing.
+///
+/// # Errors
+/// As [`open`]; [`Error::NotFound`] when there is no journal.
+pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
+    let survey = place.files.survey()?;
+    let id = survey.id.ok_or(Error::NotFound)?;
+    let (mut opened, damage) = make_anew(place, &survey, id)?;
+    if damage.is_some() {
+        opened.save()?;
+    }
+    Ok(damage)
+}
+
+/// Opens a store that has no journal: a new one, one of format 1, or one that lost it.
+fn begin(place: &Place, survey: &Survey) -> Result<Opened> {
+    debug_assert!(survey.id.is_none());
+    let db = open_db(place)?;
+    prove_durable(&db, &place.meta)?;
+    let is_new = db.is_empty();
+    let (id, last) = match applied(&db)? {
+        Some(applied) => {
+            tracing::warn!("the journal is gone; the index is saved as a new one");
+            applied
+        }
+        None => (JournalId::new(), 0),
+    };
+    let mut opened = opened(place, db, id, last, 0)?;
+    if !is_new {
+        opened.save()?;
+    }
+    Ok(opened)
+}
+
+fn opened(place: &Place, db: Db, id: JournalId, last: u64, unsaved_bytes: u64) -> Result<Opened> {
+    let file = File::options().read(true).write(true).open(place.meta.join("db"));
+    let file = file.map_err(failed_io)?;
+    let journal = Journal::after(place.files.clone(), id, last, unsaved_bytes);
+    Ok(Opened { db, journal, file })
+}
+
+impl Opened {
+    /// Saves what sled holds as a snapshot, so that the journal begins there.
+    fn save(&mut self) -> Result<()> {
+        let (id, last) = (self.journal.id(), self.journal.last());
+        mark_applied(&self.db, id, last)?;
+        self.db.flush().map_err(failed)?;
+        self.journal.close_log();
+        let going_on = AtomicBool::new(false);
+        let files = self.journal.files();
+        journal::save(files, id, last, &self.db, &going_on)?;
+        files.set_logs_aside().map_err(failed_io)
+    }
+}
+
+fn rebuild(place: &Place, survey: &Survey, id: JournalId, why: &str) -> Result<Opened> {
+    match make_anew(place, survey, id)? {
+        (opened, None) => {
+            tracing::warn!(
+                why,
+                commits = opened.journal.last(),
+                "the index in meta/ could not be used and was rebuilt from the journal; nothing \
+                 is lost, the old one is kept beside it as meta.damaged-N"
+            );
+            Ok(opened)
+        }
+        (_, Some(damage)) => Err(Error::Corrupt(format!(
+            "{damage}, and the index cannot be used: {why}. `streamlined fsck --rebuild` goes on \
+             without them"
+        ))),
+    }
+}
+
+fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, Option<String>)> {
+    set_aside(&place.meta).map_err(failed_io)?;
+    place.files.trust().map_err(failed_io)?;
+    let db = open_db(place)?;
+    db.insert(index::HALF_MADE, &[]).map_err(failed)?;
+    prove_durable(&db, &place.meta)?;
+    let mut writes = Writes { tree: &db, batch: Batch::default(), count: 0 };
+    let base = survey.load(|record| writes.put(record))?;
+    if base == 0 && !survey.reaches(0) {
+        return Err(Error::Corrupt("the journal's first log is missing".into()));
+    }
+    let replay = survey.replay(base, |record| writes.put(record))?;
+    writes.apply()?;
+    mark_applied(&db, id, replay.last.max(base))?;
+    db.remove(index::HALF_MADE).map_err(failed)?;
+    db.flush().map_err(failed)?;
+    let opened = opened(place, db, id, replay.last.max(base), replay.bytes)?;
+    Ok((opened, replay.damage))
+}
+
+fn replay(db: &Db, survey: &Survey, id: JournalId, applied: u64) -> Result<Replay> {
+    let mut writes = Writes { tree: db, batch: Batch::default(), count: 0 };
+    let replay = survey.replay(applied, |record| writes.put(record))?;
+    writes.apply()?;
+    if replay.last > applied {
+        mark_applied(db, id, replay.last)?;
+        db.flush().map_err(failed)?;
+    }
+    Ok(replay)
+}
+
+/// Writes on their way into sled.
+struct Writes<'a> {
+    tree: &'a Tree,
+    batch: Batch,
+    count: usize,
+}
+
+impl Writes<'_> {
+    fn put(&mut self, record: &Record) -> Result<()> {
+        let unreadable = || Error::Corrupt("a journal record that is no run of writes".into());
+        for (key, value) in record.writes().ok_or_else(unreadable)? {
+            match value {
+                Some(value) => self.batch.insert(key, value),
+                None => self.batch.remove(key),
+            }
+            self.count += 1;
+        }
+        if self.count >= BATCH_WRITES { self.apply() } else { Ok(()) }
+    }
+
+    fn apply(&mut self) -> Result<()> {
+        self.count = 0;
+        self.tree.apply_batch(std::mem::take(&mut self.batch)).map_err(failed)
+    }
+}
+
+/// The commit that sled has, and of which journal.
+fn applied(db: &Db) -> Result<Option<(JournalId, u64)>> {
+    let Some(bytes) = db.get(index::APPLIED).map_err(failed)? else { return Ok(None) };
+    let parsed = bytes
+        .split_last_chunk::<8>()
+        .and_then(|(id, number)| Some((JournalId::parse(id)?, u64::from_be_bytes(*number))));
+    parsed.map(Some).ok_or_else(|| Error::Corrupt("the record of applied commits".into()))
+}
+
+/// The value of [`index::APPLIED`].
+pub fn applied_value(id: JournalId, number: u64) -> Vec<u8> {
+    [id.as_bytes(), &number.to_be_bytes()].concat()
+}
+
+fn mark_applied(db: &Db, id: JournalId, number: u64) -> Result<()> {
+    db.insert(index::APPLIED, applied_value(id, number)).map(drop).map_err(failed)
+}
+
+/// Moves a directory away under the first free name.
+fn set_aside(dir: &Path) -> io::Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    let aside = (1_u32..).map(|n| dir.with_extension(format!("damaged-{n}")));
+    for aside in aside {
+        if !aside.exists() {
+            fs::rename(dir, aside)?;
+            break;
+        }
+    }
+    dir.parent().map_or(Ok(()), durable::sync_dir)
+}
+
+/// sled leaves a snapshot that it did not live to finish under this ending, and takes it for a
+/// whole one at the next open.
+const UNFINISHED: &str = "generating";
+
+fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_db(place: &Place) -> Result<Db> {
+    remove_unfinished(&place.meta).map_err(failed_io)?;
+    let config = sled::Config::new()
+        .path(&place.meta)
+        .cache_capacity(place.cache_bytes)
+        .segment_size(SEGMENT_BYTES);
+    let began = Instant::now();
+    loop {
+        // sled panics rather than fails on some damaged directories.
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()))
+            .map_err(|_| Error::Corrupt("sled cannot open its directory".into()))?;
+        match opened {
+            Err(sled::Error::Io(error)) if error.to_string().contains(LOCK_HELD) => {
+                if began.elapsed() > LOCK_TIMEOUT {
+                    return Err(Error::Unavailable("another process holds meta/".into()));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            // What the operating system refuses says nothing about the files.
+            Err(sled::Error::Io(error)) if error.raw_os_error().is_some() => {
+                return Err(failed_io(error));
+            }
+            Err(error) => return Err(Error::Corrupt(error.to_string())),
+            Ok(db) => return Ok(db),
+        }
+    }
+}
+
+/// Writes and flushes one record, checks that the flush was a real sync, then syncs every file
+/// of the store and its directories: sled never syncs its `conf` file itself (`sled.md` 3).
+fn prove_durable(db: &Db, dir: &Path) -> Result<()> {
+    let before = sync_override::calls();
+    db.insert(index::PROBE, &[]).map_err(failed)?;
+    db.remove(index::PROBE).map_err(failed)?;
+    db.flush().map_err(failed)?;
+    if sync_override::calls() == before {
+        let why = "sled's sync is not overridden in this build: a power cut would lose data";
+        return Err(Error::Unavailable(why.into()));
+    }
+    let sync = || -> io::Result<()> {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                File::open(entry.path())?.sync_all()?;
+            }
+        }
+        durable::sync_dir(dir)?;
+        dir.parent().map_or(Ok(()), durable::sync_dir)
+    };
+    sync().map_err(failed_io)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "goes into `map_err`")]
+fn failed_io(error: io::Error) -> Error {
+    Error::Unavailable(error.to_string())
+}

@@ -1,0 +1,39 @@
+//! Room for sled: blocks that its file will grow into are allocated before a commit is taken, so
+//! that sled, which does not recover from a full disk, never meets one.
+
+use std::{fs::File, io, os::unix::fs::MetadataExt};
+
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
+
+use super::journal::{is_full, unavailable};
+use crate::meta::{Error, Result};
+
+/// Allocated ahead of the file's end. sled writes a page whole when a commit changes one record of
+/// it, at the worst some 5 KiB for each of the keys of a commit.
+const ROOM_BYTES: u64 = 16 << 20;
+/// With less than this left, more is allocated.
+const ROOM_BYTES_MIN: u64 = 12 << 20;
+/// Bytes of the blocks that `st_blocks` counts.
+const BLOCK_BYTES: u64 = 512;
+
+/// Makes sure that `file` can grow.
+///
+/// # Errors
+/// [`Error::NoSpace`] when there is no room; [`Error::Unavailable`] when the disk fails.
+pub fn reserve(file: &File) -> Result<()> {
+    let stat = file.metadata().map_err(unavailable)?;
+    let ahead = stat.blocks().saturating_mul(BLOCK_BYTES).saturating_sub(stat.len());
+    if ahead >= ROOM_BYTES_MIN {
+        return Ok(());
+    }
+    // Keeps the size, which sled reads as the end of its log.
+    match fallocate(file, FallocateFlags::KEEP_SIZE, stat.len(), ROOM_BYTES) {
+        // A file system that cannot allocate ahead: sled takes its chance.
+        Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+        Err(errno) if is_full(&io::Error::from(errno)) => Err(Error::NoSpace),
+        Err(errno) => Err(unavailable(errno.into())),
+    }
+}

@@ -1,0 +1,278 @@
+//! A store that was lost, damaged or left behind is brought back from its journal.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use streamlined::{
+    meta::{Error, Metadata, ServiceToken, sled::SledMetadata},
+    model::{name::UserId, time::UnixMillis},
+};
+use tokio::runtime::Runtime;
+
+/// Small enough that a few dozen commits are saved as a snapshot.
+const SAVE_BYTES: u64 = 4 << 10;
+const NEVER: u64 = u64::MAX;
+
+struct World {
+    dir: tempfile::TempDir,
+    runtime: Runtime,
+}
+
+fn user(n: u64) -> UserId {
+    UserId::parse(&format!("user{n}")).unwrap()
+}
+
+impl World {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), runtime: Runtime::new().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("data").join(name)
+    }
+
+    fn try_open(&self, save_bytes: u64) -> Result<SledMetadata, Error> {
+        fs::create_dir_all(self.path("")).unwrap();
+        SledMetadata::open(&self.path(""), 16 << 20, save_bytes)
+    }
+
+    fn open(&self, save_bytes: u64) -> SledMetadata {
+        self.try_open(save_bytes).unwrap()
+    }
+
+    /// Commits users from `first` on, one commit each.
+    fn add(&self, meta: &SledMetadata, users: std::ops::Range<u64>) {
+        self.runtime.block_on(async {
+            for n in users {
+                meta.ensure_user(&user(n), UnixMillis(n)).await.unwrap();
+            }
+        });
+    }
+
+    /// A store with users up to `count`, closed.
+    fn with(count: u64, save_bytes: u64) -> Self {
+        let world = Self::new();
+        let meta = world.open(save_bytes);
+        world.add(&meta, 0..count);
+        drop(meta);
+        world
+    }
+
+    /// Holds the store to these users and to taking more.
+    fn check(&self, meta: &SledMetadata, count: u64) {
+        self.runtime.block_on(async {
+            for n in 0..count {
+                let found = meta.user(&user(n)).await.unwrap();
+                assert_eq!(found.map(|user| user.created), Some(UnixMillis(n)), "user {n}");
+            }
+            assert_eq!(meta.user(&user(count)).await.unwrap(), None);
+        });
+        self.add(meta, count..count + 1);
+    }
+
+    fn reopened(&self, count: u64) {
+        self.check(&self.open(NEVER), count);
+        // And once more, with what the check added.
+        self.check(&self.open(NEVER), count + 1);
+    }
+
+    fn logs(&self) -> Vec<PathBuf> {
+        let mut logs: Vec<PathBuf> = fs::read_dir(self.path("journal"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .collect();
+        logs.sort();
+        logs
+    }
+
+    fn set_aside(&self) -> bool {
+        self.path("meta.damaged-1").exists()
+    }
+}
+
+/// Changes a byte of the commit of this user in the journal.
+fn damage(log: &Path, n: u64) {
+    let mut bytes = fs::read(log).unwrap();
+    let name = format!("user{n}");
+    let at = bytes.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
+    bytes[at] ^= 1;
+    fs::write(log, bytes).unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, target) =
+            { (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name())) };
+        if path.is_dir() { copy(&path, &target) } else { fs::copy(path, target).map(drop).unwrap() }
+    }
+}
+
+#[test]
+fn what_sled_did_not_keep_is_replayed() {
+    let world = World::new();
+    let meta = world.open(NEVER);
+    world.add(&meta, 0..3);
+    // sled as it was then, the journal as it is at the end.
+    copy(&world.path("meta"), &world.path("early"));
+    world.add(&meta, 3..40);
+    drop(meta);
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    fs::rename(world.path("early"), world.path("meta")).unwrap();
+    world.reopened(40);
+    assert!(!world.set_aside());
+}
+
+#[test]
+fn a_lost_or_damaged_index_is_made_anew() {
+    for save_bytes in [NEVER, SAVE_BYTES] {
+        for harm in ["lost", "emptied", "scribbled", "cut", "foreign"] {
+            let world = World::with(200, save_bytes);
+            let meta = world.path("meta");
+            match harm {
+                "lost" => fs::remove_dir_all(&meta).unwrap(),
+                "emptied" => {
+                    fs::remove_dir_all(&meta).unwrap();
+                    fs::create_dir(&meta).unwrap();
+                }
+                "scribbled" => {
+                    fs::write(meta.join("conf"), b"nonsense").unwrap();
+                    fs::write(meta.join("db"), vec![7; 100_000]).unwrap();
+                }
+                "cut" => fs::write(meta.join("conf"), b"").unwrap(),
+                _ => {
+                    let other = World::with(3, NEVER);
+                    fs::remove_dir_all(&meta).unwrap();
+                    copy(&other.path("meta"), &meta);
+                }
+            }
+            world.reopened(200);
+            assert!(harm != "foreign" || world.set_aside());
+        }
+    }
+}
+
+#[test]
+fn an_index_that_fell_behind_the_journal_is_made_anew() {
+    let world = World::new();
+    let meta = world.open(SAVE_BYTES);
+    world.add(&meta, 0..3);
+    copy(&world.path("meta"), &world.path("early"));
+    world.add(&meta, 3..300);
+    drop(meta);
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    fs::rename(world.path("early"), world.path("meta")).unwrap();
+    assert!(!world.path("journal/0000000000000000.log").exists(), "old logs are gone");
+    world.reopened(300);
+    assert!(world.set_aside());
+}
+
+#[test]
+fn the_index_stands_in_for_a_lost_journal() {
+    let world = World::with(50, NEVER);
+    fs::remove_dir_all(world.path("journal")).unwrap();
+    world.reopened(50);
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    world.reopened(52);
+}
+
+#[test]
+fn a_damaged_journal_is_noticed_and_healed_from_the_index() {
+    for harm in ["a byte", "cut short"] {
+        let world = World::with(50, NEVER);
+        let log = world.logs()[0].clone();
+        match harm {
+            "a byte" => damage(&log, 20),
+            _ => fs::File::options().write(true).open(&log).unwrap().set_len(1000).unwrap(),
+        }
+        world.reopened(50);
+        fs::remove_dir_all(world.path("meta")).unwrap();
+        world.reopened(52);
+    }
+}
+
+#[test]
+fn missing_commits_are_not_passed_over_in_silence() {
+    let world = World::with(50, NEVER);
+    damage(&world.logs()[0], 20);
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    for _ in 0..2 {
+        let refused = world.try_open(NEVER).err().unwrap();
+        let said = refused.to_string();
+        assert!(said.contains("commits 21 to 21") && said.contains("fsck --rebuild"), "{said}");
+    }
+    let missing = SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap().unwrap();
+    assert!(missing.contains("commits 21 to 21"), "{missing}");
+    // What came before is there, and nothing that may rest on what is missing.
+    world.reopened(20);
+    assert_eq!(SledMetadata::rebuild(&world.path(""), 16 << 20), Ok(None));
+    world.reopened(22);
+}
+
+#[test]
+fn files_of_two_directories_are_not_mixed() {
+    let (world, other) = (World::with(5, NEVER), World::with(500, NEVER));
+    fs::copy(&other.logs()[0], world.path("journal/0000000000000007.log")).unwrap();
+    let refused = world.try_open(NEVER).err().unwrap();
+    assert!(refused.to_string().contains("another data directory"), "{refused}");
+}
+
+#[test]
+fn a_commit_that_was_cut_short_is_no_commit() {
+    let world = World::with(10, NEVER);
+    let log = world.logs()[0].clone();
+    let bytes = fs::read(&log).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    // The last commit never reached the disk as a whole, and sled had not heard of it.
+    let meta = world.open(NEVER);
+    copy(&world.path("meta"), &world.path("early"));
+    world.add(&meta, 10..11);
+    drop(meta);
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    fs::rename(world.path("early"), world.path("meta")).unwrap();
+    let last = world.logs().pop().unwrap();
+    assert_ne!(last, log, "every open begins a new log");
+    let mut torn = fs::read(&last).unwrap();
+    let at = torn.iter().rposition(|byte| *byte != 0).unwrap();
+    torn[at] = 0;
+    fs::write(&last, torn).unwrap();
+    assert!(end > 0);
+    world.reopened(10);
+}
+
+#[test]
+fn an_export_taken_under_writes_opens_as_a_store() {
+    let world = World::new();
+    let meta = world.open(SAVE_BYTES);
+    world.add(&meta, 0..100);
+    let copy = tempfile::tempdir().unwrap();
+    let (going_on, exported) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| world.add(&meta, 100..400));
+        let exported = Runtime::new().unwrap().block_on(meta.export(copy.path()));
+        (writer.join(), exported)
+    });
+    going_on.unwrap();
+    exported.unwrap();
+    let (dir, runtime) = (copy, Runtime::new().unwrap());
+    let opened = SledMetadata::open(dir.path(), 16 << 20, NEVER).unwrap();
+    let has = |n: u64| runtime.block_on(opened.user(&user(n))).unwrap().is_some();
+    let there: Vec<bool> = (0..401).map(has).collect();
+    let count = there.iter().position(|there| !there).unwrap();
+    assert!(count >= 100, "{count}");
+    assert!(there[count..].iter().all(|there| !there), "a later commit without an earlier one");
+}
+
+#[test]
+fn tokens_come_back_too() {
+    let world = World::with(1, NEVER);
+    let token = ServiceToken { digest: [5; 32], name: "n".into(), created: UnixMillis(1) };
+    let meta = world.open(NEVER);
+    world.runtime.block_on(meta.add_service_token(token.clone())).unwrap();
+    drop(meta);
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    let meta = world.open(NEVER);
+    assert_eq!(world.runtime.block_on(meta.service_token(&[5; 32])), Ok(Some(token)));
+}
