@@ -9,8 +9,11 @@ use std::{
 
 use super::durable;
 
-/// The layout that this program reads and writes.
-const FORMAT: u32 = 1;
+/// The layout that this program writes. 2 added the journal; a directory of format 1 gets one when
+/// its metadata store is opened.
+const FORMAT: u32 = 2;
+/// The oldest layout that it reads.
+const FORMAT_MIN: u32 = 1;
 
 /// Makes the directory when it is missing, private to its owner, and checks that it is one of
 /// ours.
@@ -28,7 +31,7 @@ pub fn prepare(dir: &Path) -> io::Result<()> {
     let path = dir.join("FORMAT");
     match fs::read_to_string(&path) {
         Ok(text) => match text.trim().parse::<u32>() {
-            Ok(FORMAT) => Ok(()),
+            Ok(FORMAT_MIN..=FORMAT) => Ok(()),
             Ok(newer) if newer > FORMAT => Err(io::Error::other(format!(
                 "{} has format {newer}, this program reads up to {FORMAT}: use a newer one",
                 dir.display(),
@@ -36,7 +39,7 @@ pub fn prepare(dir: &Path) -> io::Result<()> {
             _ => Err(io::Error::other(format!("{}: not a format number", path.display()))),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if ["meta", "blobs", "staging"].iter().any(|name| dir.join(name).exists()) {
+            if ["meta", "journal", "blobs", "staging"].iter().any(|name| dir.join(name).exists()) {
                 return Err(io::Error::other(format!(
                     "{} holds data but no FORMAT file: not a data directory of streamlined",
                     dir.display(),
@@ -47,6 +50,20 @@ pub fn prepare(dir: &Path) -> io::Result<()> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Says that what lies in the directory has the newest layout, once it has.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn stamp(dir: &Path) -> io::Result<()> {
+    let path = dir.join("FORMAT");
+    let newest = format!("{FORMAT}\n");
+    if fs::read_to_string(&path)? != newest {
+        durable::write_file(&path, newest.as_bytes())?;
+        tracing::info!(format = FORMAT, "the data directory has a new format");
+    }
+    Ok(())
 }
 
 /// Keeps every other daemon out for as long as the handle lives.
@@ -68,7 +85,11 @@ mod tests {
         let inner = dir.path().join("a/b");
         prepare(&inner).unwrap();
         prepare(&inner).unwrap();
-        fs::write(inner.join("FORMAT"), "2\n").unwrap();
+        fs::write(inner.join("FORMAT"), "1\n").unwrap();
+        prepare(&inner).unwrap();
+        stamp(&inner).unwrap();
+        assert_eq!(fs::read_to_string(inner.join("FORMAT")).unwrap(), "2\n");
+        fs::write(inner.join("FORMAT"), "3\n").unwrap();
         assert!(prepare(&inner).unwrap_err().to_string().contains("newer"));
         fs::write(inner.join("FORMAT"), "").unwrap();
         assert!(prepare(&inner).is_err());

@@ -14,6 +14,7 @@ mod daemon;
 mod dice;
 mod disk;
 mod faults;
+mod kill;
 mod ledger;
 mod pages;
 mod recording;
@@ -94,6 +95,23 @@ fn the_harness_notices_lost_syncs() {
     }
 }
 
+#[test]
+fn a_death_at_any_step_loses_nothing() {
+    let (deaths, report) = kill::deaths(seed(), 1);
+    println!("{deaths} deaths");
+    report.prove("killed");
+}
+
+/// `CRASH_KILLS=8 cargo nextest run --test crash --run-ignored all many_deaths --no-capture`
+#[test]
+#[ignore = "long: see the module"]
+fn many_deaths_lose_nothing() {
+    let rounds = number("CRASH_KILLS").unwrap_or(4);
+    let (deaths, report) = kill::deaths(seed(), usize::try_from(rounds).unwrap());
+    println!("{deaths} deaths");
+    report.prove("killed");
+}
+
 /// Each kind of failure, of one operation and of all from one on, at seeded places.
 #[test]
 #[ignore = "long, and not all of it holds yet: `CRASH_FAULTS=3 cargo nextest run --test crash \
@@ -102,10 +120,10 @@ fn a_failing_disk_halves_nothing() {
     let mut dice = Dice::new(seed());
     let mut report = Report::default();
     for _ in 0..number("CRASH_FAULTS").unwrap_or(2) {
-        for (what, kinds, error) in faults::KINDS {
+        for (what, kinds, error, filter) in faults::KINDS {
             for times in [1, -1] {
                 let skip = i64::try_from(dice.below(60)).unwrap();
-                let fault = Fault { kinds: *kinds, error: *error, skip, times, filter: "" };
+                let fault = Fault { kinds: *kinds, error: *error, skip, times, filter };
                 let seed = dice.number();
                 let Some(mut one) = faults::case(&fault, seed) else { continue };
                 if !one.failures.is_empty() {

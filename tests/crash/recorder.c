@@ -175,7 +175,8 @@ static int fails(uint32_t kind, const char *path, int fd) {
       fd_path(fd, own);
       path = own;
     }
-    if (!strstr(path, control->filter)) return 0;
+    int wanted = control->filter[0] != '!';
+    if ((strstr(path, control->filter + !wanted) != NULL) != wanted) return 0;
   }
   int64_t number = (int64_t)control->seen++;
   if (number < control->skip) return 0;

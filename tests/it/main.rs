@@ -7,6 +7,7 @@ mod clients;
 mod complete;
 mod config;
 mod download;
+mod format;
 mod images;
 mod kill;
 mod limits;

@@ -5,7 +5,7 @@
 //!    the others are refused and have changed nothing.
 //! 2. Each step runs against what is stored plus what this batch wrote before it. A refused step
 //!    leaves nothing in the batch and refuses nobody else.
-//! 3. The batch is appended to the journal as one record and synced. **From here on it is durable.**
+//! 3. The batch is appended to the journal as one record and synced. From here on it is durable.
 //! 4. It is applied to sled by one atomic `apply_batch`, together with its number. sled is not
 //!    flushed: what it loses is replayed at the next open. So nothing can be read that is not
 //!    durable.

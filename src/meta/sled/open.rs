@@ -86,7 +86,8 @@ pub fn open(place: &Place) -> Result<Opened> {
     };
     let applied = match applied(&db)? {
         Some((own, number)) if own == id => number,
-        None if db.is_empty() && survey.reaches(0) => 0,
+        // Not one commit was applied yet.
+        None if db.is_empty() && survey.snapshot.is_none() && survey.reaches(0) => 0,
         found => {
             let is_half_made = db.get(index::HALF_MADE).map_err(failed)?.is_some();
             drop(db);

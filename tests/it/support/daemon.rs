@@ -36,7 +36,19 @@ impl Daemon {
         };
         let mut variables = vec![("STREAMLINED_SERVICE_TOKEN".to_owned(), TOKEN.to_owned())];
         variables.extend(settings.iter().map(named));
+        Self::launched(tempfile::tempdir().unwrap(), variables)
+    }
+
+    /// Starts on a data directory that something prepared.
+    pub fn prepared(prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("data")).unwrap();
+        prepare(&dir.path().join("data"));
+        let token = ("STREAMLINED_SERVICE_TOKEN".to_owned(), TOKEN.to_owned());
+        Self::launched(dir, vec![token])
+    }
+
+    fn launched(dir: TempDir, variables: Vec<(String, String)>) -> Self {
         let (child, url) = launch(dir.path(), &variables);
         Self { dir, variables, child, url, expected_trouble: Vec::new() }
     }

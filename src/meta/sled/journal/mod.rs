@@ -231,14 +231,23 @@ impl Journal {
     /// Appends a commit where [`Journal::reserve`] made room, durably, and answers its number.
     ///
     /// # Errors
-    /// [`Error::Unavailable`]: nobody knows what the disk holds now.
+    /// [`Error::NoSpace`] from a file system that moves what is written over, when the log could be
+    /// cut back, durably. [`Error::Unavailable`]: nobody knows what the disk holds now.
     pub fn append(&mut self, commit: Builder) -> Result<u64> {
         let number = self.last + 1;
         let bytes = commit.finish(number);
         let stopped = || Error::Unavailable("no log is open".into());
         let log = self.log.as_mut().ok_or_else(stopped)?;
-        log.file.write_all_at(&bytes, log.end).map_err(unavailable)?;
-        log.file.sync_data().map_err(unavailable)?;
+        let written = log.file.write_all_at(&bytes, log.end);
+        if let Err(error) = written.and_then(|()| log.file.sync_data()) {
+            if is_full(&error) {
+                log.file.set_len(log.end).map_err(unavailable)?;
+                log.file.sync_all().map_err(unavailable)?;
+                self.log = None;
+                return Err(Error::NoSpace);
+            }
+            return Err(unavailable(error));
+        }
         log.end += bytes.len() as u64;
         self.unsaved_bytes += bytes.len() as u64;
         self.last = number;
