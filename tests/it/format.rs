@@ -24,7 +24,7 @@ fn a_directory_of_format_1_is_taken_over() {
         let small = service.content("storage/alice/main/pictures/7337235e_small.txt");
         assert_eq!(small.body, [b'a'; 100]);
         let large = service.content("storage/alice/main/6f8b7e5b_large.txt");
-        assert_eq!(large.body, [b'b'; 70_000]);
+        assert_eq!(large.body, vec![b'b'; 70_000]);
         // From the new journal alone.
         daemon.expect_trouble("rebuilt from the journal");
         std::fs::remove_dir_all(daemon.dir().join("meta")).unwrap();
