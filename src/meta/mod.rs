@@ -10,9 +10,11 @@
 
 pub mod memory;
 pub mod sled;
+pub mod upkeep;
 
 use async_trait::async_trait;
 
+pub use self::upkeep::Upkeep;
 use crate::model::{
     digest::ContentHash,
     file::{FileRecord, Totals},
@@ -71,6 +73,8 @@ pub struct BlobRecord {
     pub locator: Locator,
     /// Files that hold this content.
     pub references: u64,
+    /// Since when its bytes are known to be other than what was stored.
+    pub damaged: Option<UnixMillis>,
 }
 
 /// What becomes of one file: the record, where its bytes lie, the session it ends.
@@ -159,7 +163,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// what is not there; any method may fail with [`Error::Corrupt`] and [`Error::Unavailable`], and
 /// one that writes with [`Error::Busy`].
 #[async_trait]
-pub trait Metadata: Send + Sync {
+pub trait Metadata: Upkeep {
     /// Whether writes can be taken now.
     async fn ready(&self) -> Result<()>;
     /// Answers when everything that could be read before is durable. A read may show what a step

@@ -7,6 +7,7 @@ pub mod codec;
 mod commit;
 mod index;
 mod step;
+mod upkeep;
 
 use std::{
     fs::File,
@@ -362,7 +363,8 @@ impl Metadata for SledMetadata {
     }
 
     async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>> {
-        Ok(self.get::<StoredBlob>(&index::blob(hash))?.map(StoredBlob::into_record))
+        let Some(stored) = self.get::<StoredBlob>(&index::blob(hash))? else { return Ok(None) };
+        Ok(Some(stored.into_record(self.get(&index::damaged(hash))?)))
     }
 
     async fn unreferenced_blobs(
