@@ -63,12 +63,8 @@ pub trait Upkeep: Send + Sync {
     ) -> Result<Vec<(ContentHash, BlobRecord)>>;
     /// Points a blob's record at a copy that was checked a moment ago, which ends a mark as
     /// damaged; `false` when the record does not name `from` any more.
-    async fn relocate_blob(
-        &self,
-        hash: &ContentHash,
-        from: &Locator,
-        to: &Locator,
-    ) -> Result<bool>;
+    async fn relocate_blob(&self, hash: &ContentHash, from: &Locator, to: &Locator)
+    -> Result<bool>;
 
     /// Marks a blob whose bytes at `locator` are not what was stored; one that is marked keeps its
     /// time. The mark goes with those bytes: when the record names others, or is forgotten.

@@ -26,17 +26,17 @@ use crate::{
 fn page(
     tree: &Tree,
     table: &[u8],
-    after: Option<Vec<u8>>,
+    after: Option<&[u8]>,
     limit: usize,
 ) -> Result<Vec<(IVec, IVec)>> {
-    let start = after.as_deref().unwrap_or(table);
+    let start = after.unwrap_or(table);
     let mut entries = Vec::new();
     for entry in tree.range(start..) {
         let (key, value) = entry.map_err(failed)?;
         if !key.starts_with(table) || entries.len() == limit {
             break;
         }
-        if after.as_deref() != Some(&*key) {
+        if after != Some(&*key) {
             entries.push((key, value));
         }
     }
@@ -69,12 +69,7 @@ pub fn unmark(txn: &mut Txn<'_>, hash: &ContentHash) -> Result<bool> {
     Ok(true)
 }
 
-fn mark(
-    txn: &mut Txn<'_>,
-    hash: &ContentHash,
-    locator: &Locator,
-    now: UnixMillis,
-) -> Result<bool> {
+fn mark(txn: &mut Txn<'_>, hash: &ContentHash, locator: &Locator, now: UnixMillis) -> Result<bool> {
     if lying_at(txn, hash, locator)?.is_none() {
         return Ok(false);
     }
@@ -86,12 +81,7 @@ fn mark(
     Ok(true)
 }
 
-fn relocate(
-    txn: &mut Txn<'_>,
-    hash: &ContentHash,
-    from: &Locator,
-    to: &Locator,
-) -> Result<bool> {
+fn relocate(txn: &mut Txn<'_>, hash: &ContentHash, from: &Locator, to: &Locator) -> Result<bool> {
     let Some(blob) = lying_at(txn, hash, from)? else { return Ok(false) };
     txn.put(index::blob(hash), &StoredBlob { locator: to.clone(), ..blob })?;
     unmark(txn, hash)?;
@@ -129,7 +119,7 @@ impl Upkeep for SledMetadata {
                 let part = codec::decode::<StoredPart>(&value)?.into_record(number);
                 Ok(((id, number), part.place))
             };
-            page(tree, index::PARTS, after, limit)?.into_iter().map(decode).collect()
+            page(tree, index::PARTS, after.as_deref(), limit)?.into_iter().map(decode).collect()
         };
         self.scan(scan).await
     }
@@ -145,14 +135,12 @@ impl Upkeep for SledMetadata {
             let any_damaged = tree.scan_prefix(index::DAMAGED).next().is_some();
             let decode = |(key, value): (IVec, IVec)| {
                 let hash = content(&key)?;
-                let mark = match any_damaged {
-                    true => tree.get(index::damaged(&hash)).map_err(failed)?,
-                    false => None,
-                };
+                let mark = any_damaged.then(|| tree.get(index::damaged(&hash)));
+                let mark = mark.transpose().map_err(failed)?.flatten();
                 let since = mark.map(|since| codec::decode(&since)).transpose()?;
                 Ok((hash, codec::decode::<StoredBlob>(&value)?.into_record(since)))
             };
-            page(tree, index::BLOBS, after, limit)?.into_iter().map(decode).collect()
+            page(tree, index::BLOBS, after.as_deref(), limit)?.into_iter().map(decode).collect()
         };
         self.scan(scan).await
     }
@@ -193,9 +181,8 @@ impl Upkeep for SledMetadata {
     ) -> Result<Vec<(ContentHash, UnixMillis)>> {
         let after = after.map(|hash| index::damaged(&hash));
         let scan = move |tree: &Tree| {
-            let decode =
-                |(key, since): (IVec, IVec)| Ok((content(&key)?, codec::decode(&since)?));
-            page(tree, index::DAMAGED, after, limit)?.into_iter().map(decode).collect()
+            let decode = |(key, since): (IVec, IVec)| Ok((content(&key)?, codec::decode(&since)?));
+            page(tree, index::DAMAGED, after.as_deref(), limit)?.into_iter().map(decode).collect()
         };
         self.scan(scan).await
     }
