@@ -28,7 +28,7 @@ impl App {
     /// [`Error::NotFound`] when the file was deleted meanwhile; [`Error::Damaged`] when its
     /// bytes are not those that were stored, or not there, as far as that is known by now.
     pub async fn open_content(&self, file: &FileRecord, slice: Slice) -> Result<Box<dyn Reader>> {
-        let mut looked_again = false;
+        let mut missing = None;
         loop {
             let record = self.meta.blob(&file.blake3).await?.ok_or(Error::NotFound("file"))?;
             if record.damaged.is_some() {
@@ -40,11 +40,14 @@ impl App {
                 hash: file.blake3,
                 locator: record.locator.clone(),
             };
-            let (blake3, size, locator) = (file.blake3, file.size, record.locator);
-            match self.blobs.open(&Address { blake3, size, locator }, slice).await {
+            let address = Address { blake3: file.blake3, size: file.size, locator: record.locator };
+            match self.blobs.open(&address, slice).await {
                 Ok(reader) => return Ok(Box::new(Watched { reader, watch })),
-                // The bytes may move, or go with a deleted file, between the two steps.
-                Err(blob::Error::NotFound) if !looked_again => looked_again = true,
+                // The bytes may move, or go with a deleted file, between the two steps. They are
+                // missing when the record names the same place again.
+                Err(blob::Error::NotFound) if missing.as_ref() != Some(&address.locator) => {
+                    missing = Some(address.locator);
+                }
                 Err(error @ (blob::Error::NotFound | blob::Error::Corrupt(_))) => {
                     watch.mark(&error).await;
                     return Err(Error::Damaged(file.blake3));

@@ -3,3 +3,5 @@
 mod blobs;
 mod metadata;
 mod records;
+mod stored;
+mod upkeep;

@@ -23,7 +23,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use self::{
     layout::{Layout, Place, changed, remove_file},
-    pack::{Packer, Packs},
+    pack::{PACK_BYTES_MAX, Packer, Packs},
     stage::{DiskStage, joined},
 };
 use super::{
@@ -94,11 +94,24 @@ impl DiskBlobs {
     /// # Errors
     /// When the directories cannot be made or read.
     pub fn open(data_dir: &Path, pack_bytes_max: usize) -> io::Result<Self> {
+        Self::open_with(data_dir, pack_bytes_max, PACK_BYTES_MAX)
+    }
+
+    /// As [`DiskBlobs::open`], with packs that are closed at another length than usual, so that
+    /// there soon are many.
+    ///
+    /// # Errors
+    /// As [`DiskBlobs::open`].
+    pub fn open_with(
+        data_dir: &Path,
+        pack_bytes_max: usize,
+        closed_at_bytes: u64,
+    ) -> io::Result<Self> {
         let layout = Layout::prepare(data_dir)?;
         let health = Arc::new(Health::default());
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self(Arc::new(Inner {
-            packer: Packer::start(layout.clone(), Arc::clone(&health))?,
+            packer: Packer::start(layout.clone(), Arc::clone(&health), closed_at_bytes)?,
             packs: Packs::new(layout.clone()),
             layout,
             health,

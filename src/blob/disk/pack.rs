@@ -45,8 +45,8 @@ const MAGIC: &[u8; 4] = b"slb1";
 pub const HEADER_BYTES: usize = 48;
 /// Largest content of a record; the configuration allows no larger ones.
 pub const CONTENT_BYTES_MAX: usize = 128 << 10;
-/// A pack is closed once it is this long.
-const PACK_BYTES_MAX: u64 = 256 << 20;
+/// A pack is closed before it gets longer than this.
+pub const PACK_BYTES_MAX: u64 = 256 << 20;
 /// How far ahead of its end a pack is filled with zeros.
 const ZEROS_AHEAD_BYTES: usize = 4 << 20;
 /// For larger groups the sync itself is what takes time, and zeros would be written twice.
@@ -76,13 +76,15 @@ pub struct Packer {
 }
 
 impl Packer {
-    pub fn start(layout: Layout, health: Arc<Health>) -> io::Result<Self> {
+    pub fn start(layout: Layout, health: Arc<Health>, closed_at_bytes: u64) -> io::Result<Self> {
         let last = layout.packs_found()?.into_iter().max().unwrap_or(0);
         let next = last.checked_add(1);
         let next = next.ok_or_else(|| io::Error::other("pack numbers are used up"))?;
         let (appends, waiting) = sync_channel(WAITING_BLOBS_MAX);
         let open_from = Arc::new(AtomicU32::new(next));
-        let writer = Writer { layout, health, next, open_from: Arc::clone(&open_from), open: None };
+        let shared = Arc::clone(&open_from);
+        let writer =
+            Writer { layout, health, next, closed_at_bytes, open_from: shared, open: None };
         let thread = std::thread::Builder::new()
             .name("blob-pack".into())
             .spawn(move || writer.run(&waiting))?;
@@ -123,6 +125,7 @@ struct Writer {
     layout: Layout,
     health: Arc<Health>,
     next: u32,
+    closed_at_bytes: u64,
     open_from: Arc<AtomicU32>,
     open: Option<OpenPack>,
 }
@@ -194,7 +197,8 @@ impl Writer {
     }
 
     fn pack_with_room(&mut self, bytes: u64) -> Result<&mut OpenPack> {
-        let full = |pack: &OpenPack| pack.end > 0 && pack.end + bytes > PACK_BYTES_MAX;
+        let limit = self.closed_at_bytes;
+        let full = |pack: &OpenPack| pack.end > 0 && pack.end + bytes > limit;
         if let Some(pack) = self.open.take_if(|pack| full(pack)) {
             // The zeros behind the end are of no use any more.
             pack.file.set_len(pack.end)?;
