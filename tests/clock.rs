@@ -31,6 +31,7 @@ use tokio::runtime::Runtime;
 
 const TTL: Duration = Duration::from_hours(24);
 const GRACE: Duration = Duration::from_hours(1);
+const SCRUB_EVERY: Duration = Duration::from_hours(30 * 24);
 const START: UnixMillis = UnixMillis(1_700_000_000_000);
 
 struct World {
@@ -56,6 +57,8 @@ impl World {
                 quota_bytes: 100,
                 upload_ttl: TTL,
                 reclaim_grace: GRACE,
+                scrub_every: SCRUB_EVERY,
+                scrub_bytes_per_second: u64::MAX,
                 public_read: false,
                 tokens: Expected { issuer: "us".into(), audience: "us".into() },
             },

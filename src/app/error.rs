@@ -1,6 +1,9 @@
 //! The closed list of ways in which a request ends badly.
 
-use crate::{blob, meta, model::principal::Role};
+use crate::{
+    blob, meta,
+    model::{digest::ContentHash, principal::Role},
+};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -41,6 +44,9 @@ pub enum Error {
     /// A store takes no writes.
     #[error("unavailable: {0}")]
     Unavailable(String),
+    /// The stored bytes of this content are not what was stored.
+    #[error("damaged blob: {0}")]
+    Damaged(ContentHash),
     #[error("{0}")]
     Internal(String),
 }

@@ -1,25 +1,59 @@
 //! Whether the daemon can do its work.
 
-use super::App;
+use super::{App, Result};
+use crate::{meta::upkeep::ScrubState, model::time::UnixMillis};
 
 /// What `/healthz` says.
 pub struct Health {
     pub free_bytes: u64,
     /// Both stores take writes.
     pub writable: bool,
+    /// `None` when the index does not tell.
+    pub content: Option<ContentHealth>,
+}
+
+/// Whether what is stored is what was stored, as far as that is known.
+pub struct ContentHealth {
+    pub damaged_blobs: u64,
+    /// When everything was last read again, which found what else there was to find.
+    pub scrub_completed: Option<UnixMillis>,
+    pub scrub_running: bool,
+    /// It is longer ago than two passes should be apart.
+    pub scrub_overdue: bool,
 }
 
 impl App {
     pub async fn health(&self) -> Health {
         let indexed = self.meta.ready().await.is_ok();
+        let content = self.content_health().await;
+        let content = content
+            .inspect_err(|error| tracing::warn!(%error, "the index does not tell of damage"))
+            .ok();
         match self.blobs.space().await {
             Ok(space) => {
-                Health { free_bytes: space.free_bytes, writable: space.writable && indexed }
+                let writable = space.writable && indexed;
+                Health { free_bytes: space.free_bytes, writable, content }
             }
             Err(error) => {
                 tracing::warn!(%error, "the blob store does not tell its space");
-                Health { free_bytes: 0, writable: false }
+                Health { free_bytes: 0, writable: false, content }
             }
         }
+    }
+
+    async fn content_health(&self) -> Result<ContentHealth> {
+        let ScrubState { running, last } = self.meta.scrub_state().await?;
+        // A first pass that does not come to its end is late too.
+        let since = match last {
+            Some(last) => last.completed,
+            None => running.map(|pass| pass.began),
+        };
+        let late = |since: UnixMillis| since.after(self.policy.scrub_every * 2) < self.clock.now();
+        Ok(ContentHealth {
+            damaged_blobs: self.meta.damaged_count().await?,
+            scrub_completed: last.and_then(|last| last.completed),
+            scrub_running: running.is_some(),
+            scrub_overdue: since.is_some_and(late),
+        })
     }
 }

@@ -1,21 +1,26 @@
 //! Use cases: every rule that needs more than one seam. Knows no HTTP and no engine.
 //!
 //! The order that everything here keeps: bytes are durable before the record that names them;
-//! on the way out the record goes first, then the bytes. A crash leaves litter for [`sweep`],
+//! on the way out the record goes first, then the bytes. A crash leaves litter for [`gc`],
 //! never a name without bytes.
 
 pub mod access;
 pub mod catalog;
+mod compact;
 pub mod complete;
+mod epochs;
 pub mod error;
+pub mod gc;
 pub mod health;
 pub mod incoming;
 mod lease;
 pub mod link;
 pub mod publish;
 pub mod read;
+pub mod scrub;
 pub mod sweep;
 pub mod token;
+pub mod upkeep;
 pub mod upload;
 
 use std::{sync::Arc, time::Duration};
@@ -41,6 +46,9 @@ pub struct Policy {
     pub upload_ttl: Duration,
     /// How long a blob without a file stays.
     pub reclaim_grace: Duration,
+    /// From the begin of one scrub to that of the next, and how fast it reads.
+    pub scrub_every: Duration,
+    pub scrub_bytes_per_second: u64,
     pub public_read: bool,
     pub tokens: jwt::Expected,
 }
@@ -57,6 +65,10 @@ pub struct App {
     verified: access::Verifications,
     completing: lease::Leases,
     detached: TaskTracker,
+    epochs: epochs::Epochs,
+    removals: gc::Removals,
+    upkeep: upkeep::Schedule,
+    scrubbing: tokio::sync::Mutex<()>,
 }
 
 impl App {
@@ -79,15 +91,25 @@ impl App {
             verified: access::Verifications::default(),
             completing: lease::Leases::default(),
             detached: TaskTracker::new(),
+            epochs: epochs::Epochs::default(),
+            removals: gc::Removals::default(),
+            upkeep: upkeep::Schedule::default(),
+            scrubbing: tokio::sync::Mutex::default(),
         })
     }
 
     /// Runs a step to its end even when the client is gone and nobody waits: a commit and the
-    /// clean-up behind it must not stop half-way.
+    /// clean-up behind it must not stop half-way. Whatever seals bytes and then records them runs
+    /// here, from before the seal: garbage collection waits for such steps ([`gc`]).
     async fn detached<T: Send + 'static>(
         &self,
         step: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        let token = self.epochs.enter();
+        let step = async move {
+            let _token = token;
+            step.await
+        };
         let outcome = self.detached.spawn(step).await;
         outcome.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
     }

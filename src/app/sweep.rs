@@ -1,4 +1,4 @@
-//! What nobody will ask for again: expired sessions, unreferenced blobs, litter of a crash.
+//! What nobody will ask for again: expired sessions, unreferenced blobs.
 
 use super::{App, Result};
 use crate::{
@@ -48,8 +48,7 @@ impl App {
     }
 
     async fn sweep_blobs(&self, now: UnixMillis) -> Result<Swept> {
-        let grace = u64::try_from(self.policy.reclaim_grace.as_millis()).unwrap_or(u64::MAX);
-        let before = UnixMillis(now.0.saturating_sub(grace));
+        let before = now.before(self.policy.reclaim_grace);
         let unreferenced = self.meta.unreferenced_blobs(before, ROUND_MAX).await?;
         let mut swept = Swept { more: unreferenced.len() == ROUND_MAX, ..Swept::default() };
         for hash in unreferenced {
@@ -74,22 +73,5 @@ impl App {
             Err(error) => return Err(error.into()),
         }
         Ok(())
-    }
-
-    /// Removes parts that a crash left without a session. Only old ones: a part is in the store a
-    /// moment before its record, and should the index have been lost, there is time to notice.
-    ///
-    /// # Errors
-    /// What the stores say.
-    pub async fn sweep_litter(&self) -> Result<usize> {
-        let mut removed = 0;
-        for (upload, number, locator) in self.blobs.parts_older_than(self.policy.upload_ttl).await?
-        {
-            if !self.meta.refers_to_part(upload, number, &locator).await? {
-                self.discard(&locator).await;
-                removed += 1;
-            }
-        }
-        Ok(removed)
     }
 }

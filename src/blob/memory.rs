@@ -3,19 +3,16 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Address, BlobStore, Error, Hasher, Purpose, Reader, Result, Sealed, Space, Stage};
-use crate::model::{
-    digest::ContentHash,
-    id::{PartNumber, UploadId},
-    locator::Locator,
-    range::Slice,
+use super::{
+    Address, BlobStore, Error, Hasher, Purpose, Reader, Result, Sealed, Space, Stage,
+    upkeep::{Found, Nothing, Pace, Shelf, Survey},
 };
+use crate::model::{digest::ContentHash, locator::Locator, range::Slice, time::UnixMillis};
 
 #[derive(Default)]
 struct State {
@@ -45,12 +42,27 @@ pub struct MemoryBlobs(Shared);
 
 impl MemoryBlobs {
     fn bytes(&self, blob: &Address) -> Result<Bytes> {
+        self.checked(&blob.blake3, &blob.locator)
+    }
+
+    fn checked(&self, hash: &ContentHash, locator: &Locator) -> Result<Bytes> {
         let state = locked(&self.0);
-        let bytes = state.stored.get(&blob.locator).ok_or(Error::NotFound)?;
-        if ContentHash(*blake3::hash(bytes).as_bytes()) != blob.blake3 {
-            return Err(Error::Corrupt(blob.blake3.to_string()));
+        let bytes = state.stored.get(locator).ok_or(Error::NotFound)?;
+        if ContentHash(*blake3::hash(bytes).as_bytes()) != *hash {
+            return Err(Error::Corrupt(hash.to_string()));
         }
         Ok(bytes.clone())
+    }
+
+    /// Flips a bit of what lies at `locator`, as a failing disk does.
+    pub fn damage(&self, locator: &Locator) {
+        if let Some(bytes) = locked(&self.0).stored.get_mut(locator) {
+            let mut damaged = bytes.to_vec();
+            if let Some(byte) = damaged.first_mut() {
+                *byte ^= 1;
+            }
+            *bytes = damaged.into();
+        }
     }
 }
 
@@ -88,9 +100,23 @@ impl BlobStore for MemoryBlobs {
         Ok(Space { free_bytes: u64::MAX, writable: true })
     }
 
+    async fn verify(&self, hash: &ContentHash, locator: &Locator, pace: &dyn Pace) -> Result<u64> {
+        let bytes = self.checked(hash, locator)?.len() as u64;
+        pace.took(bytes).await;
+        Ok(bytes)
+    }
+
     /// Nothing outlives the process here, so nothing is litter.
-    async fn parts_older_than(&self, _: Duration) -> Result<Vec<(UploadId, PartNumber, Locator)>> {
+    async fn list(&self, _: Shelf) -> Result<Vec<Found>> {
         Ok(Vec::new())
+    }
+
+    async fn survey(&self, _: UnixMillis, _: UnixMillis) -> Result<Box<dyn Survey>> {
+        Ok(Box::new(Nothing))
+    }
+
+    fn discarded_bytes(&self) -> u64 {
+        0
     }
 }
 

@@ -7,18 +7,19 @@
 
 pub mod disk;
 pub mod memory;
-
-use std::time::Duration;
+pub mod upkeep;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 
+use self::upkeep::{Found, Pace, Shelf, Survey};
 use crate::model::{
     digest::{ContentHash, Sha256},
     id::{PartNumber, UploadId},
     locator::Locator,
     range::Slice,
+    time::UnixMillis,
 };
 
 /// Why bytes were not stored or not read.
@@ -97,10 +98,19 @@ pub trait BlobStore: Send + Sync {
     async fn discard(&self, locator: &Locator) -> Result<()>;
     /// What the device has left and whether writes are taken.
     async fn space(&self) -> Result<Space>;
-    /// Parts that lie in files of their own since longer than `age`: those that no session knows
-    /// are litter of a crash.
-    async fn parts_older_than(&self, age: Duration)
-    -> Result<Vec<(UploadId, PartNumber, Locator)>>;
+
+    /// Reads a blob again and checks it, at a pace; answers its length.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] and [`Error::NotFound`] when it is not what was stored; [`Error::Io`]
+    /// when that cannot be told.
+    async fn verify(&self, hash: &ContentHash, locator: &Locator, pace: &dyn Pace) -> Result<u64>;
+    /// What lies on a shelf under a name of its own: what no record names is litter of a crash.
+    async fn list(&self, shelf: Shelf) -> Result<Vec<Found>>;
+    /// Looks at the packs that were written last between the two times.
+    async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>>;
+    /// Bytes discarded since the start that only a survey can give back.
+    fn discarded_bytes(&self) -> u64;
 }
 
 /// Bytes on their way in. Memory stays bounded at any size.

@@ -14,7 +14,11 @@ use rustix::{
         DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask,
     },
 };
-use tokio::{net::TcpListener, runtime::Builder, time::timeout};
+use tokio::{
+    net::TcpListener,
+    runtime::Builder,
+    time::{sleep, timeout},
+};
 
 use super::Failures;
 use crate::{
@@ -27,9 +31,9 @@ use crate::{
     sys::{clock::SystemClock, data_dir, durable, log, signal},
 };
 
-const SWEEP_EVERY: Duration = Duration::from_mins(1);
-/// Litter is looked for at start and then once in this many rounds.
-const LITTER_ROUNDS: u64 = 60;
+const UPKEEP_EVERY: Duration = Duration::from_mins(1);
+/// For a scrub that failed, and for one that waits: its time is wall time, which may step.
+const SCRUB_LOOK_EVERY: Duration = Duration::from_mins(10);
 /// Time for work on the blocking pool to end after the last request did.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -65,6 +69,8 @@ fn open(config: &Config) -> Result<Arc<App>, Failures> {
         quota_bytes: config.quota_bytes,
         upload_ttl: config.upload_ttl,
         reclaim_grace: config.reclaim_grace,
+        scrub_every: config.scrub_every,
+        scrub_bytes_per_second: config.scrub_bytes_per_second,
         public_read: config.public_read,
         tokens: Expected {
             issuer: config.jwt_issuer.clone(),
@@ -139,32 +145,22 @@ async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures
 }
 
 async fn sweep(app: Arc<App>) {
-    for round in 0_u64.. {
-        if round.is_multiple_of(LITTER_ROUNDS) {
-            match app.sweep_litter().await {
-                Ok(0) => {}
-                Ok(parts) => tracing::info!(parts, "removed what a crash left behind"),
-                Err(error) => tracing::warn!(%error, "staging was not swept"),
-            }
-        }
-        tokio::time::sleep(SWEEP_EVERY).await;
+    let upkeep = async {
         loop {
-            match app.sweep().await {
-                Ok(swept) => {
-                    if swept.sessions + swept.blobs > 0 {
-                        tracing::info!(sessions = swept.sessions, blobs = swept.blobs, "swept");
-                    }
-                    if !swept.more {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "sweep failed; the next round tries again");
-                    break;
-                }
-            }
+            app.upkeep().await;
+            sleep(UPKEEP_EVERY).await;
         }
-    }
+    };
+    let scrub = async {
+        loop {
+            let wait = app.scrub_when_due().await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "scrub failed; it goes on later");
+                SCRUB_LOOK_EVERY
+            });
+            sleep(wait.min(SCRUB_LOOK_EVERY)).await;
+        }
+    };
+    tokio::join!(upkeep, scrub);
 }
 
 /// Nothing we make is for others to read; no core dumps, which would hold keys and tokens; as

@@ -24,6 +24,8 @@ pub struct Config {
     pub quota_bytes: u64,
     pub upload_ttl: Duration,
     pub reclaim_grace: Duration,
+    pub scrub_every: Duration,
+    pub scrub_bytes_per_second: u64,
     pub connections_max: usize,
     pub requests_max: usize,
     pub header_timeout: Duration,
@@ -50,6 +52,8 @@ impl Default for Config {
             quota_bytes: 500 << 30,
             upload_ttl: Duration::from_hours(24),
             reclaim_grace: Duration::from_hours(1),
+            scrub_every: Duration::from_hours(30 * 24),
+            scrub_bytes_per_second: 16 << 20,
             connections_max: 16_384,
             requests_max: 4_096,
             header_timeout: Duration::from_secs(30),
@@ -154,6 +158,24 @@ pub const KNOBS: &[Knob] = &[
     }),
     knob("reclaim_grace", "1h", "How long unreferenced content stays.", |config, text| {
         config.reclaim_grace = duration(text)?;
+        Ok(())
+    }),
+    knob(
+        "scrub_every",
+        "30d",
+        "How often all content is read and checked; 1m to 365d.",
+        |config, text| {
+            let every = duration(text)?;
+            let sensible = Duration::from_mins(1)..=Duration::from_hours(365 * 24);
+            if !sensible.contains(&every) {
+                return Err("must be 1m to 365d: without it damage is found too late".into());
+            }
+            config.scrub_every = every;
+            Ok(())
+        },
+    ),
+    knob("scrub_bytes_per_second", "16MiB", "How fast that reads at most.", |config, text| {
+        config.scrub_bytes_per_second = bytes(text)?;
         Ok(())
     }),
     knob("connections_max", "16384", "Open connections; past it: 503.", |config, text| {
@@ -295,6 +317,12 @@ mod tests {
         for (name, value) in [
             ("upload_ttl", "0s"),
             ("upload_ttl", "9999999d"),
+            ("scrub_every", "59s"),
+            ("scrub_every", "0"),
+            ("scrub_every", "0d"),
+            ("scrub_every", "off"),
+            ("scrub_every", "366d"),
+            ("scrub_bytes_per_second", "0"),
             ("quota_bytes", "0"),
             ("file_bytes_max", "99999999999TiB"),
             ("pack_bytes_max", "1MiB"),

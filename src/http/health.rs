@@ -23,6 +23,12 @@ pub async fn health(context: &Context) -> Reply {
         "disk_free_gb": free_gb,
         "writable": health.writable,
         "version": env!("CARGO_PKG_VERSION"),
+        "damaged_blobs": health.content.as_ref().map(|content| content.damaged_blobs),
+        "scrub": health.content.map(|content| json!({
+            "last_completed": content.scrub_completed.map(|at| at.to_string()),
+            "running": content.scrub_running,
+            "overdue": content.scrub_overdue,
+        })),
     });
     reply(status, &answer)
 }

@@ -149,6 +149,12 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
             let detail = "The storage does not do its work now; the daemon's log says why.";
             Problem::new(S::SERVICE_UNAVAILABLE, "unavailable", detail).header(RETRY_AFTER, "30")
         }
+        Error::Damaged(blob) => {
+            tracing::error!(request_id, %blob, "damaged content was asked for");
+            let detail =
+                "The stored content is damaged; it is good again once it is uploaded again.";
+            Problem::new(S::INTERNAL_SERVER_ERROR, "content_damaged", detail)
+        }
         Error::Internal(why) => {
             tracing::error!(request_id, why, "internal error");
             let detail = "Something is wrong here; the daemon's log says what.";

@@ -2,6 +2,8 @@
 //!
 //! Durable it is not, and it walks everything. Tests compare the other engines with it.
 
+mod upkeep;
+
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -12,7 +14,7 @@ use async_trait::async_trait;
 
 use super::{
     Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
-    ServiceToken, UserRecord,
+    ServiceToken, UserRecord, upkeep::ScrubState,
 };
 use crate::model::{
     digest::ContentHash,
@@ -35,6 +37,8 @@ struct State {
     files: BTreeMap<FileId, FileRecord>,
     blobs: BTreeMap<ContentHash, BlobRecord>,
     unreferenced: BTreeMap<ContentHash, UnixMillis>,
+    scrub: ScrubState,
+    begun: Option<UnixMillis>,
 }
 
 /// See the module.
@@ -123,7 +127,8 @@ impl State {
         self.reserved_changes(&new.file.owner, released, 0);
         let known = self.blobs.remove(&new.file.blake3);
         let references = known.as_ref().map_or(0, |blob| blob.references) + 1;
-        self.blobs.insert(new.file.blake3, BlobRecord { locator: new.locator, references });
+        let blob = BlobRecord { locator: new.locator, references, damaged: None };
+        self.blobs.insert(new.file.blake3, blob);
         let replaced = known.map(|blob| blob.locator);
         self.unreferenced.remove(&new.file.blake3);
         self.files.insert(new.file.id, new.file);

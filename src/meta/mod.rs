@@ -11,11 +11,13 @@
 
 pub mod memory;
 pub mod sled;
+pub mod upkeep;
 
 use std::path::Path;
 
 use async_trait::async_trait;
 
+pub use self::upkeep::Upkeep;
 use crate::model::{
     digest::ContentHash,
     file::{FileRecord, Totals},
@@ -74,6 +76,8 @@ pub struct BlobRecord {
     pub locator: Locator,
     /// Files that hold this content.
     pub references: u64,
+    /// Since when its bytes are known to be other than what was stored.
+    pub damaged: Option<UnixMillis>,
 }
 
 /// What becomes of one file: the record, where its bytes lie, the session it ends.
@@ -165,7 +169,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// what is not there; any method may fail with [`Error::Corrupt`] and [`Error::Unavailable`], and
 /// one that writes with [`Error::Busy`] and [`Error::NoSpace`].
 #[async_trait]
-pub trait Metadata: Send + Sync {
+pub trait Metadata: Upkeep {
     /// Writes a copy from which a store can be opened into the directory of another: every commit
     /// that was answered before the call, and each later one either as a whole or not.
     ///

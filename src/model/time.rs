@@ -23,6 +23,13 @@ impl UnixMillis {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
     }
+
+    /// This time minus `span`, or the begin of time.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(millis))
+    }
 }
 
 /// RFC 3339 in UTC, always with three digits of milliseconds, so that texts sort as times do.

@@ -4,3 +4,5 @@ mod blobs;
 mod metadata;
 mod records;
 mod recovery;
+mod stored;
+mod upkeep;

@@ -11,6 +11,7 @@ use streamlined::{
         digest::ContentHash,
         file::{CallerMeta, Totals},
         id::FileId,
+        locator::Locator,
         name::{FileName, Folder},
         time::UnixMillis,
     },
@@ -19,8 +20,8 @@ use tokio::runtime::Runtime;
 
 use crate::records::{file, folder, key, locator, new_file, part, upload, upload_id, user};
 
-const NOW: UnixMillis = UnixMillis(1_000);
-const QUOTA: u64 = 1_000;
+pub const NOW: UnixMillis = UnixMillis(1_000);
+pub const QUOTA: u64 = 1_000;
 
 fn sled(dir: &Path) -> SledMetadata {
     SledMetadata::open(dir, 16 << 20, 4 << 10).unwrap()
@@ -28,7 +29,7 @@ fn sled(dir: &Path) -> SledMetadata {
 
 /// Runs a contract on each engine.
 #[expect(clippy::needless_pass_by_value, reason = "reads as a block at the call")]
-fn on_every_engine(contract: impl AsyncFn(&dyn Metadata)) {
+pub fn on_every_engine(contract: impl AsyncFn(&dyn Metadata)) {
     let runtime = Runtime::new().unwrap();
     let dir = tempfile::tempdir().unwrap();
     runtime.block_on(contract(&MemoryMetadata::default()));
@@ -262,6 +263,9 @@ enum Step {
     Abort { upload: u8 },
     Expire { now: u64 },
     Forget { content: u8 },
+    Relocate { content: u8, to: u64 },
+    Mark { content: u8 },
+    Unmark { content: u8 },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -287,6 +291,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         id.prop_map(|upload| Step::Abort { upload }),
         time.prop_map(|now| Step::Expire { now }),
         (0..3_u8).prop_map(|content| Step::Forget { content }),
+        (0..3_u8, 100..103_u64).prop_map(|(content, to)| Step::Relocate { content, to }),
+        (0..3_u8).prop_map(|content| Step::Mark { content }),
+        (0..3_u8).prop_map(|content| Step::Unmark { content }),
     ];
     vec(step, 1..60)
 }
@@ -340,7 +347,26 @@ async fn take(meta: &dyn Metadata, step: &Step, at: u64) -> String {
         Step::Forget { content } => {
             format!("{:?}", meta.forget_blob(&ContentHash([content; 32])).await)
         }
+        Step::Relocate { content, to } => {
+            let (hash, from) = lying(meta, content, at).await;
+            format!("{:?}", meta.relocate_blob(&hash, &from, &locator(to)).await)
+        }
+        Step::Mark { content } => {
+            let (hash, place) = lying(meta, content, at).await;
+            format!("{:?}", meta.mark_damaged(&hash, &place, UnixMillis(at)).await)
+        }
+        Step::Unmark { content } => {
+            let (hash, place) = lying(meta, content, at).await;
+            format!("{:?}", meta.unmark_damaged(&hash, &place).await)
+        }
     }
+}
+
+/// A blob and where its bytes lie; now and then where they do not.
+async fn lying(meta: &dyn Metadata, content: u8, at: u64) -> (ContentHash, Locator) {
+    let hash = ContentHash([content; 32]);
+    let record = meta.blob(&hash).await.unwrap().filter(|_| !at.is_multiple_of(4));
+    (hash, record.map_or(locator(999), |blob| blob.locator))
 }
 
 /// Everything that can be read.
@@ -360,6 +386,10 @@ async fn observe(meta: &dyn Metadata) -> Vec<String> {
         seen.push(format!("{:?}", meta.blob(&ContentHash([n; 32])).await));
     }
     seen.push(format!("{:?}", meta.unreferenced_blobs(UnixMillis(u64::MAX), 99).await));
+    seen.push(format!("{:?}", meta.parts_after(None, 99).await));
+    seen.push(format!("{:?}", meta.blobs_after(None, 99).await));
+    let damaged = (meta.damaged_blobs(None, 99).await, meta.damaged_count().await);
+    seen.push(format!("{damaged:?}"));
     seen
 }
 

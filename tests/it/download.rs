@@ -151,6 +151,7 @@ fn a_download_outlives_the_deletion_of_its_file() {
 #[test]
 fn damaged_content_is_never_served_as_good() {
     let mut daemon = Daemon::start();
+    daemon.expect_trouble("damaged content was asked for");
     daemon.expect_trouble("damaged blob");
     daemon.expect_trouble("a download was cut");
     let user = daemon.user("u");
@@ -167,7 +168,7 @@ fn damaged_content_is_never_served_as_good() {
     let hash = large["blake3"].as_str().unwrap();
     let prefix = fs::read_dir(blobs.join(&hash[..2])).unwrap();
     flip(&prefix.map(|blob| blob.unwrap().path()).next().unwrap(), 499_999);
-    user.content(small["key"].as_str().unwrap()).refused(500, "internal");
+    user.content(small["key"].as_str().unwrap()).refused(500, "content_damaged");
 
     let mut socket = connect(&daemon);
     let request = format!(

@@ -51,8 +51,8 @@ pub async fn assemble(store: &Arc<Inner>, parts: Vec<Address>) -> Result<Sealed>
 /// Copies one part and checks it against its own hash.
 fn copy(store: &Inner, part: &Address, to: &mut impl Write, whole: &mut Hasher) -> Result<()> {
     let place = Place::parse(&part.locator)?;
-    if let Place::Packed { pack, offset } = place {
-        let content = store.packs.read(pack, offset, part.size)?;
+    if let Some(packed) = place.packed() {
+        let content = store.packs.read(packed, part.size)?;
         super::read::check(&content, part)?;
         whole.update(&content);
         return Ok(to.write_all(&content)?);

@@ -12,17 +12,19 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    blob::{Error, Result},
+    blob::{Error, Result, upkeep::Shelf},
     model::{
-        digest::ContentHash,
+        digest::{ContentHash, parse_hex},
         id::{PartNumber, UploadId},
         locator::Locator,
+        time::UnixMillis,
     },
     sys::{durable, random},
 };
@@ -30,9 +32,34 @@ use crate::{
 /// What a [`Locator`] of this store means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
-    Packed { pack: u32, offset: u64 },
-    Blob { hash: ContentHash, nonce: u64 },
-    Part { upload: UploadId, number: PartNumber, nonce: u64 },
+    /// As [`Place::Record`], in locators of before those held the length.
+    Packed {
+        pack: u32,
+        offset: u64,
+    },
+    Blob {
+        hash: ContentHash,
+        nonce: u64,
+    },
+    Part {
+        upload: UploadId,
+        number: PartNumber,
+        nonce: u64,
+    },
+    /// The length is that of the content: what a pack still holds is counted without reading it.
+    Record {
+        pack: u32,
+        offset: u64,
+        length: u32,
+    },
+}
+
+/// A record of a pack.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed {
+    pub pack: u32,
+    pub offset: u64,
+    pub length: Option<u32>,
 }
 
 impl Place {
@@ -43,6 +70,32 @@ impl Place {
 
     pub fn parse(locator: &Locator) -> Result<Self> {
         postcard::from_bytes(&locator.0).map_err(|_| Error::Corrupt("unknown locator".into()))
+    }
+
+    /// `None` for what lies in a file of its own.
+    pub fn packed(&self) -> Option<Packed> {
+        match *self {
+            Self::Packed { pack, offset } => Some(Packed { pack, offset, length: None }),
+            Self::Record { pack, offset, length } => {
+                Some(Packed { pack, offset, length: Some(length) })
+            }
+            Self::Blob { .. } | Self::Part { .. } => None,
+        }
+    }
+}
+
+/// When a file or one of its names last changed. Not when it was last written: a part that becomes
+/// a blob by a second name is as old as that name.
+pub fn changed(file: &fs::Metadata) -> UnixMillis {
+    let millis = file.ctime().saturating_mul(1000).saturating_add(file.ctime_nsec() / 1_000_000);
+    UnixMillis(u64::try_from(millis).unwrap_or(0))
+}
+
+/// Removes a file; one that is gone is fine.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -88,15 +141,15 @@ impl Layout {
         self.packs().join(format!("{number:08}.pack"))
     }
 
-    /// The highest pack number in use.
-    pub fn last_pack(&self) -> io::Result<u32> {
-        let mut last = 0;
+    /// The numbers of all packs.
+    pub fn packs_found(&self) -> io::Result<Vec<u32>> {
+        let mut numbers = Vec::new();
         for entry in fs::read_dir(self.packs())? {
             let name = entry?.file_name();
             let number = name.to_str().and_then(|name| name.strip_suffix(".pack"));
-            last = last.max(number.and_then(|number| number.parse().ok()).unwrap_or(0));
+            numbers.extend(number.and_then(|number| number.parse::<u32>().ok()));
         }
-        Ok(last)
+        Ok(numbers)
     }
 
     pub fn temporary(&self) -> PathBuf {
@@ -106,7 +159,7 @@ impl Layout {
     /// The file of a place; `None` for packed bytes.
     pub fn file(&self, place: &Place) -> Option<PathBuf> {
         match place {
-            Place::Packed { .. } => None,
+            Place::Packed { .. } | Place::Record { .. } => None,
             Place::Blob { hash, nonce } => {
                 let dir = self.blobs.join(format!("{:02x}", hash.0[0]));
                 Some(dir.join(format!("{hash}-{nonce:016x}")))
@@ -117,14 +170,25 @@ impl Layout {
         }
     }
 
-    /// Every part file in `staging`; other names there are not ours and stay.
-    pub fn parts(&self) -> io::Result<Vec<Place>> {
-        let mut parts = Vec::new();
-        for entry in fs::read_dir(&self.staging)? {
-            parts.extend(entry?.file_name().to_str().and_then(part));
+    /// Every file of a shelf; other names there are not ours and stay.
+    pub fn list(&self, shelf: Shelf) -> io::Result<Vec<Place>> {
+        let (dir, parse): (_, fn(&str) -> Option<Place>) = match shelf {
+            Shelf::Parts => (self.staging.clone(), part),
+            Shelf::Blobs(prefix) => (self.blobs.join(format!("{prefix:02x}")), blob),
+        };
+        let mut places = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            places.extend(entry?.file_name().to_str().and_then(parse));
         }
-        Ok(parts)
+        Ok(places)
     }
+}
+
+fn blob(name: &str) -> Option<Place> {
+    let (hash, nonce) = name.split_once('-')?;
+    let hash = ContentHash(parse_hex(hash)?);
+    let nonce = u64::from_str_radix(nonce, 16).ok()?;
+    Some(Place::Blob { hash, nonce })
 }
 
 fn part(name: &str) -> Option<Place> {
@@ -148,7 +212,12 @@ mod tests {
         assert_eq!(Place::parse(&place.locator().unwrap()).unwrap(), place);
         fs::write(layout.file(&place).unwrap(), b"").unwrap();
         fs::write(dir.path().join("staging/README"), b"").unwrap();
-        assert_eq!(layout.parts().unwrap(), [place]);
+        assert_eq!(layout.list(Shelf::Parts).unwrap(), [place]);
+        let place = Place::Blob { hash: ContentHash([0xab; 32]), nonce: 9 };
+        fs::write(layout.file(&place).unwrap(), b"").unwrap();
+        fs::write(dir.path().join("blobs/ab/README"), b"").unwrap();
+        assert_eq!(layout.list(Shelf::Blobs(0xab)).unwrap(), [place]);
+        assert_eq!(layout.list(Shelf::Blobs(0xac)).unwrap(), []);
         fs::write(layout.temporary(), b"").unwrap();
         Layout::prepare(dir.path()).unwrap();
         assert_eq!(fs::read_dir(dir.path().join("staging/tmp")).unwrap().count(), 0);

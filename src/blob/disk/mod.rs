@@ -5,12 +5,16 @@ mod layout;
 mod pack;
 mod read;
 mod stage;
+mod survey;
+mod verify;
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
-    time::Duration,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -18,17 +22,16 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use self::{
-    layout::{Layout, Place},
-    pack::{Packer, Packs},
+    layout::{Layout, Place, changed, remove_file},
+    pack::{PACK_BYTES_MAX, Packer, Packs},
     stage::{DiskStage, joined},
 };
-use super::{Address, BlobStore, Error, Reader, Result, Sealed, Space, Stage};
+use super::{
+    Address, BlobStore, Error, Reader, Result, Sealed, Space, Stage,
+    upkeep::{Found, Owner, Pace, Shelf, Survey},
+};
 use crate::{
-    model::{
-        id::{PartNumber, UploadId},
-        locator::Locator,
-        range::Slice,
-    },
+    model::{digest::ContentHash, locator::Locator, range::Slice, time::UnixMillis},
     sys::{durable, random},
 };
 
@@ -44,6 +47,8 @@ pub struct Inner {
     /// Contents up to this size are packed.
     pack_bytes_max: usize,
     assembling: Semaphore,
+    /// Packed bytes that were discarded since the start.
+    discarded: AtomicU64,
 }
 
 /// Whether the disk still does what it says. A failed sync may have dropped the bytes it was
@@ -89,16 +94,30 @@ impl DiskBlobs {
     /// # Errors
     /// When the directories cannot be made or read.
     pub fn open(data_dir: &Path, pack_bytes_max: usize) -> io::Result<Self> {
+        Self::open_with(data_dir, pack_bytes_max, PACK_BYTES_MAX)
+    }
+
+    /// As [`DiskBlobs::open`], with packs that are closed at another length than usual, so that
+    /// there soon are many.
+    ///
+    /// # Errors
+    /// As [`DiskBlobs::open`].
+    pub fn open_with(
+        data_dir: &Path,
+        pack_bytes_max: usize,
+        closed_at_bytes: u64,
+    ) -> io::Result<Self> {
         let layout = Layout::prepare(data_dir)?;
         let health = Arc::new(Health::default());
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self(Arc::new(Inner {
-            packer: Packer::start(layout.clone(), Arc::clone(&health))?,
+            packer: Packer::start(layout.clone(), Arc::clone(&health), closed_at_bytes)?,
             packs: Packs::new(layout.clone()),
             layout,
             health,
             pack_bytes_max,
             assembling: Semaphore::new(cores),
+            discarded: AtomicU64::new(0),
         })))
     }
 
@@ -126,7 +145,7 @@ impl BlobStore for DiskBlobs {
     /// good for the session until the index knows the second.
     async fn promote(&self, part: &Address) -> Result<Locator> {
         let place = Place::parse(&part.locator)?;
-        if matches!(place, Place::Packed { .. }) {
+        if place.packed().is_some() {
             return Ok(part.locator.clone());
         }
         let hash = part.blake3;
@@ -148,14 +167,12 @@ impl BlobStore for DiskBlobs {
     /// Packed bytes stay until their pack is compacted.
     async fn discard(&self, locator: &Locator) -> Result<()> {
         let place = Place::parse(locator)?;
-        self.blocking(move |inner| {
-            let Some(path) = inner.layout.file(&place) else { return Ok(()) };
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-                _ => Ok(()),
-            }
-        })
-        .await
+        if let Some(packed) = place.packed() {
+            let bytes = packed.length.map_or(0, u64::from);
+            self.0.discarded.fetch_add(bytes, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.blocking(move |inner| Ok(remove_file(&inner.file(&place)?)?)).await
     }
 
     async fn space(&self) -> Result<Space> {
@@ -170,22 +187,36 @@ impl BlobStore for DiskBlobs {
         .await
     }
 
-    async fn parts_older_than(
-        &self,
-        age: Duration,
-    ) -> Result<Vec<(UploadId, PartNumber, Locator)>> {
+    async fn verify(&self, hash: &ContentHash, locator: &Locator, pace: &dyn Pace) -> Result<u64> {
+        verify::verify(&self.0, hash, locator, pace).await
+    }
+
+    async fn list(&self, shelf: Shelf) -> Result<Vec<Found>> {
         self.blocking(move |inner| {
-            let mut parts = Vec::new();
-            for place in inner.layout.parts()? {
-                let Place::Part { upload, number, .. } = place else { continue };
-                let modified = fs::metadata(inner.file(&place)?).and_then(|file| file.modified());
-                // One that is gone, or is from the future, is not old.
-                if modified.is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed > age)) {
-                    parts.push((upload, number, place.locator()?));
-                }
+            let mut found = Vec::new();
+            for place in inner.layout.list(shelf)? {
+                let owner = match place {
+                    Place::Part { upload, number, .. } => Owner::Part(upload, number),
+                    Place::Blob { hash, .. } => Owner::Blob(hash),
+                    Place::Packed { .. } | Place::Record { .. } => continue,
+                };
+                // One that is gone meanwhile was not litter.
+                let Ok(metadata) = fs::metadata(inner.file(&place)?) else { continue };
+                let (bytes, since) = (metadata.len(), changed(&metadata));
+                found.push(Found { owner, locator: place.locator()?, bytes, since });
             }
-            Ok(parts)
+            Ok(found)
         })
         .await
+    }
+
+    async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>> {
+        let inner = Arc::clone(&self.0);
+        let survey = spawn_blocking(move || survey::survey(inner, after, before)).await;
+        Ok(Box::new(joined(survey)?))
+    }
+
+    fn discarded_bytes(&self) -> u64 {
+        self.0.discarded.load(Ordering::Relaxed)
     }
 }

@@ -16,9 +16,11 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, IoSliceMut},
+    num::NonZeroU64,
     os::unix::fs::FileExt,
     sync::{
         Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
@@ -30,7 +32,8 @@ use tokio::sync::oneshot;
 
 use super::{
     Health,
-    layout::{Layout, Place},
+    layout::{Layout, Packed, Place, remove_file},
+    verify::forget_cached,
 };
 use crate::{
     blob::{Error, Result},
@@ -39,11 +42,11 @@ use crate::{
 };
 
 const MAGIC: &[u8; 4] = b"slb1";
-const HEADER_BYTES: usize = 48;
+pub const HEADER_BYTES: usize = 48;
 /// Largest content of a record; the configuration allows no larger ones.
-const CONTENT_BYTES_MAX: usize = 128 << 10;
-/// A pack is closed once it is this long.
-const PACK_BYTES_MAX: u64 = 256 << 20;
+pub const CONTENT_BYTES_MAX: usize = 128 << 10;
+/// A pack is closed before it gets longer than this.
+pub const PACK_BYTES_MAX: u64 = 256 << 20;
 /// How far ahead of its end a pack is filled with zeros.
 const ZEROS_AHEAD_BYTES: usize = 4 << 20;
 /// For larger groups the sync itself is what takes time, and zeros would be written twice.
@@ -53,6 +56,8 @@ const GROUP_BLOBS_MAX: usize = 512;
 const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Blobs that wait at most; past it: [`Error::Busy`].
 const WAITING_BLOBS_MAX: usize = 4096;
+/// What the page cache forgets at a time.
+const PAGE_BYTES: u64 = 4096;
 /// Packs held open for reading at most.
 const OPEN_PACKS_MAX: usize = 256;
 
@@ -65,19 +70,25 @@ struct Append {
 /// Handle of the appending thread.
 pub struct Packer {
     appends: Option<SyncSender<Append>>,
+    /// No byte is appended any more to a pack whose number is less.
+    pub open_from: Arc<AtomicU32>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Packer {
-    pub fn start(layout: Layout, health: Arc<Health>) -> io::Result<Self> {
-        let next = layout.last_pack()?.checked_add(1);
+    pub fn start(layout: Layout, health: Arc<Health>, closed_at_bytes: u64) -> io::Result<Self> {
+        let last = layout.packs_found()?.into_iter().max().unwrap_or(0);
+        let next = last.checked_add(1);
         let next = next.ok_or_else(|| io::Error::other("pack numbers are used up"))?;
         let (appends, waiting) = sync_channel(WAITING_BLOBS_MAX);
-        let writer = Writer { layout, health, next, open: None };
+        let open_from = Arc::new(AtomicU32::new(next));
+        let shared = Arc::clone(&open_from);
+        let writer =
+            Writer { layout, health, next, closed_at_bytes, open_from: shared, open: None };
         let thread = std::thread::Builder::new()
             .name("blob-pack".into())
             .spawn(move || writer.run(&waiting))?;
-        Ok(Self { appends: Some(appends), thread: Some(thread) })
+        Ok(Self { appends: Some(appends), open_from, thread: Some(thread) })
     }
 
     /// Appends one blob and answers when it is durable.
@@ -114,6 +125,8 @@ struct Writer {
     layout: Layout,
     health: Arc<Health>,
     next: u32,
+    closed_at_bytes: u64,
+    open_from: Arc<AtomicU32>,
     open: Option<OpenPack>,
 }
 
@@ -150,7 +163,7 @@ impl Writer {
         let mut offsets = Vec::with_capacity(group.len());
         for append in group {
             offsets.push(buffer.len() as u64);
-            buffer.extend_from_slice(&header(&append.hash, append.content.len()));
+            buffer.extend_from_slice(&header(&append.hash, stored_length(&append.content)));
             buffer.extend_from_slice(&append.content);
         }
         let health = Arc::clone(&self.health);
@@ -175,12 +188,17 @@ impl Writer {
             return Err(error);
         }
         pack.end = end;
-        let place = |offset: &u64| Place::Packed { pack: number, offset: start + offset };
-        Ok(offsets.iter().map(place).collect())
+        let place = |(append, offset): (&Append, &u64)| Place::Record {
+            pack: number,
+            offset: start + offset,
+            length: stored_length(&append.content),
+        };
+        Ok(group.iter().zip(&offsets).map(place).collect())
     }
 
     fn pack_with_room(&mut self, bytes: u64) -> Result<&mut OpenPack> {
-        let full = |pack: &OpenPack| pack.end > 0 && pack.end + bytes > PACK_BYTES_MAX;
+        let limit = self.closed_at_bytes;
+        let full = |pack: &OpenPack| pack.end > 0 && pack.end + bytes > limit;
         if let Some(pack) = self.open.take_if(|pack| full(pack)) {
             // The zeros behind the end are of no use any more.
             pack.file.set_len(pack.end)?;
@@ -189,6 +207,7 @@ impl Writer {
             Some(pack) => Ok(pack),
             empty => {
                 let number = self.next;
+                self.open_from.store(number, Ordering::SeqCst);
                 let file = durable::create_new(&self.layout.pack(number))?;
                 self.next = number.saturating_add(1);
                 self.health.synced(durable::sync_dir(&self.layout.packs()))?;
@@ -198,10 +217,15 @@ impl Writer {
     }
 }
 
-fn header(hash: &ContentHash, length: usize) -> [u8; HEADER_BYTES] {
+/// The length of a content that is packed, which is at most [`CONTENT_BYTES_MAX`].
+fn stored_length(content: &Bytes) -> u32 {
+    u32::try_from(content.len()).unwrap_or(u32::MAX)
+}
+
+fn header(hash: &ContentHash, length: u32) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(MAGIC);
-    header[4..8].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+    header[4..8].copy_from_slice(&length.to_le_bytes());
     header[8..40].copy_from_slice(&hash.0);
     let check = blake3::hash(&header[..40]);
     header[40..].copy_from_slice(&check.as_bytes()[..8]);
@@ -220,7 +244,8 @@ impl Packs {
     }
 
     /// Reads a whole blob. Blocks. The caller checks the content against its hash.
-    pub fn read(&self, pack: u32, offset: u64, size: u64) -> Result<Bytes> {
+    pub fn read(&self, packed: Packed, size: u64) -> Result<Bytes> {
+        let Packed { pack, offset, .. } = packed;
         let mut content = vec![0; content_length(size)?];
         match self.file(pack)?.read_exact_at(&mut content, content_offset(offset)) {
             Ok(()) => Ok(content.into()),
@@ -233,12 +258,58 @@ impl Packs {
 
     /// As [`Packs::read`], but only when that needs no wait: from an open pack and the page cache
     /// (`RWF_NOWAIT`, preadv2(2)). `None` says nothing about the blob.
-    pub fn read_without_waiting(&self, pack: u32, offset: u64, size: u64) -> Option<Bytes> {
-        let file = self.held(pack)?;
+    pub fn read_without_waiting(&self, packed: Packed, size: u64) -> Option<Bytes> {
+        let file = self.held(packed.pack)?;
         let mut content = vec![0; content_length(size).ok()?];
         let buffers = &mut [IoSliceMut::new(&mut content)];
-        let read = preadv2(file, buffers, content_offset(offset), ReadWriteFlags::NOWAIT).ok()?;
+        let offset = content_offset(packed.offset);
+        let read = preadv2(file, buffers, offset, ReadWriteFlags::NOWAIT).ok()?;
         (read == content.len()).then(|| content.into())
+    }
+
+    /// Reads a record's header and content and checks both, and all that is known of them,
+    /// against one another. Blocks.
+    pub fn read_checked(&self, packed: Packed, hash: &ContentHash) -> Result<Bytes> {
+        let damaged = || Error::Corrupt(hash.to_string());
+        let file = self.file(packed.pack)?;
+        let cut = |error: io::Error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => damaged(),
+            _ => error.into(),
+        };
+        let mut stored = [0; HEADER_BYTES];
+        file.read_exact_at(&mut stored, packed.offset).map_err(cut)?;
+        let length = u32::from_le_bytes([stored[4], stored[5], stored[6], stored[7]]);
+        let is_known = packed.length.is_none_or(|known| known == length);
+        if stored != header(hash, length) || !is_known || length as usize > CONTENT_BYTES_MAX {
+            return Err(damaged());
+        }
+        let mut content = vec![0; length as usize];
+        file.read_exact_at(&mut content, content_offset(packed.offset)).map_err(cut)?;
+        if ContentHash(*blake3::hash(&content).as_bytes()) != *hash {
+            return Err(damaged());
+        }
+        Ok(content.into())
+    }
+
+    /// Lets the page cache forget a record. Blocks.
+    pub fn forget_cached(&self, packed: Packed) -> Result<()> {
+        // Only whole pages are dropped.
+        let from = packed.offset - packed.offset % PAGE_BYTES;
+        let length = packed.length.map_or(CONTENT_BYTES_MAX as u64, u64::from);
+        let end = content_offset(packed.offset).saturating_add(length);
+        let whole = (end - from).next_multiple_of(PAGE_BYTES);
+        forget_cached(&*self.file(packed.pack)?, from, NonZeroU64::new(whole))
+    }
+
+    /// Removes a pack. Blocks.
+    pub fn remove(&self, pack: u32) -> Result<()> {
+        remove_file(&self.layout.pack(pack))?;
+        self.close(pack);
+        Ok(())
+    }
+
+    fn close(&self, pack: u32) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&pack);
     }
 
     fn held(&self, pack: u32) -> Option<Arc<File>> {
@@ -249,12 +320,18 @@ impl Packs {
         if let Some(file) = self.held(pack) {
             return Ok(file);
         }
-        let file = Arc::new(File::open(self.layout.pack(pack))?);
+        let path = self.layout.pack(pack);
+        let file = Arc::new(File::open(&path)?);
         let mut packs = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if packs.len() == OPEN_PACKS_MAX {
             packs.clear();
         }
         packs.insert(pack, Arc::clone(&file));
+        drop(packs);
+        // One that was removed between the two steps would keep its room as long as it is held.
+        if !path.exists() {
+            self.close(pack);
+        }
         Ok(file)
     }
 }

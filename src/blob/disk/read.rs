@@ -19,18 +19,18 @@ use crate::{
 pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
     let place = Place::parse(&blob.locator)?;
     // A small blob that is in memory anyway is not worth the way to another thread.
-    if let Place::Packed { pack, offset } = place
+    if let Some(packed) = place.packed()
         && blob.size <= HASH_INLINE_BYTES_MAX as u64
-        && let Some(content) = store.packs.read_without_waiting(pack, offset, blob.size)
+        && let Some(content) = store.packs.read_without_waiting(packed, blob.size)
     {
         check(&content, blob)?;
         return Ok(Box::new(PackedReader(Some(cut(&content, slice)))));
     }
     let (store, blob) = (Arc::clone(store), blob.clone());
     let open = move || -> Result<Box<dyn Reader>> {
-        if let Place::Packed { pack, offset } = place {
+        if let Some(packed) = place.packed() {
             // Small enough to be read and checked as a whole, whatever slice is asked for.
-            let content = store.packs.read(pack, offset, blob.size)?;
+            let content = store.packs.read(packed, blob.size)?;
             check(&content, &blob)?;
             return Ok(Box::new(PackedReader(Some(cut(&content, slice)))));
         }

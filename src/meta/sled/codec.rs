@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    meta::{BlobRecord, Error, Part, Result, ServiceToken, UserRecord},
+    meta::{BlobRecord, Error, Part, Result, ServiceToken, UserRecord, upkeep::ScrubPass},
     model::{
         digest::{ContentHash, Sha256},
         file::{CallerMeta, FileRecord},
@@ -255,8 +255,31 @@ pub struct StoredBlob {
 }
 
 impl StoredBlob {
-    pub fn into_record(self) -> BlobRecord {
-        BlobRecord { locator: self.locator, references: self.references }
+    pub fn into_record(self, damaged: Option<UnixMillis>) -> BlobRecord {
+        BlobRecord { locator: self.locator, references: self.references, damaged }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct StoredPass {
+    began: UnixMillis,
+    completed: Option<UnixMillis>,
+    position: Option<ContentHash>,
+    blobs: u64,
+    bytes: u64,
+    damaged: u64,
+    unreadable: u64,
+}
+
+impl StoredPass {
+    pub fn new(pass: &ScrubPass) -> Self {
+        let ScrubPass { began, completed, position, blobs, bytes, damaged, unreadable } = *pass;
+        Self { began, completed, position, blobs, bytes, damaged, unreadable }
+    }
+
+    pub fn into_record(self) -> ScrubPass {
+        let Self { began, completed, position, blobs, bytes, damaged, unreadable } = self;
+        ScrubPass { began, completed, position, blobs, bytes, damaged, unreadable }
     }
 }
 

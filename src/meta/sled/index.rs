@@ -16,6 +16,10 @@
 //! | open | user 0 upload id | nothing |
 //! | batch | batch id | [`super::codec::StoredBatch`] |
 //! | expiry | time, upload or batch id | nothing; a hint, the record's own time counts |
+//! | damaged | content hash | since: the bytes that the blob's record names are not good |
+//! | damaged count | nothing | blobs in the table above |
+//! | scrub | 'r' or 'l' | [`super::codec::StoredPass`]: the running pass, the last one |
+//! | begun | nothing | when this index was begun |
 //! | node | nothing | the next unused folder node |
 //! | own | a word | what the engine notes for itself: a probe, the last commit it has |
 //!
@@ -84,6 +88,14 @@ pub fn blob(hash: &ContentHash) -> Vec<u8> {
     key(b'b', &[&hash.0])
 }
 
+/// Every blob.
+pub const BLOBS: &[u8] = b"b";
+
+/// The content of a [`blob`] or a [`damaged`] entry.
+pub fn content(entry: &[u8]) -> Option<ContentHash> {
+    Some(ContentHash(entry.get(1..)?.try_into().ok()?))
+}
+
 pub const UNREFERENCED: &[u8] = b"g";
 
 pub fn unreferenced(since: UnixMillis, hash: &ContentHash) -> Vec<u8> {
@@ -107,6 +119,14 @@ pub fn parts(id: UploadId) -> Vec<u8> {
 
 pub fn part(id: UploadId, number: PartNumber) -> Vec<u8> {
     key(b'p', &[&id.0, &number.0.to_be_bytes()])
+}
+
+/// Every part of every upload.
+pub const PARTS: &[u8] = b"p";
+
+/// The upload of a [`part`].
+pub fn part_upload(entry: &[u8]) -> Option<UploadId> {
+    Some(UploadId(entry.get(1..17)?.try_into().ok()?))
 }
 
 /// The number of a [`part`].
@@ -144,6 +164,21 @@ pub fn expiring(entry: &[u8]) -> Option<(UnixMillis, UploadId)> {
     let (at, id) = entry.get(1..)?.split_first_chunk::<8>()?;
     Some((UnixMillis(u64::from_be_bytes(*at)), UploadId(id.try_into().ok()?)))
 }
+
+/// Every mark of a damaged blob.
+pub const DAMAGED: &[u8] = b"m";
+
+pub fn damaged(hash: &ContentHash) -> Vec<u8> {
+    key(b'm', &[&hash.0])
+}
+
+pub const DAMAGED_COUNT: &[u8] = b"M";
+
+pub const SCRUB_RUNNING: &[u8] = b"cr";
+
+pub const SCRUB_LAST: &[u8] = b"cl";
+
+pub const BEGUN: &[u8] = b"a";
 
 pub const NEXT_NODE: &[u8] = b"n";
 

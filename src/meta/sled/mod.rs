@@ -10,6 +10,7 @@ mod journal;
 mod open;
 mod room;
 mod step;
+mod upkeep;
 
 use std::path::Path;
 
@@ -315,7 +316,8 @@ impl Metadata for SledMetadata {
     }
 
     async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>> {
-        Ok(self.get::<StoredBlob>(&index::blob(hash))?.map(StoredBlob::into_record))
+        let Some(stored) = self.get::<StoredBlob>(&index::blob(hash))? else { return Ok(None) };
+        Ok(Some(stored.into_record(self.get(&index::damaged(hash))?)))
     }
 
     async fn unreferenced_blobs(

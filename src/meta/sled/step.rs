@@ -6,7 +6,7 @@ use super::{
         StoredUser,
     },
     commit::Txn,
-    index,
+    index, upkeep,
 };
 use crate::{
     meta::{Batch, Error, NewFile, Part, Recorded, Removal, Result, ServiceToken, UserRecord},
@@ -288,6 +288,7 @@ fn refer_to_blob(
         unreferenced: None,
     };
     txn.put(key, &blob)?;
+    upkeep::unmark(txn, hash)?;
     Ok(known.map(|blob| blob.locator))
 }
 
@@ -323,6 +324,7 @@ pub fn forget_blob(txn: &mut Txn<'_>, hash: &ContentHash) -> Result<Option<Locat
         Some(StoredBlob { unreferenced: Some(since), locator, .. }) => {
             txn.delete(index::unreferenced(since, hash));
             txn.delete(key);
+            upkeep::unmark(txn, hash)?;
             Ok(Some(locator))
         }
         _ => Ok(None),

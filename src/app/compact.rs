@@ -1,0 +1,145 @@
+//! Compaction: room between packed bytes is had back by moving those that a record names.
+//!
+//! A pack is removed only when one walk over all parts and then all blobs found no record that
+//! names bytes in it. Parts come first: a part that becomes a blob where it lies is then seen as
+//! one or as the other. No step can bring a name for a closed pack after the walk: what was sealed
+//! before it closed was waited for, and new bytes go elsewhere. A pack that holds parts of an open
+//! upload is left alone, so that what `complete` reads never moves.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+
+use super::{App, Result, gc::Collected};
+use crate::{
+    blob::{self, upkeep::Survey},
+    model::{digest::ContentHash, locator::Locator},
+};
+
+/// Records read at a time.
+const PAGE: usize = 1000;
+/// Blobs on the move at a time: they share the syncs of packs and of commits. Each is held in
+/// memory.
+const MOVING_MAX: usize = 64;
+
+impl App {
+    /// Empties packs that hold little, and removes those that hold nothing.
+    pub(super) async fn compact(&self, collected: &mut Collected) -> Result<()> {
+        let _alone = self.upkeep.alone().await;
+        let mut survey = self.survey().await?;
+        // First, as it makes room.
+        self.free_dead(&mut *survey, collected).await?;
+        if !survey.has_sparse() {
+            return Ok(());
+        }
+        let moved = self.move_sparse(Arc::from(survey), collected).await;
+        if collected.moved_bytes > 0 {
+            // A fresh look: what could not be moved is named there still and keeps its pack.
+            let mut survey = self.survey().await?;
+            self.free_dead(&mut *survey, collected).await?;
+        }
+        moved
+    }
+
+    /// Which packed bytes a record names.
+    async fn survey(&self) -> Result<Box<dyn Survey>> {
+        let (after, before) = self.collectable().await?;
+        let mut survey = self.blobs.survey(after, before).await?;
+        if survey.is_empty() {
+            return Ok(survey);
+        }
+        // What was sealed into these packs has its record by now, or never will.
+        self.settled().await?;
+        let mut last = None;
+        loop {
+            let page = self.meta.parts_after(last, PAGE).await?;
+            for (_, locator) in &page {
+                survey.pin(locator);
+            }
+            let Some((key, _)) = page.last() else { break };
+            last = Some(*key);
+        }
+        let mut last = None;
+        loop {
+            let page = self.meta.blobs_after(last, PAGE).await?;
+            for (_, blob) in &page {
+                match blob.damaged {
+                    Some(_) => survey.pin(&blob.locator),
+                    None => survey.keep(&blob.locator),
+                }
+            }
+            let Some((hash, _)) = page.last() else { break };
+            last = Some(*hash);
+        }
+        // A read may show what a step is only about to make durable.
+        self.settled().await?;
+        Ok(survey)
+    }
+
+    async fn free_dead(&self, survey: &mut dyn Survey, collected: &mut Collected) -> Result<()> {
+        if survey.is_empty() {
+            return Ok(());
+        }
+        let _allowed = self.removals.begin().await;
+        let freed = survey.free_dead().await?;
+        collected.packs += freed.packs;
+        collected.freed_bytes += freed.bytes;
+        Ok(())
+    }
+
+    /// Moves what is named in sparse packs. A blob that cannot be moved keeps its pack, nothing
+    /// else; a disk that takes no more ends the walk.
+    async fn move_sparse(&self, survey: Arc<dyn Survey>, collected: &mut Collected) -> Result<()> {
+        let mut last = None;
+        loop {
+            let page = self.meta.blobs_after(last, PAGE).await?;
+            let Some((hash, _)) = page.last() else { return Ok(()) };
+            last = Some(*hash);
+            let healthy = page.into_iter().filter(|(_, blob)| blob.damaged.is_none());
+            let moves =
+                healthy.map(|(hash, blob)| self.move_blob(Arc::clone(&survey), hash, blob.locator));
+            let mut moves = stream::iter(moves).buffer_unordered(MOVING_MAX);
+            while let Some(moved) = moves.next().await {
+                collected.moved_bytes += moved?;
+            }
+        }
+    }
+
+    /// Moves one blob when it lies in a sparse pack, and answers its bytes. Detached like every
+    /// step that seals bytes and then records them.
+    async fn move_blob(
+        &self,
+        survey: Arc<dyn Survey>,
+        hash: ContentHash,
+        from: Locator,
+    ) -> Result<u64> {
+        if !survey.is_sparse(&from) {
+            return Ok(0);
+        }
+        let (meta, blobs) = (Arc::clone(&self.meta), Arc::clone(&self.blobs));
+        let clock = Arc::clone(&self.clock);
+        self.detached(async move {
+            match survey.copy(&hash, &from).await {
+                Ok((bytes, to)) => {
+                    // Refused when the blob was stored again meanwhile: then the copy is dead.
+                    meta.relocate_blob(&hash, &from, &to).await?;
+                    Ok(bytes)
+                }
+                Err(blob::Error::Corrupt(_) | blob::Error::NotFound) => {
+                    if meta.mark_damaged(&hash, &from, clock.now()).await? {
+                        tracing::error!(blob = %hash, "damaged blob found by compaction");
+                    }
+                    Ok(0)
+                }
+                Err(error) => {
+                    if !matches!(error, blob::Error::Io(_)) || !blobs.space().await?.writable {
+                        return Err(error.into());
+                    }
+                    tracing::warn!(blob = %hash, %error, "a blob could not be moved");
+                    Ok(0)
+                }
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,163 @@
+//! Garbage collection: bytes that a crash, or a removal that was held back, left without a record.
+//!
+//! Bytes are sealed before their record is there, maybe long before, so no age says that they are
+//! litter. What no record names is only suspected at first. Then every step that has begun is
+//! waited for: it was this one's to record, or nobody's, as a later step makes names of its own.
+//! What is still not named then goes. A second wait lies between that look and the removal: a read
+//! may show what a step is only about to make durable.
+//!
+//! Nothing from before the index was begun is touched: an index that stands in for a lost one
+//! does not know what it should name.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard};
+
+use super::{App, Result};
+use crate::{
+    blob::upkeep::{Found, Owner, Shelf},
+    model::time::UnixMillis,
+};
+
+/// Suspects that are held in memory at a time.
+const SUSPECTS_MAX: usize = 10_000;
+
+/// What a collection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Sessions that were over.
+    pub sessions: usize,
+    /// Blobs that no file refers to any more.
+    pub blobs: usize,
+    /// Files that no record named.
+    pub files: usize,
+    /// Packs that held nothing that is named, or from which that was moved.
+    pub packs: usize,
+    /// Bytes that were moved out of packs.
+    pub moved_bytes: u64,
+    /// Room on the disk that files and packs gave back.
+    pub freed_bytes: u64,
+}
+
+/// Who removes bytes shares this; who holds removals back has it alone.
+#[derive(Default)]
+pub struct Removals(Arc<RwLock<()>>);
+
+impl Removals {
+    /// `None` while removals are held back.
+    pub fn try_begin(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        self.0.try_read().ok()
+    }
+
+    /// Waits while removals are held back.
+    pub async fn begin(&self) -> RwLockReadGuard<'_, ()> {
+        self.0.read().await
+    }
+}
+
+/// As long as it lives, nothing is removed from the disk.
+pub struct Hold(#[expect(dead_code, reason = "held")] OwnedRwLockWriteGuard<()>);
+
+impl App {
+    /// Holds back every removal until the answer is dropped, for a backup. What would have been
+    /// discarded meanwhile becomes litter; a collection waits. A second one waits for the first.
+    pub async fn hold(&self) -> Hold {
+        Hold(Arc::clone(&self.removals.0).write_owned().await)
+    }
+
+    /// Collects everything that is due now, whatever the schedule says; times of grace are kept.
+    ///
+    /// # Errors
+    /// What the stores say; what was done until then stays done.
+    pub async fn gc(&self) -> Result<Collected> {
+        let mut collected = Collected::default();
+        self.sweep_all(&mut collected).await?;
+        self.collect_litter(&mut collected).await?;
+        self.compact(&mut collected).await?;
+        Ok(collected)
+    }
+
+    /// Sweeps until nothing is left that is due.
+    pub(super) async fn sweep_all(&self, collected: &mut Collected) -> Result<()> {
+        loop {
+            let swept = self.sweep().await?;
+            collected.sessions += swept.sessions;
+            collected.blobs += swept.blobs;
+            if !swept.more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes files that no record names.
+    pub(super) async fn collect_litter(&self, collected: &mut Collected) -> Result<()> {
+        let _alone = self.upkeep.alone().await;
+        let now = self.clock.now();
+        let begun = self.meta.begun(now).await?;
+        let mut shelves = (0..=u8::MAX).map(Shelf::Blobs).chain([Shelf::Parts]).peekable();
+        while shelves.peek().is_some() {
+            let mut suspects = Vec::new();
+            while suspects.len() < SUSPECTS_MAX
+                && let Some(shelf) = shelves.next()
+            {
+                let old_enough = begun..now.before(match shelf {
+                    Shelf::Blobs(_) => self.policy.reclaim_grace,
+                    Shelf::Parts => self.policy.upload_ttl,
+                });
+                for found in self.blobs.list(shelf).await? {
+                    if old_enough.contains(&found.since) && !self.is_named(&found).await? {
+                        suspects.push(found);
+                    }
+                }
+            }
+            if !suspects.is_empty() {
+                self.remove_litter(suspects, collected).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_litter(&self, suspects: Vec<Found>, collected: &mut Collected) -> Result<()> {
+        self.settled().await?;
+        let mut litter = Vec::new();
+        for found in suspects {
+            if !self.is_named(&found).await? {
+                litter.push(found);
+            }
+        }
+        self.settled().await?;
+        for found in litter {
+            let _allowed = self.removals.begin().await;
+            self.blobs.discard(&found.locator).await?;
+            collected.files += 1;
+            collected.freed_bytes += found.bytes;
+        }
+        Ok(())
+    }
+
+    /// Whether the record of these bytes' owner names them.
+    async fn is_named(&self, found: &Found) -> Result<bool> {
+        Ok(match found.owner {
+            Owner::Blob(hash) => {
+                let blob = self.meta.blob(&hash).await?;
+                blob.is_some_and(|blob| blob.locator == found.locator)
+            }
+            Owner::Part(upload, number) => {
+                self.meta.refers_to_part(upload, number, &found.locator).await?
+            }
+        })
+    }
+
+    /// Waits for every step that has begun. When one of them left it open whether its record is
+    /// there, which ends all writing, nobody may conclude anything from what is not named.
+    pub(super) async fn settled(&self) -> Result<()> {
+        self.epochs.wait().await;
+        Ok(self.meta.ready().await?)
+    }
+
+    /// Bytes last changed between these two times may be collected.
+    pub(super) async fn collectable(&self) -> Result<(UnixMillis, UnixMillis)> {
+        let now = self.clock.now();
+        Ok((self.meta.begun(now).await?, now.before(self.policy.reclaim_grace)))
+    }
+}

@@ -1,0 +1,189 @@
+//! Scrub: everything that is stored is read again, so that damage is found while there is another
+//! copy of the content somewhere.
+//!
+//! A pass walks all blobs in order of their hashes and remembers its place in the index, so a
+//! restart goes on where it was. Damaged is what does not meet its hash or is not there; it is
+//! marked, and refused to readers from then on. What cannot be read to its end is only reported: a
+//! disk that failed once may do better, a reader is refused by the failure itself, and a mark would
+//! outlive the trouble until the next pass.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+
+use super::{App, Error, Result};
+use crate::{
+    blob::{self, upkeep::Pace},
+    meta::{BlobRecord, upkeep::ScrubPass},
+    model::digest::ContentHash,
+};
+
+/// Blobs read from the index at a time.
+const PAGE: usize = 200;
+/// A pass keeps its place when it saw so many blobs, or so much time went by.
+const KEEP_BLOBS: u64 = 1000;
+const KEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// How fast to read.
+pub struct Throttle {
+    bytes_per_second: u64,
+    began: Instant,
+    next: Mutex<Duration>,
+}
+
+/// What was not read for so long may be made up for.
+const CREDIT: Duration = Duration::from_secs(1);
+
+impl Throttle {
+    pub fn new(bytes_per_second: u64) -> Self {
+        let bytes_per_second = bytes_per_second.max(1);
+        Self { bytes_per_second, began: Instant::now(), next: Mutex::default() }
+    }
+
+    /// How long to wait at `now` after `bytes` were read.
+    fn wait(&self, now: Duration, bytes: u64) -> Duration {
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
+        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        *next = (*next).max(now.saturating_sub(CREDIT)).saturating_add(cost);
+        next.saturating_sub(now)
+    }
+}
+
+#[async_trait]
+impl Pace for Throttle {
+    async fn took(&self, bytes: u64) {
+        let wait = self.wait(self.began.elapsed(), bytes);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// What became of one blob.
+enum Checked {
+    Good(u64),
+    Damaged,
+    Unreadable,
+    /// Its record names other bytes now, which are newer, or it is gone.
+    Moved,
+}
+
+impl App {
+    /// Goes on with a pass, or begins one when it is time, and comes back at its end. Answers how
+    /// long it is until the next one.
+    ///
+    /// # Errors
+    /// What the index says; the pass goes on from its last place when called again.
+    pub async fn scrub_when_due(&self) -> Result<Duration> {
+        let state = self.meta.scrub_state().await?;
+        let now = self.clock.now();
+        let pass = match (state.running, state.last) {
+            (Some(pass), _) => pass,
+            (None, Some(last)) => {
+                let due = last.began.after(self.policy.scrub_every);
+                // A clock that stepped back does not put it off for ever.
+                if last.began <= now && now < due {
+                    return Ok(Duration::from_millis(due.0 - now.0));
+                }
+                ScrubPass::new(now)
+            }
+            (None, None) => ScrubPass::new(now),
+        };
+        self.run_scrub(pass, self.policy.scrub_bytes_per_second, true).await?;
+        Ok(Duration::ZERO)
+    }
+
+    /// Reads everything again, now and from the start, as fast as `bytes_per_second` says.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another such pass runs; what the index says.
+    pub async fn scrub_now(&self, bytes_per_second: u64) -> Result<ScrubPass> {
+        let _alone = self.scrubbing.try_lock().map_err(|_| Error::Busy)?;
+        self.run_scrub(ScrubPass::new(self.clock.now()), bytes_per_second, false).await
+    }
+
+    async fn run_scrub(
+        &self,
+        mut pass: ScrubPass,
+        bytes_per_second: u64,
+        keeps_place: bool,
+    ) -> Result<ScrubPass> {
+        let pace = Throttle::new(bytes_per_second);
+        tracing::info!(began = %pass.began, blobs = pass.blobs, "scrub begins");
+        let (mut kept, mut kept_at) = (pass.blobs, Instant::now());
+        loop {
+            let page = self.meta.blobs_after(pass.position, PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            for (hash, blob) in page {
+                match self.check_blob(&hash, &blob, &pace).await? {
+                    Checked::Good(bytes) => pass.bytes = pass.bytes.saturating_add(bytes),
+                    Checked::Damaged => pass.damaged += 1,
+                    Checked::Unreadable => pass.unreadable += 1,
+                    Checked::Moved => {}
+                }
+                pass.blobs += 1;
+                pass.position = Some(hash);
+                let is_time = pass.blobs - kept >= KEEP_BLOBS || kept_at.elapsed() >= KEEP_EVERY;
+                if keeps_place && is_time {
+                    self.meta.save_scrub(pass).await?;
+                    (kept, kept_at) = (pass.blobs, Instant::now());
+                }
+            }
+        }
+        pass.completed = Some(self.clock.now());
+        self.meta.save_scrub(pass).await?;
+        let ScrubPass { blobs, bytes, damaged, unreadable, .. } = pass;
+        tracing::info!(began = %pass.began, blobs, bytes, damaged, unreadable, "scrub ends");
+        Ok(pass)
+    }
+
+    async fn check_blob(
+        &self,
+        hash: &ContentHash,
+        blob: &BlobRecord,
+        pace: &dyn Pace,
+    ) -> Result<Checked> {
+        match self.blobs.verify(hash, &blob.locator, pace).await {
+            Ok(bytes) => {
+                if blob.damaged.is_some() && self.meta.unmark_damaged(hash, &blob.locator).await? {
+                    tracing::info!(blob = %hash, "the bytes of a damaged blob are good after all");
+                }
+                Ok(Checked::Good(bytes))
+            }
+            Err(error @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {
+                if !self.meta.mark_damaged(hash, &blob.locator, self.clock.now()).await? {
+                    return Ok(Checked::Moved);
+                }
+                tracing::error!(blob = %hash, %error, "damaged blob found by scrub");
+                Ok(Checked::Damaged)
+            }
+            Err(error) => {
+                tracing::error!(blob = %hash, %error, "a blob cannot be read");
+                Ok(Checked::Unreadable)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_throttle_waits_as_long_as_the_bytes_should_take() {
+        let seconds = Duration::from_secs;
+        let throttle = Throttle::new(100);
+        assert_eq!(throttle.wait(seconds(0), 200), seconds(2));
+        assert_eq!(throttle.wait(seconds(2), 100), seconds(1));
+        // Time that went by unused counts for a second, not for ever.
+        assert_eq!(throttle.wait(seconds(60), 100), seconds(0));
+        assert_eq!(throttle.wait(seconds(60), 100), seconds(1));
+        assert_eq!(Throttle::new(u64::MAX).wait(seconds(0), 1 << 30), seconds(0));
+    }
+}

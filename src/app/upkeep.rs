@@ -1,0 +1,113 @@
+//! What runs by itself, and when: sweep, garbage collection, compaction.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::MutexGuard;
+
+use super::{App, Result, gc::Collected};
+use crate::model::time::UnixMillis;
+
+/// Litter is looked for at start and then this often.
+const LITTER_EVERY: Duration = Duration::from_hours(1);
+/// All packs are looked at this often, whatever was discarded; not at start, which is for clients.
+const COMPACT_EVERY: Duration = Duration::from_hours(24);
+/// So many discarded bytes are worth a look before.
+const COMPACT_DISCARDED_BYTES: u64 = 256 << 20;
+
+/// When something was done last, by a clock that may step.
+#[derive(Default)]
+pub struct Schedule {
+    last: Mutex<Last>,
+    alone: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Last {
+    litter: Option<UnixMillis>,
+    compaction: Option<UnixMillis>,
+    /// The store's count of discarded bytes then.
+    discarded: u64,
+}
+
+/// Whether `every` has passed since `last`, or nobody can tell.
+fn is_due(last: UnixMillis, now: UnixMillis, every: Duration) -> bool {
+    now < last || now >= last.after(every)
+}
+
+impl Schedule {
+    /// One collection at a time.
+    pub(super) async fn alone(&self) -> MutexGuard<'_, ()> {
+        self.alone.lock().await
+    }
+
+    fn litter_is_due(&self, now: UnixMillis) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.litter.is_none_or(|last| is_due(last, now, LITTER_EVERY));
+        if due {
+            last.litter = Some(now);
+        }
+        due
+    }
+
+    fn compaction_is_due(&self, now: UnixMillis, discarded: u64) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_time = is_due(*last.compaction.get_or_insert(now), now, COMPACT_EVERY);
+        let due = by_time || discarded.saturating_sub(last.discarded) >= COMPACT_DISCARDED_BYTES;
+        if due {
+            last.compaction = Some(now);
+            last.discarded = discarded;
+        }
+        due
+    }
+}
+
+impl App {
+    /// Does what is due. To be called every minute or so, by one caller. What fails is tried
+    /// again the next time it is due.
+    pub async fn upkeep(&self) {
+        let mut collected = Collected::default();
+        let outcome = self.collect_due(&mut collected).await;
+        if collected != Collected::default() {
+            let Collected { sessions, blobs, files, packs, moved_bytes, freed_bytes } = collected;
+            tracing::info!(sessions, blobs, files, packs, moved_bytes, freed_bytes, "collected");
+        }
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "upkeep failed; the next round tries again");
+        }
+    }
+
+    async fn collect_due(&self, collected: &mut Collected) -> Result<()> {
+        let now = self.clock.now();
+        self.sweep_all(collected).await?;
+        if self.upkeep.litter_is_due(now) {
+            self.collect_litter(collected).await?;
+        }
+        if self.upkeep.compaction_is_due(now, self.blobs.discarded_bytes()) {
+            self.compact(collected).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn things_are_due_when_their_time_has_passed_or_the_clock_stepped_back() {
+        let schedule = Schedule::default();
+        let at = |hours: u64| UnixMillis(1_700_000_000_000).after(Duration::from_hours(hours));
+        assert!(schedule.litter_is_due(at(0)), "at start");
+        assert!(!schedule.litter_is_due(at(0)));
+        assert!(schedule.litter_is_due(at(1)));
+        assert!(schedule.litter_is_due(at(0)), "a clock that stepped back delays nothing");
+        assert!(!schedule.compaction_is_due(at(0), 0), "not at start");
+        assert!(!schedule.compaction_is_due(at(23), COMPACT_DISCARDED_BYTES - 1));
+        assert!(schedule.compaction_is_due(at(23), COMPACT_DISCARDED_BYTES));
+        assert!(!schedule.compaction_is_due(at(24), COMPACT_DISCARDED_BYTES));
+        assert!(schedule.compaction_is_due(at(47), COMPACT_DISCARDED_BYTES));
+    }
+}

@@ -1,0 +1,127 @@
+//! Compaction: packs that hold little or nothing that is still named.
+//!
+//! Only packs that no byte will be appended to any more are looked at. The one with the highest
+//! number always stays: from it a new start knows which numbers were given out, and a number that
+//! was given twice would let an old locator find other bytes.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, atomic::Ordering},
+};
+
+use async_trait::async_trait;
+use tokio::task::spawn_blocking;
+
+use super::{
+    Inner,
+    layout::{Packed, Place, changed},
+    pack::{CONTENT_BYTES_MAX, HEADER_BYTES},
+    stage::joined,
+};
+use crate::{
+    blob::{
+        Error, Result,
+        upkeep::{Freed, Survey},
+    },
+    model::{digest::ContentHash, locator::Locator, time::UnixMillis},
+};
+
+/// What is known of a pack.
+struct Surveyed {
+    bytes: u64,
+    named: u64,
+    pinned: bool,
+}
+
+impl Surveyed {
+    /// More than half of it is dead and all that is not may move.
+    fn is_sparse(&self) -> bool {
+        !self.pinned && self.named > 0 && self.named < self.bytes / 2
+    }
+}
+
+/// See the module.
+pub struct PackSurvey {
+    store: Arc<Inner>,
+    packs: BTreeMap<u32, Surveyed>,
+}
+
+/// Lists the packs that are closed and were last written between the two times. Blocks.
+pub fn survey(store: Arc<Inner>, after: UnixMillis, before: UnixMillis) -> Result<PackSurvey> {
+    // Read first: a pack that is begun meanwhile is none of those listed.
+    let open = store.packer.open_from.load(Ordering::SeqCst);
+    let mut found = store.layout.packs_found()?;
+    let last = found.iter().copied().max();
+    found.retain(|number| *number < open && Some(*number) != last);
+    let mut packs = BTreeMap::new();
+    for number in found {
+        let metadata = fs::metadata(store.layout.pack(number))?;
+        if (after..before).contains(&changed(&metadata)) {
+            let bytes = metadata.len();
+            packs.insert(number, Surveyed { bytes, named: 0, pinned: false });
+        }
+    }
+    Ok(PackSurvey { store, packs })
+}
+
+impl PackSurvey {
+    fn pack_of(&mut self, locator: &Locator) -> Option<(&mut Surveyed, Packed)> {
+        let packed = Place::parse(locator).ok()?.packed()?;
+        Some((self.packs.get_mut(&packed.pack)?, packed))
+    }
+}
+
+#[async_trait]
+impl Survey for PackSurvey {
+    fn is_empty(&self) -> bool {
+        self.packs.is_empty()
+    }
+
+    fn keep(&mut self, locator: &Locator) {
+        let Some((pack, packed)) = self.pack_of(locator) else { return };
+        // A locator of before they held a length counts as the longest.
+        let length = packed.length.map_or(CONTENT_BYTES_MAX as u64, u64::from);
+        pack.named += length + HEADER_BYTES as u64;
+    }
+
+    fn pin(&mut self, locator: &Locator) {
+        self.keep(locator);
+        if let Some((pack, _)) = self.pack_of(locator) {
+            pack.pinned = true;
+        }
+    }
+
+    async fn free_dead(&mut self) -> Result<Freed> {
+        let mut freed = Freed::default();
+        let dead = self.packs.iter().filter(|(_, pack)| pack.named == 0);
+        for (number, bytes) in dead.map(|(number, pack)| (*number, pack.bytes)).collect::<Vec<_>>()
+        {
+            let store = Arc::clone(&self.store);
+            joined(spawn_blocking(move || store.packs.remove(number)).await)?;
+            self.packs.remove(&number);
+            freed.packs += 1;
+            freed.bytes += bytes;
+        }
+        Ok(freed)
+    }
+
+    fn has_sparse(&self) -> bool {
+        self.packs.values().any(Surveyed::is_sparse)
+    }
+
+    fn is_sparse(&self, locator: &Locator) -> bool {
+        let packed = Place::parse(locator).ok().and_then(|place| place.packed());
+        packed.and_then(|packed| self.packs.get(&packed.pack)).is_some_and(Surveyed::is_sparse)
+    }
+
+    async fn copy(&self, hash: &ContentHash, locator: &Locator) -> Result<(u64, Locator)> {
+        let packed = Place::parse(locator)?.packed().ok_or(Error::NotFound)?;
+        let (store, hash) = (Arc::clone(&self.store), *hash);
+        let read = spawn_blocking(move || store.packs.read_checked(packed, &hash)).await;
+        let content = joined(read)?;
+        let bytes = content.len() as u64;
+        let place = self.store.packer.append(hash, content).await?;
+        Ok((bytes, place.locator()?))
+    }
+}

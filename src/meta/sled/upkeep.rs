@@ -1,0 +1,202 @@
+//! Upkeep on sled: pages of scans, and the steps that move and mark blobs.
+
+use async_trait::async_trait;
+use sled::{IVec, Tree};
+
+use super::{
+    SledMetadata,
+    codec::{self, StoredBlob, StoredPart, StoredPass},
+    commit::{Txn, failed},
+    index,
+};
+use crate::{
+    meta::{
+        BlobRecord, Error, Result,
+        upkeep::{ScrubPass, ScrubState, Upkeep},
+    },
+    model::{
+        digest::ContentHash,
+        id::{PartNumber, UploadId},
+        locator::Locator,
+        time::UnixMillis,
+    },
+};
+
+/// At most `limit` entries of a table, behind the key `after`.
+fn page(
+    tree: &Tree,
+    table: &[u8],
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<(IVec, IVec)>> {
+    let start = after.unwrap_or(table);
+    let mut entries = Vec::new();
+    for entry in tree.range(start..) {
+        let (key, value) = entry.map_err(failed)?;
+        if !key.starts_with(table) || entries.len() == limit {
+            break;
+        }
+        if after != Some(&*key) {
+            entries.push((key, value));
+        }
+    }
+    Ok(entries)
+}
+
+fn content(key: &[u8]) -> Result<ContentHash> {
+    index::content(key).ok_or_else(|| Error::Corrupt("a blob's key".into()))
+}
+
+/// The record of a blob, as long as it names `locator`.
+fn lying_at(txn: &Txn<'_>, hash: &ContentHash, locator: &Locator) -> Result<Option<StoredBlob>> {
+    let stored = txn.get::<StoredBlob>(&index::blob(hash))?;
+    Ok(stored.filter(|blob| blob.locator == *locator))
+}
+
+fn count_damaged(txn: &mut Txn<'_>, change: impl FnOnce(u64) -> u64) -> Result<()> {
+    let count = txn.get::<u64>(index::DAMAGED_COUNT)?.unwrap_or(0);
+    txn.put(index::DAMAGED_COUNT.to_vec(), &change(count))
+}
+
+/// Takes the mark of a damaged blob away, if there is one.
+pub fn unmark(txn: &mut Txn<'_>, hash: &ContentHash) -> Result<bool> {
+    let key = index::damaged(hash);
+    if txn.read(&key)?.is_none() {
+        return Ok(false);
+    }
+    txn.delete(key);
+    count_damaged(txn, |count| count.saturating_sub(1))?;
+    Ok(true)
+}
+
+fn mark(txn: &mut Txn<'_>, hash: &ContentHash, locator: &Locator, now: UnixMillis) -> Result<bool> {
+    if lying_at(txn, hash, locator)?.is_none() {
+        return Ok(false);
+    }
+    let key = index::damaged(hash);
+    if txn.read(&key)?.is_none() {
+        txn.put(key, &now)?;
+        count_damaged(txn, |count| count.saturating_add(1))?;
+    }
+    Ok(true)
+}
+
+fn relocate(txn: &mut Txn<'_>, hash: &ContentHash, from: &Locator, to: &Locator) -> Result<bool> {
+    let Some(blob) = lying_at(txn, hash, from)? else { return Ok(false) };
+    txn.put(index::blob(hash), &StoredBlob { locator: to.clone(), ..blob })?;
+    unmark(txn, hash)?;
+    Ok(true)
+}
+
+fn save_scrub(txn: &mut Txn<'_>, pass: &ScrubPass) -> Result<()> {
+    if pass.completed.is_none() {
+        return txn.put(index::SCRUB_RUNNING.to_vec(), &StoredPass::new(pass));
+    }
+    txn.delete(index::SCRUB_RUNNING.to_vec());
+    txn.put(index::SCRUB_LAST.to_vec(), &StoredPass::new(pass))
+}
+
+#[async_trait]
+impl Upkeep for SledMetadata {
+    async fn begun(&self, now: UnixMillis) -> Result<UnixMillis> {
+        let begin = move |txn: &mut Txn<'_>| match txn.get(index::BEGUN)? {
+            Some(begun) => Ok(begun),
+            None => txn.put(index::BEGUN.to_vec(), &now).map(|()| now),
+        };
+        self.committer.commit(begin).await
+    }
+
+    async fn parts_after(
+        &self,
+        after: Option<(UploadId, PartNumber)>,
+        limit: usize,
+    ) -> Result<Vec<((UploadId, PartNumber), Locator)>> {
+        let after = after.map(|(id, number)| index::part(id, number));
+        let scan = move |tree: &Tree| {
+            let decode = |(key, value): (IVec, IVec)| {
+                let ids = index::part_upload(&key).zip(index::part_number(&key));
+                let (id, number) = ids.ok_or_else(|| Error::Corrupt("a part's key".into()))?;
+                let part = codec::decode::<StoredPart>(&value)?.into_record(number);
+                Ok(((id, number), part.place))
+            };
+            page(tree, index::PARTS, after.as_deref(), limit)?.into_iter().map(decode).collect()
+        };
+        self.scan(scan).await
+    }
+
+    async fn blobs_after(
+        &self,
+        after: Option<ContentHash>,
+        limit: usize,
+    ) -> Result<Vec<(ContentHash, BlobRecord)>> {
+        let after = after.map(|hash| index::blob(&hash));
+        let scan = move |tree: &Tree| {
+            // Few are marked: whether any is need not be asked for each blob.
+            let any_damaged = tree.scan_prefix(index::DAMAGED).next().is_some();
+            let decode = |(key, value): (IVec, IVec)| {
+                let hash = content(&key)?;
+                let mark = any_damaged.then(|| tree.get(index::damaged(&hash)));
+                let mark = mark.transpose().map_err(failed)?.flatten();
+                let since = mark.map(|since| codec::decode(&since)).transpose()?;
+                Ok((hash, codec::decode::<StoredBlob>(&value)?.into_record(since)))
+            };
+            page(tree, index::BLOBS, after.as_deref(), limit)?.into_iter().map(decode).collect()
+        };
+        self.scan(scan).await
+    }
+
+    async fn relocate_blob(
+        &self,
+        hash: &ContentHash,
+        from: &Locator,
+        to: &Locator,
+    ) -> Result<bool> {
+        let (hash, from, to) = (*hash, from.clone(), to.clone());
+        self.committer.commit(move |txn| relocate(txn, &hash, &from, &to)).await
+    }
+
+    async fn mark_damaged(
+        &self,
+        hash: &ContentHash,
+        locator: &Locator,
+        now: UnixMillis,
+    ) -> Result<bool> {
+        let (hash, locator) = (*hash, locator.clone());
+        self.committer.commit(move |txn| mark(txn, &hash, &locator, now)).await
+    }
+
+    async fn unmark_damaged(&self, hash: &ContentHash, locator: &Locator) -> Result<bool> {
+        let (hash, locator) = (*hash, locator.clone());
+        let unmark_there = move |txn: &mut Txn<'_>| match lying_at(txn, &hash, &locator)? {
+            Some(_) => unmark(txn, &hash),
+            None => Ok(false),
+        };
+        self.committer.commit(unmark_there).await
+    }
+
+    async fn damaged_blobs(
+        &self,
+        after: Option<ContentHash>,
+        limit: usize,
+    ) -> Result<Vec<(ContentHash, UnixMillis)>> {
+        let after = after.map(|hash| index::damaged(&hash));
+        let scan = move |tree: &Tree| {
+            let decode = |(key, since): (IVec, IVec)| Ok((content(&key)?, codec::decode(&since)?));
+            page(tree, index::DAMAGED, after.as_deref(), limit)?.into_iter().map(decode).collect()
+        };
+        self.scan(scan).await
+    }
+
+    async fn damaged_count(&self) -> Result<u64> {
+        Ok(self.get(index::DAMAGED_COUNT)?.unwrap_or(0))
+    }
+
+    async fn scrub_state(&self) -> Result<ScrubState> {
+        let pass = |key| Ok(self.get::<StoredPass>(key)?.map(StoredPass::into_record));
+        Ok(ScrubState { running: pass(index::SCRUB_RUNNING)?, last: pass(index::SCRUB_LAST)? })
+    }
+
+    async fn save_scrub(&self, pass: ScrubPass) -> Result<()> {
+        self.committer.commit(move |txn| save_scrub(txn, &pass)).await
+    }
+}

@@ -1,0 +1,274 @@
+//! The blob seam: what lies there, whether it is what was stored, packs that hold little.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use streamlined::{
+    blob::{
+        Address, BlobStore, Error, Purpose, Sealed,
+        disk::DiskBlobs,
+        upkeep::{Found, Owner, Pace, Shelf, Survey},
+    },
+    model::{
+        digest::ContentHash,
+        id::{PartNumber, UploadId},
+        locator::Locator,
+        range::Slice,
+        time::UnixMillis,
+    },
+};
+use tokio::runtime::Runtime;
+
+use crate::blobs::{address, content, disk, on_every_store, part, put};
+
+const EVER: (UnixMillis, UnixMillis) = (UnixMillis(0), UnixMillis(u64::MAX));
+
+/// As fast as it goes.
+struct Unpaced;
+
+#[async_trait]
+impl Pace for Unpaced {
+    async fn took(&self, _: u64) {}
+}
+
+async fn verify(store: &dyn BlobStore, hash: &ContentHash, at: &Locator) -> Result<u64, Error> {
+    store.verify(hash, at, &Unpaced).await
+}
+
+async fn check(store: &dyn BlobStore, sealed: &Sealed) -> Result<u64, Error> {
+    verify(store, &sealed.blake3, &sealed.locator).await
+}
+
+/// The one file that `list` of a shelf would name, or the one pack.
+fn only_file(dir: &Path) -> PathBuf {
+    let mut files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.next().unwrap();
+    assert_eq!(files.next(), None);
+    file
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn what_was_stored_verifies() {
+    on_every_store(async |store| {
+        for size in [0, 1, 4096, 64 << 10, (64 << 10) + 1, 3_000_000] {
+            let sealed = put(store, &content(size), Purpose::Blob).await;
+            assert_eq!(check(store, &sealed).await, Ok(size as u64));
+            let mut other = sealed.blake3;
+            other.0[0] ^= 1;
+            let refused = verify(store, &other, &sealed.locator).await;
+            assert!(matches!(refused, Err(Error::Corrupt(_))));
+        }
+        let sealed = put(store, &content(100_000), Purpose::Blob).await;
+        store.discard(&sealed.locator).await.unwrap();
+        assert_eq!(check(store, &sealed).await, Err(Error::NotFound));
+    });
+}
+
+#[test]
+fn any_damage_to_a_file_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = disk(dir.path());
+    Runtime::new().unwrap().block_on(async {
+        let sealed = put(&store, &content(2_000_000), Purpose::Blob).await;
+        let path = only_file(&dir.path().join(format!("blobs/{:02x}", sealed.blake3.0[0])));
+        let damaged = async || matches!(check(&store, &sealed).await, Err(Error::Corrupt(_)));
+        for at in [0, 131_072, 1_500_000, 1_999_999] {
+            flip(&path, at);
+            assert!(damaged().await, "{at}");
+            flip(&path, at);
+        }
+        assert_eq!(check(&store, &sealed).await, Ok(2_000_000));
+        let whole = fs::read(&path).unwrap();
+        for bytes in [&whole[..1_999_999], &whole[..0], &[&whole[..], &[0]].concat()] {
+            fs::write(&path, bytes).unwrap();
+            assert!(damaged().await, "{}", bytes.len());
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(check(&store, &sealed).await, Err(Error::NotFound));
+    });
+}
+
+#[test]
+fn any_damage_to_a_packed_blob_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = disk(dir.path());
+    Runtime::new().unwrap().block_on(async {
+        let before = put(&store, &content(777), Purpose::Blob).await;
+        let sealed = put(&store, &content(5000), Purpose::Blob).await;
+        let pack = only_file(&dir.path().join("blobs/packs"));
+        let start = 48 + 777;
+        // Magic, length, hash, check of the header, content.
+        for at in [0, 4, 7, 8, 39, 40, 47, 48, 2000, 5047] {
+            flip(&pack, start + at);
+            assert!(matches!(check(&store, &sealed).await, Err(Error::Corrupt(_))), "{at}");
+            assert_eq!(check(&store, &before).await, Ok(777));
+            flip(&pack, start + at);
+        }
+        assert_eq!(check(&store, &sealed).await, Ok(5000));
+        let file = fs::OpenOptions::new().write(true).open(&pack).unwrap();
+        for length in [start + 5047, start + 48, start + 3] {
+            file.set_len(length as u64).unwrap();
+            assert!(matches!(check(&store, &sealed).await, Err(Error::Corrupt(_))), "{length}");
+        }
+    });
+}
+
+#[test]
+fn shelves_list_what_lies_in_files_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = disk(dir.path());
+    Runtime::new().unwrap().block_on(async {
+        let packed = put(&store, &content(100), Purpose::Blob).await;
+        let of_part = put(&store, &content(100_000), part(7)).await;
+        let blob = put(&store, &content(100_001), Purpose::Blob).await;
+        let promoted = store.promote(&address(&of_part)).await.unwrap();
+        let mut found = store.list(Shelf::Parts).await.unwrap();
+        for prefix in 0..=u8::MAX {
+            found.extend(store.list(Shelf::Blobs(prefix)).await.unwrap());
+        }
+        let since = found[0].since;
+        let near = since.before(std::time::Duration::from_mins(1))..=since;
+        assert!(found.iter().all(|found| near.contains(&found.since)));
+        let entry = |owner, locator: &Locator, bytes| Found {
+            owner,
+            locator: locator.clone(),
+            bytes,
+            since,
+        };
+        let mut wanted = [
+            entry(Owner::Part(UploadId([5; 16]), PartNumber(7)), &of_part.locator, 100_000),
+            entry(Owner::Blob(blob.blake3), &blob.locator, 100_001),
+            entry(Owner::Blob(of_part.blake3), &promoted, 100_000),
+        ];
+        for found in &mut found {
+            found.since = since;
+        }
+        found.sort_by_key(|found| found.owner);
+        wanted.sort_by_key(|found| found.owner);
+        assert_eq!(found, wanted);
+        assert!(found.iter().all(|found| found.locator != packed.locator));
+    });
+}
+
+/// Packs of a few blobs each, the last one still open.
+async fn fill(store: &DiskBlobs) -> Vec<Sealed> {
+    let mut stored = Vec::new();
+    for n in 0..12 {
+        stored.push(put(store, &content(20_000 + n), Purpose::Blob).await);
+    }
+    stored
+}
+
+/// Three blobs of [`fill`] to a pack.
+fn small_packs(dir: &Path) -> DiskBlobs {
+    DiskBlobs::open_with(dir, 64 << 10, 62_000).unwrap()
+}
+
+fn pack_count(dir: &Path) -> usize {
+    fs::read_dir(dir.join("blobs/packs")).unwrap().count()
+}
+
+#[test]
+fn packs_without_a_name_are_freed_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small_packs(dir.path());
+    Runtime::new().unwrap().block_on(async {
+        let stored = fill(&store).await;
+        assert_eq!(pack_count(dir.path()), 4);
+        let mut survey = store.survey(EVER.0, EVER.1).await.unwrap();
+        survey.keep(&stored[4].locator);
+        let freed = survey.free_dead().await.unwrap();
+        // The last one is open.
+        assert_eq!((freed.packs, pack_count(dir.path())), (2, 2));
+        assert!(freed.bytes >= 120_000);
+        assert_eq!(check(&store, &stored[4]).await, Ok(20_004));
+        assert_eq!(check(&store, &stored[11]).await, Ok(20_011));
+        assert_eq!(check(&store, &stored[0]).await, Err(Error::NotFound));
+        let gone = store.open(&address(&stored[8]), Slice::whole(20_008)).await;
+        assert!(matches!(gone, Err(Error::NotFound)));
+        // Neither too young nor too old ones are looked at.
+        let now = UnixMillis(1_000_000_000_000);
+        assert!(store.survey(EVER.0, now).await.unwrap().is_empty());
+        assert!(store.survey(UnixMillis(u64::MAX / 2), EVER.1).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn little_that_is_named_is_copied_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small_packs(dir.path());
+    Runtime::new().unwrap().block_on(async {
+        let stored = fill(&store).await;
+        let place = |n: usize| &stored[n].locator;
+        let mut survey = store.survey(EVER.0, EVER.1).await.unwrap();
+        survey.keep(place(0));
+        survey.keep(place(3));
+        survey.keep(place(4));
+        survey.pin(place(6));
+        assert!(survey.has_sparse());
+        let sparse: Vec<_> = (0..12).filter(|n| survey.is_sparse(place(*n))).collect();
+        // A third of the first is named, two thirds of the second; the third must stay.
+        assert_eq!(sparse, [0, 1, 2]);
+        let copy = survey.copy(&stored[0].blake3, place(0)).await;
+        let (bytes, copy) = copy.unwrap();
+        assert_eq!(bytes, 20_000);
+        assert_eq!(verify(&store, &stored[0].blake3, &copy).await, Ok(20_000));
+        assert_eq!(survey.free_dead().await.unwrap().packs, 0, "the old copy still counts");
+        let pack = dir.path().join("blobs/packs/00000001.pack");
+        flip(&pack, 100);
+        let refused = survey.copy(&stored[0].blake3, place(0)).await;
+        assert!(matches!(refused, Err(Error::Corrupt(_))));
+    });
+}
+
+/// A new start must never give a number of a pack again: an old locator would find other bytes.
+#[test]
+fn no_pack_number_is_given_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let mut seen: Vec<Locator> = Vec::new();
+    for _ in 0..4 {
+        let store = disk(dir.path());
+        let (survey, sealed) = runtime.block_on(async {
+            let mut survey: Box<dyn Survey> = store.survey(EVER.0, EVER.1).await.unwrap();
+            survey.free_dead().await.unwrap();
+            (survey, put(&store, &content(10), Purpose::Blob).await)
+        });
+        drop(survey);
+        assert!(!seen.contains(&sealed.locator));
+        seen.push(sealed.locator);
+        let store = disk(dir.path());
+        runtime.block_on(async {
+            store.survey(EVER.0, EVER.1).await.unwrap().free_dead().await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_locator_without_a_length_is_read_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small_packs(dir.path());
+    Runtime::new().unwrap().block_on(async {
+        let stored = fill(&store).await;
+        // Variant 0, pack 1, offset 20,048: what was written before locators held a length.
+        let old = Locator([0, 1, 0xd0, 0x9c, 0x01].into());
+        let second = &stored[1];
+        assert_eq!(verify(&store, &second.blake3, &old).await, Ok(20_001));
+        let blob = Address { locator: old.clone(), ..address(second) };
+        let mut reader = store.open(&blob, Slice::whole(20_001)).await.unwrap();
+        assert_eq!(reader.next().await.unwrap().unwrap(), content(20_001));
+        let mut survey = store.survey(EVER.0, EVER.1).await.unwrap();
+        survey.keep(&old);
+        assert_eq!(survey.free_dead().await.unwrap().packs, 2);
+        assert_eq!(verify(&store, &second.blake3, &old).await, Ok(20_001));
+    });
+}
