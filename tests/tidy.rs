@@ -10,7 +10,10 @@ use std::{
 const IMPORTS: &[(&str, &[&str])] = &[
     ("cli", &["app", "auth", "blob", "config", "http", "meta", "sys"]),
     ("http", &["app", "auth::jwks", "blob::Reader", "meta::Part", "sys::random"]),
-    ("app", &["auth", "blob", "meta", "sys::clock", "sys::random"]),
+    (
+        "app",
+        &["auth", "blob", "meta", "sys::clock", "sys::data_dir", "sys::durable", "sys::random"],
+    ),
     ("auth", &["sys"]),
     ("meta", &["sys"]),
     ("blob", &["sys"]),

@@ -5,6 +5,7 @@
 //! never a name without bytes.
 
 pub mod access;
+pub mod backup;
 pub mod catalog;
 mod compact;
 pub mod complete;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 
 use super::{
     Address, BlobStore, Error, Hasher, Purpose, Reader, Result, Sealed, Space, Stage,
-    upkeep::{Found, Nothing, Pace, Shelf, Survey},
+    upkeep::{Copied, Found, Nothing, Pace, Shelf, Survey},
 };
 use crate::model::{digest::ContentHash, locator::Locator, range::Slice, time::UnixMillis};
 
@@ -109,6 +110,10 @@ impl BlobStore for MemoryBlobs {
     /// Nothing outlives the process here, so nothing is litter.
     async fn list(&self, _: Shelf) -> Result<Vec<Found>> {
         Ok(Vec::new())
+    }
+
+    async fn copy(&self, _: &Path) -> Result<Copied> {
+        Err(Error::Io("the reference store keeps nothing".into()))
     }
 
     async fn survey(&self, _: UnixMillis, _: UnixMillis) -> Result<Box<dyn Survey>> {

@@ -9,11 +9,13 @@ pub mod disk;
 pub mod memory;
 pub mod upkeep;
 
+use std::path::Path;
+
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 
-use self::upkeep::{Found, Pace, Shelf, Survey};
+use self::upkeep::{Copied, Found, Pace, Shelf, Survey};
 use crate::model::{
     digest::{ContentHash, Sha256},
     id::{PartNumber, UploadId},
@@ -108,6 +110,8 @@ pub trait BlobStore: Send + Sync {
     /// What lies on a shelf under a name of its own: what no record names is litter of a crash.
     async fn list(&self, shelf: Shelf) -> Result<Vec<Found>>;
     /// Looks at the packs that were written last between the two times.
+    /// Copies everything that is sealed to another place, from where a store can be opened.
+    async fn copy(&self, to: &Path) -> Result<Copied>;
     async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>>;
     /// Bytes discarded since the start that only a survey can give back.
     fn discarded_bytes(&self) -> u64;

@@ -44,6 +44,15 @@ pub struct Freed {
     pub bytes: u64,
 }
 
+/// What a copy of the store came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    pub files: usize,
+    /// Files that were there already.
+    pub kept: usize,
+    pub bytes: u64,
+}
+
 /// Slows a long read down.
 #[async_trait]
 pub trait Pace: Send + Sync {

@@ -3,6 +3,7 @@
 
 mod serve;
 mod token;
+mod upkeep;
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
@@ -30,6 +31,37 @@ enum Command {
         /// Address and port to listen on; port 0 takes a free one.
         #[arg(long, value_name = "ADDR")]
         listen: Option<String>,
+    },
+    /// Collect what nobody will ask for again: expired uploads, deleted content, litter of crashes.
+    Gc {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Read all content again and check it against its hashes.
+    Scrub {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Hold the index against itself; exit status 1 when something does not agree.
+    Fsck {
+        /// Make the index anew from the journal first, at any loss. No daemon may run.
+        #[arg(long)]
+        rebuild: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Copy everything to a directory, while the daemon works; again into the same one copies
+    /// what is new.
+    Backup {
+        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make a new data directory of a backup, and check it.
+    Restore {
+        dir: PathBuf,
+        #[command(flatten)]
+        place: Place,
     },
     /// Make tokens for services.
     #[command(subcommand)]
@@ -66,6 +98,21 @@ pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve { place, listen } => {
             configure(place, listen).and_then(|config| serve::serve(&config))
+        }
+        Command::Gc { place } => {
+            configure(place, None).and_then(|config| upkeep::run(&config, "gc"))
+        }
+        Command::Scrub { place } => {
+            configure(place, None).and_then(|config| upkeep::run(&config, "scrub"))
+        }
+        Command::Fsck { rebuild, place } => configure(place, None).and_then(|config| {
+            if rebuild { upkeep::rebuild(&config) } else { upkeep::run(&config, "fsck") }
+        }),
+        Command::Backup { dir, place } => {
+            configure(place, None).and_then(|config| upkeep::backup(&config, &dir))
+        }
+        Command::Restore { dir, place } => {
+            configure(place, None).and_then(|config| upkeep::restore(&config, &dir))
         }
         Command::Token(TokenCommand::Generate { name, days, place }) => {
             configure(place, None).and_then(|config| token::generate(&config, &name, days))

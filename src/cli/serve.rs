@@ -20,13 +20,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::Failures;
+use super::{Failures, upkeep};
 use crate::{
     app::{App, Policy},
     auth::{jwt::Expected, keyring::KeyRing, link::LinkKey, service_token},
     blob::disk::DiskBlobs,
     config::Config,
-    http::{Limits, Server},
+    http::{Limits, Server, admin::Door},
     meta::sled::SledMetadata,
     sys::{clock::SystemClock, data_dir, durable, log, signal},
 };
@@ -54,7 +54,7 @@ pub fn serve(config: &Config) -> Result<(), Failures> {
 }
 
 /// Opens everything below the app. Blocks.
-fn open(config: &Config) -> Result<Arc<App>, Failures> {
+pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
     let dir = &config.data_dir;
     let keys = KeyRing::open(&dir.join("keys")).map_err(Failures::at("keys"))?;
     let links = LinkKey::open(&dir.join("keys")).map_err(Failures::at("keys"))?;
@@ -98,6 +98,15 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     let base = config.public_url.as_deref().unwrap_or(&url);
     let server = Server::new(Arc::clone(&app), base, limits);
     let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
+    let door = Arc::new(Door { app: Arc::clone(&app), data_dir: config.data_dir.clone() });
+    let admin = match upkeep::bind(&config.data_dir) {
+        Ok(listener) => Some(tokio::spawn(door.serve(listener))),
+        Err(error) => {
+            // Paths of sockets are short; files must be served all the same.
+            tracing::warn!(%error, "no admin socket: commands need the daemon to be stopped");
+            None
+        }
+    };
     let announced = config.data_dir.join("listen");
     announce(&announced, &address.to_string()).map_err(Failures::at("listen file"))?;
     // Whoever started the daemon may not care to read it.
@@ -109,6 +118,10 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     };
     server.run(listener, stop).await;
     sweeping.abort();
+    if let Some(admin) = admin {
+        admin.abort();
+    }
+    let _ = fs::remove_file(upkeep::socket(&config.data_dir));
     if timeout(config.drain_timeout, app.finish()).await.is_err() {
         tracing::warn!("completions did not finish in time; their uploads stay open");
     }

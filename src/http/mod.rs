@@ -2,6 +2,7 @@
 //!
 //! A request passes: request id → route → credentials → role → handler → one log line.
 
+pub mod admin;
 pub mod body;
 pub mod conditional;
 mod content;

@@ -87,6 +87,10 @@ pub trait Upkeep: Send + Sync {
     /// How many blobs are marked.
     async fn damaged_count(&self) -> Result<u64>;
 
+    /// Holds the index against itself and answers what does not agree, a line each. Walks
+    /// everything.
+    async fn check(&self) -> Result<Vec<String>>;
+
     async fn scrub_state(&self) -> Result<ScrubState>;
     /// Keeps a pass: as the running one, or as the last one and none running when it completed.
     async fn save_scrub(&self, pass: ScrubPass) -> Result<()>;

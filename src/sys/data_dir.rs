@@ -66,6 +66,14 @@ pub fn stamp(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a data directory of what was copied there.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn mark(dir: &Path) -> io::Result<()> {
+    durable::write_file(&dir.join("FORMAT"), format!("{FORMAT}\n").as_bytes())
+}
+
 /// Keeps every other daemon out for as long as the handle lives.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
+    os::unix::fs::FileTypeExt,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -91,6 +92,10 @@ impl Disk {
             self.nodes.push(Node::Dir { durable: BTreeMap::new(), pending: Vec::new() });
             for entry in fs::read_dir(path).unwrap() {
                 let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_socket() {
+                    // Nothing that a disk keeps; every start makes it anew.
+                    continue;
+                }
                 let child = self.scan(&entry.path());
                 let name = entry.file_name().into_string().unwrap();
                 self.names(node).0.insert(name, child);

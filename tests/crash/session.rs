@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     sync::{
         Mutex,
@@ -166,8 +167,9 @@ impl Session {
         while let Some(at) = dirs.pop() {
             let names = |root: &Path| -> Vec<String> {
                 let entries = fs::read_dir(root.join(&at)).unwrap();
-                let name = |e: std::io::Result<fs::DirEntry>| e.unwrap().file_name();
-                let mut names: Vec<_> = entries.map(name).collect();
+                let kept = entries.map(Result::unwrap);
+                let kept = kept.filter(|entry| !entry.file_type().unwrap().is_socket());
+                let mut names: Vec<_> = kept.map(|entry| entry.file_name()).collect();
                 names.sort();
                 names.into_iter().map(|name| name.into_string().unwrap()).collect()
             };

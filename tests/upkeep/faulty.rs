@@ -66,6 +66,10 @@ impl BlobStore for Faulty {
         self.store.list(shelf).await
     }
 
+    async fn copy(&self, to: &std::path::Path) -> Result<streamlined::blob::upkeep::Copied> {
+        self.store.copy(to).await
+    }
+
     async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>> {
         let survey = self.store.survey(after, before).await?;
         Ok(Box::new(FullDisk { survey, copies: Arc::clone(&self.copies) }))

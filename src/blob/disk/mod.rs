@@ -1,6 +1,7 @@
 //! The store of one machine: local files. See `docs/DESIGN.md` for the layout and its figures.
 
 mod assemble;
+mod copy;
 mod layout;
 mod pack;
 mod read;
@@ -28,7 +29,7 @@ use self::{
 };
 use super::{
     Address, BlobStore, Error, Reader, Result, Sealed, Space, Stage,
-    upkeep::{Found, Owner, Pace, Shelf, Survey},
+    upkeep::{Copied, Found, Owner, Pace, Shelf, Survey},
 };
 use crate::{
     model::{digest::ContentHash, locator::Locator, range::Slice, time::UnixMillis},
@@ -208,6 +209,11 @@ impl BlobStore for DiskBlobs {
             Ok(found)
         })
         .await
+    }
+
+    async fn copy(&self, to: &Path) -> Result<Copied> {
+        let to = to.to_owned();
+        self.blocking(move |inner| Ok(copy::copy(&inner.layout, &to)?)).await
     }
 
     async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>> {

@@ -103,6 +103,10 @@ impl Upkeep for MemoryMetadata {
         Ok(self.read().blobs.values().filter(|blob| blob.damaged.is_some()).count() as u64)
     }
 
+    async fn check(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     async fn scrub_state(&self) -> Result<ScrubState> {
         Ok(self.read().scrub)
     }

@@ -362,6 +362,11 @@ pub struct Txn<'a> {
 }
 
 impl Txn<'_> {
+    /// What is stored, without what this batch wrote.
+    pub fn tree(&self) -> &Tree {
+        self.tree
+    }
+
     pub fn read(&self, key: &[u8]) -> Result<Option<IVec>> {
         match self.own.get(key).or_else(|| self.batch.get(key)) {
             Some(written) => Ok(written.clone()),

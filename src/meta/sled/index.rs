@@ -45,6 +45,8 @@ fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
     key
 }
 
+pub const USERS: &[u8] = b"u";
+
 pub fn user(id: &UserId) -> Vec<u8> {
     key(b'u', &[id.as_str().as_bytes()])
 }
@@ -54,6 +56,9 @@ pub const TOKENS: &[u8] = b"t";
 pub fn token(digest: &[u8; 32]) -> Vec<u8> {
     key(b't', &[&digest[..8]])
 }
+
+pub const FILES: &[u8] = b"f";
+pub const FOLDERS: &[u8] = b"d";
 
 pub fn file(id: FileId) -> Vec<u8> {
     key(b'f', &[&id.0])
@@ -107,6 +112,8 @@ pub fn unreferenced_blob(entry: &[u8]) -> Option<(UnixMillis, ContentHash)> {
     let (since, hash) = entry.get(1..)?.split_first_chunk::<8>()?;
     Some((UnixMillis(u64::from_be_bytes(*since)), ContentHash(hash.try_into().ok()?)))
 }
+
+pub const UPLOADS: &[u8] = b"s";
 
 pub fn upload(id: UploadId) -> Vec<u8> {
     key(b's', &[&id.0])

@@ -3,6 +3,7 @@
 //! Point reads run inline: they are microseconds from sled's cache. Scans run where they may
 //! block. Writes go through `commit`, which makes them durable in the `journal` first.
 
+mod check;
 pub mod codec;
 mod commit;
 mod index;

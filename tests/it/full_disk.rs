@@ -1,0 +1,95 @@
+//! A disk that is really full: a small file system of its own, where the machine lets us mount one.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::process::Signal;
+
+use crate::support::{Daemon, bytes};
+
+/// Unmounts when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// `None` where that is not allowed.
+    fn new(at: &Path) -> Option<Self> {
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=48m,mode=700", "none"])
+            .arg(at)
+            .stderr(std::process::Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Takes every byte that is left.
+fn fill(path: &Path) {
+    let mut filler = fs::File::create(path).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while filler.write_all(&vec![1; size]).is_ok() {}
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_what_takes_room_and_recovers_by_itself() {
+    let mut mount = None;
+    let mut daemon = Daemon::prepared(|data| mount = Mount::new(data));
+    if mount.is_none() {
+        println!("NOT TESTED: this machine does not let us mount a file system");
+        return;
+    }
+    daemon.expect_trouble("no space");
+    let user = daemon.user("u");
+    let large = bytes(1, 300_000);
+    let kept = user.store("kept", "", &large);
+    let mut stored = vec![user.store("small", "", b"small")];
+    let filler = daemon.dir().join("filler");
+    fill(&filler);
+    // Large ones meet it at once; small ones when what was allocated ahead is used up.
+    let mut refused = 0;
+    for n in 0..4_000 {
+        let size = if n % 16 == 0 { 100_000 } else { 6_000 };
+        let answer = user.put("/v1/files/content?filename=f", bytes(n, size));
+        match answer.status {
+            201 => stored.push(answer.json()),
+            507 => {
+                answer.refused(507, "no_space");
+                refused += 1;
+            }
+            status => panic!("{status}: {}", String::from_utf8_lossy(&answer.body)),
+        }
+        if refused > 300 {
+            break;
+        }
+    }
+    assert!(refused > 300, "{refused} refused");
+    assert_eq!(user.content(kept["key"].as_str().unwrap()).body, large);
+    // What lets something go is taken.
+    for file in stored.drain(..stored.len() / 2) {
+        user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap())).ok();
+    }
+    fs::remove_file(&filler).unwrap();
+    stored.push(user.store("later", "", &bytes(9, 200_000)));
+    stored.push(user.store("later", "", b"small again"));
+    stored.push(kept);
+    daemon.restart(Signal::KILL);
+    let user = daemon.user("u");
+    let list = user.get("/v1/files/all").ok();
+    assert_eq!(list["total_count"], stored.len());
+    for file in &stored {
+        let body = user.content(file["key"].as_str().unwrap()).body;
+        assert_eq!(blake3::hash(&body).to_hex().as_str(), file["blake3"].as_str().unwrap());
+    }
+    drop(daemon);
+    drop(mount);
+}

@@ -1,0 +1,162 @@
+//! What an operator runs: fsck, scrub, gc, backup and restore, beside a daemon and without one.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{Daemon, bytes, daemon::BINARY};
+
+fn run(arguments: &[&str], data: &Path) -> Output {
+    let command =
+        Command::new(BINARY).args(arguments).arg("--data-dir").arg(data).env_clear().output();
+    command.unwrap()
+}
+
+/// The report of a command that found nothing wrong.
+fn report(arguments: &[&str], data: &Path) -> Value {
+    let output = run(arguments, data);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let begin = printed.find('{').unwrap();
+    serde_json::from_str(&printed[begin..]).unwrap()
+}
+
+/// Ends the daemon and keeps its directory.
+fn stopped(mut daemon: Daemon, then: impl FnOnce(&Path)) {
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    then(&daemon.dir());
+}
+
+#[test]
+fn reports_are_the_same_with_and_without_a_daemon() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    user.store("small", "a/b", &bytes(1, 100));
+    let gone = user.store("gone", "a", &bytes(2, 100_000));
+    user.delete(&format!("/v1/files/{}", gone["key"].as_str().unwrap())).ok();
+    let open = user.init("open", 300);
+    user.part(&open, 1, &bytes(3, 200)).ok();
+    let check = |data: &Path| {
+        assert_eq!(report(&["fsck"], data)["findings"], Value::Array(Vec::new()));
+        let scrubbed = report(&["scrub"], data);
+        assert_eq!((&scrubbed["blobs"], &scrubbed["damaged"]), (&2.into(), &0.into()));
+        assert_eq!(report(&["gc"], data)["blobs"], 0, "within its time of grace");
+    };
+    check(&daemon.dir());
+    stopped(daemon, |data| {
+        assert!(!data.join("admin.sock").exists());
+        check(data);
+    });
+}
+
+#[test]
+fn damage_is_found_told_and_healed() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("damaged");
+    let user = daemon.user("u");
+    let content = bytes(1, 100_000);
+    let file = user.store("f", "", &content);
+    let hash = file["blake3"].as_str().unwrap();
+    let dir = daemon.dir().join("blobs").join(&hash[..2]);
+    let path = fs::read_dir(dir).unwrap().next().unwrap().unwrap().path();
+    let mut harmed = content.clone();
+    harmed[50_000] ^= 1;
+    fs::write(&path, harmed).unwrap();
+    let found = run(&["scrub"], &daemon.dir());
+    assert_eq!(found.status.code(), Some(1));
+    let key = file["key"].as_str().unwrap();
+    user.content(key).refused(500, "content_damaged");
+    let partial = user.header("range", "bytes=0-9").content(key);
+    partial.refused(500, "content_damaged");
+    user.store("again", "", &content);
+    assert_eq!(user.content(key).body, content);
+    assert_eq!(report(&["scrub"], &daemon.dir())["damaged"], 0);
+}
+
+#[test]
+fn a_backup_under_load_restores_what_was_acknowledged() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let mut stored = Vec::new();
+    for (n, size) in [0, 10, 3_000, 70_000, 200_000].into_iter().enumerate() {
+        stored.push((user.store("f", "a", &bytes(n as u64, size)), bytes(n as u64, size)));
+    }
+    let open = user.init("open", 100_010);
+    user.part(&open, 1, &bytes(8, 100_000)).ok();
+    let target = tempfile::tempdir().unwrap();
+    let backup = target.path().join("backup");
+    let to = backup.to_str().unwrap();
+    let enough = AtomicBool::new(false);
+    let (first, second) = std::thread::scope(|scope| {
+        for worker in 0..2_u64 {
+            let (user, enough) = (user.clone(), &enough);
+            scope.spawn(move || {
+                let mut n = 0;
+                while !enough.load(Ordering::Relaxed) {
+                    n += 1;
+                    let size = if n % 3 == 0 { 80_000 } else { 2_000 };
+                    let file = user.store("load", "b", &bytes(worker << 32 | n, size));
+                    if n % 2 == 0 {
+                        let key = file["key"].as_str().unwrap();
+                        user.delete(&format!("/v1/files/{key}")).ok();
+                    }
+                }
+            });
+        }
+        let reports =
+            (report(&["backup", to], &daemon.dir()), report(&["backup", to], &daemon.dir()));
+        enough.store(true, Ordering::Relaxed);
+        reports
+    });
+    assert!(first["copied_bytes"].as_u64() > Some(370_000), "{first}");
+    assert!(second["kept"].as_u64() >= Some(2), "{second}");
+    drop(daemon);
+
+    let restored = tempfile::tempdir().unwrap();
+    let data = restored.path().join("data");
+    assert!(run(&["restore", target.path().to_str().unwrap()], &data).stderr.len() > 10);
+    let output = run(&["restore", to], &data);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!run(&["restore", to], &data).status.success(), "over what is there");
+    let daemon = Daemon::prepared(|empty| {
+        fs::remove_dir(empty).unwrap();
+        fs::rename(&data, empty).unwrap();
+    });
+    let user = daemon.user("u");
+    for (file, content) in &stored {
+        assert_eq!(user.content(file["key"].as_str().unwrap()).body, *content);
+    }
+    let list = user.get("/v1/files/all").ok();
+    let files = list["files"].as_array().unwrap();
+    assert_eq!(list["total_count"], files.len());
+    for file in files {
+        assert_eq!(user.content(file["key"].as_str().unwrap()).body.len(), file["size"]);
+    }
+    user.part(&open, 2, &bytes(9, 10)).ok();
+    let whole = [bytes(8, 100_000), bytes(9, 10)].concat();
+    assert_eq!(user.content(user.complete(&open).ok()["key"].as_str().unwrap()).body, whole);
+}
+
+#[test]
+fn an_index_is_made_anew_on_command() {
+    let daemon = Daemon::start();
+    let file = daemon.user("u").store("f", "a", b"content");
+    assert!(!run(&["fsck", "--rebuild"], &daemon.dir()).status.success(), "it is in use");
+    stopped(daemon, |data| {
+        fs::remove_dir_all(data.join("meta")).unwrap();
+        assert!(run(&["fsck", "--rebuild"], data).status.success());
+        assert_eq!(report(&["fsck"], data)["findings"], Value::Array(Vec::new()));
+        let kept = tempfile::tempdir().unwrap();
+        let to = kept.path().join("b");
+        assert!(report(&["backup", to.to_str().unwrap()], data)["files"].as_u64() > Some(0));
+    });
+    assert!(file["key"].is_string());
+}
