@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     model::{digest::ContentHash, locator::Locator, range::Slice, time::UnixMillis},
-    sys::{durable, random},
+    sys::{durable, fault, random},
 };
 
 /// See the module.
@@ -155,6 +155,7 @@ impl BlobStore for DiskBlobs {
             let blob = Place::Blob { hash, nonce: random::nonce() };
             let path = inner.file(&blob)?;
             fs::hard_link(inner.file(&place)?, &path)?;
+            fault::point("promote: linked");
             inner.sync_parent(&path)?;
             blob.locator()
         })

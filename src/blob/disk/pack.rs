@@ -38,7 +38,7 @@ use super::{
 use crate::{
     blob::{Error, Result},
     model::digest::ContentHash,
-    sys::durable,
+    sys::{durable, fault},
 };
 
 const MAGIC: &[u8; 4] = b"slb1";
@@ -183,10 +183,12 @@ impl Writer {
             }
         }
         let number = pack.number;
+        fault::point("pack: written");
         if let Err(error) = health.synced(pack.file.sync_data()) {
             self.open = None;
             return Err(error);
         }
+        fault::point("pack: durable");
         pack.end = end;
         let place = |(append, offset): (&Append, &u64)| Place::Record {
             pack: number,

@@ -17,7 +17,7 @@ use super::{Inner, layout::Place};
 use crate::{
     blob::{Error, Hasher, Purpose, Result, Sealed, Stage},
     model::{digest::ContentHash, limits::TRANSFER_BUFFER_BYTES, locator::Locator},
-    sys::{durable, random},
+    sys::{durable, fault, random},
 };
 
 /// Small contents up to this size are hashed where they are; larger ones leave the reactor.
@@ -165,11 +165,15 @@ pub fn publish(
         Purpose::Blob => Place::Blob { hash, nonce },
         Purpose::Part(upload, number) => Place::Part { upload, number, nonce },
     };
+    fault::point("file: written");
     store.health.synced(file.sync_data())?;
+    fault::point("file: durable");
     let path = store.file(&place)?;
     fs::rename(&temporary.0, &path)?;
     temporary.keep();
+    fault::point("file: named");
     store.sync_parent(&path)?;
+    fault::point("file: name durable");
     place.locator()
 }
 

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     meta::{Error, Result},
-    sys::{durable, sync_override},
+    sys::{durable, fault, sync_override},
 };
 
 /// sled writes a page that is larger than a quarter of a segment into a file of its own and never
@@ -104,6 +104,7 @@ pub fn open(place: &Place) -> Result<Opened> {
     }
     prove_durable(&db, &place.meta)?;
     let replay = replay(&db, &survey, id, applied)?;
+    fault::point("open: replayed");
     if let Some(damage) = replay.damage {
         return Err(Error::Corrupt(format!(
             "{damage}. `streamlined fsck --rebuild` goes on without them"

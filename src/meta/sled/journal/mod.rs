@@ -39,7 +39,7 @@ pub use self::{
 };
 use crate::{
     meta::{Error, Result},
-    sys::{durable, random},
+    sys::{durable, fault, random},
 };
 
 /// Zeros are written this far ahead of a log's end.
@@ -167,6 +167,8 @@ struct Log {
     file: File,
     end: u64,
     zeros_until: u64,
+    /// A record that was refused may lie behind the end.
+    refused: bool,
 }
 
 /// The end of the journal, where commits are appended.
@@ -218,6 +220,7 @@ impl Journal {
                 full.insert(create(&self.files, self.id, self.last)?)
             }
         };
+        log.cut_refused()?;
         if log.end + bytes + RESERVE_BYTES <= log.zeros_until {
             return Ok(true);
         }
@@ -231,8 +234,9 @@ impl Journal {
     /// Appends a commit where [`Journal::reserve`] made room, durably, and answers its number.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] from a file system that moves what is written over, when the log could be
-    /// cut back, durably. [`Error::Unavailable`]: nobody knows what the disk holds now.
+    /// [`Error::NoSpace`] from a file system that moves what is written over; what it may have kept
+    /// is cut off before another record is taken. [`Error::Unavailable`]: nobody knows what the
+    /// disk holds now.
     pub fn append(&mut self, commit: Builder) -> Result<u64> {
         let number = self.last + 1;
         let bytes = commit.finish(number);
@@ -240,13 +244,8 @@ impl Journal {
         let log = self.log.as_mut().ok_or_else(stopped)?;
         let written = log.file.write_all_at(&bytes, log.end);
         if let Err(error) = written.and_then(|()| log.file.sync_data()) {
-            if is_full(&error) {
-                log.file.set_len(log.end).map_err(unavailable)?;
-                log.file.sync_all().map_err(unavailable)?;
-                self.log = None;
-                return Err(Error::NoSpace);
-            }
-            return Err(unavailable(error));
+            log.refused = is_full(&error);
+            return Err(if log.refused { Error::NoSpace } else { unavailable(error) });
         }
         log.end += bytes.len() as u64;
         self.unsaved_bytes += bytes.len() as u64;
@@ -262,6 +261,22 @@ impl Journal {
 }
 
 impl Log {
+    /// Cuts a refused record off, durably.
+    fn cut_refused(&mut self) -> Result<()> {
+        if !self.refused {
+            return Ok(());
+        }
+        match self.file.set_len(self.end).and_then(|()| self.file.sync_all()) {
+            Ok(()) => {
+                self.zeros_until = self.end;
+                self.refused = false;
+                Ok(())
+            }
+            Err(error) if is_full(&error) => Err(Error::NoSpace),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
     /// Zeros up to `room` bytes behind the end, synced.
     fn extend(&mut self, room: u64) -> Result<()> {
         let until = self.end + room;
@@ -274,7 +289,8 @@ impl Log {
                 Ok(())
             }
             Err(error) if is_full(&error) => {
-                self.file.set_len(self.zeros_until).map_err(unavailable)?;
+                // Only gives back what could be had; the next attempt writes there again.
+                let _ = self.file.set_len(self.zeros_until);
                 Err(Error::NoSpace)
             }
             Err(error) => Err(unavailable(error)),
@@ -298,8 +314,9 @@ fn create(files: &Files, id: JournalId, number: u64) -> Result<Log> {
         file.write_all_at(&head, 0)?;
         file.write_all_at(&vec![0; usize::try_from(ROOM_BYTES).unwrap_or(0)], end)?;
         file.sync_all()?;
+        fault::point("journal: log begun");
         durable::sync_dir(&files.dir)?;
-        Ok(Log { file, end, zeros_until })
+        Ok(Log { file, end, zeros_until, refused: false })
     };
     attempt().map_err(|error| {
         // The next attempt removes it, too.

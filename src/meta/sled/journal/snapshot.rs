@@ -15,7 +15,7 @@ use crate::{
         Error, Result,
         sled::{commit::failed, index},
     },
-    sys::durable,
+    sys::{durable, fault},
 };
 
 /// Writes of one record of a snapshot.
@@ -41,9 +41,13 @@ pub fn save(
     }
     let bytes = written?;
     let publish = || -> io::Result<()> {
+        fault::point("snapshot: durable");
         fs::rename(&temporary, files.snapshot(number))?;
         durable::sync_dir(&files.dir)?;
-        files.prune(number)
+        fault::point("snapshot: named");
+        files.prune(number)?;
+        fault::point("snapshot: logs gone");
+        Ok(())
     };
     publish().map_err(super::unavailable)?;
     Ok(bytes)
