@@ -1,0 +1,117 @@
+//! A store that does what another one does until it is told to fail.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use streamlined::{
+    blob::{
+        Address, BlobStore, Error, Reader, Result, Sealed, Space, Stage,
+        upkeep::{Found, Freed, Pace, Shelf, Survey},
+    },
+    model::{digest::ContentHash, locator::Locator, range::Slice, time::UnixMillis},
+};
+
+pub struct Faulty {
+    pub store: Box<dyn BlobStore>,
+    /// Copies that a survey makes before the disk is full.
+    pub copies: Arc<AtomicUsize>,
+    /// Nothing can be verified.
+    pub unreadable: AtomicBool,
+}
+
+impl Faulty {
+    pub fn new(store: impl BlobStore + 'static) -> Self {
+        let copies = Arc::new(AtomicUsize::new(usize::MAX));
+        Self { store: Box::new(store), copies, unreadable: AtomicBool::new(false) }
+    }
+}
+
+#[async_trait]
+impl BlobStore for Faulty {
+    async fn stage(&self) -> Result<Box<dyn Stage>> {
+        self.store.stage().await
+    }
+
+    async fn assemble(&self, parts: Vec<Address>) -> Result<Sealed> {
+        self.store.assemble(parts).await
+    }
+
+    async fn promote(&self, part: &Address) -> Result<Locator> {
+        self.store.promote(part).await
+    }
+
+    async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
+        self.store.open(blob, slice).await
+    }
+
+    async fn discard(&self, locator: &Locator) -> Result<()> {
+        self.store.discard(locator).await
+    }
+
+    async fn space(&self) -> Result<Space> {
+        self.store.space().await
+    }
+
+    async fn verify(&self, hash: &ContentHash, locator: &Locator, pace: &dyn Pace) -> Result<u64> {
+        if self.unreadable.load(Ordering::SeqCst) {
+            return Err(Error::Io("Input/output error (os error 5)".into()));
+        }
+        self.store.verify(hash, locator, pace).await
+    }
+
+    async fn list(&self, shelf: Shelf) -> Result<Vec<Found>> {
+        self.store.list(shelf).await
+    }
+
+    async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>> {
+        let survey = self.store.survey(after, before).await?;
+        Ok(Box::new(FullDisk { survey, copies: Arc::clone(&self.copies) }))
+    }
+
+    fn discarded_bytes(&self) -> u64 {
+        self.store.discarded_bytes()
+    }
+}
+
+struct FullDisk {
+    survey: Box<dyn Survey>,
+    copies: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Survey for FullDisk {
+    fn is_empty(&self) -> bool {
+        self.survey.is_empty()
+    }
+
+    fn keep(&mut self, locator: &Locator) {
+        self.survey.keep(locator);
+    }
+
+    fn pin(&mut self, locator: &Locator) {
+        self.survey.pin(locator);
+    }
+
+    async fn free_dead(&mut self) -> Result<Freed> {
+        self.survey.free_dead().await
+    }
+
+    fn has_sparse(&self) -> bool {
+        self.survey.has_sparse()
+    }
+
+    fn is_sparse(&self, locator: &Locator) -> bool {
+        self.survey.is_sparse(locator)
+    }
+
+    async fn copy(&self, hash: &ContentHash, locator: &Locator) -> Result<(u64, Locator)> {
+        let left = |left: usize| left.checked_sub(1);
+        match self.copies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left) {
+            Ok(_) => self.survey.copy(hash, locator).await,
+            Err(_) => Err(Error::NoSpace),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What a crash left goes, after its grace, and nothing else does.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use futures_util::future::poll_immediate;
+use streamlined::{
+    app::{Error, gc::Collected},
+    blob::{BlobStore, Purpose, Stage},
+    meta::{Upkeep, memory::MemoryMetadata},
+    model::{
+        file::FileRecord,
+        id::{PartNumber, UploadId},
+    },
+    sys::clock::Clock,
+};
+
+use crate::{
+    faulty::Faulty,
+    world::{GRACE, TTL, World, complete, content, init, part, store},
+};
+
+const LARGE: usize = 100_000;
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn seal(store: &dyn BlobStore, seed: u64, size: usize, purpose: Purpose) {
+    let mut stage: Box<dyn Stage> = store.stage().await.unwrap();
+    stage.write(content(seed, size)).await.unwrap();
+    stage.seal(purpose).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_without_a_record_go_after_their_grace() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(store(dir.path()));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs.clone()).await;
+    let kept = world.put(&content(1, LARGE)).await;
+    let open = init(&world.app, 200_000).await;
+    part(&world.app, open, 1, &content(2, LARGE)).await.unwrap();
+    // What a crash leaves: bytes without a record, a second copy of known content, a part whose
+    // session is gone, one that was sent again.
+    seal(&*blobs, 3, LARGE, Purpose::Blob).await;
+    seal(&*blobs, 1, LARGE, Purpose::Blob).await;
+    seal(&*blobs, 4, LARGE, Purpose::Part(UploadId([9; 16]), PartNumber(1))).await;
+    seal(&*blobs, 5, LARGE, Purpose::Part(open, PartNumber(1))).await;
+    let count = || (world.blob_files().len(), world.files("staging").len());
+    assert_eq!(count(), (3, 3));
+    world.pass(GRACE.saturating_sub(SECOND));
+    assert_eq!(world.app.gc().await.unwrap(), Collected::default());
+    world.pass(SECOND * 2);
+    let collected = world.app.gc().await.unwrap();
+    assert_eq!((collected.files, collected.freed_bytes), (2, 2 * LARGE as u64));
+    assert_eq!(count(), (1, 3));
+    // The session lives on, its parts with it.
+    world.pass(TTL.saturating_sub(GRACE + SECOND * 3));
+    part(&world.app, open, 2, &content(6, LARGE)).await.unwrap();
+    assert_eq!((world.app.gc().await.unwrap(), count()), (Collected::default(), (1, 4)));
+    world.pass(SECOND * 4);
+    assert_eq!(world.app.gc().await.unwrap().files, 2);
+    assert_eq!(count(), (1, 2));
+    let file = complete(&world.app, open).await.unwrap();
+    assert_eq!(world.read(&file).await.unwrap().len(), 2 * LARGE);
+    assert_eq!(world.read(&kept).await.unwrap(), content(1, LARGE));
+}
+
+/// An index that stands in for a lost one knows nothing of what lies there.
+#[tokio::test]
+async fn nothing_older_than_the_index_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let blobs = Arc::new(store(dir.path()));
+        let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs).await;
+        for seed in 0..6 {
+            world.put(&content(seed, 20_000)).await;
+        }
+        world.put(&content(7, LARGE)).await;
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    let blobs = Arc::new(store(dir.path()));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs).await;
+    let before = world.files("blobs");
+    world.put(&content(8, 10)).await;
+    world.pass(TTL * 100);
+    assert_eq!(world.app.gc().await.unwrap(), Collected::default());
+    assert!(before.iter().all(|file| file.exists()));
+}
+
+/// Twelve files of 20,000 bytes, three to a pack; eight of them deleted, and forgotten.
+async fn sparse(world: &World) -> Vec<FileRecord> {
+    let mut files = Vec::new();
+    for seed in 0..12 {
+        files.push(world.put(&content(seed, 20_000)).await);
+    }
+    for (n, file) in files.iter().enumerate() {
+        if n % 3 != 0 {
+            world.delete(file).await;
+        }
+    }
+    world.pass(GRACE + SECOND);
+    world.app.sweep().await.unwrap();
+    files.into_iter().step_by(3).collect()
+}
+
+#[tokio::test]
+async fn packs_that_hold_little_are_emptied() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(store(dir.path()));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs.clone()).await;
+    let kept = sparse(&world).await;
+    assert_eq!(blobs.discarded_bytes(), 8 * 20_000);
+    assert_eq!(world.packs(), 4);
+    let collected = world.app.gc().await.unwrap();
+    assert_eq!((collected.packs, collected.moved_bytes), (3, 60_000));
+    assert!(collected.freed_bytes >= 180_000);
+    // The one that was open holds its own and, with the next, what was moved.
+    assert_eq!(world.packs(), 2);
+    for (file, seed) in kept.iter().zip([0, 3, 6, 9]) {
+        assert_eq!(world.read(file).await.unwrap(), content(seed, 20_000));
+    }
+    // A new start reads them where they are now.
+    let pass = world.app.scrub_now(u64::MAX).await.unwrap();
+    assert_eq!((pass.blobs, pass.bytes, pass.damaged), (4, 80_000, 0));
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_everything_and_still_frees_what_is_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(Faulty::new(store(dir.path())));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs.clone()).await;
+    let kept = sparse(&world).await;
+    blobs.copies.store(0, std::sync::atomic::Ordering::SeqCst);
+    assert!(matches!(world.app.gc().await, Err(Error::NoSpace)));
+    assert_eq!(world.packs(), 4);
+    for file in &kept {
+        assert_eq!(world.read(file).await.unwrap().len(), 20_000);
+    }
+    // Some room: one blob moves into a new pack, and its own goes.
+    let before = world.files("blobs/packs");
+    blobs.copies.store(1, std::sync::atomic::Ordering::SeqCst);
+    assert!(matches!(world.app.gc().await, Err(Error::NoSpace)));
+    assert_eq!(before.iter().filter(|pack| pack.exists()).count(), 3);
+    assert_eq!(world.packs(), 4);
+    // What is wholly dead goes without any room.
+    blobs.copies.store(0, std::sync::atomic::Ordering::SeqCst);
+    for file in &kept {
+        assert_eq!(world.read(file).await.unwrap().len(), 20_000);
+        world.delete(file).await;
+    }
+    world.pass(GRACE + SECOND);
+    world.app.gc().await.unwrap();
+    assert_eq!(world.packs(), 1, "the one that is open");
+}
+
+#[tokio::test]
+async fn a_pack_with_a_part_of_an_open_upload_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(store(dir.path()));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs).await;
+    let id = init(&world.app, 100).await;
+    part(&world.app, id, 1, &content(99, 100)).await.unwrap();
+    let mut files = Vec::new();
+    for seed in 0..9 {
+        files.push(world.put(&content(seed, 20_000)).await);
+    }
+    for file in &files {
+        world.delete(file).await;
+    }
+    let packs = world.packs();
+    world.pass(GRACE + SECOND);
+    let collected = world.app.gc().await.unwrap();
+    assert_eq!((collected.packs, world.packs()), (packs - 2, 2));
+    let file = complete(&world.app, id).await.unwrap();
+    assert_eq!(world.read(&file).await.unwrap(), content(99, 100));
+    // A blob now, it moves.
+    let collected = world.app.gc().await.unwrap();
+    assert_eq!((collected.packs, collected.moved_bytes), (1, 100));
+    assert_eq!(world.read(&file).await.unwrap(), content(99, 100));
+}
+
+/// Between any two steps of a move, what a crash leaves is litter of the next collection.
+#[tokio::test]
+async fn a_crash_between_the_steps_of_a_move_leaves_only_litter() {
+    for steps in 0..3 {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Arc::new(MemoryMetadata::default());
+        let kept = {
+            let blobs = Arc::new(store(dir.path()));
+            let world = World::new(dir.path(), meta.clone(), blobs.clone()).await;
+            let kept = sparse(&world).await;
+            let all = meta.blobs_after(None, 99).await.unwrap();
+            let mut survey = blobs.survey(<_>::default(), world.clock.now()).await.unwrap();
+            all.iter().for_each(|(_, blob)| survey.keep(&blob.locator));
+            for (hash, blob) in &all {
+                if survey.is_sparse(&blob.locator) && steps > 0 {
+                    let (_, to) = survey.copy(hash, &blob.locator).await.unwrap();
+                    if steps > 1 {
+                        meta.relocate_blob(hash, &blob.locator, &to).await.unwrap();
+                    }
+                }
+            }
+            kept
+        };
+        let blobs = Arc::new(store(dir.path()));
+        let world = World::new(dir.path(), meta, blobs).await;
+        world.pass(GRACE * 3);
+        world.app.gc().await.unwrap();
+        for file in &kept {
+            assert_eq!(world.read(file).await.unwrap().len(), 20_000);
+        }
+        world.pass(GRACE * 3);
+        world.app.gc().await.unwrap();
+        let room: u64 =
+            world.files("blobs/packs").iter().map(|pack| fs::metadata(pack).unwrap().len()).sum();
+        assert!(world.packs() <= 3 && room < 5_000_000, "{steps}: {} of {room}", world.packs());
+    }
+}
+
+#[tokio::test]
+async fn a_hold_keeps_everything_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(store(dir.path()));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs).await;
+    let kept = sparse(&world).await;
+    let (large, again) = (world.put(&content(50, LARGE)).await, content(51, LARGE));
+    world.put(&again).await;
+    let hold = world.app.hold().await;
+    let before = world.files("blobs");
+    // Replaced, deleted and forgotten: nothing of it leaves the disk.
+    world.put(&again).await;
+    world.delete(&large).await;
+    world.pass(GRACE + SECOND);
+    let mut gc = Box::pin(world.app.gc());
+    for _ in 0..200 {
+        assert!(poll_immediate(&mut gc).await.is_none(), "a collection waits");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(before.iter().all(|file| file.exists()));
+    drop(hold);
+    let collected = gc.await.unwrap();
+    assert_eq!(collected.files, 2, "what was not discarded is litter");
+    assert_eq!(collected.packs, 3);
+    assert_eq!(world.blob_files().len(), 1);
+    for file in &kept {
+        assert_eq!(world.read(file).await.unwrap().len(), 20_000);
+    }
+}

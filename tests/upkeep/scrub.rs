@@ -1,0 +1,193 @@
+//! Damage is found, refused, and heals.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use streamlined::{
+    app::Error,
+    meta::{Upkeep, memory::MemoryMetadata, upkeep::ScrubPass},
+    model::{digest::ContentHash, range::Slice},
+    sys::clock::Clock,
+};
+
+use crate::{
+    faulty::Faulty,
+    world::{GRACE, SCRUB_EVERY, World, content, put, store},
+};
+
+const LARGE: usize = 300_000;
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+async fn world(dir: &Path) -> (World, Arc<Faulty>) {
+    let blobs = Arc::new(Faulty::new(store(dir)));
+    let world = World::new(dir, Arc::new(MemoryMetadata::default()), blobs.clone()).await;
+    (world, blobs)
+}
+
+async fn damaged(world: &World) -> u64 {
+    world.app.health().await.content.unwrap().damaged_blobs
+}
+
+#[tokio::test]
+async fn what_scrub_finds_is_refused_until_it_is_stored_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, _) = world(dir.path()).await;
+    let whole = world.put(&content(1, 10_000)).await;
+    let packed = world.put(&content(2, 10_000)).await;
+    let large = world.put(&content(3, LARGE)).await;
+    let path = world.blob_files().pop().unwrap();
+    let missing = world.put(&content(4, LARGE)).await;
+    let gone = world.blob_files().into_iter().find(|file| *file != path).unwrap();
+    let pack = world.files("blobs/packs").pop().unwrap();
+    flip(&pack, 48 + 10_000 + 48 + 5_000);
+    flip(&path, LARGE - 1);
+    fs::rename(&gone, dir.path().join("gone")).unwrap();
+
+    let pass = world.app.scrub_now(u64::MAX).await.unwrap();
+    assert_eq!((pass.blobs, pass.bytes, pass.damaged, pass.unreadable), (4, 10_000, 3, 0));
+    assert_eq!(damaged(&world).await, 3);
+    for file in [&packed, &large, &missing] {
+        for slice in [Slice::whole(file.size), Slice { start: 0, end: 1 }] {
+            let refused = world.app.open_content(file, slice).await;
+            assert!(matches!(refused, Err(Error::Damaged(hash)) if hash == file.blake3));
+        }
+    }
+    assert!(world.read(&whole).await.is_ok());
+
+    // Good after all: the next pass says so.
+    fs::rename(dir.path().join("gone"), &gone).unwrap();
+    assert_eq!(world.app.scrub_now(u64::MAX).await.unwrap().damaged, 2);
+    assert_eq!((damaged(&world).await, world.read(&missing).await.unwrap().len()), (2, LARGE));
+
+    // Stored again: the file reads the new copy, the old one goes.
+    for (file, seed, size) in [(&packed, 2, 10_000), (&large, 3, LARGE)] {
+        put(&world.app, "again", &content(seed, size)).await.unwrap();
+        assert_eq!(world.read(file).await.unwrap(), content(seed, size));
+    }
+    assert_eq!((damaged(&world).await, path.exists()), (0, false));
+}
+
+#[tokio::test]
+async fn a_reader_that_finds_damage_marks_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, _) = world(dir.path()).await;
+    let packed = world.put(&content(1, 10_000)).await;
+    let large = world.put(&content(2, LARGE)).await;
+    flip(&world.files("blobs/packs").pop().unwrap(), 48 + 7);
+    flip(&world.blob_files().pop().unwrap(), 5);
+    assert!(matches!(world.read(&packed).await, Err(Error::Damaged(_))));
+    assert_eq!(damaged(&world).await, 1);
+    // A slice is not checked; the whole is, and at its end it is known.
+    let head = Slice { start: 100, end: 200 };
+    assert!(world.app.open_content(&large, head).await.is_ok());
+    assert!(world.read(&large).await.is_err());
+    assert_eq!(damaged(&world).await, 2);
+    assert!(matches!(world.app.open_content(&large, head).await, Err(Error::Damaged(_))));
+    let missing = world.put(&content(3, LARGE)).await;
+    for file in world.blob_files() {
+        fs::remove_file(file).unwrap();
+    }
+    assert!(matches!(world.read(&missing).await, Err(Error::Damaged(_))));
+    assert_eq!(damaged(&world).await, 3);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_reported_and_not_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, blobs) = world(dir.path()).await;
+    let file = world.put(&content(1, 10_000)).await;
+    blobs.unreadable.store(true, Ordering::SeqCst);
+    let pass = world.app.scrub_now(u64::MAX).await.unwrap();
+    assert_eq!((pass.blobs, pass.damaged, pass.unreadable), (1, 0, 1));
+    assert_eq!(damaged(&world).await, 0);
+    assert!(world.read(&file).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_pack_with_a_damaged_blob_is_not_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, _) = world(dir.path()).await;
+    let mut files = Vec::new();
+    for seed in 0..9 {
+        files.push(world.put(&content(seed, 20_000)).await);
+    }
+    let pack = world.files("blobs/packs").into_iter().min().unwrap();
+    flip(&pack, 48 + 10_000);
+    for file in &files[1..] {
+        world.delete(file).await;
+    }
+    world.pass(GRACE + Duration::from_secs(1));
+    // Compaction itself comes upon it, and it keeps its pack.
+    let collected = world.app.gc().await.unwrap();
+    assert_eq!((collected.packs, collected.moved_bytes), (1, 0));
+    assert_eq!((pack.exists(), damaged(&world).await), (true, 1));
+    assert_eq!(world.app.gc().await.unwrap().packs, 0);
+    put(&world.app, "again", &content(0, 20_000)).await.unwrap();
+    // With it goes the one that was open before.
+    assert_eq!((world.app.gc().await.unwrap().packs, pack.exists()), (2, false));
+    assert_eq!(world.read(&files[0]).await.unwrap(), content(0, 20_000));
+}
+
+#[tokio::test]
+async fn passes_come_in_time_and_lateness_shows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, _) = world(dir.path()).await;
+    world.put(&content(1, 100)).await;
+    let health = async || {
+        let health = world.app.health().await.content.unwrap();
+        (health.scrub_completed, health.scrub_running, health.scrub_overdue)
+    };
+    let look = async || world.app.scrub_when_due().await.unwrap();
+    assert_eq!(health().await, (None, false, false));
+    look().await;
+    let first = world.clock.now();
+    assert_eq!(health().await, (Some(first), false, false));
+    assert_eq!(look().await, SCRUB_EVERY);
+    world.pass(SCRUB_EVERY.saturating_sub(Duration::from_millis(1)));
+    assert_eq!(look().await, Duration::from_millis(1));
+    assert_eq!(health().await.0, Some(first));
+    world.pass(Duration::from_millis(1));
+    look().await;
+    assert_eq!(health().await.0, Some(world.clock.now()));
+    world.pass(SCRUB_EVERY * 2);
+    assert!(!health().await.2);
+    world.pass(Duration::from_millis(1));
+    assert!(health().await.2, "two passes should have come");
+    look().await;
+    assert!(!health().await.2);
+    // A clock that steps back does not put the next pass off.
+    world.clock.set(first);
+    look().await;
+    assert_eq!(health().await.0, Some(first));
+}
+
+#[tokio::test]
+async fn a_pass_goes_on_where_a_restart_left_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = Arc::new(MemoryMetadata::default());
+    let world = World::new(dir.path(), meta.clone(), Arc::new(store(dir.path()))).await;
+    let mut hashes: Vec<ContentHash> = Vec::new();
+    for seed in 0..10 {
+        hashes.push(world.put(&content(seed, 100)).await.blake3);
+    }
+    hashes.sort();
+    let began = world.clock.now();
+    let pass = ScrubPass { position: Some(hashes[6]), blobs: 7, ..ScrubPass::new(began) };
+    meta.save_scrub(pass).await.unwrap();
+    world.pass(SCRUB_EVERY * 2 + Duration::from_secs(1));
+    let health = world.app.health().await.content.unwrap();
+    assert!(health.scrub_running && health.scrub_overdue, "it should have ended long ago");
+    world.app.scrub_when_due().await.unwrap();
+    let last = meta.scrub_state().await.unwrap().last.unwrap();
+    assert_eq!((last.began, last.blobs, last.bytes), (began, 10, 300));
+    assert_eq!(last.completed, Some(world.clock.now()));
+}
