@@ -99,8 +99,15 @@ impl App {
             let moves =
                 healthy.map(|(hash, blob)| self.move_blob(Arc::clone(&survey), hash, blob.locator));
             let mut moves = stream::iter(moves).buffer_unordered(MOVING_MAX);
+            let mut failure = None;
             while let Some(moved) = moves.next().await {
-                collected.moved_bytes += moved?;
+                match moved {
+                    Ok(bytes) => collected.moved_bytes += bytes,
+                    Err(error) => failure = Some(error),
+                }
+            }
+            if let Some(error) = failure {
+                return Err(error);
             }
         }
     }

@@ -50,6 +50,12 @@ fn only_file(dir: &Path) -> PathBuf {
     file
 }
 
+/// The one part in a file of its own.
+fn only_part(dir: &Path) -> PathBuf {
+    let files = fs::read_dir(dir.join("staging")).unwrap().map(|entry| entry.unwrap().path());
+    files.into_iter().find(|path| path.is_file()).unwrap()
+}
+
 fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 0x10;
@@ -131,6 +137,9 @@ fn shelves_list_what_lies_in_files_of_its_own() {
         let of_part = put(&store, &content(100_000), part(7)).await;
         let blob = put(&store, &content(100_001), Purpose::Blob).await;
         let promoted = store.promote(&address(&of_part)).await.unwrap();
+        // The age of a second name counts, not that of the bytes.
+        let part_file = fs::File::open(only_part(dir.path())).unwrap();
+        part_file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
         let mut found = store.list(Shelf::Parts).await.unwrap();
         for prefix in 0..=u8::MAX {
             found.extend(store.list(Shelf::Blobs(prefix)).await.unwrap());
@@ -184,6 +193,8 @@ fn packs_without_a_name_are_freed_and_no_others() {
     Runtime::new().unwrap().block_on(async {
         let stored = fill(&store).await;
         assert_eq!(pack_count(dir.path()), 4);
+        // Held open from here on.
+        assert_eq!(check(&store, &stored[8]).await, Ok(20_008));
         let mut survey = store.survey(EVER.0, EVER.1).await.unwrap();
         survey.keep(&stored[4].locator);
         let freed = survey.free_dead().await.unwrap();
