@@ -1,11 +1,12 @@
 //! A store that does what another one does until it is told to fail.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use streamlined::{
     blob::{
         Address, BlobStore, Error, Reader, Result, Sealed, Space, Stage,
@@ -20,12 +21,24 @@ pub struct Faulty {
     pub copies: Arc<AtomicUsize>,
     /// Nothing can be verified.
     pub unreadable: AtomicBool,
+    /// Blobs that are verified before nothing goes on any more, and told so.
+    pub verified_max: AtomicUsize,
+    pub stuck: tokio::sync::Notify,
+    /// What happens between the look into the index and the next open.
+    pub before_open: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 impl Faulty {
     pub fn new(store: impl BlobStore + 'static) -> Self {
         let copies = Arc::new(AtomicUsize::new(usize::MAX));
-        Self { store: Box::new(store), copies, unreadable: AtomicBool::new(false) }
+        Self {
+            store: Box::new(store),
+            copies,
+            unreadable: AtomicBool::new(false),
+            verified_max: AtomicUsize::new(usize::MAX),
+            stuck: tokio::sync::Notify::new(),
+            before_open: Mutex::default(),
+        }
     }
 }
 
@@ -44,6 +57,10 @@ impl BlobStore for Faulty {
     }
 
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
+        let before = self.before_open.lock().unwrap().take();
+        if let Some(before) = before {
+            before.await;
+        }
         self.store.open(blob, slice).await
     }
 
@@ -58,6 +75,12 @@ impl BlobStore for Faulty {
     async fn verify(&self, hash: &ContentHash, locator: &Locator, pace: &dyn Pace) -> Result<u64> {
         if self.unreadable.load(Ordering::SeqCst) {
             return Err(Error::Io("Input/output error (os error 5)".into()));
+        }
+        let left = |left: usize| left.checked_sub(1);
+        let max = &self.verified_max;
+        if max.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_err() {
+            self.stuck.notify_one();
+            std::future::pending::<()>().await;
         }
         self.store.verify(hash, locator, pace).await
     }

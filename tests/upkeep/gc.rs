@@ -191,7 +191,9 @@ async fn a_crash_between_the_steps_of_a_move_leaves_only_litter() {
             let kept = sparse(&world).await;
             let all = meta.blobs_after(None, 99).await.unwrap();
             let mut survey = blobs.survey(<_>::default(), world.clock.now()).await.unwrap();
-            all.iter().for_each(|(_, blob)| survey.keep(&blob.locator));
+            for (_, blob) in &all {
+                survey.keep(&blob.locator);
+            }
             for (hash, blob) in &all {
                 if survey.is_sparse(&blob.locator) && steps > 0 {
                     let (_, to) = survey.copy(hash, &blob.locator).await.unwrap();
@@ -245,4 +247,35 @@ async fn a_hold_keeps_everything_on_the_disk() {
     for file in &kept {
         assert_eq!(world.read(file).await.unwrap().len(), 20_000);
     }
+}
+
+#[tokio::test]
+async fn a_hold_keeps_packs_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(store(dir.path()));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs).await;
+    sparse(&world).await;
+    let before = world.files("blobs/packs");
+    let hold = world.app.hold().await;
+    let mut gc = Box::pin(world.app.gc());
+    for _ in 0..200 {
+        assert!(poll_immediate(&mut gc).await.is_none(), "a collection waits");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(before.iter().all(|pack| pack.exists()));
+    drop(hold);
+    assert_eq!(gc.await.unwrap().packs, 3);
+}
+
+#[tokio::test]
+async fn a_reader_finds_a_blob_that_moved_under_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(Faulty::new(store(dir.path())));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs.clone()).await;
+    let kept = sparse(&world).await;
+    let app = Arc::clone(&world.app);
+    let collect = Box::pin(async move { assert_eq!(app.gc().await.unwrap().packs, 3) });
+    *blobs.before_open.lock().unwrap() = Some(collect);
+    assert_eq!(world.read(&kept[0]).await.unwrap(), content(0, 20_000));
+    assert_eq!(world.app.health().await.content.unwrap().damaged_blobs, 0);
 }

@@ -41,7 +41,7 @@ impl Random {
     /// One of few contents, so that clients meet in them; some packed, some not.
     fn content(&mut self) -> Bytes {
         let seed = self.below(24);
-        content(seed as u64, if seed % 4 == 0 { 70_000 + seed } else { 3_000 * seed })
+        content(seed as u64, if seed.is_multiple_of(4) { 70_000 + seed } else { 3_000 * seed })
     }
 }
 
@@ -124,7 +124,7 @@ async fn collection_never_takes_what_is_in_use() {
         }
     });
     let clients = (0..6).map(|n| {
-        let seed = blake3::Hasher::new().update(&[seed as u8, n]).finalize_xof();
+        let seed = blake3::Hasher::new().update(&seed.to_le_bytes()).update(&[n]).finalize_xof();
         tokio::spawn(client(Arc::clone(&app), Random(seed), rounds))
     });
     let mut files = Vec::new();
