@@ -6,10 +6,11 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use streamlined::{
     blob::{
-        Address, BlobStore, Error, Reader, Result, Sealed, Space, Stage,
+        Address, BlobStore, Error, Purpose, Reader, Result, Sealed, Space, Stage,
         upkeep::{Found, Freed, Pace, Shelf, Survey},
     },
     model::{digest::ContentHash, locator::Locator, range::Slice, time::UnixMillis},
@@ -26,6 +27,15 @@ pub struct Faulty {
     pub stuck: tokio::sync::Notify,
     /// What happens between the look into the index and the next open.
     pub before_open: Mutex<Option<BoxFuture<'static, ()>>>,
+    pub seals: Arc<Seals>,
+}
+
+/// Stops those who sealed before they can record.
+#[derive(Default)]
+pub struct Seals {
+    pub pause: AtomicBool,
+    pub sealed: AtomicUsize,
+    pub go_on: tokio::sync::Notify,
 }
 
 impl Faulty {
@@ -38,6 +48,7 @@ impl Faulty {
             verified_max: AtomicUsize::new(usize::MAX),
             stuck: tokio::sync::Notify::new(),
             before_open: Mutex::default(),
+            seals: Arc::default(),
         }
     }
 }
@@ -45,7 +56,8 @@ impl Faulty {
 #[async_trait]
 impl BlobStore for Faulty {
     async fn stage(&self) -> Result<Box<dyn Stage>> {
-        self.store.stage().await
+        let stage = self.store.stage().await?;
+        Ok(Box::new(Paused { stage, seals: Arc::clone(&self.seals) }))
     }
 
     async fn assemble(&self, parts: Vec<Address>) -> Result<Sealed> {
@@ -96,6 +108,31 @@ impl BlobStore for Faulty {
 
     fn discarded_bytes(&self) -> u64 {
         self.store.discarded_bytes()
+    }
+}
+
+struct Paused {
+    stage: Box<dyn Stage>,
+    seals: Arc<Seals>,
+}
+
+#[async_trait]
+impl Stage for Paused {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.stage.write(bytes).await
+    }
+
+    async fn seal(self: Box<Self>, purpose: Purpose) -> Result<Sealed> {
+        let Self { stage, seals } = *self;
+        let sealed = stage.seal(purpose).await;
+        if seals.pause.load(Ordering::SeqCst) {
+            let go_on = seals.go_on.notified();
+            tokio::pin!(go_on);
+            go_on.as_mut().enable();
+            seals.sealed.fetch_add(1, Ordering::SeqCst);
+            go_on.await;
+        }
+        sealed
     }
 }
 
