@@ -150,7 +150,7 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
             Problem::new(S::SERVICE_UNAVAILABLE, "unavailable", detail).header(RETRY_AFTER, "30")
         }
         Error::Damaged(blob) => {
-            tracing::error!(request_id, %blob, "damaged content was asked for");
+            tracing::error!(request_id, %blob, "a damaged blob was asked for");
             let detail =
                 "The stored content is damaged; it is good again once it is uploaded again.";
             Problem::new(S::INTERNAL_SERVER_ERROR, "content_damaged", detail)

@@ -168,7 +168,8 @@ fn damaged_content_is_never_served_as_good() {
     let hash = large["blake3"].as_str().unwrap();
     let prefix = fs::read_dir(blobs.join(&hash[..2])).unwrap();
     flip(&prefix.map(|blob| blob.unwrap().path()).next().unwrap(), 499_999);
-    user.content(small["key"].as_str().unwrap()).refused(500, "content_damaged");
+    let small = small["key"].as_str().unwrap();
+    user.content(small).refused(500, "content_damaged");
 
     let mut socket = connect(&daemon);
     let request = format!(
@@ -182,4 +183,12 @@ fn damaged_content_is_never_served_as_good() {
     let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200"));
     assert!(answer.len() - head - 4 < 500_000, "the damaged end was sent");
+    // From now on both are known, and what is stored again is good.
+    user.content(large["key"].as_str().unwrap()).refused(500, "content_damaged");
+    let health = daemon.anyone().get("/healthz").ok();
+    assert_eq!((&health["damaged_blobs"], &health["status"]), (&2.into(), &"healthy".into()));
+    assert_eq!(health["scrub"]["overdue"], false);
+    user.store("again", "", &bytes(4, 5000));
+    assert_eq!(user.content(small).body, bytes(4, 5000));
+    assert_eq!(daemon.anyone().get("/healthz").ok()["damaged_blobs"], 1);
 }

@@ -1,14 +1,16 @@
 //! A store that does what another one does until it is told to fail.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use streamlined::{
     blob::{
-        Address, BlobStore, Error, Reader, Result, Sealed, Space, Stage,
+        Address, BlobStore, Error, Purpose, Reader, Result, Sealed, Space, Stage,
         upkeep::{Found, Freed, Pace, Shelf, Survey},
     },
     model::{digest::ContentHash, locator::Locator, range::Slice, time::UnixMillis},
@@ -20,19 +22,42 @@ pub struct Faulty {
     pub copies: Arc<AtomicUsize>,
     /// Nothing can be verified.
     pub unreadable: AtomicBool,
+    /// Blobs that are verified before nothing goes on any more, and told so.
+    pub verified_max: AtomicUsize,
+    pub stuck: tokio::sync::Notify,
+    /// What happens between the look into the index and the next open.
+    pub before_open: Mutex<Option<BoxFuture<'static, ()>>>,
+    pub seals: Arc<Seals>,
+}
+
+/// Stops those who sealed before they can record.
+#[derive(Default)]
+pub struct Seals {
+    pub pause: AtomicBool,
+    pub sealed: AtomicUsize,
+    pub go_on: tokio::sync::Notify,
 }
 
 impl Faulty {
     pub fn new(store: impl BlobStore + 'static) -> Self {
         let copies = Arc::new(AtomicUsize::new(usize::MAX));
-        Self { store: Box::new(store), copies, unreadable: AtomicBool::new(false) }
+        Self {
+            store: Box::new(store),
+            copies,
+            unreadable: AtomicBool::new(false),
+            verified_max: AtomicUsize::new(usize::MAX),
+            stuck: tokio::sync::Notify::new(),
+            before_open: Mutex::default(),
+            seals: Arc::default(),
+        }
     }
 }
 
 #[async_trait]
 impl BlobStore for Faulty {
     async fn stage(&self) -> Result<Box<dyn Stage>> {
-        self.store.stage().await
+        let stage = self.store.stage().await?;
+        Ok(Box::new(Paused { stage, seals: Arc::clone(&self.seals) }))
     }
 
     async fn assemble(&self, parts: Vec<Address>) -> Result<Sealed> {
@@ -44,6 +69,10 @@ impl BlobStore for Faulty {
     }
 
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
+        let before = self.before_open.lock().unwrap().take();
+        if let Some(before) = before {
+            before.await;
+        }
         self.store.open(blob, slice).await
     }
 
@@ -58,6 +87,12 @@ impl BlobStore for Faulty {
     async fn verify(&self, hash: &ContentHash, locator: &Locator, pace: &dyn Pace) -> Result<u64> {
         if self.unreadable.load(Ordering::SeqCst) {
             return Err(Error::Io("Input/output error (os error 5)".into()));
+        }
+        let left = |left: usize| left.checked_sub(1);
+        let max = &self.verified_max;
+        if max.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_err() {
+            self.stuck.notify_one();
+            std::future::pending::<()>().await;
         }
         self.store.verify(hash, locator, pace).await
     }
@@ -77,6 +112,31 @@ impl BlobStore for Faulty {
 
     fn discarded_bytes(&self) -> u64 {
         self.store.discarded_bytes()
+    }
+}
+
+struct Paused {
+    stage: Box<dyn Stage>,
+    seals: Arc<Seals>,
+}
+
+#[async_trait]
+impl Stage for Paused {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.stage.write(bytes).await
+    }
+
+    async fn seal(self: Box<Self>, purpose: Purpose) -> Result<Sealed> {
+        let Self { stage, seals } = *self;
+        let sealed = stage.seal(purpose).await;
+        if seals.pause.load(Ordering::SeqCst) {
+            let go_on = seals.go_on.notified();
+            tokio::pin!(go_on);
+            go_on.as_mut().enable();
+            seals.sealed.fetch_add(1, Ordering::SeqCst);
+            go_on.await;
+        }
+        sealed
     }
 }
 

@@ -1,6 +1,10 @@
 //! What a crash left goes, after its grace, and nothing else does.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::future::poll_immediate;
 use streamlined::{
@@ -16,7 +20,7 @@ use streamlined::{
 
 use crate::{
     faulty::Faulty,
-    world::{GRACE, TTL, World, complete, content, init, part, store},
+    world::{GRACE, TTL, World, complete, content, init, part, put, store},
 };
 
 const LARGE: usize = 100_000;
@@ -130,7 +134,7 @@ async fn a_full_disk_leaves_everything_and_still_frees_what_is_dead() {
     let blobs = Arc::new(Faulty::new(store(dir.path())));
     let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs.clone()).await;
     let kept = sparse(&world).await;
-    blobs.copies.store(0, std::sync::atomic::Ordering::SeqCst);
+    blobs.copies.store(0, Ordering::SeqCst);
     assert!(matches!(world.app.gc().await, Err(Error::NoSpace)));
     assert_eq!(world.packs(), 4);
     for file in &kept {
@@ -138,12 +142,12 @@ async fn a_full_disk_leaves_everything_and_still_frees_what_is_dead() {
     }
     // Some room: one blob moves into a new pack, and its own goes.
     let before = world.files("blobs/packs");
-    blobs.copies.store(1, std::sync::atomic::Ordering::SeqCst);
+    blobs.copies.store(1, Ordering::SeqCst);
     assert!(matches!(world.app.gc().await, Err(Error::NoSpace)));
     assert_eq!(before.iter().filter(|pack| pack.exists()).count(), 3);
     assert_eq!(world.packs(), 4);
     // What is wholly dead goes without any room.
-    blobs.copies.store(0, std::sync::atomic::Ordering::SeqCst);
+    blobs.copies.store(0, Ordering::SeqCst);
     for file in &kept {
         assert_eq!(world.read(file).await.unwrap().len(), 20_000);
         world.delete(file).await;
@@ -247,4 +251,105 @@ async fn a_hold_keeps_everything_on_the_disk() {
     for file in &kept {
         assert_eq!(world.read(file).await.unwrap().len(), 20_000);
     }
+}
+
+#[tokio::test]
+async fn a_hold_keeps_packs_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(store(dir.path()));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs).await;
+    sparse(&world).await;
+    let before = world.files("blobs/packs");
+    let hold = world.app.hold().await;
+    let mut gc = Box::pin(world.app.gc());
+    for _ in 0..200 {
+        assert!(poll_immediate(&mut gc).await.is_none(), "a collection waits");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(before.iter().all(|pack| pack.exists()));
+    drop(hold);
+    assert_eq!(gc.await.unwrap().packs, 3);
+}
+
+#[tokio::test]
+async fn a_reader_finds_a_blob_that_moved_under_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(Faulty::new(store(dir.path())));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs.clone()).await;
+    let kept = sparse(&world).await;
+    let app = Arc::clone(&world.app);
+    let collect = Box::pin(async move { assert_eq!(app.gc().await.unwrap().packs, 3) });
+    *blobs.before_open.lock().unwrap() = Some(collect);
+    assert_eq!(world.read(&kept[0]).await.unwrap(), content(0, 20_000));
+    assert_eq!(world.app.health().await.content.unwrap().damaged_blobs, 0);
+}
+
+/// However old they look: who sealed them is about to record them.
+#[tokio::test]
+async fn bytes_on_their_way_to_a_record_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(Faulty::new(store(dir.path())));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs.clone()).await;
+    let upload = init(&world.app, LARGE as u64).await;
+    blobs.seals.pause.store(true, Ordering::SeqCst);
+    let spawn_put = |content| {
+        let app = Arc::clone(&world.app);
+        tokio::spawn(async move { put(&app, "f", &content).await.unwrap() })
+    };
+    let (small, large) = (spawn_put(content(1, 20_000)), spawn_put(content(2, LARGE)));
+    let of_upload = tokio::spawn({
+        let app = Arc::clone(&world.app);
+        async move { part(&app, upload, 1, &content(3, LARGE)).await }
+    });
+    while blobs.seals.sealed.load(Ordering::SeqCst) < 3 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    blobs.seals.pause.store(false, Ordering::SeqCst);
+    // The pack with the small one is closed.
+    for seed in 4..10 {
+        world.put(&content(seed, 20_000)).await;
+    }
+    world.pass(TTL.saturating_sub(MARGIN));
+    let app = Arc::clone(&world.app);
+    let gc = tokio::spawn(async move { app.gc().await.unwrap() });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!gc.is_finished(), "it waits for them");
+    blobs.seals.go_on.notify_waiters();
+    of_upload.await.unwrap().unwrap();
+    gc.await.unwrap();
+    for (file, content) in [(small, content(1, 20_000)), (large, content(2, LARGE))] {
+        assert_eq!(world.read(&file.await.unwrap()).await.unwrap(), content);
+    }
+    let file = complete(&world.app, upload).await.unwrap();
+    assert_eq!(world.read(&file).await.unwrap(), content(3, LARGE));
+}
+
+/// As above, where only the pack could go.
+#[tokio::test]
+async fn a_pack_whose_blob_is_on_its_way_to_a_record_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(Faulty::new(store(dir.path())));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs.clone()).await;
+    blobs.seals.pause.store(true, Ordering::SeqCst);
+    let app = Arc::clone(&world.app);
+    let small = tokio::spawn(async move { put(&app, "f", &content(1, 20_000)).await.unwrap() });
+    while blobs.seals.sealed.load(Ordering::SeqCst) < 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    blobs.seals.pause.store(false, Ordering::SeqCst);
+    let mut others = Vec::new();
+    for seed in 4..10 {
+        others.push(world.put(&content(seed, 20_000)).await);
+    }
+    for file in &others {
+        world.delete(file).await;
+    }
+    world.pass(GRACE + MARGIN);
+    let app = Arc::clone(&world.app);
+    let gc = tokio::spawn(async move { app.gc().await.unwrap() });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    blobs.seals.go_on.notify_waiters();
+    let file = small.await.unwrap();
+    gc.await.unwrap();
+    assert_eq!(world.read(&file).await.unwrap(), content(1, 20_000));
 }

@@ -191,3 +191,43 @@ async fn a_pass_goes_on_where_a_restart_left_it() {
     assert_eq!((last.began, last.blobs, last.bytes), (began, 10, 300));
     assert_eq!(last.completed, Some(world.clock.now()));
 }
+
+#[tokio::test]
+async fn nothing_moves_out_of_a_pack_with_a_damaged_blob() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, _) = world(dir.path()).await;
+    let mut files = Vec::new();
+    for (seed, size) in [10_000, 10_000, 20_000, 20_000, 20_000, 20_000].iter().enumerate() {
+        files.push(world.put(&content(seed as u64, *size)).await);
+    }
+    let pack = world.files("blobs/packs").into_iter().min().unwrap();
+    flip(&pack, 48 + 5_000);
+    assert_eq!(world.app.scrub_now(u64::MAX).await.unwrap().damaged, 1);
+    for file in &files[2..] {
+        world.delete(file).await;
+    }
+    world.pass(GRACE * 2);
+    let collected = world.app.gc().await.unwrap();
+    assert_eq!((collected.moved_bytes, pack.exists()), (0, true));
+    assert_eq!(world.read(&files[1]).await.unwrap(), content(1, 10_000));
+}
+
+#[tokio::test]
+async fn a_pass_keeps_its_place_every_thousand_blobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = Arc::new(MemoryMetadata::default());
+    let blobs = Arc::new(Faulty::new(store(dir.path())));
+    let world = World::new(dir.path(), meta.clone(), blobs.clone()).await;
+    let puts = (0..1_005).map(async |seed| world.put(&content(seed, 10)).await);
+    futures_util::future::join_all(puts).await;
+    blobs.verified_max.store(1_003, Ordering::SeqCst);
+    tokio::select! {
+        _ = world.app.scrub_when_due() => panic!("it is stuck"),
+        () = blobs.stuck.notified() => {}
+    }
+    assert_eq!(meta.scrub_state().await.unwrap().running.unwrap().blobs, 1_000);
+    blobs.verified_max.store(5, Ordering::SeqCst);
+    world.app.scrub_when_due().await.unwrap();
+    let last = meta.scrub_state().await.unwrap().last.unwrap();
+    assert_eq!((last.blobs, last.bytes), (1_005, 10_050));
+}

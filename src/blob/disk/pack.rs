@@ -20,7 +20,6 @@ use std::{
     os::unix::fs::FileExt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
@@ -70,8 +69,6 @@ struct Append {
 /// Handle of the appending thread.
 pub struct Packer {
     appends: Option<SyncSender<Append>>,
-    /// No byte is appended any more to a pack whose number is less.
-    pub open_from: Arc<AtomicU32>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -81,14 +78,11 @@ impl Packer {
         let next = last.checked_add(1);
         let next = next.ok_or_else(|| io::Error::other("pack numbers are used up"))?;
         let (appends, waiting) = sync_channel(WAITING_BLOBS_MAX);
-        let open_from = Arc::new(AtomicU32::new(next));
-        let shared = Arc::clone(&open_from);
-        let writer =
-            Writer { layout, health, next, closed_at_bytes, open_from: shared, open: None };
+        let writer = Writer { layout, health, next, closed_at_bytes, open: None };
         let thread = std::thread::Builder::new()
             .name("blob-pack".into())
             .spawn(move || writer.run(&waiting))?;
-        Ok(Self { appends: Some(appends), open_from, thread: Some(thread) })
+        Ok(Self { appends: Some(appends), thread: Some(thread) })
     }
 
     /// Appends one blob and answers when it is durable.
@@ -126,7 +120,6 @@ struct Writer {
     health: Arc<Health>,
     next: u32,
     closed_at_bytes: u64,
-    open_from: Arc<AtomicU32>,
     open: Option<OpenPack>,
 }
 
@@ -209,7 +202,6 @@ impl Writer {
             Some(pack) => Ok(pack),
             empty => {
                 let number = self.next;
-                self.open_from.store(number, Ordering::SeqCst);
                 let file = durable::create_new(&self.layout.pack(number))?;
                 self.next = number.saturating_add(1);
                 self.health.synced(durable::sync_dir(&self.layout.packs()))?;

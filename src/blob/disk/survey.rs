@@ -1,14 +1,10 @@
 //! Compaction: packs that hold little or nothing that is still named.
 //!
-//! Only packs that no byte will be appended to any more are looked at. The one with the highest
-//! number always stays: from it a new start knows which numbers were given out, and a number that
-//! was given twice would let an old locator find other bytes.
+//! The pack with the highest number always stays. It alone may be open for appending, and from it a
+//! new start knows which numbers were given out: a number that was given twice would let an old
+//! locator find other bytes.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::BTreeMap, fs, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::task::spawn_blocking;
@@ -49,11 +45,10 @@ pub struct PackSurvey {
 
 /// Lists the packs that are closed and were last written between the two times. Blocks.
 pub fn survey(store: Arc<Inner>, after: UnixMillis, before: UnixMillis) -> Result<PackSurvey> {
-    // Read first: a pack that is begun meanwhile is none of those listed.
-    let open = store.packer.open_from.load(Ordering::SeqCst);
     let mut found = store.layout.packs_found()?;
+    // A pack is begun only when the one before is closed.
     let last = found.iter().copied().max();
-    found.retain(|number| *number < open && Some(*number) != last);
+    found.retain(|number| Some(*number) != last);
     let mut packs = BTreeMap::new();
     for number in found {
         let metadata = fs::metadata(store.layout.pack(number))?;
