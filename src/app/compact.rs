@@ -71,8 +71,6 @@ impl App {
             let Some((hash, _)) = page.last() else { break };
             last = Some(*hash);
         }
-        // A read may show what a step is only about to make durable.
-        self.settled().await?;
         Ok(survey)
     }
 

@@ -3,8 +3,7 @@
 //! Bytes are sealed before their record is there, maybe long before, so no age says that they are
 //! litter. What no record names is only suspected at first. Then every step that has begun is
 //! waited for: it was this one's to record, or nobody's, as a later step makes names of its own.
-//! What is still not named then goes. A second wait lies between that look and the removal: a read
-//! may show what a step is only about to make durable.
+//! What is still not named then goes: what the index shows is durable.
 //!
 //! Nothing from before the index was begun is touched: an index that stands in for a lost one
 //! does not know what it should name.
@@ -125,7 +124,6 @@ impl App {
                 litter.push(found);
             }
         }
-        self.settled().await?;
         for found in litter {
             let _allowed = self.removals.begin().await;
             self.blobs.discard(&found.locator).await?;
