@@ -12,6 +12,7 @@
 //! | [`blob`] | seam 2: bytes by their hash | keys, users, names, why bytes are wanted |
 //! | [`config`] | the knobs | what the values are for |
 //! | [`model`] | values and rules | I/O, async, clock, randomness |
+//! | [`zip`] | headers of archives | where contents lie |
 //! | [`sys`] | clock, randomness, durable files, signals, log | all of the above but plain values |
 //!
 //! `docs/ARCHITECTURE.md` has the picture, `docs/DESIGN.md` what is written in which order.
@@ -25,3 +26,4 @@ pub mod http;
 pub mod meta;
 pub mod model;
 pub mod sys;
+pub mod zip;

@@ -8,12 +8,13 @@ use streamlined::{
     app::{
         App, Error, Policy,
         access::Credential,
+        archive::Chosen,
         catalog::Listing,
         complete::{Completed, Completion},
         publish::NewContent,
         upload::{DeclaredFile, Init},
     },
-    auth::{jwt::Expected, keyring::KeyRing, link::LinkKey},
+    auth::{batch_token, jwt::Expected, keyring::KeyRing, link::LinkKey},
     blob::memory::MemoryBlobs,
     meta::memory::MemoryMetadata,
     model::{
@@ -195,7 +196,7 @@ fn links_and_tokens_end_on_their_second() {
         world.runtime.block_on(world.app.authenticate(&credential))
     };
     world.pass(Duration::from_millis(59_999));
-    assert_eq!(redeem().unwrap(), file);
+    assert_eq!(redeem().unwrap(), (file, 1));
     world.pass(Duration::from_millis(1));
     assert!(matches!(redeem(), Err(Error::LinkRefused { code: "link_expired", .. })));
     assert_eq!(authenticate().unwrap(), Some(user()));
@@ -203,6 +204,27 @@ fn links_and_tokens_end_on_their_second() {
     assert!(authenticate().is_ok(), "remembered, and still valid");
     world.pass(Duration::from_millis(1));
     assert!(matches!(authenticate(), Err(Error::Unauthenticated(_))), "remembered no longer");
+}
+
+#[test]
+fn batch_tokens_end_after_an_hour_and_nothing_is_left_of_them() {
+    let world = World::new();
+    let file = world.put(b"x").unwrap();
+    let keys = Chosen::Keys(vec![file.key.clone()]);
+    let user = user();
+    let minting = world.app.mint_batch_token(&user, keys);
+    let token = world.runtime.block_on(minting).unwrap();
+    let open = || world.runtime.block_on(world.app.open_archive(&token));
+    let id = batch_token::parse(&token).unwrap();
+    let kept = || world.runtime.block_on(world.app.meta.selection(id)).unwrap();
+    world.pass(Duration::from_millis(3_599_999));
+    world.sweep();
+    assert!(open().is_ok());
+    world.pass(Duration::from_millis(1));
+    assert!(matches!(open(), Err(Error::LinkRefused { code: "link_expired", .. })));
+    assert!(kept().is_some());
+    world.sweep();
+    assert!(kept().is_none());
 }
 
 #[test]

@@ -12,13 +12,23 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("http", &["app", "auth::jwks", "blob::Reader", "meta::Part", "sys::random"]),
     (
         "app",
-        &["auth", "blob", "meta", "sys::clock", "sys::data_dir", "sys::durable", "sys::random"],
+        &[
+            "auth",
+            "blob",
+            "meta",
+            "zip",
+            "sys::clock",
+            "sys::data_dir",
+            "sys::durable",
+            "sys::random",
+        ],
     ),
     ("auth", &["sys"]),
     ("meta", &["sys"]),
     ("blob", &["sys"]),
     ("config", &["sys::log"]),
     ("sys", &[]),
+    ("zip", &[]),
     ("model", &[]),
 ];
 const FILE_LINES_MAX: usize = 500;

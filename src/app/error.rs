@@ -2,7 +2,7 @@
 
 use crate::{
     blob, meta,
-    model::{digest::ContentHash, principal::Role},
+    model::{digest::ContentHash, id::FileId, key::FileKey, principal::Role},
 };
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -20,6 +20,12 @@ pub enum Error {
     LinkRefused { code: &'static str, detail: &'static str },
     #[error("no such {0}")]
     NotFound(&'static str),
+    /// Some of the files that were named are not there.
+    #[error("{} files are not there", .0.len())]
+    NoSuchFiles(Vec<FileKey>),
+    /// Some of the files that were there are not any more.
+    #[error("{} files were deleted", .0.len())]
+    FilesGone(Vec<FileId>),
     #[error("the {0} was deleted")]
     Gone(&'static str),
     #[error("{detail}")]

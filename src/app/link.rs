@@ -57,21 +57,22 @@ impl App {
         Ok(Link { key: file.key.clone(), expires, disposition, signature })
     }
 
-    /// The file behind a link.
+    /// The file behind a link, and for how many seconds the link still holds.
     ///
     /// # Errors
     /// [`Error::LinkRefused`] for a wrong signature or a link whose time is over;
     /// [`Error::NotFound`] for a file that was deleted.
-    pub async fn redeem_link(&self, link: &Link) -> Result<FileRecord> {
+    pub async fn redeem_link(&self, link: &Link) -> Result<(FileRecord, u64)> {
         let word = link.disposition.map(Disposition::as_str);
         if !self.links.verify(&link.key, link.expires, word, &link.signature) {
             let detail = "The link's signature is wrong.";
             return Err(Error::LinkRefused { code: "link_invalid", detail });
         }
-        if self.clock.now().seconds() >= link.expires {
+        let left = link.expires.saturating_sub(self.clock.now().seconds());
+        if left == 0 {
             let detail = "The link has expired.";
             return Err(Error::LinkRefused { code: "link_expired", detail });
         }
-        self.file_for_anyone(&link.key).await
+        Ok((self.file_for_anyone(&link.key).await?, left))
     }
 }

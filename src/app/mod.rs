@@ -5,6 +5,7 @@
 //! never a name without bytes.
 
 pub mod access;
+pub mod archive;
 pub mod backup;
 pub mod catalog;
 mod compact;
@@ -26,6 +27,7 @@ pub mod upload;
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub use self::error::{Error, Result};
@@ -67,6 +69,8 @@ pub struct App {
     completing: lease::Leases,
     detached: TaskTracker,
     epochs: epochs::Epochs,
+    /// One permit for each file of the archives that are being sent.
+    archives: Arc<Semaphore>,
     removals: gc::Removals,
     upkeep: upkeep::Schedule,
     scrubbing: tokio::sync::Mutex<()>,
@@ -93,6 +97,7 @@ impl App {
             completing: lease::Leases::default(),
             detached: TaskTracker::new(),
             epochs: epochs::Epochs::default(),
+            archives: Arc::new(Semaphore::new(archive::FILES_IN_WORK_MAX)),
             removals: gc::Removals::default(),
             upkeep: upkeep::Schedule::default(),
             scrubbing: tokio::sync::Mutex::default(),

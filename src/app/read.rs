@@ -1,13 +1,13 @@
 //! Opening content for a download.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{App, Error, Result};
 use crate::{
-    blob::{self, Address, Reader},
+    blob::{self, Address, BlobStore, Reader, proof::proof_bytes},
     meta::Metadata,
     model::{digest::ContentHash, file::FileRecord, key::FileKey, locator::Locator, range::Slice},
     sys::clock::Clock,
@@ -28,21 +28,61 @@ impl App {
     /// [`Error::NotFound`] when the file was deleted meanwhile; [`Error::Damaged`] when its
     /// bytes are not those that were stored, or not there, as far as that is known by now.
     pub async fn open_content(&self, file: &FileRecord, slice: Slice) -> Result<Box<dyn Reader>> {
+        self.open_blob(file.blake3, file.size, slice).await
+    }
+
+    /// Opens the proof of a slice: a slice of Bao, which who knows the content's BLAKE3 can check
+    /// without the rest.
+    ///
+    /// # Errors
+    /// As [`App::open_content`].
+    pub async fn prove_content(&self, file: &FileRecord, slice: Slice) -> Result<Proof> {
+        let reading = self.read(file.blake3, file.size, |blobs, blob| blobs.prove(blob, slice));
+        let (reader, watch) = reading.await?;
+        let bytes = proof_bytes(file.size, slice);
+        Ok(Proof { reader: Box::new(Watched { reader, watch }), bytes })
+    }
+
+    /// As [`App::open_content`], of a content whose file may be gone meanwhile.
+    pub(super) async fn open_blob(
+        &self,
+        hash: ContentHash,
+        size: u64,
+        slice: Slice,
+    ) -> Result<Box<dyn Reader>> {
+        let reading = self.read(hash, size, |blobs, blob| blobs.open(blob, slice));
+        let (reader, watch) = reading.await?;
+        Ok(Box::new(Watched { reader, watch }))
+    }
+
+    /// The CRC-32 of a content.
+    pub(super) async fn crc32(&self, hash: ContentHash, size: u64) -> Result<u32> {
+        let (crc32, _) = self.read(hash, size, |blobs, blob| blobs.crc32(blob)).await?;
+        Ok(crc32)
+    }
+
+    /// Reads something of a blob where it lies now.
+    async fn read<T>(
+        &self,
+        hash: ContentHash,
+        size: u64,
+        step: impl for<'a> Fn(&'a dyn BlobStore, &'a Address) -> Step<'a, T>,
+    ) -> Result<(T, Watch)> {
         let mut missing = None;
         loop {
-            let record = self.meta.blob(&file.blake3).await?.ok_or(Error::NotFound("file"))?;
+            let record = self.meta.blob(&hash).await?.ok_or(Error::NotFound("file"))?;
             if record.damaged.is_some() {
-                return Err(Error::Damaged(file.blake3));
+                return Err(Error::Damaged(hash));
             }
             let watch = Watch {
                 meta: Arc::clone(&self.meta),
                 clock: Arc::clone(&self.clock),
-                hash: file.blake3,
+                hash,
                 locator: record.locator.clone(),
             };
-            let address = Address { blake3: file.blake3, size: file.size, locator: record.locator };
-            match self.blobs.open(&address, slice).await {
-                Ok(reader) => return Ok(Box::new(Watched { reader, watch })),
+            let address = Address { blake3: hash, size, locator: record.locator };
+            match step(&*self.blobs, &address).await {
+                Ok(read) => return Ok((read, watch)),
                 // The bytes may move, or go with a deleted file, between the two steps. They are
                 // missing when the record names the same place again.
                 Err(blob::Error::NotFound) if missing.as_ref() != Some(&address.locator) => {
@@ -50,12 +90,20 @@ impl App {
                 }
                 Err(error @ (blob::Error::NotFound | blob::Error::Corrupt(_))) => {
                     watch.mark(&error).await;
-                    return Err(Error::Damaged(file.blake3));
+                    return Err(Error::Damaged(hash));
                 }
                 Err(error) => return Err(error.into()),
             }
         }
     }
+}
+
+type Step<'a, T> = Pin<Box<dyn Future<Output = blob::Result<T>> + Send + 'a>>;
+
+/// A proof and its length.
+pub struct Proof {
+    pub reader: Box<dyn Reader>,
+    pub bytes: u64,
 }
 
 /// What is known of the bytes that a reader reads.

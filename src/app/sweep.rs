@@ -1,4 +1,4 @@
-//! What nobody will ask for again: expired sessions, unreferenced blobs.
+//! What nobody will ask for again: expired sessions and selections, unreferenced blobs.
 
 use super::{App, Result};
 use crate::{
@@ -25,10 +25,15 @@ impl App {
     /// What the stores say; what was done until then stays done.
     pub async fn sweep(&self) -> Result<Swept> {
         let now = self.clock.now();
+        let selections = self.meta.forget_selections(now, ROUND_MAX).await?;
         let sessions = self.sweep_sessions(now).await;
         let blobs = self.sweep_blobs(now).await?;
         let sessions = sessions?;
-        Ok(Swept { blobs: blobs.blobs, more: blobs.more || sessions.more, ..sessions })
+        Ok(Swept {
+            blobs: blobs.blobs,
+            more: blobs.more || sessions.more || selections,
+            ..sessions
+        })
     }
 
     async fn sweep_sessions(&self, now: UnixMillis) -> Result<Swept> {

@@ -1,5 +1,6 @@
 //! Credentials and cryptography. Knows no stored record and no HTTP carrier.
 
+pub mod batch_token;
 pub mod jwks;
 pub mod jwt;
 pub mod keyring;

@@ -11,6 +11,8 @@ use bytes::Bytes;
 
 use super::{
     Address, BlobStore, Error, Hasher, Purpose, Reader, Result, Sealed, Space, Stage,
+    proof::Prover,
+    tree::TreeHasher,
     upkeep::{Copied, Found, Nothing, Pace, Shelf, Survey},
 };
 use crate::model::{digest::ContentHash, locator::Locator, range::Slice, time::UnixMillis};
@@ -34,7 +36,7 @@ fn keep(state: &Shared, bytes: Bytes) -> Sealed {
     state.next += 1;
     let locator = Locator(state.next.to_be_bytes().into());
     state.stored.insert(locator.clone(), bytes);
-    hasher.finish(locator)
+    hasher.finish().sealed(locator)
 }
 
 /// See the module.
@@ -90,6 +92,23 @@ impl BlobStore for MemoryBlobs {
         let bytes = self.bytes(blob)?;
         let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
         Ok(Box::new(MemoryReader(Some(bytes.slice(at(slice.start)..at(slice.end))))))
+    }
+
+    async fn prove(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
+        let bytes = self.bytes(blob)?;
+        let mut hasher = TreeHasher::default();
+        hasher.update(&bytes);
+        let (root, tree) = hasher.finish();
+        let mut prover = Prover::new(bytes, root, blob.size, slice, tree);
+        let mut proof = Vec::new();
+        while let Some(piece) = prover.next_piece()? {
+            proof.extend_from_slice(&piece);
+        }
+        Ok(Box::new(MemoryReader(Some(proof.into()))))
+    }
+
+    async fn crc32(&self, blob: &Address) -> Result<u32> {
+        Ok(crc32fast::hash(&self.bytes(blob)?))
     }
 
     async fn discard(&self, locator: &Locator) -> Result<()> {

@@ -7,6 +7,8 @@
 
 pub mod disk;
 pub mod memory;
+pub mod proof;
+pub mod tree;
 pub mod upkeep;
 
 use std::path::Path;
@@ -15,7 +17,10 @@ use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 
-use self::upkeep::{Copied, Found, Pace, Shelf, Survey};
+use self::{
+    tree::{Tree, TreeHasher},
+    upkeep::{Copied, Found, Pace, Shelf, Survey},
+};
 use crate::model::{
     digest::{ContentHash, Sha256},
     id::{PartNumber, UploadId},
@@ -96,6 +101,11 @@ pub trait BlobStore: Send + Sync {
     async fn promote(&self, part: &Address) -> Result<Locator>;
     /// Opens bytes for reading. A whole blob is checked against its hash on the way.
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>>;
+    /// Opens the proof of a slice that is not empty, see [`proof`], which has
+    /// [`proof::proof_bytes`] bytes.
+    async fn prove(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>>;
+    /// The CRC-32 of a blob, without reading a large one: for an archive, whose reader checks it.
+    async fn crc32(&self, blob: &Address) -> Result<u32>;
     /// Lets bytes go that nothing refers to. Unknown ones are fine.
     async fn discard(&self, locator: &Locator) -> Result<()>;
     /// What the device has left and whether writes are taken.
@@ -109,9 +119,9 @@ pub trait BlobStore: Send + Sync {
     async fn verify(&self, hash: &ContentHash, locator: &Locator, pace: &dyn Pace) -> Result<u64>;
     /// What lies on a shelf under a name of its own: what no record names is litter of a crash.
     async fn list(&self, shelf: Shelf) -> Result<Vec<Found>>;
-    /// Looks at the packs that were written last between the two times.
     /// Copies everything that is sealed to another place, from where a store can be opened.
     async fn copy(&self, to: &Path) -> Result<Copied>;
+    /// Looks at the packs that were written last between the two times.
     async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>>;
     /// Bytes discarded since the start that only a survey can give back.
     fn discarded_bytes(&self) -> u64;
@@ -137,16 +147,22 @@ pub trait Reader: Send {
     async fn next(&mut self) -> Result<Option<Bytes>>;
 }
 
-/// Both digests of a stream.
+/// Every digest of a stream.
 pub struct Hasher {
-    blake3: blake3::Hasher,
+    blake3: TreeHasher,
     sha256: Context,
+    crc32: crc32fast::Hasher,
     size: u64,
 }
 
 impl Default for Hasher {
     fn default() -> Self {
-        Self { blake3: blake3::Hasher::new(), sha256: Context::new(&SHA256), size: 0 }
+        Self {
+            blake3: TreeHasher::default(),
+            sha256: Context::new(&SHA256),
+            crc32: crc32fast::Hasher::new(),
+            size: 0,
+        }
     }
 }
 
@@ -154,22 +170,32 @@ impl Hasher {
     pub fn update(&mut self, bytes: &[u8]) {
         self.blake3.update(bytes);
         self.sha256.update(bytes);
+        self.crc32.update(bytes);
         self.size += bytes.len() as u64;
     }
 
-    pub fn finish(self, locator: Locator) -> Sealed {
+    pub fn finish(self) -> Digests {
+        let (blake3, tree) = self.blake3.finish();
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(self.sha256.finish().as_ref());
-        Sealed {
-            size: self.size,
-            blake3: ContentHash(*self.blake3.finalize().as_bytes()),
-            sha256: Sha256(sha256),
-            locator,
-        }
+        let crc32 = self.crc32.finalize();
+        Digests { size: self.size, blake3, sha256: Sha256(sha256), crc32, tree }
     }
+}
 
-    /// The BLAKE3 so far.
-    pub fn content_hash(&self) -> ContentHash {
-        ContentHash(*self.blake3.finalize().as_bytes())
+/// What was learned of a stream.
+pub struct Digests {
+    pub size: u64,
+    pub blake3: ContentHash,
+    pub sha256: Sha256,
+    pub crc32: u32,
+    pub tree: Tree,
+}
+
+impl Digests {
+    /// The same bytes, now durable at `locator`.
+    pub fn sealed(&self, locator: Locator) -> Sealed {
+        let Self { size, blake3, sha256, .. } = *self;
+        Sealed { size, blake3, sha256, locator }
     }
 }

@@ -115,19 +115,18 @@ impl Body {
         Self { content: Content::Stream { chunks, length: None }, _permit: None }
     }
 
-    /// The bytes of an open blob.
-    pub fn reader(reader: Box<dyn Reader>, length: u64) -> Self {
-        let chunks = stream::try_unfold(reader, |mut reader| async move {
-            match reader.next().await {
-                Ok(chunk) => Ok(chunk.map(|chunk| (chunk, reader))),
-                Err(error) => {
-                    tracing::error!(%error, "a download was cut");
-                    Err(io::Error::other(error))
-                }
-            }
-        });
+    /// Chunks that make `length` bytes.
+    pub fn sized(
+        chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        length: u64,
+    ) -> Self {
         let chunks: Chunks = Box::pin(chunks);
         Self { content: Content::Stream { chunks, length: Some(length) }, _permit: None }
+    }
+
+    /// The bytes of an open blob.
+    pub fn reader(reader: Box<dyn Reader>, length: u64) -> Self {
+        Self::sized(chunks(reader), length)
     }
 
     /// Keeps a request in work until the last byte of a stream is out. Bytes that are ready need
@@ -136,6 +135,19 @@ impl Body {
         let streams = matches!(self.content, Content::Stream { .. });
         Self { _permit: streams.then_some(permit), ..self }
     }
+}
+
+/// What a reader gives out.
+pub fn chunks(reader: Box<dyn Reader>) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    stream::try_unfold(reader, |mut reader| async move {
+        match reader.next().await {
+            Ok(chunk) => Ok(chunk.map(|chunk| (chunk, reader))),
+            Err(error) => {
+                tracing::error!(%error, "a download was cut");
+                Err(io::Error::other(error))
+            }
+        }
+    })
 }
 
 impl hyper::body::Body for Body {

@@ -11,7 +11,7 @@ use hyper::{
 };
 
 use crate::model::{
-    range::{RangeSpec, Resolved, Slice},
+    range::{RangeSet, Slice},
     time::UnixMillis,
 };
 
@@ -32,10 +32,11 @@ impl Validators {
 }
 
 /// How a download is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Whole,
-    Partial(Slice),
+    /// At least one.
+    Partial(Vec<Slice>),
     NotModified,
     PreconditionFailed,
     NotSatisfiable,
@@ -60,12 +61,11 @@ pub fn decide(method: &Method, headers: &HeaderMap, validators: &Validators, siz
     // Ranges are defined for GET alone (section 14.2).
     let applies = *method == Method::GET && range_applies(headers, validators);
     let range = text(headers, &RANGE).filter(|_| applies);
-    match range.and_then(|range| RangeSpec::parse(&range)) {
+    let parts = range.and_then(|range| RangeSet::parse(&range)).map(|range| range.resolve(size));
+    match parts {
         None => Answer::Whole,
-        Some(range) => match range.resolve(size) {
-            Resolved::Slice(slice) => Answer::Partial(slice),
-            Resolved::Unsatisfiable => Answer::NotSatisfiable,
-        },
+        Some(parts) if parts.is_empty() => Answer::NotSatisfiable,
+        Some(parts) => Answer::Partial(parts),
     }
 }
 
@@ -144,13 +144,13 @@ mod tests {
 
     #[test]
     fn ranges_apply_to_the_same_content_only() {
-        let part = Answer::Partial(Slice { start: 2, end: 5 });
+        let part = || Answer::Partial(vec![Slice { start: 2, end: 5 }]);
         for (sent, wanted) in [
-            (vec![], part),
-            (vec![(IF_RANGE, "\"tag\"")], part),
+            (vec![], part()),
+            (vec![(IF_RANGE, "\"tag\"")], part()),
             (vec![(IF_RANGE, "W/\"tag\"")], Answer::Whole),
             (vec![(IF_RANGE, "\"other\"")], Answer::Whole),
-            (vec![(IF_RANGE, SAME)], part),
+            (vec![(IF_RANGE, SAME)], part()),
             (vec![(IF_RANGE, EARLIER)], Answer::Whole),
             (vec![(IF_NONE_MATCH, "\"tag\"")], Answer::NotModified),
         ] {
@@ -158,6 +158,7 @@ mod tests {
             assert_eq!(answer(&sent), wanted, "{sent:?}");
         }
         assert_eq!(answer(&[(RANGE, "bytes=10-")]), Answer::NotSatisfiable);
-        assert_eq!(answer(&[(RANGE, "bytes=0-1,4-5")]), Answer::Whole);
+        assert_eq!(answer(&[(RANGE, "bytes=2-2,4-4")]), part());
+        assert_eq!(answer(&[(RANGE, "bytes=2-2"), (RANGE, "bytes=4-4")]), Answer::Whole);
     }
 }

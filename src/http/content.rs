@@ -1,20 +1,15 @@
 //! Downloads: by key, by public path, by signed link.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use hyper::{
-    Response, StatusCode,
-    header::{
-        ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
-        CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED,
-        X_CONTENT_TYPE_OPTIONS,
-    },
-};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use std::sync::Arc;
 
 use super::{
     Context, Refusal, Reply,
     body::Body,
+    byteranges::ByteRanges,
     conditional::{self, Answer, Validators},
+    digest::{self, REPR_DIGEST},
+    disposition::content_disposition,
+    proof,
 };
 use crate::{
     app::{
@@ -23,23 +18,55 @@ use crate::{
     },
     model::{file::FileRecord, key::FileKey, range::Slice},
 };
+use hyper::{
+    Response, StatusCode,
+    header::{
+        ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+        CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED,
+        X_CONTENT_TYPE_OPTIONS,
+    },
+};
 
-const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+/// Who may keep an answer, and for how long. The content behind a key never changes, but the file
+/// may be deleted and the right to read it may end.
+#[derive(Clone, Copy)]
+pub enum Caching {
+    /// For whoever asked, and only after asking again.
+    Private,
+    /// For whoever has the link, while it holds.
+    Link { seconds_left: u64 },
+    /// For anybody.
+    Public,
+}
+
+const CACHE_SECONDS_MAX: u64 = 3600;
+
+impl Caching {
+    fn header(self) -> String {
+        match self {
+            Self::Private => "private, no-cache".into(),
+            Self::Link { seconds_left } => {
+                format!("private, max-age={}", seconds_left.min(CACHE_SECONDS_MAX))
+            }
+            Self::Public => format!("public, max-age={CACHE_SECONDS_MAX}"),
+        }
+    }
+}
 
 pub async fn by_key(context: &Context, key: &FileKey) -> Reply {
     let file = context.app.file(context.principal()?, key).await?;
-    send(context, &file, Disposition::Attachment).await
+    send(context, &file, Disposition::Attachment, Caching::Private).await
 }
 
 /// `/storage/…`: for its owner, or for anybody when public read is on.
 pub async fn public(context: &Context, key: &FileKey) -> Reply {
-    let file = match &context.principal {
+    let (file, caching) = match &context.principal {
         Some(principal) if !context.app.policy.public_read => {
-            context.app.file(principal, key).await?
+            (context.app.file(principal, key).await?, Caching::Private)
         }
-        _ => context.app.file_for_anyone(key).await?,
+        _ => (context.app.file_for_anyone(key).await?, Caching::Public),
     };
-    send(context, &file, Disposition::Inline).await
+    send(context, &file, Disposition::Inline, caching).await
 }
 
 pub async fn by_link(context: &Context, key: FileKey) -> Reply {
@@ -59,53 +86,101 @@ pub async fn by_link(context: &Context, key: FileKey) -> Reply {
         disposition,
         signature: context.query.text("sig").ok_or_else(incomplete)?.to_owned(),
     };
-    let file = context.app.redeem_link(&link).await?;
-    send(context, &file, disposition.unwrap_or(Disposition::Inline)).await
+    let (file, seconds_left) = context.app.redeem_link(&link).await?;
+    let disposition = disposition.unwrap_or(Disposition::Inline);
+    send(context, &file, disposition, Caching::Link { seconds_left }).await
 }
 
-/// Answers a GET or HEAD of a file: 200, 206, 304, 412 or 416.
-pub async fn send(context: &Context, file: &FileRecord, disposition: Disposition) -> Reply {
+/// Answers a GET or HEAD of a file: 200, 206, 304, 412 or 416; or with a proof, when the query
+/// asks for one.
+pub async fn send(
+    context: &Context,
+    file: &FileRecord,
+    disposition: Disposition,
+    caching: Caching,
+) -> Reply {
+    let mut response = match context.query.text("proof") {
+        Some(range) => proof::send(context, file, range).await?,
+        None => content(context, file, disposition).await?,
+    };
+    response.headers_mut().insert(CACHE_CONTROL, value(&caching.header())?);
+    Ok(response)
+}
+
+async fn content(context: &Context, file: &FileRecord, disposition: Disposition) -> Reply {
     let validators = Validators::new(format!("\"{}\"", file.blake3), file.id.created());
-    let whole = Slice::whole(file.size);
-    let (status, slice) =
+    let mut response =
         match conditional::decide(&context.method, &context.headers, &validators, file.size) {
-            Answer::Whole => (StatusCode::OK, whole),
-            Answer::Partial(slice) => (StatusCode::PARTIAL_CONTENT, slice),
-            Answer::NotModified => (StatusCode::NOT_MODIFIED, whole),
+            Answer::Whole => {
+                let whole = Slice::whole(file.size);
+                let empty = context.is_head() || file.size == 0;
+                let body = if empty { Body::empty() } else { read(context, file, whole).await? };
+                let mut response = described(context, file, disposition, body)?;
+                response.headers_mut().insert(CONTENT_LENGTH, file.size.into());
+                response
+            }
+            Answer::Partial(slices) => {
+                let mut response = partial(context, file, disposition, &slices).await?;
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                response
+            }
+            Answer::NotModified => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                response
+            }
             Answer::PreconditionFailed => return Err(Refusal::PreconditionFailed),
             Answer::NotSatisfiable => return Err(Refusal::RangeNotSatisfiable { size: file.size }),
         };
-    let bodiless = context.is_head() || status == StatusCode::NOT_MODIFIED;
-    let body = if bodiless || slice.is_empty() {
-        Body::empty()
-    } else {
-        Body::reader(context.app.open_content(file, slice).await?, slice.len())
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
     let headers = response.headers_mut();
-    let cache = if context.principal.is_none() && context.app.policy.public_read {
-        "public, no-cache"
-    } else {
-        "private, no-cache"
-    };
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
     headers.insert(ETAG, value(&validators.etag)?);
     headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(validators.modified))?);
-    if status == StatusCode::NOT_MODIFIED {
+    Ok(response)
+}
+
+async fn read(context: &Context, file: &FileRecord, slice: Slice) -> Result<Body, Error> {
+    Ok(Body::reader(context.app.open_content(file, slice).await?, slice.len()))
+}
+
+async fn partial(
+    context: &Context,
+    file: &FileRecord,
+    disposition: Disposition,
+    slices: &[Slice],
+) -> Reply {
+    if let [slice] = slices {
+        let body = read(context, file, *slice).await?;
+        let mut response = described(context, file, disposition, body)?;
+        let range = format!("bytes {}-{}/{}", slice.start, slice.end - 1, file.size);
+        response.headers_mut().insert(CONTENT_RANGE, value(&range)?);
+        response.headers_mut().insert(CONTENT_LENGTH, slice.len().into());
         return Ok(response);
     }
+    let ranges = ByteRanges::new(file, slices);
+    let (content_type, length) = (ranges.content_type(), ranges.length());
+    let stream = ranges.stream(Arc::clone(&context.app), file.clone()).await?;
+    let mut response = described(context, file, disposition, Body::sized(stream, length))?;
+    response.headers_mut().insert(CONTENT_TYPE, value(&content_type)?);
+    response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    Ok(response)
+}
+
+/// An answer with what there is to say of the content, whichever part of it is sent.
+fn described(
+    context: &Context,
+    file: &FileRecord,
+    disposition: Disposition,
+    body: Body,
+) -> Result<Response<Body>, Error> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CONTENT_LENGTH, slice.len().into());
-    if status == StatusCode::PARTIAL_CONTENT {
-        let range = format!("bytes {}-{}/{}", slice.start, slice.end - 1, file.size);
-        headers.insert(CONTENT_RANGE, value(&range)?);
-    }
     headers.insert(CONTENT_TYPE, value(&file.mime)?);
     let disposition = if is_active(&file.mime) { Disposition::Attachment } else { disposition };
-    headers.insert(CONTENT_DISPOSITION, value(&content_disposition(file, disposition))?);
-    let digest = format!("sha-256=:{}:", STANDARD.encode(file.sha256.0));
-    headers.insert(REPR_DIGEST, value(&digest)?);
+    headers.insert(CONTENT_DISPOSITION, value(&content_disposition(&file.name, disposition))?);
+    if let Some(digest) = digest::wanted(&context.headers, &file.sha256) {
+        headers.insert(REPR_DIGEST, value(&digest)?);
+    }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Browsers show a PDF in a viewer of their own, but not under a sandbox.
     if essence(&file.mime) != "application/pdf" {
@@ -115,7 +190,8 @@ pub async fn send(context: &Context, file: &FileRecord, disposition: Disposition
     Ok(response)
 }
 
-fn value(text: &str) -> Result<HeaderValue, Error> {
+/// A header's value of text that was checked to fit one.
+pub fn value(text: &str) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(text).map_err(|error| Error::Internal(error.to_string()))
 }
 
@@ -128,36 +204,6 @@ fn essence(mime: &str) -> String {
 fn is_active(mime: &str) -> bool {
     let essence = essence(mime);
     let markup = essence.ends_with("xml") || essence.contains("html");
-    markup || essence.contains("script") || essence.contains("flash")
-}
-
-/// What RFC 8187 section 3.2.1 lets stand unencoded.
-const ATTRIBUTE_CHAR: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'!')
-    .remove(b'#')
-    .remove(b'$')
-    .remove(b'&')
-    .remove(b'+')
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'^')
-    .remove(b'_')
-    .remove(b'`')
-    .remove(b'|')
-    .remove(b'~');
-
-/// RFC 6266: a plain name for old clients and, where it says less, the whole one as RFC 8187.
-fn content_disposition(file: &FileRecord, disposition: Disposition) -> String {
-    let name = file.name.as_str();
-    let plain = |c: char| {
-        let printable = c == ' ' || c.is_ascii_graphic();
-        if printable && !matches!(c, '"' | '\\' | '%') { c } else { '_' }
-    };
-    let fallback: String = name.chars().map(plain).collect();
-    let word = disposition.as_str();
-    if fallback == name {
-        return format!("{word}; filename=\"{fallback}\"");
-    }
-    let encoded = utf8_percent_encode(name, ATTRIBUTE_CHAR);
-    format!("{word}; filename=\"{fallback}\"; filename*=UTF-8''{encoded}")
+    let mixed = essence.starts_with("multipart/") || essence.starts_with("message/");
+    markup || mixed || essence.contains("script") || essence.contains("flash")
 }

@@ -2,7 +2,7 @@
 
 use hyper::{
     StatusCode,
-    header::{ACCEPT, CONTENT_TYPE, HeaderName},
+    header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, VARY},
 };
 use serde_json::json;
 
@@ -13,12 +13,17 @@ use crate::{
 };
 
 const EXPIRES_IN_SECONDS: std::ops::RangeInclusive<u64> = 60..=604_800;
+/// Which of the two answers it is.
+const VARIES: HeaderValue = HeaderValue::from_static("accept, content-type");
 const EXPIRES_IN_DEFAULT_SECONDS: u64 = 3600;
 
 pub async fn image(context: &Context, id: FileId, disposition: Disposition) -> Reply {
     let file = context.app.file_by_id(context.principal()?, id).await?;
     if !(names_json(context, &ACCEPT) || names_json(context, &CONTENT_TYPE)) {
-        return content::send(context, &file, disposition).await;
+        let caching = content::Caching::Private;
+        let mut response = content::send(context, &file, disposition, caching).await?;
+        response.headers_mut().insert(VARY, VARIES);
+        return Ok(response);
     }
     let wrong = "invalid_expires_in";
     let expires_in = context.query.number("expires_in", wrong)?;
@@ -32,7 +37,9 @@ pub async fn image(context: &Context, id: FileId, disposition: Disposition) -> R
         "expires_in": expires_in,
         "filename": file.name.as_str(),
     });
-    json::reply(StatusCode::OK, &answer)
+    let mut response = json::reply(StatusCode::OK, &answer)?;
+    response.headers_mut().insert(VARY, VARIES);
+    Ok(response)
 }
 
 fn names_json(context: &Context, header: &HeaderName) -> bool {

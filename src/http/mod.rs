@@ -4,15 +4,19 @@
 
 pub mod admin;
 pub mod body;
+mod byteranges;
 pub mod conditional;
 mod content;
 mod credentials;
+mod digest;
+mod disposition;
 mod fields;
 mod health;
 mod images;
 pub mod inline;
 mod json;
 pub mod listen;
+mod proof;
 mod query;
 mod respond;
 pub mod route;
@@ -159,7 +163,7 @@ impl Server {
         let began = Instant::now();
         let id = format!("{:016x}", random::nonce());
         let is_http_1 = request.version() < Version::HTTP_2;
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (method, path) = (request.method().clone(), logged(request.uri().path()).to_owned());
         let body_read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
         let mut who = None;
         let handling = self.handle(request, &body_read, &mut who);
@@ -247,6 +251,11 @@ impl Server {
     }
 }
 
+/// A path without the secret that it may end in.
+fn logged(path: &str) -> &str {
+    if path.starts_with(route::BATCH) { route::BATCH } else { path }
+}
+
 async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Reply {
     match endpoint {
         Endpoint::Health => health::health(&context).await,
@@ -268,6 +277,8 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
         Endpoint::SignLink => v1::links::sign(&context).await,
         Endpoint::SignLinkForm => v1::links::sign_form(&context, body).await,
         Endpoint::RedeemLink { key } => content::by_link(&context, key).await,
+        Endpoint::MintBatch => v1::batch::mint(&context, body).await,
+        Endpoint::FetchBatch { token } => v1::batch::fetch(&context, &token).await,
         Endpoint::Image { id, disposition } => images::image(&context, id, disposition).await,
     }
 }

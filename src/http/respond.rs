@@ -10,7 +10,13 @@ use hyper::{
 use serde_json::{Value, json};
 
 use super::{Refusal, body::Body};
-use crate::app::Error;
+use crate::{
+    app::Error,
+    model::{id::FileId, key::FileKey},
+};
+
+/// Files that a refusal names; more are only counted.
+const FILES_TOLD_MAX: usize = 100;
 
 struct Problem {
     status: StatusCode,
@@ -113,6 +119,17 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
                 _ => "not_found",
             };
             Problem::new(S::NOT_FOUND, code, format!("There is no such {what}."))
+        }
+        Error::NoSuchFiles(keys) => {
+            let keys: Vec<&str> = keys.iter().take(FILES_TOLD_MAX).map(FileKey::as_str).collect();
+            let detail = "Some of the files that the request names are not there.";
+            Problem::new(S::NOT_FOUND, "file_not_found", detail).member(json!({"missing": keys}))
+        }
+        Error::FilesGone(ids) => {
+            let told: Vec<String> =
+                ids.iter().take(FILES_TOLD_MAX).map(FileId::to_string).collect();
+            let detail = format!("{} of the files were deleted; make a new batch.", ids.len());
+            Problem::new(S::GONE, "gone", detail).member(json!({"missing": told}))
         }
         Error::Gone(what) => Problem::new(S::GONE, "gone", format!("The {what} was deleted.")),
         Error::Invalid { code, detail } => Problem::new(S::BAD_REQUEST, code, detail),

@@ -34,6 +34,8 @@ pub enum Endpoint {
     SignLink,
     SignLinkForm,
     RedeemLink { key: FileKey },
+    MintBatch,
+    FetchBatch { token: Box<str> },
     Image { id: FileId, disposition: Disposition },
 }
 
@@ -55,7 +57,7 @@ impl Endpoint {
     pub fn access(&self) -> Access {
         match self {
             Self::Health | Self::KeySet => Access::Open,
-            Self::RedeemLink { .. } => Access::Link,
+            Self::RedeemLink { .. } | Self::FetchBatch { .. } => Access::Link,
             Self::Storage { .. } => Access::Public,
             Self::GenerateToken => Access::Role(Role::Service),
             Self::ListFiles
@@ -63,6 +65,7 @@ impl Endpoint {
             | Self::Content { .. }
             | Self::SignLink
             | Self::SignLinkForm
+            | Self::MintBatch
             | Self::Image { .. } => Access::Role(Role::Viewer),
             Self::Init
             | Self::EncodedPart
@@ -77,6 +80,8 @@ impl Endpoint {
     }
 }
 
+/// Behind it comes a token, which is the credential.
+pub const BATCH: &str = "/v1/files/batch-download/";
 const READ: &str = "GET, HEAD";
 
 /// What a request needs to be told that its path or method leads nowhere.
@@ -84,7 +89,7 @@ pub fn hidden(path: &str) -> Access {
     const OPEN: [&str; 3] = ["/healthz", "/readyz", "/.well-known/jwks.json"];
     if OPEN.contains(&path) {
         Access::Open
-    } else if path.starts_with("/get/") {
+    } else if path.starts_with("/get/") || path.starts_with(BATCH) {
         Access::Link
     } else if path.starts_with("/storage/") {
         Access::Public
@@ -115,6 +120,7 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
         "/v1/files/content" => return only("PUT", Ok(Endpoint::PutContent)),
         "/v1/files/all" => return only(READ, Ok(Endpoint::ListFiles)),
         "/v1/files/uploads" => return only(READ, Ok(Endpoint::ListUploads)),
+        "/v1/files/batch-download" => return only("POST", Ok(Endpoint::MintBatch)),
         "/v1/files/signed-url" if *method == Method::POST => return Ok(Endpoint::SignLinkForm),
         "/v1/files/signed-url" => return only("GET, HEAD, POST", Ok(Endpoint::SignLink)),
         _ => {}
@@ -124,6 +130,9 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
     }
     if let Some(key) = path.strip_prefix("/v1/files/content/") {
         return only(READ, file_key(key).map(|key| Endpoint::Content { key }));
+    }
+    if let Some(token) = path.strip_prefix(BATCH) {
+        return only(READ, Ok(Endpoint::FetchBatch { token: token.into() }));
     }
     if path.starts_with("/storage/") {
         return only(READ, file_key(&path[1..]).map(|key| Endpoint::Storage { key }));

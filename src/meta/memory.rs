@@ -2,6 +2,7 @@
 //!
 //! Durable it is not, and it walks everything. Tests compare the other engines with it.
 
+mod selection;
 mod upkeep;
 
 use std::{
@@ -14,12 +15,12 @@ use async_trait::async_trait;
 
 use super::{
     Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
-    ServiceToken, UserRecord, upkeep::ScrubState,
+    Selection, ServiceToken, UserRecord, upkeep::ScrubState,
 };
 use crate::model::{
     digest::ContentHash,
     file::{FileRecord, Totals},
-    id::{FileId, PartNumber, UploadId},
+    id::{FileId, PartNumber, SelectionId, UploadId},
     key::FileKey,
     locator::Locator,
     name::{Folder, UserId},
@@ -37,6 +38,7 @@ struct State {
     files: BTreeMap<FileId, FileRecord>,
     blobs: BTreeMap<ContentHash, BlobRecord>,
     unreferenced: BTreeMap<ContentHash, UnixMillis>,
+    selections: BTreeMap<SelectionId, Selection>,
     scrub: ScrubState,
     begun: Option<UnixMillis>,
 }

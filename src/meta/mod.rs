@@ -10,6 +10,7 @@
 //! [`sled`] is the engine of one machine, [`memory`] the reference it is compared with.
 
 pub mod memory;
+pub mod selection;
 pub mod sled;
 pub mod upkeep;
 
@@ -17,7 +18,10 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
-pub use self::upkeep::Upkeep;
+pub use self::{
+    selection::{Selection, Selections},
+    upkeep::Upkeep,
+};
 use crate::model::{
     digest::ContentHash,
     file::{FileRecord, Totals},
@@ -169,7 +173,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// what is not there; any method may fail with [`Error::Corrupt`] and [`Error::Unavailable`], and
 /// one that writes with [`Error::Busy`] and [`Error::NoSpace`].
 #[async_trait]
-pub trait Metadata: Upkeep {
+pub trait Metadata: Upkeep + Selections {
     /// Writes a copy from which a store can be opened into the directory of another: every commit
     /// that was answered before the call, and each later one either as a whole or not.
     ///

@@ -84,6 +84,14 @@ impl fmt::Debug for UploadId {
     }
 }
 
+/// Identity of files that were selected to be fetched together: what is kept in place of the token
+/// that stands for them, in order of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SelectionId {
+    pub expires: UnixMillis,
+    pub digest: [u8; 16],
+}
+
 /// Position of a part in its upload. Clients count from 0 or from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PartNumber(pub u32);

@@ -16,6 +16,8 @@ pub const BATCH_FILES_MAX: usize = 1_000;
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Most list entries of one batch: its files times the folders that list each.
 pub const BATCH_LISTINGS_MAX: usize = 4_096;
+/// Most files of one batch download.
+pub const ARCHIVE_FILES_MAX: usize = 100_000;
 /// Longest media type that is stored.
 pub const MIME_BYTES_MAX: usize = 255;
 /// Largest JSON request body, inline content not counted.
@@ -43,6 +45,8 @@ pub const USER_TOKEN_HOURS: std::ops::RangeInclusive<u64> = 1..=720;
 pub const SERVICE_TOKEN_DAYS: std::ops::RangeInclusive<u64> = 1..=3650;
 /// Valid signed link life, in seconds.
 pub const LINK_TTL_SECONDS: std::ops::RangeInclusive<u64> = 1..=7 * 24 * 3600;
+/// Most ranges of one `Range` header; past it the header is ignored.
+pub const RANGES_MAX: usize = 64;
 /// Clock difference that `nbf` and `iat` forgive, in seconds.
 pub const CLOCK_LEEWAY_SECONDS: u64 = 60;
 /// Files read from the index at a time while a list streams.

@@ -1,4 +1,9 @@
-//! A single byte range against a size (RFC 9110 section 14.1.2). Arithmetic only.
+//! Byte ranges against a size (RFC 9110 section 14.1.2). Arithmetic only.
+
+use super::limits::RANGES_MAX;
+
+/// What a part of several costs in an answer, about: ranges that are nearer are sent as one.
+const PART_OVERHEAD_BYTES: u64 = 80;
 
 /// Bytes `start..end` of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,33 +24,31 @@ impl Slice {
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
+
+    /// Whether both in one cost no more than a part for each.
+    fn is_near(self, other: Self) -> bool {
+        let gap = self.start.max(other.start).saturating_sub(self.end.min(other.end));
+        gap <= PART_OVERHEAD_BYTES
+    }
+
+    fn joined(self, other: Self) -> Self {
+        Self { start: self.start.min(other.start), end: self.end.max(other.end) }
+    }
 }
 
-/// What a `Range` header asks for, before the size is known.
+/// One range of a `Range` header, before the size is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeSpec {
-    /// `bytes=first-` or `bytes=first-last`, both inclusive.
+    /// `first-` or `first-last`, both inclusive.
     From { first: u64, last: Option<u64> },
-    /// `bytes=-length`.
+    /// `-length`.
     Suffix { length: u64 },
 }
 
-/// What an answer holds once the size is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resolved {
-    Slice(Slice),
-    Unsatisfiable,
-}
-
 impl RangeSpec {
-    /// Reads a header value. `None` is anything that a server ignores (section 14.2): another
-    /// unit, bad syntax, or several ranges, which we answer with the whole.
-    pub fn parse(value: &str) -> Option<Self> {
-        let (unit, spec) = value.split_once('=')?;
-        if !unit.trim().eq_ignore_ascii_case("bytes") {
-            return None;
-        }
-        let (first, last) = spec.trim().split_once('-')?;
+    /// Reads `first-last`, `first-` or `-length`; `None` for anything else.
+    pub fn parse(spec: &str) -> Option<Self> {
+        let (first, last) = spec.split_once('-')?;
         match (first, last) {
             ("", length) => Some(Self::Suffix { length: position(length)? }),
             (first, "") => Some(Self::From { first: position(first)?, last: None }),
@@ -56,7 +59,8 @@ impl RangeSpec {
         }
     }
 
-    pub fn resolve(self, size: u64) -> Resolved {
+    /// What of `size` bytes is meant; `None` when that is nothing.
+    pub fn resolve(self, size: u64) -> Option<Slice> {
         let slice = match self {
             Self::From { first, last } => {
                 let end = last.map_or(size, |last| last.saturating_add(1).min(size));
@@ -64,7 +68,43 @@ impl RangeSpec {
             }
             Self::Suffix { length } => Slice { start: size.saturating_sub(length), end: size },
         };
-        if slice.start < slice.end { Resolved::Slice(slice) } else { Resolved::Unsatisfiable }
+        (slice.start < slice.end).then_some(slice)
+    }
+}
+
+/// What a whole `Range` header asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeSet(Vec<RangeSpec>);
+
+impl RangeSet {
+    /// Reads a header value. `None` is anything that a server ignores (section 14.2): another
+    /// unit, bad syntax, more than [`RANGES_MAX`] ranges.
+    pub fn parse(value: &str) -> Option<Self> {
+        let (unit, set) = value.split_once('=')?;
+        if !unit.trim().eq_ignore_ascii_case("bytes") {
+            return None;
+        }
+        // A list may have empty members (section 5.6.1.2).
+        let members = set.split(',').map(str::trim).filter(|member| !member.is_empty());
+        let specs: Vec<_> = members.take(RANGES_MAX + 1).map(RangeSpec::parse).collect();
+        let is_bounded = (1..=RANGES_MAX).contains(&specs.len());
+        specs.into_iter().collect::<Option<_>>().filter(|_| is_bounded).map(Self)
+    }
+
+    /// The parts of an answer, in the order in which they were asked for: those that lie in the
+    /// content, none of them near another. None is left where nothing can be satisfied.
+    pub fn resolve(&self, size: u64) -> Vec<Slice> {
+        let mut parts: Vec<Slice> = Vec::new();
+        for mut slice in self.0.iter().filter_map(|spec| spec.resolve(size)) {
+            let mut at = parts.len();
+            // Joined with one, it may come near another.
+            while let Some(near) = parts.iter().position(|part| part.is_near(slice)) {
+                slice = parts.remove(near).joined(slice);
+                at = at.min(near);
+            }
+            parts.insert(at, slice);
+        }
+        parts
     }
 }
 
@@ -80,45 +120,84 @@ mod tests {
 
     use super::*;
 
+    fn resolve(value: &str, size: u64) -> Vec<(u64, u64)> {
+        let parts = RangeSet::parse(value).unwrap().resolve(size);
+        parts.into_iter().map(|part| (part.start, part.end)).collect()
+    }
+
     #[test]
-    fn reads_the_three_forms_and_ignores_the_rest() {
-        let from = |first, last| Some(RangeSpec::From { first, last });
-        assert_eq!(RangeSpec::parse("bytes=0-9"), from(0, Some(9)));
-        assert_eq!(RangeSpec::parse("Bytes=5-"), from(5, None));
-        assert_eq!(RangeSpec::parse("bytes=-3"), Some(RangeSpec::Suffix { length: 3 }));
+    fn reads_lists_of_the_three_forms_and_ignores_the_rest() {
+        for (value, wanted) in [
+            ("bytes=0-9", vec![(0, 10)]),
+            ("Bytes=5-", vec![(5, 1000)]),
+            ("bytes=-3", vec![(997, 1000)]),
+            ("bytes=0-1,,  500-600 ,", vec![(0, 2), (500, 601)]),
+            ("bytes=500-600,0-1", vec![(500, 601), (0, 2)]),
+            ("bytes=500-600,0-1,590-999", vec![(500, 1000), (0, 2)]),
+            ("bytes=0-1,900-, 200-300, 2-150", vec![(0, 301), (900, 1000)]),
+            ("bytes=0-0,2000-,-1", vec![(0, 1), (999, 1000)]),
+            ("bytes=2000-3000", vec![]),
+        ] {
+            assert_eq!(resolve(value, 1000), wanted, "{value}");
+        }
+        let many = |count: usize| format!("bytes={}", vec!["0-0"; count].join(","));
+        assert!(RangeSet::parse(&many(RANGES_MAX)).is_some());
         for ignored in [
             "bytes",
             "bytes=",
+            "bytes=,",
             "bytes=-",
             "bytes=a-b",
             "items=0-1",
-            "bytes=0-1,3-4",
+            "bytes=0-1,x",
             "bytes=9-1",
             "bytes=+1-2",
             "bytes=--1",
+            "bytes=1 - 2",
+            &many(RANGES_MAX + 1),
         ] {
-            assert_eq!(RangeSpec::parse(ignored), None, "{ignored}");
+            assert_eq!(RangeSet::parse(ignored), None, "{ignored}");
         }
     }
 
+    /// A range as it is written, and the positions that it means.
+    fn written() -> impl Strategy<Value = (String, std::ops::Range<u64>)> {
+        prop_oneof![
+            (0u64..1200, 0u64..1200).prop_map(|(a, b)| {
+                (format!("{}-{}", a.min(b), a.max(b)), a.min(b)..a.max(b) + 1)
+            }),
+            (0u64..1200).prop_map(|first| (format!("{first}-"), first..u64::MAX)),
+        ]
+    }
+
     proptest! {
-        /// Against the definition: byte `i` is served exactly when it lies in the asked range.
+        /// Against the definition: every byte that was asked for is there, once, and none that is
+        /// further from one that was asked for than a part costs.
         #[test]
-        fn resolves_like_the_definition(size in 0u64..40, a in 0u64..50, b in 0u64..50) {
-            let (first, last) = (a.min(b), a.max(b));
-            for (spec, wanted) in [
-                (format!("bytes={first}-{last}"), (first..=last).collect::<Vec<_>>()),
-                (format!("bytes={first}-"), (first..size).collect()),
-                (format!("bytes=-{a}"), (size.saturating_sub(a)..size).collect()),
-            ] {
-                let wanted: Vec<u64> = wanted.into_iter().filter(|i| *i < size).collect();
-                match RangeSpec::parse(&spec).unwrap().resolve(size) {
-                    Resolved::Unsatisfiable => prop_assert!(wanted.is_empty()),
-                    Resolved::Slice(s) => {
-                        prop_assert_eq!((s.start..s.end).collect::<Vec<_>>(), wanted);
-                    }
+        fn resolves_like_the_definition(
+            size in 0u64..1000, ranges in prop::collection::vec(written(), 1..8),
+        ) {
+            let texts: Vec<_> = ranges.iter().map(|(text, _)| text.as_str()).collect();
+            let parts = resolve(&format!("bytes={}", texts.join(", ")), size);
+            let asked = |i: u64| ranges.iter().any(|(_, range)| range.contains(&i));
+            for i in 0..size {
+                let holds = |(start, end): &&(u64, u64)| (*start..*end).contains(&i);
+                let times = parts.iter().filter(holds).count();
+                if asked(i) {
+                    prop_assert_eq!(times, 1);
+                } else if times > 0 {
+                    prop_assert!((i.saturating_sub(PART_OVERHEAD_BYTES)..i).any(asked));
+                    prop_assert!((i..i + PART_OVERHEAD_BYTES).any(asked));
                 }
             }
+            prop_assert!(parts.iter().all(|(start, end)| start < end && *end <= size));
+        }
+
+        #[test]
+        fn a_suffix_is_the_end(size in 0u64..1000, length in 0u64..1200) {
+            let parts = resolve(&format!("bytes=-{length}"), size);
+            let wanted = (size.saturating_sub(length), size);
+            prop_assert_eq!(parts, if length.min(size) > 0 { vec![wanted] } else { vec![] });
         }
     }
 }

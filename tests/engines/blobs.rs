@@ -1,10 +1,14 @@
 //! The blob seam: its contract on every store.
 
-use std::path::Path;
+use std::{io::Read, path::Path};
 
+use bao::decode::SliceDecoder;
 use bytes::Bytes;
 use streamlined::{
-    blob::{Address, BlobStore, Error, Purpose, Sealed, disk::DiskBlobs, memory::MemoryBlobs},
+    blob::{
+        Address, BlobStore, Error, Purpose, Sealed, disk::DiskBlobs, memory::MemoryBlobs,
+        proof::proof_bytes,
+    },
     model::{
         id::{PartNumber, UploadId},
         range::Slice,
@@ -71,6 +75,31 @@ fn what_was_sealed_is_read_in_whole_and_in_part() {
             let slice = Slice { start: blob.size / 3, end: blob.size / 2 };
             let wanted = &content[size / 3..size / 2];
             assert_eq!(read(store, &blob, slice).await.unwrap(), wanted);
+        }
+    });
+}
+
+#[test]
+fn every_part_has_a_proof() {
+    on_every_store(async |store| {
+        for size in SIZES.into_iter().filter(|size| *size > 0) {
+            let content = content(size);
+            let sealed = put(store, &content, Purpose::Blob).await;
+            let (size, root) = (size as u64, blake3::Hash::from(sealed.blake3.0));
+            for (start, end) in [(0, size), (0, 1), (size - 1, size), (size / 3, size / 2 + 1)] {
+                let slice = Slice { start, end };
+                let mut prover = store.prove(&address(&sealed), slice).await.unwrap();
+                let mut proof = Vec::new();
+                while let Some(bytes) = prover.next().await.unwrap() {
+                    proof.extend_from_slice(&bytes);
+                }
+                assert_eq!(proof.len() as u64, proof_bytes(size, slice));
+                let mut decoded = Vec::new();
+                let mut decoder = SliceDecoder::new(&proof[..], &root, start, slice.len());
+                decoder.read_to_end(&mut decoded).unwrap();
+                let wanted = start.try_into().unwrap()..end.try_into().unwrap();
+                assert_eq!(decoded, &content[wanted], "{slice:?} of {size}");
+            }
         }
     });
 }

@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, fs, path::Path};
 use proptest::{collection::vec, prelude::*};
 use streamlined::{
     meta::{
-        Batch, Error, Metadata, Removal, ServiceToken, memory::MemoryMetadata, sled::SledMetadata,
+        Batch, Error, Metadata, Removal, Selection, ServiceToken, memory::MemoryMetadata,
+        sled::SledMetadata,
     },
     model::{
         digest::ContentHash,
         file::{CallerMeta, Totals},
-        id::FileId,
+        id::{FileId, SelectionId},
         locator::Locator,
         name::{FileName, Folder},
         time::UnixMillis,
@@ -52,6 +53,29 @@ fn users_appear_once_and_tokens_are_found_by_digest() {
         digest[31] = 0;
         assert_eq!(meta.service_token(&digest).await, Ok(None));
         assert_eq!(meta.has_service_tokens().await, Ok(true));
+    });
+}
+
+#[test]
+fn selections_are_kept_until_their_time_is_over() {
+    on_every_engine(async |meta| {
+        let id =
+            |expires, digest| SelectionId { expires: UnixMillis(expires), digest: [digest; 16] };
+        let files = Selection::Files((0..2500_u16).map(|n| FileId::new(NOW, n, 7)).collect());
+        let tree = Selection::Folder { owner: user(1), folder: folder(2) };
+        meta.add_selection(id(50, 1), files.clone()).await.unwrap();
+        meta.add_selection(id(60, 2), tree.clone()).await.unwrap();
+        assert_eq!(meta.selection(id(50, 1)).await, Ok(Some(files)));
+        assert_eq!(meta.selection(id(60, 2)).await, Ok(Some(tree.clone())));
+        for unknown in [id(50, 2), id(51, 1), id(60, 1)] {
+            assert_eq!(meta.selection(unknown).await, Ok(None));
+        }
+        assert_eq!(meta.forget_selections(UnixMillis(49), 9).await, Ok(false));
+        assert!(meta.selection(id(50, 1)).await.unwrap().is_some());
+        // At most two records in a step; it has three.
+        while meta.forget_selections(UnixMillis(59), 2).await.unwrap() {}
+        assert_eq!(meta.selection(id(50, 1)).await, Ok(None));
+        assert_eq!(meta.selection(id(60, 2)).await, Ok(Some(tree)));
     });
 }
 

@@ -87,14 +87,15 @@ fn any_damage_to_a_file_is_found() {
         let sealed = put(&store, &content(2_000_000), Purpose::Blob).await;
         let path = only_file(&dir.path().join(format!("blobs/{:02x}", sealed.blake3.0[0])));
         let damaged = async || matches!(check(&store, &sealed).await, Err(Error::Corrupt(_)));
-        for at in [0, 131_072, 1_500_000, 1_999_999] {
+        for at in [0, 131_072, 1_500_000, 1_999_999, 2_000_000, 2_000_700] {
             flip(&path, at);
             assert!(damaged().await, "{at}");
             flip(&path, at);
         }
         assert_eq!(check(&store, &sealed).await, Ok(2_000_000));
         let whole = fs::read(&path).unwrap();
-        for bytes in [&whole[..1_999_999], &whole[..0], &[&whole[..], &[0]].concat()] {
+        let (tail, longer) = (whole.len() - 1, [&whole[..], &[0]].concat());
+        for bytes in [&whole[..tail], &whole[..1_999_999], &whole[..0], &longer] {
             fs::write(&path, bytes).unwrap();
             assert!(damaged().await, "{}", bytes.len());
         }
@@ -153,10 +154,11 @@ fn shelves_list_what_lies_in_files_of_its_own() {
             bytes,
             since,
         };
+        // With the two hashes and the CRC-32 behind each.
         let mut wanted = [
-            entry(Owner::Part(UploadId([5; 16]), PartNumber(7)), &of_part.locator, 100_000),
-            entry(Owner::Blob(blob.blake3), &blob.locator, 100_001),
-            entry(Owner::Blob(of_part.blake3), &promoted, 100_000),
+            entry(Owner::Part(UploadId([5; 16]), PartNumber(7)), &of_part.locator, 100_068),
+            entry(Owner::Blob(blob.blake3), &blob.locator, 100_069),
+            entry(Owner::Blob(of_part.blake3), &promoted, 100_068),
         ];
         for found in &mut found {
             found.since = since;
@@ -281,5 +283,57 @@ fn a_locator_without_a_length_is_read_as_before() {
         survey.keep(&old);
         assert_eq!(survey.free_dead().await.unwrap().packs, 2);
         assert_eq!(verify(&store, &second.blake3, &old).await, Ok(20_001));
+    });
+}
+
+/// A reader and a proof that touch damage end in an error, and never give out what lies behind it.
+#[test]
+fn a_damaged_part_is_not_given_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = disk(dir.path());
+    Runtime::new().unwrap().block_on(async {
+        let whole = content(900_000);
+        let sealed = put(&store, &whole, Purpose::Blob).await;
+        let blob = address(&sealed);
+        let path = only_file(&dir.path().join(format!("blobs/{:02x}", sealed.blake3.0[0])));
+        flip(&path, 500_000);
+        let read = async |slice: Slice| {
+            let mut given = Vec::new();
+            let mut reader = store.open(&blob, slice).await.unwrap();
+            loop {
+                match reader.next().await {
+                    Ok(Some(bytes)) => given.extend_from_slice(&bytes),
+                    Ok(None) => return (given, true),
+                    Err(error) => {
+                        assert!(matches!(error, Error::Corrupt(_)), "{error}");
+                        return (given, false);
+                    }
+                }
+            }
+        };
+        // The groups on both sides are good: 458,752 to 524,288 is the damaged one.
+        for (start, end) in [(0, 458_752), (3, 100_000), (524_288, 900_000), (899_999, 900_000)] {
+            let (given, ended) = read(Slice { start, end }).await;
+            let wanted = start.try_into().unwrap()..end.try_into().unwrap();
+            assert!(ended && given == whole[wanted], "{start} {end}");
+        }
+        for (start, end) in [(499_999, 500_001), (458_752, 458_753), (1, 900_000), (0, 458_753)] {
+            let (given, ended) = read(Slice { start, end }).await;
+            assert!(!ended && given.len() as u64 <= 500_000 - start.min(500_000), "{start} {end}");
+            let mut prover = store.prove(&blob, Slice { start, end }).await.unwrap();
+            let proven = loop {
+                match prover.next().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break true,
+                    Err(_) => break false,
+                }
+            };
+            assert!(!proven, "{start} {end}");
+        }
+        flip(&path, 500_000);
+        // A tree that is damaged proves nothing, but the whole is known by its hash.
+        flip(&path, 900_000 + 32 * 6);
+        assert!(!read(Slice { start: 470_000, end: 470_001 }).await.1);
+        assert_eq!(read(Slice::whole(900_000)).await, (whole.to_vec(), true));
     });
 }

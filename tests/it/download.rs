@@ -5,9 +5,14 @@ use std::{
     io::{Read, Write},
 };
 
+use bao::decode::SliceDecoder;
 use serde_json::json;
 
-use crate::support::{Daemon, base64, bytes, client::encode, connect};
+use crate::support::{
+    Client, Daemon, base64, bytes,
+    client::{Answer, encode, query},
+    connect,
+};
 
 #[test]
 fn ranges_heads_and_conditions() {
@@ -59,6 +64,146 @@ fn ranges_heads_and_conditions() {
     }
 }
 
+/// The parts of a multipart answer: their `Content-Range` and bytes.
+fn parts(answer: &Answer) -> Vec<(String, Vec<u8>)> {
+    let boundary = answer.header("content-type").split("boundary=").nth(1).unwrap();
+    let mut rest = &answer.body[..];
+    let mut parts = Vec::new();
+    let find = |text: &[u8], what: &str| {
+        text.windows(what.len()).position(|window| window == what.as_bytes()).unwrap()
+    };
+    loop {
+        rest = &rest[find(rest, &format!("--{boundary}")) + boundary.len() + 2..];
+        if rest == b"--\r\n" {
+            return parts;
+        }
+        let end = find(rest, "\r\n\r\n");
+        let head = String::from_utf8(rest[..end].to_vec()).unwrap();
+        assert!(head.contains("\r\nContent-Type: image/png\r\n"), "{head}");
+        let range = head.split("Content-Range: bytes ").nth(1).unwrap().to_owned();
+        rest = &rest[end + 4..];
+        let content = &rest[..find(rest, &format!("\r\n--{boundary}"))];
+        parts.push((range, content.to_vec()));
+    }
+}
+
+#[test]
+fn several_ranges_come_in_one_answer() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    for size in [20_000, 500_000] {
+        let content = bytes(7, size);
+        let file = user.store("f.png", "", &content);
+        let path = format!("/v1/files/content/{}", encode(file["key"].as_str().unwrap()));
+        let answer = user.header("range", "bytes=10000-10999, 0-9,-5, 999999-").get(&path);
+        assert_eq!(answer.status, 206);
+        assert_eq!(answer.header("content-length"), answer.body.len().to_string());
+        assert!(!answer.headers.contains_key("content-range"));
+        assert!(answer.headers.contains_key("etag") && answer.headers.contains_key("repr-digest"));
+        let wanted = [10_000..11_000, 0..10, size - 5..size].map(|range| {
+            let text = format!("{}-{}/{size}", range.start, range.end - 1);
+            (text, content[range].to_vec())
+        });
+        assert_eq!(parts(&answer), wanted);
+        let near = user.header("range", "bytes=0-9,50-99").get(&path);
+        assert_eq!(near.header("content-range"), format!("bytes 0-99/{size}"));
+        assert_eq!(near.body, content[..100]);
+        let none = user.header("range", "bytes=999999-,888888-").get(&path);
+        none.refused(416, "range_not_satisfiable");
+        let many = user.header("range", &format!("bytes={}", vec!["0-0"; 65].join(","))).get(&path);
+        assert_eq!((many.status, many.body.len()), (200, size));
+    }
+}
+
+#[test]
+fn a_part_can_be_proven_without_the_rest() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    for size in [0, 1, 50_000, 900_000] {
+        let content = bytes(size as u64, size);
+        let file = user.store("f.bin", "", &content);
+        let key = file["key"].as_str().unwrap();
+        let root = blake3::Hash::from_hex(file["blake3"].as_str().unwrap()).unwrap();
+        let link = user.get(&format!("/v1/files/signed-url?key={}", query(key))).ok();
+        let link = link["url"].as_str().unwrap();
+        let end = size.saturating_sub(1);
+        for (proof, start, end) in [
+            (format!("0-{end}"), 0, size),
+            ("0-".to_owned(), 0, size),
+            ("-10".to_owned(), size.saturating_sub(10), size),
+            (format!("{}-{}", size / 3, size / 3 + 99), size / 3, size.min(size / 3 + 100)),
+        ] {
+            for (client, path) in [
+                (&user, format!("/v1/files/content/{}?proof={proof}", encode(key))),
+                (&user, format!("/{}?proof={proof}", encode(key))),
+                (&daemon.anyone(), format!("{link}&proof={proof}")),
+            ] {
+                let answer = client.get(&path);
+                assert_eq!(answer.status, 200);
+                assert_eq!(answer.header("content-length"), answer.body.len().to_string());
+                assert_eq!(answer.header("content-type"), "application/vnd.streamlined.bao");
+                let (at, length) = (start as u64, (end - start) as u64);
+                let mut decoder = SliceDecoder::new(&answer.body[..], &root, at, length);
+                let mut proven = Vec::new();
+                decoder.read_to_end(&mut proven).unwrap();
+                assert_eq!(proven, content[start..end], "{path}");
+                let head = client.send("HEAD", &path, "");
+                assert_eq!(head.header("content-length"), answer.header("content-length"));
+            }
+        }
+        if size > 0 {
+            let path = |range: &str| format!("/v1/files/content/{}?proof={range}", encode(key));
+            user.get(&path(&format!("{size}-"))).refused(416, "range_not_satisfiable");
+            for wrong in ["", "x", "5-4", "0-1,3-4", "bytes=0-1"] {
+                user.get(&path(wrong)).refused(400, "invalid_proof");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_digest_is_left_out_where_it_is_not_wanted() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let key = encode(user.store("f", "", b"x")["key"].as_str().unwrap());
+    for (wants, sent) in [
+        ("sha-256=10", true),
+        ("sha-512=10, sha-256=1", true),
+        ("sha-512=3", true),
+        ("sha-256=0", false),
+        ("sha-512=1,sha-256=0", false),
+        ("nonsense", true),
+    ] {
+        for request in [user.clone(), user.header("range", "bytes=0-0")] {
+            let answer = request.header("want-repr-digest", wants);
+            let answer = answer.get(&format!("/v1/files/content/{key}"));
+            assert_eq!(answer.headers.contains_key("repr-digest"), sent, "{wants}");
+        }
+    }
+}
+
+/// What is cached is never read by who may not, nor for longer than the link holds.
+#[test]
+fn caches_are_told_for_whom_an_answer_is() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let key = user.store("f", "", b"x")["key"].as_str().unwrap().to_owned();
+    let cached = |client: &Client, path: &str| client.get(path).header("cache-control").to_owned();
+    let content = format!("/v1/files/content/{}", encode(&key));
+    assert_eq!(cached(&user, &content), "private, no-cache");
+    let link = |ttl: u64| {
+        let path = format!("/v1/files/signed-url?ttl={ttl}&key={}", query(&key));
+        user.get(&path).ok()["url"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(cached(&daemon.anyone(), &link(604_800)), "private, max-age=3600");
+    let short = cached(&daemon.anyone(), &link(30));
+    let seconds = short.strip_prefix("private, max-age=").unwrap().parse::<u64>().unwrap();
+    assert!((1..=30).contains(&seconds), "{short}");
+    let open = Daemon::with(&[("public_read", "true")]);
+    let key = open.user("u").store("f", "", b"x")["key"].as_str().unwrap().to_owned();
+    assert_eq!(cached(&open.anyone(), &format!("/{}", encode(&key))), "public, max-age=3600");
+}
+
 #[test]
 fn names_and_active_types_are_safe_in_a_browser() {
     let daemon = Daemon::start();
@@ -72,6 +217,7 @@ fn names_and_active_types_are_safe_in_a_browser() {
         ),
         ("page.html", "text/html", "attachment; filename=\"page.html\""),
         ("x.svg", "image/svg+xml", "attachment; filename=\"x.svg\""),
+        ("x.mht", "message/rfc822", "attachment; filename=\"x.mht\""),
     ] {
         let file = user.store(name, "", b"<script>alert(1)</script>");
         assert_eq!(file["mime"], mime);

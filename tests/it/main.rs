@@ -3,6 +3,7 @@
 mod support;
 
 mod auth;
+mod batch;
 mod clients;
 mod complete;
 mod config;

@@ -76,6 +76,14 @@ impl BlobStore for Faulty {
         self.store.open(blob, slice).await
     }
 
+    async fn prove(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
+        self.store.prove(blob, slice).await
+    }
+
+    async fn crc32(&self, blob: &Address) -> Result<u32> {
+        self.store.crc32(blob).await
+    }
+
     async fn discard(&self, locator: &Locator) -> Result<()> {
         self.store.discard(locator).await
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     blob::{Address, Error, Hasher, Purpose, Result, Sealed},
-    model::{limits::TRANSFER_BUFFER_BYTES, locator::Locator},
+    model::limits::TRANSFER_BUFFER_BYTES,
     sys::durable,
 };
 
@@ -41,9 +41,7 @@ pub async fn assemble(store: &Arc<Inner>, parts: Vec<Address>) -> Result<Sealed>
         let mut file = durable::create_new(&temporary.0)?;
         let mut hasher = Hasher::default();
         parts.iter().try_for_each(|part| copy(&inner, part, &mut file, &mut hasher))?;
-        let sealed = hasher.finish(Locator(Box::default()));
-        let locator = publish(&inner, &file, temporary, Purpose::Blob, sealed.blake3)?;
-        Ok(Sealed { locator, ..sealed })
+        publish(&inner, file, temporary, Purpose::Blob, &hasher.finish())
     };
     joined(spawn_blocking(concatenate).await)
 }
@@ -57,7 +55,7 @@ fn copy(store: &Inner, part: &Address, to: &mut impl Write, whole: &mut Hasher) 
         whole.update(&content);
         return Ok(to.write_all(&content)?);
     }
-    let mut from = File::open(store.file(&place)?)?;
+    let mut from = File::open(store.file(&place)?)?.take(part.size);
     let mut own = blake3::Hasher::new();
     let mut buffer = vec![0; TRANSFER_BUFFER_BYTES];
     loop {

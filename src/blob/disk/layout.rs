@@ -1,11 +1,14 @@
 //! Where things lie in the data directory, and locators for them.
 //!
 //! ```text
-//! blobs/ab/<hash>-<nonce>            one large blob; ab are the hash's first two digits
-//! blobs/packs/<number>.pack          many small blobs and parts, see `pack`
-//! staging/<upload>.<part>.<nonce>    one large part of an open upload
-//! staging/tmp/<nonce>                bytes still arriving; emptied at start
+//! blobs/ab/<hash>-<nonce>-<size>            one large blob; ab are the hash's first two digits
+//! blobs/packs/<number>.pack                 many small blobs and parts, see `pack`
+//! staging/<upload>.<part>.<nonce>.<size>    one large part of an open upload
+//! staging/tmp/<nonce>                       bytes still arriving; emptied at start
 //! ```
+//!
+//! A file of a blob or part holds its bytes and behind them a trailer (`trailer`). Those of before
+//! format 3 have none, and no size in their names.
 //!
 //! The nonce makes every name unique for good: what one request puts can never be what another
 //! one is about to remove, even when both hold the same content.
@@ -37,11 +40,13 @@ pub enum Place {
         pack: u32,
         offset: u64,
     },
-    Blob {
+    /// As [`Place::Blob`], of before trailers were kept.
+    BareBlob {
         hash: ContentHash,
         nonce: u64,
     },
-    Part {
+    /// As [`Place::Part`], of before trailers were kept.
+    BarePart {
         upload: UploadId,
         number: PartNumber,
         nonce: u64,
@@ -51,6 +56,17 @@ pub enum Place {
         pack: u32,
         offset: u64,
         length: u32,
+    },
+    Blob {
+        hash: ContentHash,
+        nonce: u64,
+        size: u64,
+    },
+    Part {
+        upload: UploadId,
+        number: PartNumber,
+        nonce: u64,
+        size: u64,
     },
 }
 
@@ -79,7 +95,26 @@ impl Place {
             Self::Record { pack, offset, length } => {
                 Some(Packed { pack, offset, length: Some(length) })
             }
-            Self::Blob { .. } | Self::Part { .. } => None,
+            Self::BareBlob { .. }
+            | Self::BarePart { .. }
+            | Self::Blob { .. }
+            | Self::Part { .. } => None,
+        }
+    }
+
+    /// Where the content of a part's file is known by as a blob.
+    pub fn as_blob(&self, hash: ContentHash, nonce: u64) -> Self {
+        match *self {
+            Self::Part { size, .. } | Self::Blob { size, .. } => Self::Blob { hash, nonce, size },
+            _ => Self::BareBlob { hash, nonce },
+        }
+    }
+
+    /// Bytes of the content of a file behind which a trailer is kept.
+    pub fn bytes_before_trailer(&self) -> Option<u64> {
+        match *self {
+            Self::Blob { size, .. } | Self::Part { size, .. } => Some(size),
+            _ => None,
         }
     }
 }
@@ -160,14 +195,23 @@ impl Layout {
     pub fn file(&self, place: &Place) -> Option<PathBuf> {
         match place {
             Place::Packed { .. } | Place::Record { .. } => None,
-            Place::Blob { hash, nonce } => {
-                let dir = self.blobs.join(format!("{:02x}", hash.0[0]));
-                Some(dir.join(format!("{hash}-{nonce:016x}")))
+            Place::BareBlob { hash, nonce } => {
+                Some(self.shelf(hash).join(format!("{hash}-{nonce:016x}")))
             }
-            Place::Part { upload, number, nonce } => {
+            Place::Blob { hash, nonce, size } => {
+                Some(self.shelf(hash).join(format!("{hash}-{nonce:016x}-{size}")))
+            }
+            Place::BarePart { upload, number, nonce } => {
                 Some(self.staging.join(format!("{upload}.{}.{nonce:016x}", number.0)))
             }
+            Place::Part { upload, number, nonce, size } => {
+                Some(self.staging.join(format!("{upload}.{}.{nonce:016x}.{size}", number.0)))
+            }
         }
+    }
+
+    fn shelf(&self, hash: &ContentHash) -> PathBuf {
+        self.blobs.join(format!("{:02x}", hash.0[0]))
     }
 
     /// Every file of a shelf; other names there are not ours and stay.
@@ -185,10 +229,14 @@ impl Layout {
 }
 
 fn blob(name: &str) -> Option<Place> {
-    let (hash, nonce) = name.split_once('-')?;
-    let hash = ContentHash(parse_hex(hash)?);
-    let nonce = u64::from_str_radix(nonce, 16).ok()?;
-    Some(Place::Blob { hash, nonce })
+    let mut fields = name.split('-');
+    let hash = ContentHash(parse_hex(fields.next()?)?);
+    let nonce = u64::from_str_radix(fields.next()?, 16).ok()?;
+    let place = match fields.next() {
+        None => Place::BareBlob { hash, nonce },
+        Some(size) => Place::Blob { hash, nonce, size: size.parse().ok()? },
+    };
+    fields.next().is_none().then_some(place)
 }
 
 fn part(name: &str) -> Option<Place> {
@@ -196,7 +244,11 @@ fn part(name: &str) -> Option<Place> {
     let upload = UploadId::parse(fields.next()?)?;
     let number = PartNumber::new(fields.next()?.parse().ok()?)?;
     let nonce = u64::from_str_radix(fields.next()?, 16).ok()?;
-    fields.next().is_none().then_some(Place::Part { upload, number, nonce })
+    let place = match fields.next() {
+        None => Place::BarePart { upload, number, nonce },
+        Some(size) => Place::Part { upload, number, nonce, size: size.parse().ok()? },
+    };
+    fields.next().is_none().then_some(place)
 }
 
 #[cfg(test)]
@@ -208,15 +260,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::prepare(dir.path()).unwrap();
         let upload = UploadId([3; 16]);
-        let place = Place::Part { upload, number: PartNumber(7), nonce: 9 };
-        assert_eq!(Place::parse(&place.locator().unwrap()).unwrap(), place);
-        fs::write(layout.file(&place).unwrap(), b"").unwrap();
+        let (number, nonce, size) = (PartNumber(7), 9, 70_000);
+        let part = Place::Part { upload, number, nonce, size };
+        assert_eq!(Place::parse(&part.locator().unwrap()).unwrap(), part);
+        let bare_part = Place::BarePart { upload, number, nonce: 10 };
+        for place in [&part, &bare_part] {
+            fs::write(layout.file(place).unwrap(), b"").unwrap();
+        }
         fs::write(dir.path().join("staging/README"), b"").unwrap();
-        assert_eq!(layout.list(Shelf::Parts).unwrap(), [place]);
-        let place = Place::Blob { hash: ContentHash([0xab; 32]), nonce: 9 };
-        fs::write(layout.file(&place).unwrap(), b"").unwrap();
+        let listed = layout.list(Shelf::Parts).unwrap();
+        assert!(listed.len() == 2 && listed.contains(&part) && listed.contains(&bare_part));
+        let hash = ContentHash([0xab; 32]);
+        let blob = part.as_blob(hash, 9);
+        let bare_blob = bare_part.as_blob(hash, 10);
+        for place in [&blob, &bare_blob] {
+            fs::write(layout.file(place).unwrap(), b"").unwrap();
+        }
         fs::write(dir.path().join("blobs/ab/README"), b"").unwrap();
-        assert_eq!(layout.list(Shelf::Blobs(0xab)).unwrap(), [place]);
+        let listed = layout.list(Shelf::Blobs(0xab)).unwrap();
+        assert!(listed.len() == 2 && listed.contains(&blob) && listed.contains(&bare_blob));
         assert_eq!(layout.list(Shelf::Blobs(0xac)).unwrap(), []);
         fs::write(layout.temporary(), b"").unwrap();
         Layout::prepare(dir.path()).unwrap();

@@ -4,9 +4,11 @@ mod assemble;
 mod copy;
 mod layout;
 mod pack;
+mod prove;
 mod read;
 mod stage;
 mod survey;
+mod trailer;
 mod verify;
 
 use std::{
@@ -25,6 +27,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 use self::{
     layout::{Layout, Place, changed, remove_file},
     pack::{PACK_BYTES_MAX, Packer, Packs},
+    prove::hash_bare,
     stage::{DiskStage, joined},
 };
 use super::{
@@ -152,7 +155,7 @@ impl BlobStore for DiskBlobs {
         let hash = part.blake3;
         self.blocking(move |inner| {
             inner.health.check()?;
-            let blob = Place::Blob { hash, nonce: random::nonce() };
+            let blob = place.as_blob(hash, random::nonce());
             let path = inner.file(&blob)?;
             fs::hard_link(inner.file(&place)?, &path)?;
             fault::point("promote: linked");
@@ -164,6 +167,25 @@ impl BlobStore for DiskBlobs {
 
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
         read::open(&self.0, blob, slice).await
+    }
+
+    async fn prove(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
+        prove::open(&self.0, blob, slice).await
+    }
+
+    async fn crc32(&self, blob: &Address) -> Result<u32> {
+        let (place, blob) = (Place::parse(&blob.locator)?, blob.clone());
+        self.blocking(move |inner| {
+            if let Some(packed) = place.packed() {
+                return Ok(crc32fast::hash(&inner.packs.read(packed, blob.size)?));
+            }
+            let file = read::open_file(inner, &place, &blob)?;
+            match place.bytes_before_trailer() {
+                Some(size) => trailer::crc32(&file, size),
+                None => Ok(hash_bare(&file, blob.size)?.crc32),
+            }
+        })
+        .await
     }
 
     /// Packed bytes stay until their pack is compacted.
@@ -198,8 +220,10 @@ impl BlobStore for DiskBlobs {
             let mut found = Vec::new();
             for place in inner.layout.list(shelf)? {
                 let owner = match place {
-                    Place::Part { upload, number, .. } => Owner::Part(upload, number),
-                    Place::Blob { hash, .. } => Owner::Blob(hash),
+                    Place::Part { upload, number, .. } | Place::BarePart { upload, number, .. } => {
+                        Owner::Part(upload, number)
+                    }
+                    Place::Blob { hash, .. } | Place::BareBlob { hash, .. } => Owner::Blob(hash),
                     Place::Packed { .. } | Place::Record { .. } => continue,
                 };
                 // One that is gone meanwhile was not litter.

@@ -3,6 +3,7 @@
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use async_trait::async_trait;
+use blake3::hazmat::HasherExt;
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -10,9 +11,13 @@ use super::{
     Inner,
     layout::Place,
     stage::{HASH_INLINE_BYTES_MAX, joined},
+    trailer,
 };
 use crate::{
-    blob::{Address, Error, Reader, Result},
+    blob::{
+        Address, Error, Reader, Result,
+        tree::{Tree, group_bytes},
+    },
     model::{digest::ContentHash, limits::TRANSFER_BUFFER_BYTES, range::Slice},
 };
 
@@ -34,17 +39,7 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
             check(&content, &blob)?;
             return Ok(Box::new(PackedReader(Some(cut(&content, slice)))));
         }
-        let file = File::open(store.file(&place)?)?;
-        if file.metadata()?.len() != blob.size {
-            return Err(Error::Corrupt(format!("{} has another size on disk", blob.blake3)));
-        }
-        let whole = slice == Slice::whole(blob.size);
-        let cursor = Cursor {
-            file,
-            at: slice.start,
-            end: slice.end,
-            check: whole.then(|| (blake3::Hasher::new(), blob.blake3)),
-        };
+        let cursor = Cursor::open(&store, &place, &blob, slice)?;
         Ok(Box::new(FileReader { next: Some(spawn_blocking(move || cursor.read())) }))
     };
     joined(spawn_blocking(open).await)
@@ -80,35 +75,163 @@ struct FileReader {
 
 type Read = Option<(Bytes, Cursor)>;
 
+/// Reads a blob's file and checks what it reads.
 struct Cursor {
     file: File,
+    /// What is to be given out.
+    slice: Slice,
+    /// What is read next, and the end of what is read: of the slice, or of its last group.
     at: u64,
     end: u64,
-    /// Hash so far and the one to meet, when the whole blob is read.
-    check: Option<(blake3::Hasher, ContentHash)>,
+    check: Check,
+}
+
+enum Check {
+    /// A whole blob, by its own hash.
+    Whole { hasher: blake3::Hasher, root: ContentHash },
+    /// A part, group by group.
+    Groups(Groups),
+    /// A part of a blob of before trailers were kept.
+    Unknown,
 }
 
 impl Cursor {
-    /// Reads one buffer. The last one is given out only when the whole blob met its hash.
+    fn open(store: &Inner, place: &Place, blob: &Address, slice: Slice) -> Result<Self> {
+        let file = open_file(store, place, blob)?;
+        let root = blob.blake3;
+        if slice == Slice::whole(blob.size) {
+            let check = Check::Whole { hasher: blake3::Hasher::new(), root };
+            return Ok(Self { file, slice, at: 0, end: slice.end, check });
+        }
+        if place.bytes_before_trailer().is_none() {
+            return Ok(Self {
+                file,
+                slice,
+                at: slice.start,
+                end: slice.end,
+                check: Check::Unknown,
+            });
+        }
+        let groups = Groups::begin(blob, trailer::tree(&file, blob.size)?, slice.start);
+        let group = groups.bytes;
+        let end = slice.end.next_multiple_of(group).min(blob.size);
+        let at = slice.start - slice.start % group;
+        Ok(Self { file, slice, at, end, check: Check::Groups(groups) })
+    }
+
+    /// Reads the next bytes to give out. The last ones are given out only when all that was read
+    /// was found to be good.
     fn read(mut self) -> Result<Read> {
+        let mut last = None;
+        while self.at < self.end {
+            let from = self.at;
+            let chunk = self.read_checked()?;
+            let given = Slice {
+                start: self.slice.start.clamp(from, self.at),
+                end: self.slice.end.clamp(from, self.at),
+            };
+            if given.is_empty() {
+                continue;
+            }
+            let within = |position: u64| usize::try_from(position - from).unwrap_or(usize::MAX);
+            let chunk = chunk.slice(within(given.start)..within(given.end));
+            if given.end < self.slice.end {
+                return Ok(Some((chunk, self)));
+            }
+            last = Some(chunk);
+        }
+        Ok(last.map(|chunk| (chunk, self)))
+    }
+
+    fn read_checked(&mut self) -> Result<Bytes> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let mut chunk = vec![0; left.min(TRANSFER_BUFFER_BYTES)];
-        if chunk.is_empty() {
-            return Ok(None);
-        }
-        self.file.read_exact_at(&mut chunk, self.at).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Error::Corrupt("the file ends early".into()),
-            _ => error.into(),
-        })?;
+        read_exact(&self.file, &mut chunk, self.at)?;
         self.at += chunk.len() as u64;
-        if let Some((hasher, expected)) = &mut self.check {
-            hasher.update(&chunk);
-            if self.at == self.end && hasher.finalize() != expected.0 {
-                return Err(Error::Corrupt(expected.to_string()));
+        match &mut self.check {
+            Check::Whole { hasher, root } => {
+                hasher.update(&chunk);
+                if self.at == self.end && hasher.finalize() != root.0 {
+                    return Err(Error::Corrupt(root.to_string()));
+                }
             }
+            Check::Groups(groups) => groups.take(&chunk)?,
+            Check::Unknown => {}
         }
-        Ok(Some((chunk.into(), self)))
+        Ok(chunk.into())
     }
+}
+
+/// Checks groups one after the other against the tree.
+struct Groups {
+    root: ContentHash,
+    size: u64,
+    tree: Tree,
+    /// Bytes of a group, and the one that is being read.
+    bytes: u64,
+    index: usize,
+    hasher: blake3::Hasher,
+    filled: u64,
+}
+
+impl Groups {
+    /// Begins with the group that holds `position`.
+    fn begin(blob: &Address, tree: Tree, position: u64) -> Self {
+        let bytes = group_bytes(blob.size);
+        let index = usize::try_from(position / bytes).unwrap_or(usize::MAX);
+        let (root, size, hasher) = (blob.blake3, blob.size, blake3::Hasher::new());
+        let mut groups = Self { root, size, tree, bytes, index, hasher, filled: 0 };
+        groups.hasher.set_input_offset(groups.start());
+        groups
+    }
+
+    fn start(&self) -> u64 {
+        self.index as u64 * self.bytes
+    }
+
+    fn take(&mut self, mut chunk: &[u8]) -> Result<()> {
+        while !chunk.is_empty() {
+            let room = self.bytes.min(self.size - self.start()) - self.filled;
+            let room = usize::try_from(room).unwrap_or(usize::MAX).min(chunk.len());
+            let (now, later) = chunk.split_at(room);
+            self.hasher.update(now);
+            self.filled += now.len() as u64;
+            if self.filled == self.bytes || self.start() + self.filled == self.size {
+                self.close()?;
+            }
+            chunk = later;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let group = self.hasher.finalize_non_root();
+        if !self.tree.proves(&self.root, self.index, &group) {
+            return Err(Error::Corrupt(self.root.to_string()));
+        }
+        self.index += 1;
+        self.filled = 0;
+        self.hasher = blake3::Hasher::new();
+        self.hasher.set_input_offset(self.start());
+        Ok(())
+    }
+}
+
+/// Opens a blob's file, which must have the length that its content and trailer make.
+pub fn open_file(store: &Inner, place: &Place, blob: &Address) -> Result<File> {
+    let file = File::open(store.file(place)?)?;
+    let behind = place.bytes_before_trailer().map_or(0, trailer::bytes);
+    if file.metadata()?.len() != blob.size.saturating_add(behind) {
+        return Err(Error::Corrupt(format!("{} has another size on disk", blob.blake3)));
+    }
+    Ok(file)
+}
+
+pub fn read_exact(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
+    file.read_exact_at(buffer, at).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::Corrupt("the file ends early".into()),
+        _ => error.into(),
+    })
 }
 
 #[async_trait]

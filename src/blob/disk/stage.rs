@@ -13,10 +13,10 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{Inner, layout::Place};
+use super::{Inner, layout::Place, trailer};
 use crate::{
-    blob::{Error, Hasher, Purpose, Result, Sealed, Stage},
-    model::{digest::ContentHash, limits::TRANSFER_BUFFER_BYTES, locator::Locator},
+    blob::{Digests, Error, Hasher, Purpose, Result, Sealed, Stage},
+    model::limits::TRANSFER_BUFFER_BYTES,
     sys::{durable, fault, random},
 };
 
@@ -75,7 +75,7 @@ pub async fn seal_small(store: &Inner, content: Bytes) -> Result<Sealed> {
         move || {
             let mut hasher = Hasher::default();
             hasher.update(&content);
-            hasher.finish(Locator(Box::default()))
+            hasher.finish()
         }
     };
     let digests = if content.len() <= HASH_INLINE_BYTES_MAX {
@@ -84,7 +84,7 @@ pub async fn seal_small(store: &Inner, content: Bytes) -> Result<Sealed> {
         joined(spawn_blocking(move || Ok(digests())).await)?
     };
     let place = store.packer.append(digests.blake3, content).await?;
-    Ok(Sealed { locator: place.locator()?, ..digests })
+    Ok(digests.sealed(place.locator()?))
 }
 
 /// A file that takes bytes. Its temporary name goes when it is dropped unsealed.
@@ -144,26 +144,26 @@ impl Spill {
         let store = Arc::clone(store);
         let seal = move || {
             let Work { file, hasher } = work.take(&waiting)?;
-            let sealed = hasher.finish(Locator(Box::default()));
-            let locator = publish(&store, &file, temporary, purpose, sealed.blake3)?;
-            Ok(Sealed { locator, ..sealed })
+            publish(&store, file, temporary, purpose, &hasher.finish())
         };
         joined(spawn_blocking(seal).await)
     }
 }
 
-/// Syncs a written file and gives it its final name, durably. Blocks.
+/// Puts the trailer behind a written file, syncs both and gives them their final name, durably.
+/// Blocks.
 pub fn publish(
     store: &Inner,
-    file: &File,
+    mut file: File,
     temporary: Temporary,
     purpose: Purpose,
-    hash: ContentHash,
-) -> Result<Locator> {
-    let nonce = random::nonce();
+    digests: &Digests,
+) -> Result<Sealed> {
+    file.write_all(&trailer::encode(&digests.tree, digests.crc32))?;
+    let (nonce, size) = (random::nonce(), digests.size);
     let place = match purpose {
-        Purpose::Blob => Place::Blob { hash, nonce },
-        Purpose::Part(upload, number) => Place::Part { upload, number, nonce },
+        Purpose::Blob => Place::Blob { hash: digests.blake3, nonce, size },
+        Purpose::Part(upload, number) => Place::Part { upload, number, nonce, size },
     };
     fault::point("file: written");
     store.health.synced(file.sync_data())?;
@@ -174,7 +174,7 @@ pub fn publish(
     fault::point("file: named");
     store.sync_parent(&path)?;
     fault::point("file: name durable");
-    place.locator()
+    Ok(digests.sealed(place.locator()?))
 }
 
 /// A temporary file name, removed when dropped.

@@ -5,9 +5,9 @@ use std::{fs::File, io::Read, num::NonZeroU64, sync::Arc};
 use rustix::fs::{Advice, fadvise};
 use tokio::task::spawn_blocking;
 
-use super::{Inner, layout::Place, stage::joined};
+use super::{Inner, layout::Place, stage::joined, trailer};
 use crate::{
-    blob::{Error, Result, upkeep::Pace},
+    blob::{Error, Result, tree::TreeHasher, upkeep::Pace},
     model::{digest::ContentHash, limits::TRANSFER_BUFFER_BYTES, locator::Locator},
 };
 
@@ -34,22 +34,31 @@ pub async fn verify(
     let open = move || {
         let file = File::open(inner.file(&place)?)?;
         forget_cached(&file, 0, None)?;
-        Ok(Reread { file, hasher: blake3::Hasher::new(), bytes: 0 })
+        let kept = place.bytes_before_trailer();
+        let left = kept.map_or_else(|| file.metadata().map(|file| file.len()), Ok)?;
+        Ok(Reread {
+            file,
+            hasher: TreeHasher::default(),
+            crc32: crc32fast::Hasher::new(),
+            left,
+            has_trailer: kept.is_some(),
+        })
     };
     let mut reread = joined(spawn_blocking(open).await)?;
+    let mut bytes = 0;
     loop {
-        let before = reread.bytes;
-        let (next, at_end) = joined(spawn_blocking(move || reread.piece()).await)?;
-        reread = next;
-        pace.took(reread.bytes - before).await;
-        if at_end {
+        let before = reread.left;
+        reread = joined(spawn_blocking(move || reread.piece()).await)?;
+        let took = before - reread.left;
+        bytes += took;
+        pace.took(took).await;
+        // Nothing was read: the file ends before its content does.
+        if reread.left == 0 || took == 0 {
             break;
         }
     }
-    if reread.hasher.finalize() != hash.0 {
-        return Err(Error::Corrupt(hash.to_string()));
-    }
-    Ok(reread.bytes)
+    joined(spawn_blocking(move || reread.check(&wanted)).await)?;
+    Ok(bytes)
 }
 
 /// Drops clean pages from the page cache, so that a read tells what the disk holds.
@@ -59,25 +68,43 @@ pub fn forget_cached(file: &File, from: u64, length: Option<NonZeroU64>) -> Resu
 
 struct Reread {
     file: File,
-    hasher: blake3::Hasher,
-    bytes: u64,
+    hasher: TreeHasher,
+    crc32: crc32fast::Hasher,
+    /// Bytes of the content still to read.
+    left: u64,
+    has_trailer: bool,
 }
 
 impl Reread {
-    /// Reads on, and says whether the end was reached.
-    fn piece(mut self) -> Result<(Self, bool)> {
+    fn piece(mut self) -> Result<Self> {
         let mut buffer = vec![0; TRANSFER_BUFFER_BYTES];
         for _ in 0..PIECE_BUFFERS {
-            let read = match self.file.read(&mut buffer) {
+            let read = match (&mut self.file).take(self.left).read(&mut buffer) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 read => read?,
             };
             if read == 0 {
-                return Ok((self, true));
+                break;
             }
             self.hasher.update(&buffer[..read]);
-            self.bytes += read as u64;
+            self.crc32.update(&buffer[..read]);
+            self.left -= read as u64;
         }
-        Ok((self, false))
+        Ok(self)
+    }
+
+    /// Holds what was read, and the trailer behind it, against the hash.
+    fn check(mut self, wanted: &ContentHash) -> Result<()> {
+        let (hash, tree) = self.hasher.finish();
+        let trailer_is_good = !self.has_trailer || {
+            let mut kept = Vec::new();
+            self.file.read_to_end(&mut kept)?;
+            kept == trailer::encode(&tree, self.crc32.finalize())
+        };
+        if hash == *wanted && trailer_is_good {
+            Ok(())
+        } else {
+            Err(Error::Corrupt(wanted.to_string()))
+        }
     }
 }

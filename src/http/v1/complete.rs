@@ -4,14 +4,14 @@ use hyper::{StatusCode, header::CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{digest, files::metadata_answer, receive};
+use super::{files::metadata_answer, receive};
 use crate::{
     app::{
         Error,
         complete::{Completed, Completion},
         publish::NewContent,
     },
-    http::{Context, Reply, body::RequestBody, fields, inline::Step, json},
+    http::{Context, Reply, body::RequestBody, digest, fields, inline::Step, json},
     model::digest::Sha256,
 };
 

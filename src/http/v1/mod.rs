@@ -1,7 +1,7 @@
 //! `/v1/files/…`: one thin module for each family of endpoints.
 
+pub mod batch;
 pub mod complete;
-pub mod digest;
 pub mod files;
 pub mod links;
 pub mod parts;

@@ -4,10 +4,10 @@ use hyper::StatusCode;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 
-use super::{digest, receive};
+use super::receive;
 use crate::{
     app::{Error, incoming::Incoming},
-    http::{Context, Reply, body::RequestBody, fields, inline::Step, json},
+    http::{Context, Reply, body::RequestBody, digest, fields, inline::Step, json},
     model::{
         digest::Sha256,
         id::{PartNumber, UploadId},

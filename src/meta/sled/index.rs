@@ -20,6 +20,7 @@
 //! | damaged count | nothing | blobs in the table above |
 //! | scrub | 'r' or 'l' | [`super::codec::StoredPass`]: the running pass, the last one |
 //! | begun | nothing | when this index was begun |
+//! | selection | expires, digest, number | [`super::selection`]: files of a batch token |
 //! | node | nothing | the next unused folder node |
 //! | own | a word | what the engine notes for itself: a probe, the last commit it has |
 //!
@@ -30,7 +31,7 @@
 
 use crate::model::{
     digest::ContentHash,
-    id::{FileId, PartNumber, UploadId},
+    id::{FileId, PartNumber, SelectionId, UploadId},
     key::FileKey,
     name::{Folder, UserId},
     time::UnixMillis,
@@ -170,6 +171,24 @@ pub fn expiry(at: UnixMillis, id: UploadId) -> Vec<u8> {
 pub fn expiring(entry: &[u8]) -> Option<(UnixMillis, UploadId)> {
     let (at, id) = entry.get(1..)?.split_first_chunk::<8>()?;
     Some((UnixMillis(u64::from_be_bytes(*at)), UploadId(id.try_into().ok()?)))
+}
+
+pub const SELECTIONS: &[u8] = b"z";
+
+/// Every record of a selection.
+pub fn selection(SelectionId { expires, digest }: SelectionId) -> Vec<u8> {
+    key(b'z', &[&expires.0.to_be_bytes(), &digest])
+}
+
+pub fn selection_record(id: SelectionId, number: u32) -> Vec<u8> {
+    let mut key = selection(id);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// When the selection of a [`selection_record`] expires.
+pub fn selection_expires(entry: &[u8]) -> Option<UnixMillis> {
+    Some(UnixMillis(u64::from_be_bytes(*entry.get(1..)?.first_chunk()?)))
 }
 
 /// Every mark of a damaged blob.

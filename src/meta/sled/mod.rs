@@ -10,6 +10,7 @@ mod index;
 mod journal;
 mod open;
 mod room;
+mod selection;
 mod step;
 mod upkeep;
 

@@ -1,4 +1,4 @@
-//! Digests that clients send with a body (RFC 9530).
+//! Digests of content (RFC 9530): those that clients send with a body, and whether they want ours.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
@@ -9,7 +9,19 @@ use hyper::{
 use crate::{app::Error, model::digest::Sha256};
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
-const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+pub const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
+
+/// `Repr-Digest` of a content, unless `Want-Repr-Digest` says that a SHA-256 is not wanted: a
+/// weight of 0 (section 4). Who wants only others is sent it all the same, as it is what there is.
+pub fn wanted(headers: &HeaderMap, sha256: &Sha256) -> Option<String> {
+    let lines = headers.get_all(WANT_REPR_DIGEST).iter().filter_map(|line| line.to_str().ok());
+    let weights = lines.flat_map(|line| line.split(',')).filter_map(|it| it.trim().split_once('='));
+    // Of members with one name the last one counts (RFC 9651 section 4.2.2).
+    let weight = weights.rev().find(|(name, _)| *name == "sha-256");
+    let unwanted = weight.is_some_and(|(_, weight)| weight.trim() == "0");
+    (!unwanted).then(|| format!("sha-256=:{}:", STANDARD.encode(sha256.0)))
+}
 
 /// The SHA-256 that `Content-Digest` or `Repr-Digest` announces for a raw body. It must be the
 /// content as it is, so that both speak of the same bytes: a coded body or a piece of one would be

@@ -1,0 +1,378 @@
+//! Files fetched together: batch tokens, and the ZIP archive that one stands for.
+//!
+//! An archive is the same, byte for byte, as long as its files are: its length is known before the
+//! first byte, and any part of it can be made alone.
+
+mod names;
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+use zeroize::Zeroizing;
+
+use super::{App, Error, Result, catalog::Listing};
+use crate::{
+    auth::batch_token,
+    blob::{self, Reader},
+    meta::Selection,
+    model::{
+        digest::ContentHash,
+        file::FileRecord,
+        id::FileId,
+        key::FileKey,
+        limits::{ARCHIVE_FILES_MAX, LIST_PAGE_FILES},
+        name::Folder,
+        principal::Principal,
+        range::Slice,
+        time::UnixMillis,
+    },
+    zip,
+};
+
+/// Life of a batch token.
+pub const TOKEN_LIFE: Duration = Duration::from_hours(1);
+/// Files of all archives that are being sent; past it: [`Error::Busy`]. Each takes some 150 bytes
+/// and its name.
+pub const FILES_IN_WORK_MAX: usize = 2 * ARCHIVE_FILES_MAX;
+
+/// What a batch is asked for.
+pub enum Chosen {
+    Keys(Vec<FileKey>),
+    /// A folder and everything beneath it, as it is when it is fetched.
+    Folder(Listing),
+}
+
+impl App {
+    /// Makes a token for files that the caller may read.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchFiles`]; [`Error::NotFound`] for an empty folder; [`Error::Invalid`] for no
+    /// files and for too many.
+    pub async fn mint_batch_token(
+        &self,
+        principal: &Principal,
+        chosen: Chosen,
+    ) -> Result<Zeroizing<String>> {
+        let selection = match chosen {
+            Chosen::Keys(keys) => Selection::Files(self.ids_of(principal, keys).await?),
+            Chosen::Folder(listing) => {
+                match self.totals(&listing).await?.files {
+                    0 => return Err(Error::NotFound("folder")),
+                    files => check_count(files)?,
+                }
+                Selection::Folder { owner: listing.owner, folder: listing.folder }
+            }
+        };
+        let (token, id) = batch_token::generate(self.clock.now().after(TOKEN_LIFE));
+        self.meta.add_selection(id, selection).await?;
+        Ok(token)
+    }
+
+    async fn ids_of(&self, principal: &Principal, keys: Vec<FileKey>) -> Result<Vec<FileId>> {
+        if keys.is_empty() {
+            return Err(Error::invalid("invalid_keys", "keys must name at least one file."));
+        }
+        check_count(keys.len() as u64)?;
+        let (mut ids, mut known, mut missing) = (Vec::new(), HashSet::new(), Vec::new());
+        for key in keys {
+            match self.file(principal, &key).await {
+                Ok(file) if known.insert(file.id) => ids.push(file.id),
+                Ok(_) => {}
+                Err(Error::NotFound(_)) => missing.push(key),
+                Err(error) => return Err(error),
+            }
+        }
+        if missing.is_empty() { Ok(ids) } else { Err(Error::NoSuchFiles(missing)) }
+    }
+
+    /// The archive that a token stands for.
+    ///
+    /// # Errors
+    /// [`Error::LinkRefused`] for a token that is not one of ours or whose time is over;
+    /// [`Error::FilesGone`] and [`Error::Gone`] for what was deleted meanwhile; [`Error::Busy`].
+    pub async fn open_archive(self: &Arc<Self>, token: &str) -> Result<Archive> {
+        let refused = |code, detail| Error::LinkRefused { code, detail };
+        let unknown = || refused("link_invalid", "The batch token is not one of ours.");
+        let id = batch_token::parse(token).ok_or_else(unknown)?;
+        if id.expires <= self.clock.now() {
+            return Err(refused("link_expired", "The batch token has expired."));
+        }
+        let (name, permit, files) = match self.meta.selection(id).await?.ok_or_else(unknown)? {
+            Selection::Files(ids) => {
+                let permit = self.archive_permit(ids.len() as u64)?;
+                let files = self.files_of(ids).await?;
+                ("files".to_owned(), permit, named(&files, None))
+            }
+            Selection::Folder { owner, folder } => {
+                let listing = Listing { owner, folder };
+                let permit = self.archive_permit(self.totals(&listing).await?.files)?;
+                let files = self.files_in(&listing).await?;
+                let name = listing.folder.as_str().rsplit('/').next().unwrap_or_default();
+                let name = if name.is_empty() { "files" } else { name };
+                (name.to_owned(), permit, named(&files, Some(&listing.folder)))
+            }
+        };
+        Ok(Archive::new(Arc::clone(self), name, files, permit))
+    }
+
+    fn archive_permit(&self, files: u64) -> Result<OwnedSemaphorePermit> {
+        check_count(files)?;
+        let files = u32::try_from(files).map_err(|_| Error::Busy)?;
+        Arc::clone(&self.archives).try_acquire_many_owned(files).map_err(|_| Error::Busy)
+    }
+
+    async fn files_of(&self, ids: Vec<FileId>) -> Result<Vec<FileRecord>> {
+        let (mut files, mut gone) = (Vec::with_capacity(ids.len()), Vec::new());
+        for id in ids {
+            match self.meta.file_by_id(id).await? {
+                Some(file) => files.push(file),
+                None => gone.push(id),
+            }
+        }
+        if gone.is_empty() { Ok(files) } else { Err(Error::FilesGone(gone)) }
+    }
+
+    async fn files_in(&self, listing: &Listing) -> Result<Vec<FileRecord>> {
+        let mut files: Vec<FileRecord> = Vec::new();
+        loop {
+            let after = files.last().map(|file| file.id);
+            let page = self.list_files(listing, after, LIST_PAGE_FILES).await?;
+            let is_last = page.len() < LIST_PAGE_FILES;
+            files.extend(page);
+            check_count(files.len() as u64)?;
+            if is_last {
+                break;
+            }
+        }
+        if files.is_empty() { Err(Error::Gone("folder")) } else { Ok(files) }
+    }
+}
+
+fn check_count(files: u64) -> Result<()> {
+    if files > ARCHIVE_FILES_MAX as u64 {
+        let detail = format!("A batch holds at most {ARCHIVE_FILES_MAX} files.");
+        return Err(Error::invalid("too_many_files", detail));
+    }
+    Ok(())
+}
+
+/// A file in an archive.
+struct Member {
+    name: Box<str>,
+    blake3: ContentHash,
+    size: u64,
+    modified: UnixMillis,
+    /// Where its header begins, and its record in the directory.
+    header: u64,
+    record: u64,
+}
+
+/// Members of files: named as they lie in a folder, or side by side.
+fn named(files: &[FileRecord], folder: Option<&Folder>) -> Vec<Member> {
+    let path = |file: &FileRecord| {
+        let within = folder.and_then(|top| file.folder.as_str().strip_prefix(top.as_str()));
+        let within = within.unwrap_or_default().trim_start_matches('/');
+        let slash = if within.is_empty() { "" } else { "/" };
+        format!("{within}{slash}{}", file.name.as_str())
+    };
+    let names = names::unique(files.iter().map(path).collect());
+    let member = |(file, name): (&FileRecord, Box<str>)| Member {
+        name,
+        blake3: file.blake3,
+        size: file.size,
+        modified: file.id.created(),
+        header: 0,
+        record: 0,
+    };
+    files.iter().zip(names).map(member).collect()
+}
+
+impl Member {
+    fn entry(&self) -> zip::Entry<'_> {
+        zip::Entry { name: &self.name, size: self.size, modified: self.modified }
+    }
+
+    fn content_start(&self) -> u64 {
+        self.header + self.entry().local_bytes()
+    }
+}
+
+/// A ZIP archive that is not made yet.
+pub struct Archive {
+    app: Arc<App>,
+    /// What to call it, without an extension.
+    pub name: String,
+    members: Vec<Member>,
+    directory: zip::Directory,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Archive {
+    fn new(
+        app: Arc<App>,
+        name: String,
+        mut members: Vec<Member>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let mut at = 0;
+        for member in &mut members {
+            member.header = at;
+            at = member.content_start() + member.size;
+        }
+        let offset = at;
+        for member in &mut members {
+            member.record = at;
+            at += member.entry().central_bytes(member.header);
+        }
+        let entries = members.len() as u64;
+        let directory = zip::Directory { entries, offset, bytes: at - offset };
+        Self { app, name, members, directory, _permit: permit }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.directory.offset + self.directory.bytes + self.directory.end_bytes()
+    }
+
+    /// Differs whenever a byte of the archive does.
+    pub fn tag(&self) -> ContentHash {
+        let mut hasher = blake3::Hasher::new();
+        for member in &self.members {
+            hasher.update(&(member.name.len() as u64).to_le_bytes());
+            hasher.update(member.name.as_bytes());
+            hasher.update(&member.blake3.0);
+            hasher.update(&member.modified.0.to_le_bytes());
+        }
+        ContentHash(*hasher.finalize().as_bytes())
+    }
+
+    /// When the newest of its files was made.
+    pub fn modified(&self) -> UnixMillis {
+        self.members.iter().map(|member| member.modified).max().unwrap_or_default()
+    }
+
+    /// A part of it, or all.
+    pub fn reader(self, slice: Slice) -> Box<dyn Reader> {
+        let crcs = vec![None; self.members.len()];
+        let segment = Some(Segment::Header(0)).filter(|_| !self.members.is_empty());
+        Box::new(ArchiveReader { archive: self, slice, crcs, segment, reading: None })
+    }
+
+    fn at(&self, segment: Segment) -> Slice {
+        let span = |start: u64, bytes: u64| Slice { start, end: start + bytes };
+        match segment {
+            Segment::Header(at) => {
+                let member = &self.members[at];
+                span(member.header, member.entry().local_bytes())
+            }
+            Segment::Content(at) => {
+                let member = &self.members[at];
+                span(member.content_start(), member.size)
+            }
+            Segment::Record(at) => {
+                let member = &self.members[at];
+                span(member.record, member.entry().central_bytes(member.header))
+            }
+            Segment::End => {
+                let directory = &self.directory;
+                span(directory.offset + directory.bytes, directory.end_bytes())
+            }
+        }
+    }
+
+    fn after(&self, segment: Segment) -> Option<Segment> {
+        let last = self.members.len() - 1;
+        match segment {
+            Segment::Header(at) => Some(Segment::Content(at)),
+            Segment::Content(at) if at < last => Some(Segment::Header(at + 1)),
+            Segment::Content(_) => Some(Segment::Record(0)),
+            Segment::Record(at) if at < last => Some(Segment::Record(at + 1)),
+            Segment::Record(_) => Some(Segment::End),
+            Segment::End => None,
+        }
+    }
+}
+
+/// What an archive is made of, in this order: a header and a content for each member, a record for
+/// each, the end.
+#[derive(Clone, Copy)]
+enum Segment {
+    Header(usize),
+    Content(usize),
+    Record(usize),
+    End,
+}
+
+struct ArchiveReader {
+    archive: Archive,
+    slice: Slice,
+    /// Those that are known by now.
+    crcs: Vec<Option<u32>>,
+    /// What comes next.
+    segment: Option<Segment>,
+    reading: Option<Box<dyn Reader>>,
+}
+
+impl ArchiveReader {
+    async fn crc32(&mut self, at: usize) -> Result<u32> {
+        if let Some(known) = self.crcs[at] {
+            return Ok(known);
+        }
+        let Member { blake3, size, .. } = self.archive.members[at];
+        let crc32 = self.archive.app.crc32(blake3, size).await?;
+        self.crcs[at] = Some(crc32);
+        Ok(crc32)
+    }
+
+    async fn begin(&mut self, segment: Segment, part: Slice) -> Result<Option<Bytes>> {
+        let made = match segment {
+            Segment::Content(at) => {
+                let Member { blake3, size, .. } = self.archive.members[at];
+                self.reading = Some(self.archive.app.open_blob(blake3, size, part).await?);
+                return Ok(None);
+            }
+            Segment::Header(at) => {
+                let crc32 = self.crc32(at).await?;
+                self.archive.members[at].entry().local(crc32)
+            }
+            Segment::Record(at) => {
+                let crc32 = self.crc32(at).await?;
+                let member = &self.archive.members[at];
+                member.entry().central(crc32, member.header)
+            }
+            Segment::End => self.archive.directory.end(),
+        };
+        let position = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        Ok(Some(Bytes::from(made).slice(position(part.start)..position(part.end))))
+    }
+}
+
+#[async_trait]
+impl Reader for ArchiveReader {
+    async fn next(&mut self) -> blob::Result<Option<Bytes>> {
+        loop {
+            if let Some(reader) = &mut self.reading {
+                match reader.next().await? {
+                    Some(bytes) => return Ok(Some(bytes)),
+                    None => self.reading = None,
+                }
+            }
+            let Some(segment) = self.segment else { return Ok(None) };
+            self.segment = self.archive.after(segment);
+            let at = self.archive.at(segment);
+            let part = Slice {
+                start: self.slice.start.clamp(at.start, at.end) - at.start,
+                end: self.slice.end.clamp(at.start, at.end) - at.start,
+            };
+            if part.is_empty() {
+                continue;
+            }
+            let begun = self.begin(segment, part).await;
+            let begun = begun.map_err(|error| blob::Error::Io(error.to_string()))?;
+            if let Some(bytes) = begun {
+                return Ok(Some(bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Names in an archive: each once, on every file system that it may be unpacked on, and none that
+//! leads out of the folder it is unpacked in.
+
+use std::collections::{HashMap, HashSet};
+
+/// Makes names of paths. Those that differ only in case count as one, as they would on Windows and
+/// macOS; the second one is called `name (2).ext`. So is a file where others need a folder.
+pub fn unique(paths: Vec<String>) -> Vec<Box<str>> {
+    let paths: Vec<String> = paths.into_iter().map(|path| safe(&path)).collect();
+    let mut taken: HashSet<String> = HashSet::new();
+    for path in &paths {
+        let folded = path.to_lowercase();
+        let folders = folded.match_indices('/').map(|(at, _)| folded[..at].to_owned());
+        taken.extend(folders);
+    }
+    let mut next: HashMap<String, u64> = HashMap::new();
+    let name = |path: String| {
+        let folded = path.to_lowercase();
+        if taken.insert(folded.clone()) {
+            return path.into();
+        }
+        let number = next.entry(folded).or_insert(2);
+        loop {
+            let numbered = numbered(&path, *number);
+            *number += 1;
+            if taken.insert(numbered.to_lowercase()) {
+                return numbered.into();
+            }
+        }
+    };
+    paths.into_iter().map(name).collect()
+}
+
+fn numbered(path: &str, number: u64) -> String {
+    let name = path.rfind('/').map_or(0, |slash| slash + 1);
+    let dot = path[name..].rfind('.').filter(|dot| *dot > 0).map(|dot| name + dot);
+    let (stem, extension) = path.split_at(dot.unwrap_or(path.len()));
+    format!("{stem} ({number}){extension}")
+}
+
+/// What Windows would read as a drive, a stream or a way up becomes `_`. File names and folders
+/// hold no `\`, no control characters, no `.` and no `..` anyway.
+fn safe(path: &str) -> String {
+    let segment = |segment: &str| {
+        // Windows lets dots and spaces at the end of a name fall away.
+        let is_only_dots = segment.trim_end_matches(['.', ' ']).is_empty();
+        let replaced = |c: char| {
+            let is_special = matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*' | '\\');
+            if is_special || is_only_dots || c.is_control() { '_' } else { c }
+        };
+        segment.chars().map(replaced).collect::<String>()
+    };
+    path.split('/').map(segment).collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(paths: &[&str]) -> Vec<String> {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        unique(paths).into_iter().map(String::from).collect()
+    }
+
+    #[test]
+    fn every_name_is_there_once() {
+        assert_eq!(
+            names(&["a.txt", "A.TXT", "a.txt", "a (2).txt", "d/a.txt", ".env", ".env", "x", "x"]),
+            [
+                "a.txt",
+                "A (2).TXT",
+                "a (3).txt",
+                "a (2) (2).txt",
+                "d/a.txt",
+                ".env",
+                ".env (2)",
+                "x",
+                "x (2)",
+            ]
+        );
+        assert_eq!(names(&["d", "D/x", "d/x/y"]), ["d (2)", "D/x (2)", "d/x/y"]);
+    }
+
+    #[test]
+    fn no_name_leads_out() {
+        assert_eq!(
+            names(&["c:evil", "... /x", ".. ", "a*b", "ok./x"]),
+            ["c_evil", "____/x", "___", "a_b", "ok./x"]
+        );
+    }
+}

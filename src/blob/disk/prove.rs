@@ -1,0 +1,87 @@
+//! Proofs of parts of a blob, from its file and the tree that is kept behind it.
+
+use std::{fs::File, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+
+use super::{
+    Inner,
+    layout::Place,
+    read::{open_file, read_exact},
+    stage::joined,
+    trailer,
+};
+use crate::{
+    blob::{
+        Address, Digests, Hasher, Reader, Result,
+        proof::{Prover, Source},
+        tree::{Tree, TreeHasher},
+    },
+    model::{limits::TRANSFER_BUFFER_BYTES, range::Slice},
+};
+
+pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
+    let place = Place::parse(&blob.locator)?;
+    let (store, blob) = (Arc::clone(store), blob.clone());
+    let open = move || -> Result<Box<dyn Reader>> {
+        if let Some(packed) = place.packed() {
+            let content = store.packs.read(packed, blob.size)?;
+            let mut hasher = TreeHasher::default();
+            hasher.update(&content);
+            let (_, tree) = hasher.finish();
+            return Ok(reader(content, &blob, slice, tree));
+        }
+        let file = open_file(&store, &place, &blob)?;
+        let tree = match place.bytes_before_trailer() {
+            Some(size) => trailer::tree(&file, size)?,
+            None => hash_bare(&file, blob.size)?.tree,
+        };
+        Ok(reader(file, &blob, slice, tree))
+    };
+    joined(spawn_blocking(open).await)
+}
+
+fn reader<S: Source + Send + 'static>(
+    source: S,
+    blob: &Address,
+    slice: Slice,
+    tree: Tree,
+) -> Box<dyn Reader> {
+    let prover = Prover::new(source, blob.blake3, blob.size, slice, tree);
+    Box::new(ProofReader(Some(prover)))
+}
+
+/// What the trailer of a blob of before trailers were kept would hold.
+pub fn hash_bare(file: &File, size: u64) -> Result<Digests> {
+    let mut hasher = Hasher::default();
+    let mut at = 0;
+    while at < size {
+        let end = size.min(at + TRANSFER_BUFFER_BYTES as u64);
+        hasher.update(&file.read(Slice { start: at, end })?);
+        at = end;
+    }
+    Ok(hasher.finish())
+}
+
+impl Source for File {
+    fn read(&self, slice: Slice) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(slice.len()).unwrap_or(usize::MAX)];
+        read_exact(self, &mut bytes, slice.start)?;
+        Ok(bytes)
+    }
+}
+
+struct ProofReader<S>(Option<Prover<S>>);
+
+#[async_trait]
+impl<S: Source + Send + 'static> Reader for ProofReader<S> {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let Some(mut prover) = self.0.take() else { return Ok(None) };
+        let step = move || prover.next_piece().map(|piece| (piece, prover));
+        let (piece, prover) = joined(spawn_blocking(step).await)?;
+        self.0 = piece.is_some().then_some(prover);
+        Ok(piece.map(Bytes::from))
+    }
+}

@@ -1,0 +1,108 @@
+//! Batch downloads: a token for files, and the ZIP archive that it stands for.
+
+use hyper::{
+    Response, StatusCode,
+    header::{
+        ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
+        CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
+    },
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    app::{
+        Error,
+        archive::{Chosen, TOKEN_LIFE},
+        catalog::Listing,
+        link::Disposition,
+    },
+    http::{
+        Context, Refusal, Reply,
+        body::{Body, RequestBody},
+        conditional::{self, Answer, Validators},
+        content::value,
+        disposition::content_disposition,
+        fields, json,
+    },
+    model::{key::FileKey, name::FileName, range::Slice},
+};
+
+#[derive(Deserialize)]
+struct Batch {
+    keys: Option<Vec<String>>,
+    folder: Option<String>,
+    user_id: Option<Value>,
+    user_email: Option<Value>,
+}
+
+/// `POST /v1/files/batch-download`: `{keys}` or `{folder}`.
+pub async fn mint(context: &Context, body: RequestBody) -> Reply {
+    let batch: Batch = json::read(body).await?;
+    let chosen = match (batch.keys, batch.folder) {
+        (Some(keys), None) => Chosen::Keys(parse_keys(keys)?),
+        (None, Some(folder)) => {
+            let mut named = Map::new();
+            named.extend(batch.user_id.map(|user| ("user_id".to_owned(), user)));
+            named.extend(batch.user_email.map(|user| ("user_email".to_owned(), user)));
+            let user = context.named_user(&mut named)?;
+            let owner = context.app.acting_for(context.principal()?, user, true)?;
+            Chosen::Folder(Listing { owner, folder: fields::folder(&folder)? })
+        }
+        _ => {
+            let detail = "A batch names either keys or a folder.";
+            return Err(Error::invalid("invalid_keys", detail).into());
+        }
+    };
+    let token = context.app.mint_batch_token(context.principal()?, chosen).await?;
+    let answer = json!({"token": *token, "expires_in": TOKEN_LIFE.as_secs()});
+    json::reply(StatusCode::OK, &answer)
+}
+
+/// Keys that no file can have are as good as keys that no file has.
+fn parse_keys(keys: Vec<String>) -> Result<Vec<FileKey>, Error> {
+    let parse = |key: String| FileKey::parse(&key).ok_or(Error::NotFound("file"));
+    keys.into_iter().map(parse).collect()
+}
+
+/// `GET /v1/files/batch-download/{token}`: the archive, or one part of it.
+pub async fn fetch(context: &Context, token: &str) -> Reply {
+    let archive = context.app.open_archive(token).await?;
+    let (size, name) = (archive.bytes(), format!("{}.zip", archive.name));
+    let validators = Validators::new(format!("\"{}\"", archive.tag()), archive.modified());
+    let answer = conditional::decide(&context.method, &context.headers, &validators, size);
+    let (status, slice) = match answer {
+        Answer::Partial(slices) if slices.len() == 1 => (StatusCode::PARTIAL_CONTENT, slices[0]),
+        Answer::Whole | Answer::Partial(_) => (StatusCode::OK, Slice::whole(size)),
+        Answer::NotModified => (StatusCode::NOT_MODIFIED, Slice::whole(0)),
+        Answer::PreconditionFailed => return Err(Refusal::PreconditionFailed),
+        Answer::NotSatisfiable => return Err(Refusal::RangeNotSatisfiable { size }),
+    };
+    let bodiless = context.is_head() || slice.is_empty();
+    let body =
+        if bodiless { Body::empty() } else { Body::reader(archive.reader(slice), slice.len()) };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(ETAG, value(&validators.etag)?);
+    headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(validators.modified))?);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    if status == StatusCode::NOT_MODIFIED {
+        return Ok(response);
+    }
+    headers.insert(CONTENT_LENGTH, slice.len().into());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/zip"));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if status == StatusCode::PARTIAL_CONTENT {
+        let range = format!("bytes {}-{}/{size}", slice.start, slice.end - 1);
+        headers.insert(CONTENT_RANGE, value(&range)?);
+    }
+    // A folder's name may be as long as a file's: the extension makes it too long for one.
+    let name = FileName::parse(&name).or_else(|_| FileName::parse("files.zip"));
+    if let Ok(name) = name {
+        let disposition = content_disposition(&name, Disposition::Attachment);
+        headers.insert(CONTENT_DISPOSITION, value(&disposition)?);
+    }
+    Ok(response)
+}

@@ -1,0 +1,101 @@
+//! Selections in sled: a record for each thousand files, so that none grows past what a page
+//! takes. They stand in order of the time at which they expire.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use sled::Tree;
+
+use super::{
+    SledMetadata, codec,
+    commit::{Txn, failed},
+    index,
+};
+use crate::{
+    meta::{Error, Result, Selection, Selections},
+    model::{
+        id::{FileId, SelectionId},
+        name::{Folder, UserId},
+        time::UnixMillis,
+    },
+};
+
+const FILES_IN_RECORD: usize = 1000;
+
+#[derive(Serialize, Deserialize)]
+enum StoredSelection {
+    Files(Vec<FileId>),
+    Folder { owner: UserId, folder: Folder },
+}
+
+fn records(selection: &Selection) -> Vec<StoredSelection> {
+    match selection {
+        Selection::Files(files) => files
+            .chunks(FILES_IN_RECORD)
+            .map(|files| StoredSelection::Files(files.to_vec()))
+            .collect(),
+        Selection::Folder { owner, folder } => {
+            vec![StoredSelection::Folder { owner: owner.clone(), folder: folder.clone() }]
+        }
+    }
+}
+
+#[async_trait]
+impl Selections for SledMetadata {
+    async fn add_selection(&self, id: SelectionId, selection: Selection) -> Result<()> {
+        let add = move |txn: &mut Txn<'_>| {
+            let records = records(&selection);
+            (0..)
+                .zip(&records)
+                .try_for_each(|(at, record)| txn.put(index::selection_record(id, at), record))
+        };
+        self.committer.commit(add).await
+    }
+
+    async fn selection(&self, id: SelectionId) -> Result<Option<Selection>> {
+        let read = move |tree: &Tree| {
+            let mut files = None;
+            for entry in tree.scan_prefix(index::selection(id)) {
+                let (_, record) = entry.map_err(failed)?;
+                match codec::decode(&record)? {
+                    StoredSelection::Files(more) => {
+                        files.get_or_insert_with(Vec::new).extend(more);
+                    }
+                    StoredSelection::Folder { owner, folder } => {
+                        return Ok(Some(Selection::Folder { owner, folder }));
+                    }
+                }
+            }
+            Ok(files.map(Selection::Files))
+        };
+        self.scan(read).await
+    }
+
+    async fn forget_selections(&self, now: UnixMillis, limit: usize) -> Result<bool> {
+        let due = move |tree: &Tree| {
+            let mut due = Vec::new();
+            for key in tree.scan_prefix(index::SELECTIONS).keys().take(limit) {
+                let key = key.map_err(failed)?;
+                let expires = index::selection_expires(&key)
+                    .ok_or_else(|| Error::Corrupt("a selection's key".into()))?;
+                if expires > now {
+                    break;
+                }
+                due.push(key.to_vec());
+            }
+            Ok(due)
+        };
+        let due = self.scan(due).await?;
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let more = due.len() == limit;
+        let forget = move |txn: &mut Txn<'_>| {
+            for key in due {
+                txn.delete(key);
+            }
+            Ok(())
+        };
+        self.committer.release(forget).await?;
+        Ok(more)
+    }
+}

@@ -1,0 +1,130 @@
+//! Batch downloads: tokens, and the archives they stand for.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{Client, Daemon, bytes, client::encode};
+
+const PATH: &str = "/v1/files/batch-download";
+
+fn key(file: &Value) -> String {
+    file["key"].as_str().unwrap().to_owned()
+}
+
+/// Mints a token and answers its path.
+fn mint(client: &Client, batch: Value) -> String {
+    let minted = client.post(PATH, batch).ok();
+    assert_eq!(minted["expires_in"], 3600);
+    format!("{PATH}/{}", minted["token"].as_str().unwrap())
+}
+
+#[test]
+fn an_archive_is_the_same_in_whole_in_part_and_after_a_restart() {
+    let mut daemon = Daemon::start();
+    let user = daemon.user("u");
+    let contents = [bytes(1, 300_000), bytes(2, 5000), Vec::new()];
+    let keys: Vec<_> = contents.iter().map(|c| key(&user.store("ü b.txt", "x/y", c))).collect();
+    let path = mint(&user, json!({"keys": keys}));
+    let whole = daemon.anyone().get(&path);
+    assert_eq!(whole.status, 200);
+    assert_eq!(whole.header("content-type"), "application/zip");
+    assert_eq!(whole.header("content-length"), whole.body.len().to_string());
+    assert_eq!(whole.header("content-disposition"), "attachment; filename=\"files.zip\"");
+    assert!(whole.body.starts_with(b"PK\x03\x04"));
+    let stored = |content: &[u8]| whole.body.windows(content.len()).any(|part| part == content);
+    assert!(stored(&contents[0]) && stored(&contents[1]) && stored("ü b (3).txt".as_bytes()));
+
+    daemon.restart(Signal::KILL);
+    let anyone = daemon.anyone();
+    let head = anyone.send("HEAD", &path, "");
+    for name in ["content-length", "content-type", "etag", "last-modified"] {
+        assert_eq!(head.header(name), whole.header(name));
+    }
+    let size = whole.body.len();
+    // In every segment of it, and over their bounds.
+    let bounds = [0, 10, 60, 300_030, 300_080, 303_000, size - 400, size - 100, size - 22, size];
+    for (start, end) in bounds.iter().zip(&bounds[1..]).chain([(&60, &size), (&0, &(size - 1))]) {
+        let range = format!("bytes={start}-{}", end - 1);
+        let part = anyone.header("range", &range).header("if-range", whole.header("etag"));
+        let part = part.get(&path);
+        assert_eq!((part.status, &part.body[..]), (206, &whole.body[*start..*end]), "{range}");
+        assert_eq!(part.header("content-range"), format!("bytes {start}-{}/{size}", end - 1));
+    }
+    anyone
+        .header("range", &format!("bytes={size}-"))
+        .get(&path)
+        .refused(416, "range_not_satisfiable");
+    let same = anyone.header("if-none-match", whole.header("etag")).get(&path);
+    assert_eq!(same.status, 304);
+    let token = path.rsplit('/').next().unwrap();
+    assert!(!daemon.log().contains(token), "the token is in the log");
+}
+
+#[test]
+fn a_folder_is_fetched_as_it_is() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    user.store("a.txt", "main/sub", b"one");
+    user.store("b.txt", "main", b"two");
+    user.store("c.txt", "other", b"three");
+    let names = |path: &str| {
+        let answer = daemon.anyone().get(path);
+        assert_eq!(answer.status, 200);
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let named = ["sub/a.txt", "main/sub/a.txt", "b.txt", "late.txt", "other/c.txt"];
+        let found = named.into_iter().filter(|name| text.contains(*name)).collect::<Vec<_>>();
+        (answer.header("content-disposition").to_owned(), found)
+    };
+    let main = mint(&user, json!({"folder": "/main/"}));
+    let attachment = "attachment; filename=\"main.zip\"".to_owned();
+    assert_eq!(names(&main), (attachment.clone(), vec!["sub/a.txt", "b.txt"]));
+    user.store("late.txt", "main", b"four");
+    assert_eq!(names(&main), (attachment, vec!["sub/a.txt", "b.txt", "late.txt"]));
+    let top = mint(&user, json!({"folder": ""}));
+    assert!(names(&top).1.contains(&"main/sub/a.txt") && names(&top).1.contains(&"other/c.txt"));
+    let service = mint(&daemon.service(), json!({"folder": "other", "user_id": "u"}));
+    assert_eq!(daemon.anyone().get(&service).status, 200);
+
+    user.post(PATH, json!({"folder": "nothing"})).refused(404, "not_found");
+    user.post(PATH, json!({"folder": "a/../b"})).refused(400, "invalid_folder");
+    daemon.service().post(PATH, json!({"folder": "other"})).refused(400, "user_required");
+    let gone = mint(&user, json!({"folder": "other"}));
+    user.delete(&format!(
+        "/v1/files/{}",
+        encode(&key(&user.get("/v1/files/all?folder=other").ok()["files"][0]))
+    ))
+    .ok();
+    daemon.anyone().get(&gone).refused(410, "gone");
+}
+
+#[test]
+fn a_token_is_for_files_one_may_read_and_for_as_long_as_they_are_there() {
+    let daemon = Daemon::start();
+    let (user, other) = (daemon.user("u"), daemon.user("v"));
+    let (mine, own) = (user.store("a", "", b"a"), user.store("b", "", b"b"));
+    let theirs = other.store("c", "", b"c");
+    let keys = json!({"keys": [key(&mine), key(&theirs), "storage/u/nothing"]});
+    let refused = user.post(PATH, &keys).refused(404, "file_not_found");
+    assert_eq!(refused["missing"], json!([key(&theirs), "storage/u/nothing"]));
+    for (batch, code) in [
+        (json!({"keys": []}), "invalid_keys"),
+        (json!({}), "invalid_keys"),
+        (json!({"keys": [key(&mine)], "folder": ""}), "invalid_keys"),
+        (json!({"keys": "x"}), "invalid_json"),
+    ] {
+        user.post(PATH, batch).refused(400, code);
+    }
+    user.post(PATH, json!({"keys": ["../x"]})).refused(404, "file_not_found");
+    daemon.anyone().post(PATH, &keys).refused(401, "unauthenticated");
+
+    let both = mint(&user, json!({"keys": [key(&mine), key(&own), key(&mine)]}));
+    assert_eq!(daemon.anyone().get(&both).status, 200);
+    user.delete(&format!("/v1/files/{}", encode(&key(&own)))).ok();
+    let gone = daemon.anyone().get(&both).refused(410, "gone");
+    assert_eq!(gone["missing"], json!([own["id"]]));
+    for wrong in ["", "x", &both[PATH.len() + 2..], &"A".repeat(54)] {
+        let answer = daemon.anyone().get(&format!("{PATH}/{wrong}"));
+        assert_eq!(answer.status, 403, "{wrong}");
+    }
+    user.get(PATH).refused(405, "method_not_allowed");
+}
