@@ -7,11 +7,11 @@ use super::{
     SledMetadata, check,
     codec::{self, StoredBlob, StoredPart, StoredPass},
     commit::{Txn, failed},
-    index,
+    index, step,
 };
 use crate::{
     meta::{
-        BlobRecord, Error, Result,
+        BlobRecord, Error, Part, Result,
         upkeep::{ScrubPass, ScrubState, Upkeep},
     },
     model::{
@@ -189,6 +189,10 @@ impl Upkeep for SledMetadata {
 
     async fn damaged_count(&self) -> Result<u64> {
         Ok(self.get(index::DAMAGED_COUNT)?.unwrap_or(0))
+    }
+
+    async fn forget_parts(&self, id: UploadId, parts: Vec<Part>) -> Result<Vec<Part>> {
+        self.committer.release(move |txn| step::forget_parts(txn, id, &parts)).await
     }
 
     async fn check(&self) -> Result<Vec<String>> {
