@@ -94,8 +94,8 @@ pub trait Upkeep: Send + Sync {
     /// [`super::Error::NotFound`], [`super::Error::Closed`].
     async fn forget_parts(&self, id: UploadId, parts: Vec<Part>) -> Result<Vec<Part>>;
 
-    /// Holds the index against itself and answers what does not agree, a line each. Walks
-    /// everything.
+    /// Holds the index against itself, reads what it can be made anew from, and answers what does
+    /// not agree or is damaged, a line each. Walks everything.
     async fn check(&self) -> Result<Vec<String>>;
 
     async fn scrub_state(&self) -> Result<ScrubState>;

@@ -128,6 +128,8 @@ pub fn open(place: &Place) -> Result<Opened> {
 pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
     let survey = place.files.survey()?;
     let id = survey.id.ok_or(Error::NotFound)?;
+    // The index goes only when there is something to make another one of.
+    survey.load(|_| Ok(()))?;
     let (mut opened, damage) = make_anew(place, &survey, id)?;
     if damage.is_some() {
         opened.save()?;
@@ -204,7 +206,7 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, O
     if base == 0 && !survey.reaches(0) {
         return Err(Error::Corrupt("the journal's first log is missing".into()));
     }
-    let replay = survey.replay(base, |record| apply(&db, record))?;
+    let replay = survey.replay(base, u64::MAX, |record| apply(&db, record))?;
     mark_applied(&db, id, replay.last.max(base))?;
     db.remove(index::HALF_MADE).map_err(failed)?;
     db.flush().map_err(failed)?;
@@ -213,7 +215,7 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, O
 }
 
 fn replay(db: &Db, survey: &Survey, id: JournalId, applied: u64) -> Result<Replay> {
-    let replay = survey.replay(applied, |record| apply(db, record))?;
+    let replay = survey.replay(applied, u64::MAX, |record| apply(db, record))?;
     if replay.last > applied {
         mark_applied(db, id, replay.last)?;
         db.flush().map_err(failed)?;
