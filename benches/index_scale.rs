@@ -1,14 +1,18 @@
 //! What the index costs as it grows: a page, a lookup, totals and a commit at each size, memory and
-//! disk for each file, and the time of the next open after a clean close.
+//! disk for each file, and the time of the next open: after a clean close, after a kill that came
+//! upon a tenth more files, and of an index that is made anew from the journal.
 //!
 //! `cargo bench --bench index_scale -- 1000 100000 1000000`; `DIR` names a directory to measure on.
 
 use std::{
-    fs,
+    env, fs,
+    ops::Range,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
+use rustix::process::{Signal, getpid, kill_process};
 use streamlined::{
     meta::{Metadata, NewFile, sled::SledMetadata},
     model::{
@@ -24,8 +28,11 @@ use streamlined::{
 use tokio::runtime::Runtime;
 
 const USERS: u64 = 100;
-const STEP_FILES: u64 = 500;
+const STEP_FILES: usize = 500;
 const SAMPLES: u64 = 300;
+const CACHE_BYTES: u64 = 32 << 20;
+/// Tells a process that it is the one to be killed: the files to store before.
+const TO_BE_KILLED: &str = "INDEX_SCALE_KILLED";
 
 fn user(n: u64) -> UserId {
     UserId::parse(&format!("user{}@example.com", n % USERS)).unwrap()
@@ -62,17 +69,41 @@ fn new_file(n: u64) -> NewFile {
 }
 
 fn open(dir: &Path) -> SledMetadata {
-    SledMetadata::open(dir, 32 << 20, 64 << 20).unwrap()
+    SledMetadata::open(dir, CACHE_BYTES, 64 << 20).unwrap()
+}
+
+fn store(runtime: &Runtime, index: &SledMetadata, files: Range<u64>) {
+    for first in files.clone().step_by(STEP_FILES) {
+        let step = (first..files.end).take(STEP_FILES).map(new_file).collect();
+        runtime.block_on(index.record_files(step, UnixMillis(0), u64::MAX)).unwrap();
+    }
+}
+
+/// Stores files in a process of its own, which is killed then.
+fn store_and_die(dir: &Path, files: &Range<u64>) {
+    let mut child = Command::new(env::current_exe().unwrap());
+    let files = format!("{} {}", files.start, files.end);
+    child.arg(dir).env(TO_BE_KILLED, files);
+    assert_eq!(child.status().unwrap().code(), None, "it was not killed");
+}
+
+fn to_be_killed(files: &str) {
+    let dir = env::args().nth(1).unwrap();
+    let (first, end) = files.split_once(' ').unwrap();
+    let files = first.parse().unwrap()..end.parse().unwrap();
+    let index = open(dir.as_ref());
+    store(&Runtime::new().unwrap(), &index, files);
+    kill_process(getpid(), Signal::KILL).unwrap();
+}
+
+fn took<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let began = Instant::now();
+    let outcome = work();
+    (outcome, began.elapsed())
 }
 
 fn median(mut sample: impl FnMut(u64)) -> Duration {
-    let mut times: Vec<Duration> = (0..SAMPLES)
-        .map(|n| {
-            let began = Instant::now();
-            sample(n);
-            began.elapsed()
-        })
-        .collect();
+    let mut times: Vec<Duration> = (0..SAMPLES).map(|n| took(|| sample(n)).1).collect();
     times.sort();
     times[times.len() / 2]
 }
@@ -89,28 +120,25 @@ fn disk_bytes(dir: &Path) -> u64 {
 }
 
 fn main() {
-    let sizes: Vec<u64> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    if let Ok(files) = env::var(TO_BE_KILLED) {
+        return to_be_killed(&files);
+    }
+    let sizes: Vec<u64> = env::args().filter_map(|argument| argument.parse().ok()).collect();
     let sizes = if sizes.is_empty() { vec![1_000, 100_000] } else { sizes };
-    let base = std::env::var_os("DIR").unwrap_or_else(|| "target".into());
+    let base = env::var_os("DIR").unwrap_or_else(|| "target".into());
     let dir = tempfile::tempdir_in(base).unwrap();
     let runtime = Runtime::new().unwrap();
     let mut index = open(dir.path());
     let empty = resident_bytes();
     let mut stored = 0;
     println!(
-        "    files  page of 100   lookup   totals   commit   RSS/file  disk/file  load/s  open"
+        "    files  page of 100   lookup   totals   commit   RSS/file  disk/file  load/s    open \
+         killed  anew"
     );
     for size in sizes {
-        let (began, before) = (Instant::now(), stored);
-        while stored < size {
-            let files: Vec<NewFile> =
-                (stored..(stored + STEP_FILES).min(size)).map(new_file).collect();
-            stored += files.len() as u64;
-            let record = index.record_files(files, UnixMillis(0), u64::MAX);
-            runtime.block_on(record).unwrap();
-        }
-        let load = Duration::from_secs(1).as_nanos() * u128::from(stored - before)
-            / began.elapsed().as_nanos().max(1);
+        let ((), loading) = took(|| store(&runtime, &index, stored..size));
+        let load = Duration::from_secs(1).as_nanos() * u128::from(size - stored)
+            / loading.as_nanos().max(1);
         let spread = |n: u64| n.wrapping_mul(2_654_435_761) % size;
         let page = median(|n| {
             let (owner, folder) = (user(spread(n)), folder());
@@ -127,16 +155,26 @@ fn main() {
             let new = vec![new_file(size + n)];
             runtime.block_on(index.record_files(new, UnixMillis(0), u64::MAX)).unwrap();
         });
-        stored += SAMPLES;
+        stored = size + SAMPLES;
         let memory = resident_bytes().saturating_sub(empty) / stored;
         let disk = disk_bytes(dir.path()) / stored;
         drop(index);
-        let began = Instant::now();
+        let (reopened, clean) = took(|| open(dir.path()));
+        drop(reopened);
+        let more = stored..stored + size / 10;
+        store_and_die(dir.path(), &more);
+        stored = more.end;
+        let (reopened, killed) = took(|| open(dir.path()));
+        drop(reopened);
+        let (missing, anew) = took(|| SledMetadata::rebuild(dir.path(), CACHE_BYTES).unwrap());
+        assert_eq!(missing, None);
+        fs::remove_dir_all(dir.path().join("meta.damaged-1")).unwrap();
         index = open(dir.path());
-        let reopened = began.elapsed();
+        let last = runtime.block_on(index.file(&key(stored - 1)));
+        assert!(last.unwrap().is_some(), "what was stored before the kill is lost");
         println!(
             "{size:>9} {page:>12.1?} {lookup:>8.1?} {totals:>8.1?} {commit:>8.1?} {memory:>10} \
-             {disk:>10} {load:>7} {reopened:>5.2?}"
+             {disk:>10} {load:>7} {clean:>7.2?} {killed:>6.2?} {anew:>5.2?}"
         );
     }
 }

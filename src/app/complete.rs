@@ -6,9 +6,11 @@ use super::{
     App, Error, Result,
     incoming::{Incoming, check_digest},
     publish::{Prepared, guess_mime, only},
+    scrub::Throttle,
+    upload::upload_error,
 };
 use crate::{
-    blob::{Address, Purpose, Sealed},
+    blob::{self, Address, Purpose, Sealed},
     meta::{self, Part},
     model::{
         digest::Sha256,
@@ -50,8 +52,8 @@ impl App {
     /// Turns a session, or all sessions of a batch, into files: all or none. Idempotent.
     ///
     /// # Errors
-    /// [`Error::PartsMissing`], [`Error::Invalid`] for a wrong size or digest,
-    /// [`Error::Conflict`]; the upload stays open then.
+    /// [`Error::PartsMissing`], [`Error::PartsDamaged`], [`Error::Conflict`], [`Error::Invalid`]
+    /// for a wrong size or digest; the upload stays open then.
     pub async fn complete_upload(
         self: &Arc<Self>,
         principal: &Principal,
@@ -104,6 +106,7 @@ impl App {
             Err(error) => Err(error),
         };
         match outcome {
+            Err(Error::PartsDamaged(_)) => outcome,
             // A part that was sent again meanwhile took away what this one was made of.
             Err(_) if self.session(id).await?.revision != revision => {
                 Err(meta::Error::Changed.into())
@@ -191,12 +194,46 @@ impl App {
     /// One blob of all parts; of a single one without touching its bytes.
     async fn join(&self, upload: &Upload, parts: &[Part]) -> Result<Sealed> {
         check_complete(upload, parts)?;
-        if let [part] = parts {
-            let locator = self.blobs.promote(&address(part)).await?;
+        let joined = if let [part] = parts {
             let Part { size, blake3, sha256, .. } = *part;
-            return Ok(Sealed { size, blake3, sha256, locator });
+            let promoted = self.blobs.promote(&address(part)).await;
+            promoted.map(|locator| Sealed { size, blake3, sha256, locator })
+        } else {
+            self.blobs.assemble(parts.iter().map(address).collect()).await
+        };
+        match joined {
+            Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {
+                self.forget_damaged(upload.id, parts).await?;
+                Err(damage.into())
+            }
+            joined => Ok(joined?),
         }
-        Ok(self.blobs.assemble(parts.iter().map(address).collect()).await?)
+    }
+
+    /// Forgets the parts whose bytes are not what was acknowledged, so that the client may send
+    /// them again.
+    ///
+    /// # Errors
+    /// [`Error::PartsDamaged`] when there are any.
+    async fn forget_damaged(&self, id: UploadId, parts: &[Part]) -> Result<()> {
+        let pace = Throttle::new(u64::MAX);
+        let mut damaged = Vec::new();
+        for part in parts {
+            match self.blobs.verify(&part.blake3, &part.place, &pace).await {
+                Ok(_) => {}
+                Err(blob::Error::Corrupt(_) | blob::Error::NotFound) => damaged.push(part.clone()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // One that was sent again meanwhile is not among them.
+        let forgotten = self.meta.forget_parts(id, damaged).await.map_err(upload_error)?;
+        if forgotten.is_empty() {
+            return Ok(());
+        }
+        let numbers: Vec<u32> = forgotten.iter().map(|part| part.number.0).collect();
+        tracing::error!(upload = %id, ?numbers, "damaged parts; the client has to send them again");
+        self.discard_parts(&forgotten).await;
+        Err(Error::PartsDamaged(numbers))
     }
 }
 

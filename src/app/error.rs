@@ -34,6 +34,9 @@ pub enum Error {
     Conflict { code: &'static str, detail: String },
     #[error("parts are missing")]
     PartsMissing(Vec<u32>),
+    /// Acknowledged parts are not what was stored and were forgotten.
+    #[error("parts are damaged")]
+    PartsDamaged(Vec<u32>),
     #[error("the {what} is larger than {limit} bytes")]
     TooLarge { what: &'static str, limit: u64 },
     #[error("quota of {limit} bytes: {used} used or reserved, {asked} asked")]

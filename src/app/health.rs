@@ -6,8 +6,10 @@ use crate::{meta::upkeep::ScrubState, model::time::UnixMillis};
 /// What `/healthz` says.
 pub struct Health {
     pub free_bytes: u64,
-    /// Both stores take writes.
-    pub writable: bool,
+    /// The index takes writes.
+    pub index: bool,
+    /// The blob store takes writes.
+    pub blobs: bool,
     /// `None` when the index does not tell.
     pub content: Option<ContentHealth>,
 }
@@ -22,21 +24,27 @@ pub struct ContentHealth {
     pub scrub_overdue: bool,
 }
 
+impl Health {
+    /// Both stores take writes.
+    pub fn writable(&self) -> bool {
+        self.index && self.blobs
+    }
+}
+
 impl App {
     pub async fn health(&self) -> Health {
-        let indexed = self.meta.ready().await.is_ok();
+        let index = self.meta.ready().await.is_ok();
         let content = self.content_health().await;
         let content = content
             .inspect_err(|error| tracing::warn!(%error, "the index does not tell of damage"))
             .ok();
         match self.blobs.space().await {
             Ok(space) => {
-                let writable = space.writable && indexed;
-                Health { free_bytes: space.free_bytes, writable, content }
+                Health { free_bytes: space.free_bytes, index, blobs: space.writable, content }
             }
             Err(error) => {
                 tracing::warn!(%error, "the blob store does not tell its space");
-                Health { free_bytes: 0, writable: false, content }
+                Health { free_bytes: 0, index, blobs: false, content }
             }
         }
     }

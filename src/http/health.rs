@@ -11,7 +11,8 @@ use crate::auth::jwks;
 
 pub async fn health(context: &Context) -> Reply {
     let health = context.app.health().await;
-    let (status, word) = if health.writable {
+    let writable = health.writable();
+    let (status, word) = if writable {
         (StatusCode::OK, "healthy")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
@@ -21,7 +22,8 @@ pub async fn health(context: &Context) -> Reply {
     let answer = json!({
         "status": word,
         "disk_free_gb": free_gb,
-        "writable": health.writable,
+        "writable": writable,
+        "stores": { "index": state(health.index), "blobs": state(health.blobs) },
         "version": env!("CARGO_PKG_VERSION"),
         "damaged_blobs": health.content.as_ref().map(|content| content.damaged_blobs),
         "scrub": health.content.map(|content| json!({
@@ -31,6 +33,11 @@ pub async fn health(context: &Context) -> Reply {
         })),
     });
     reply(status, &answer)
+}
+
+/// Why a store takes no writes is for its operator, who finds it in the log.
+fn state(writable: bool) -> &'static str {
+    if writable { "ok" } else { "read_only" }
 }
 
 /// Keys change rarely and the old ones stay listed: five minutes may be remembered.

@@ -138,6 +138,10 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
             let detail = "Parts are missing; the upload stays open for them.";
             Problem::new(S::CONFLICT, "parts_missing", detail).member(json!({"missing": numbers}))
         }
+        Error::PartsDamaged(numbers) => {
+            let detail = "Parts were damaged on the disk and are missing now; send them again.";
+            Problem::new(S::CONFLICT, "parts_missing", detail).member(json!({"missing": numbers}))
+        }
         Error::TooLarge { what, limit } => {
             let detail = format!("The {what} is larger than {limit} bytes.");
             Problem::new(S::PAYLOAD_TOO_LARGE, "too_large", detail).member(json!({"limit": limit}))

@@ -1,9 +1,9 @@
-//! What garbage collection and scrub ask of the index: walks in pages, blobs that move, blobs
-//! that are damaged, how far a scrub came.
+//! What garbage collection and scrub ask of the index: walks in pages, blobs that move, blobs and
+//! parts that are damaged, how far a scrub came.
 
 use async_trait::async_trait;
 
-use super::{BlobRecord, Result};
+use super::{BlobRecord, Part, Result};
 use crate::model::{
     digest::ContentHash,
     id::{PartNumber, UploadId},
@@ -87,8 +87,15 @@ pub trait Upkeep: Send + Sync {
     /// How many blobs are marked.
     async fn damaged_count(&self) -> Result<u64>;
 
-    /// Holds the index against itself and answers what does not agree, a line each. Walks
-    /// everything.
+    /// Forgets those of an open session's parts that are still recorded as in `parts`, as their
+    /// bytes are not what was stored, and answers them; the client may send them again.
+    ///
+    /// # Errors
+    /// [`super::Error::NotFound`], [`super::Error::Closed`].
+    async fn forget_parts(&self, id: UploadId, parts: Vec<Part>) -> Result<Vec<Part>>;
+
+    /// Holds the index against itself, reads what it can be made anew from, and answers what does
+    /// not agree or is damaged, a line each. Walks everything.
     async fn check(&self) -> Result<Vec<String>>;
 
     async fn scrub_state(&self) -> Result<ScrubState>;

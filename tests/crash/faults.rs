@@ -8,6 +8,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::{
     clients::Client,
     daemon::{Daemon, Fault, Recorder},
@@ -98,6 +100,23 @@ pub fn case(fault: &Fault, seed: u64) -> Option<Report> {
     (failed > 0).then_some(report)
 }
 
+/// What `/readyz` says of the stores, and the answer to one write, after a sync failed below a
+/// directory.
+pub fn stores_after_a_failed_sync(below: &'static str) -> (u16, Value) {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let recorder = Recorder::new(dir.path(), 1);
+    let stderr = dir.path().join("stderr");
+    let daemon =
+        Daemon::start(&data, &stderr, &[], Some(&recorder)).unwrap_or_else(|said| panic!("{said}"));
+    recorder.arm(&Fault { kinds: SYNC, error: EIO, skip: 0, times: -1, filter: below });
+    let (status, _) = put(&daemon, 3_000);
+    let ready = Wire::service(&daemon.address).get("/readyz").unwrap();
+    assert_eq!(ready.status, 503);
+    (status, ready.json()["stores"].clone())
+}
+
 fn name(action: &Action) -> String {
     let text = format!("{action:?}");
     text.split(' ').next().unwrap_or_default().to_owned()
@@ -123,24 +142,26 @@ fn unreadable(daemon: &Daemon, ledger: &Ledger, dice: &mut Dice) -> Option<Strin
     (!same).then(|| format!("cannot be read: {:?}", answer.map(|answer| said(&answer))))
 }
 
+/// Stores a file and answers the status and what was said.
+fn put(daemon: &Daemon, size: usize) -> (u16, String) {
+    let content = Content { seed: 1, size };
+    let target = Target { user: "eve".into(), folder: String::new(), name: "later".into() };
+    let action = Action::Put { target, content };
+    let mut wire = Wire::service(&daemon.address);
+    let answer = super::clients::send(&mut wire, &Ledger::default(), &action);
+    answer.map_or_else(|error| (0, error.to_string()), |a| (a.status, said(&a)))
+}
+
 /// What has to hold when the fault is over.
 fn after(fault: &Fault, daemon: &Daemon) -> Vec<String> {
-    let mut wire = Wire::service(&daemon.address);
-    let mut put = |size: usize| {
-        let content = Content { seed: 1, size };
-        let target = Target { user: "eve".into(), folder: String::new(), name: "later".into() };
-        let action = Action::Put { target, content };
-        let answer = super::clients::send(&mut wire, &Ledger::default(), &action);
-        answer.map_or_else(|error| (0, error.to_string()), |a| (a.status, said(&a)))
-    };
     if fault.error == ENOSPC {
         let began = Instant::now();
         let mut wrong = Vec::new();
         for size in [3_000, 100_000] {
-            let mut answer = put(size);
+            let mut answer = put(daemon, size);
             while answer.0 != 201 && began.elapsed() < RECOVERY {
                 std::thread::sleep(Duration::from_millis(100));
-                answer = put(size);
+                answer = put(daemon, size);
             }
             if answer.0 != 201 {
                 wrong.push(format!("room is back, but {size} bytes: {}", answer.1));
@@ -150,7 +171,7 @@ fn after(fault: &Fault, daemon: &Daemon) -> Vec<String> {
     }
     let mut wrong = Vec::new();
     if fault.kinds & SYNC != 0 {
-        let (status, text) = put(3_000);
+        let (status, text) = put(daemon, 3_000);
         if status != 503 {
             wrong.push(format!("after a failed sync a write is answered {text}"));
         }

@@ -28,6 +28,7 @@ use dice::Dice;
 use disk::Mutation;
 use ledger::Ledger;
 use recording::SyncCall;
+use serde_json::json;
 use session::{Plan, Report, Session, scratch, verify};
 
 /// Cuts of the run that is always made.
@@ -137,6 +138,16 @@ fn a_failing_disk_halves_nothing() {
         }
     }
     report.prove("a failing disk");
+}
+
+#[test]
+fn a_failed_sync_names_the_store_that_stopped() {
+    for (below, stores) in [
+        ("journal/", json!({"index": "read_only", "blobs": "ok"})),
+        ("blobs/", json!({"index": "ok", "blobs": "read_only"})),
+    ] {
+        assert_eq!(faults::stores_after_a_failed_sync(below), (503, stores), "{below}");
+    }
 }
 
 /// What a failure prints: starts a daemon on a kept directory and checks it again.

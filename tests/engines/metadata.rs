@@ -287,6 +287,7 @@ enum Step {
     Abort { upload: u8 },
     Expire { now: u64 },
     Forget { content: u8 },
+    ForgetParts { upload: u8, number: u8 },
     Relocate { content: u8, to: u64 },
     Mark { content: u8 },
     Unmark { content: u8 },
@@ -315,6 +316,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         id.prop_map(|upload| Step::Abort { upload }),
         time.prop_map(|now| Step::Expire { now }),
         (0..3_u8).prop_map(|content| Step::Forget { content }),
+        (0..4_u8, 0..3_u8).prop_map(|(upload, number)| { Step::ForgetParts { upload, number } }),
         (0..3_u8, 100..103_u64).prop_map(|(content, to)| Step::Relocate { content, to }),
         (0..3_u8).prop_map(|content| Step::Mark { content }),
         (0..3_u8).prop_map(|content| Step::Unmark { content }),
@@ -370,6 +372,11 @@ async fn take(meta: &dyn Metadata, step: &Step, at: u64) -> String {
         }
         Step::Forget { content } => {
             format!("{:?}", meta.forget_blob(&ContentHash([content; 32])).await)
+        }
+        Step::ForgetParts { upload, number } => {
+            let mut parts = meta.parts(upload_id(upload)).await.unwrap();
+            parts.retain(|part| part.number.0 >= number.into());
+            format!("{:?}", meta.forget_parts(upload_id(upload), parts).await)
         }
         Step::Relocate { content, to } => {
             let (hash, from) = lying(meta, content, at).await;

@@ -1,12 +1,12 @@
 //! A store that was lost, damaged or left behind is brought back from its journal.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
 use streamlined::{
-    meta::{Error, Metadata, ServiceToken, sled::SledMetadata},
+    meta::{Error, Metadata, ServiceToken, Upkeep, sled::SledMetadata},
     model::{name::UserId, time::UnixMillis},
 };
 use tokio::runtime::Runtime;
@@ -79,18 +79,36 @@ impl World {
     }
 
     fn logs(&self) -> Vec<PathBuf> {
-        let mut logs: Vec<PathBuf> = fs::read_dir(self.path("journal"))
+        self.journal("log")
+    }
+
+    fn snapshots(&self) -> Vec<PathBuf> {
+        self.journal("snapshot")
+    }
+
+    fn journal(&self, kind: &str) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = fs::read_dir(self.path("journal"))
             .unwrap()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .filter(|path| path.extension().is_some_and(|extension| extension == kind))
             .collect();
-        logs.sort();
-        logs
+        files.sort();
+        files
     }
 
     fn set_aside(&self) -> bool {
         self.path("meta.damaged-1").exists()
     }
+}
+
+fn cut(path: &Path) {
+    File::options().write(true).open(path).unwrap().set_len(1000).unwrap();
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
 }
 
 /// Changes a byte of the commit of this user in the journal.
@@ -186,12 +204,55 @@ fn a_damaged_journal_is_noticed_and_healed_from_the_index() {
         let log = world.logs()[0].clone();
         match harm {
             "a byte" => damage(&log, 20),
-            _ => fs::File::options().write(true).open(&log).unwrap().set_len(1000).unwrap(),
+            _ => cut(&log),
         }
         world.reopened(50);
         fs::remove_dir_all(world.path("meta")).unwrap();
         world.reopened(52);
     }
+}
+
+#[test]
+fn a_check_reads_the_journal_beside_the_index() {
+    let harms = ["no log", "a commit", "cut short", "an old head", "no snapshot", "a snapshot"];
+    for harm in harms {
+        let save_bytes = if harm.contains("snapshot") { SAVE_BYTES } else { NEVER };
+        let world = World::with(100, save_bytes);
+        let meta = world.open(save_bytes);
+        world.add(&meta, 100..200);
+        let check = || world.runtime.block_on(meta.check()).unwrap();
+        assert_eq!(check(), [""; 0], "{harm}");
+        let logs = world.logs();
+        match harm {
+            "no log" => fs::remove_file(&logs[0]).unwrap(),
+            "a commit" => damage(&logs[0], 20),
+            "cut short" => cut(&logs[1]),
+            "an old head" => flip(&logs[0], 8),
+            "no snapshot" => fs::remove_file(&world.snapshots()[0]).unwrap(),
+            _ => flip(&world.snapshots()[0], 500),
+        }
+        let found = check();
+        assert!(!found.is_empty(), "{harm}");
+        // The commits that follow make the journal anew, from the index.
+        let mut users = 200;
+        while !check().is_empty() {
+            world.add(&meta, users..users + 1);
+            users += 1;
+            assert!(users < 2_000, "{harm}: {found:?}");
+        }
+        drop(meta);
+        fs::remove_dir_all(world.path("meta")).unwrap();
+        world.reopened(users);
+    }
+}
+
+#[test]
+fn an_index_is_kept_when_no_other_can_be_made() {
+    let world = World::with(200, SAVE_BYTES);
+    flip(&world.snapshots()[0], 500);
+    assert!(SledMetadata::rebuild(&world.path(""), 16 << 20).is_err());
+    assert!(!world.set_aside());
+    world.reopened(200);
 }
 
 #[test]

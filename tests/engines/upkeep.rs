@@ -1,7 +1,7 @@
 //! The metadata seam: walks, blobs that move, damage, how far a scrub came.
 
 use streamlined::{
-    meta::{Metadata, upkeep::ScrubPass},
+    meta::{Error, Metadata, upkeep::ScrubPass},
     model::{
         digest::ContentHash,
         id::{PartNumber, UploadId},
@@ -11,7 +11,7 @@ use streamlined::{
 
 use crate::{
     metadata::{NOW, QUOTA, on_every_engine},
-    records::{file, key, locator, new_file, part, upload, upload_id},
+    records::{file, key, locator, new_file, part, upload, upload_id, user},
 };
 
 const ONE: ContentHash = ContentHash([1; 32]);
@@ -163,5 +163,39 @@ fn an_index_knows_when_it_was_begun() {
     on_every_engine(async |meta| {
         assert_eq!(meta.begun(UnixMillis(7)).await, Ok(UnixMillis(7)));
         assert_eq!(meta.begun(UnixMillis(5)).await, Ok(UnixMillis(7)));
+    });
+}
+
+#[test]
+fn damaged_parts_are_forgotten_as_long_as_they_are_those_recorded() {
+    on_every_engine(async |meta| {
+        let reserved = async || meta.user(&user(1)).await.unwrap().unwrap().reserved;
+        meta.create_uploads(vec![upload(1, 1, 30, 50)], None, NOW, QUOTA).await.unwrap();
+        let record = async |number, size, place| {
+            meta.record_part(upload_id(1), part(number, size, place), NOW, QUOTA).await.unwrap()
+        };
+        for number in 1..4 {
+            record(number, 20, number.into()).await;
+        }
+        // The second one came again after it was looked at.
+        let damaged: Vec<_> = meta.parts(upload_id(1)).await.unwrap().drain(..2).collect();
+        record(2, 21, 9).await;
+        let before = meta.upload(upload_id(1)).await.unwrap().unwrap();
+        assert_eq!((before.received, reserved().await), (61, 61));
+        let forgotten = meta.forget_parts(upload_id(1), damaged.clone()).await;
+        assert_eq!(forgotten, Ok(vec![damaged[0].clone()]));
+        let after = meta.upload(upload_id(1)).await.unwrap().unwrap();
+        assert_eq!((after.received, reserved().await), (41, 41));
+        assert!(after.revision > before.revision, "a completion under way has to notice");
+        let left = meta.parts(upload_id(1)).await.unwrap();
+        assert_eq!(left.iter().map(|part| part.number.0).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(meta.forget_parts(upload_id(1), damaged).await, Ok(vec![]));
+        meta.forget_parts(upload_id(1), left).await.unwrap();
+        assert_eq!(reserved().await, 30, "what init declared");
+        assert_eq!(meta.forget_parts(upload_id(2), vec![]).await, Err(Error::NotFound));
+        let new = new_file(file(1, 0, 1, 5, 1, 0), 1, Some((upload_id(1), after.revision + 2)));
+        meta.record_files(vec![new], NOW, QUOTA).await.unwrap();
+        assert_eq!(meta.forget_parts(upload_id(1), vec![]).await, Err(Error::Closed));
+        assert_eq!(meta.check().await, Ok(vec![]));
     });
 }

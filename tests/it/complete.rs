@@ -1,5 +1,7 @@
 //! The end of an upload, in all its forms.
 
+use std::{fs, path::Path};
+
 use serde_json::json;
 
 use crate::support::{Daemon, base64, bytes, sha256};
@@ -115,6 +117,55 @@ fn what_does_not_fit_the_declaration_leaves_the_upload_open() {
     user.post("/v1/files/complete", wrong).refused(400, "sha256_mismatch");
     let inline = json!({"uploadId": id, "parts": [{"data": base64(b"abc")}]});
     user.post("/v1/files/complete", inline).ok();
+}
+
+/// Changes a byte of the one file below `dir` that holds `content`.
+fn damage(dir: &Path, content: &[u8]) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = if path.is_file() { fs::read(&path).unwrap() } else { continue };
+        if let Some(at) = memchr::memmem::find(&bytes, content) {
+            bytes[at + content.len() / 2] ^= 1;
+            return fs::write(path, bytes).unwrap();
+        }
+    }
+    panic!("it is not there");
+}
+
+#[test]
+fn a_damaged_part_is_asked_for_again() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("damaged parts");
+    let user = daemon.user("u");
+    for (size, dir) in [(100_000, "staging"), (3_000, "blobs/packs")] {
+        let content = bytes(3, 3 * size);
+        let id = user.init("x", content.len());
+        for (at, piece) in content.chunks(size).enumerate() {
+            user.part(&id, at as u64, piece).ok();
+        }
+        damage(&daemon.dir().join(dir), &content[size..2 * size]);
+        let refused = user.complete(&id).refused(409, "parts_missing");
+        assert_eq!(refused["missing"], json!([1]));
+        let status = user.get(&format!("/v1/files/{id}")).ok();
+        assert_eq!(
+            (&status["state"], &status["bytesReceived"]),
+            (&json!("open"), &json!(2 * size))
+        );
+        user.complete(&id).refused(409, "parts_missing");
+        user.part(&id, 1, &content[size..2 * size]).ok();
+        let file = user.complete(&id).ok();
+        assert_eq!(user.content(file["key"].as_str().unwrap()).body, content);
+    }
+    // One that is gone from the disk, of an upload of one part.
+    let content = bytes(4, 100_000);
+    let id = user.init("x", content.len());
+    user.part(&id, 1, &content).ok();
+    let staged = fs::read_dir(daemon.dir().join("staging")).unwrap();
+    let mut staged = staged.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    fs::remove_file(staged.next().unwrap()).unwrap();
+    assert_eq!(user.complete(&id).refused(409, "parts_missing")["missing"], json!([1]));
+    user.part(&id, 1, &content).ok();
+    user.complete(&id).ok();
 }
 
 #[test]

@@ -336,5 +336,7 @@ fn damaged_content_is_never_served_as_good() {
     assert_eq!(health["scrub"]["overdue"], false);
     user.store("again", "", &bytes(4, 5000));
     assert_eq!(user.content(small).body, bytes(4, 5000));
-    assert_eq!(daemon.anyone().get("/healthz").ok()["damaged_blobs"], 1);
+    let health = daemon.anyone().get("/healthz").ok();
+    assert_eq!(health["damaged_blobs"], 1);
+    assert_eq!(health["stores"], serde_json::json!({"index": "ok", "blobs": "ok"}));
 }

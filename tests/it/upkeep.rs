@@ -82,6 +82,35 @@ fn damage_is_found_told_and_healed() {
 }
 
 #[test]
+fn a_damaged_journal_is_found_told_and_mended() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("the journal is damaged");
+    let user = daemon.user("u");
+    user.store("needle", "", b"content");
+    for entry in fs::read_dir(daemon.dir().join("journal")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut log = fs::read(&path).unwrap();
+        let at = memchr::memmem::rfind(&log, b"needle");
+        log[at.unwrap()] ^= 1;
+        fs::write(path, log).unwrap();
+    }
+    let found = run(&["fsck"], &daemon.dir());
+    assert_eq!(found.status.code(), Some(1));
+    let told = String::from_utf8(found.stdout).unwrap();
+    assert!(told.contains("are not in the journal"), "{told}");
+    let mut stores = 0;
+    while !run(&["fsck"], &daemon.dir()).status.success() {
+        user.store("g", "", b"more");
+        stores += 1;
+        assert!(stores < 100, "{told}");
+    }
+    stopped(daemon, |data| {
+        fs::remove_dir_all(data.join("meta")).unwrap();
+        assert!(run(&["fsck", "--rebuild"], data).status.success());
+    });
+}
+
+#[test]
 fn a_backup_under_load_restores_what_was_acknowledged() {
     let daemon = Daemon::start();
     let user = daemon.user("u");

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use async_trait::async_trait;
 
-use super::{BlobRecord, MemoryMetadata, Result, State};
+use super::{BlobRecord, Error, MemoryMetadata, Part, Result, State};
 use crate::{
     meta::upkeep::{ScrubPass, ScrubState, Upkeep},
     model::{
@@ -12,6 +12,7 @@ use crate::{
         id::{PartNumber, UploadId},
         locator::Locator,
         time::UnixMillis,
+        upload::UploadState,
     },
 };
 
@@ -101,6 +102,28 @@ impl Upkeep for MemoryMetadata {
 
     async fn damaged_count(&self) -> Result<u64> {
         Ok(self.read().blobs.values().filter(|blob| blob.damaged.is_some()).count() as u64)
+    }
+
+    async fn forget_parts(&self, id: UploadId, parts: Vec<Part>) -> Result<Vec<Part>> {
+        self.step(|state| {
+            let mut upload = state.uploads.get(&id).cloned().ok_or(Error::NotFound)?;
+            if upload.state != UploadState::Open {
+                return Err(Error::Closed);
+            }
+            let before = upload.reserved();
+            let mut forgotten = Vec::new();
+            for part in parts {
+                if state.parts.get(&(id, part.number)) == Some(&part) {
+                    state.parts.remove(&(id, part.number));
+                    upload.received -= part.size;
+                    upload.revision += 1;
+                    forgotten.push(part);
+                }
+            }
+            state.reserved_changes(&upload.owner, before, upload.reserved());
+            state.uploads.insert(id, upload);
+            Ok(forgotten)
+        })
     }
 
     async fn check(&self) -> Result<Vec<String>> {

@@ -14,8 +14,8 @@
 //! When 3 or 4 fails, nobody knows what the disk or sled holds: every step of the batch is answered
 //! with the failure and so is every later one. Only a new open, which reads the disk, ends that.
 //!
-//! Once the journal has grown enough, sled is saved as a snapshot by another thread, and the logs
-//! before it go. Never `flush_async`: it deadlocks (spacejam/sled#1308).
+//! Once the journal has grown enough, or was found damaged, sled is saved as a snapshot by another
+//! thread, and the logs before it go. Never `flush_async`: it deadlocks (spacejam/sled#1308).
 
 use std::{
     collections::BTreeMap,
@@ -91,6 +91,8 @@ struct Shared {
     snapshot_bytes: AtomicU64,
     /// The last commit that was applied.
     applied: AtomicU64,
+    /// The journal is to be saved anew, however little it has grown.
+    is_damaged: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -108,6 +110,7 @@ impl Committer {
             saving: Mutex::default(),
             snapshot_bytes: AtomicU64::new(save_bytes),
             applied: AtomicU64::new(journal.last()),
+            is_damaged: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
         let writer = Writer { shared: Arc::clone(&shared), journal, save_bytes, saver: None };
@@ -150,6 +153,17 @@ impl Committer {
         let (shared, to) = (Arc::clone(&self.shared), Files::new(&data_dir.join("journal")));
         let exported = spawn_blocking(move || shared.export(&to)).await;
         exported.map_err(|error| Error::Unavailable(error.to_string()))?
+    }
+
+    /// Reads the journal and answers what is damaged in it. Beside a good index that is mended with
+    /// the next commit.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it cannot be read.
+    pub async fn check_journal(&self, index_is_good: bool) -> Result<Vec<String>> {
+        let shared = Arc::clone(&self.shared);
+        let checked = spawn_blocking(move || shared.check_journal(index_is_good)).await;
+        checked.map_err(|error| Error::Unavailable(error.to_string()))?
     }
 
     async fn send<T: Send + 'static>(
@@ -223,6 +237,21 @@ impl Shared {
         journal::save(to, self.id, number, &self.tree, &self.stopping)?;
         let last = self.applied.load(Ordering::Acquire);
         self.files.survey()?.copy(number, last, to)
+    }
+
+    fn check_journal(&self, index_is_good: bool) -> Result<Vec<String>> {
+        let _saving = self.saving();
+        // What is applied was durable before; what comes behind it may be half-written.
+        let last = self.applied.load(Ordering::Acquire);
+        let findings = match self.files.survey() {
+            Err(Error::Corrupt(why)) => vec![why],
+            survey => survey?.check(last)?,
+        };
+        if !findings.is_empty() && index_is_good {
+            tracing::error!(?findings, "the journal is damaged; the next commit saves it anew");
+            self.is_damaged.store(true, Ordering::Relaxed);
+        }
+        Ok(findings)
     }
 
     /// Saves sled as the snapshot of commit `number`. Logs go only when sled is durable as well:
@@ -333,9 +362,12 @@ impl Writer {
     fn save_when_due(&mut self) {
         let due = self.save_bytes.max(self.shared.snapshot_bytes.load(Ordering::Relaxed));
         let is_busy = self.saver.as_ref().is_some_and(|saver| !saver.is_finished());
-        if self.journal.unsaved_bytes() < due || is_busy || self.shared.failure.get().is_some() {
+        let is_due =
+            self.journal.unsaved_bytes() >= due || self.shared.is_damaged.load(Ordering::Relaxed);
+        if !is_due || is_busy || self.shared.failure.get().is_some() {
             return;
         }
+        self.shared.is_damaged.store(false, Ordering::Relaxed);
         self.journal.close_log();
         let (shared, number) = (Arc::clone(&self.shared), self.journal.last());
         let saver = std::thread::Builder::new().name("meta-save".into());

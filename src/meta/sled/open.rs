@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sled::{Batch, Db, Tree};
+use sled::{Db, Tree};
 
 use super::{
     commit::failed,
@@ -41,8 +41,6 @@ const SEGMENT_BYTES: usize = 4 << 20;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// What sled says then; it has no kind of its own for it.
 const LOCK_HELD: &str = "could not acquire lock";
-/// Writes that are applied to sled together while it is brought up.
-const BATCH_WRITES: usize = 4096;
 
 /// A store that is up to date.
 pub struct Opened {
@@ -130,6 +128,8 @@ pub fn open(place: &Place) -> Result<Opened> {
 pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
     let survey = place.files.survey()?;
     let id = survey.id.ok_or(Error::NotFound)?;
+    // The index goes only when there is something to make another one of.
+    survey.load(|_| Ok(()))?;
     let (mut opened, damage) = make_anew(place, &survey, id)?;
     if damage.is_some() {
         opened.save()?;
@@ -202,13 +202,11 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, O
     let db = open_db(place)?;
     db.insert(index::HALF_MADE, &[]).map_err(failed)?;
     prove_durable(&db, &place.meta)?;
-    let mut writes = Writes { tree: &db, batch: Batch::default(), count: 0 };
-    let base = survey.load(|record| writes.put(record))?;
+    let base = survey.load(|record| apply(&db, record))?;
     if base == 0 && !survey.reaches(0) {
         return Err(Error::Corrupt("the journal's first log is missing".into()));
     }
-    let replay = survey.replay(base, |record| writes.put(record))?;
-    writes.apply()?;
+    let replay = survey.replay(base, u64::MAX, |record| apply(&db, record))?;
     mark_applied(&db, id, replay.last.max(base))?;
     db.remove(index::HALF_MADE).map_err(failed)?;
     db.flush().map_err(failed)?;
@@ -217,9 +215,7 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, O
 }
 
 fn replay(db: &Db, survey: &Survey, id: JournalId, applied: u64) -> Result<Replay> {
-    let mut writes = Writes { tree: db, batch: Batch::default(), count: 0 };
-    let replay = survey.replay(applied, |record| writes.put(record))?;
-    writes.apply()?;
+    let replay = survey.replay(applied, u64::MAX, |record| apply(db, record))?;
     if replay.last > applied {
         mark_applied(db, id, replay.last)?;
         db.flush().map_err(failed)?;
@@ -227,30 +223,18 @@ fn replay(db: &Db, survey: &Survey, id: JournalId, applied: u64) -> Result<Repla
     Ok(replay)
 }
 
-/// Writes on their way into sled.
-struct Writes<'a> {
-    tree: &'a Tree,
-    batch: Batch,
-    count: usize,
-}
-
-impl Writes<'_> {
-    fn put(&mut self, record: &Record) -> Result<()> {
-        let unreadable = || Error::Corrupt("a journal record that is no run of writes".into());
-        for (key, value) in record.writes().ok_or_else(unreadable)? {
-            match value {
-                Some(value) => self.batch.insert(key, value),
-                None => self.batch.remove(key),
-            }
-            self.count += 1;
+/// Takes the writes of a record into sled, one by one: sled frees the pages that it replaces when
+/// it is called, a few each time, and in large batches memory runs away.
+fn apply(tree: &Tree, record: &Record) -> Result<()> {
+    let unreadable = || Error::Corrupt("a journal record that is no run of writes".into());
+    for (key, value) in record.writes().ok_or_else(unreadable)? {
+        match value {
+            Some(value) => tree.insert(key, value),
+            None => tree.remove(key),
         }
-        if self.count >= BATCH_WRITES { self.apply() } else { Ok(()) }
+        .map_err(failed)?;
     }
-
-    fn apply(&mut self) -> Result<()> {
-        self.count = 0;
-        self.tree.apply_batch(std::mem::take(&mut self.batch)).map_err(failed)
-    }
+    Ok(())
 }
 
 /// The commit that sled has, and of which journal.

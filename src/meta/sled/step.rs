@@ -130,14 +130,40 @@ pub fn record_part(
     Ok(replaced)
 }
 
-fn remove_parts(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
+fn parts(txn: &Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for (key, bytes) in txn.scan(&index::parts(id))? {
         let number = index::part_number(&key).ok_or_else(|| dangling("part"))?;
         parts.push(super::codec::decode::<StoredPart>(&bytes)?.into_record(number));
-        txn.delete(key);
     }
     Ok(parts)
+}
+
+fn remove_parts(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
+    let parts = parts(txn, id)?;
+    for part in &parts {
+        txn.delete(index::part(id, part.number));
+    }
+    Ok(parts)
+}
+
+pub fn forget_parts(txn: &mut Txn<'_>, id: UploadId, damaged: &[Part]) -> Result<Vec<Part>> {
+    let mut upload = open_upload(txn, id)?;
+    let mut forgotten = parts(txn, id)?;
+    forgotten.retain(|part| damaged.contains(part));
+    let before = upload.reserved();
+    for part in &forgotten {
+        txn.delete(index::part(id, part.number));
+        upload.received = upload.received.saturating_sub(part.size);
+        upload.revision += 1;
+    }
+    let after = upload.reserved();
+    if before != after {
+        let user = known_user(txn, &upload.owner)?;
+        reserve(txn, user, before, after, 0, 0)?;
+    }
+    txn.put(index::upload(id), &StoredUpload::new(&upload))?;
+    Ok(forgotten)
 }
 
 pub fn remove_upload(txn: &mut Txn<'_>, id: UploadId, removal: Removal) -> Result<Vec<Part>> {

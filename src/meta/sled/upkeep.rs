@@ -7,11 +7,11 @@ use super::{
     SledMetadata, check,
     codec::{self, StoredBlob, StoredPart, StoredPass},
     commit::{Txn, failed},
-    index,
+    index, step,
 };
 use crate::{
     meta::{
-        BlobRecord, Error, Result,
+        BlobRecord, Error, Part, Result,
         upkeep::{ScrubPass, ScrubState, Upkeep},
     },
     model::{
@@ -191,13 +191,18 @@ impl Upkeep for SledMetadata {
         Ok(self.get(index::DAMAGED_COUNT)?.unwrap_or(0))
     }
 
+    async fn forget_parts(&self, id: UploadId, parts: Vec<Part>) -> Result<Vec<Part>> {
+        self.committer.release(move |txn| step::forget_parts(txn, id, &parts)).await
+    }
+
     async fn check(&self) -> Result<Vec<String>> {
-        let findings = self.scan(check::check).await?;
-        if findings.is_empty() {
-            return Ok(findings);
+        let mut findings = self.scan(check::check).await?;
+        if !findings.is_empty() {
+            // Commits that went on meanwhile look like faults: once more, with none.
+            findings = self.committer.release(|txn| check::check(txn.tree())).await?;
         }
-        // Commits that went on meanwhile look like faults: once more, with none.
-        self.committer.release(|txn| check::check(txn.tree())).await
+        findings.extend(self.committer.check_journal(findings.is_empty()).await?);
+        Ok(findings)
     }
 
     async fn scrub_state(&self) -> Result<ScrubState> {

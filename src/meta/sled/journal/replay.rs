@@ -69,22 +69,22 @@ impl Survey {
         self.snapshot == Some(number) || self.logs.iter().any(|log| *log <= number)
     }
 
-    /// Gives every commit after `after` to `apply`, in order, up to the end or to damage.
-    /// The logs are synced first: a commit that a killed process did not live to sync is part of
-    /// the store from here on.
+    /// Gives every commit after `after` up to `until` to `apply`, in order, as far as there are any
+    /// before the end or damage. The logs are synced first: a commit that a killed process did not
+    /// live to sync is part of the store from here on.
     ///
     /// # Errors
     /// What `apply` says, and [`Error::Unavailable`] when a file cannot be read.
     pub fn replay(
         &self,
         after: u64,
+        until: u64,
         mut apply: impl FnMut(&Record) -> Result<()>,
     ) -> Result<Replay> {
         let mut replay = Replay { last: after, ..Replay::default() };
         let first = self.logs.iter().rposition(|log| *log <= after).unwrap_or(self.logs.len());
-        let Some(logs) = self.logs.get(first..).filter(|logs| !logs.is_empty()) else {
-            return Ok(replay);
-        };
+        let logs = self.logs.get(first..).filter(|logs| !logs.is_empty());
+        let Some(logs) = logs.filter(|_| after < until) else { return Ok(replay) };
         let mut last = logs[0];
         for (place, number) in logs.iter().enumerate() {
             let path = self.files.log(*number);
@@ -118,6 +118,10 @@ impl Survey {
                 if last > after {
                     apply(&record)?;
                     replay.bytes += record.payload().len() as u64;
+                }
+                if last >= until {
+                    replay.last = last;
+                    return Ok(replay);
                 }
             }
             if let Some(next) = logs.get(place + 1)
@@ -158,6 +162,32 @@ impl Survey {
         Err(Error::Corrupt(format!("{} is damaged at byte {position}", path.display())))
     }
 
+    /// Reads what a store with every commit up to `last` would be made anew from, and answers what
+    /// is damaged, a line each.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when a file cannot be read.
+    pub fn check(&self, last: u64) -> Result<Vec<String>> {
+        let mut findings = Vec::new();
+        let base = match self.load(|_| Ok(())) {
+            Err(Error::Corrupt(damage)) => {
+                findings.push(damage);
+                self.snapshot.unwrap_or(0)
+            }
+            loaded => loaded?,
+        };
+        let replay = self.replay(base, last, |_| Ok(()))?;
+        if let Some(damage) = replay.damage {
+            findings.push(damage);
+        } else if replay.last < last {
+            let first = replay.last + 1;
+            findings.push(format!("commits {first} to {last} are not in the journal"));
+        } else if replay.has_hole {
+            findings.push("a log is damaged where it holds no commit that is needed".into());
+        }
+        Ok(findings)
+    }
+
     /// Copies the commits after `after` up to `last` into a new log of another directory.
     ///
     /// # Errors
@@ -167,10 +197,7 @@ impl Survey {
         let path = to.log(after);
         let mut out = BufWriter::new(durable::create_new(&path).map_err(unavailable)?);
         out.write_all(&head(id, after)).map_err(unavailable)?;
-        let replay = self.replay(after, |record| {
-            if record.number > last {
-                return Ok(());
-            }
+        let replay = self.replay(after, last, |record| {
             let mut copy = Builder::default();
             for (key, value) in record.writes().ok_or_else(|| Error::Corrupt("a commit".into()))? {
                 copy.push(key, value);
