@@ -28,6 +28,8 @@ fn run(program: &Path, script: &str, daemon: &Daemon) {
         .env("DATA_DIR", daemon.dir())
         .env("SEEDS", tests.join("data/seeds"))
         .env("NODE_PATH", clients.join("node_modules"))
+        .env("CLIENTS", Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/python"))
+        .env("CHROMIUM", "/usr/bin/chromium")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -74,4 +76,24 @@ fn pyjwt_verifies_our_tokens_through_the_key_set() {
 #[test]
 fn jose_verifies_our_tokens_through_the_key_set() {
     run(&node(), "node/verify.js", &Daemon::start());
+}
+
+#[test]
+fn requests_curl_and_the_lints_of_redbot_take_our_downloads() {
+    run(&python(), "python/downloads.py", &Daemon::start());
+}
+
+#[test]
+fn zipfile_and_unzip_read_our_archives() {
+    run(&python(), "python/archives.py", &Daemon::start());
+}
+
+#[test]
+fn yauzl_reads_our_archives() {
+    run(&node(), "node/archives.js", &Daemon::start());
+}
+
+#[test]
+fn chromium_plays_seeks_and_runs_nothing() {
+    run(&node(), "node/browser.js", &Daemon::start());
 }
