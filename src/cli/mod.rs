@@ -1,6 +1,7 @@
 //! The composition root: sub-commands and flags here, and the only code that names concrete
 //! engines in `serve`.
 
+mod get;
 mod serve;
 mod token;
 mod upkeep;
@@ -63,6 +64,8 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Fetch a file and check it by its BLAKE3.
+    Get(get::Get),
     /// Make tokens for services.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -114,6 +117,7 @@ pub fn run() -> ExitCode {
         Command::Restore { dir, place } => {
             configure(place, None).and_then(|config| upkeep::restore(&config, &dir))
         }
+        Command::Get(wanted) => get::get(&wanted),
         Command::Token(TokenCommand::Generate { name, days, place }) => {
             configure(place, None).and_then(|config| token::generate(&config, &name, days))
         }

@@ -10,6 +10,7 @@ mod config;
 mod download;
 mod format;
 mod full_disk;
+mod get;
 mod images;
 mod kill;
 mod limits;

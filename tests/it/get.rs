@@ -1,0 +1,110 @@
+//! `streamlined get`: whole, going on, in part, and from servers that do not tell the truth.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output},
+    thread,
+};
+
+use crate::support::{
+    Daemon, bytes,
+    daemon::{BINARY, TOKEN},
+};
+
+fn get(place: &Path, server: &str, arguments: &[&str]) -> Output {
+    let mut get = Command::new(BINARY);
+    get.arg("get").args(arguments).current_dir(place);
+    get.env_clear().env("STREAMLINED_TOKEN", TOKEN).env("STREAMLINED_SERVER", server);
+    get.output().unwrap()
+}
+
+fn complaint(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    told
+}
+
+#[test]
+fn a_file_comes_whole_goes_on_and_comes_in_part() {
+    let daemon = Daemon::start();
+    let content = bytes(1, 900_000);
+    let user = daemon.user("u");
+    let file = user.store("ü b#.bin", "d", &content);
+    let key = file["key"].as_str().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let get = |arguments: &[&str]| get(place.path(), daemon.url(), arguments);
+    assert!(get(&[key]).status.success());
+    assert_eq!(fs::read(place.path().join("ü b#.bin")).unwrap(), content);
+    // What an earlier try left is not asked for again: only good bytes behind it make a good file.
+    fs::write(place.path().join("again.part"), &content[..500_000]).unwrap();
+    assert!(get(&[key, "-o", "again"]).status.success());
+    assert_eq!(fs::read(place.path().join("again")).unwrap(), content);
+    fs::write(place.path().join("bad.part"), &content[1..500_000]).unwrap();
+    assert!(complaint(&get(&[key, "-o", "bad"])).contains("BLAKE3"));
+    assert!(get(&[key, "-o", "bad"]).status.success());
+    assert!(!place.path().join("bad.part").exists());
+
+    let link =
+        user.get(&format!("/v1/files/signed-url?key={}", crate::support::client::query(key)));
+    let link = link.ok()["url"].as_str().unwrap().to_owned();
+    for source in [key, &link] {
+        assert_eq!(get(&[source, "-o", "-"]).stdout, content);
+        for (range, wanted) in
+            [("1000-70999", 1000..71_000), ("-5", 899_995..900_000), ("899999-", 899_999..900_000)]
+        {
+            let part = get(&[source, "-o", "-", "--range", range]);
+            assert_eq!(part.stdout, content[wanted], "{range} {part:?}");
+        }
+    }
+    let other = "0".repeat(64);
+    for range in [&["--range", "0-9"][..], &[]] {
+        let arguments = [&[key, "-o", "wrong", "--blake3", &other], range].concat();
+        complaint(&get(&arguments));
+    }
+    assert!(!fs::read(place.path().join("wrong")).is_ok_and(|wrong| !wrong.is_empty()));
+    assert!(complaint(&get(&["storage/u/none", "-o", "x"])).contains("404"));
+    assert!(complaint(&get(&[key, "-o", "x", "--range", "900000-"])).contains("900000 bytes"));
+    assert!(complaint(&get(&[&link])).contains("--output"));
+}
+
+/// A server that answers every request with the same.
+fn liar(answer: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let head = BufReader::new(stream.try_clone().unwrap()).lines();
+            let lines: Vec<_> = head.map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
+            let end = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+            let is_head = lines[0].starts_with("HEAD");
+            let _ = stream.write_all(if is_head { &answer[..end] } else { &answer });
+        }
+    });
+    url
+}
+
+#[test]
+fn what_a_lying_server_sends_is_not_taken() {
+    let place = tempfile::tempdir().unwrap();
+    let content = bytes(2, 50_000);
+    let root = blake3::hash(&content).to_string();
+    let mut changed = content.clone();
+    changed[40_000] ^= 1;
+    let head = |length: usize| {
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n")
+    };
+    let url = liar([head(50_000).as_bytes(), &changed].concat());
+    let arguments = [&url, "--blake3", &root, "-o", "file"];
+    assert!(complaint(&get(place.path(), "", &arguments)).contains("BLAKE3"));
+    // A proof that is no proof, and bytes without one.
+    let arguments = [&arguments[..], &["--range", "0-9"]].concat();
+    assert!(complaint(&get(place.path(), "", &arguments)).contains("not proven"));
+    let told = get(place.path(), "", &[&url, "-o", "file"]);
+    assert!(complaint(&told).contains("--blake3"));
+    assert!(fs::read(place.path().join("file")).map_or(true, |file| file.is_empty()));
+}
