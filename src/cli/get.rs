@@ -29,7 +29,7 @@ pub struct Get {
     /// Where to put it; - for the standard output. A file's own name when it is not given.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Fetch this part alone, and the proof that it is one of the file: first-last, first-, -length.
+    /// Fetch this part alone, with the proof that it is one: first-last, first- or -length.
     #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
     range: Option<String>,
     /// The BLAKE3 that the file must have; asked of the server when it is not given.
@@ -185,8 +185,8 @@ impl Remote {
         self.check(&hasher.finalize())
     }
 
-    /// Fetches the whole into `FILE.part`, which goes on where it ended, and names it `FILE` once it
-    /// was checked.
+    /// Fetches the whole into `FILE.part`, which goes on where it ended, and names it `FILE` once
+    /// it was checked.
     fn fetch(&self, output: &Path) -> Result<(), Failures> {
         let mut part = output.as_os_str().to_owned();
         part.push(".part");

@@ -39,8 +39,9 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
             check(&content, &blob)?;
             return Ok(Box::new(PackedReader(Some(cut(&content, slice)))));
         }
-        let cursor = Cursor::open(&store, &place, &blob, slice)?;
-        Ok(Box::new(FileReader { next: Some(spawn_blocking(move || cursor.read())) }))
+        // The first bytes come on the same way to another thread.
+        let first = Cursor::open(&store, &place, &blob, slice)?.read()?;
+        Ok(Box::new(FileReader(Next::Read(first))))
     };
     joined(spawn_blocking(open).await)
 }
@@ -69,8 +70,13 @@ impl Reader for PackedReader {
     }
 }
 
-struct FileReader {
-    next: Option<JoinHandle<Result<Read>>>,
+/// Reads one buffer ahead of who takes them.
+struct FileReader(Next);
+
+enum Next {
+    Read(Read),
+    Reading(JoinHandle<Result<Read>>),
+    Failed,
 }
 
 type Read = Option<(Bytes, Cursor)>;
@@ -237,11 +243,20 @@ pub fn read_exact(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
 #[async_trait]
 impl Reader for FileReader {
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        let Some(reading) = self.next.take() else { return Ok(None) };
-        let Some((chunk, cursor)) = joined(reading.await)? else { return Ok(None) };
-        if cursor.at < cursor.end {
-            self.next = Some(spawn_blocking(move || cursor.read()));
-        }
+        let read = match std::mem::replace(&mut self.0, Next::Failed) {
+            Next::Read(read) => read,
+            Next::Reading(reading) => joined(reading.await)?,
+            Next::Failed => return Err(Error::Io("the read failed before".into())),
+        };
+        let Some((chunk, cursor)) = read else {
+            self.0 = Next::Read(None);
+            return Ok(None);
+        };
+        self.0 = if cursor.at < cursor.end {
+            Next::Reading(spawn_blocking(move || cursor.read()))
+        } else {
+            Next::Read(None)
+        };
         Ok(Some(chunk))
     }
 }
