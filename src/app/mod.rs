@@ -23,6 +23,7 @@ pub mod sweep;
 pub mod token;
 pub mod upkeep;
 pub mod upload;
+mod uses;
 
 use std::{sync::Arc, time::Duration};
 
@@ -64,6 +65,7 @@ pub struct App {
     pub policy: Policy,
     ids: FileIds,
     verified: access::Verifications,
+    uses: uses::Uses,
     completing: lease::Leases,
     detached: TaskTracker,
     epochs: epochs::Epochs,
@@ -90,6 +92,7 @@ impl App {
             policy,
             ids: FileIds::default(),
             verified: access::Verifications::default(),
+            uses: uses::Uses::default(),
             completing: lease::Leases::default(),
             detached: TaskTracker::new(),
             epochs: epochs::Epochs::default(),

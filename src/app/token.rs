@@ -3,8 +3,11 @@
 use super::{App, Error, Result};
 use crate::{
     auth::{jwt, service_token},
-    meta::{self, ServiceToken},
-    model::{limits::USER_TOKEN_HOURS, name::UserId, principal::Role},
+    meta::{
+        self,
+        accounts::{Holder, ServiceToken, TokenKind, TokenState},
+    },
+    model::{grant::Grant, limits::USER_TOKEN_HOURS, name::UserId, principal::Role},
     sys::random,
 };
 
@@ -15,12 +18,13 @@ pub struct UserToken {
 }
 
 impl App {
-    /// Makes a token for a user, and the user when a service names it for the first time.
+    /// Makes a token for a user, and the user when a service names it for the first time. Its role
+    /// is at most `cap`.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a life outside 1 to 720 hours, [`Error::Conflict`] for a disabled
     /// user.
-    pub async fn generate_token(&self, user: &UserId, hours: u64) -> Result<UserToken> {
+    pub async fn generate_token(&self, user: &UserId, hours: u64, cap: Role) -> Result<UserToken> {
         if !USER_TOKEN_HOURS.contains(&hours) {
             let detail = "expires_hours must be a whole number from 1 to 720.";
             return Err(Error::invalid("invalid_expires_hours", detail));
@@ -31,13 +35,16 @@ impl App {
             return Err(Error::conflict("user_disabled", "The user is disabled."));
         }
         let expires_in = hours * 3600;
+        // Within the second in which the user was logged out, the next one counts.
+        let valid_from = self.meta.tokens_valid_from(Holder::User(user)).await?;
+        let issued = now.seconds().max(valid_from);
         let claims = jwt::UserClaims {
             user_id: user.as_str(),
             sub: user.as_str(),
-            roles: record.role.unwrap_or(Role::Researcher).as_str(),
+            roles: record.role.unwrap_or(Role::Researcher).min(cap).as_str(),
             iss: &self.policy.tokens.issuer,
             aud: &self.policy.tokens.audience,
-            iat: now.seconds(),
+            iat: issued,
             exp: now.seconds() + expires_in,
             jti: &random::token_id(),
         };
@@ -51,9 +58,15 @@ impl App {
     /// # Errors
     /// When the record cannot be made durable.
     pub async fn register_service_token(&self, token: &str, name: &str) -> Result<()> {
-        let digest = service_token::digest(token);
-        let created = self.clock.now();
-        let record = ServiceToken { digest, name: name.into(), created };
+        let record = ServiceToken {
+            digest: service_token::digest(token),
+            kind: TokenKind::Opaque,
+            name: name.into(),
+            grant: Grant::default(),
+            created: self.clock.now(),
+            expires: None,
+            state: TokenState::Active,
+        };
         match self.meta.add_service_token(record).await {
             Ok(()) | Err(meta::Error::Exists) => Ok(()),
             Err(error) => Err(error.into()),

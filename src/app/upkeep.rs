@@ -77,6 +77,9 @@ impl App {
         if let Err(error) = outcome {
             tracing::warn!(%error, "upkeep failed; the next round tries again");
         }
+        if let Err(error) = self.record_uses().await {
+            tracing::warn!(%error, "the last uses of tokens were not recorded");
+        }
     }
 
     async fn collect_due(&self, collected: &mut Collected) -> Result<()> {

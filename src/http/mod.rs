@@ -20,6 +20,7 @@ mod v1;
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -162,7 +163,7 @@ impl Server {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let body_read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
         let mut who = None;
-        let handling = self.handle(request, &body_read, &mut who);
+        let handling = self.handle(request, &body_read, connection.peer.ip(), &mut who);
         let handled = AssertUnwindSafe(handling).catch_unwind().await;
         let outcome =
             handled.unwrap_or_else(|_| Err(Error::Internal("a handler panicked".into()).into()));
@@ -195,6 +196,7 @@ impl Server {
         self: &Arc<Self>,
         request: Request<Incoming>,
         body_read: &Arc<AtomicBool>,
+        from: IpAddr,
         who: &mut Option<Principal>,
     ) -> Reply {
         let permit = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Error::Busy)?;
@@ -210,9 +212,12 @@ impl Server {
         // Who may not ask is not told what there is.
         let access =
             endpoint.as_ref().map_or_else(|_| route::hidden(head.uri.path()), Endpoint::access);
-        let principal = self.admit(access, &head).await?;
+        let principal = self.admit(access, &head, from).await?;
         who.clone_from(&principal);
         let endpoint = endpoint?;
+        if principal.as_ref().is_some_and(|principal| !principal.may(endpoint.action())) {
+            return Err(Error::OutOfScope("kind of request").into());
+        }
         let context = Context {
             app: Arc::clone(&self.app),
             server: Arc::clone(self),
@@ -226,14 +231,19 @@ impl Server {
     }
 
     /// Who is asking, when the endpoint lets them.
-    async fn admit(&self, access: Access, head: &Parts) -> Result<Option<Principal>, Error> {
+    async fn admit(
+        &self,
+        access: Access,
+        head: &Parts,
+        from: IpAddr,
+    ) -> Result<Option<Principal>, Error> {
         let carried = match access {
             Access::Open => return Ok(None),
             // A link is the credential; a browser adds its cookie to it unasked.
             Access::Link => credentials::in_headers(&head.headers),
             Access::Public | Access::Role(_) => credentials::carried(&head.method, &head.headers),
         };
-        let principal = self.app.authenticate(&carried).await?;
+        let principal = self.app.authenticate(&carried, from).await?;
         match (access, &principal) {
             (Access::Role(needs), Some(principal)) if principal.role() < needs => {
                 Err(Error::Denied { needs })

@@ -6,6 +6,7 @@ use super::{Refusal, fields};
 use crate::{
     app::{Error, link::Disposition},
     model::{
+        grant::Action,
         id::{FileId, PartNumber, UploadId},
         key::FileKey,
         principal::Role,
@@ -73,6 +74,34 @@ impl Endpoint {
             | Self::Complete
             | Self::PutContent => Access::Role(Role::Analyst),
             Self::DeleteFile { .. } => Access::Role(Role::Researcher),
+        }
+    }
+}
+
+impl Endpoint {
+    /// What a service's token must grant.
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Health
+            | Self::KeySet
+            | Self::RedeemLink { .. }
+            | Self::Storage { .. }
+            | Self::ListFiles
+            | Self::Metadata { .. }
+            | Self::Content { .. }
+            | Self::SignLink
+            | Self::SignLinkForm
+            | Self::Image { .. } => Action::Read,
+            Self::Init
+            | Self::EncodedPart
+            | Self::RawPart { .. }
+            | Self::UploadStatus { .. }
+            | Self::AbortUpload { .. }
+            | Self::ListUploads
+            | Self::Complete
+            | Self::PutContent => Action::Upload,
+            Self::DeleteFile { .. } => Action::Delete,
+            Self::GenerateToken => Action::Tokens,
         }
     }
 }

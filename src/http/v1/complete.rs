@@ -75,6 +75,7 @@ pub async fn put_content(context: &Context, mut body: RequestBody) -> Reply {
     let folder = context.query.folder()?;
     let user = context.named_user(&mut Map::new())?;
     let owner = context.app.acting_for(principal, user, false)?;
+    context.app.check_scope(principal, &owner, &folder)?;
     context.app.check_room(&owner, body.announced().unwrap_or(0)).await?;
     let sha256 = digest::announced(&context.headers)?;
     let mime = declared_type(context)?;
