@@ -162,10 +162,7 @@ impl App {
             Ok(known) => return Ok(known),
             Err(epoch) => epoch,
         };
-        let opaque = match may_be_opaque {
-            true => self.meta.service_token(&digest).await?,
-            false => None,
-        };
+        let opaque = if may_be_opaque { self.meta.service_token(&digest).await? } else { None };
         let known = match opaque {
             Some(record) => self.opaque(record, now).await?,
             None if token.matches('.').count() == 2 => self.jwt(token, &digest, now).await?,
@@ -214,12 +211,16 @@ impl App {
 
     /// Refuses what was issued before the tokens of a service, or of all, were ended.
     async fn check_issue(&self, name: &str, issued: u64) -> Result<()> {
-        for holder in [Holder::Services, Holder::Service(name)] {
-            if issued < self.meta.tokens_valid_from(holder).await? {
-                return Err(refused("the tokens of this service were revoked"));
-            }
+        if issued < self.first_good_second(name).await? {
+            return Err(refused("the tokens of this service were revoked"));
         }
         Ok(())
+    }
+
+    /// The first second of which tokens of a service are good.
+    pub(super) async fn first_good_second(&self, name: &str) -> Result<u64> {
+        let all = self.meta.tokens_valid_from(Holder::Services).await?;
+        Ok(all.max(self.meta.tokens_valid_from(Holder::Service(name)).await?))
     }
 
     /// The role is what the token claims, capped by what the user's record says.
@@ -241,7 +242,7 @@ impl App {
         if outcome == Err(Refused::UnknownKey) && self.verified.may_reload(now) {
             let keys = Arc::clone(&self.keys);
             match spawn_blocking(move || keys.reload()).await {
-                Ok(Ok(())) => {
+                Ok(Ok(_)) => {
                     // A key may have been taken away, too.
                     self.verified.forget();
                     outcome = check();

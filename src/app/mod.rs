@@ -14,15 +14,18 @@ pub mod error;
 pub mod gc;
 pub mod health;
 pub mod incoming;
+pub mod keys;
 mod lease;
 pub mod link;
 pub mod publish;
 pub mod read;
 pub mod scrub;
+pub mod service_tokens;
 pub mod sweep;
 pub mod token;
 pub mod upkeep;
 pub mod upload;
+pub mod users;
 mod uses;
 
 use std::{sync::Arc, time::Duration};

@@ -1,5 +1,9 @@
 //! Tokens that the daemon hands out, and the opaque ones it registers.
 
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
 use super::{App, Error, Result};
 use crate::{
     auth::{jwt, service_token},
@@ -38,18 +42,25 @@ impl App {
         // Within the second in which the user was logged out, the next one counts.
         let valid_from = self.meta.tokens_valid_from(Holder::User(user)).await?;
         let issued = now.seconds().max(valid_from);
-        let claims = jwt::UserClaims {
-            user_id: user.as_str(),
-            sub: user.as_str(),
-            roles: record.role.unwrap_or(Role::Researcher).min(cap).as_str(),
-            iss: &self.policy.tokens.issuer,
-            aud: &self.policy.tokens.audience,
-            iat: issued,
-            exp: now.seconds() + expires_in,
-            jti: &random::token_id(),
+        let role = record.role.unwrap_or(Role::Researcher).min(cap);
+        let (user, tokens) = (user.clone(), self.policy.tokens.clone());
+        let expires = now.seconds() + expires_in;
+        let keys = Arc::clone(&self.keys);
+        let sign = move || {
+            let claims = jwt::UserClaims {
+                user_id: user.as_str(),
+                sub: user.as_str(),
+                roles: role.as_str(),
+                iss: &tokens.issuer,
+                aud: &tokens.audience,
+                iat: issued,
+                exp: expires,
+                jti: &random::token_id(),
+            };
+            jwt::sign(&claims, &keys, now, expires)
         };
-        let token = jwt::sign(&claims, &self.keys);
-        let token = token.map_err(|error| Error::Internal(error.to_string()))?;
+        let signed = spawn_blocking(sign).await.map_err(|e| Error::Internal(e.to_string()))?;
+        let token = signed.map_err(|error| Error::Internal(error.to_string()))?;
         Ok(UserToken { token, expires_in })
     }
 

@@ -229,12 +229,17 @@ pub struct ServiceClaims<'a> {
     pub jti: &'a str,
 }
 
-/// Signs claims with the ring's current key.
+/// Signs claims, whose `exp` is `expires`, with the key whose turn it is. Blocks.
 ///
 /// # Errors
-/// When the ring is empty or its key does not sign.
-pub fn sign(claims: &impl Serialize, ring: &KeyRing) -> io::Result<String> {
-    let key = ring.signer()?;
+/// When the ring is empty, its key does not sign, or what it signed cannot be noted.
+pub fn sign(
+    claims: &impl Serialize,
+    ring: &KeyRing,
+    now: UnixMillis,
+    expires: u64,
+) -> io::Result<String> {
+    let key = ring.signer_until(now, expires)?;
     let mut header = Header::new(Algorithm::RS256);
     header.kid = Some(key.kid.clone());
     jsonwebtoken::encode(&header, claims, &key.private).map_err(io::Error::other)

@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Failures, upkeep};
+use super::{Failures, door};
 use crate::{
     app::{App, Policy},
     auth::{jwt::Expected, keyring::KeyRing, link::LinkKey, service_token},
@@ -98,9 +98,9 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     let base = config.public_url.as_deref().unwrap_or(&url);
     let server = Server::new(Arc::clone(&app), base, limits);
     let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
-    let door = Arc::new(Door { app: Arc::clone(&app), data_dir: config.data_dir.clone() });
-    let admin = match upkeep::bind(&config.data_dir) {
-        Ok(listener) => Some(tokio::spawn(door.serve(listener))),
+    let answering = Arc::new(Door { app: Arc::clone(&app), data_dir: config.data_dir.clone() });
+    let admin = match door::bind(&config.data_dir) {
+        Ok(listener) => Some(tokio::spawn(answering.serve(listener))),
         Err(error) => {
             // Paths of sockets are short; files must be served all the same.
             tracing::warn!(%error, "no admin socket: commands need the daemon to be stopped");
@@ -121,9 +121,12 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     if let Some(admin) = admin {
         admin.abort();
     }
-    let _ = fs::remove_file(upkeep::socket(&config.data_dir));
+    let _ = fs::remove_file(door::socket(&config.data_dir));
     if timeout(config.drain_timeout, app.finish()).await.is_err() {
         tracing::warn!("completions did not finish in time; their uploads stay open");
+    }
+    if let Err(error) = app.record_uses().await {
+        tracing::warn!(%error, "the last uses of tokens were not recorded");
     }
     if let Err(error) = fs::remove_file(&announced) {
         tracing::debug!(%error, "the listen file was not removed");

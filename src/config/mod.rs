@@ -258,7 +258,7 @@ fn with_unit<'a>(text: &'a str, what: &str) -> Result<(u64, &'a str), String> {
 }
 
 /// `512`, `64KiB`, `5GiB`; at least one.
-fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     let what = "a size such as 64KiB, 8MiB or 5GiB";
     let (number, unit) = with_unit(text, what)?;
     let factor: u64 = match unit {
@@ -274,7 +274,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// `500ms`, `30s`, `15m`, `24h`, `7d`; more than nothing.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let what = "a time such as 500ms, 30s, 15m, 24h or 7d";
     let (number, unit) = with_unit(text, what)?;
     let millis: u64 = match unit {

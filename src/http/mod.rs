@@ -279,6 +279,9 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
         Endpoint::SignLinkForm => v1::links::sign_form(&context, body).await,
         Endpoint::RedeemLink { key } => content::by_link(&context, key).await,
         Endpoint::Image { id, disposition } => images::image(&context, id, disposition).await,
+        Endpoint::Admin(command) => {
+            v1::admin::run(&context.app, command, &context.query, body).await
+        }
     }
 }
 

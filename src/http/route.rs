@@ -2,7 +2,10 @@
 
 use hyper::Method;
 
-use super::{Refusal, fields};
+use super::{
+    Refusal, fields,
+    v1::admin::{self, Command},
+};
 use crate::{
     app::{Error, link::Disposition},
     model::{
@@ -36,6 +39,7 @@ pub enum Endpoint {
     SignLinkForm,
     RedeemLink { key: FileKey },
     Image { id: FileId, disposition: Disposition },
+    Admin(Command),
 }
 
 /// What a request needs to get to an endpoint.
@@ -59,6 +63,7 @@ impl Endpoint {
             Self::RedeemLink { .. } => Access::Link,
             Self::Storage { .. } => Access::Public,
             Self::GenerateToken => Access::Role(Role::Service),
+            Self::Admin(_) => Access::Role(Role::Admin),
             Self::ListFiles
             | Self::Metadata { .. }
             | Self::Content { .. }
@@ -102,6 +107,7 @@ impl Endpoint {
             | Self::PutContent => Action::Upload,
             Self::DeleteFile { .. } => Action::Delete,
             Self::GenerateToken => Action::Tokens,
+            Self::Admin(_) => Action::Admin,
         }
     }
 }
@@ -160,6 +166,9 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
     if let Some(encoded) = path.strip_prefix("/get/") {
         return only(READ, linked_key(encoded).map(|key| Endpoint::RedeemLink { key }));
     }
+    if let Some(path) = path.strip_prefix(admin::PREFIX) {
+        return admin::route(method, path).map(Endpoint::Admin);
+    }
     if let Some(image) = path.strip_prefix("/api/images/") {
         return only(READ, self::image(image));
     }
@@ -183,7 +192,7 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
     }
 }
 
-fn decode(path: &str) -> Result<String, Refusal> {
+pub fn decode(path: &str) -> Result<String, Refusal> {
     let detail = "The path is not percent-encoded UTF-8.";
     fields::percent_decoded(path).ok_or_else(|| Error::invalid("invalid_path", detail).into())
 }

@@ -81,11 +81,31 @@ pub enum Holder<'a> {
     User(&'a UserId),
 }
 
-/// What of a user's record changes; `None` leaves a member as it is.
+/// What becomes of a member that need not be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Edit<T> {
+    #[default]
+    Keep,
+    Clear,
+    Set(T),
+}
+
+impl<T> Edit<T> {
+    pub fn apply(self, member: Option<T>) -> Option<T> {
+        match self {
+            Self::Keep => member,
+            Self::Clear => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+}
+
+/// What of a user's record changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserChange {
-    pub role: Option<Option<Role>>,
-    pub quota: Option<Option<u64>>,
+    pub role: Edit<Role>,
+    pub quota: Edit<u64>,
+    /// `None` leaves it as it is, here and below.
     pub disabled: Option<bool>,
     /// As [`Accounts::end_tokens`] has it.
     pub tokens_valid_from: Option<u64>,

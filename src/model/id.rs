@@ -90,8 +90,9 @@ pub struct TokenId(pub [u8; 8]);
 
 impl TokenId {
     pub fn of(digest: &[u8; 32]) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = *digest;
-        Self([a, b, c, d, e, f, g, h])
+        let mut id = [0; 8];
+        id.copy_from_slice(&digest[..8]);
+        Self(id)
     }
 
     /// Reads 16 hex digits.

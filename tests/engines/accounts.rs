@@ -3,7 +3,7 @@
 use streamlined::{
     meta::{
         Error,
-        accounts::{Holder, ServiceToken, TokenKind, TokenState, TokenUse, UserChange},
+        accounts::{Edit, Holder, ServiceToken, TokenKind, TokenState, TokenUse, UserChange},
     },
     model::{grant::Grant, id::TokenId, name::UserId, principal::Role, time::UnixMillis},
 };
@@ -119,11 +119,11 @@ fn users_are_listed_changed_and_removed_once_empty() {
 
         let change = |role, disabled, tokens_valid_from| UserChange {
             role,
-            quota: Some(Some(77)),
+            quota: Edit::Set(77),
             disabled,
             tokens_valid_from,
         };
-        let some = change(Some(Some(Role::Admin)), Some(true), Some(8));
+        let some = change(Edit::Set(Role::Admin), Some(true), Some(8));
         let changed = meta.change_user(&user(1), some, NOW).await.unwrap();
         assert_eq!((changed.role, changed.quota), (Some(Role::Admin), Some(77)));
         assert!(changed.disabled);
@@ -131,7 +131,9 @@ fn users_are_listed_changed_and_removed_once_empty() {
         assert_eq!(meta.tokens_valid_from(Holder::User(&user(1))).await, Ok(8));
         let kept = meta.change_user(&user(1), UserChange::default(), NOW).await.unwrap();
         assert_eq!(kept, changed);
-        let made = meta.change_user(&user(9), change(None, None, None), UnixMillis(6)).await;
+        let cleared = UserChange { quota: Edit::Clear, ..UserChange::default() };
+        assert_eq!(meta.change_user(&user(1), cleared, NOW).await.unwrap().quota, None);
+        let made = meta.change_user(&user(9), change(Edit::Keep, None, None), UnixMillis(6)).await;
         assert_eq!(made.unwrap().created, UnixMillis(6));
 
         meta.record_files(vec![new_file(file(2, 1, 1, 5, 1, 1), 1, None)], NOW, QUOTA)

@@ -35,7 +35,7 @@ fn segment(json: &str) -> String {
 /// Signs any header and payload text with our key.
 fn signed(header: &str, payload: &str) -> String {
     let message = format!("{}.{}", segment(header), segment(payload));
-    let key = RING.0.signer().unwrap();
+    let key = RING.0.signer(UnixMillis(NOW * 1000)).unwrap();
     let signature = crypto::sign(message.as_bytes(), &key.private, Algorithm::RS256).unwrap();
     format!("{message}.{signature}")
 }
@@ -66,7 +66,7 @@ fn a_service_token_needs_neither_kid_nor_issuer() {
 #[test]
 fn what_we_sign_we_accept() {
     let claims = ServiceClaims { sub: "s", roles: "service", iat: NOW, exp: NOW + 9, jti: "j" };
-    assert!(check(&sign(&claims, &RING.0).unwrap()).is_ok());
+    assert!(check(&sign(&claims, &RING.0, UnixMillis(NOW * 1000), NOW + 9).unwrap()).is_ok());
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn user_tokens_are_for_us_alone() {
 #[test]
 fn tricks_with_the_header_fail() {
     let payload = user_claims().to_string();
-    let kid = RING.0.signer().unwrap().kid.clone();
+    let kid = RING.0.signer(UnixMillis(NOW * 1000)).unwrap().kid.clone();
     for (header, outcome) in [
         (format!(r#"{{"alg":"RS256","kid":"{kid}","typ":"JWT"}}"#), Ok(())),
         (r#"{"alg":"none"}"#.into(), Err(Refused::Header)),

@@ -48,8 +48,8 @@ impl Accounts for MemoryMetadata {
     ) -> Result<UserRecord> {
         self.step(|state| {
             let user = state.user(id, now);
-            user.role = change.role.unwrap_or(user.role);
-            user.quota = change.quota.unwrap_or(user.quota);
+            user.role = change.role.apply(user.role);
+            user.quota = change.quota.apply(user.quota);
             user.disabled = change.disabled.unwrap_or(user.disabled);
             let user = user.clone();
             if let Some(second) = change.tokens_valid_from {

@@ -165,8 +165,8 @@ fn change_user(
     now: UnixMillis,
 ) -> Result<UserRecord> {
     let mut user = step::ensure_user(txn, id, now)?;
-    user.role = change.role.unwrap_or(user.role);
-    user.quota = change.quota.unwrap_or(user.quota);
+    user.role = change.role.apply(user.role);
+    user.quota = change.quota.apply(user.quota);
     user.disabled = change.disabled.unwrap_or(user.disabled);
     txn.put(index::user(id), &StoredUser::new(&user))?;
     if let Some(valid_from) = change.tokens_valid_from {

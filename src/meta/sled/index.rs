@@ -4,9 +4,9 @@
 //! | table | key | value |
 //! | --- | --- | --- |
 //! | user | id | [`super::codec::StoredUser`] |
-//! | token | token id | [`super::codec::StoredToken`] |
-//! | use | token id | [`super::codec::StoredUse`]: when and from where a token was used last |
-//! | valid from | 'a', 's' half a hash of a name, or 'u' user id | the first second of good tokens |
+//! | token | token id | [`super::accounts`] |
+//! | use | token id | [`super::accounts::StoredUse`]: when and whence it was used last |
+//! | valid from | 'a', 's' half a name's hash, or 'u' user id | first second of good tokens |
 //! | file | file id | [`super::codec::StoredFile`] |
 //! | key | first 16 bytes of BLAKE3(key) | file id |
 //! | folder | first 16 bytes of BLAKE3(user 0 path) | [`super::codec::FolderNode`] |
