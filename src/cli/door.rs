@@ -51,7 +51,8 @@ pub fn call(config: &Config, method: &Method, path: &str, body: &Value) -> Resul
         let _lock = data_dir::lock(dir).map_err(Failures::at("data directory"))?;
         let app = serve::open(config)?;
         let (ours, theirs) = UnixStream::pair().map_err(Failures::at("admin socket"))?;
-        let door = admin::Door { app: Arc::clone(&app), data_dir: dir.clone() };
+        let audit = serve::open_audit(config)?;
+        let door = admin::Door { app: Arc::clone(&app), data_dir: dir.clone(), audit };
         let serving = tokio::spawn(Arc::new(door).answer_all(theirs));
         let answer = ask(ours, method, path, body).await;
         serving.abort();

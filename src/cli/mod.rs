@@ -19,9 +19,12 @@ use clap::{Args, Parser, Subcommand};
 use hyper::Method;
 use serde_json::Value;
 
-use crate::config::{
-    Config,
-    layers::{self, Flags},
+use crate::{
+    config::{
+        Config,
+        layers::{self, Flags},
+    },
+    sys::audit::{self, Verified},
 };
 
 /// A self-contained file daemon: one binary, one data directory.
@@ -82,6 +85,18 @@ enum Command {
     /// Signing keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// The log of who did what.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Read the log again: exit status 1 when lines were cut out, added or edited.
+    Verify {
+        #[command(flatten)]
+        place: Place,
+    },
 }
 
 #[derive(Args)]
@@ -118,6 +133,9 @@ pub fn run() -> ExitCode {
         Command::Token(command) => token::run(command),
         Command::User(command) => user::run(command),
         Command::Key(command) => key::run(command),
+        Command::Audit(AuditCommand::Verify { place }) => {
+            configure(place, None).and_then(|config| verify_audit(&config))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -145,6 +163,13 @@ fn configure(place: Place, listen: Option<String>) -> Result<Config, Failures> {
     let flags = Flags { config: place.config, data_dir: place.data_dir, listen };
     let environment: BTreeMap<_, _> = std::env::vars_os().collect();
     layers::load(&flags, &environment).map_err(Failures)
+}
+
+fn verify_audit(config: &Config) -> Result<(), Failures> {
+    let dir = config.data_dir.join("audit");
+    let Verified { lines, first, last } = audit::verify(&dir).map_err(Failures::at("audit"))?;
+    println!("{lines} lines, {first} to {last}, none cut out, added or edited");
+    Ok(())
 }
 
 /// Prints an answer for people, or as it is.

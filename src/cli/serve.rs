@@ -28,7 +28,11 @@ use crate::{
     config::Config,
     http::{Limits, Server, admin::Door},
     meta::sled::SledMetadata,
-    sys::{clock::SystemClock, data_dir, durable, log, signal},
+    sys::{
+        audit::{AuditLog, Retention},
+        clock::SystemClock,
+        data_dir, durable, log, signal,
+    },
 };
 
 const UPKEEP_EVERY: Duration = Duration::from_mins(1);
@@ -81,6 +85,13 @@ pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
     Ok(App::new(meta, blobs, Arc::new(keys), links, Arc::new(SystemClock), policy))
 }
 
+/// Opens the audit log; whoever has the directory's lock may. Blocks.
+pub fn open_audit(config: &Config) -> Result<Arc<AuditLog>, Failures> {
+    let retention = Retention { file_bytes: config.audit_file_bytes, keep: config.audit_keep };
+    let opened = AuditLog::open(&config.data_dir.join("audit"), retention);
+    opened.map(Arc::new).map_err(Failures::at("audit log"))
+}
+
 async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     register_tokens(config, &app).await?;
     let shutdown = signal::shutdown().map_err(Failures::at("signals"))?;
@@ -94,11 +105,14 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
         header_timeout: config.header_timeout,
         body_idle_timeout: config.body_idle_timeout,
         drain_timeout: config.drain_timeout,
+        trusted_proxies: config.trusted_proxies.clone(),
     };
     let base = config.public_url.as_deref().unwrap_or(&url);
-    let server = Server::new(Arc::clone(&app), base, limits);
+    let audit = open_audit(config)?;
+    let server = Server::new(Arc::clone(&app), base, limits, Arc::clone(&audit));
     let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
-    let answering = Arc::new(Door { app: Arc::clone(&app), data_dir: config.data_dir.clone() });
+    let answering =
+        Arc::new(Door { app: Arc::clone(&app), data_dir: config.data_dir.clone(), audit });
     let admin = match door::bind(&config.data_dir) {
         Ok(listener) => Some(tokio::spawn(answering.serve(listener))),
         Err(error) => {

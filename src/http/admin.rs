@@ -12,6 +12,7 @@
 
 use std::{
     convert::Infallible,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -30,6 +31,7 @@ use tokio::{
 
 use super::{
     Reply,
+    audit::{self, Event, Facts},
     body::{Body, RequestBody},
     json::reply,
     query::Query,
@@ -38,7 +40,7 @@ use super::{
 };
 use crate::{
     app::{App, Error},
-    sys::random,
+    sys::{audit::AuditLog, random},
 };
 
 /// A command's body comes as a whole or not at all.
@@ -48,6 +50,7 @@ const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Door {
     pub app: Arc<App>,
     pub data_dir: PathBuf,
+    pub audit: Arc<AuditLog>,
 }
 
 impl Door {
@@ -69,29 +72,44 @@ impl Door {
 
     /// Answers the requests of one connection.
     pub async fn answer_all(self: Arc<Self>, stream: UnixStream) {
+        let uid =
+            stream.peer_cred().map_or_else(|_| "unknown".into(), |peer| peer.uid().to_string());
         let service = service_fn(move |request| {
-            let door = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(door.answer(request).await) }
+            let (door, uid) = (Arc::clone(&self), uid.clone());
+            async move { Ok::<_, Infallible>(door.answer(request, &uid).await) }
         });
         let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         // Who hangs up needs no answer.
         let _ = serving.await;
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, uid: &str) -> Response<Body> {
         let id = format!("{:016x}", random::nonce());
         let path = request.uri().path();
+        let mut event = None;
         let answered = match path.strip_prefix(commands::PREFIX).map(str::to_owned) {
-            Some(path) => self.command(&path, request).await,
+            Some(path) => self.command(&path, request, &mut event).await,
             None => run(&self.app, &self.data_dir, &request).await,
         };
-        answered.unwrap_or_else(|refusal| respond::problem(&refusal, &id))
+        let answer = answered.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
+        let time = self.app.clock.now();
+        let facts = Facts { time, request_id: &id, from: Ipv4Addr::LOCALHOST.into(), why: None };
+        if let Some(line) = audit::operator_line(event, uid, &answer, facts) {
+            self.audit.record(line);
+        }
+        answer
     }
 
-    async fn command(&self, path: &str, request: Request<Incoming>) -> Reply {
+    async fn command(
+        &self,
+        path: &str,
+        request: Request<Incoming>,
+        event: &mut Option<Event>,
+    ) -> Reply {
         let (head, body) = request.into_parts();
         let path = route::decode(path)?;
         let command = commands::route(&head.method, &path)?;
+        *event = Event::of_command(&command);
         let query = Query::parse(head.uri.query())?;
         let body = RequestBody::new(body, false, Arc::default(), BODY_IDLE_TIMEOUT);
         commands::run(&self.app, command, &query, body).await

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod audit;
 mod auth;
 mod clients;
 mod complete;
@@ -16,6 +17,7 @@ mod limits;
 mod links;
 mod listing;
 mod malformed;
+mod matrix;
 mod parts;
 mod public_read;
 mod shutdown;

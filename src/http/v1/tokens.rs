@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use serde_json::{Map, json};
 
 use crate::{
-    http::{Context, Reply, fields, json},
+    http::{Context, Reply, audit, fields, json},
     model::{grant::Action, name::Folder, principal::Role},
 };
 
@@ -27,5 +27,5 @@ pub async fn generate(context: &Context) -> Reply {
         "expires_in": made.expires_in,
         "token_type": "Bearer",
     });
-    json::reply(StatusCode::OK, &answer)
+    json::reply(StatusCode::OK, &answer).map(|answer| audit::about(answer, &user))
 }

@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// Of every record but the one that says otherwise. When a stored shape changes, this is raised and [`decode`] learns to read the
-/// one before.
+/// Of every record but a token's, which has one of its own. When a stored shape changes, this is
+/// raised and [`decode`] learns to read the one before.
 const VERSION: u8 = 1;
 
 pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {

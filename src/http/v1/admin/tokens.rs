@@ -12,7 +12,7 @@ use crate::{
         App, Error,
         service_tokens::{Issued, Listed, NewToken},
     },
-    http::{Reply, body::RequestBody, json, query::Query},
+    http::{Reply, audit, body::RequestBody, json, query::Query},
     meta::accounts::{ServiceToken, TokenKind, TokenState},
     model::{grant::Grant, id::TokenId, time::UnixMillis},
 };
@@ -83,7 +83,9 @@ pub async fn create(app: &Arc<App>, body: RequestBody) -> Reply {
         grant: grant.map_err(|why| Error::invalid("invalid_scope", why))?,
         lifetime: new.expires_in.map(Duration::from_secs),
     };
-    json::reply(StatusCode::CREATED, &reveal(&app.issue_token(new).await?))
+    let issued = app.issue_token(new).await?;
+    let answer = json::reply(StatusCode::CREATED, &reveal(&issued))?;
+    Ok(audit::about(answer, &issued.token.id()))
 }
 
 pub async fn rotate(app: &Arc<App>, token: &str, body: RequestBody) -> Reply {
@@ -108,7 +110,8 @@ pub async fn revoke_many(app: &Arc<App>, body: RequestBody) -> Reply {
     let before = wanted.before.map(|second| UnixMillis(second.saturating_mul(1000)));
     let name = match (wanted.jti, wanted.service, wanted.all) {
         (Some(jti), None, false) if before.is_none() => {
-            return json::reply(StatusCode::OK, &describe(&app.revoke_jti(&jti).await?));
+            let answer = json::reply(StatusCode::OK, &describe(&app.revoke_jti(&jti).await?))?;
+            return Ok(audit::about(answer, &format!("jti:{jti}")));
         }
         (None, Some(service), false) => Some(service),
         (None, None, true) => None,
@@ -117,9 +120,11 @@ pub async fn revoke_many(app: &Arc<App>, body: RequestBody) -> Reply {
             return Err(Error::invalid("invalid_revocation", detail).into());
         }
     };
+    let whose = name.as_deref().map_or_else(|| "all".to_owned(), |name| format!("service:{name}"));
     let valid_from = app.end_service_tokens(name, before).await?;
     let valid_from = UnixMillis(valid_from.saturating_mul(1000)).to_string();
-    json::reply(StatusCode::OK, &json!({ "tokens_valid_from": valid_from }))
+    let answer = json::reply(StatusCode::OK, &json!({ "tokens_valid_from": valid_from }))?;
+    Ok(audit::about(answer, &whose))
 }
 
 /// A new token with its secret.
