@@ -64,11 +64,12 @@ impl App {
         Ok(UserToken { token, expires_in })
     }
 
-    /// Registers an opaque service token under a name; one that is known stays as it is.
+    /// Registers an opaque service token under a name; one that is known stays as it is. Answers
+    /// whether it is good.
     ///
     /// # Errors
     /// When the record cannot be made durable.
-    pub async fn register_service_token(&self, token: &str, name: &str) -> Result<()> {
+    pub async fn register_service_token(&self, token: &str, name: &str) -> Result<bool> {
         let record = ServiceToken {
             digest: service_token::digest(token),
             kind: TokenKind::Opaque,
@@ -78,8 +79,11 @@ impl App {
             expires: None,
             state: TokenState::Active,
         };
+        let id = record.id();
         match self.meta.add_service_token(record).await {
-            Ok(()) | Err(meta::Error::Exists) => Ok(()),
+            Ok(()) | Err(meta::Error::Exists) => {
+                Ok(self.token(&id.to_string()).await?.standing == "active")
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -204,7 +204,7 @@ impl KeyRing {
             fs::remove_file(self.dir.join(format!("{kid}.pem")))?;
         }
         durable::sync_dir(&self.dir)?;
-        fault::point("keys: retired");
+        fault::point("operator: key retired");
         let mut schedule = Schedule::read(&self.dir)?;
         schedule.keys.retain(|entry| !over.contains(&entry.kid));
         schedule.write(&self.dir)?;

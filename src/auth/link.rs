@@ -69,7 +69,7 @@ impl LinkKey {
         }
         let current = Zeroizing::new(fs::read(&path)?);
         durable::write_file(&kept(last), &current)?;
-        fault::point("link key: kept");
+        fault::point("operator: link key kept");
         write(&path)?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = load(&self.dir)?;
         Ok(())

@@ -132,6 +132,8 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     };
     server.run(listener, stop).await;
     sweeping.abort();
+    // It ends at its next step; one that found the runtime gone would report a failure.
+    let _ = sweeping.await;
     if let Some(admin) = admin {
         admin.abort();
     }
@@ -158,7 +160,9 @@ fn announce(path: &Path, address: &str) -> io::Result<()> {
 async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures> {
     if let Some(token) = &config.service_token {
         let registered = app.register_service_token(token, "configured").await;
-        registered.map_err(Failures::at("service token"))?;
+        if !registered.map_err(Failures::at("service token"))? {
+            tracing::warn!("the configured service token was revoked or rotated: it is not good");
+        }
     }
     let public = app.meta.service_token(&service_token::digest(service_token::PUBLIC)).await;
     if public.map_err(Failures::at("service tokens"))?.is_some() {
@@ -171,7 +175,7 @@ async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures
     let token = service_token::generate();
     eprintln!("service token (shown once, keep it): {}", *token);
     let registered = app.register_service_token(&token, "first").await;
-    registered.map_err(Failures::at("service token"))
+    registered.map(drop).map_err(Failures::at("service token"))
 }
 
 async fn sweep(app: Arc<App>) {

@@ -130,6 +130,35 @@ fn a_rotation_that_dies_anywhere_leaves_a_ring_that_works() {
     assert_eq!(published(&daemon), 3);
 }
 
+/// The key is gone and its entry is not: the next start carries on.
+#[test]
+fn a_retirement_that_dies_half_way_is_finished_by_the_next() {
+    let mut daemon = Daemon::start();
+    let dir = daemon.dir();
+    let (old, before) = (signer(&daemon), daemon.user("u"));
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    run(&dir, &["key", "rotate", "--after", "0"]);
+    let path = dir.join("keys/schedule.json");
+    let mut schedule: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let entry = schedule["keys"].as_array_mut().unwrap().iter_mut();
+    entry.into_iter().find(|entry| entry["kid"] == *old).unwrap()["last_expiry"] = json!(1);
+    fs::write(&path, schedule.to_string()).unwrap();
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&dir).env_clear();
+    let died = command.env("SLT_FAULT_POINT", "operator: key retired 1").output().unwrap();
+    assert!(!died.status.success());
+    assert!(!dir.join(format!("keys/{old}.pem")).exists());
+    assert!(fs::read_to_string(&path).unwrap().contains(&old));
+    daemon.resume();
+    assert_ne!(signer(&daemon), old);
+    assert!(!is_good(&before, &daemon), "its time was over");
+    assert!(is_good(&daemon.user("u"), &daemon));
+    run(&dir, &["key", "rotate", "--after", "0"]);
+    assert_eq!(published(&daemon), 2);
+}
+
 #[test]
 fn links_outlive_the_key_that_signed_them() {
     let mut daemon = Daemon::start();
@@ -150,7 +179,7 @@ fn links_outlive_the_key_that_signed_them() {
     daemon.wait();
     let mut command = Command::new(BINARY);
     command.args(["key", "rotate", "--links", "--data-dir"]).arg(&dir).env_clear();
-    let died = command.env("SLT_FAULT_POINT", "link key: kept 1").output().unwrap();
+    let died = command.env("SLT_FAULT_POINT", "operator: link key kept 1").output().unwrap();
     assert!(!died.status.success());
     run(&dir, &["key", "rotate", "--links"]);
     daemon.resume();

@@ -153,6 +153,18 @@ fn a_revocation_wins_at_once_and_survives_a_kill() {
 }
 
 #[test]
+fn a_configured_token_stays_revoked_and_the_start_says_so() {
+    let mut daemon = Daemon::start();
+    daemon.service().get(LIST).ok();
+    run(&daemon.dir(), &["token", "revoke", "configured"]);
+    daemon.service().get(LIST).refused(401, "unauthenticated");
+    daemon.expect_trouble("the configured service token was revoked");
+    daemon.restart(Signal::TERM);
+    daemon.service().get(LIST).refused(401, "unauthenticated");
+    assert!(daemon.log().contains("the configured service token was revoked"));
+}
+
+#[test]
 fn tokens_of_a_service_or_of_all_end_together_and_new_ones_are_good() {
     let daemon = Daemon::start();
     let dir = daemon.dir();
