@@ -242,7 +242,7 @@ impl App {
         if outcome == Err(Refused::UnknownKey) && self.verified.may_reload(now) {
             let keys = Arc::clone(&self.keys);
             match spawn_blocking(move || keys.reload()).await {
-                Ok(Ok(_)) => {
+                Ok(Ok(())) => {
                     // A key may have been taken away, too.
                     self.verified.forget();
                     outcome = check();

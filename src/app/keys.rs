@@ -20,13 +20,17 @@ pub struct ListedKey {
 }
 
 impl App {
-    /// Every key that is published, the one that signs last first.
+    /// Every key that is published, the one that signs last first. The directory is read again, so
+    /// that a key which an operator put there or took away counts from here on.
     ///
     /// # Errors
-    /// Never with a ring that was opened.
-    pub fn list_keys(&self) -> Result<Vec<ListedKey>> {
-        let signer = self.keys.signer(self.clock.now()).map_err(|error| failed(&error))?;
-        let keys = self.keys.keys();
+    /// When a key cannot be read.
+    pub async fn list_keys(&self) -> Result<Vec<ListedKey>> {
+        let reloaded = self.with_keys(|keys, now| {
+            keys.reload()?;
+            Ok((keys.signer(now)?, keys.keys()))
+        });
+        let (signer, keys) = reloaded.await?;
         let listed = keys.iter().map(|key| ListedKey {
             kid: key.kid.clone(),
             signs: key.kid == signer.kid,
@@ -91,8 +95,9 @@ impl App {
         let done = spawn_blocking(move || {
             let before = keys.keys();
             let outcome = work(&keys, now);
-            let kids = |keys: &[Arc<_>]| keys.len();
-            (outcome, kids(&before) != kids(&keys.keys()))
+            let after = keys.keys();
+            let changed = !before.iter().map(|key| &key.kid).eq(after.iter().map(|key| &key.kid));
+            (outcome, changed)
         });
         let (outcome, changed) = done.await.map_err(|error| Error::Internal(error.to_string()))?;
         if changed {

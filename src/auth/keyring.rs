@@ -97,19 +97,16 @@ impl KeyRing {
         Ok(Self { dir: dir.to_owned(), keys: RwLock::new(keys.into()) })
     }
 
-    /// Reads the directory again; answers whether other keys are there than before. Blocks.
+    /// Reads the directory again. Blocks.
     ///
     /// # Errors
     /// As [`KeyRing::open`]; the keys held stay then.
-    pub fn reload(&self) -> io::Result<bool> {
-        let new = load(&self.dir)?;
-        if new.is_empty() {
-            return Ok(false);
+    pub fn reload(&self) -> io::Result<()> {
+        let keys = load(&self.dir)?;
+        if !keys.is_empty() {
+            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
         }
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = !keys.iter().map(|key| &key.kid).eq(new.iter().map(|key| &key.kid));
-        *keys = new.into();
-        Ok(changed)
+        Ok(())
     }
 
     pub fn keys(&self) -> Arc<[Arc<SigningKey>]> {
@@ -150,16 +147,20 @@ impl KeyRing {
         Ok(key)
     }
 
-    /// Publishes a new key, which signs once `after` has passed; answers its id. Blocks.
+    /// Publishes a new key, which signs once `after` has passed, until one signs that was planned
+    /// for later; answers its id. Blocks.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn rotate(&self, now: UnixMillis, after: Duration) -> io::Result<String> {
         let key = generate()?;
         let lock = durable::lock_dir(&self.dir)?;
+        let keys = load(&self.dir)?;
+        let mut signs_from = now.after(after).seconds();
         // Two keys of one second would both want to sign.
-        let latest = load(&self.dir)?.first().and_then(|key| key.signs_from).unwrap_or(0);
-        let signs_from = now.after(after).seconds().max(latest + 1);
+        while keys.iter().any(|key| key.signs_from == Some(signs_from)) {
+            signs_from += 1;
+        }
         let kid = publish(&self.dir, &key, Some(signs_from), 0)?;
         drop(lock);
         self.reload()?;

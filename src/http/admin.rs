@@ -6,7 +6,7 @@
 //! | `POST /scrub` | what was read again |
 //! | `POST /fsck` | what does not agree in the index |
 //! | `POST /backup?dir=` | what was copied |
-//! | `/v1/admin/…` | as on the port, see [`super::v1::admin`] |
+//! | `/v1/admin/…` | as on the port, see `v1/admin` |
 //!
 //! Only root and the daemon's own user are let in, whatever the mode of the socket says.
 

@@ -118,7 +118,7 @@ pub fn line(trace: Trace, answer: &Response<Body>, facts: Facts<'_>) -> Option<M
     Some(line)
 }
 
-/// As [`line`], for one who needs no credential.
+/// As [`line()`], for one who needs no credential.
 pub fn operator_line(
     event: Option<Event>,
     uid: &str,

@@ -116,4 +116,13 @@ mod tests {
             assert_eq!(client(peer, headers).as_deref(), wanted, "{peer} {headers:?}");
         }
     }
+
+    #[test]
+    fn what_is_no_text_matters_only_from_a_trusted_proxy() {
+        let mut headers = HeaderMap::new();
+        headers.insert(X_FORWARDED_FOR, HeaderValue::from_bytes(b"\xff").unwrap());
+        let peer: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(address(peer, &headers, &[]).ok(), Some(peer));
+        assert!(address(peer, &headers, &[peer.into()]).is_err());
+    }
 }

@@ -42,17 +42,23 @@ fn a_rotation_publishes_first_signs_later_and_breaks_no_token() {
     let later = run(&dir, &["key", "rotate", "--after", "1h"]);
     assert_eq!((published(&daemon), signer(&daemon)), (2, old.clone()));
     let now = run(&dir, &["key", "rotate", "--after", "0"]);
-    assert_eq!((published(&daemon), signer(&daemon)), (3, old.clone()), "behind the one planned");
+    let now = now["kid"].as_str().unwrap().to_owned();
+    assert_eq!((published(&daemon), signer(&daemon)), (3, now.clone()), "before the one planned");
     assert!(is_good(&user, &daemon));
     let listed = run(&dir, &["key", "list"]);
     let kids: Vec<_> = listed.as_array().unwrap().iter().map(|key| &key["kid"]).collect();
-    assert_eq!(kids, [&now["kid"], &later["kid"], &json!(old)]);
+    assert_eq!(kids, [&later["kid"], &json!(now), &json!(old)]);
     daemon.signal(Signal::TERM);
     daemon.wait();
     assert_eq!(run(&dir, &["key", "list"]), listed);
     daemon.resume();
-    assert_eq!((published(&daemon), signer(&daemon)), (3, old));
+    assert_eq!((published(&daemon), signer(&daemon)), (3, now));
     assert!(is_good(&user, &daemon));
+    // One that leaked is taken away, and with it every token that it signed.
+    fs::remove_file(dir.join(format!("keys/{old}.pem"))).unwrap();
+    run(&dir, &["key", "list"]);
+    assert!(!is_good(&user, &daemon));
+    assert!(is_good(&daemon.user("u"), &daemon));
 }
 
 #[test]

@@ -33,7 +33,7 @@ struct Import {
 
 pub async fn list(app: &App) -> Reply {
     let second = |second: u64| UnixMillis(second.saturating_mul(1000)).to_string();
-    let keys = app.list_keys()?;
+    let keys = app.list_keys().await?;
     let keys: Vec<Value> = keys
         .iter()
         .map(|key| {
