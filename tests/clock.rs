@@ -1,7 +1,7 @@
 //! What time does: sessions, blobs, links and tokens, with a clock that tests move. The domain
 //! runs on the reference engines here; that the others do the same is `engines`' business.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use streamlined::{
@@ -189,11 +189,15 @@ fn links_and_tokens_end_on_their_second() {
     let world = World::new();
     let file = world.put(b"x").unwrap();
     let link = world.app.mint_link(&file, 60, None).unwrap();
-    let token = world.runtime.block_on(world.app.generate_token(&owner(), 1)).unwrap().token;
+    let token = world
+        .runtime
+        .block_on(world.app.generate_token(&owner(), 1, Role::Researcher))
+        .unwrap()
+        .token;
     let redeem = || world.runtime.block_on(world.app.redeem_link(&link));
     let authenticate = || {
         let credential = [Credential::Bearer(token.clone().into())];
-        world.runtime.block_on(world.app.authenticate(&credential))
+        world.runtime.block_on(world.app.authenticate(&credential, Ipv4Addr::LOCALHOST.into()))
     };
     world.pass(Duration::from_millis(59_999));
     assert_eq!(redeem().unwrap(), (file, 1));

@@ -9,7 +9,18 @@ use std::{
 /// What each module of the crate may name. `model` is for all.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("cli", &["app", "auth", "blob", "config", "http", "meta", "sys"]),
-    ("http", &["app", "auth::jwks", "blob::Reader", "meta::Part", "sys::random"]),
+    (
+        "http",
+        &[
+            "app",
+            "auth::jwks",
+            "blob::Reader",
+            "meta::Part",
+            "meta::accounts",
+            "sys::audit",
+            "sys::random",
+        ],
+    ),
     (
         "app",
         &[

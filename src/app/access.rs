@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -17,9 +18,11 @@ use crate::{
         jwt::{self, Refused, Subject, Verified},
         service_token,
     },
+    meta::accounts::{Holder, ServiceToken, TokenState, TokenUse},
     model::{
-        limits::OPAQUE_TOKEN_BYTES_MAX,
-        name::UserId,
+        id::TokenId,
+        limits::{JWT_BYTES_MAX, OPAQUE_TOKEN_BYTES_MAX},
+        name::{Folder, UserId},
         principal::{Principal, Role},
         time::UnixMillis,
     },
@@ -35,37 +38,69 @@ pub enum Credential {
     Unusable(&'static str),
 }
 
-/// Tokens that were verified before. A token holds until it expires; the user behind it is looked
-/// at on every request, so disabling takes effect at once.
+/// Credentials that were found good before. One is remembered until it ends; all are forgotten when
+/// a token, a user or a key changes, before that change is answered.
 #[derive(Default)]
 pub struct Verifications {
-    known: RwLock<HashMap<[u8; 32], Verified>>,
+    known: RwLock<Memory>,
     /// When the key directory was last read again, in Unix seconds.
     reloaded: AtomicU64,
 }
 
-/// Tokens remembered at most.
+#[derive(Default)]
+struct Memory {
+    credentials: HashMap<[u8; 32], Known>,
+    /// Raised whenever all are forgotten: what was looked up before then may be over.
+    epoch: u64,
+}
+
+/// What a good credential proves.
+#[derive(Clone)]
+struct Known {
+    principal: Principal,
+    is_opaque: bool,
+    /// The first moment at which it is no longer good.
+    expires: UnixMillis,
+}
+
+/// Credentials remembered at most.
 const VERIFICATIONS_MAX: usize = 16_384;
 
 impl Verifications {
-    fn find(&self, digest: &[u8; 32], now: UnixMillis) -> Option<Verified> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(digest).filter(|verified| now < verified.expires).cloned()
+    fn read(&self) -> RwLockReadGuard<'_, Memory> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember(&self, digest: [u8; 32], verified: Verified, now: UnixMillis) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= VERIFICATIONS_MAX {
-            known.retain(|_, verified| now < verified.expires);
-        }
-        if known.len() >= VERIFICATIONS_MAX {
-            known.clear();
-        }
-        known.insert(digest, verified);
+    fn write(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget(&self) {
-        self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
+    /// What is remembered, or the epoch for [`Verifications::remember`].
+    fn find(&self, digest: &[u8; 32], now: UnixMillis) -> std::result::Result<Known, u64> {
+        let memory = self.read();
+        let known = memory.credentials.get(digest).filter(|known| now < known.expires);
+        known.cloned().ok_or(memory.epoch)
+    }
+
+    fn remember(&self, digest: [u8; 32], known: Known, epoch: u64, now: UnixMillis) {
+        let mut memory = self.write();
+        if memory.epoch != epoch {
+            return;
+        }
+        let credentials = &mut memory.credentials;
+        if credentials.len() >= VERIFICATIONS_MAX {
+            credentials.retain(|_, known| now < known.expires);
+        }
+        if credentials.len() >= VERIFICATIONS_MAX {
+            credentials.clear();
+        }
+        credentials.insert(digest, known);
+    }
+
+    pub(super) fn forget(&self) {
+        let mut memory = self.write();
+        memory.credentials.clear();
+        memory.epoch += 1;
     }
 
     /// At most once a second: unknown keys are cheap to make up.
@@ -75,63 +110,134 @@ impl Verifications {
 }
 
 impl App {
-    /// Checks every credential that was sent; the first one, in order of precedence, speaks. A
-    /// bad one is refused even where another is good. `None` when nothing was sent.
+    /// Checks every credential that was sent from an address; the first one, in order of
+    /// precedence, speaks. A bad one is refused even where another is good. `None` when nothing
+    /// was sent.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`].
-    pub async fn authenticate(&self, credentials: &[Credential]) -> Result<Option<Principal>> {
+    pub async fn authenticate(
+        &self,
+        credentials: &[Credential],
+        from: IpAddr,
+    ) -> Result<Option<Principal>> {
+        let now = self.clock.now();
         let mut speaking = None;
         for credential in credentials {
             let principal = match credential {
                 Credential::Unusable(why) => return Err(refused(why)),
-                Credential::Bearer(token) => self.bearer(token).await?,
-                Credential::ServiceToken(token) => self.service_token(token).await?,
+                Credential::Bearer(token) => {
+                    let known = self.known(token, false, now).await?;
+                    if known.is_opaque {
+                        return Err(refused("an opaque token in place of a JWT"));
+                    }
+                    known.principal
+                }
+                Credential::ServiceToken(token) => {
+                    let known = self.known(token, true, now).await?;
+                    if matches!(known.principal, Principal::User { .. }) {
+                        return Err(refused("a user token in place of a service token"));
+                    }
+                    known.principal
+                }
             };
+            if let Principal::Service { token, grant, .. } = &principal {
+                if !grant.admits(from) {
+                    return Err(refused("the token is not for this address"));
+                }
+                self.uses.note(*token, TokenUse { at: now, from });
+            }
             speaking.get_or_insert(principal);
         }
         Ok(speaking)
     }
 
-    async fn service_token(&self, token: &str) -> Result<Principal> {
-        if token.len() <= OPAQUE_TOKEN_BYTES_MAX
-            && let Some(known) = self.meta.service_token(&service_token::digest(token)).await?
-        {
-            return Ok(Principal::Service { name: known.name });
+    /// What a credential proves. One that was seen before costs a digest and a look-up in memory.
+    async fn known(&self, token: &str, may_be_opaque: bool, now: UnixMillis) -> Result<Known> {
+        if token.len() > OPAQUE_TOKEN_BYTES_MAX.max(JWT_BYTES_MAX) {
+            return Err(refused("the credential is too long"));
         }
-        if token.matches('.').count() != 2 {
-            return Err(refused("unknown service token"));
-        }
-        match self.bearer(token).await? {
-            service @ Principal::Service { .. } => Ok(service),
-            Principal::User { .. } => Err(refused("a user token in place of a service token")),
+        let digest = service_token::digest(token);
+        let epoch = match self.verified.find(&digest, now) {
+            Ok(known) => return Ok(known),
+            Err(epoch) => epoch,
+        };
+        let opaque = if may_be_opaque { self.meta.service_token(&digest).await? } else { None };
+        let known = match opaque {
+            Some(record) => self.opaque(record, now).await?,
+            None if token.matches('.').count() == 2 => self.jwt(token, &digest, now).await?,
+            None => return Err(refused("unknown service token")),
+        };
+        self.verified.remember(digest, known.clone(), epoch, now);
+        Ok(known)
+    }
+
+    async fn opaque(&self, record: ServiceToken, now: UnixMillis) -> Result<Known> {
+        self.check_record(&record, now)?;
+        self.check_issue(&record.name, record.created.seconds()).await?;
+        let expires = record.ends().unwrap_or(UnixMillis(u64::MAX));
+        let token = record.id();
+        let principal =
+            Principal::Service { name: record.name, token, grant: Arc::new(record.grant) };
+        Ok(Known { principal, is_opaque: true, expires })
+    }
+
+    async fn jwt(&self, token: &str, digest: &[u8; 32], now: UnixMillis) -> Result<Known> {
+        let Verified { subject, mut expires, issued, jti } = self.verify(token, now).await?;
+        let principal = match subject {
+            Subject::User { id, role } => self.user(id, role, issued).await?,
+            Subject::Service { name } => {
+                let digest = jti.as_deref().map_or(*digest, service_token::jti_digest);
+                let record = self.meta.service_token(&digest).await?;
+                if let Some(record) = &record {
+                    self.check_record(record, now)?;
+                    expires = record.ends().map_or(expires, |end| end.min(expires));
+                }
+                self.check_issue(&name, issued).await?;
+                let grant = Arc::new(record.map(|record| record.grant).unwrap_or_default());
+                Principal::Service { name, token: TokenId::of(&digest), grant }
+            }
+        };
+        Ok(Known { principal, is_opaque: false, expires })
+    }
+
+    fn check_record(&self, record: &ServiceToken, now: UnixMillis) -> Result<()> {
+        match record.state {
+            TokenState::Revoked { .. } => Err(refused("the service token is revoked")),
+            _ if record.is_good(now) => Ok(()),
+            _ => Err(refused("the service token has ended")),
         }
     }
 
-    async fn bearer(&self, token: &str) -> Result<Principal> {
-        match self.verify(token).await?.subject {
-            Subject::Service { name } => Ok(Principal::Service { name }),
-            Subject::User { id, role } => self.user(id, role).await,
+    /// Refuses what was issued before the tokens of a service, or of all, were ended.
+    async fn check_issue(&self, name: &str, issued: u64) -> Result<()> {
+        if issued < self.first_good_second(name).await? {
+            return Err(refused("the tokens of this service were revoked"));
         }
+        Ok(())
+    }
+
+    /// The first second of which tokens of a service are good.
+    pub(super) async fn first_good_second(&self, name: &str) -> Result<u64> {
+        let all = self.meta.tokens_valid_from(Holder::Services).await?;
+        Ok(all.max(self.meta.tokens_valid_from(Holder::Service(name)).await?))
     }
 
     /// The role is what the token claims, capped by what the user's record says.
-    async fn user(&self, id: UserId, claimed: Role) -> Result<Principal> {
+    async fn user(&self, id: UserId, claimed: Role, issued: u64) -> Result<Principal> {
         let record = self.meta.user(&id).await?;
         if record.as_ref().is_some_and(|record| record.disabled) {
             return Err(refused("the user is disabled"));
+        }
+        if issued < self.meta.tokens_valid_from(Holder::User(&id)).await? {
+            return Err(refused("the user was logged out"));
         }
         let cap = record.and_then(|record| record.role).unwrap_or(Role::Admin);
         Ok(Principal::User { id, role: claimed.min(cap) })
     }
 
-    async fn verify(&self, token: &str) -> Result<Verified> {
-        let now = self.clock.now();
+    async fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified> {
         let check = || jwt::verify(token, &self.keys, &self.policy.tokens, now);
-        let digest = service_token::digest(token);
-        if let Some(verified) = self.verified.find(&digest, now) {
-            return Ok(verified);
-        }
         let mut outcome = check();
         if outcome == Err(Refused::UnknownKey) && self.verified.may_reload(now) {
             let keys = Arc::clone(&self.keys);
@@ -145,16 +251,31 @@ impl App {
                 Err(error) => tracing::warn!(%error, "the key directory cannot be read"),
             }
         }
-        let verified = outcome.map_err(|why| refused(&why.to_string()))?;
-        self.verified.remember(digest, verified.clone(), now);
-        Ok(verified)
+        outcome.map_err(|why| refused(&why.to_string()))
+    }
+
+    /// Whether the token of a service grants a folder of a user; users are not limited so.
+    ///
+    /// # Errors
+    /// [`Error::OutOfScope`].
+    pub fn check_scope(
+        &self,
+        principal: &Principal,
+        owner: &UserId,
+        folder: &Folder,
+    ) -> Result<()> {
+        if !principal.reaches_user(owner) {
+            return Err(Error::OutOfScope("user"));
+        }
+        if principal.reaches(owner, folder) { Ok(()) } else { Err(Error::OutOfScope("folder")) }
     }
 
     /// Whose files a request is about: a service says, everybody else is who the token says.
     /// With `as_admin`, an admin may say too.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when a service names nobody.
+    /// [`Error::Invalid`] when a service names nobody, [`Error::OutOfScope`] for a user that its
+    /// token does not grant.
     pub fn acting_for(
         &self,
         principal: &Principal,
@@ -162,7 +283,8 @@ impl App {
         as_admin: bool,
     ) -> Result<UserId> {
         match (principal, named) {
-            (Principal::Service { .. }, Some(named)) => Ok(named),
+            (Principal::Service { .. }, Some(named)) if principal.reaches_user(&named) => Ok(named),
+            (Principal::Service { .. }, Some(_)) => Err(Error::OutOfScope("user")),
             (Principal::Service { .. }, None) => Err(Error::invalid(
                 "user_required",
                 "A service names the user it acts for: user_id or user_email.",

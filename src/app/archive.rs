@@ -58,6 +58,7 @@ impl App {
         let selection = match chosen {
             Chosen::Keys(keys) => Selection::Files(self.ids_of(principal, keys).await?),
             Chosen::Folder(listing) => {
+                self.check_scope(principal, &listing.owner, &listing.folder)?;
                 match self.totals(&listing).await?.files {
                     0 => return Err(Error::NotFound("folder")),
                     files => check_count(files)?,

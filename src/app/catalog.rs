@@ -23,15 +23,15 @@ pub struct Listing {
 
 impl App {
     /// # Errors
-    /// [`Error::NotFound`] also for a file of somebody else.
+    /// [`Error::NotFound`] also for a file of somebody else; [`Error::OutOfScope`].
     pub async fn file(&self, principal: &Principal, key: &FileKey) -> Result<FileRecord> {
-        visible(principal, self.meta.file(key).await?)
+        self.visible(principal, self.meta.file(key).await?)
     }
 
     /// # Errors
     /// As [`App::file`].
     pub async fn file_by_id(&self, principal: &Principal, id: FileId) -> Result<FileRecord> {
-        visible(principal, self.meta.file_by_id(id).await?)
+        self.visible(principal, self.meta.file_by_id(id).await?)
     }
 
     /// # Errors
@@ -73,8 +73,11 @@ impl App {
         })
         .await
     }
-}
 
-fn visible(principal: &Principal, file: Option<FileRecord>) -> Result<FileRecord> {
-    file.filter(|file| principal.sees(&file.owner)).ok_or(Error::NotFound("file"))
+    fn visible(&self, principal: &Principal, file: Option<FileRecord>) -> Result<FileRecord> {
+        let file =
+            file.filter(|file| principal.sees(&file.owner)).ok_or(Error::NotFound("file"))?;
+        self.check_scope(principal, &file.owner, &file.folder)?;
+        Ok(file)
+    }
 }

@@ -64,6 +64,9 @@ impl App {
             None => (self.own_upload(principal, completion.id).await?.owner, None),
         };
         check_owner(principal, &owner, completion.user.as_ref())?;
+        if let Some(folder) = &completion.folder {
+            self.check_scope(principal, &owner, folder)?;
+        }
         // One completion of a session at a time; who comes second finds the result. A batch holds
         // all of its sessions, and as no two batches share one, in whatever order.
         let mut alone = vec![self.completing.lock(completion.id).await];

@@ -15,6 +15,9 @@ pub enum Error {
     Unauthenticated(String),
     #[error("the role {needs:?} is needed")]
     Denied { needs: Role },
+    /// The service's token does not grant it.
+    #[error("the token does not grant this {0}")]
+    OutOfScope(&'static str),
     /// A signed link that was changed or has expired.
     #[error("{detail}")]
     LinkRefused { code: &'static str, detail: &'static str },
@@ -82,6 +85,9 @@ impl From<meta::Error> for Error {
                 "upload_changed",
                 "Another request changed the upload meanwhile; try again.",
             ),
+            meta::Error::NotEmpty => {
+                Self::conflict("user_not_empty", "The user has files or open uploads.")
+            }
             meta::Error::Quota { limit, used, asked } => Self::Quota { limit, used, asked },
             meta::Error::Busy => Self::Busy,
             meta::Error::NoSpace => Self::NoSpace,

@@ -15,15 +15,19 @@ pub mod error;
 pub mod gc;
 pub mod health;
 pub mod incoming;
+pub mod keys;
 mod lease;
 pub mod link;
 pub mod publish;
 pub mod read;
 pub mod scrub;
+pub mod service_tokens;
 pub mod sweep;
 pub mod token;
 pub mod upkeep;
 pub mod upload;
+pub mod users;
+mod uses;
 
 use std::{sync::Arc, time::Duration};
 
@@ -66,6 +70,7 @@ pub struct App {
     pub policy: Policy,
     ids: FileIds,
     verified: access::Verifications,
+    uses: uses::Uses,
     completing: lease::Leases,
     detached: TaskTracker,
     epochs: epochs::Epochs,
@@ -94,6 +99,7 @@ impl App {
             policy,
             ids: FileIds::default(),
             verified: access::Verifications::default(),
+            uses: uses::Uses::default(),
             completing: lease::Leases::default(),
             detached: TaskTracker::new(),
             epochs: epochs::Epochs::default(),

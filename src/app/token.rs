@@ -1,10 +1,17 @@
 //! Tokens that the daemon hands out, and the opaque ones it registers.
 
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
 use super::{App, Error, Result};
 use crate::{
     auth::{jwt, service_token},
-    meta::{self, ServiceToken},
-    model::{limits::USER_TOKEN_HOURS, name::UserId, principal::Role},
+    meta::{
+        self,
+        accounts::{Holder, ServiceToken, TokenKind, TokenState},
+    },
+    model::{grant::Grant, limits::USER_TOKEN_HOURS, name::UserId, principal::Role},
     sys::random,
 };
 
@@ -15,12 +22,13 @@ pub struct UserToken {
 }
 
 impl App {
-    /// Makes a token for a user, and the user when a service names it for the first time.
+    /// Makes a token for a user, and the user when a service names it for the first time. Its role
+    /// is at most `cap`.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a life outside 1 to 720 hours, [`Error::Conflict`] for a disabled
     /// user.
-    pub async fn generate_token(&self, user: &UserId, hours: u64) -> Result<UserToken> {
+    pub async fn generate_token(&self, user: &UserId, hours: u64, cap: Role) -> Result<UserToken> {
         if !USER_TOKEN_HOURS.contains(&hours) {
             let detail = "expires_hours must be a whole number from 1 to 720.";
             return Err(Error::invalid("invalid_expires_hours", detail));
@@ -31,31 +39,51 @@ impl App {
             return Err(Error::conflict("user_disabled", "The user is disabled."));
         }
         let expires_in = hours * 3600;
-        let claims = jwt::UserClaims {
-            user_id: user.as_str(),
-            sub: user.as_str(),
-            roles: record.role.unwrap_or(Role::Researcher).as_str(),
-            iss: &self.policy.tokens.issuer,
-            aud: &self.policy.tokens.audience,
-            iat: now.seconds(),
-            exp: now.seconds() + expires_in,
-            jti: &random::token_id(),
+        // Within the second in which the user was logged out, the next one counts.
+        let valid_from = self.meta.tokens_valid_from(Holder::User(user)).await?;
+        let issued = now.seconds().max(valid_from);
+        let role = record.role.unwrap_or(Role::Researcher).min(cap);
+        let (user, tokens) = (user.clone(), self.policy.tokens.clone());
+        let expires = now.seconds() + expires_in;
+        let keys = Arc::clone(&self.keys);
+        let sign = move || {
+            let claims = jwt::UserClaims {
+                user_id: user.as_str(),
+                sub: user.as_str(),
+                roles: role.as_str(),
+                iss: &tokens.issuer,
+                aud: &tokens.audience,
+                iat: issued,
+                exp: expires,
+                jti: &random::token_id(),
+            };
+            jwt::sign(&claims, &keys, now, expires)
         };
-        let token = jwt::sign(&claims, &self.keys);
-        let token = token.map_err(|error| Error::Internal(error.to_string()))?;
+        let signed = spawn_blocking(sign).await.map_err(|e| Error::Internal(e.to_string()))?;
+        let token = signed.map_err(|error| Error::Internal(error.to_string()))?;
         Ok(UserToken { token, expires_in })
     }
 
-    /// Registers an opaque service token under a name; one that is known stays as it is.
+    /// Registers an opaque service token under a name; one that is known stays as it is. Answers
+    /// whether it is good.
     ///
     /// # Errors
     /// When the record cannot be made durable.
-    pub async fn register_service_token(&self, token: &str, name: &str) -> Result<()> {
-        let digest = service_token::digest(token);
-        let created = self.clock.now();
-        let record = ServiceToken { digest, name: name.into(), created };
+    pub async fn register_service_token(&self, token: &str, name: &str) -> Result<bool> {
+        let record = ServiceToken {
+            digest: service_token::digest(token),
+            kind: TokenKind::Opaque,
+            name: name.into(),
+            grant: Grant::default(),
+            created: self.clock.now(),
+            expires: None,
+            state: TokenState::Active,
+        };
+        let id = record.id();
         match self.meta.add_service_token(record).await {
-            Ok(()) | Err(meta::Error::Exists) => Ok(()),
+            Ok(()) | Err(meta::Error::Exists) => {
+                Ok(self.token(&id.to_string()).await?.standing == "active")
+            }
             Err(error) => Err(error.into()),
         }
     }

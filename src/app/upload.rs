@@ -67,6 +67,7 @@ impl App {
     /// [`Error::Invalid`], [`Error::TooLarge`], [`Error::Quota`].
     pub async fn init_upload(&self, principal: &Principal, init: Init) -> Result<Opened> {
         let owner = self.acting_for(principal, init.user.clone(), false)?;
+        self.check_scope(principal, &owner, &init.folder)?;
         self.check_declared(&init)?;
         let now = self.clock.now();
         let expires = now.after(self.policy.upload_ttl);
@@ -282,9 +283,11 @@ impl App {
     /// The session, for those who may touch it.
     pub(super) async fn own_upload(&self, principal: &Principal, id: UploadId) -> Result<Upload> {
         let upload = self.meta.upload(id).await?;
-        upload
+        let upload = upload
             .filter(|upload| principal.may_touch_upload(&upload.owner) && !self.is_over(upload))
-            .ok_or(Error::NotFound("upload"))
+            .ok_or(Error::NotFound("upload"))?;
+        self.check_scope(principal, &upload.owner, &upload.folder)?;
+        Ok(upload)
     }
 
     pub(super) async fn own_batch(
@@ -293,7 +296,16 @@ impl App {
         id: UploadId,
     ) -> Result<Option<Batch>> {
         let batch = self.meta.batch(id).await?;
-        Ok(batch.filter(|batch| principal.may_touch_upload(&batch.owner)))
+        let Some(batch) = batch.filter(|batch| principal.may_touch_upload(&batch.owner)) else {
+            return Ok(None);
+        };
+        // All of its uploads lie in one folder.
+        if let Some(first) = batch.uploads.first()
+            && let Some(upload) = self.meta.upload(*first).await?
+        {
+            self.check_scope(principal, &batch.owner, &upload.folder)?;
+        }
+        Ok(Some(batch))
     }
 
     pub(super) async fn discard_parts(&self, parts: &[Part]) {

@@ -58,6 +58,9 @@ pub struct Verified {
     pub subject: Subject,
     /// The first moment at which the token is no longer valid.
     pub expires: UnixMillis,
+    /// The Unix second of its issue; 0 when it does not tell.
+    pub issued: u64,
+    pub jti: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +84,7 @@ struct Claims {
     nbf: Option<NumericDate>,
     #[serde(default, deserialize_with = "some")]
     iat: Option<NumericDate>,
+    jti: Option<Box<str>>,
 }
 
 #[derive(Deserialize)]
@@ -187,14 +191,15 @@ fn check_claims(claims: Claims, expected: &Expected, now: UnixMillis) -> Result<
         let id = UserId::parse(&id).map_err(|_| Refused::Claims)?;
         Subject::User { id, role: highest.unwrap_or(Role::Viewer) }
     };
-    Ok(Verified { subject, expires: claims.exp.millis() })
+    let issued = claims.iat.map_or(0, |iat| iat.millis().seconds());
+    Ok(Verified { subject, expires: claims.exp.millis(), issued, jti: claims.jti })
 }
 
 impl NumericDate {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "saturates, and only dates after now get here"
+        reason = "saturates; a date before 1970 reads as 1970"
     )]
     fn millis(self) -> UnixMillis {
         UnixMillis((self.0 * 1000.0) as u64)
@@ -224,12 +229,17 @@ pub struct ServiceClaims<'a> {
     pub jti: &'a str,
 }
 
-/// Signs claims with the ring's current key.
+/// Signs claims, whose `exp` is `expires`, with the key whose turn it is. Blocks.
 ///
 /// # Errors
-/// When the ring is empty or its key does not sign.
-pub fn sign(claims: &impl Serialize, ring: &KeyRing) -> io::Result<String> {
-    let key = ring.signer()?;
+/// When the ring is empty, its key does not sign, or what it signed cannot be noted.
+pub fn sign(
+    claims: &impl Serialize,
+    ring: &KeyRing,
+    now: UnixMillis,
+    expires: u64,
+) -> io::Result<String> {
+    let key = ring.signer_until(now, expires)?;
     let mut header = Header::new(Algorithm::RS256);
     header.kid = Some(key.kid.clone());
     jsonwebtoken::encode(&header, claims, &key.private).map_err(io::Error::other)

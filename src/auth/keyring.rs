@@ -1,15 +1,24 @@
 //! RSA keys as files: `keys/<kid>.pem`, PKCS#8, mode 0600.
 //!
 //! Keys are files and not records so that `token generate` works beside a running daemon. The
-//! daemon reads the directory again when a token names a key it does not know.
+//! daemon reads the directory again when a token names a key it does not know, and now and then.
 //!
 //! The `rsa` crate makes and converts keys; it signs nothing (RUSTSEC-2023-0071).
+//!
+//! A rotation notes when the new key begins to sign, then writes the key, which is published from
+//! then on. The old one stays until the last token that it signed has expired: how long that is
+//! was noted before each was signed. A crash between any two steps leaves a ring that works.
+
+mod schedule;
 
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
-    time::SystemTime,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
 };
 
 use aws_lc_rs::digest;
@@ -23,20 +32,39 @@ use rsa::{
 };
 use zeroize::Zeroizing;
 
-use crate::sys::durable;
+use self::schedule::{Entry, Schedule};
+use crate::{
+    model::{
+        limits::{CLOCK_LEEWAY_SECONDS, SERVICE_TOKEN_DAYS},
+        time::UnixMillis,
+    },
+    sys::{durable, fault},
+};
 
 const KEY_BITS: usize = 2048;
+const DAY_SECONDS: u64 = 24 * 3600;
+/// No token of ours lives longer. A key whose tokens nobody noted is kept so long.
+const LIFE_SECONDS_MAX: u64 = *SERVICE_TOKEN_DAYS.end() * DAY_SECONDS;
 
-/// One signing key.
+/// One signing key. Times are Unix seconds.
 pub struct SigningKey {
     /// JWK thumbprint (RFC 7638), base64url.
     pub kid: String,
     /// Modulus and exponent, base64url without padding (RFC 7518 section 6.3.1).
     pub n: String,
     pub e: String,
+    /// `None` for one that never signs.
+    pub signs_from: Option<u64>,
     pub(super) private: EncodingKey,
     pub(super) public: DecodingKey,
-    modified: SystemTime,
+    /// No token that it signed lives longer.
+    last_expiry: AtomicU64,
+}
+
+impl SigningKey {
+    pub fn last_expiry(&self) -> u64 {
+        self.last_expiry.load(Ordering::Acquire)
+    }
 }
 
 impl fmt::Debug for SigningKey {
@@ -45,7 +73,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The keys of a data directory, newest first.
+/// The keys of a data directory, the one that signs last first.
 pub struct KeyRing {
     dir: PathBuf,
     keys: RwLock<Arc<[Arc<SigningKey>]>>,
@@ -62,7 +90,7 @@ impl KeyRing {
         let lock = durable::lock_dir(dir)?;
         let mut keys = load(dir)?;
         if keys.is_empty() {
-            generate(dir)?;
+            publish(dir, &generate()?, Some(0), 0)?;
             keys = load(dir)?;
         }
         drop(lock);
@@ -85,56 +113,185 @@ impl KeyRing {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The key that signs now.
+    /// The key that signs at a time.
     ///
     /// # Errors
     /// Never in a ring that [`KeyRing::open`] made.
-    pub fn signer(&self) -> io::Result<Arc<SigningKey>> {
-        self.keys().first().cloned().ok_or_else(|| io::Error::other("the key ring is empty"))
+    pub fn signer(&self, now: UnixMillis) -> io::Result<Arc<SigningKey>> {
+        let keys = self.keys();
+        let begun = |key: &&Arc<SigningKey>| key.signs_from.is_some_and(|s| s <= now.seconds());
+        // A clock that was set far back: better the oldest than none.
+        let oldest = || keys.iter().rfind(|key| key.signs_from.is_some());
+        let signer = keys.iter().find(begun).or_else(oldest).or(keys.first()).cloned();
+        signer.ok_or_else(|| io::Error::other("the key ring is empty"))
+    }
+
+    /// The key that signs now, once it is noted that it signs a token that lives until `expires`,
+    /// so that it is kept until then. Blocks, on most days once.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn signer_until(&self, now: UnixMillis, expires: u64) -> io::Result<Arc<SigningKey>> {
+        let key = self.signer(now)?;
+        if key.last_expiry() < expires {
+            let _lock = durable::lock_dir(&self.dir)?;
+            let mut schedule = Schedule::read(&self.dir)?;
+            let noted = schedule.find(&key.kid).map_or(0, |entry| entry.last_expiry);
+            // A day more, so that it is not written for every token.
+            let last_expiry = noted.max(expires.saturating_add(DAY_SECONDS));
+            let signs_from = key.signs_from;
+            schedule.set(Entry { kid: key.kid.clone(), signs_from, last_expiry });
+            schedule.write(&self.dir)?;
+            key.last_expiry.fetch_max(last_expiry, Ordering::AcqRel);
+        }
+        Ok(key)
+    }
+
+    /// Publishes a new key, which signs once `after` has passed, until one signs that was planned
+    /// for later; answers its id. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn rotate(&self, now: UnixMillis, after: Duration) -> io::Result<String> {
+        let key = generate()?;
+        let lock = durable::lock_dir(&self.dir)?;
+        let keys = load(&self.dir)?;
+        let mut signs_from = now.after(after).seconds();
+        // Two keys of one second would both want to sign.
+        while keys.iter().any(|key| key.signs_from == Some(signs_from)) {
+            signs_from += 1;
+        }
+        let kid = publish(&self.dir, &key, Some(signs_from), 0)?;
+        drop(lock);
+        self.reload()?;
+        Ok(kid)
+    }
+
+    /// Takes in a key of which tokens are about. It signs no new ones. Answers its id, or `None`
+    /// for a key that is there. Blocks.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] for what is not an RSA private key of at least 2048 bits.
+    pub fn import(&self, pem: &str, now: UnixMillis) -> io::Result<Option<String>> {
+        let key = parse(pem)?;
+        let lock = durable::lock_dir(&self.dir)?;
+        if self.dir.join(format!("{}.pem", kid(&key))).exists() {
+            return Ok(None);
+        }
+        let kid = publish(&self.dir, &key, None, now.seconds() + LIFE_SECONDS_MAX)?;
+        drop(lock);
+        self.reload()?;
+        Ok(Some(kid))
+    }
+
+    /// Lets go of keys all of whose tokens have expired; answers their ids. Blocks.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn retire(&self, now: UnixMillis) -> io::Result<Vec<String>> {
+        let _lock = durable::lock_dir(&self.dir)?;
+        self.reload()?;
+        let signer = self.signer(now)?;
+        let over = |key: &&Arc<SigningKey>| {
+            let last = key.last_expiry().saturating_add(CLOCK_LEEWAY_SECONDS);
+            key.signs_from < signer.signs_from && last < now.seconds()
+        };
+        let keys = self.keys();
+        let over: Vec<String> = keys.iter().filter(over).map(|key| key.kid.clone()).collect();
+        if over.is_empty() {
+            return Ok(over);
+        }
+        for kid in &over {
+            fs::remove_file(self.dir.join(format!("{kid}.pem")))?;
+        }
+        durable::sync_dir(&self.dir)?;
+        fault::point("operator: key retired");
+        let mut schedule = Schedule::read(&self.dir)?;
+        schedule.keys.retain(|entry| !over.contains(&entry.kid));
+        schedule.write(&self.dir)?;
+        self.reload()?;
+        Ok(over)
     }
 }
 
-fn generate(dir: &Path) -> io::Result<()> {
-    let key = RsaPrivateKey::new(&mut rsa::rand_core::OsRng, KEY_BITS).map_err(io::Error::other)?;
+fn generate() -> io::Result<RsaPrivateKey> {
+    RsaPrivateKey::new(&mut rsa::rand_core::OsRng, KEY_BITS).map_err(io::Error::other)
+}
+
+/// Notes when a key signs and until when its tokens live, then writes it.
+fn publish(
+    dir: &Path,
+    key: &RsaPrivateKey,
+    signs_from: Option<u64>,
+    last_expiry: u64,
+) -> io::Result<String> {
     let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(io::Error::other)?;
-    let (n, e) = components(&key);
-    durable::write_file(&dir.join(format!("{}.pem", thumbprint(&n, &e))), pem.as_bytes())
+    let kid = kid(key);
+    let mut schedule = Schedule::read(dir)?;
+    schedule.set(Entry { kid: kid.clone(), signs_from, last_expiry });
+    fault::point("keys: before the schedule");
+    schedule.write(dir)?;
+    fault::point("keys: scheduled");
+    durable::write_file(&dir.join(format!("{kid}.pem")), pem.as_bytes())?;
+    fault::point("keys: published");
+    Ok(kid)
 }
 
 fn load(dir: &Path) -> io::Result<Vec<Arc<SigningKey>>> {
+    let schedule = Schedule::read(dir)?;
     let mut keys = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "pem") {
-            let key = read(&path).map_err(|error| {
+            let key = read(&path, &schedule).map_err(|error| {
                 io::Error::new(error.kind(), format!("{}: {error}", path.display()))
             })?;
             keys.push(Arc::new(key));
         }
     }
-    keys.sort_by(|a, b| (b.modified, &b.kid).cmp(&(a.modified, &a.kid)));
+    keys.sort_by(|a, b| (b.signs_from, &b.kid).cmp(&(a.signs_from, &a.kid)));
     Ok(keys)
 }
 
-fn read(path: &Path) -> io::Result<SigningKey> {
-    let pem = Zeroizing::new(fs::read_to_string(path)?);
-    let key = RsaPrivateKey::from_pkcs8_pem(&pem)
-        .or_else(|_| RsaPrivateKey::from_pkcs1_pem(&pem))
-        .map_err(|_| io::Error::other("not an RSA private key in PEM (PKCS#8 or PKCS#1)"))?;
+fn parse(pem: &str) -> io::Result<RsaPrivateKey> {
+    let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+    let key = RsaPrivateKey::from_pkcs8_pem(pem)
+        .or_else(|_| RsaPrivateKey::from_pkcs1_pem(pem))
+        .map_err(|_| invalid("not an RSA private key in PEM (PKCS#8 or PKCS#1)"))?;
     if key.size() * 8 < KEY_BITS {
-        return Err(io::Error::other("an RSA key needs at least 2048 bits"));
+        return Err(invalid("an RSA key needs at least 2048 bits"));
     }
+    Ok(key)
+}
+
+fn read(path: &Path, schedule: &Schedule) -> io::Result<SigningKey> {
+    let key = parse(&Zeroizing::new(fs::read_to_string(path)?))?;
     let der = key.to_pkcs1_der().map_err(io::Error::other)?;
     let (n, e) = components(&key);
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let kid = thumbprint(&n, &e);
+    let (signs_from, last_expiry) = if let Some(entry) = schedule.find(&kid) {
+        (entry.signs_from, entry.last_expiry)
+    } else {
+        // An operator put it there: the newest file signs, and nobody knows what it signed.
+        let modified = fs::metadata(path)?.modified()?.duration_since(UNIX_EPOCH);
+        let modified = modified.unwrap_or_default().as_secs();
+        (Some(modified), modified.saturating_add(LIFE_SECONDS_MAX))
+    };
     Ok(SigningKey {
-        kid: thumbprint(&n, &e),
+        kid,
         private: EncodingKey::from_rsa_der(der.as_bytes()),
         public: DecodingKey::from_rsa_raw_components(&n, &e),
         n: encode(&n),
         e: encode(&e),
-        modified: fs::metadata(path)?.modified()?,
+        signs_from,
+        last_expiry: AtomicU64::new(last_expiry),
     })
+}
+
+fn kid(key: &RsaPrivateKey) -> String {
+    let (n, e) = components(key);
+    thumbprint(&n, &e)
 }
 
 fn components(key: &RsaPrivateKey) -> (Vec<u8>, Vec<u8>) {
@@ -149,34 +306,4 @@ fn thumbprint(n: &[u8], e: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn the_thumbprint_is_that_of_rfc_7638_section_3_1() {
-        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L\
-                 6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ\
-                 5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD\
-                 08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEg\
-                 U8awapJzKnqDKgw";
-        let n = URL_SAFE_NO_PAD.decode(n).unwrap();
-        let print = thumbprint(&n, &[1, 0, 1]);
-        assert_eq!(print, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
-    }
-
-    #[test]
-    fn a_first_key_is_made_once_and_private() {
-        let dir = tempfile::tempdir().unwrap();
-        let keys = dir.path().join("keys");
-        let ring = KeyRing::open(&keys).unwrap();
-        let kid = ring.signer().unwrap().kid.clone();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&keys), 0o700);
-        assert_eq!(mode(&keys.join(format!("{kid}.pem"))), 0o600);
-        assert_eq!(KeyRing::open(&keys).unwrap().signer().unwrap().kid, kid);
-        fs::write(keys.join("broken.pem"), "no key").unwrap();
-        assert!(KeyRing::open(&keys).err().unwrap().to_string().contains("broken.pem"));
-    }
-}
+mod tests;

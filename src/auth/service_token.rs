@@ -6,6 +6,7 @@ use crate::{model::digest, sys::random};
 
 /// Tells our tokens from other strings, for people and for leak scanners.
 const PREFIX: &str = "slt_";
+const JTI_CONTEXT: &str = "streamlined 2026-11-24 jti of a service token";
 const DIGEST_CONTEXT: &str = "streamlined 2026-11-22 opaque service token";
 
 /// `slt_`, 64 hex digits of secret and 8 of a checksum over them.
@@ -22,6 +23,11 @@ pub fn generate() -> Zeroizing<String> {
 /// What is stored and compared in place of the token.
 pub fn digest(token: &str) -> [u8; 32] {
     blake3::derive_key(DIGEST_CONTEXT, token.as_bytes())
+}
+
+/// What stands for a JWT in place of its `jti`.
+pub fn jti_digest(jti: &str) -> [u8; 32] {
+    blake3::derive_key(JTI_CONTEXT, jti.as_bytes())
 }
 
 /// The token that the public integration document prints: everybody knows it.

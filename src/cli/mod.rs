@@ -1,18 +1,31 @@
 //! The composition root: sub-commands and flags here, and the only code that names concrete
 //! engines in `serve`.
 
+mod door;
 mod get;
+mod key;
 mod serve;
 mod token;
 mod upkeep;
+mod user;
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
+use hyper::Method;
+use serde_json::Value;
 
-use crate::config::{
-    Config,
-    layers::{self, Flags},
+use crate::{
+    config::{
+        Config,
+        layers::{self, Flags},
+    },
+    sys::audit::{self, Verified},
 };
 
 /// A self-contained file daemon: one binary, one data directory.
@@ -66,21 +79,24 @@ enum Command {
     },
     /// Fetch a file and check it by its BLAKE3.
     Get(get::Get),
-    /// Make tokens for services.
+    /// The life of service tokens.
     #[command(subcommand)]
-    Token(TokenCommand),
+    Token(token::TokenCommand),
+    /// Users: roles, quotas, tokens, end.
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Signing keys.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// The log of who did what.
+    #[command(subcommand)]
+    Audit(AuditCommand),
 }
 
 #[derive(Subcommand)]
-enum TokenCommand {
-    /// Print a service JWT; works beside a running daemon.
-    Generate {
-        /// Name of the service, 1 to 255 bytes.
-        #[arg(value_parser = token::name)]
-        name: String,
-        /// How long the token is valid, 1 to 3650.
-        #[arg(long, value_name = "N", default_value_t = 365, value_parser = token::days)]
-        days: u64,
+enum AuditCommand {
+    /// Read the log again: exit status 1 when lines were cut out, added or edited.
+    Verify {
         #[command(flatten)]
         place: Place,
     },
@@ -118,8 +134,11 @@ pub fn run() -> ExitCode {
             configure(place, None).and_then(|config| upkeep::restore(&config, &dir))
         }
         Command::Get(wanted) => get::get(&wanted),
-        Command::Token(TokenCommand::Generate { name, days, place }) => {
-            configure(place, None).and_then(|config| token::generate(&config, &name, days))
+        Command::Token(command) => token::run(command),
+        Command::User(command) => user::run(command),
+        Command::Key(command) => key::run(command),
+        Command::Audit(AuditCommand::Verify { place }) => {
+            configure(place, None).and_then(|config| verify_audit(&config))
         }
     };
     match outcome {
@@ -148,4 +167,72 @@ fn configure(place: Place, listen: Option<String>) -> Result<Config, Failures> {
     let flags = Flags { config: place.config, data_dir: place.data_dir, listen };
     let environment: BTreeMap<_, _> = std::env::vars_os().collect();
     layers::load(&flags, &environment).map_err(Failures)
+}
+
+fn verify_audit(config: &Config) -> Result<(), Failures> {
+    let dir = config.data_dir.join("audit");
+    let Verified { lines, first, last } = audit::verify(&dir).map_err(Failures::at("audit"))?;
+    println!("{lines} lines, {first} to {last}, none cut out, added or edited");
+    Ok(())
+}
+
+/// Prints an answer for people, or as it is.
+fn print(
+    answer: &Value,
+    output: &token::Output,
+    for_people: impl FnOnce(&Value) -> String,
+) -> Result<(), Failures> {
+    let text = if output.json { format!("{answer:#}\n") } else { for_people(answer) };
+    io::stdout().write_all(text.as_bytes()).map_err(Failures::at("standard output"))
+}
+
+/// Every entry of a list that comes in pages.
+fn pages(config: &Config, path: &str, member: &str) -> Result<Vec<Value>, Failures> {
+    let (mut entries, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = format!("{path}?limit=1000{cursor}");
+        let mut page = door::call(config, &Method::GET, &page, &Value::Null)?;
+        if let Value::Array(more) = page[member].take() {
+            entries.extend(more);
+        }
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={}", door::encoded(next)),
+            None => return Ok(entries),
+        }
+    }
+}
+
+/// A value on one line; what is not there as a dash.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) if values.is_empty() => "-".into(),
+        Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(" "),
+        value => value.to_string(),
+    }
+}
+
+/// The members of an object, a line each.
+fn members(object: &Value) -> String {
+    let members = object.as_object().into_iter().flatten();
+    let lines = members.map(|(name, value)| format!("{name}: {}", cell(value)));
+    lines.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// Objects as rows under the names of their members.
+fn table(objects: &Value, columns: &[&str]) -> String {
+    let mut rows = vec![columns.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>()];
+    for object in objects.as_array().into_iter().flatten() {
+        rows.push(columns.iter().map(|name| cell(&object[*name])).collect());
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..columns.len()).map(|n| width(n).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+        text.push('\n');
+    }
+    text
 }

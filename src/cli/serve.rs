@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Failures, upkeep};
+use super::{Failures, door};
 use crate::{
     app::{App, Policy},
     auth::{jwt::Expected, keyring::KeyRing, link::LinkKey, service_token},
@@ -28,7 +28,11 @@ use crate::{
     config::Config,
     http::{Limits, Server, admin::Door},
     meta::sled::SledMetadata,
-    sys::{clock::SystemClock, data_dir, durable, log, signal},
+    sys::{
+        audit::{AuditLog, Retention},
+        clock::SystemClock,
+        data_dir, durable, log, signal,
+    },
 };
 
 const UPKEEP_EVERY: Duration = Duration::from_mins(1);
@@ -81,6 +85,13 @@ pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
     Ok(App::new(meta, blobs, Arc::new(keys), links, Arc::new(SystemClock), policy))
 }
 
+/// Opens the audit log; whoever has the directory's lock may. Blocks.
+pub fn open_audit(config: &Config) -> Result<Arc<AuditLog>, Failures> {
+    let retention = Retention { file_bytes: config.audit_file_bytes, keep: config.audit_keep };
+    let opened = AuditLog::open(&config.data_dir.join("audit"), retention);
+    opened.map(Arc::new).map_err(Failures::at("audit log"))
+}
+
 async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     register_tokens(config, &app).await?;
     let shutdown = signal::shutdown().map_err(Failures::at("signals"))?;
@@ -94,13 +105,16 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
         header_timeout: config.header_timeout,
         body_idle_timeout: config.body_idle_timeout,
         drain_timeout: config.drain_timeout,
+        trusted_proxies: config.trusted_proxies.clone(),
     };
     let base = config.public_url.as_deref().unwrap_or(&url);
-    let server = Server::new(Arc::clone(&app), base, limits);
+    let audit = open_audit(config)?;
+    let server = Server::new(Arc::clone(&app), base, limits, Arc::clone(&audit));
     let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
-    let door = Arc::new(Door { app: Arc::clone(&app), data_dir: config.data_dir.clone() });
-    let admin = match upkeep::bind(&config.data_dir) {
-        Ok(listener) => Some(tokio::spawn(door.serve(listener))),
+    let answering =
+        Arc::new(Door { app: Arc::clone(&app), data_dir: config.data_dir.clone(), audit });
+    let admin = match door::bind(&config.data_dir) {
+        Ok(listener) => Some(tokio::spawn(answering.serve(listener))),
         Err(error) => {
             // Paths of sockets are short; files must be served all the same.
             tracing::warn!(%error, "no admin socket: commands need the daemon to be stopped");
@@ -118,12 +132,17 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     };
     server.run(listener, stop).await;
     sweeping.abort();
+    // It ends at its next step; one that found the runtime gone would report a failure.
+    let _ = sweeping.await;
     if let Some(admin) = admin {
         admin.abort();
     }
-    let _ = fs::remove_file(upkeep::socket(&config.data_dir));
+    let _ = fs::remove_file(door::socket(&config.data_dir));
     if timeout(config.drain_timeout, app.finish()).await.is_err() {
         tracing::warn!("completions did not finish in time; their uploads stay open");
+    }
+    if let Err(error) = app.record_uses().await {
+        tracing::warn!(%error, "the last uses of tokens were not recorded");
     }
     if let Err(error) = fs::remove_file(&announced) {
         tracing::debug!(%error, "the listen file was not removed");
@@ -141,7 +160,9 @@ fn announce(path: &Path, address: &str) -> io::Result<()> {
 async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures> {
     if let Some(token) = &config.service_token {
         let registered = app.register_service_token(token, "configured").await;
-        registered.map_err(Failures::at("service token"))?;
+        if !registered.map_err(Failures::at("service token"))? {
+            tracing::warn!("the configured service token was revoked or rotated: it is not good");
+        }
     }
     let public = app.meta.service_token(&service_token::digest(service_token::PUBLIC)).await;
     if public.map_err(Failures::at("service tokens"))?.is_some() {
@@ -154,7 +175,7 @@ async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures
     let token = service_token::generate();
     eprintln!("service token (shown once, keep it): {}", *token);
     let registered = app.register_service_token(&token, "first").await;
-    registered.map_err(Failures::at("service token"))
+    registered.map(drop).map_err(Failures::at("service token"))
 }
 
 async fn sweep(app: Arc<App>) {

@@ -1,49 +1,253 @@
-//! `token generate`: key ring and clock to the printed block; opens no store.
+//! `token …`: the life of service tokens.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
-use super::Failures;
+use clap::{Args, Subcommand};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::{Failures, Place, door, print};
 use crate::{
     auth::{jwt, keyring::KeyRing},
-    config::Config,
-    model::limits::SERVICE_TOKEN_DAYS,
+    config::{self, Config},
+    model::limits::{SERVICE_TOKEN_DAYS, is_service_name},
     sys::{
         clock::{Clock, SystemClock},
         data_dir, random,
     },
 };
 
+#[derive(Subcommand)]
+pub enum TokenCommand {
+    /// Print a service JWT; works beside a running daemon.
+    Generate {
+        /// Name of the service, 1 to 255 bytes.
+        #[arg(value_parser = name)]
+        name: String,
+        /// How long the token is valid, 1 to 3650.
+        #[arg(long, value_name = "N", default_value_t = 365, value_parser = days)]
+        days: u64,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make a token that can be limited; it is shown once.
+    Create {
+        /// Name of the service, 1 to 255 bytes.
+        #[arg(value_parser = name)]
+        name: String,
+        #[command(flatten)]
+        limits: Limits,
+        /// A JWT, which other services can verify, in place of an opaque token.
+        #[arg(long)]
+        jwt: bool,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List tokens: the state of each, when and from where it was used last.
+    List {
+        /// Also those that have ended.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show one token.
+    Show {
+        /// Its id, or the name of a service that has one good token.
+        token: String,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make a token's successor; both are good for a while.
+    Rotate {
+        /// Its id, or the name of a service that has one good token.
+        token: String,
+        /// How long the token before it stays good.
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
+        grace: u64,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// End tokens from the next request on.
+    Revoke {
+        #[command(flatten)]
+        which: Which,
+        /// With --service and --all: only what was issued before this Unix second.
+        #[arg(long, value_name = "SECOND", conflicts_with_all = ["token", "jti"])]
+        before: Option<u64>,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Args)]
+pub struct Limits {
+    /// How long it is valid, such as 90d; an opaque one for ever when this is left out.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    expires: Option<u64>,
+    /// Only from this network, such as 10.0.0.0/8; may be given again.
+    #[arg(long, value_name = "CIDR")]
+    allow_ip: Vec<String>,
+    /// Only this: read, upload, delete, tokens, admin, user:ID, user:PREFIX* or folder:PATH; may
+    /// be given again.
+    #[arg(long, value_name = "SCOPE")]
+    scope: Vec<String>,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct Which {
+    /// A token's id, or the name of a service that has one good token.
+    token: Option<String>,
+    /// The JWT with this `jti`, whether it was recorded or not.
+    #[arg(long)]
+    jti: Option<String>,
+    /// Every token of this service.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Every token of every service.
+    #[arg(long)]
+    all: bool,
+}
+
+/// How an answer is printed.
+#[derive(Args)]
+pub struct Output {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const TOKENS: &str = "/v1/admin/tokens";
 const RULE: &str =
     "================================================================================";
 
 /// A service's name as the command line gives it.
-pub fn name(text: &str) -> Result<String, String> {
-    let fits = !text.trim().is_empty() && text.len() <= 255 && !text.chars().any(char::is_control);
-    if fits { Ok(text.into()) } else { Err("1 to 255 bytes without control characters".into()) }
+fn name(text: &str) -> Result<String, String> {
+    if is_service_name(text) {
+        return Ok(text.into());
+    }
+    Err("1 to 255 bytes without control characters".into())
 }
 
 /// A number of days as the command line gives it.
-pub fn days(text: &str) -> Result<u64, String> {
+fn days(text: &str) -> Result<u64, String> {
     let days = text.parse().ok().filter(|days| SERVICE_TOKEN_DAYS.contains(days));
     days.ok_or_else(|| "a whole number from 1 to 3650".into())
 }
 
-pub fn generate(config: &Config, name: &str, days: u64) -> Result<(), Failures> {
-    if !config.data_dir.join("keys").exists() {
-        let dir = config.data_dir.display();
-        eprintln!("streamlined: making the first signing key in {dir}");
+/// A time span as the command line gives it; `0` for none.
+pub fn seconds(text: &str) -> Result<u64, String> {
+    if text == "0" { Ok(0) } else { config::duration(text).map(|span| span.as_secs()) }
+}
+
+pub fn run(command: TokenCommand) -> Result<(), Failures> {
+    match command {
+        TokenCommand::Generate { name, days, place } => {
+            generate(&super::configure(place, None)?, &name, days)
+        }
+        TokenCommand::Create { name, limits, jwt, output, place } => {
+            let config = super::configure(place, None)?;
+            data_dir::prepare(&config.data_dir).map_err(Failures::at("data directory"))?;
+            let new = json!({
+                "name": name,
+                "kind": if jwt { "jwt" } else { "opaque" },
+                "expires_in": limits.expires,
+                "scopes": limits.scope,
+                "allow_ip": limits.allow_ip,
+            });
+            let made = door::call(&config, &Method::POST, TOKENS, &new)?;
+            print(&made, &output, reveal)
+        }
+        TokenCommand::List { all, output, place } => {
+            let config = super::configure(place, None)?;
+            let mut listed = super::pages(&config, TOKENS, "tokens")?;
+            listed.retain(|token| {
+                all || matches!(token["state"].as_str(), Some("active" | "superseding"))
+            });
+            print(&Value::Array(listed), &output, table)
+        }
+        TokenCommand::Show { token, output, place } => {
+            let config = super::configure(place, None)?;
+            let shown = door::call(&config, &Method::GET, &path(&token), &Value::Null)?;
+            print(&shown, &output, super::members)
+        }
+        TokenCommand::Rotate { token, grace, output, place } => {
+            let config = super::configure(place, None)?;
+            let path = format!("{}/rotate", path(&token));
+            let made = door::call(&config, &Method::POST, &path, &json!({ "grace": grace }))?;
+            print(&made, &output, reveal)
+        }
+        TokenCommand::Revoke { which, before, output, place } => {
+            let config = super::configure(place, None)?;
+            let ended = if let Some(token) = &which.token {
+                door::call(&config, &Method::DELETE, &path(token), &Value::Null)?
+            } else {
+                let wanted = json!({
+                    "jti": which.jti, "service": which.service, "all": which.all, "before": before,
+                });
+                door::call(&config, &Method::POST, "/v1/admin/revocations", &wanted)?
+            };
+            print(&ended, &output, super::members)
+        }
     }
-    data_dir::prepare(&config.data_dir).map_err(Failures::at("data directory"))?;
-    let keys = KeyRing::open(&config.data_dir.join("keys")).map_err(Failures::at("keys"))?;
-    let now = SystemClock.now().seconds();
-    let claims = jwt::ServiceClaims {
-        sub: name,
-        roles: "service",
-        iat: now,
-        exp: now + days * 24 * 3600,
-        jti: &random::token_id(),
-    };
-    let token = jwt::sign(&claims, &keys).map_err(Failures::at("signing"))?;
+}
+
+fn path(token: &str) -> String {
+    format!("{TOKENS}/{}", door::encoded(token))
+}
+
+/// What was made; the token stands alone on its line.
+fn reveal(made: &Value) -> String {
+    let text = |name: &str| made[name].as_str().unwrap_or("-").to_owned();
+    let expires = made["expires"].as_str().unwrap_or("never");
+    let before = made["previous_until"].as_str();
+    let before = before.map(|until| format!("The token before it is good until: {until}\n"));
+    format!(
+        "Service Name: {}\nId: {}\nExpires: {expires}\n{}Token (shown once, keep it):\n{}\n",
+        text("name"),
+        text("id"),
+        before.unwrap_or_default(),
+        text("token"),
+    )
+}
+
+fn table(listed: &Value) -> String {
+    super::table(
+        listed,
+        &["id", "name", "kind", "state", "expires", "last_used", "last_used_from", "scopes"],
+    )
+}
+
+/// The block of the document on service tokens. The daemon signs and keeps the record, or the
+/// store does; where neither can be reached, the key files are enough.
+fn generate(config: &Config, name: &str, days: u64) -> Result<(), Failures> {
+    let dir = &config.data_dir;
+    if !dir.join("keys").exists() {
+        eprintln!("streamlined: making the first signing key in {}", dir.display());
+    }
+    data_dir::prepare(dir).map_err(Failures::at("data directory"))?;
+    let token = if dir.join("journal").exists() {
+        recorded(config, name, days).or_else(|Failures(why)| {
+            eprintln!("streamlined: the token is not recorded: {}", why.join(", "));
+            signed(dir, name, days)
+        })
+    } else {
+        signed(dir, name, days)
+    }?;
     let block = format!(
         "{RULE}\nService Token Generated Successfully\n{RULE}\n\n\
          Service Name: {name}\nRole: service\nValid for: {days} days\n\n\
@@ -51,4 +255,24 @@ pub fn generate(config: &Config, name: &str, days: u64) -> Result<(), Failures> 
          {RULE}\nUsage in HTTP requests:\n  Authorization: Bearer {token}\n{RULE}\n"
     );
     io::stdout().write_all(block.as_bytes()).map_err(Failures::at("standard output"))
+}
+
+fn recorded(config: &Config, name: &str, days: u64) -> Result<String, Failures> {
+    let new = json!({"name": name, "kind": "jwt", "expires_in": days * 24 * 3600});
+    let made = door::call(config, &Method::POST, TOKENS, &new)?;
+    let missing = || Failures(vec!["the daemon answered without a token".into()]);
+    made["token"].as_str().map(str::to_owned).ok_or_else(missing)
+}
+
+fn signed(dir: &Path, name: &str, days: u64) -> Result<String, Failures> {
+    let keys = KeyRing::open(&dir.join("keys")).map_err(Failures::at("keys"))?;
+    let now = SystemClock.now();
+    let claims = jwt::ServiceClaims {
+        sub: name,
+        roles: "service",
+        iat: now.seconds(),
+        exp: now.seconds() + days * 24 * 3600,
+        jti: &random::token_id(),
+    };
+    jwt::sign(&claims, &keys, now, claims.exp).map_err(Failures::at("signing"))
 }

@@ -4,9 +4,13 @@ pub mod layers;
 
 use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
 
+use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-use crate::{model::limits, sys::log};
+use crate::{
+    model::{grant, limits},
+    sys::log,
+};
 
 /// The configuration of a daemon.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,6 +35,9 @@ pub struct Config {
     pub header_timeout: Duration,
     pub body_idle_timeout: Duration,
     pub drain_timeout: Duration,
+    pub trusted_proxies: Vec<IpNet>,
+    pub audit_file_bytes: u64,
+    pub audit_keep: Duration,
     pub meta_cache_bytes: u64,
     pub journal_bytes: u64,
     pub pack_bytes_max: u64,
@@ -59,6 +66,9 @@ impl Default for Config {
             header_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_mins(1),
             drain_timeout: Duration::from_secs(30),
+            trusted_proxies: Vec::new(),
+            audit_file_bytes: 64 << 20,
+            audit_keep: Duration::from_hours(365 * 24),
             meta_cache_bytes: 32 << 20,
             journal_bytes: 64 << 20,
             pack_bytes_max: 64 << 10,
@@ -198,6 +208,27 @@ pub const KNOBS: &[Knob] = &[
         config.drain_timeout = duration(text)?;
         Ok(())
     }),
+    knob(
+        "trusted_proxies",
+        "",
+        "Networks, with commas between, whose X-Forwarded-For or Forwarded counts.",
+        |config, text| {
+            let networks = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+            config.trusted_proxies =
+                networks.map(grant::network).collect::<Result<_, _>>().map_err(|_| {
+                    "must be networks such as 10.0.0.0/8, with commas between".to_owned()
+                })?;
+            Ok(())
+        },
+    ),
+    knob("audit_file_bytes", "64MiB", "One file of the audit log.", |config, text| {
+        config.audit_file_bytes = bytes(text)?;
+        Ok(())
+    }),
+    knob("audit_keep", "365d", "How long files of the audit log are kept.", |config, text| {
+        config.audit_keep = duration(text)?;
+        Ok(())
+    }),
     knob("meta_cache_bytes", "32MiB", "Cache of the index.", |config, text| {
         config.meta_cache_bytes = bytes(text)?;
         Ok(())
@@ -258,7 +289,7 @@ fn with_unit<'a>(text: &'a str, what: &str) -> Result<(u64, &'a str), String> {
 }
 
 /// `512`, `64KiB`, `5GiB`; at least one.
-fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     let what = "a size such as 64KiB, 8MiB or 5GiB";
     let (number, unit) = with_unit(text, what)?;
     let factor: u64 = match unit {
@@ -274,7 +305,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// `500ms`, `30s`, `15m`, `24h`, `7d`; more than nothing.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let what = "a time such as 500ms, 30s, 15m, 24h or 7d";
     let (number, unit) = with_unit(text, what)?;
     let millis: u64 = match unit {
@@ -331,6 +362,8 @@ mod tests {
             ("log", "a=b=c"),
             ("public_url", "ftp://x"),
             ("requests_max", "0"),
+            ("trusted_proxies", "10.0.0.0/33"),
+            ("trusted_proxies", "10.0.0.1 10.0.0.2"),
             ("service_token", "too short"),
             ("service_token", "with spaces in between"),
         ] {

@@ -6,9 +6,13 @@
 //! | `POST /scrub` | what was read again |
 //! | `POST /fsck` | what does not agree in the index |
 //! | `POST /backup?dir=` | what was copied |
+//! | `/v1/admin/…` | as on the port, see `v1/admin` |
+//!
+//! Only root and the daemon's own user are let in, whatever the mode of the socket says.
 
 use std::{
     convert::Infallible,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,22 +22,35 @@ use hyper::{
     Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use rustix::process::geteuid;
 use serde_json::{Value, json};
 use tokio::{
     net::{UnixListener, UnixStream},
     time::sleep,
 };
 
-use super::{Reply, body::Body, json::reply, query::Query, respond};
+use super::{
+    Reply,
+    audit::{self, Event, Facts},
+    body::{Body, RequestBody},
+    json::reply,
+    query::Query,
+    respond, route,
+    v1::admin as commands,
+};
 use crate::{
     app::{App, Error},
-    sys::random,
+    sys::{audit::AuditLog, random},
 };
+
+/// A command's body comes as a whole or not at all.
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the commands work on: a store and where it lies.
 pub struct Door {
     pub app: Arc<App>,
     pub data_dir: PathBuf,
+    pub audit: Arc<AuditLog>,
 }
 
 impl Door {
@@ -41,7 +58,10 @@ impl Door {
     pub async fn serve(self: Arc<Self>, listener: UnixListener) {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(Arc::clone(&self).answer_all(stream))),
+                Ok((stream, _)) if is_operator(&stream) => {
+                    drop(tokio::spawn(Arc::clone(&self).answer_all(stream)));
+                }
+                Ok(_) => tracing::warn!("another user was turned away from the admin socket"),
                 Err(error) => {
                     tracing::warn!(%error, "an operator's connection was not accepted");
                     sleep(Duration::from_millis(50)).await;
@@ -52,20 +72,54 @@ impl Door {
 
     /// Answers the requests of one connection.
     pub async fn answer_all(self: Arc<Self>, stream: UnixStream) {
+        let uid =
+            stream.peer_cred().map_or_else(|_| "unknown".into(), |peer| peer.uid().to_string());
         let service = service_fn(move |request| {
-            let door = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(door.answer(&request).await) }
+            let (door, uid) = (Arc::clone(&self), uid.clone());
+            async move { Ok::<_, Infallible>(door.answer(request, &uid).await) }
         });
         let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         // Who hangs up needs no answer.
         let _ = serving.await;
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, uid: &str) -> Response<Body> {
         let id = format!("{:016x}", random::nonce());
-        let answered = run(&self.app, &self.data_dir, request).await;
-        answered.unwrap_or_else(|refusal| respond::problem(&refusal, &id))
+        let path = request.uri().path();
+        let mut event = None;
+        let answered = match path.strip_prefix(commands::PREFIX).map(str::to_owned) {
+            Some(path) => self.command(&path, request, &mut event).await,
+            None => run(&self.app, &self.data_dir, &request).await,
+        };
+        let answer = answered.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
+        let time = self.app.clock.now();
+        let facts = Facts { time, request_id: &id, from: Ipv4Addr::LOCALHOST.into(), why: None };
+        if let Some(line) = audit::operator_line(event, uid, &answer, facts) {
+            self.audit.record(line);
+        }
+        answer
     }
+
+    async fn command(
+        &self,
+        path: &str,
+        request: Request<Incoming>,
+        event: &mut Option<Event>,
+    ) -> Reply {
+        let (head, body) = request.into_parts();
+        let path = route::decode(path)?;
+        let command = commands::route(&head.method, &path)?;
+        *event = Event::of_command(&command);
+        let query = Query::parse(head.uri.query())?;
+        let body = RequestBody::new(body, false, Arc::default(), BODY_IDLE_TIMEOUT);
+        commands::run(&self.app, command, &query, body).await
+    }
+}
+
+/// Asks the kernel who connected (`SO_PEERCRED`).
+fn is_operator(stream: &UnixStream) -> bool {
+    let own = geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }
 
 async fn run(app: &App, data_dir: &Path, request: &Request<Incoming>) -> Reply {

@@ -20,7 +20,25 @@ pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 ///
 /// # Errors
 /// [`Error::TooLarge`] past 1 MiB, [`Error::Invalid`] for what is not the wanted JSON.
-pub async fn read<T: DeserializeOwned>(mut body: RequestBody) -> Result<T, Error> {
+pub async fn read<T: DeserializeOwned>(body: RequestBody) -> Result<T, Error> {
+    parse(&collect(body).await?)
+}
+
+/// As [`read`], for an object that may be left out as a whole.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_optional<T: DeserializeOwned + Default>(body: RequestBody) -> Result<T, Error> {
+    let document = collect(body).await?;
+    if document.is_empty() { Ok(T::default()) } else { parse(&document) }
+}
+
+fn parse<T: DeserializeOwned>(document: &[u8]) -> Result<T, Error> {
+    let object = serde_json::from_slice(document).map_err(|error| invalid(&error.to_string()));
+    object.map(|Object(members)| members)
+}
+
+async fn collect(mut body: RequestBody) -> Result<Vec<u8>, Error> {
     let mut document = Vec::new();
     while let Some(bytes) = body.next().await? {
         if document.len() + bytes.len() > JSON_BYTES_MAX {
@@ -28,8 +46,7 @@ pub async fn read<T: DeserializeOwned>(mut body: RequestBody) -> Result<T, Error
         }
         document.extend_from_slice(&bytes);
     }
-    let object = serde_json::from_slice(&document).map_err(|error| invalid(&error.to_string()));
-    object.map(|Object(members)| members)
+    Ok(document)
 }
 
 /// A struct that is written as a JSON object. serde would also take an array of its members, in

@@ -3,8 +3,10 @@
 //! A request passes: request id → route → credentials → role → handler → one log line.
 
 pub mod admin;
+mod audit;
 pub mod body;
 mod byteranges;
+mod client;
 pub mod conditional;
 mod content;
 mod credentials;
@@ -16,6 +18,7 @@ mod images;
 pub mod inline;
 mod json;
 pub mod listen;
+mod penalty;
 mod proof;
 mod query;
 mod respond;
@@ -24,6 +27,7 @@ mod v1;
 
 use std::{
     convert::Infallible,
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -39,12 +43,15 @@ use hyper::{
     header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
     http::request::Parts,
 };
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use self::{
+    audit::{Event, Facts, Trace},
     body::{Body, RequestBody},
     listen::Connection,
+    penalty::Penalties,
     query::Query,
     route::{Access, Endpoint},
 };
@@ -54,7 +61,7 @@ use crate::{
         name::UserId,
         principal::{Principal, Role},
     },
-    sys::random,
+    sys::{audit::AuditLog, random},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -71,6 +78,8 @@ pub struct Limits {
     pub body_idle_timeout: Duration,
     /// How long requests in flight may take after a shutdown signal.
     pub drain_timeout: Duration,
+    /// Proxies whose word on the client's address counts.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// The service behind every connection.
@@ -80,6 +89,8 @@ pub struct Server {
     public_url: String,
     limits: Limits,
     requests: Arc<Semaphore>,
+    audit: Arc<AuditLog>,
+    penalties: Penalties,
 }
 
 /// What handlers see of a request besides its body.
@@ -147,10 +158,11 @@ impl Context {
 }
 
 impl Server {
-    pub fn new(app: Arc<App>, public_url: &str, limits: Limits) -> Arc<Self> {
+    pub fn new(app: Arc<App>, public_url: &str, limits: Limits, audit: Arc<AuditLog>) -> Arc<Self> {
         let requests = Arc::new(Semaphore::new(limits.requests_max));
         let public_url = public_url.trim_end_matches('/').to_owned();
-        Arc::new(Self { app, public_url, limits, requests })
+        let penalties = Penalties::default();
+        Arc::new(Self { app, public_url, limits, requests, audit, penalties })
     }
 
     /// Answers one request. Never fails: every failure is an answer.
@@ -165,11 +177,18 @@ impl Server {
         let is_http_1 = request.version() < Version::HTTP_2;
         let (method, path) = (request.method().clone(), logged(request.uri().path()).to_owned());
         let body_read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
-        let mut who = None;
-        let handling = self.handle(request, &body_read, &mut who);
+        let mut trace = Trace::default();
+        let peer = connection.peer.ip();
+        let client = client::address(peer, request.headers(), &self.limits.trusted_proxies);
+        let from = *client.as_ref().unwrap_or(&peer);
+        let handling = self.handle(request, &body_read, client, &mut trace);
         let handled = AssertUnwindSafe(handling).catch_unwind().await;
         let outcome =
             handled.unwrap_or_else(|_| Err(Error::Internal("a handler panicked".into()).into()));
+        let why = outcome.as_ref().err().and_then(audit::reason);
+        if let Err(Refusal::App(Error::Unauthenticated(_))) = &outcome {
+            self.penalties.pay(from).await;
+        }
         let mut response = outcome.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
         if method == Method::HEAD {
             response = without_body(response);
@@ -182,13 +201,19 @@ impl Server {
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
+        let who = trace.who.as_ref().map(ToString::to_string);
+        let facts = Facts { time: self.app.clock.now(), request_id: &id, from, why };
+        if let Some(line) = audit::line(trace, &response, facts) {
+            self.audit.record(line);
+        }
         tracing::info!(
             request_id = id,
             %method,
             path,
             status = response.status().as_u16(),
-            principal = who.map(|who: Principal| who.to_string()),
+            principal = who,
             peer = %connection.peer,
+            client = (from != peer).then(|| from.to_string()),
             micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
             "request",
         );
@@ -199,7 +224,8 @@ impl Server {
         self: &Arc<Self>,
         request: Request<Incoming>,
         body_read: &Arc<AtomicBool>,
-        who: &mut Option<Principal>,
+        from: Result<IpAddr, Error>,
+        trace: &mut Trace,
     ) -> Reply {
         let permit = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Error::Busy)?;
         let (head, body) = request.into_parts();
@@ -214,9 +240,12 @@ impl Server {
         // Who may not ask is not told what there is.
         let access =
             endpoint.as_ref().map_or_else(|_| route::hidden(head.uri.path()), Endpoint::access);
-        let principal = self.admit(access, &head).await?;
-        who.clone_from(&principal);
+        trace.event = endpoint.as_ref().ok().and_then(Event::of);
+        let principal = self.admit(access, &head, from?, &mut trace.who).await?;
         let endpoint = endpoint?;
+        if principal.as_ref().is_some_and(|principal| !principal.may(endpoint.action())) {
+            return Err(Error::OutOfScope("kind of request").into());
+        }
         let context = Context {
             app: Arc::clone(&self.app),
             server: Arc::clone(self),
@@ -229,15 +258,22 @@ impl Server {
         Ok(response.map(|body| body.holding(permit)))
     }
 
-    /// Who is asking, when the endpoint lets them.
-    async fn admit(&self, access: Access, head: &Parts) -> Result<Option<Principal>, Error> {
+    /// Who is asking, when the endpoint lets them; `who` is told also when it does not.
+    async fn admit(
+        &self,
+        access: Access,
+        head: &Parts,
+        from: IpAddr,
+        who: &mut Option<Principal>,
+    ) -> Result<Option<Principal>, Error> {
         let carried = match access {
             Access::Open => return Ok(None),
             // A link is the credential; a browser adds its cookie to it unasked.
             Access::Link => credentials::in_headers(&head.headers),
             Access::Public | Access::Role(_) => credentials::carried(&head.method, &head.headers),
         };
-        let principal = self.app.authenticate(&carried).await?;
+        let principal = self.app.authenticate(&carried, from).await?;
+        who.clone_from(&principal);
         match (access, &principal) {
             (Access::Role(needs), Some(principal)) if principal.role() < needs => {
                 Err(Error::Denied { needs })
@@ -280,6 +316,9 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
         Endpoint::MintBatch => v1::batch::mint(&context, body).await,
         Endpoint::FetchBatch { token } => v1::batch::fetch(&context, &token).await,
         Endpoint::Image { id, disposition } => images::image(&context, id, disposition).await,
+        Endpoint::Admin(command) => {
+            v1::admin::run(&context.app, command, &context.query, body).await
+        }
     }
 }
 

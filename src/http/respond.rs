@@ -111,6 +111,10 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
             let detail = format!("This needs the role {} or a higher one.", needs.as_str());
             Problem::new(S::FORBIDDEN, "forbidden", detail)
         }
+        Error::OutOfScope(what) => {
+            let detail = format!("The token does not grant this {what}.");
+            Problem::new(S::FORBIDDEN, "out_of_scope", detail)
+        }
         Error::LinkRefused { code, detail } => Problem::new(S::FORBIDDEN, code, *detail),
         Error::NotFound(what) => {
             let code = match *what {

@@ -2,10 +2,14 @@
 
 use hyper::Method;
 
-use super::{Refusal, fields};
+use super::{
+    Refusal, fields,
+    v1::admin::{self, Command},
+};
 use crate::{
     app::{Error, link::Disposition},
     model::{
+        grant::Action,
         id::{FileId, PartNumber, UploadId},
         key::FileKey,
         principal::Role,
@@ -37,6 +41,7 @@ pub enum Endpoint {
     MintBatch,
     FetchBatch { token: Box<str> },
     Image { id: FileId, disposition: Disposition },
+    Admin(Command),
 }
 
 /// What a request needs to get to an endpoint.
@@ -60,6 +65,7 @@ impl Endpoint {
             Self::RedeemLink { .. } | Self::FetchBatch { .. } => Access::Link,
             Self::Storage { .. } => Access::Public,
             Self::GenerateToken => Access::Role(Role::Service),
+            Self::Admin(_) => Access::Role(Role::Admin),
             Self::ListFiles
             | Self::Metadata { .. }
             | Self::Content { .. }
@@ -76,6 +82,37 @@ impl Endpoint {
             | Self::Complete
             | Self::PutContent => Access::Role(Role::Analyst),
             Self::DeleteFile { .. } => Access::Role(Role::Researcher),
+        }
+    }
+}
+
+impl Endpoint {
+    /// What a service's token must grant.
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Health
+            | Self::KeySet
+            | Self::RedeemLink { .. }
+            | Self::Storage { .. }
+            | Self::ListFiles
+            | Self::Metadata { .. }
+            | Self::Content { .. }
+            | Self::SignLink
+            | Self::SignLinkForm
+            | Self::MintBatch
+            | Self::FetchBatch { .. }
+            | Self::Image { .. } => Action::Read,
+            Self::Init
+            | Self::EncodedPart
+            | Self::RawPart { .. }
+            | Self::UploadStatus { .. }
+            | Self::AbortUpload { .. }
+            | Self::ListUploads
+            | Self::Complete
+            | Self::PutContent => Action::Upload,
+            Self::DeleteFile { .. } => Action::Delete,
+            Self::GenerateToken => Action::Tokens,
+            Self::Admin(_) => Action::Admin,
         }
     }
 }
@@ -140,6 +177,9 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
     if let Some(encoded) = path.strip_prefix("/get/") {
         return only(READ, linked_key(encoded).map(|key| Endpoint::RedeemLink { key }));
     }
+    if let Some(path) = path.strip_prefix(admin::PREFIX) {
+        return admin::route(method, path).map(Endpoint::Admin);
+    }
     if let Some(image) = path.strip_prefix("/api/images/") {
         return only(READ, self::image(image));
     }
@@ -163,7 +203,7 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
     }
 }
 
-fn decode(path: &str) -> Result<String, Refusal> {
+pub fn decode(path: &str) -> Result<String, Refusal> {
     let detail = "The path is not percent-encoded UTF-8.";
     fields::percent_decoded(path).ok_or_else(|| Error::invalid("invalid_path", detail).into())
 }

@@ -2,6 +2,7 @@
 //!
 //! Durable it is not, and it walks everything. Tests compare the other engines with it.
 
+mod accounts;
 mod selection;
 mod upkeep;
 
@@ -15,12 +16,12 @@ use async_trait::async_trait;
 
 use super::{
     Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
-    Selection, ServiceToken, UserRecord, upkeep::ScrubState,
+    Selection, ServiceToken, UserRecord, accounts::TokenUse, upkeep::ScrubState,
 };
 use crate::model::{
     digest::ContentHash,
     file::{FileRecord, Totals},
-    id::{FileId, PartNumber, SelectionId, UploadId},
+    id::{FileId, PartNumber, SelectionId, TokenId, UploadId},
     key::FileKey,
     locator::Locator,
     name::{Folder, UserId},
@@ -31,7 +32,10 @@ use crate::model::{
 #[derive(Clone, Default)]
 struct State {
     users: BTreeMap<UserId, UserRecord>,
-    tokens: Vec<ServiceToken>,
+    tokens: BTreeMap<TokenId, ServiceToken>,
+    uses: BTreeMap<TokenId, TokenUse>,
+    /// By the printed holder.
+    valid_from: BTreeMap<String, u64>,
     uploads: BTreeMap<UploadId, Upload>,
     parts: BTreeMap<(UploadId, PartNumber), Part>,
     batches: BTreeMap<UploadId, Batch>,
@@ -161,17 +165,12 @@ impl Metadata for MemoryMetadata {
     }
 
     async fn service_token(&self, digest: &[u8; 32]) -> Result<Option<ServiceToken>> {
-        Ok(self.read().tokens.iter().find(|token| token.digest == *digest).cloned())
+        let state = self.read();
+        Ok(state.tokens.values().find(|token| token.digest == *digest).cloned())
     }
 
     async fn add_service_token(&self, token: ServiceToken) -> Result<()> {
-        self.step(|state| {
-            if state.tokens.iter().any(|known| known.digest == token.digest) {
-                return Err(Error::Exists);
-            }
-            state.tokens.push(token);
-            Ok(())
-        })
+        self.step(|state| state.add_token(token))
     }
 
     async fn has_service_tokens(&self) -> Result<bool> {

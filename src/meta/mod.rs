@@ -9,6 +9,7 @@
 //!
 //! [`sled`] is the engine of one machine, [`memory`] the reference it is compared with.
 
+pub mod accounts;
 pub mod memory;
 pub mod selection;
 pub mod sled;
@@ -19,6 +20,7 @@ use std::path::Path;
 use async_trait::async_trait;
 
 pub use self::{
+    accounts::{Accounts, ServiceToken},
     selection::{Selection, Selections},
     upkeep::Upkeep,
 };
@@ -56,14 +58,6 @@ impl UserRecord {
     pub fn new(id: UserId, created: UnixMillis) -> Self {
         Self { id, created, role: None, quota: None, disabled: false, reserved: 0 }
     }
-}
-
-/// An opaque service token, known only by its digest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceToken {
-    pub digest: [u8; 32],
-    pub name: Box<str>,
-    pub created: UnixMillis,
 }
 
 /// Several uploads begun and finished as one.
@@ -145,6 +139,9 @@ pub enum Error {
     /// The session was changed since it was read; read again.
     #[error("the session changed meanwhile")]
     Changed,
+    /// Something still belongs to it.
+    #[error("the user has files or uploads")]
+    NotEmpty,
     #[error("quota of {limit} bytes: {used} used or reserved, {asked} asked")]
     Quota { limit: u64, used: u64, asked: u64 },
     /// Too many steps wait; try again later.
@@ -173,7 +170,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// what is not there; any method may fail with [`Error::Corrupt`] and [`Error::Unavailable`], and
 /// one that writes with [`Error::Busy`] and [`Error::NoSpace`].
 #[async_trait]
-pub trait Metadata: Upkeep + Selections {
+pub trait Metadata: Accounts + Selections + Upkeep {
     /// Writes a copy from which a store can be opened into the directory of another: every commit
     /// that was answered before the call, and each later one either as a whole or not.
     ///

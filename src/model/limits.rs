@@ -39,6 +39,11 @@ pub fn is_acceptable_token(token: &str) -> bool {
         && token.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+/// Whether a service may have this name.
+pub fn is_service_name(name: &str) -> bool {
+    !name.trim().is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
+}
+
 /// Valid user JWT life, in hours.
 pub const USER_TOKEN_HOURS: std::ops::RangeInclusive<u64> = 1..=720;
 /// Valid service JWT life, in days.

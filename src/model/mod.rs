@@ -5,6 +5,7 @@
 
 pub mod digest;
 pub mod file;
+pub mod grant;
 pub mod id;
 pub mod key;
 pub mod limits;

@@ -1,10 +1,14 @@
 //! Who is asking and what they may do: roles, the identity behind a request, the rules.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::name::UserId;
+use super::{
+    grant::{Action, Grant},
+    id::TokenId,
+    name::{Folder, UserId},
+};
 
 /// Roles, low to high. Each may do what the ones below it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,8 +47,8 @@ impl Role {
 /// The identity that a valid credential proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
-    /// A program, by the name its token was issued to.
-    Service { name: Box<str> },
+    /// A program, by the name its token was issued to, and what that token grants.
+    Service { name: Box<str>, token: TokenId, grant: Arc<Grant> },
     /// A user with the role its token and its record leave it (never [`Role::Service`]).
     User { id: UserId, role: Role },
 }
@@ -65,6 +69,32 @@ impl Principal {
         }
     }
 
+    /// Whether its token grants this kind of request. Users are limited by their role alone.
+    pub fn may(&self, action: Action) -> bool {
+        match self {
+            Principal::Service { grant, .. } => grant.allows(action),
+            Principal::User { .. } => true,
+        }
+    }
+
+    /// Whether its token grants this user at all.
+    pub fn reaches_user(&self, owner: &UserId) -> bool {
+        match self {
+            Principal::Service { grant, .. } => grant.reaches_user(owner),
+            Principal::User { .. } => true,
+        }
+    }
+
+    /// Whether its token grants this folder of this user.
+    pub fn reaches(&self, owner: &UserId, folder: &Folder) -> bool {
+        match self {
+            Principal::Service { grant, .. } => {
+                grant.reaches_user(owner) && grant.reaches_folder(folder)
+            }
+            Principal::User { .. } => true,
+        }
+    }
+
     /// Whether an upload session of `owner` may be continued, completed or aborted.
     pub fn may_touch_upload(&self, owner: &UserId) -> bool {
         match self {
@@ -78,7 +108,7 @@ impl Principal {
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Principal::Service { name } => write!(f, "service:{name}"),
+            Principal::Service { name, .. } => write!(f, "service:{name}"),
             Principal::User { id, .. } => write!(f, "user:{id}"),
         }
     }
@@ -108,6 +138,8 @@ mod tests {
         assert!(!user("other", Role::Researcher).sees(&owner));
         assert!(user("other", Role::Admin).sees(&owner));
         assert!(!user("other", Role::Admin).may_touch_upload(&owner));
-        assert!(Principal::Service { name: "s".into() }.may_touch_upload(&owner));
+        let token = TokenId([0; 8]);
+        let service = Principal::Service { name: "s".into(), token, grant: Arc::default() };
+        assert!(service.may_touch_upload(&owner));
     }
 }

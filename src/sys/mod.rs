@@ -1,5 +1,6 @@
 //! Thin hands on the operating system: clock, randomness, durable files, signals, log.
 
+pub mod audit;
 pub mod clock;
 pub mod data_dir;
 pub mod durable;

@@ -76,7 +76,8 @@ pub fn die_at(
 pub fn deaths(seed: u64, rounds: usize) -> (usize, Report) {
     let mut dice = Dice::new(seed);
     let (mut deaths, mut report) = (0, Report::default());
-    for point in points() {
+    // What only an operator's command comes to dies in `it`.
+    for point in points().into_iter().filter(|point| !point.starts_with("operator: ")) {
         let dir = scratch();
         fs::create_dir(dir.path().join("data")).unwrap();
         let mut ledger = Ledger::default();

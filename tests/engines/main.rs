@@ -1,5 +1,6 @@
 //! Both seams: one contract for every engine, and the engines compared step by step.
 
+mod accounts;
 mod blobs;
 mod metadata;
 mod records;

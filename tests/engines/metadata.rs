@@ -5,13 +5,15 @@ use std::{collections::BTreeSet, fs, path::Path};
 use proptest::{collection::vec, prelude::*};
 use streamlined::{
     meta::{
-        Batch, Error, Metadata, Removal, Selection, ServiceToken, memory::MemoryMetadata,
+        Batch, Error, Metadata, Removal, Selection,
+        accounts::{Holder, UserChange},
+        memory::MemoryMetadata,
         sled::SledMetadata,
     },
     model::{
         digest::ContentHash,
         file::{CallerMeta, Totals},
-        id::{FileId, SelectionId},
+        id::{FileId, SelectionId, TokenId},
         locator::Locator,
         name::{FileName, Folder},
         time::UnixMillis,
@@ -19,7 +21,10 @@ use streamlined::{
 };
 use tokio::runtime::Runtime;
 
-use crate::records::{file, folder, key, locator, new_file, part, upload, upload_id, user};
+use crate::{
+    accounts::token,
+    records::{file, folder, key, locator, new_file, part, upload, upload_id, user},
+};
 
 pub const NOW: UnixMillis = UnixMillis(1_000);
 pub const QUOTA: u64 = 1_000;
@@ -46,7 +51,7 @@ fn users_appear_once_and_tokens_are_found_by_digest() {
         assert_eq!(meta.user(&user(1)).await, Ok(Some(made)));
         assert_eq!(meta.has_service_tokens().await, Ok(false));
         let mut digest = [7; 32];
-        let token = ServiceToken { digest, name: "s".into(), created: NOW };
+        let token = token(7);
         meta.add_service_token(token.clone()).await.unwrap();
         assert_eq!(meta.add_service_token(token.clone()).await, Err(Error::Exists));
         assert_eq!(meta.service_token(&digest).await, Ok(Some(token)));
@@ -291,6 +296,11 @@ enum Step {
     Relocate { content: u8, to: u64 },
     Mark { content: u8 },
     Unmark { content: u8 },
+    Change { owner: u8 },
+    RemoveUser { owner: u8 },
+    AddToken { n: u8 },
+    Supersede { n: u8, by: u8 },
+    Revoke { n: u8 },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -320,6 +330,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (0..3_u8, 100..103_u64).prop_map(|(content, to)| Step::Relocate { content, to }),
         (0..3_u8).prop_map(|content| Step::Mark { content }),
         (0..3_u8).prop_map(|content| Step::Unmark { content }),
+        (0..2_u8).prop_map(|owner| Step::Change { owner }),
+        (0..2_u8).prop_map(|owner| Step::RemoveUser { owner }),
+        (0..4_u8).prop_map(|n| Step::AddToken { n }),
+        (0..4_u8, 0..4_u8).prop_map(|(n, by)| Step::Supersede { n, by }),
+        (0..4_u8).prop_map(|n| Step::Revoke { n }),
     ];
     vec(step, 1..60)
 }
@@ -390,6 +405,23 @@ async fn take(meta: &dyn Metadata, step: &Step, at: u64) -> String {
             let (hash, place) = lying(meta, content, at).await;
             format!("{:?}", meta.unmark_damaged(&hash, &place).await)
         }
+        Step::Change { owner } => {
+            let change = UserChange {
+                disabled: Some(at.is_multiple_of(2)),
+                tokens_valid_from: Some(at),
+                ..UserChange::default()
+            };
+            format!("{:?}", meta.change_user(&user(owner), change, UnixMillis(at)).await)
+        }
+        Step::RemoveUser { owner } => format!("{:?}", meta.remove_user(&user(owner), at).await),
+        Step::AddToken { n } => format!("{:?}", meta.add_service_token(token(n)).await),
+        Step::Supersede { n, by } => {
+            let until = UnixMillis(at);
+            format!("{:?}", meta.supersede_service_token(TokenId([n; 8]), until, token(by)).await)
+        }
+        Step::Revoke { n } => {
+            format!("{:?}", meta.revoke_service_token(TokenId([n; 8]), UnixMillis(at)).await)
+        }
     }
 }
 
@@ -419,6 +451,12 @@ async fn observe(meta: &dyn Metadata) -> Vec<String> {
     seen.push(format!("{:?}", meta.unreferenced_blobs(UnixMillis(u64::MAX), 99).await));
     seen.push(format!("{:?}", meta.parts_after(None, 99).await));
     seen.push(format!("{:?}", meta.blobs_after(None, 99).await));
+    seen.push(format!("{:?}", meta.users(None, 99).await));
+    seen.push(format!("{:?}", meta.service_tokens(None, 99).await));
+    for owner in 0..2 {
+        let owner = user(owner);
+        seen.push(format!("{:?}", meta.tokens_valid_from(Holder::User(&owner)).await));
+    }
     let damaged = (meta.damaged_blobs(None, 99).await, meta.damaged_count().await);
     seen.push(format!("{damaged:?}"));
     seen

@@ -6,10 +6,12 @@ use std::{
 };
 
 use streamlined::{
-    meta::{Error, Metadata, ServiceToken, Upkeep, sled::SledMetadata},
+    meta::{Error, Metadata, Upkeep, sled::SledMetadata},
     model::{name::UserId, time::UnixMillis},
 };
 use tokio::runtime::Runtime;
+
+use crate::accounts::token;
 
 /// Small enough that a few dozen commits are saved as a snapshot.
 const SAVE_BYTES: u64 = 4 << 10;
@@ -329,7 +331,7 @@ fn an_export_taken_under_writes_opens_as_a_store() {
 #[test]
 fn tokens_come_back_too() {
     let world = World::with(1, NEVER);
-    let token = ServiceToken { digest: [5; 32], name: "n".into(), created: UnixMillis(1) };
+    let token = token(5);
     let meta = world.open(NEVER);
     world.runtime.block_on(meta.add_service_token(token.clone())).unwrap();
     drop(meta);

@@ -4,7 +4,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use streamlined::auth::{jwt, keyring::KeyRing};
+use streamlined::{
+    auth::{jwt, keyring::KeyRing},
+    model::time::UnixMillis,
+};
 
 use crate::support::{Client, Daemon, daemon::TOKEN};
 
@@ -14,7 +17,11 @@ fn now() -> u64 {
 
 /// Signs claims with the daemon's own key.
 fn signed(daemon: &Daemon, claims: &Value) -> String {
-    jwt::sign(claims, &KeyRing::open(&daemon.dir().join("keys")).unwrap()).unwrap()
+    sign(claims, &KeyRing::open(&daemon.dir().join("keys")).unwrap())
+}
+
+fn sign(claims: &Value, ring: &KeyRing) -> String {
+    jwt::sign(claims, ring, UnixMillis(now() * 1000), now() + 60).unwrap()
 }
 
 fn user_claims(id: &str, role: &str) -> Value {
@@ -123,7 +130,7 @@ fn expired_and_foreign_tokens_are_refused() {
         with("aud", json!("else")),
         with("user_id", json!("../u")),
         with("user_id", json!(7)),
-        jwt::sign(&user_claims("u", "viewer"), &foreign).unwrap(),
+        sign(&user_claims("u", "viewer"), &foreign),
         with("pad", json!("x".repeat(9000))),
     ] {
         daemon.bearer(&token).get("/v1/files/all").refused(401, "unauthenticated");
@@ -181,7 +188,7 @@ fn a_key_that_appears_beside_the_daemon_is_found() {
     let daemon = Daemon::start();
     let elsewhere = tempfile::tempdir().unwrap();
     let ring = KeyRing::open(elsewhere.path()).unwrap();
-    let token = jwt::sign(&user_claims("u", "viewer"), &ring).unwrap();
+    let token = sign(&user_claims("u", "viewer"), &ring);
     daemon.bearer(&token).get("/v1/files/all").refused(401, "unauthenticated");
     for file in std::fs::read_dir(elsewhere.path()).unwrap() {
         let path = file.unwrap().path();

@@ -49,6 +49,7 @@ fn a_full_disk_refuses_what_takes_room_and_recovers_by_itself() {
         return;
     }
     daemon.expect_trouble("no space");
+    daemon.expect_trouble("the audit log cannot be written");
     let user = daemon.user("u");
     let large = bytes(1, 300_000);
     let kept = user.store("kept", "", &large);

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod audit;
 mod auth;
 mod batch;
 mod clients;
@@ -12,13 +13,17 @@ mod format;
 mod full_disk;
 mod get;
 mod images;
+mod keys;
 mod kill;
 mod limits;
 mod links;
 mod listing;
 mod malformed;
+mod matrix;
 mod parts;
 mod public_read;
 mod shutdown;
 mod token_generate;
+mod tokens;
 mod upkeep;
+mod users;

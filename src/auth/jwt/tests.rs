@@ -35,7 +35,7 @@ fn segment(json: &str) -> String {
 /// Signs any header and payload text with our key.
 fn signed(header: &str, payload: &str) -> String {
     let message = format!("{}.{}", segment(header), segment(payload));
-    let key = RING.0.signer().unwrap();
+    let key = RING.0.signer(UnixMillis(NOW * 1000)).unwrap();
     let signature = crypto::sign(message.as_bytes(), &key.private, Algorithm::RS256).unwrap();
     format!("{message}.{signature}")
 }
@@ -66,7 +66,7 @@ fn a_service_token_needs_neither_kid_nor_issuer() {
 #[test]
 fn what_we_sign_we_accept() {
     let claims = ServiceClaims { sub: "s", roles: "service", iat: NOW, exp: NOW + 9, jti: "j" };
-    assert!(check(&sign(&claims, &RING.0).unwrap()).is_ok());
+    assert!(check(&sign(&claims, &RING.0, UnixMillis(NOW * 1000), NOW + 9).unwrap()).is_ok());
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn user_tokens_are_for_us_alone() {
 #[test]
 fn tricks_with_the_header_fail() {
     let payload = user_claims().to_string();
-    let kid = RING.0.signer().unwrap().kid.clone();
+    let kid = RING.0.signer(UnixMillis(NOW * 1000)).unwrap().kid.clone();
     for (header, outcome) in [
         (format!(r#"{{"alg":"RS256","kid":"{kid}","typ":"JWT"}}"#), Ok(())),
         (r#"{"alg":"none"}"#.into(), Err(Refused::Header)),
@@ -141,4 +141,147 @@ fn broken_tokens_fail_without_a_panic() {
     assert_eq!(check(&"x".repeat(JWT_BYTES_MAX + 1)), Err(Refused::TooLarge));
     let twice = user_claims().to_string().replacen('{', r#"{"user_id":"root","#, 1);
     assert_eq!(check(&signed(r#"{"alg":"RS256"}"#, &twice)), Err(Refused::Claims));
+}
+
+/// RFC 8725 section 2.1: the public key, which everybody has, as the secret of an HMAC.
+#[test]
+fn the_public_key_is_no_secret_of_ours() {
+    let key = RING.0.signer(UnixMillis(NOW * 1000)).unwrap();
+    let n = URL_SAFE_NO_PAD.decode(&key.n).unwrap();
+    for secret in [key.n.as_bytes(), &n, key.kid.as_bytes(), b""] {
+        for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let mut header = Header::new(algorithm);
+            header.kid = Some(key.kid.clone());
+            let secret = jsonwebtoken::EncodingKey::from_secret(secret);
+            let token = jsonwebtoken::encode(&header, &user_claims(), &secret).unwrap();
+            assert_eq!(check(&token), Err(Refused::Header));
+            // The same signature under a header that names what we accept.
+            let (message, signature) = token.rsplit_once('.').unwrap();
+            let payload = message.split_once('.').unwrap().1;
+            let header = segment(&format!(r#"{{"alg":"RS256","kid":"{}"}}"#, key.kid));
+            let token = format!("{header}.{payload}.{signature}");
+            assert_eq!(check(&token), Err(Refused::Signature));
+        }
+    }
+}
+
+/// Whoever signs with a key of its own and sends that key, or says where it is, is not believed.
+#[test]
+fn a_key_that_comes_with_the_token_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = KeyRing::open(dir.path()).unwrap().signer(UnixMillis(NOW * 1000)).unwrap();
+    let (n, e, kid) = (&own.n, &own.e, &own.kid);
+    let ours = &RING.0.signer(UnixMillis(NOW * 1000)).unwrap().kid;
+    let forge = |members: &str| {
+        let header = format!(r#"{{"alg":"RS256",{members}}}"#);
+        let message = format!("{}.{}", segment(&header), segment(&user_claims().to_string()));
+        let signed = crypto::sign(message.as_bytes(), &own.private, Algorithm::RS256).unwrap();
+        check(&format!("{message}.{signed}"))
+    };
+    let jwk = format!(r#""jwk":{{"kty":"RSA","n":"{n}","e":"{e}","kid":"{kid}"}}"#);
+    let places = r#""jku":"https://evil.example/keys","x5u":"https://evil.example/c","x5c":["AA"]"#;
+    for (members, refusal) in [
+        (jwk.clone(), Refused::Signature),
+        (format!(r#""kid":"{kid}",{jwk}"#), Refused::UnknownKey),
+        (format!(r#""kid":"{ours}",{jwk}"#), Refused::Signature),
+        (places.to_owned(), Refused::Signature),
+        (format!(r#""kid":"{ours}",{places}"#), Refused::Signature),
+    ] {
+        assert_eq!(forge(&members), Err(refusal), "{members}");
+    }
+}
+
+#[test]
+fn a_kid_is_a_name_and_nothing_else() {
+    let payload = user_claims().to_string();
+    for kid in [
+        r#""../keys/x""#,
+        r#""/dev/null""#,
+        r#""' OR 1=1 --""#,
+        r#""x|id""#,
+        r#""\u0000""#,
+        "\"%s\"",
+        r#"" ""#,
+    ] {
+        let token = signed(&format!(r#"{{"alg":"RS256","kid":{kid}}}"#), &payload);
+        assert_eq!(check(&token), Err(Refused::UnknownKey), "{kid}");
+    }
+    for kid in ["7", "[]", "{}", "true"] {
+        let token = signed(&format!(r#"{{"alg":"RS256","kid":{kid}}}"#), &payload);
+        assert_eq!(check(&token), Err(Refused::Claims), "{kid}");
+    }
+}
+
+/// One token has one text: other spellings of the same bytes are refused.
+#[test]
+fn base64_has_one_form() {
+    // A payload whose last letter has bits to spare.
+    let good = (0..9)
+        .map(|n| token(&with(user_claims(), "pad", json!("x".repeat(n)))))
+        .find(|token| token.split('.').nth(1).unwrap().len() % 4 == 2)
+        .unwrap();
+    assert!(check(&good).is_ok());
+    let parts: Vec<&str> = good.split('.').collect();
+    let respelt = |part: &str| {
+        let (kept, last) = part.split_at(part.len() - 1);
+        let next = char::from(last.as_bytes()[0] + 1);
+        format!("{kept}{next}")
+    };
+    let spellings = [
+        format!("{}.{}.{}", parts[0], respelt(parts[1]), parts[2]),
+        format!("{}.{}=.{}", parts[0], parts[1], parts[2]),
+        format!("{}.{}==.{}", parts[0], parts[1], parts[2]),
+        format!("{}.{}.{}==", parts[0], parts[1], parts[2]),
+        format!("{}.{}.{}", parts[0], parts[1], respelt(parts[2])),
+        format!("{}.{}.{}", parts[0], parts[1], parts[2].replace(['-', '_'], "+")),
+        format!("{}\n.{}.{}", parts[0], parts[1], parts[2]),
+        format!(" {good}"),
+        format!("{good}."),
+        format!("{good}.{}", parts[2]),
+    ];
+    for spelling in spellings.iter().filter(|spelling| **spelling != good) {
+        assert!(check(spelling).is_err(), "{spelling}");
+    }
+}
+
+#[test]
+fn members_that_come_twice_are_refused_wherever_they_stand() {
+    let header = r#"{"alg":"RS256"}"#;
+    let claims = user_claims().to_string();
+    for (name, value) in [
+        ("exp", json!(NOW + 60)),
+        ("user_id", json!("root")),
+        ("roles", json!("service")),
+        ("iss", json!("us")),
+        ("aud", json!("them")),
+    ] {
+        let first = claims.replacen('{', &format!(r#"{{"{name}":{value},"#), 1);
+        let last = format!(r#"{},"{name}":{value}}}"#, &claims[..claims.len() - 1]);
+        for twice in [first, last] {
+            assert_eq!(check(&signed(header, &twice)), Err(Refused::Claims), "{twice}");
+        }
+    }
+    for header in [
+        r#"{"alg":"RS256","alg":"RS256"}"#,
+        r#"{"alg":"RS256","kid":"a","kid":"b"}"#,
+        r#"{"alg":"RS256","typ":"JWT","typ":"JWT"}"#,
+    ] {
+        assert_eq!(check(&signed(header, &claims)), Err(Refused::Claims), "{header}");
+    }
+}
+
+#[test]
+fn a_clock_that_steps_back_lets_nothing_early_through() {
+    let early = token(&with(user_claims(), "nbf", json!(NOW)));
+    let fresh = token(&with(user_claims(), "iat", json!(NOW)));
+    let at = |token: &str, second: u64| {
+        verify(token, &RING.0, &expected(), UnixMillis(second * 1000)).map(drop)
+    };
+    for token in [early, fresh] {
+        assert_eq!(at(&token, NOW), Ok(()));
+        assert_eq!(at(&token, NOW - CLOCK_LEEWAY_SECONDS), Ok(()));
+        assert_eq!(at(&token, NOW - CLOCK_LEEWAY_SECONDS - 1), Err(Refused::NotYet));
+        assert_eq!(at(&token, NOW + 59), Ok(()));
+        assert_eq!(at(&token, NOW + 60), Err(Refused::Expired), "by not even a second");
+    }
 }

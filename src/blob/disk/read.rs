@@ -40,7 +40,7 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
             return Ok(Box::new(PackedReader(Some(cut(&content, slice)))));
         }
         // The first bytes come on the same way to another thread.
-        let first = Cursor::open(&store, &place, &blob, slice)?.read()?;
+        let first = Box::new(Cursor::open(&store, &place, &blob, slice)?).read()?;
         Ok(Box::new(FileReader(Next::Read(first))))
     };
     joined(spawn_blocking(open).await)
@@ -79,7 +79,7 @@ enum Next {
     Failed,
 }
 
-type Read = Option<(Bytes, Cursor)>;
+type Read = Option<(Bytes, Box<Cursor>)>;
 
 /// Reads a blob's file and checks what it reads.
 struct Cursor {
@@ -127,7 +127,7 @@ impl Cursor {
 
     /// Reads the next bytes to give out. The last ones are given out only when all that was read
     /// was found to be good.
-    fn read(mut self) -> Result<Read> {
+    fn read(mut self: Box<Self>) -> Result<Read> {
         let mut last = None;
         while self.at < self.end {
             let from = self.at;

@@ -11,7 +11,7 @@ use crate::{
         complete::{Completed, Completion},
         publish::NewContent,
     },
-    http::{Context, Reply, body::RequestBody, digest, fields, inline::Step, json},
+    http::{Context, Reply, audit, body::RequestBody, digest, fields, inline::Step, json},
     model::digest::Sha256,
 };
 
@@ -54,11 +54,13 @@ pub async fn complete(context: &Context, body: RequestBody) -> Reply {
         inline: came_inline.then_some(incoming),
     };
     match context.app.complete_upload(context.principal()?, completion).await? {
-        Completed::One(file) => json::reply(StatusCode::OK, &metadata_answer(&file)),
+        Completed::One(file) => {
+            json::reply(StatusCode::OK, &metadata_answer(&file)).map(|a| audit::about(a, &file.key))
+        }
         Completed::Batch(files) => {
             let files: Value = files.iter().map(metadata_answer).collect();
             let answer = json!({"uploadId": body.upload_id, "mode": "batch", "files": files});
-            json::reply(StatusCode::OK, &answer)
+            json::reply(StatusCode::OK, &answer).map(|a| audit::about(a, &body.upload_id))
         }
     }
 }
@@ -75,13 +77,14 @@ pub async fn put_content(context: &Context, mut body: RequestBody) -> Reply {
     let folder = context.query.folder()?;
     let user = context.named_user(&mut Map::new())?;
     let owner = context.app.acting_for(principal, user, false)?;
+    context.app.check_scope(principal, &owner, &folder)?;
     context.app.check_room(&owner, body.announced().unwrap_or(0)).await?;
     let sha256 = digest::announced(&context.headers)?;
     let mime = declared_type(context)?;
     let content = receive::raw(&mut body, context.app.begin_file().await?).await?;
     let new = NewContent { owner, name, folder, mime, sha256, content };
     let file = context.app.put_content(new).await?;
-    json::reply(StatusCode::CREATED, &metadata_answer(&file))
+    json::reply(StatusCode::CREATED, &metadata_answer(&file)).map(|a| audit::about(a, &file.key))
 }
 
 /// What `Content-Type` says of the file. Types that HTTP clients send for want of a better one

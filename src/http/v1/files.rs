@@ -67,6 +67,7 @@ pub async fn list(context: Context) -> Reply {
         true,
     )?;
     let listing = Listing { owner, folder: context.query.folder()? };
+    context.app.check_scope(context.principal()?, &listing.owner, &listing.folder)?;
     let limit: Option<u64> = context.query.number("limit", "invalid_limit")?;
     if limit == Some(0) {
         return Err(Error::invalid("invalid_limit", "limit must be at least 1.").into());

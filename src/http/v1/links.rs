@@ -14,7 +14,7 @@ use crate::{
         Error,
         link::{Disposition, Link},
     },
-    http::{Context, Reply, body::RequestBody, json},
+    http::{Context, Reply, audit, body::RequestBody, json},
     model::key::FileKey,
 };
 
@@ -72,7 +72,7 @@ async fn answer(
         "expires_in": ttl,
         "disposition": disposition.unwrap_or(Disposition::Inline).as_str(),
     });
-    json::reply(StatusCode::OK, &answer)
+    json::reply(StatusCode::OK, &answer).map(|answer| audit::about(answer, &file.key))
 }
 
 /// `BASE/get/{base64url(key)}?exp&sig[&disposition]`.

@@ -1,5 +1,6 @@
-//! `/v1/files/…`: one thin module for each family of endpoints.
+//! `/v1/…`: one thin module for each family of endpoints.
 
+pub mod admin;
 pub mod batch;
 pub mod complete;
 pub mod files;

@@ -3,7 +3,10 @@
 use hyper::StatusCode;
 use serde_json::{Map, json};
 
-use crate::http::{Context, Reply, fields, json};
+use crate::{
+    http::{Context, Reply, audit, fields, json},
+    model::{grant::Action, name::Folder, principal::Role},
+};
 
 const HOURS_DEFAULT: u64 = 1;
 
@@ -12,13 +15,17 @@ pub async fn generate(context: &Context) -> Reply {
         Some(user) => user,
         None => fields::user_id(context.query.required("user_id")?)?,
     };
+    let principal = context.principal()?;
+    context.app.check_scope(principal, &user, &Folder::default())?;
+    // Who may not manage users must not get to by the token of an admin.
+    let cap = if principal.may(Action::Admin) { Role::Admin } else { Role::Researcher };
     let hours = context.query.number("expires_hours", "invalid_expires_hours")?;
-    let made = context.app.generate_token(&user, hours.unwrap_or(HOURS_DEFAULT)).await?;
+    let made = context.app.generate_token(&user, hours.unwrap_or(HOURS_DEFAULT), cap).await?;
     let answer = json!({
         "token": made.token,
         "user_id": user.as_str(),
         "expires_in": made.expires_in,
         "token_type": "Bearer",
     });
-    json::reply(StatusCode::OK, &answer)
+    json::reply(StatusCode::OK, &answer).map(|answer| audit::about(answer, &user))
 }

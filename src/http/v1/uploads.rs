@@ -167,8 +167,8 @@ pub async fn list(context: &Context) -> Reply {
     for upload in uploads.iter().take(limit) {
         let parts = match app.upload_status(principal, upload.id).await {
             Ok(status) => status.parts,
-            // Over, or ended since the page was read.
-            Err(Error::NotFound(_)) => continue,
+            // Over, ended since the page was read, or in a folder that the token does not grant.
+            Err(Error::NotFound(_) | Error::OutOfScope(_)) => continue,
             Err(error) => return Err(error.into()),
         };
         let mut missing = match completeness(upload.mode, upload.size, &parts) {

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    meta::{BlobRecord, Error, Part, Result, ServiceToken, UserRecord, upkeep::ScrubPass},
+    meta::{BlobRecord, Error, Part, Result, UserRecord, upkeep::ScrubPass},
     model::{
         digest::{ContentHash, Sha256},
         file::{CallerMeta, FileRecord},
@@ -19,25 +19,34 @@ use crate::{
     },
 };
 
-/// Of every record. When a stored shape changes, this is raised and [`decode`] learns to read the
-/// one before.
+/// Of every record but a token's, which has one of its own. When a stored shape changes, this is
+/// raised and [`decode`] learns to read the one before.
 const VERSION: u8 = 1;
 
 pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
-    postcard::to_extend(record, vec![VERSION]).map_err(|error| Error::Corrupt(error.to_string()))
+    encode_as(VERSION, record)
+}
+
+pub(super) fn encode_as<T: Serialize>(version: u8, record: &T) -> Result<Vec<u8>> {
+    postcard::to_extend(record, vec![version]).map_err(|error| Error::Corrupt(error.to_string()))
 }
 
 /// # Errors
 /// [`Error::Corrupt`] for any bytes that [`encode`] does not write.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     match bytes {
-        [VERSION, record @ ..] => match postcard::take_from_bytes(record) {
-            Ok((record, [])) => Ok(record),
-            Ok(_) => Err(Error::Corrupt("bytes behind the record".into())),
-            Err(error) => Err(Error::Corrupt(error.to_string())),
-        },
+        [VERSION, record @ ..] => decode_body(record),
         [version, ..] => Err(Error::Corrupt(format!("unknown record version {version}"))),
         [] => Err(Error::Corrupt("empty record".into())),
+    }
+}
+
+/// A record without its version.
+pub(super) fn decode_body<T: DeserializeOwned>(record: &[u8]) -> Result<T> {
+    match postcard::take_from_bytes(record) {
+        Ok((record, [])) => Ok(record),
+        Ok(_) => Err(Error::Corrupt("bytes behind the record".into())),
+        Err(error) => Err(Error::Corrupt(error.to_string())),
     }
 }
 
@@ -141,23 +150,6 @@ impl StoredUser {
             disabled: self.disabled,
             reserved: self.reserved,
         }
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-pub struct StoredToken {
-    digest: [u8; 32],
-    name: Box<str>,
-    created: UnixMillis,
-}
-
-impl StoredToken {
-    pub fn new(token: &ServiceToken) -> Self {
-        Self { digest: token.digest, name: token.name.clone(), created: token.created }
-    }
-
-    pub fn into_record(self) -> ServiceToken {
-        ServiceToken { digest: self.digest, name: self.name, created: self.created }
     }
 }
 

@@ -4,7 +4,9 @@
 //! | table | key | value |
 //! | --- | --- | --- |
 //! | user | id | [`super::codec::StoredUser`] |
-//! | token | first 8 bytes of the digest | [`super::codec::StoredToken`] |
+//! | token | token id | [`super::accounts`] |
+//! | use | token id | [`super::accounts::StoredUse`]: when and whence it was used last |
+//! | valid from | 'a', 's' half a name's hash, or 'u' user id | first second of good tokens |
 //! | file | file id | [`super::codec::StoredFile`] |
 //! | key | first 16 bytes of BLAKE3(key) | file id |
 //! | folder | first 16 bytes of BLAKE3(user 0 path) | [`super::codec::FolderNode`] |
@@ -29,12 +31,15 @@
 //! scan, however many files there are. User ids hold no control characters, so the zero byte ends
 //! them. Keys and folders, which may be long, are hashed: no key here is longer than 300 bytes.
 
-use crate::model::{
-    digest::ContentHash,
-    id::{FileId, PartNumber, SelectionId, UploadId},
-    key::FileKey,
-    name::{Folder, UserId},
-    time::UnixMillis,
+use crate::{
+    meta::accounts::Holder,
+    model::{
+        digest::ContentHash,
+        id::{FileId, PartNumber, SelectionId, TokenId, UploadId},
+        key::FileKey,
+        name::{Folder, UserId},
+        time::UnixMillis,
+    },
 };
 
 fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
@@ -54,8 +59,23 @@ pub fn user(id: &UserId) -> Vec<u8> {
 
 pub const TOKENS: &[u8] = b"t";
 
-pub fn token(digest: &[u8; 32]) -> Vec<u8> {
-    key(b't', &[&digest[..8]])
+pub fn token(id: TokenId) -> Vec<u8> {
+    key(b't', &[&id.0])
+}
+
+pub fn token_use(id: TokenId) -> Vec<u8> {
+    key(b'w', &[&id.0])
+}
+
+/// Services choose long names: half a hash stands for one.
+pub fn valid_from(holder: Holder<'_>) -> Vec<u8> {
+    match holder {
+        Holder::Services => key(b'v', &[b"a"]),
+        Holder::Service(name) => {
+            key(b'v', &[b"s", &blake3::hash(name.as_bytes()).as_bytes()[..16]])
+        }
+        Holder::User(id) => key(b'v', &[b"u", id.as_str().as_bytes()]),
+    }
 }
 
 pub const FILES: &[u8] = b"f";

@@ -3,6 +3,7 @@
 //! Point reads run inline: they are microseconds from sled's cache. Scans run where they may
 //! block. Writes go through `commit`, which makes them durable in the `journal` first.
 
+mod accounts;
 mod check;
 pub mod codec;
 mod commit;
@@ -22,8 +23,7 @@ use sled::{Db, Tree};
 
 use self::{
     codec::{
-        FolderNode, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredToken, StoredUpload,
-        StoredUser,
+        FolderNode, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
     },
     commit::{Committer, failed},
     open::{Opened, Place},
@@ -35,7 +35,7 @@ use super::{
 use crate::model::{
     digest::ContentHash,
     file::{FileRecord, Totals},
-    id::{FileId, PartNumber, UploadId},
+    id::{FileId, PartNumber, TokenId, UploadId},
     key::FileKey,
     locator::Locator,
     name::{Folder, UserId},
@@ -85,6 +85,11 @@ impl SledMetadata {
         Ok(stored.map(|stored| stored.into_record(id)))
     }
 
+    fn token_now(&self, id: TokenId) -> Result<Option<ServiceToken>> {
+        let bytes = self.tree.get(index::token(id)).map_err(failed)?;
+        bytes.map(|bytes| accounts::decode_token(&bytes)).transpose()
+    }
+
     /// Runs a scan on the blocking pool.
     async fn scan<T: Send + 'static>(
         &self,
@@ -132,14 +137,12 @@ impl Metadata for SledMetadata {
     }
 
     async fn service_token(&self, digest: &[u8; 32]) -> Result<Option<ServiceToken>> {
-        let stored = self.get::<StoredToken>(&index::token(digest))?;
-        Ok(stored
-            .map(StoredToken::into_record)
-            .filter(|token| verify_slices_are_equal(&token.digest, digest).is_ok()))
+        let token = self.token_now(TokenId::of(digest))?;
+        Ok(token.filter(|token| verify_slices_are_equal(&token.digest, digest).is_ok()))
     }
 
     async fn add_service_token(&self, token: ServiceToken) -> Result<()> {
-        self.committer.commit(move |txn| step::add_service_token(txn, &token)).await
+        self.committer.commit(move |txn| accounts::add_token(txn, &token)).await
     }
 
     async fn has_service_tokens(&self) -> Result<bool> {

@@ -2,14 +2,13 @@
 
 use super::{
     codec::{
-        FolderNode, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredToken, StoredUpload,
-        StoredUser,
+        FolderNode, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
     },
     commit::Txn,
     index, upkeep,
 };
 use crate::{
-    meta::{Batch, Error, NewFile, Part, Recorded, Removal, Result, ServiceToken, UserRecord},
+    meta::{Batch, Error, NewFile, Part, Recorded, Removal, Result, UserRecord},
     model::{
         digest::ContentHash,
         file::FileRecord,
@@ -63,14 +62,6 @@ fn known_user(txn: &Txn<'_>, id: &UserId) -> Result<UserRecord> {
 /// A record names one that is not there: the store is damaged.
 fn dangling(what: &str) -> Error {
     Error::Corrupt(format!("a record names a {what} that is not there"))
-}
-
-pub fn add_service_token(txn: &mut Txn<'_>, token: &ServiceToken) -> Result<()> {
-    let key = index::token(&token.digest);
-    if txn.read(&key)?.is_some() {
-        return Err(Error::Exists);
-    }
-    txn.put(key, &StoredToken::new(token))
 }
 
 pub fn create_uploads(

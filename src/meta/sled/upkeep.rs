@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// At most `limit` entries of a table, behind the key `after`.
-fn page(
+pub fn page(
     tree: &Tree,
     table: &[u8],
     after: Option<&[u8]>,

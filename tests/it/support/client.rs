@@ -34,6 +34,12 @@ impl Client {
         client
     }
 
+    /// The same client of a daemon that may have another address by now.
+    #[must_use]
+    pub fn moved(&self, daemon: &super::Daemon) -> Self {
+        Self { base: daemon.url().to_owned(), ..self.clone() }
+    }
+
     /// Sends a request; `path` may be a whole URL.
     pub fn send(&self, method: &str, path: &str, body: impl Into<Vec<u8>>) -> Answer {
         let url = if path.starts_with("http") { path.into() } else { self.base.clone() + path };

@@ -115,6 +115,11 @@ impl Daemon {
     pub fn restart(&mut self, signal: Signal) {
         self.signal(signal);
         self.wait();
+        self.resume();
+    }
+
+    /// Starts the daemon again that has ended.
+    pub fn resume(&mut self) {
         let _ = fs::remove_file(self.dir().join("listen"));
         (self.child, self.url) = launch(self.dir.path(), &self.variables);
     }

@@ -1,0 +1,112 @@
+//! Signing keys as an operator manages them.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::task::spawn_blocking;
+use zeroize::Zeroizing;
+
+use super::{App, Error, Result};
+use crate::{auth::keyring::KeyRing, model::time::UnixMillis};
+
+/// A signing key as an operator sees it. Times are Unix seconds.
+pub struct ListedKey {
+    pub kid: String,
+    /// It signs now.
+    pub signs: bool,
+    /// `None` for one that never signs.
+    pub signs_from: Option<u64>,
+    /// It goes when another one signs and this has passed.
+    pub last_expiry: u64,
+}
+
+impl App {
+    /// Every key that is published, the one that signs last first. The directory is read again, so
+    /// that a key which an operator put there or took away counts from here on.
+    ///
+    /// # Errors
+    /// When a key cannot be read.
+    pub async fn list_keys(&self) -> Result<Vec<ListedKey>> {
+        let reloaded = self.with_keys(|keys, now| {
+            keys.reload()?;
+            Ok((keys.signer(now)?, keys.keys()))
+        });
+        let (signer, keys) = reloaded.await?;
+        let listed = keys.iter().map(|key| ListedKey {
+            kid: key.kid.clone(),
+            signs: key.kid == signer.kid,
+            signs_from: key.signs_from,
+            last_expiry: key.last_expiry(),
+        });
+        Ok(listed.collect())
+    }
+
+    /// Publishes a new key, which signs once `after` has passed; answers its id.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn rotate_key(&self, after: Duration) -> Result<String> {
+        self.with_keys(move |keys, now| keys.rotate(now, after)).await
+    }
+
+    /// Signs links with a new key at once; links that are about stay good.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn rotate_link_key(self: &Arc<Self>) -> Result<()> {
+        let app = Arc::clone(self);
+        self.with_keys(move |_, now| app.links.rotate(now)).await
+    }
+
+    /// Takes in a key of another server, so that its tokens are good here; answers its id.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what is not such a key; [`Error::Conflict`] for one that is there.
+    pub async fn import_key(&self, pem: Zeroizing<String>) -> Result<String> {
+        let imported = self.with_keys(move |keys, now| match keys.import(&pem, now) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Err(error.to_string())),
+            outcome => outcome.map(Ok),
+        });
+        match imported.await? {
+            Ok(Some(kid)) => Ok(kid),
+            Ok(None) => Err(Error::conflict("key_exists", "This key is in the ring already.")),
+            Err(why) => Err(Error::invalid("invalid_key", format!("The key is {why}."))),
+        }
+    }
+
+    /// Reads the keys again and lets go of those whose tokens are all over.
+    pub(super) async fn tend_keys(self: &Arc<Self>) -> Result<()> {
+        let app = Arc::clone(self);
+        let retired = self.with_keys(move |keys, now| {
+            app.links.retire(now)?;
+            keys.reload()?;
+            keys.retire(now)
+        });
+        for kid in retired.await? {
+            tracing::info!(kid, "a signing key was retired: its last token has expired");
+        }
+        Ok(())
+    }
+
+    async fn with_keys<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&KeyRing, UnixMillis) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (keys, now) = (Arc::clone(&self.keys), self.clock.now());
+        let done = spawn_blocking(move || {
+            let before = keys.keys();
+            let outcome = work(&keys, now);
+            let after = keys.keys();
+            let changed = !before.iter().map(|key| &key.kid).eq(after.iter().map(|key| &key.kid));
+            (outcome, changed)
+        });
+        let (outcome, changed) = done.await.map_err(|error| Error::Internal(error.to_string()))?;
+        if changed {
+            self.verified.forget();
+        }
+        outcome.map_err(|error| failed(&error))
+    }
+}
+
+fn failed(error: &io::Error) -> Error {
+    Error::Unavailable(format!("keys: {error}"))
+}

@@ -1,0 +1,130 @@
+//! Users as an operator manages them.
+
+use std::sync::Arc;
+
+use super::{App, Error, Result};
+use crate::{
+    meta::{
+        self, Removal, UserRecord,
+        accounts::{Holder, UserChange},
+    },
+    model::{
+        file::Totals,
+        name::{Folder, UserId},
+    },
+};
+
+/// A user and what it holds.
+pub struct ListedUser {
+    pub record: UserRecord,
+    pub totals: Totals,
+    /// The first Unix second whose tokens are good; 0 when it was never logged out.
+    pub tokens_valid_from: u64,
+}
+
+/// Files and uploads removed at a time when a user goes.
+const PAGE: usize = 256;
+
+impl App {
+    /// Users in order of their ids, after `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn list_users(
+        &self,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Vec<ListedUser>> {
+        let mut listed = Vec::new();
+        for record in self.meta.users(after, limit).await? {
+            listed.push(self.listed_user(record).await?);
+        }
+        Ok(listed)
+    }
+
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn show_user(&self, id: &UserId) -> Result<ListedUser> {
+        let record = self.meta.user(id).await?.ok_or(Error::NotFound("user"))?;
+        self.listed_user(record).await
+    }
+
+    async fn listed_user(&self, record: UserRecord) -> Result<ListedUser> {
+        let totals = self.meta.totals(&record.id, &Folder::default()).await?;
+        let tokens_valid_from = self.meta.tokens_valid_from(Holder::User(&record.id)).await?;
+        Ok(ListedUser { record, totals, tokens_valid_from })
+    }
+
+    /// Changes a user, from the next request on; makes its record when nobody named it before.
+    /// `log_out` ends all tokens that it has.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn change_user(
+        self: &Arc<Self>,
+        id: UserId,
+        mut change: UserChange,
+        log_out: bool,
+    ) -> Result<ListedUser> {
+        change.tokens_valid_from = log_out.then(|| self.next_second());
+        let app = Arc::clone(self);
+        let changed = self.detached(async move {
+            let outcome = app.meta.change_user(&id, change, app.clock.now()).await;
+            app.verified.forget();
+            Ok(outcome?)
+        });
+        self.listed_user(changed.await?).await
+    }
+
+    /// Removes a user with its files and uploads and ends its tokens. When that is cut short, what
+    /// is left is there and the command can be given again.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] when others go on uploading for it meanwhile.
+    pub async fn delete_user(self: &Arc<Self>, id: UserId) -> Result<()> {
+        self.show_user(&id).await?;
+        // Nobody goes on working as the user while it goes.
+        let locked = UserChange { disabled: Some(true), ..UserChange::default() };
+        self.change_user(id.clone(), locked, true).await?;
+        let app = Arc::clone(self);
+        self.detached(async move {
+            app.empty_user(&id).await?;
+            let outcome = app.meta.remove_user(&id, app.next_second()).await;
+            app.verified.forget();
+            match outcome {
+                Err(meta::Error::NotFound) => Err(Error::NotFound("user")),
+                outcome => Ok(outcome?),
+            }
+        })
+        .await
+    }
+
+    async fn empty_user(&self, id: &UserId) -> Result<()> {
+        loop {
+            let uploads = self.meta.uploads_of(id, None, PAGE).await?;
+            if uploads.is_empty() {
+                break;
+            }
+            for upload in uploads {
+                match self.meta.remove_upload(upload.id, Removal::Open).await {
+                    Ok(parts) => self.discard_parts(&parts).await,
+                    // It ended meanwhile.
+                    Err(meta::Error::NotFound | meta::Error::Closed) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        loop {
+            let files = self.meta.list_files(id, &Folder::default(), None, PAGE).await?;
+            if files.is_empty() {
+                return Ok(());
+            }
+            for file in files {
+                match self.meta.remove_file(&file.key, self.clock.now()).await {
+                    Ok(_) | Err(meta::Error::NotFound) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `key …`: signing keys.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use clap::Subcommand;
+use hyper::Method;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{
+    Failures, Place, door, print,
+    token::{Output, seconds},
+};
+use crate::sys::data_dir;
+
+#[derive(Subcommand)]
+pub enum KeyCommand {
+    /// List the published keys.
+    List {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Publish a new key, which signs after a while; the old one stays until its last token ends.
+    Rotate {
+        /// When the new key begins to sign; others remember the key set for 5 minutes.
+        #[arg(long, value_name = "TIME", default_value = "10m", value_parser = seconds)]
+        after: u64,
+        /// The key of signed URLs in place of that of tokens. It signs at once; links stay good.
+        #[arg(long, conflicts_with = "after")]
+        links: bool,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Take in another server's private key, so that the tokens it signed are good here.
+    Import {
+        /// RSA private key in PEM; - for standard input.
+        pem: PathBuf,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+const KEYS: &str = "/v1/admin/keys";
+
+pub fn run(command: KeyCommand) -> Result<(), Failures> {
+    match command {
+        KeyCommand::List { output, place } => {
+            let config = super::configure(place, None)?;
+            let listed = door::call(&config, &Method::GET, KEYS, &Value::Null)?;
+            print(&listed["keys"], &output, table)
+        }
+        KeyCommand::Rotate { after, links, output, place } => {
+            let config = super::configure(place, None)?;
+            let path = format!("{KEYS}/rotate");
+            let wanted = json!({"after": after, "links": links});
+            let made = door::call(&config, &Method::POST, &path, &wanted)?;
+            print(&made, &output, super::members)
+        }
+        KeyCommand::Import { pem, output, place } => {
+            let config = super::configure(place, None)?;
+            data_dir::prepare(&config.data_dir).map_err(Failures::at("data directory"))?;
+            let pem = read(&pem).map_err(Failures::at(&pem.display().to_string()))?;
+            let made = door::call(&config, &Method::POST, KEYS, &json!({ "pem": &**pem }))?;
+            print(&made, &output, super::members)
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    let mut pem = Zeroizing::new(String::new());
+    if path == Path::new("-") {
+        io::stdin().read_to_string(&mut pem)?;
+        return Ok(pem);
+    }
+    fs::read_to_string(path).map(Zeroizing::new)
+}
+
+fn table(listed: &Value) -> String {
+    super::table(listed, &["kid", "signs", "signs_from", "last_expiry"])
+}

@@ -1,0 +1,118 @@
+//! `user …`: users, their roles, quotas, tokens and end.
+
+use clap::{Args, Subcommand};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::{Failures, Place, door, print, token::Output};
+use crate::config;
+
+#[derive(Subcommand)]
+pub enum UserCommand {
+    /// List users and what they hold.
+    List {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show one user.
+    Show {
+        id: String,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Change a user, from the next request on; its record is made when nobody named it before.
+    Set {
+        id: String,
+        #[command(flatten)]
+        change: Change,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove a user with its files and uploads, and end its tokens.
+    Delete {
+        id: String,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+pub struct Change {
+    /// The highest role a token of the user has: viewer, analyst, researcher, admin; or default.
+    #[arg(long)]
+    role: Option<String>,
+    /// What the user may hold, such as 20GiB; or default.
+    #[arg(long, value_name = "SIZE", value_parser = quota)]
+    quota: Option<Quota>,
+    /// Whether the user is locked out.
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
+    disabled: Option<bool>,
+    /// End every token that the user has.
+    #[arg(long)]
+    log_out: bool,
+}
+
+/// Bytes; `None` for the configured default.
+#[derive(Clone, Copy)]
+pub struct Quota(Option<u64>);
+
+fn quota(text: &str) -> Result<Quota, String> {
+    if text == "default" { Ok(Quota(None)) } else { config::bytes(text).map(Some).map(Quota) }
+}
+
+const USERS: &str = "/v1/admin/users";
+
+pub fn run(command: UserCommand) -> Result<(), Failures> {
+    match command {
+        UserCommand::List { output, place } => {
+            let config = super::configure(place, None)?;
+            let listed = super::pages(&config, USERS, "users")?;
+            print(&Value::Array(listed), &output, table)
+        }
+        UserCommand::Show { id, output, place } => {
+            let config = super::configure(place, None)?;
+            let shown = door::call(&config, &Method::GET, &path(&id), &Value::Null)?;
+            print(&shown, &output, super::members)
+        }
+        UserCommand::Set { id, change, output, place } => {
+            let config = super::configure(place, None)?;
+            let mut wanted = json!({ "log_out": change.log_out });
+            if let Some(role) = change.role {
+                wanted["role"] = if role == "default" { Value::Null } else { role.into() };
+            }
+            if let Some(Quota(quota)) = change.quota {
+                wanted["quota"] = json!(quota);
+            }
+            if let Some(disabled) = change.disabled {
+                wanted["disabled"] = disabled.into();
+            }
+            let changed = door::call(&config, &Method::PATCH, &path(&id), &wanted)?;
+            print(&changed, &output, super::members)
+        }
+        UserCommand::Delete { id, output, place } => {
+            let config = super::configure(place, None)?;
+            let deleted = door::call(&config, &Method::DELETE, &path(&id), &Value::Null)?;
+            print(&deleted, &output, super::members)
+        }
+    }
+}
+
+fn path(id: &str) -> String {
+    format!("{USERS}/{}", door::encoded(id))
+}
+
+fn table(listed: &Value) -> String {
+    super::table(listed, &["id", "role", "disabled", "files", "bytes", "quota", "created"])
+}

@@ -1,0 +1,170 @@
+//! What the audit log says of requests: who, from where, what, with which outcome; never a secret.
+
+use std::net::IpAddr;
+
+use hyper::{Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::{Refusal, body::Body, route::Endpoint, v1::admin::Command};
+use crate::{
+    app::Error,
+    model::{principal::Principal, time::UnixMillis},
+};
+
+/// What is known of a request once it was answered.
+#[derive(Default)]
+pub struct Trace {
+    pub who: Option<Principal>,
+    pub event: Option<Event>,
+}
+
+/// Something that is worth a line, and what it is about.
+pub struct Event {
+    name: &'static str,
+    target: Option<String>,
+}
+
+/// Set by a handler on its answer when only that says what the event is about.
+#[derive(Clone)]
+struct About(String);
+
+/// Says what an answer is about.
+pub fn about(mut answer: Response<Body>, target: &impl ToString) -> Response<Body> {
+    answer.extensions_mut().insert(About(target.to_string()));
+    answer
+}
+
+impl Event {
+    fn new(name: &'static str) -> Self {
+        Self { name, target: None }
+    }
+
+    fn on(name: &'static str, target: &impl ToString) -> Self {
+        Self { name, target: Some(target.to_string()) }
+    }
+
+    /// Lists and metadata are passed over; so are parts, whose upload is told.
+    pub fn of(endpoint: &Endpoint) -> Option<Self> {
+        Some(match endpoint {
+            Endpoint::Health
+            | Endpoint::KeySet
+            | Endpoint::EncodedPart
+            | Endpoint::RawPart { .. }
+            | Endpoint::UploadStatus { .. }
+            | Endpoint::ListUploads
+            | Endpoint::ListFiles
+            | Endpoint::Metadata { .. } => return None,
+            Endpoint::GenerateToken => Self::new("user_token_issued"),
+            Endpoint::Init => Self::new("upload_begun"),
+            Endpoint::AbortUpload { upload } => Self::on("upload_aborted", upload),
+            Endpoint::Complete | Endpoint::PutContent => Self::new("upload"),
+            Endpoint::DeleteFile { key } => Self::on("delete", key),
+            Endpoint::Content { key }
+            | Endpoint::Storage { key }
+            | Endpoint::RedeemLink { key } => Self::on("download", key),
+            Endpoint::Image { id, .. } => Self::on("download", id),
+            Endpoint::SignLink | Endpoint::SignLinkForm => Self::new("link_signed"),
+            Endpoint::MintBatch => Self::new("batch_signed"),
+            Endpoint::FetchBatch { .. } => Self::new("batch_download"),
+            Endpoint::Admin(command) => return Self::of_command(command),
+        })
+    }
+
+    pub fn of_command(command: &Command) -> Option<Self> {
+        Some(match command {
+            Command::ListTokens
+            | Command::ShowToken(_)
+            | Command::ListUsers
+            | Command::ShowUser(_)
+            | Command::ListKeys => return None,
+            Command::CreateToken => Self::new("token_created"),
+            Command::RotateToken(token) => Self::on("token_rotated", token),
+            Command::RevokeToken(token) => Self::on("token_revoked", token),
+            Command::RevokeMany => Self::new("tokens_revoked"),
+            Command::ChangeUser(id) => Self::on("user_changed", id),
+            Command::DeleteUser(id) => Self::on("user_deleted", id),
+            Command::ImportKey => Self::new("key_imported"),
+            Command::RotateKeys => Self::new("key_rotated"),
+        })
+    }
+}
+
+/// The facts of a line besides who and what.
+pub struct Facts<'a> {
+    pub time: UnixMillis,
+    pub request_id: &'a str,
+    pub from: IpAddr,
+    /// The reason of a credential that was not accepted.
+    pub why: Option<String>,
+}
+
+/// Why a request was refused before anything was done, where that is a decision about who asks.
+pub fn reason(refusal: &Refusal) -> Option<String> {
+    match refusal {
+        Refusal::App(Error::Unauthenticated(why)) => Some(why.clone()),
+        Refusal::App(error @ (Error::Denied { .. } | Error::OutOfScope(_))) => {
+            Some(error.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// The line of a request; `None` where there is nothing to tell.
+pub fn line(trace: Trace, answer: &Response<Body>, facts: Facts<'_>) -> Option<Map<String, Value>> {
+    let Trace { who, event } = trace;
+    let who_text = who.as_ref().map_or_else(|| "anyone".to_owned(), ToString::to_string);
+    let mut line = members(event, &who_text, answer, facts)?;
+    if let Some(Principal::Service { token, .. }) = who {
+        line.insert("token".into(), token.to_string().into());
+    }
+    Some(line)
+}
+
+/// As [`line()`], for one who needs no credential.
+pub fn operator_line(
+    event: Option<Event>,
+    uid: &str,
+    answer: &Response<Body>,
+    facts: Facts<'_>,
+) -> Option<Map<String, Value>> {
+    members(event, &format!("operator:{uid}"), answer, facts)
+}
+
+fn members(
+    event: Option<Event>,
+    who: &str,
+    answer: &Response<Body>,
+    facts: Facts<'_>,
+) -> Option<Map<String, Value>> {
+    let Facts { time, request_id, from, why } = facts;
+    let status = answer.status();
+    if event.is_none() && why.is_none() {
+        return None;
+    }
+    let event = event.unwrap_or_else(|| Event::new("request"));
+    let about = answer.extensions().get::<About>().map(|About(target)| target.clone());
+    let line = json!({
+        "time": time.to_string(),
+        "request_id": request_id,
+        "who": who,
+        "from": from.to_string(),
+        "event": event.name,
+        "target": about.or(event.target),
+        "status": status.as_u16(),
+        "outcome": outcome(status),
+        "why": why,
+    });
+    let Value::Object(mut line) = line else { return None };
+    line.retain(|_, value| !value.is_null());
+    Some(line)
+}
+
+fn outcome(status: StatusCode) -> &'static str {
+    if status.is_server_error() {
+        "failed"
+    } else if status.is_client_error() {
+        "refused"
+    } else {
+        "done"
+    }
+}

@@ -1,0 +1,128 @@
+//! The address of the client: the peer's, or what a proxy that is trusted says it is.
+
+use std::net::IpAddr;
+
+use hyper::{
+    HeaderMap,
+    header::{FORWARDED, HeaderName},
+};
+use ipnet::IpNet;
+
+use crate::app::Error;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Walks from the peer towards the client for as long as the proxies are trusted: what stands
+/// further away was said by somebody else.
+///
+/// # Errors
+/// [`Error::Invalid`] when `Forwarded` and `X-Forwarded-For` do not agree, since a proxy sets one
+/// and lets the other through, and for what is no address: a guess could open what is closed.
+pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Error> {
+    let peer = peer.to_canonical();
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
+    if !is_trusted(peer) {
+        return Ok(peer);
+    }
+    let walk = |hops: Vec<&str>, parse: fn(&str) -> Option<IpAddr>| {
+        let mut client = peer;
+        for hop in hops.into_iter().rev() {
+            if !is_trusted(client) {
+                break;
+            }
+            client = parse(hop.trim()).ok_or_else(unclear)?;
+        }
+        Ok::<_, Error>(client)
+    };
+    let hops = |name: &HeaderName| {
+        let values = headers.get_all(name).iter();
+        let texts: Result<Vec<&str>, Error> =
+            values.map(|value| value.to_str().map_err(|_| unclear())).collect();
+        texts.map(|texts| texts.into_iter().flat_map(|text| text.split(',')).collect::<Vec<_>>())
+    };
+    let (forwarded, x_forwarded) = (hops(&FORWARDED)?, hops(&X_FORWARDED_FOR)?);
+    let both = !forwarded.is_empty() && !x_forwarded.is_empty();
+    let by_forwarded = walk(forwarded, forwarded_for)?;
+    let by_x_forwarded = walk(x_forwarded, plain)?;
+    if both && by_forwarded != by_x_forwarded {
+        return Err(unclear());
+    }
+    Ok(if by_forwarded == peer { by_x_forwarded } else { by_forwarded })
+}
+
+fn unclear() -> Error {
+    let detail = "The proxy does not tell clearly from which address the request comes.";
+    Error::invalid("unclear_client", detail)
+}
+
+/// An address, with a port or without; IPv6 in brackets or without.
+fn plain(text: &str) -> Option<IpAddr> {
+    let address = text.parse().ok().or_else(|| {
+        let (host, port) = text.rsplit_once(':')?;
+        port.parse::<u16>().ok()?;
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
+    });
+    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    address.or_else(bare).map(|address: IpAddr| address.to_canonical())
+}
+
+/// The `for` of a forwarded element (RFC 7239 section 4).
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let mut pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
+    let (_, node) = pairs.find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
+    plain(node.strip_prefix('"').and_then(|node| node.strip_suffix('"')).unwrap_or(node))
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn client(peer: &str, headers: &[(HeaderName, &'static str)]) -> Option<String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name, HeaderValue::from_static(value));
+        }
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+        address(peer.parse().unwrap(), &map, &trusted).ok().map(|address| address.to_string())
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let x = |value| (X_FORWARDED_FOR, value);
+        let f = |value| (FORWARDED, value);
+        for (peer, headers, wanted) in [
+            ("192.0.2.1", &[x("198.51.100.7")][..], Some("192.0.2.1")),
+            ("10.0.0.1", &[], Some("10.0.0.1")),
+            ("10.0.0.1", &[x("198.51.100.7")], Some("198.51.100.7")),
+            ("::ffff:10.0.0.1", &[x("198.51.100.7:4711")], Some("198.51.100.7")),
+            // What the client itself said stands further left.
+            ("10.0.0.1", &[x("10.9.9.9, 198.51.100.7")], Some("198.51.100.7")),
+            ("10.0.0.1", &[x("1.1.1.1, 198.51.100.7, 10.0.0.2")], Some("198.51.100.7")),
+            ("10.0.0.1", &[x("1.1.1.1"), x("198.51.100.7")], Some("198.51.100.7")),
+            ("10.0.0.1", &[x("garbage, 198.51.100.7")], Some("198.51.100.7")),
+            ("10.0.0.1", &[x("garbage")], None),
+            ("10.0.0.1", &[x("")], None),
+            ("10.0.0.1", &[x("[2001:db9::1]:80")], Some("2001:db9::1")),
+            ("2001:db8::1", &[f("for=\"[2001:db9::9]:1\";proto=https")], Some("2001:db9::9")),
+            ("10.0.0.1", &[f("by=10.0.0.1; For=198.51.100.7, for=10.0.0.3")], Some("198.51.100.7")),
+            ("10.0.0.1", &[f("for=unknown")], None),
+            ("10.0.0.1", &[f("proto=https")], None),
+            // A proxy that sets the one lets the other through.
+            ("10.0.0.1", &[f("for=10.1.1.1"), x("198.51.100.7")], None),
+            ("10.0.0.1", &[f("for=198.51.100.7"), x("198.51.100.7")], Some("198.51.100.7")),
+        ] {
+            assert_eq!(client(peer, headers).as_deref(), wanted, "{peer} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_matters_only_from_a_trusted_proxy() {
+        let mut headers = HeaderMap::new();
+        headers.insert(X_FORWARDED_FOR, HeaderValue::from_bytes(b"\xff").unwrap());
+        let peer: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(address(peer, &headers, &[]).ok(), Some(peer));
+        assert!(address(peer, &headers, &[peer.into()]).is_err());
+    }
+}

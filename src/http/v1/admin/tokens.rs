@@ -1,0 +1,167 @@
+//! Service tokens: made, listed, rotated, revoked.
+
+use std::{sync::Arc, time::Duration};
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::limit;
+use crate::{
+    app::{
+        App, Error,
+        service_tokens::{Issued, Listed, NewToken},
+    },
+    http::{Reply, audit, body::RequestBody, json, query::Query},
+    meta::accounts::{ServiceToken, TokenKind, TokenState},
+    model::{grant::Grant, id::TokenId, time::UnixMillis},
+};
+
+/// How long both tokens of a rotation are good when nobody says.
+const GRACE_DEFAULT: Duration = Duration::from_hours(24);
+const GRACE_MAX: Duration = Duration::from_hours(90 * 24);
+
+#[derive(Deserialize)]
+struct New {
+    name: Box<str>,
+    kind: Option<Kind>,
+    /// Seconds.
+    expires_in: Option<u64>,
+    #[serde(default)]
+    scopes: Vec<String>,
+    #[serde(default)]
+    allow_ip: Vec<String>,
+}
+
+#[derive(Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Opaque,
+    Jwt,
+}
+
+#[derive(Default, Deserialize)]
+struct Rotation {
+    /// Seconds.
+    grace: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Revocation {
+    jti: Option<Box<str>>,
+    service: Option<Box<str>>,
+    #[serde(default)]
+    all: bool,
+    /// Unix seconds.
+    before: Option<u64>,
+}
+
+pub async fn list(app: &App, query: &Query) -> Reply {
+    let limit = limit(query)?;
+    let wrong = || Error::invalid("invalid_cursor", "The cursor is not one of ours.");
+    let after = query.text("cursor").map(|text| TokenId::parse(text).ok_or_else(wrong));
+    let tokens = app.list_tokens(after.transpose()?, limit + 1).await?;
+    let shown: Vec<Value> = tokens.iter().take(limit).map(describe).collect();
+    let mut answer = json!({ "tokens": shown });
+    if tokens.len() > limit {
+        answer["next_cursor"] = json!(tokens[limit - 1].token.id().to_string());
+    }
+    json::reply(StatusCode::OK, &answer)
+}
+
+pub async fn show(app: &App, token: &str) -> Reply {
+    json::reply(StatusCode::OK, &describe(&app.token(token).await?))
+}
+
+pub async fn create(app: &Arc<App>, body: RequestBody) -> Reply {
+    let new: New = json::read(body).await?;
+    let scopes = new.scopes.iter().map(String::as_str);
+    let grant = Grant::parse(scopes, new.allow_ip.iter().map(String::as_str));
+    let new = NewToken {
+        name: new.name,
+        is_jwt: new.kind == Some(Kind::Jwt),
+        grant: grant.map_err(|why| Error::invalid("invalid_scope", why))?,
+        lifetime: new.expires_in.map(Duration::from_secs),
+    };
+    let issued = app.issue_token(new).await?;
+    let answer = json::reply(StatusCode::CREATED, &reveal(&issued))?;
+    Ok(audit::about(answer, &issued.token.id()))
+}
+
+pub async fn rotate(app: &Arc<App>, token: &str, body: RequestBody) -> Reply {
+    let Rotation { grace } = json::read_optional(body).await?;
+    let grace = grace.map_or(GRACE_DEFAULT, Duration::from_secs);
+    if grace > GRACE_MAX {
+        let detail = "Both tokens of a rotation are good for at most 90 days.";
+        return Err(Error::invalid("invalid_grace", detail).into());
+    }
+    let (issued, until) = app.rotate_token(token, grace).await?;
+    let mut answer = reveal(&issued);
+    answer["previous_until"] = json!(until.to_string());
+    json::reply(StatusCode::CREATED, &answer)
+}
+
+pub async fn revoke(app: &Arc<App>, token: &str) -> Reply {
+    json::reply(StatusCode::OK, &describe(&app.revoke_token(token).await?))
+}
+
+pub async fn revoke_many(app: &Arc<App>, body: RequestBody) -> Reply {
+    let wanted: Revocation = json::read(body).await?;
+    let before = wanted.before.map(|second| UnixMillis(second.saturating_mul(1000)));
+    let name = match (wanted.jti, wanted.service, wanted.all) {
+        (Some(jti), None, false) if before.is_none() => {
+            let answer = json::reply(StatusCode::OK, &describe(&app.revoke_jti(&jti).await?))?;
+            return Ok(audit::about(answer, &format!("jti:{jti}")));
+        }
+        (None, Some(service), false) => Some(service),
+        (None, None, true) => None,
+        _ => {
+            let detail = "Name one of jti, service, or all; before goes with the last two.";
+            return Err(Error::invalid("invalid_revocation", detail).into());
+        }
+    };
+    let whose = name.as_deref().map_or_else(|| "all".to_owned(), |name| format!("service:{name}"));
+    let valid_from = app.end_service_tokens(name, before).await?;
+    let valid_from = UnixMillis(valid_from.saturating_mul(1000)).to_string();
+    let answer = json::reply(StatusCode::OK, &json!({ "tokens_valid_from": valid_from }))?;
+    Ok(audit::about(answer, &whose))
+}
+
+/// A new token with its secret.
+fn reveal(issued: &Issued) -> Value {
+    let mut answer = members(&issued.token);
+    answer["token"] = json!(&**issued.secret);
+    answer
+}
+
+fn describe(listed: &Listed) -> Value {
+    let mut answer = members(&listed.token);
+    answer["state"] = json!(listed.standing);
+    answer["last_used"] = json!(listed.used.map(|used| used.at.to_string()));
+    answer["last_used_from"] = json!(listed.used.map(|used| used.from.to_string()));
+    match listed.token.state {
+        TokenState::Active => {}
+        TokenState::Superseded { until } => {
+            answer["superseded_until"] = json!(until.to_string());
+        }
+        TokenState::Revoked { at } => answer["revoked"] = json!(at.to_string()),
+    }
+    answer
+}
+
+fn members(token: &ServiceToken) -> Value {
+    let mut answer = json!({
+        "id": token.id().to_string(),
+        "name": token.name,
+        "kind": "opaque",
+        "scopes": token.grant.scopes(),
+        "allow_ip": token.grant.networks(),
+        "created": token.created.to_string(),
+        "expires": token.expires.map(|at| at.to_string()),
+    });
+    if let TokenKind::Jwt { jti } = &token.kind {
+        answer["kind"] = json!("jwt");
+        answer["jti"] = json!(jti);
+    }
+    answer
+}

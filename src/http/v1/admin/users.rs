@@ -1,0 +1,88 @@
+//! Users: listed, changed, deleted.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+use super::limit;
+use crate::{
+    app::{App, Error, users::ListedUser},
+    http::{Reply, body::RequestBody, fields, json, query::Query},
+    meta::accounts::{Edit, UserChange},
+    model::{name::UserId, principal::Role, time::UnixMillis},
+};
+
+/// A member that is not there changes nothing; `null` takes the user's own value away.
+#[derive(Deserialize)]
+struct Change {
+    #[serde(default, deserialize_with = "named")]
+    role: Edit<String>,
+    #[serde(default, deserialize_with = "named")]
+    quota: Edit<u64>,
+    disabled: Option<bool>,
+    #[serde(default)]
+    log_out: bool,
+}
+
+fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -> Result<Edit<T>, D::Error> {
+    Ok(Option::deserialize(json)?.map_or(Edit::Clear, Edit::Set))
+}
+
+pub async fn list(app: &App, query: &Query) -> Reply {
+    let limit = limit(query)?;
+    let after = query.text("cursor").map(fields::user_id).transpose()?;
+    let users = app.list_users(after.as_ref(), limit + 1).await?;
+    let shown: Vec<Value> = users.iter().take(limit).map(describe).collect();
+    let mut answer = json!({ "users": shown });
+    if users.len() > limit {
+        answer["next_cursor"] = json!(users[limit - 1].record.id.as_str());
+    }
+    json::reply(StatusCode::OK, &answer)
+}
+
+pub async fn show(app: &App, id: &UserId) -> Reply {
+    json::reply(StatusCode::OK, &describe(&app.show_user(id).await?))
+}
+
+pub async fn change(app: &Arc<App>, id: UserId, body: RequestBody) -> Reply {
+    let change: Change = json::read(body).await?;
+    let Change { role, quota, disabled, log_out } = change;
+    let role = match role {
+        Edit::Keep => Edit::Keep,
+        Edit::Clear => Edit::Clear,
+        Edit::Set(role) => Edit::Set(self::role(&role)?),
+    };
+    let changes = UserChange { role, quota, disabled, tokens_valid_from: None };
+    json::reply(StatusCode::OK, &describe(&app.change_user(id, changes, log_out).await?))
+}
+
+pub async fn delete(app: &Arc<App>, id: UserId) -> Reply {
+    let answer = json!({"status": "deleted", "id": id.as_str()});
+    app.delete_user(id).await?;
+    json::reply(StatusCode::OK, &answer)
+}
+
+fn role(text: &str) -> Result<Role, Error> {
+    let detail = "role must be viewer, analyst, researcher or admin.";
+    Role::parse(text)
+        .filter(|role| *role < Role::Service)
+        .ok_or_else(|| Error::invalid("invalid_role", detail))
+}
+
+fn describe(user: &ListedUser) -> Value {
+    let ListedUser { record, totals, tokens_valid_from } = user;
+    let valid_from = UnixMillis(tokens_valid_from.saturating_mul(1000)).to_string();
+    json!({
+        "id": record.id.as_str(),
+        "created": record.created.to_string(),
+        "role": record.role.map(Role::as_str),
+        "quota": record.quota,
+        "disabled": record.disabled,
+        "files": totals.files,
+        "bytes": totals.bytes,
+        "reserved": record.reserved,
+        "tokens_valid_from": (*tokens_valid_from > 0).then_some(valid_from),
+    })
+}

@@ -1,0 +1,165 @@
+//! Users and service tokens as an operator manages them: pages of them, their end.
+
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+
+use super::{Result, UserRecord};
+use crate::model::{grant::Grant, id::TokenId, name::UserId, principal::Role, time::UnixMillis};
+
+/// What a service shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// A random text, of which only the digest is known.
+    Opaque,
+    /// A JWT, by its `jti`.
+    Jwt { jti: Box<str> },
+}
+
+/// How far the life of a token has come, besides its expiry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenState {
+    Active,
+    /// Another one took its place; until then both are good.
+    Superseded {
+        until: UnixMillis,
+    },
+    Revoked {
+        at: UnixMillis,
+    },
+}
+
+/// A service token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceToken {
+    /// Of the token when it is opaque, of its `jti` when it is a JWT.
+    pub digest: [u8; 32],
+    pub kind: TokenKind,
+    /// Of the service.
+    pub name: Box<str>,
+    pub grant: Grant,
+    pub created: UnixMillis,
+    pub expires: Option<UnixMillis>,
+    pub state: TokenState,
+}
+
+impl ServiceToken {
+    pub fn id(&self) -> TokenId {
+        TokenId::of(&self.digest)
+    }
+
+    /// The first moment at which it is no longer good; `None` for never.
+    pub fn ends(&self) -> Option<UnixMillis> {
+        match self.state {
+            TokenState::Active => self.expires,
+            TokenState::Superseded { until } => {
+                Some(self.expires.map_or(until, |expires| expires.min(until)))
+            }
+            TokenState::Revoked { at } => Some(at),
+        }
+    }
+
+    /// Whether it is good at `now`. A revoked one never is, whatever a clock says that steps back.
+    pub fn is_good(&self, now: UnixMillis) -> bool {
+        !matches!(self.state, TokenState::Revoked { .. }) && self.ends().is_none_or(|end| now < end)
+    }
+}
+
+/// When and from where a token was used last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenUse {
+    pub at: UnixMillis,
+    pub from: IpAddr,
+}
+
+/// Whose tokens a time bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder<'a> {
+    /// Every service.
+    Services,
+    Service(&'a str),
+    User(&'a UserId),
+}
+
+/// What becomes of a member that need not be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Edit<T> {
+    #[default]
+    Keep,
+    Clear,
+    Set(T),
+}
+
+impl<T> Edit<T> {
+    pub fn apply(self, member: Option<T>) -> Option<T> {
+        match self {
+            Self::Keep => member,
+            Self::Clear => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+}
+
+/// What of a user's record changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserChange {
+    pub role: Edit<Role>,
+    pub quota: Edit<u64>,
+    /// `None` leaves it as it is, here and below.
+    pub disabled: Option<bool>,
+    /// As [`Accounts::end_tokens`] has it.
+    pub tokens_valid_from: Option<u64>,
+}
+
+/// See the module. The promises of [`super::Metadata`] hold here too.
+#[async_trait]
+pub trait Accounts: Send + Sync {
+    /// Users in order of their ids, after `after`, at most `limit`.
+    async fn users(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<UserRecord>>;
+    /// Changes a user's record, made at `now` if there is none.
+    async fn change_user(
+        &self,
+        id: &UserId,
+        change: UserChange,
+        now: UnixMillis,
+    ) -> Result<UserRecord>;
+    /// Forgets a user. Tokens issued before `valid_from` stay refused.
+    ///
+    /// # Errors
+    /// [`super::Error::NotFound`]; [`super::Error::NotEmpty`] when it has files or open uploads.
+    async fn remove_user(&self, id: &UserId, valid_from: u64) -> Result<()>;
+
+    async fn service_token_by_id(&self, id: TokenId) -> Result<Option<ServiceToken>>;
+    /// Service tokens in order of their ids, after `after`, at most `limit`.
+    async fn service_tokens(
+        &self,
+        after: Option<TokenId>,
+        limit: usize,
+    ) -> Result<Vec<ServiceToken>>;
+    /// Adds a successor and lets the token before it end at `until`, in one step.
+    ///
+    /// # Errors
+    /// [`super::Error::NotFound`]; [`super::Error::Changed`] when it was superseded or revoked
+    /// before; [`super::Error::Exists`] when the successor's digest is known.
+    async fn supersede_service_token(
+        &self,
+        id: TokenId,
+        until: UnixMillis,
+        successor: ServiceToken,
+    ) -> Result<()>;
+    /// Ends a token for good and answers it; one that was revoked before keeps its time.
+    ///
+    /// # Errors
+    /// [`super::Error::NotFound`].
+    async fn revoke_service_token(&self, id: TokenId, at: UnixMillis) -> Result<ServiceToken>;
+
+    /// The Unix second before which no token of `holder` that is still good was issued; 0 when
+    /// nothing was ended.
+    async fn tokens_valid_from(&self, holder: Holder<'_>) -> Result<u64>;
+    /// Ends all tokens of `holder` that were issued before a Unix second; never moves it back.
+    async fn end_tokens(&self, holder: Holder<'_>, valid_from: u64) -> Result<()>;
+
+    async fn token_use(&self, id: TokenId) -> Result<Option<TokenUse>>;
+    /// Notes the last uses of many tokens at once.
+    async fn record_uses(&self, uses: Vec<(TokenId, TokenUse)>) -> Result<()>;
+}

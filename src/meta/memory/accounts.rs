@@ -1,0 +1,138 @@
+//! Users and service tokens on the reference engine.
+
+use std::ops::Bound;
+
+use async_trait::async_trait;
+
+use super::{Error, MemoryMetadata, Result, State};
+use crate::{
+    meta::{
+        UserRecord,
+        accounts::{Accounts, Holder, ServiceToken, TokenState, TokenUse, UserChange},
+    },
+    model::{id::TokenId, name::UserId, time::UnixMillis, upload::UploadState},
+};
+
+impl State {
+    pub(super) fn add_token(&mut self, token: ServiceToken) -> Result<()> {
+        if self.tokens.contains_key(&token.id()) {
+            return Err(Error::Exists);
+        }
+        self.tokens.insert(token.id(), token);
+        Ok(())
+    }
+
+    fn end_tokens(&mut self, holder: Holder<'_>, second: u64) {
+        let valid_from = self.valid_from.entry(format!("{holder:?}")).or_default();
+        *valid_from = second.max(*valid_from);
+    }
+}
+
+/// What comes behind `after`.
+fn behind<T: Clone>(after: Option<&T>) -> (Bound<T>, Bound<T>) {
+    (after.cloned().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
+#[async_trait]
+impl Accounts for MemoryMetadata {
+    async fn users(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<UserRecord>> {
+        let state = self.read();
+        Ok(state.users.range(behind(after)).map(|(_, user)| user.clone()).take(limit).collect())
+    }
+
+    async fn change_user(
+        &self,
+        id: &UserId,
+        change: UserChange,
+        now: UnixMillis,
+    ) -> Result<UserRecord> {
+        self.step(|state| {
+            let user = state.user(id, now);
+            user.role = change.role.apply(user.role);
+            user.quota = change.quota.apply(user.quota);
+            user.disabled = change.disabled.unwrap_or(user.disabled);
+            let user = user.clone();
+            if let Some(second) = change.tokens_valid_from {
+                state.end_tokens(Holder::User(id), second);
+            }
+            Ok(user)
+        })
+    }
+
+    async fn remove_user(&self, id: &UserId, valid_from: u64) -> Result<()> {
+        self.step(|state| {
+            state.users.remove(id).ok_or(Error::NotFound)?;
+            let is_open = |state: &UploadState| *state == UploadState::Open;
+            let mut uploads = state.uploads.values();
+            if uploads.any(|upload| upload.owner == *id && is_open(&upload.state))
+                || state.files.values().any(|file| file.owner == *id)
+            {
+                return Err(Error::NotEmpty);
+            }
+            state.end_tokens(Holder::User(id), valid_from);
+            Ok(())
+        })
+    }
+
+    async fn service_token_by_id(&self, id: TokenId) -> Result<Option<ServiceToken>> {
+        Ok(self.read().tokens.get(&id).cloned())
+    }
+
+    async fn service_tokens(
+        &self,
+        after: Option<TokenId>,
+        limit: usize,
+    ) -> Result<Vec<ServiceToken>> {
+        let state = self.read();
+        let tokens = state.tokens.range(behind(after.as_ref()));
+        Ok(tokens.map(|(_, token)| token.clone()).take(limit).collect())
+    }
+
+    async fn supersede_service_token(
+        &self,
+        id: TokenId,
+        until: UnixMillis,
+        successor: ServiceToken,
+    ) -> Result<()> {
+        self.step(|state| {
+            let token = state.tokens.get_mut(&id).ok_or(Error::NotFound)?;
+            if token.state != TokenState::Active {
+                return Err(Error::Changed);
+            }
+            token.state = TokenState::Superseded { until };
+            state.add_token(successor)
+        })
+    }
+
+    async fn revoke_service_token(&self, id: TokenId, at: UnixMillis) -> Result<ServiceToken> {
+        self.step(|state| {
+            let token = state.tokens.get_mut(&id).ok_or(Error::NotFound)?;
+            if !matches!(token.state, TokenState::Revoked { .. }) {
+                token.state = TokenState::Revoked { at };
+            }
+            Ok(token.clone())
+        })
+    }
+
+    async fn tokens_valid_from(&self, holder: Holder<'_>) -> Result<u64> {
+        Ok(self.read().valid_from.get(&format!("{holder:?}")).copied().unwrap_or(0))
+    }
+
+    async fn end_tokens(&self, holder: Holder<'_>, valid_from: u64) -> Result<()> {
+        self.step(|state| {
+            state.end_tokens(holder, valid_from);
+            Ok(())
+        })
+    }
+
+    async fn token_use(&self, id: TokenId) -> Result<Option<TokenUse>> {
+        Ok(self.read().uses.get(&id).copied())
+    }
+
+    async fn record_uses(&self, uses: Vec<(TokenId, TokenUse)>) -> Result<()> {
+        self.step(|state| {
+            state.uses.extend(uses);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,299 @@
+//! Users and service tokens on sled: their pages, their steps, the bytes of tokens.
+
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use sled::{IVec, Tree};
+
+use super::{
+    SledMetadata,
+    codec::{self, FolderNode, StoredUser},
+    commit::Txn,
+    index, step,
+    upkeep::page,
+};
+use crate::{
+    meta::{
+        Error, Result, UserRecord,
+        accounts::{Accounts, Holder, ServiceToken, TokenKind, TokenState, TokenUse, UserChange},
+    },
+    model::{
+        grant::Grant,
+        id::TokenId,
+        name::{Folder, UserId},
+        time::UnixMillis,
+    },
+};
+
+/// Of a token's record. 1 held an opaque token's digest, name and creation.
+const TOKEN_VERSION: u8 = 2;
+
+#[derive(Serialize, Deserialize)]
+struct StoredToken {
+    digest: [u8; 32],
+    jti: Option<Box<str>>,
+    name: Box<str>,
+    grant: Grant,
+    created: UnixMillis,
+    expires: Option<UnixMillis>,
+    state: StoredState,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredState {
+    Active,
+    Superseded(UnixMillis),
+    Revoked(UnixMillis),
+}
+
+#[derive(Deserialize)]
+struct FirstToken {
+    digest: [u8; 32],
+    name: Box<str>,
+    created: UnixMillis,
+}
+
+pub fn encode_token(token: &ServiceToken) -> Result<Vec<u8>> {
+    let stored = StoredToken {
+        digest: token.digest,
+        jti: match &token.kind {
+            TokenKind::Opaque => None,
+            TokenKind::Jwt { jti } => Some(jti.clone()),
+        },
+        name: token.name.clone(),
+        grant: token.grant.clone(),
+        created: token.created,
+        expires: token.expires,
+        state: match token.state {
+            TokenState::Active => StoredState::Active,
+            TokenState::Superseded { until } => StoredState::Superseded(until),
+            TokenState::Revoked { at } => StoredState::Revoked(at),
+        },
+    };
+    codec::encode_as(TOKEN_VERSION, &stored)
+}
+
+/// # Errors
+/// [`Error::Corrupt`] for any bytes that no version of this program wrote.
+pub fn decode_token(bytes: &[u8]) -> Result<ServiceToken> {
+    let Some((&TOKEN_VERSION, record)) = bytes.split_first() else {
+        let FirstToken { digest, name, created } = codec::decode(bytes)?;
+        return Ok(ServiceToken {
+            digest,
+            kind: TokenKind::Opaque,
+            name,
+            grant: Grant::default(),
+            created,
+            expires: None,
+            state: TokenState::Active,
+        });
+    };
+    let stored: StoredToken = codec::decode_body(record)?;
+    Ok(ServiceToken {
+        digest: stored.digest,
+        kind: stored.jti.map_or(TokenKind::Opaque, |jti| TokenKind::Jwt { jti }),
+        name: stored.name,
+        grant: stored.grant,
+        created: stored.created,
+        expires: stored.expires,
+        state: match stored.state {
+            StoredState::Active => TokenState::Active,
+            StoredState::Superseded(until) => TokenState::Superseded { until },
+            StoredState::Revoked(at) => TokenState::Revoked { at },
+        },
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct StoredUse {
+    at: UnixMillis,
+    from: IpAddr,
+}
+
+/// # Errors
+/// [`Error::Exists`] when the digest is known.
+pub fn add_token(txn: &mut Txn<'_>, token: &ServiceToken) -> Result<()> {
+    let key = index::token(token.id());
+    if txn.read(&key)?.is_some() {
+        return Err(Error::Exists);
+    }
+    txn.write(key, encode_token(token)?);
+    Ok(())
+}
+
+fn token(txn: &Txn<'_>, id: TokenId) -> Result<ServiceToken> {
+    decode_token(&txn.read(&index::token(id))?.ok_or(Error::NotFound)?)
+}
+
+fn supersede(
+    txn: &mut Txn<'_>,
+    id: TokenId,
+    until: UnixMillis,
+    successor: &ServiceToken,
+) -> Result<()> {
+    let mut token = token(txn, id)?;
+    if token.state != TokenState::Active {
+        return Err(Error::Changed);
+    }
+    add_token(txn, successor)?;
+    token.state = TokenState::Superseded { until };
+    txn.write(index::token(id), encode_token(&token)?);
+    Ok(())
+}
+
+fn revoke(txn: &mut Txn<'_>, id: TokenId, at: UnixMillis) -> Result<ServiceToken> {
+    let mut token = token(txn, id)?;
+    if !matches!(token.state, TokenState::Revoked { .. }) {
+        token.state = TokenState::Revoked { at };
+        txn.write(index::token(id), encode_token(&token)?);
+    }
+    Ok(token)
+}
+
+fn end_tokens(txn: &mut Txn<'_>, key: Vec<u8>, valid_from: u64) -> Result<()> {
+    if txn.get::<u64>(&key)?.unwrap_or(0) < valid_from {
+        txn.put(key, &valid_from)?;
+    }
+    Ok(())
+}
+
+fn change_user(
+    txn: &mut Txn<'_>,
+    id: &UserId,
+    change: &UserChange,
+    now: UnixMillis,
+) -> Result<UserRecord> {
+    let mut user = step::ensure_user(txn, id, now)?;
+    user.role = change.role.apply(user.role);
+    user.quota = change.quota.apply(user.quota);
+    user.disabled = change.disabled.unwrap_or(user.disabled);
+    txn.put(index::user(id), &StoredUser::new(&user))?;
+    if let Some(valid_from) = change.tokens_valid_from {
+        end_tokens(txn, index::valid_from(Holder::User(id)), valid_from)?;
+    }
+    Ok(user)
+}
+
+fn remove_user(txn: &mut Txn<'_>, id: &UserId, valid_from: u64) -> Result<()> {
+    txn.read(&index::user(id))?.ok_or(Error::NotFound)?;
+    let files = txn.get::<FolderNode>(&index::folder(id, &Folder::default()))?;
+    if files.is_some() || !txn.scan(&index::open_of(id))?.is_empty() {
+        return Err(Error::NotEmpty);
+    }
+    txn.delete(index::user(id));
+    end_tokens(txn, index::valid_from(Holder::User(id)), valid_from)
+}
+
+#[async_trait]
+impl Accounts for SledMetadata {
+    async fn users(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<UserRecord>> {
+        let after = after.map(index::user);
+        let scan = move |tree: &Tree| {
+            let decode = |(key, value): (IVec, IVec)| {
+                let id = key.get(1..).and_then(|id| std::str::from_utf8(id).ok());
+                let id = id.and_then(|id| UserId::parse(id).ok());
+                let id = id.ok_or_else(|| Error::Corrupt("a user's key".into()))?;
+                Ok(codec::decode::<StoredUser>(&value)?.into_record(id))
+            };
+            page(tree, index::USERS, after.as_deref(), limit)?.into_iter().map(decode).collect()
+        };
+        self.scan(scan).await
+    }
+
+    async fn change_user(
+        &self,
+        id: &UserId,
+        change: UserChange,
+        now: UnixMillis,
+    ) -> Result<UserRecord> {
+        let id = id.clone();
+        self.committer.release(move |txn| change_user(txn, &id, &change, now)).await
+    }
+
+    async fn remove_user(&self, id: &UserId, valid_from: u64) -> Result<()> {
+        let id = id.clone();
+        self.committer.release(move |txn| remove_user(txn, &id, valid_from)).await
+    }
+
+    async fn service_token_by_id(&self, id: TokenId) -> Result<Option<ServiceToken>> {
+        self.token_now(id)
+    }
+
+    async fn service_tokens(
+        &self,
+        after: Option<TokenId>,
+        limit: usize,
+    ) -> Result<Vec<ServiceToken>> {
+        let after = after.map(index::token);
+        let scan = move |tree: &Tree| {
+            let tokens = page(tree, index::TOKENS, after.as_deref(), limit)?;
+            tokens.iter().map(|(_, value)| decode_token(value)).collect()
+        };
+        self.scan(scan).await
+    }
+
+    async fn supersede_service_token(
+        &self,
+        id: TokenId,
+        until: UnixMillis,
+        successor: ServiceToken,
+    ) -> Result<()> {
+        self.committer.commit(move |txn| supersede(txn, id, until, &successor)).await
+    }
+
+    async fn revoke_service_token(&self, id: TokenId, at: UnixMillis) -> Result<ServiceToken> {
+        self.committer.release(move |txn| revoke(txn, id, at)).await
+    }
+
+    async fn tokens_valid_from(&self, holder: Holder<'_>) -> Result<u64> {
+        Ok(self.get(&index::valid_from(holder))?.unwrap_or(0))
+    }
+
+    async fn end_tokens(&self, holder: Holder<'_>, valid_from: u64) -> Result<()> {
+        let key = index::valid_from(holder);
+        self.committer.release(move |txn| end_tokens(txn, key, valid_from)).await
+    }
+
+    async fn token_use(&self, id: TokenId) -> Result<Option<TokenUse>> {
+        let stored = self.get::<StoredUse>(&index::token_use(id))?;
+        Ok(stored.map(|StoredUse { at, from }| TokenUse { at, from }))
+    }
+
+    async fn record_uses(&self, uses: Vec<(TokenId, TokenUse)>) -> Result<()> {
+        let record = move |txn: &mut Txn<'_>| {
+            uses.iter().try_for_each(|(id, TokenUse { at, from })| {
+                txn.put(index::token_use(*id), &StoredUse { at: *at, from: *from })
+            })
+        };
+        self.committer.commit(record).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_of_the_first_version_is_read() {
+        // Version, digest, name, creation: as `codec::encode` wrote it until tokens had more.
+        let mut bytes = vec![1];
+        bytes.extend([7; 32]);
+        bytes.extend([1, b's', 0xe8, 0x07]);
+        let token = decode_token(&bytes).unwrap();
+        let wanted = ServiceToken {
+            digest: [7; 32],
+            kind: TokenKind::Opaque,
+            name: "s".into(),
+            grant: Grant::default(),
+            created: UnixMillis(1000),
+            expires: None,
+            state: TokenState::Active,
+        };
+        assert_eq!(token, wanted);
+        assert_eq!(decode_token(&encode_token(&wanted).unwrap()), Ok(wanted));
+        for bad in [&bytes[..bytes.len() - 1], &[], &[2], &[3, 0]] {
+            assert!(decode_token(bad).is_err());
+        }
+    }
+}

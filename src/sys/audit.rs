@@ -1,0 +1,250 @@
+//! An append-only log of lines, each of which carries the hash of the one before: who cuts or
+//! edits it is found out by [`verify`].
+//!
+//! `audit/NUMBER.jsonl` holds lines from that number on; `audit/head` the number and hash of the
+//! last one, so that a cut at the end shows as well. One thread writes; who records a line never
+//! waits. A file is closed when it is large or old, and removed when it is older still.
+
+mod chain;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::{Map, Value, json};
+
+use self::chain::{Head, files, name, seal};
+pub use self::chain::{Verified, verify};
+use super::durable;
+
+/// Lines that wait at most; past it they are lost, which is told loudly.
+const WAITING_LINES_MAX: usize = 8_192;
+/// Lines written at once.
+const BATCH_LINES_MAX: usize = 512;
+/// What was written is on the disk after this time at most.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// A file is closed after this time, however small.
+const FILE_AGE_MAX: Duration = Duration::from_hours(7 * 24);
+
+/// When files are closed and removed.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    pub file_bytes: u64,
+    pub keep: Duration,
+}
+
+/// Takes lines. The rest is written when it is dropped.
+pub struct AuditLog {
+    lines: Option<SyncSender<Map<String, Value>>>,
+    lost: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AuditLog {
+    /// Opens the log in `dir` and goes on behind its last whole line. Blocks.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn open(dir: &Path, retention: Retention) -> io::Result<Self> {
+        durable::create_dir(dir)?;
+        let lost = Arc::<AtomicU64>::default();
+        let writer = Writer::open(dir, retention, Arc::clone(&lost))?;
+        let (lines, waiting) = sync_channel(WAITING_LINES_MAX);
+        let thread =
+            std::thread::Builder::new().name("audit".into()).spawn(move || writer.run(&waiting))?;
+        Ok(Self { lines: Some(lines), lost, thread: Some(thread) })
+    }
+
+    /// Appends a line. Does not wait.
+    pub fn record(&self, line: Map<String, Value>) {
+        let Some(lines) = &self.lines else { return };
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = lines.try_send(line)
+            && self.lost.fetch_add(1, Ordering::Relaxed) == 0
+        {
+            tracing::error!("audit lines are lost: they come faster than they can be written");
+        }
+    }
+}
+
+impl Drop for AuditLog {
+    fn drop(&mut self) {
+        self.lines = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Writer {
+    dir: PathBuf,
+    retention: Retention,
+    lost: Arc<AtomicU64>,
+    file: File,
+    bytes: u64,
+    begun: SystemTime,
+    head: Head,
+    head_file: File,
+    synced: Instant,
+    is_dirty: bool,
+    /// Lines that could not be written; they are tried again.
+    pending: Vec<Map<String, Value>>,
+}
+
+impl Writer {
+    fn open(dir: &Path, retention: Retention, lost: Arc<AtomicU64>) -> io::Result<Self> {
+        let (mut head, mut first, mut bytes) = (Head::default(), 1, 0);
+        if let Some(last) = files(dir)?.pop() {
+            first = last;
+            (head, bytes) = chain::end(&dir.join(name(last)), Head::before(dir, last)?)?;
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let path = dir.join(name(first));
+        let mut file = options.open(&path)?;
+        let begun = file.metadata()?.created().unwrap_or_else(|_| SystemTime::now());
+        // What a crash cut short was never counted.
+        file.set_len(bytes)?;
+        file.seek(SeekFrom::Start(bytes))?;
+        let noted = Head::read(dir)?;
+        let head_file = options.open(dir.join("head"))?;
+        durable::sync_dir(dir)?;
+        let synced = Instant::now();
+        let (is_dirty, pending) = (false, Vec::new());
+        let dir = dir.to_owned();
+        let mut writer = Self {
+            dir,
+            retention,
+            lost,
+            file,
+            bytes,
+            begun,
+            head,
+            head_file,
+            synced,
+            is_dirty,
+            pending,
+        };
+        if noted.number > writer.head.number {
+            tracing::error!("the audit log ends before its head: lines were cut off");
+            let cut = json!({"event": "audit_cut", "head": noted.number});
+            writer.write(cut.as_object().into_iter().cloned())?;
+            writer.sync()?;
+        }
+        Ok(writer)
+    }
+
+    fn run(mut self, waiting: &Receiver<Map<String, Value>>) {
+        loop {
+            let first = match waiting.recv_timeout(SYNC_EVERY) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let lines = first.into_iter().chain(waiting.try_iter().take(BATCH_LINES_MAX));
+            self.take(lines.collect());
+        }
+        if let Err(error) = self.sync() {
+            tracing::error!(%error, "the end of the audit log may be lost");
+        }
+    }
+
+    /// Writes what is there to write. Without success it is kept, up to a bound, and tried again
+    /// with what comes next.
+    fn take(&mut self, lines: Vec<Map<String, Value>>) {
+        let has_failed = !self.pending.is_empty();
+        let room = WAITING_LINES_MAX.saturating_sub(self.pending.len());
+        let too_many = lines.len().saturating_sub(room);
+        self.pending.extend(lines.into_iter().take(room));
+        self.lost.fetch_add(too_many as u64, Ordering::Relaxed);
+        match self.flush() {
+            Ok(()) if has_failed => tracing::info!("the audit log is written again"),
+            Ok(()) => {}
+            Err(error) if has_failed && too_many == 0 => tracing::debug!(%error, "audit log"),
+            Err(error) => {
+                let (waiting, lost) = (self.pending.len(), self.lost.load(Ordering::Relaxed));
+                tracing::error!(%error, waiting, lost, "the audit log cannot be written");
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.pending.is_empty() {
+            // Half a line of a write that failed may stand there.
+            self.file.set_len(self.bytes)?;
+            self.file.seek(SeekFrom::Start(self.bytes))?;
+            self.rotate_when_due()?;
+            let lost = self.lost.load(Ordering::Relaxed);
+            let gap = json!({"event": "audit_gap", "lost": lost});
+            let gap = gap.as_object().filter(|_| lost > 0).cloned();
+            let lines: Vec<_> = gap.into_iter().chain(self.pending.iter().cloned()).collect();
+            self.write(lines.into_iter())?;
+            self.pending.clear();
+            self.lost.fetch_sub(lost, Ordering::Relaxed);
+        }
+        if self.is_dirty && self.synced.elapsed() >= SYNC_EVERY {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, lines: impl Iterator<Item = Map<String, Value>>) -> io::Result<()> {
+        let (mut head, mut text) = (self.head.clone(), Vec::new());
+        for line in lines {
+            let (line, next) = seal(line, &head);
+            text.extend_from_slice(line.as_bytes());
+            text.push(b'\n');
+            head = next;
+        }
+        self.file.write_all(&text)?;
+        self.bytes += text.len() as u64;
+        self.head = head;
+        self.is_dirty = true;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        // Never ahead of what is durable, or a power cut would look like a cut of another kind.
+        self.head_file.write_all_at(self.head.to_string().as_bytes(), 0)?;
+        self.head_file.sync_data()?;
+        (self.is_dirty, self.synced) = (false, Instant::now());
+        Ok(())
+    }
+
+    /// Begins a new file when this one is large or old, and lets go of what is past its time.
+    fn rotate_when_due(&mut self) -> io::Result<()> {
+        let age = self.begun.elapsed().unwrap_or_default();
+        let is_due = self.bytes >= self.retention.file_bytes || age >= FILE_AGE_MAX;
+        if self.bytes == 0 || !is_due {
+            return Ok(());
+        }
+        self.file.sync_data()?;
+        self.file = durable::create_new(&self.dir.join(name(self.head.number + 1)))?;
+        (self.bytes, self.begun) = (0, SystemTime::now());
+        let mut files = files(&self.dir)?;
+        files.pop();
+        for first in files {
+            let path = self.dir.join(name(first));
+            let age = fs::metadata(&path)?.modified()?.elapsed().unwrap_or_default();
+            if age < self.retention.keep {
+                break;
+            }
+            fs::remove_file(path)?;
+        }
+        durable::sync_dir(&self.dir)
+    }
+}
+
+#[cfg(test)]
+mod tests;

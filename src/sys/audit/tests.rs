@@ -1,0 +1,108 @@
+use super::*;
+
+const KEEP: Retention = Retention { file_bytes: 1 << 20, keep: Duration::from_hours(24) };
+
+fn line(n: usize) -> Map<String, Value> {
+    json!({ "event": "test", "n": n }).as_object().unwrap().clone()
+}
+
+fn record(dir: &Path, retention: Retention, lines: usize) {
+    let log = AuditLog::open(dir, retention).unwrap();
+    for n in 0..lines {
+        log.record(line(n));
+    }
+}
+
+fn only_file(dir: &Path) -> PathBuf {
+    dir.join(name(files(dir).unwrap()[0]))
+}
+
+#[test]
+fn a_log_is_whole_over_new_starts_and_files() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(verify(dir.path()), Ok(Verified { lines: 0, first: 0, last: 0 }));
+    let small = Retention { file_bytes: 1, ..KEEP };
+    for retention in [KEEP, KEEP, small, small] {
+        record(dir.path(), retention, 5);
+        let log = AuditLog::open(dir.path(), retention).unwrap();
+        log.record(line(0));
+    }
+    assert_eq!(verify(dir.path()), Ok(Verified { lines: 24, first: 1, last: 24 }));
+    assert!(files(dir.path()).unwrap().len() > 2);
+}
+
+#[test]
+fn every_edit_and_every_cut_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    record(dir.path(), KEEP, 6);
+    let path = only_file(dir.path());
+    let whole = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    let without = |at: usize| {
+        let kept = lines.iter().enumerate().filter(|(n, _)| *n != at).map(|(_, line)| *line);
+        kept.collect::<Vec<_>>().join("\n") + "\n"
+    };
+    let mut changed: Vec<String> = (0..6).map(without).collect();
+    for n in 0..6 {
+        changed.push(whole.replacen(&format!("\"n\":{n}"), "\"n\":77", 1));
+    }
+    let swapped = [lines[0], lines[2], lines[1], lines[3], lines[4], lines[5]].join("\n") + "\n";
+    changed.extend([swapped, String::new(), whole[..whole.len() - 9].to_owned(), whole.repeat(2)]);
+    for text in changed {
+        fs::write(&path, &text).unwrap();
+        assert!(verify(dir.path()).is_err(), "{text}");
+    }
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(verify(dir.path()).map(|found| found.last), Ok(6));
+}
+
+#[test]
+fn a_file_that_is_missing_between_others_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..4 {
+        record(dir.path(), Retention { file_bytes: 1, ..KEEP }, 1);
+    }
+    let all = files(dir.path()).unwrap();
+    assert_eq!(all.len(), 4);
+    fs::remove_file(dir.path().join(name(all[1]))).unwrap();
+    assert!(verify(dir.path()).is_err());
+}
+
+#[test]
+fn what_a_crash_cut_short_is_dropped_and_a_cut_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    record(dir.path(), KEEP, 3);
+    let path = only_file(dir.path());
+    let whole = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{whole}{{\"event\":\"half")).unwrap();
+    record(dir.path(), KEEP, 1);
+    assert_eq!(verify(dir.path()).map(|found| found.last), Ok(4));
+    let kept: Vec<&str> = whole.lines().take(2).collect();
+    fs::write(&path, kept.join("\n") + "\n").unwrap();
+    record(dir.path(), KEEP, 1);
+    assert!(fs::read_to_string(&path).unwrap().contains("audit_cut"));
+    assert_eq!(verify(dir.path()).map(|found| found.last), Ok(4));
+}
+
+#[test]
+fn old_files_go_and_what_is_left_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let passing = Retention { file_bytes: 1, keep: Duration::ZERO };
+    for _ in 0..5 {
+        record(dir.path(), passing, 1);
+    }
+    assert_eq!(files(dir.path()).unwrap(), [5]);
+    assert_eq!(verify(dir.path()), Ok(Verified { lines: 1, first: 5, last: 5 }));
+}
+
+#[test]
+fn lines_that_are_lost_are_counted_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = AuditLog::open(dir.path(), KEEP).unwrap();
+    log.lost.fetch_add(3, Ordering::Relaxed);
+    log.record(line(1));
+    drop(log);
+    let text = fs::read_to_string(only_file(dir.path())).unwrap();
+    assert!(text.lines().next().unwrap().contains(r#""lost":3"#), "{text}");
+    assert_eq!(verify(dir.path()).map(|found| found.last), Ok(2));
+}

@@ -1,0 +1,152 @@
+//! The audit log: what stands in it, that it is whole, and that a change of it shows.
+
+use std::{fs, path::Path};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    support::{Daemon, daemon::TOKEN, eventually},
+    tokens::{command, refused, run},
+};
+
+fn lines(data: &Path) -> Vec<Value> {
+    let mut files: Vec<_> =
+        fs::read_dir(data.join("audit")).unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|end| end == "jsonl"));
+    files.sort();
+    let text: String = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    // The last line may be on its way.
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[test]
+fn every_event_has_a_line_and_no_line_a_secret() {
+    let mut daemon = Daemon::start();
+    let dir = daemon.dir();
+    let user = daemon.user("u");
+    let file = user.store("f", "", b"x");
+    let key = file["key"].as_str().unwrap();
+    let id = user.init("f", 1);
+    user.part(&id, 1, b"y").ok();
+    user.complete(&id).ok();
+    user.content(key);
+    let link = user.get(&format!("/v1/files/signed-url?key={key}")).ok();
+    daemon.anyone().get(link["url"].as_str().unwrap());
+    user.delete(&format!("/v1/files/{key}")).ok();
+    let made = run(&dir, &["token", "create", "s"]);
+    let secret = made["token"].as_str().unwrap().to_owned();
+    daemon.anyone().header("x-service-token", &secret).post("/v1/files/init", "{}");
+    daemon.anyone().header("x-service-token", "wrong-secret").get("/v1/files/all?user_id=u");
+    user.post("/v1/files/generate-token?user_id=u", "").refused(403, "forbidden");
+    run(&dir, &["token", "revoke", "s"]);
+    run(&dir, &["user", "set", "u", "--disabled"]);
+    run(&dir, &["user", "delete", "u"]);
+    run(&dir, &["key", "rotate", "--after", "1h"]);
+    user.get("/v1/files/all").refused(401, "unauthenticated");
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    run(&dir, &["token", "revoke", "--service", "s"]);
+
+    let lines = lines(&dir);
+    let find = |event: &str, status: u16| {
+        let mut found = lines.iter().filter(|l| l["event"] == event && l["status"] == status);
+        found.next().unwrap_or_else(|| panic!("no {event} {status}: {lines:#?}"))
+    };
+    for (event, status, who, target) in [
+        ("user_token_issued", 200, "service:configured", json!("u")),
+        ("user_token_issued", 403, "user:u", Value::Null),
+        ("upload", 201, "user:u", json!(key)),
+        ("upload_begun", 200, "user:u", Value::Null),
+        ("upload_begun", 400, "service:s", Value::Null),
+        ("download", 200, "user:u", json!(key)),
+        ("link_signed", 200, "user:u", json!(key)),
+        ("delete", 200, "user:u", json!(key)),
+        ("request", 401, "anyone", Value::Null),
+        ("user_changed", 200, "operator:0", json!("u")),
+        ("user_deleted", 200, "operator:0", json!("u")),
+        ("token_created", 201, "operator:0", made["id"].clone()),
+        ("token_revoked", 200, "operator:0", json!("s")),
+        ("tokens_revoked", 200, "operator:0", json!("service:s")),
+        ("key_rotated", 201, "operator:0", Value::Null),
+    ] {
+        let line = find(event, status);
+        let own = rustix::process::getuid().as_raw();
+        let who = who.replace("operator:0", &format!("operator:{own}"));
+        assert_eq!((&line["who"], &line["target"]), (&json!(who), &target), "{line}");
+        assert_eq!(line["from"], "127.0.0.1");
+        assert_eq!(line["request_id"].as_str().unwrap().len(), 16);
+        assert!(line["time"].as_str().unwrap().ends_with('Z'));
+    }
+    let whys: Vec<_> = lines.iter().filter(|l| l["status"] == 401).map(|l| &l["why"]).collect();
+    assert_eq!(whys, [&json!("unknown service token"), &json!("the user was logged out")]);
+    let text = format!("{lines:?}");
+    for secret in [TOKEN, &secret, "wrong-secret", "sig=", "eyJ"] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+    let verified = command(&dir, &["audit", "verify"]);
+    let said = String::from_utf8(verified.stdout).unwrap();
+    assert!(said.contains(&format!("{} lines, 1 to {}", lines.len(), lines.len())), "{said}");
+}
+
+#[test]
+fn an_edit_is_found_beside_a_daemon_and_the_log_survives_a_kill() {
+    let mut daemon = Daemon::start();
+    let dir = daemon.dir();
+    daemon.user("u").store("f", "", b"x");
+    eventually(|| lines(&dir).len() == 2);
+    daemon.restart(Signal::KILL);
+    daemon.user("v");
+    eventually(|| lines(&dir).len() == 3);
+    assert!(command(&dir, &["audit", "verify"]).status.success());
+    let path = fs::read_dir(dir.join("audit")).unwrap().map(|file| file.unwrap().path());
+    let path = path.into_iter().find(|p| p.extension().is_some_and(|e| e == "jsonl")).unwrap();
+    let edited = fs::read_to_string(&path).unwrap().replacen("user:u", "user:w", 1);
+    fs::write(&path, edited).unwrap();
+    let said = refused(&dir, 1, &["audit", "verify"]);
+    assert!(said.contains(".jsonl:3: the line before it was changed"), "{said}");
+}
+
+#[test]
+fn a_client_behind_a_trusted_proxy_is_told_by_its_own_address() {
+    let daemon = Daemon::with(&[("trusted_proxies", "127.0.0.1, ::1")]);
+    let dir = daemon.dir();
+    let far = daemon.service().header("x-forwarded-for", "203.0.113.9, 198.51.100.7");
+    far.post("/v1/files/generate-token?user_id=u", "").ok();
+    eventually(|| lines(&dir).len() == 1);
+    assert_eq!(lines(&dir)[0]["from"], "198.51.100.7");
+    let unclear = far.header("forwarded", "for=127.0.0.1");
+    unclear.get("/v1/files/all?user_id=u").refused(400, "unclear_client");
+    let made = run(&dir, &["token", "create", "s", "--allow-ip", "198.51.100.0/24"]);
+    let holder = daemon.anyone().header("x-service-token", made["token"].as_str().unwrap());
+    let list = "/v1/files/all?user_id=u";
+    holder.header("x-forwarded-for", "198.51.100.7").get(list).ok();
+    holder
+        .header("x-forwarded-for", "198.51.100.7, 203.0.113.9")
+        .get(list)
+        .refused(401, "unauthenticated");
+    holder.get(list).refused(401, "unauthenticated");
+    // Without a proxy that is trusted, nobody's word counts.
+    let daemon = Daemon::start();
+    let made = run(&daemon.dir(), &["token", "create", "s", "--allow-ip", "198.51.100.0/24"]);
+    let holder = daemon.anyone().header("x-service-token", made["token"].as_str().unwrap());
+    holder.header("x-forwarded-for", "198.51.100.7").get(list).refused(401, "unauthenticated");
+}
+
+#[test]
+fn who_guesses_waits_and_who_has_a_good_token_does_not() {
+    let daemon = Daemon::start();
+    let guess = daemon.anyone().header("x-service-token", "guess");
+    let time = |client: &crate::support::Client, status: u16| {
+        let began = std::time::Instant::now();
+        assert_eq!(client.get("/v1/files/all?user_id=u").status, status);
+        began.elapsed()
+    };
+    let mut slowest = std::time::Duration::ZERO;
+    for _ in 0..25 {
+        slowest = slowest.max(time(&guess, 401));
+    }
+    assert!(slowest >= std::time::Duration::from_millis(700), "{slowest:?}");
+    let good = (0..5).map(|_| time(&daemon.service(), 200)).min().unwrap();
+    assert!(good < slowest / 4, "{good:?}");
+}

@@ -1,0 +1,197 @@
+//! Every endpoint with every kind of credential, held against the table of roles as it is written
+//! down here.
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use hyper::Method;
+use serde_json::json;
+use streamlined::{
+    auth::{jwt, keyring::KeyRing},
+    http::route::{Access, Endpoint, route},
+    model::{grant::Action, principal::Role, time::UnixMillis},
+    sys::clock::{Clock, SystemClock},
+};
+
+use crate::{
+    support::{Client, Daemon},
+    tokens::run,
+};
+
+/// A place for each kind of endpoint; a new one does not compile before it has one, and a row.
+fn place(endpoint: &Endpoint) -> usize {
+    match endpoint {
+        Endpoint::Health => 0,
+        Endpoint::KeySet => 1,
+        Endpoint::GenerateToken => 2,
+        Endpoint::Init => 3,
+        Endpoint::EncodedPart => 4,
+        Endpoint::RawPart { .. } => 5,
+        Endpoint::UploadStatus { .. } => 6,
+        Endpoint::AbortUpload { .. } => 7,
+        Endpoint::ListUploads => 8,
+        Endpoint::Complete => 9,
+        Endpoint::PutContent => 10,
+        Endpoint::ListFiles => 11,
+        Endpoint::Metadata { .. } => 12,
+        Endpoint::DeleteFile { .. } => 13,
+        Endpoint::Content { .. } => 14,
+        Endpoint::Storage { .. } => 15,
+        Endpoint::SignLink => 16,
+        Endpoint::SignLinkForm => 17,
+        Endpoint::RedeemLink { .. } => 18,
+        Endpoint::Image { .. } => 19,
+        Endpoint::Admin(_) => 20,
+        Endpoint::MintBatch => 21,
+        Endpoint::FetchBatch { .. } => 22,
+    }
+}
+
+const PLACES: usize = 23;
+const ID: &str = "00112233445566778899aabbccddeeff";
+
+/// Method, path, least role (`None`: open to anyone), and what a service's token must grant.
+fn table() -> Vec<(&'static str, String, Option<Role>, Action)> {
+    use Action as A;
+    use Role as R;
+    let key = "storage/nobody/00000000_f";
+    let image = "01234567-89ab-7def-8123-456789abcdef";
+    let linked = "c3RvcmFnZS9ub2JvZHkvMDAwMDAwMDBfZg";
+    vec![
+        ("GET", "/healthz".into(), None, A::Read),
+        ("GET", "/readyz".into(), None, A::Read),
+        ("GET", "/.well-known/jwks.json".into(), None, A::Read),
+        ("POST", "/v1/files/generate-token".into(), Some(R::Service), A::Tokens),
+        ("POST", "/v1/files/init".into(), Some(R::Analyst), A::Upload),
+        ("POST", "/v1/files/part".into(), Some(R::Analyst), A::Upload),
+        ("PUT", format!("/v1/files/{ID}/parts/1"), Some(R::Analyst), A::Upload),
+        ("GET", format!("/v1/files/{ID}"), Some(R::Analyst), A::Upload),
+        ("DELETE", format!("/v1/files/{ID}"), Some(R::Analyst), A::Upload),
+        ("GET", "/v1/files/uploads".into(), Some(R::Analyst), A::Upload),
+        ("POST", "/v1/files/complete".into(), Some(R::Analyst), A::Upload),
+        ("PUT", "/v1/files/content".into(), Some(R::Analyst), A::Upload),
+        ("GET", "/v1/files/all".into(), Some(R::Viewer), A::Read),
+        ("GET", format!("/v1/files/metadata/{key}"), Some(R::Viewer), A::Read),
+        ("DELETE", format!("/v1/files/{key}"), Some(R::Researcher), A::Delete),
+        ("GET", format!("/v1/files/content/{key}"), Some(R::Viewer), A::Read),
+        ("GET", format!("/{key}"), Some(R::Viewer), A::Read),
+        ("GET", "/v1/files/signed-url".into(), Some(R::Viewer), A::Read),
+        ("POST", "/v1/files/signed-url".into(), Some(R::Viewer), A::Read),
+        ("GET", format!("/get/{linked}"), None, A::Read),
+        ("POST", "/v1/files/batch-download".into(), Some(R::Viewer), A::Read),
+        ("GET", "/v1/files/batch-download/x".into(), None, A::Read),
+        ("GET", format!("/api/images/{image}/download"), Some(R::Viewer), A::Read),
+        ("GET", format!("/api/images/{image}/preview"), Some(R::Viewer), A::Read),
+        ("GET", "/v1/admin/tokens".into(), Some(R::Admin), A::Admin),
+        ("POST", "/v1/admin/tokens".into(), Some(R::Admin), A::Admin),
+        ("GET", "/v1/admin/tokens/x".into(), Some(R::Admin), A::Admin),
+        ("DELETE", "/v1/admin/tokens/x".into(), Some(R::Admin), A::Admin),
+        ("POST", "/v1/admin/tokens/x/rotate".into(), Some(R::Admin), A::Admin),
+        ("POST", "/v1/admin/revocations".into(), Some(R::Admin), A::Admin),
+        ("GET", "/v1/admin/users".into(), Some(R::Admin), A::Admin),
+        ("GET", "/v1/admin/users/nobody".into(), Some(R::Admin), A::Admin),
+        ("PATCH", "/v1/admin/users/nobody".into(), Some(R::Admin), A::Admin),
+        ("DELETE", "/v1/admin/users/nobody".into(), Some(R::Admin), A::Admin),
+        ("GET", "/v1/admin/keys".into(), Some(R::Admin), A::Admin),
+        ("POST", "/v1/admin/keys".into(), Some(R::Admin), A::Admin),
+    ]
+}
+
+/// A credential and what it amounts to.
+enum Held {
+    Nothing,
+    Bad,
+    User(Role),
+    Service(Vec<Action>),
+}
+
+fn credentials(daemon: &Daemon) -> Vec<(String, Client, Held)> {
+    let ring = KeyRing::open(&daemon.dir().join("keys")).unwrap();
+    let now = SystemClock.now();
+    let user = |id: &str, role: &str, exp: u64| {
+        let claims = json!({"user_id": id, "roles": role, "iss": "streamlined",
+            "aud": "streamlined", "iat": now.seconds(), "exp": exp});
+        daemon.bearer(&jwt::sign(&claims, &ring, UnixMillis(now.0), exp).unwrap())
+    };
+    let hour = now.seconds() + 3600;
+    let mut held = vec![
+        ("nothing".into(), daemon.anyone(), Held::Nothing),
+        ("a wrong token".into(), daemon.anyone().header("x-service-token", "x"), Held::Bad),
+        ("a wrong JWT".into(), daemon.bearer("a.b.c"), Held::Bad),
+        ("an expired JWT".into(), user("u", "admin", now.seconds() - 1), Held::Bad),
+    ];
+    for role in Role::ALL.into_iter().filter(|role| *role < Role::Service) {
+        held.push((
+            format!("a {}", role.as_str()),
+            user("u", role.as_str(), hour),
+            Held::User(role),
+        ));
+    }
+    run(&daemon.dir(), &["user", "set", "locked", "--disabled"]);
+    held.push(("a disabled user".into(), user("locked", "admin", hour), Held::Bad));
+    let make = |kind: &[&str]| {
+        let made = run(&daemon.dir(), &[&["token", "create", "s"], kind].concat());
+        let token = made["token"].as_str().unwrap();
+        (made["id"].as_str().unwrap().to_owned(), daemon.anyone().header("x-service-token", token))
+    };
+    for kind in [&[][..], &["--jwt"]] {
+        let all = Held::Service(Action::ALL.to_vec());
+        held.push((format!("a service {kind:?}"), make(kind).1, all));
+        for action in Action::ALL {
+            let client = make(&[kind, &["--scope", action.as_str()]].concat()).1;
+            let name = format!("a service {kind:?} for {}", action.as_str());
+            held.push((name, client, Held::Service(vec![action])));
+        }
+        let (id, client) = make(kind);
+        run(&daemon.dir(), &["token", "revoke", &id]);
+        held.push((format!("a revoked service {kind:?}"), client, Held::Bad));
+    }
+    held
+}
+
+#[test]
+fn every_endpoint_holds_every_credential_to_the_table() {
+    // Each request from an address of its own: who fails again and again waits.
+    let daemon = Daemon::with(&[("trusted_proxies", "127.0.0.1")]);
+    let credentials = credentials(&daemon);
+    let mut seen = BTreeSet::new();
+    let mut requests = 0_u32;
+    for (method, path, least, action) in table() {
+        let endpoint = route(&method.parse::<Method>().unwrap(), &path).unwrap();
+        seen.insert(place(&endpoint));
+        for (name, client, held) in &credentials {
+            let may = match (held, least) {
+                (_, None) => true,
+                (Held::Nothing | Held::Bad, Some(_)) => false,
+                (Held::User(role), Some(least)) => *role >= least,
+                (Held::Service(granted), Some(_)) => granted.contains(&action),
+            };
+            // What is needed to get through must not change what is asked for.
+            requests += 1;
+            let from = Ipv4Addr::from(0xcb00_7100 + requests).to_string();
+            let answer = client.header("x-forwarded-for", &from).send(method, &path, "");
+            let wanted = match held {
+                _ if may => None,
+                Held::Nothing | Held::Bad => Some((401, "unauthenticated")),
+                Held::User(_) => Some((403, "forbidden")),
+                Held::Service(_) => Some((403, "out_of_scope")),
+            };
+            if matches!(held, Held::Bad) && matches!(endpoint.access(), Access::Link) {
+                // A bad credential in a header is told even beside a link.
+                answer.refused(401, "unauthenticated");
+                continue;
+            }
+            match wanted {
+                Some((status, code)) => drop(answer.refused(status, code)),
+                None if matches!(endpoint.access(), Access::Link) => {
+                    assert!(matches!(answer.status, 400 | 403), "{method} {path} with {name}");
+                    assert_ne!(answer.json()["code"], "forbidden", "{method} {path} with {name}");
+                }
+                None => {
+                    let status = answer.status;
+                    assert!(!matches!(status, 401 | 403), "{method} {path} with {name}: {status}");
+                }
+            }
+        }
+    }
+    assert_eq!(seen.len(), PLACES, "an endpoint has no row");
+}

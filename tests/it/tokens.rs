@@ -1,0 +1,317 @@
+//! The life of service tokens: the commands, beside a running daemon and without one, and what the
+//! daemon makes of the tokens.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{Client, Daemon, daemon::BINARY, eventually};
+
+pub fn command(data: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).arg("--data-dir").arg(data).env_clear();
+    command.output().unwrap()
+}
+
+/// What a command that succeeds prints as JSON.
+pub fn run(data: &Path, arguments: &[&str]) -> Value {
+    let output = command(data, &[arguments, &["--json"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The one line that a command that fails prints.
+pub fn refused(data: &Path, status: i32, arguments: &[&str]) -> String {
+    let output = command(data, arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
+    said
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}"))
+}
+
+fn holder(daemon: &Daemon, made: &Value) -> Client {
+    daemon.anyone().header("x-service-token", text(made, "token"))
+}
+
+const LIST: &str = "/v1/files/all?user_id=u";
+
+#[test]
+fn every_command_works_beside_a_daemon_and_without_one() {
+    let mut daemon = Daemon::start();
+    let dir = daemon.dir();
+    let walk = |name: &str| {
+        let made = run(&dir, &["token", "create", name, "--expires", "90d", "--scope", "read"]);
+        let id = text(&made, "id");
+        assert_eq!(run(&dir, &["token", "show", name])["id"], made["id"]);
+        let listed = run(&dir, &["token", "list"]);
+        let listed: Vec<_> = listed.as_array().unwrap().iter().map(|t| &t["id"]).collect();
+        assert!(listed.contains(&&made["id"]));
+        let rotated = run(&dir, &["token", "rotate", id, "--grace", "1h"]);
+        assert_ne!(rotated["id"], made["id"]);
+        assert_eq!(rotated["scopes"], json!(["read"]));
+        let before = run(&dir, &["token", "show", id]);
+        assert_eq!(before["state"], "superseding");
+        assert_eq!(before["superseded_until"], rotated["previous_until"]);
+        assert!(refused(&dir, 1, &["token", "rotate", id]).contains("ended or was rotated"));
+        assert_eq!(run(&dir, &["token", "revoke", id])["state"], "revoked");
+        assert_eq!(run(&dir, &["token", "revoke", name])["id"], rotated["id"]);
+        let ended = run(&dir, &["token", "list", "--all"]);
+        let ended = ended.as_array().unwrap().iter().filter(|t| t["name"] == name);
+        assert!(ended.into_iter().all(|token| token["state"] == "revoked"));
+        assert!(refused(&dir, 1, &["token", "show", name]).contains("no such token"));
+        assert!(refused(&dir, 1, &["token", "revoke", "0123456789abcdef"]).contains("no such"));
+        let jwt = run(&dir, &["token", "create", name, "--jwt"]);
+        assert_eq!(run(&dir, &["token", "revoke", "--jti", text(&jwt, "jti")])["id"], jwt["id"]);
+        run(&dir, &["token", "revoke", "--service", name]);
+        (made, rotated, jwt)
+    };
+    let beside = walk("beside");
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    let without = walk("without");
+    assert!(!dir.join("admin.sock").exists());
+    daemon.resume();
+    for (made, rotated, jwt) in [beside, without] {
+        for dead in [made, rotated, jwt] {
+            holder(&daemon, &dead).get(LIST).refused(401, "unauthenticated");
+        }
+    }
+    for (status, arguments) in [
+        (2, &["token", "create"][..]),
+        (2, &["token", "create", " "]),
+        (2, &["token", "create", "x", "--expires", "soon"]),
+        (2, &["token", "revoke"]),
+        (2, &["token", "revoke", "x", "--all"]),
+        (2, &["token", "rotate", "x", "--grace", "-1"]),
+        (1, &["token", "create", "x", "--scope", "write"]),
+        (1, &["token", "create", "x", "--allow-ip", "10.0.0.0/40"]),
+        (1, &["token", "rotate", "x", "--grace", "91d"]),
+    ] {
+        refused(&dir, status, arguments);
+    }
+}
+
+#[test]
+fn a_token_is_shown_once_and_kept_as_a_digest() {
+    let daemon = Daemon::start();
+    let output = command(&daemon.dir(), &["token", "create", "shown"]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let token = printed.lines().find(|line| line.starts_with("slt_")).unwrap().to_owned();
+    assert_eq!(printed.matches(&token).count(), 1);
+    daemon.anyone().header("x-service-token", &token).get(LIST).ok();
+    assert!(!run(&daemon.dir(), &["token", "show", "shown"]).to_string().contains(&token));
+    let output = command(&daemon.dir(), &["token", "list"]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.starts_with("ID ") && table.contains("shown"), "{table}");
+    assert!(!table.contains(&token));
+    let mut dirs = vec![daemon.dir()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if let Ok(content) = fs::read(&path) {
+                let found = content.windows(token.len()).any(|window| window == token.as_bytes());
+                assert!(!found, "{}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_revocation_wins_at_once_and_survives_a_kill() {
+    let mut daemon = Daemon::start();
+    let dir = daemon.dir();
+    let opaque = run(&dir, &["token", "create", "opaque"]);
+    let jwt = run(&dir, &["token", "create", "jwt", "--jwt"]);
+    let dead = run(&dir, &["token", "create", "dead"]);
+    for made in [&opaque, &jwt, &dead] {
+        holder(&daemon, made).get(LIST).ok();
+    }
+    run(&dir, &["token", "revoke", text(&dead, "id")]);
+    holder(&daemon, &dead).get(LIST).refused(401, "unauthenticated");
+    let beside_a_good_one = holder(&daemon, &opaque);
+    let spoiled =
+        beside_a_good_one.header("authorization", &format!("Bearer {}", text(&jwt, "token")));
+    spoiled.get(LIST).ok();
+    run(&dir, &["token", "revoke", "jwt"]);
+    spoiled.get(LIST).refused(401, "unauthenticated");
+    daemon.restart(Signal::KILL);
+    holder(&daemon, &opaque).get(LIST).ok();
+    for made in [&jwt, &dead] {
+        holder(&daemon, made).get(LIST).refused(401, "unauthenticated");
+    }
+}
+
+#[test]
+fn a_configured_token_stays_revoked_and_the_start_says_so() {
+    let mut daemon = Daemon::start();
+    daemon.service().get(LIST).ok();
+    run(&daemon.dir(), &["token", "revoke", "configured"]);
+    daemon.service().get(LIST).refused(401, "unauthenticated");
+    daemon.expect_trouble("the configured service token was revoked");
+    daemon.restart(Signal::TERM);
+    daemon.service().get(LIST).refused(401, "unauthenticated");
+    assert!(daemon.log().contains("the configured service token was revoked"));
+}
+
+#[test]
+fn tokens_of_a_service_or_of_all_end_together_and_new_ones_are_good() {
+    let daemon = Daemon::start();
+    let dir = daemon.dir();
+    let make = |name, kind: &[&str]| run(&dir, &[&["token", "create", name], kind].concat());
+    let (one, two) = (make("a", &[]), make("a", &["--jwt"]));
+    let other = make("b", &["--jwt"]);
+    run(&dir, &["token", "revoke", "--service", "a"]);
+    for made in [&one, &two] {
+        holder(&daemon, made).get(LIST).refused(401, "unauthenticated");
+    }
+    assert_eq!(run(&dir, &["token", "show", text(&one, "id")])["state"], "revoked");
+    holder(&daemon, &other).get(LIST).ok();
+    holder(&daemon, &make("a", &[])).get(LIST).ok();
+    holder(&daemon, &make("a", &["--jwt"])).get(LIST).ok();
+    run(&dir, &["token", "revoke", "--all", "--before", "1000000000"]);
+    holder(&daemon, &other).get(LIST).ok();
+    run(&dir, &["token", "revoke", "--all"]);
+    holder(&daemon, &other).get(LIST).refused(401, "unauthenticated");
+    daemon.service().get(LIST).refused(401, "unauthenticated");
+    holder(&daemon, &make("b", &["--jwt"])).get(LIST).ok();
+    refused(&dir, 2, &["token", "revoke", "b", "--before", "7"]);
+}
+
+#[test]
+fn scopes_and_networks_limit_what_a_token_can() {
+    let daemon = Daemon::start();
+    let dir = daemon.dir();
+    let (in_a, elsewhere) =
+        (daemon.user("anna").store("f", "a/b", b"1"), daemon.user("anna").store("f", "c", b"2"));
+    let of_bob = daemon.user("bob").store("f", "a/b", b"3");
+    let make =
+        |kind: &[&str]| holder(&daemon, &run(&dir, &[&["token", "create", "s"], kind].concat()));
+    let out = |answer: crate::support::client::Answer| answer.refused(403, "out_of_scope");
+    let put = |client: &Client, user: &str, folder: &str| {
+        client.put(&format!("/v1/files/content?filename=n&user_id={user}&folder={folder}"), "x")
+    };
+    for kind in [&[][..], &["--jwt"]] {
+        let limited = [kind, &["--scope", "user:an*", "--scope", "folder:a"]].concat();
+        let limited = make(&limited);
+        assert_eq!(limited.content(text(&in_a, "key")).body, b"1");
+        out(limited.content(text(&elsewhere, "key")));
+        out(limited.content(text(&of_bob, "key")));
+        out(limited.get(&format!("/api/images/{}/download", text(&of_bob, "id"))));
+        assert_eq!(limited.names("?user_id=anna&folder=a/b"), ["f"]);
+        out(limited.get("/v1/files/all?user_id=anna"));
+        out(limited.get("/v1/files/all?user_id=bob&folder=a"));
+        out(limited.get(&format!("/v1/files/signed-url?key={}", text(&elsewhere, "key"))));
+        out(limited.delete(&format!("/v1/files/{}", text(&elsewhere, "key"))));
+        assert_eq!(put(&limited, "anna", "a/x").status, 201);
+        out(put(&limited, "anna", "ab"));
+        out(put(&limited, "bob", "a"));
+        out(limited.post("/v1/files/generate-token?user_id=anna", ""));
+        let init = |user: &str, folder: &str| {
+            let file = json!({"name": "f", "size": 1});
+            let meta = json!({ "user_id": user });
+            limited.post(
+                "/v1/files/init",
+                json!({"mode": "single", "files": [file], "folder": folder, "meta": meta}),
+            )
+        };
+        out(init("anna", ""));
+        out(init("bob", "a"));
+        let upload = init("anna", "a").ok();
+        let id = text(&upload, "uploadId");
+        limited.part(id, 1, b"x").ok();
+        out(limited.post("/v1/files/complete", json!({"uploadId": id, "meta": {"folder": "c"}})));
+        limited.complete(id).ok();
+
+        let reader = make(&[kind, &["--scope", "read"]].concat());
+        reader.content(text(&of_bob, "key"));
+        out(put(&reader, "anna", "a"));
+        out(reader.delete(&format!("/v1/files/{}", text(&in_a, "key"))));
+        out(reader.post("/v1/files/generate-token?user_id=anna", ""));
+        out(reader.get("/v1/admin/tokens"));
+
+        let near = make(&[kind, &["--allow-ip", "127.0.0.0/8"]].concat());
+        near.get(LIST).ok();
+        let far = make(&[kind, &["--allow-ip", "10.0.0.0/8", "--allow-ip", "::1"]].concat());
+        far.get(LIST).refused(401, "unauthenticated");
+    }
+    // An upload that others began elsewhere.
+    let begun = daemon.user("bob").init("f", 1);
+    let limited = make(&["--scope", "user:anna"]);
+    out(limited.part(&begun, 1, b"x"));
+    out(limited.get(&format!("/v1/files/{begun}")));
+}
+
+#[test]
+fn who_may_not_manage_users_cannot_by_the_token_of_an_admin() {
+    let daemon = Daemon::start();
+    run(&daemon.dir(), &["user", "set", "boss", "--role", "admin"]);
+    daemon.user("boss").get("/v1/admin/users").ok();
+    let made = run(&daemon.dir(), &["token", "create", "s", "--scope", "tokens"]);
+    let answer = holder(&daemon, &made).post("/v1/files/generate-token?user_id=boss", "").ok();
+    let boss = daemon.bearer(text(&answer, "token"));
+    boss.get("/v1/admin/users").refused(403, "forbidden");
+}
+
+#[test]
+fn a_superseded_token_ends_with_the_grace_and_an_expired_one_at_its_time() {
+    let daemon = Daemon::start();
+    let dir = daemon.dir();
+    let made = run(&dir, &["token", "create", "s"]);
+    let next = run(&dir, &["token", "rotate", "s", "--grace", "0"]);
+    holder(&daemon, &made).get(LIST).refused(401, "unauthenticated");
+    holder(&daemon, &next).get(LIST).ok();
+    let last = run(&dir, &["token", "rotate", "s", "--grace", "1h"]);
+    holder(&daemon, &next).get(LIST).ok();
+    holder(&daemon, &last).get(LIST).ok();
+    let short = run(&dir, &["token", "create", "short", "--expires", "2s"]);
+    holder(&daemon, &short).get(LIST).ok();
+    eventually(|| holder(&daemon, &short).get(LIST).status == 401);
+    assert_eq!(run(&dir, &["token", "show", text(&short, "id")])["state"], "expired");
+}
+
+#[test]
+fn the_last_use_is_told_and_kept() {
+    let mut daemon = Daemon::start();
+    let dir = daemon.dir();
+    let made = run(&dir, &["token", "create", "s"]);
+    assert_eq!(run(&dir, &["token", "show", "s"])["last_used"], Value::Null);
+    holder(&daemon, &made).get(LIST).ok();
+    let shown = run(&dir, &["token", "show", "s"]);
+    assert_eq!(shown["last_used_from"], "127.0.0.1");
+    daemon.restart(Signal::TERM);
+    assert_eq!(run(&dir, &["token", "show", "s"])["last_used"], shown["last_used"]);
+}
+
+#[test]
+fn a_generated_token_is_recorded_where_there_is_a_store() {
+    let mut daemon = Daemon::start();
+    let dir = daemon.dir();
+    let generate = || {
+        let output = command(&dir, &["token", "generate", "documented"]);
+        assert!(output.status.success() && output.stderr.is_empty());
+        let printed = String::from_utf8(output.stdout).unwrap();
+        printed.lines().skip_while(|line| *line != "Token:").nth(1).unwrap().to_owned()
+    };
+    let token = generate();
+    daemon.bearer(&token).get(LIST).ok();
+    assert_eq!(run(&dir, &["token", "show", "documented"])["kind"], "jwt");
+    run(&dir, &["token", "revoke", "documented"]);
+    daemon.bearer(&token).get(LIST).refused(401, "unauthenticated");
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    let token = generate();
+    assert_eq!(run(&dir, &["token", "show", "documented"])["state"], "active");
+    daemon.resume();
+    daemon.bearer(&token).get(LIST).ok();
+}
