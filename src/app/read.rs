@@ -14,7 +14,21 @@ use crate::{
 };
 
 impl App {
-    /// The file behind a key that needs no credential: public read, or a link that was redeemed.
+    /// The file behind a key for whoever asks, where public read is on and its owner is not kept
+    /// out of it.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn public_file(&self, key: &FileKey) -> Result<Option<FileRecord>> {
+        if !self.policy.public_read {
+            return Ok(None);
+        }
+        let Some(file) = self.meta.file(key).await? else { return Ok(None) };
+        let owner = self.meta.user(&file.owner).await?;
+        Ok(Some(file).filter(|_| owner.is_none_or(|owner| !owner.private)))
+    }
+
+    /// The file behind a link that was redeemed.
     ///
     /// # Errors
     /// [`Error::NotFound`].

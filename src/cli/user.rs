@@ -59,6 +59,12 @@ pub struct Change {
         default_missing_value = "true"
     )]
     disabled: Option<bool>,
+    /// Whether public read passes the user's files by.
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
+    private: Option<bool>,
     /// End every token that the user has.
     #[arg(long)]
     log_out: bool,
@@ -97,6 +103,9 @@ pub fn run(command: UserCommand) -> Result<(), Failures> {
             }
             if let Some(disabled) = change.disabled {
                 wanted["disabled"] = disabled.into();
+            }
+            if let Some(private) = change.private {
+                wanted["private"] = private.into();
             }
             let changed = door::call(&config, &Method::PATCH, &path(&id), &wanted)?;
             print(&changed, &output, super::members)

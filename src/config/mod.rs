@@ -32,6 +32,7 @@ pub struct Config {
     pub scrub_bytes_per_second: u64,
     pub connections_max: usize,
     pub requests_max: usize,
+    pub requests_per_principal_max: usize,
     pub header_timeout: Duration,
     pub body_idle_timeout: Duration,
     pub drain_timeout: Duration,
@@ -63,6 +64,7 @@ impl Default for Config {
             scrub_bytes_per_second: 16 << 20,
             connections_max: 16_384,
             requests_max: 4_096,
+            requests_per_principal_max: 2_048,
             header_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_mins(1),
             drain_timeout: Duration::from_secs(30),
@@ -196,6 +198,15 @@ pub const KNOBS: &[Knob] = &[
         config.requests_max = count(text)?;
         Ok(())
     }),
+    knob(
+        "requests_per_principal_max",
+        "2048",
+        "Of those, of one user or service; past it: 429.",
+        |config, text| {
+            config.requests_per_principal_max = count(text)?;
+            Ok(())
+        },
+    ),
     knob("header_timeout", "30s", "For a request's head; past it: closed.", |config, text| {
         config.header_timeout = duration(text)?;
         Ok(())

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::time::timeout;
 
 use crate::{app::Error, blob::Reader};
 
@@ -89,7 +89,7 @@ impl Drop for RequestBody {
 /// that a client never takes a cut answer for a whole one.
 pub struct Body {
     content: Content,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<Box<dyn Send>>,
 }
 
 enum Content {
@@ -131,9 +131,9 @@ impl Body {
 
     /// Keeps a request in work until the last byte of a stream is out. Bytes that are ready need
     /// no more work.
-    pub(super) fn holding(self, permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn holding(self, permit: impl Send + 'static) -> Self {
         let streams = matches!(self.content, Content::Stream { .. });
-        Self { _permit: streams.then_some(permit), ..self }
+        Self { _permit: streams.then(|| Box::new(permit) as _), ..self }
     }
 }
 

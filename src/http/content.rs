@@ -60,11 +60,10 @@ pub async fn by_key(context: &Context, key: &FileKey) -> Reply {
 
 /// `/storage/…`: for its owner, or for anybody when public read is on.
 pub async fn public(context: &Context, key: &FileKey) -> Reply {
-    let (file, caching) = match &context.principal {
-        Some(principal) if !context.app.policy.public_read => {
-            (context.app.file(principal, key).await?, Caching::Private)
-        }
-        _ => (context.app.file_for_anyone(key).await?, Caching::Public),
+    let (file, caching) = match (context.app.public_file(key).await?, &context.principal) {
+        (Some(file), _) => (file, Caching::Public),
+        (None, Some(principal)) => (context.app.file(principal, key).await?, Caching::Private),
+        (None, None) => return Err(Error::NotFound("file").into()),
     };
     send(context, &file, Disposition::Inline, caching).await
 }

@@ -23,6 +23,7 @@ mod proof;
 mod query;
 mod respond;
 pub mod route;
+mod shares;
 mod v1;
 
 use std::{
@@ -54,6 +55,7 @@ use self::{
     penalty::Penalties,
     query::Query,
     route::{Access, Endpoint},
+    shares::Shares,
 };
 use crate::{
     app::{App, Error},
@@ -72,6 +74,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Requests in work at a time; past it: 503 `busy`.
     pub requests_max: usize,
+    /// Of one principal; past it: 429 `too_many_requests`.
+    pub requests_per_principal_max: usize,
     pub header_timeout: Duration,
     /// Longest time without a byte of a request's body, past it: 408; and without a byte taken of
     /// an answer, past it: closed.
@@ -91,6 +95,7 @@ pub struct Server {
     requests: Arc<Semaphore>,
     audit: Arc<AuditLog>,
     penalties: Penalties,
+    shares: Shares,
 }
 
 /// What handlers see of a request besides its body.
@@ -111,6 +116,7 @@ pub enum Refusal {
     MethodNotAllowed { allow: &'static str },
     PreconditionFailed,
     RangeNotSatisfiable { size: u64 },
+    TooManyRequests,
     App(Error),
 }
 
@@ -162,7 +168,8 @@ impl Server {
         let requests = Arc::new(Semaphore::new(limits.requests_max));
         let public_url = public_url.trim_end_matches('/').to_owned();
         let penalties = Penalties::default();
-        Arc::new(Self { app, public_url, limits, requests, audit, penalties })
+        let shares = Shares::new(limits.requests_per_principal_max);
+        Arc::new(Self { app, public_url, limits, requests, audit, penalties, shares })
     }
 
     /// Answers one request. Never fails: every failure is an answer.
@@ -246,6 +253,10 @@ impl Server {
         if principal.as_ref().is_some_and(|principal| !principal.may(endpoint.action())) {
             return Err(Error::OutOfScope("kind of request").into());
         }
+        let share = match &principal {
+            Some(principal) => Some(self.shares.take(principal).ok_or(Refusal::TooManyRequests)?),
+            None => None,
+        };
         let context = Context {
             app: Arc::clone(&self.app),
             server: Arc::clone(self),
@@ -255,7 +266,7 @@ impl Server {
             principal,
         };
         let response = dispatch(endpoint, context, body).await?;
-        Ok(response.map(|body| body.holding(permit)))
+        Ok(response.map(|body| body.holding((permit, share))))
     }
 
     /// Who is asking, when the endpoint lets them; `who` is told also when it does not.

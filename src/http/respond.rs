@@ -94,6 +94,11 @@ fn describe(refusal: &Refusal, request_id: &str) -> Problem {
             Problem::new(S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", detail)
                 .header(CONTENT_RANGE, format!("bytes */{size}"))
         }
+        Refusal::TooManyRequests => {
+            let detail =
+                "This user or service has too many requests in work; try again in a moment.";
+            Problem::new(S::TOO_MANY_REQUESTS, "too_many_requests", detail).header(RETRY_AFTER, "1")
+        }
         Refusal::App(error) => describe_error(error, request_id),
     }
 }

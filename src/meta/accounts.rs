@@ -107,6 +107,7 @@ pub struct UserChange {
     pub quota: Edit<u64>,
     /// `None` leaves it as it is, here and below.
     pub disabled: Option<bool>,
+    pub private: Option<bool>,
     /// As [`Accounts::end_tokens`] has it.
     pub tokens_valid_from: Option<u64>,
 }

@@ -49,6 +49,8 @@ pub struct UserRecord {
     /// Bytes, where it differs from the configured default.
     pub quota: Option<u64>,
     pub disabled: bool,
+    /// Public read passes the user's files by.
+    pub private: bool,
     /// Bytes that open uploads may still turn into files.
     pub reserved: u64,
 }
@@ -56,7 +58,7 @@ pub struct UserRecord {
 impl UserRecord {
     /// A user with every default.
     pub fn new(id: UserId, created: UnixMillis) -> Self {
-        Self { id, created, role: None, quota: None, disabled: false, reserved: 0 }
+        Self { id, created, role: None, quota: None, disabled: false, private: false, reserved: 0 }
     }
 }
 

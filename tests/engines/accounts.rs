@@ -121,12 +121,18 @@ fn users_are_listed_changed_and_removed_once_empty() {
             role,
             quota: Edit::Set(77),
             disabled,
+            private: disabled,
             tokens_valid_from,
         };
         let some = change(Edit::Set(Role::Admin), Some(true), Some(8));
         let changed = meta.change_user(&user(1), some, NOW).await.unwrap();
         assert_eq!((changed.role, changed.quota), (Some(Role::Admin), Some(77)));
-        assert!(changed.disabled);
+        assert!(changed.disabled && changed.private);
+        let open = UserChange { private: Some(false), ..UserChange::default() };
+        let opened = meta.change_user(&user(1), open, NOW).await.unwrap();
+        assert!(opened.disabled && !opened.private);
+        let back = UserChange { private: Some(true), ..UserChange::default() };
+        meta.change_user(&user(1), back, NOW).await.unwrap();
         assert_eq!(meta.user(&user(1)).await, Ok(Some(changed.clone())));
         assert_eq!(meta.tokens_valid_from(Holder::User(&user(1))).await, Ok(8));
         let kept = meta.change_user(&user(1), UserChange::default(), NOW).await.unwrap();

@@ -72,6 +72,20 @@ fn json_bodies_are_bounded() {
 }
 
 #[test]
+fn nobody_takes_all_requests_in_work() {
+    let daemon = Daemon::with(&[("requests_per_principal_max", "1")]);
+    let (service, user) = (daemon.service(), daemon.user("u"));
+    let mut held = begin_put(&daemon);
+    let refused = service.get("/v1/files/all?user_id=u");
+    refused.refused(429, "too_many_requests");
+    assert_eq!(refused.header("retry-after"), "1");
+    user.get("/v1/files/all").ok();
+    daemon.anyone().get("/healthz").ok();
+    held.write_all(b"12345").unwrap();
+    crate::support::eventually(|| service.get("/v1/files/all?user_id=u").status == 200);
+}
+
+#[test]
 fn past_the_request_limit_the_daemon_says_so() {
     let daemon = Daemon::with(&[("requests_max", "1")]);
     let mut held = begin_put(&daemon);

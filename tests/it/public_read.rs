@@ -1,6 +1,9 @@
 //! `/storage/…` with and without public read.
 
-use crate::support::{Daemon, client::encode};
+use crate::{
+    support::{Daemon, client::encode},
+    tokens::run,
+};
 
 #[test]
 fn storage_needs_a_credential_unless_public_read_is_on() {
@@ -37,4 +40,21 @@ fn public_read_opens_storage_and_nothing_else() {
     }
     anyone.get("/storage/u/nothing").refused(404, "file_not_found");
     anyone.get("/storage/u/").refused(404, "file_not_found");
+}
+
+#[test]
+fn a_private_user_is_passed_by() {
+    let daemon = Daemon::with(&[("public_read", "true")]);
+    let (user, other) = (daemon.user("u"), daemon.user("v"));
+    let path = |file: &serde_json::Value| format!("/{}", encode(file["key"].as_str().unwrap()));
+    let (mine, theirs) = (path(&user.store("a", "", b"a")), path(&other.store("b", "", b"b")));
+    let set = |private: &str| run(&daemon.dir(), &["user", "set", "u", private]);
+    assert_eq!(set("--private")["private"], true);
+    daemon.anyone().get(&mine).refused(404, "file_not_found");
+    other.get(&mine).refused(404, "file_not_found");
+    let own = user.get(&mine);
+    assert_eq!((own.status, own.header("cache-control")), (200, "private, no-cache"));
+    assert_eq!(daemon.anyone().get(&theirs).status, 200);
+    assert_eq!(set("--private=false")["private"], false);
+    assert_eq!(daemon.anyone().get(&mine).status, 200);
 }

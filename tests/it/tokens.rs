@@ -152,6 +152,43 @@ fn a_revocation_wins_at_once_and_survives_a_kill() {
     }
 }
 
+/// Dies as `kill -9` would at each point of a commit: a rotation and a revocation are there as a
+/// whole or not at all, and are there once they are durable.
+#[test]
+fn a_command_that_dies_leaves_all_of_its_change_or_nothing() {
+    let mut daemon = Daemon::start();
+    let dir = daemon.dir();
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    let die = |point: &str, arguments: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).arg("--data-dir").arg(&dir).env_clear();
+        let status = command.env("SLT_FAULT_POINT", point).output().unwrap().status;
+        assert!(!status.success(), "{point} was passed");
+    };
+    for (point, is_taken) in [
+        ("commit: before the journal 1", false),
+        ("commit: journal durable 1", true),
+        ("commit: applied 1", true),
+    ] {
+        let made = run(&dir, &["token", "create", point]);
+        let id = text(&made, "id");
+        die(point, &["token", "rotate", id, "--grace", "1h"]);
+        let all = run(&dir, &["token", "list", "--all"]);
+        let states: Vec<_> =
+            all.as_array().unwrap().iter().filter(|t| t["name"] == point).collect();
+        let wanted = if is_taken { (2, "superseding") } else { (1, "active") };
+        let state = text(states.iter().find(|token| token["id"] == *id).unwrap(), "state");
+        assert_eq!((states.len(), state), wanted, "{point}");
+        die(point, &["token", "revoke", id]);
+        daemon.resume();
+        let status = holder(&daemon, &made).get(LIST).status;
+        assert_eq!(status, if is_taken { 401 } else { 200 }, "{point}");
+        daemon.signal(Signal::TERM);
+        daemon.wait();
+    }
+}
+
 #[test]
 fn a_configured_token_stays_revoked_and_the_start_says_so() {
     let mut daemon = Daemon::start();

@@ -126,9 +126,13 @@ pub struct StoredUser {
     created: UnixMillis,
     role: Option<Role>,
     quota: Option<u64>,
-    disabled: bool,
+    /// One byte, as the truth value `disabled` was that stood here alone before.
+    flags: u8,
     reserved: u64,
 }
+
+const DISABLED: u8 = 1;
+const PRIVATE: u8 = 2;
 
 impl StoredUser {
     pub fn new(user: &UserRecord) -> Self {
@@ -136,7 +140,7 @@ impl StoredUser {
             created: user.created,
             role: user.role,
             quota: user.quota,
-            disabled: user.disabled,
+            flags: (u8::from(user.disabled) * DISABLED) | (u8::from(user.private) * PRIVATE),
             reserved: user.reserved,
         }
     }
@@ -147,7 +151,8 @@ impl StoredUser {
             created: self.created,
             role: self.role,
             quota: self.quota,
-            disabled: self.disabled,
+            disabled: self.flags & DISABLED != 0,
+            private: self.flags & PRIVATE != 0,
             reserved: self.reserved,
         }
     }

@@ -22,6 +22,7 @@ struct Change {
     #[serde(default, deserialize_with = "named")]
     quota: Edit<u64>,
     disabled: Option<bool>,
+    private: Option<bool>,
     #[serde(default)]
     log_out: bool,
 }
@@ -48,13 +49,13 @@ pub async fn show(app: &App, id: &UserId) -> Reply {
 
 pub async fn change(app: &Arc<App>, id: UserId, body: RequestBody) -> Reply {
     let change: Change = json::read(body).await?;
-    let Change { role, quota, disabled, log_out } = change;
+    let Change { role, quota, disabled, private, log_out } = change;
     let role = match role {
         Edit::Keep => Edit::Keep,
         Edit::Clear => Edit::Clear,
         Edit::Set(role) => Edit::Set(self::role(&role)?),
     };
-    let changes = UserChange { role, quota, disabled, tokens_valid_from: None };
+    let changes = UserChange { role, quota, disabled, private, tokens_valid_from: None };
     json::reply(StatusCode::OK, &describe(&app.change_user(id, changes, log_out).await?))
 }
 
@@ -80,6 +81,7 @@ fn describe(user: &ListedUser) -> Value {
         "role": record.role.map(Role::as_str),
         "quota": record.quota,
         "disabled": record.disabled,
+        "private": record.private,
         "files": totals.files,
         "bytes": totals.bytes,
         "reserved": record.reserved,
