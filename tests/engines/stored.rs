@@ -2,10 +2,12 @@
 
 use std::{
     fs,
+    io::Read,
     path::{Path, PathBuf},
 };
 
 use async_trait::async_trait;
+use bao::decode::SliceDecoder;
 use streamlined::{
     blob::{
         Address, BlobStore, Error, Purpose, Sealed,
@@ -341,5 +343,54 @@ fn a_damaged_part_is_not_given_out() {
         flip(&path, 900_000 + 32 * 6);
         assert!(!read(Slice { start: 470_000, end: 470_001 }).await.1);
         assert_eq!(read(Slice::whole(900_000)).await, (whole.to_vec(), true));
+    });
+}
+
+/// Past 128 MiB groups are larger than what is held at a time.
+#[test]
+fn a_part_of_a_large_blob_is_checked_and_proven() {
+    const SIZE: u64 = (300 << 20) + 5;
+    const GROUP: u64 = 256 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let store = disk(dir.path());
+    Runtime::new().unwrap().block_on(async {
+        let whole = content(usize::try_from(SIZE).unwrap());
+        let mut stage = store.stage().await.unwrap();
+        stage.write(whole.clone()).await.unwrap();
+        let sealed = stage.seal(Purpose::Blob).await.unwrap();
+        let (blob, root) = (address(&sealed), blake3::Hash::from(sealed.blake3.0));
+        let path = only_file(&dir.path().join(format!("blobs/{:02x}", sealed.blake3.0[0])));
+        let read = async |start: u64, end: u64| {
+            let mut given = Vec::new();
+            let mut reader = store.open(&blob, Slice { start, end }).await?;
+            while let Some(bytes) = reader.next().await? {
+                given.extend_from_slice(&bytes);
+            }
+            Ok::<_, Error>(given)
+        };
+        for (start, end) in [
+            (0, 1),
+            (GROUP - 1, GROUP + 1),
+            (7 * GROUP, 8 * GROUP),
+            (9 * GROUP + 100_000, 9 * GROUP + 100_010),
+            (5 * GROUP + 200_000, 9 * GROUP + 7),
+            (SIZE - 6, SIZE),
+        ] {
+            let wanted = &whole[start.try_into().unwrap()..end.try_into().unwrap()];
+            assert_eq!(read(start, end).await.unwrap(), wanted, "{start} {end}");
+            let mut prover = store.prove(&blob, Slice { start, end }).await.unwrap();
+            let mut proof = Vec::new();
+            while let Some(bytes) = prover.next().await.unwrap() {
+                proof.extend_from_slice(&bytes);
+            }
+            let mut proven = Vec::new();
+            let mut decoder = SliceDecoder::new(&proof[..], &root, start, end - start);
+            decoder.read_to_end(&mut proven).unwrap();
+            assert_eq!(proven, wanted, "{start} {end}");
+        }
+        // Behind the part that is asked for, but in its group.
+        flip(&path, usize::try_from(9 * GROUP + 200_000).unwrap());
+        assert!(matches!(read(9 * GROUP + 5, 9 * GROUP + 10).await, Err(Error::Corrupt(_))));
+        assert!(read(8 * GROUP, 9 * GROUP).await.is_ok());
     });
 }
