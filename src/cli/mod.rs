@@ -1,8 +1,8 @@
 //! The composition root: sub-commands and flags here, and the only code that names concrete
 //! engines in `serve`.
 
+mod client;
 mod door;
-mod get;
 mod key;
 mod serve;
 mod token;
@@ -77,8 +77,8 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Fetch a file and check it by its BLAKE3.
-    Get(get::Get),
+    #[command(flatten)]
+    Client(client::ClientCommand),
     /// The life of service tokens.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -133,7 +133,7 @@ pub fn run() -> ExitCode {
         Command::Restore { dir, place } => {
             configure(place, None).and_then(|config| upkeep::restore(&config, &dir))
         }
-        Command::Get(wanted) => get::get(&wanted),
+        Command::Client(command) => client::run(command),
         Command::Token(command) => token::run(command),
         Command::User(command) => user::run(command),
         Command::Key(command) => key::run(command),

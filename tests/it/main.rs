@@ -5,6 +5,7 @@ mod support;
 mod audit;
 mod auth;
 mod batch;
+mod client;
 mod clients;
 mod complete;
 mod config;

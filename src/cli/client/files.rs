@@ -1,0 +1,106 @@
+//! `ls`, `rm` and `share`.
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use clap::Args;
+use serde_json::Value;
+use ureq::http::Method;
+
+use super::{Client, Connection, Failures, path};
+use crate::config;
+
+/// List files, newest first.
+#[derive(Args)]
+pub struct List {
+    /// A folder, with everything beneath it; all when it is not given.
+    #[arg(default_value = "")]
+    folder: String,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Delete files.
+#[derive(Args)]
+pub struct Remove {
+    /// Keys (storage/…).
+    #[arg(required = true)]
+    keys: Vec<String>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Print a URL with which anybody can fetch a file for a while.
+#[derive(Args)]
+pub struct Share {
+    /// A key (storage/…).
+    key: String,
+    /// How long it holds, at most 7d.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = config::duration)]
+    ttl: Duration,
+    /// Have browsers save the file and not show it.
+    #[arg(long)]
+    attachment: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+const PAGE_FILES: &str = "1000";
+
+pub fn list(list: &List) -> Result<(), Failures> {
+    let client = Client::new(&list.connection)?;
+    let mut out = io::stdout().lock();
+    let mut cursor = String::new();
+    loop {
+        let mut query = vec![("folder", list.folder.as_str()), ("limit", PAGE_FILES)];
+        if !cursor.is_empty() {
+            query.push(("cursor", &cursor));
+        }
+        let page = client.call(Method::GET, &client.url("/v1/files/all", &query), None)?;
+        for file in page["files"].as_array().into_iter().flatten() {
+            let line = if list.json { file.to_string() } else { line(file) };
+            writeln!(out, "{line}").map_err(Failures::at("standard output"))?;
+        }
+        match page["next_cursor"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn line(file: &Value) -> String {
+    let text = |name: &str| file[name].as_str().unwrap_or("-");
+    let size = file["size"].as_u64().unwrap_or(0);
+    format!("{size:>14}  {}  {}", text("created_at"), text("key"))
+}
+
+pub fn remove(remove: &Remove) -> Result<(), Failures> {
+    let client = Client::new(&remove.connection)?;
+    let mut failed = Vec::new();
+    for key in &remove.keys {
+        let url = client.url(&format!("/v1/files/{}", path(key)), &[]);
+        match client.call(Method::DELETE, &url, None) {
+            Ok(_) => println!("{key}"),
+            Err(refused) => {
+                let Failures(why) = refused.into();
+                failed.extend(why.into_iter().map(|why| format!("{key}: {why}")));
+            }
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Failures(failed)) }
+}
+
+pub fn share(share: &Share) -> Result<(), Failures> {
+    let client = Client::new(&share.connection)?;
+    let ttl = share.ttl.as_secs().to_string();
+    let disposition = if share.attachment { "attachment" } else { "inline" };
+    let query = [("key", share.key.as_str()), ("ttl", &ttl), ("disposition", disposition)];
+    let answer = client.call(Method::GET, &client.url("/v1/files/signed-url", &query), None)?;
+    println!("{}", answer["signed_url"].as_str().unwrap_or_default());
+    Ok(())
+}

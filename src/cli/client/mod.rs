@@ -1,0 +1,209 @@
+//! The client in this binary: `put`, `get`, `ls`, `rm`, `share`. It knows the API and nothing of
+//! the daemon behind it.
+
+mod files;
+mod get;
+mod progress;
+mod put;
+
+use std::{fs, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use ureq::{
+    Agent, Body,
+    http::{Method, Request, Response, StatusCode},
+};
+use zeroize::Zeroizing;
+
+use super::Failures;
+
+#[derive(Subcommand)]
+pub enum ClientCommand {
+    /// Store a file; again after a break it goes on where it was.
+    Put(put::Put),
+    /// Fetch a file and check it by its BLAKE3.
+    Get(get::Get),
+    /// List files, newest first.
+    Ls(files::List),
+    /// Delete files.
+    Rm(files::Remove),
+    /// Print a URL with which anybody can fetch a file for a while.
+    Share(files::Share),
+}
+
+pub fn run(command: ClientCommand) -> Result<(), Failures> {
+    match command {
+        ClientCommand::Put(put) => put::run(&put),
+        ClientCommand::Get(get) => get::run(&get),
+        ClientCommand::Ls(list) => files::list(&list),
+        ClientCommand::Rm(remove) => files::remove(&remove),
+        ClientCommand::Share(share) => files::share(&share),
+    }
+}
+
+/// Where the daemon is and who asks.
+#[derive(Args)]
+struct Connection {
+    /// The daemon's URL.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "STREAMLINED_SERVER",
+        default_value = "http://127.0.0.1:8000"
+    )]
+    server: String,
+    /// A file that holds a token; else `STREAMLINED_TOKEN` does.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The user that a service acts for.
+    #[arg(long, value_name = "ID")]
+    user: Option<String>,
+}
+
+/// What is not a letter of a key's path.
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
+
+/// A key as it stands in a path.
+fn path(key: &str) -> String {
+    utf8_percent_encode(key, IN_PATH).to_string()
+}
+
+fn failure(why: impl std::fmt::Display) -> Failures {
+    Failures(vec![why.to_string()])
+}
+
+/// A request that was not answered as it should be.
+struct Refused {
+    /// `None` when no answer came.
+    status: Option<StatusCode>,
+    code: String,
+    detail: String,
+}
+
+impl Refused {
+    /// Whether the same request may fare better in a moment.
+    fn may_pass(&self) -> bool {
+        self.status.is_none_or(|status| {
+            status.is_server_error()
+                || status == StatusCode::REQUEST_TIMEOUT
+                || status == StatusCode::TOO_MANY_REQUESTS
+        })
+    }
+}
+
+impl From<Refused> for Failures {
+    fn from(refused: Refused) -> Self {
+        match refused.status {
+            Some(status) => failure(format!("{status}: {}", refused.detail)),
+            None => failure(refused.detail),
+        }
+    }
+}
+
+struct Client {
+    agent: Agent,
+    server: String,
+    token: Option<Zeroizing<String>>,
+    user: Option<String>,
+}
+
+impl Client {
+    fn new(connection: &Connection) -> Result<Self, Failures> {
+        let token = match &connection.token_file {
+            Some(path) => Some(fs::read_to_string(path).map_err(Failures::at("token file"))?),
+            None => std::env::var("STREAMLINED_TOKEN").ok(),
+        };
+        if connection.server.starts_with("https://") {
+            return Err(no_tls());
+        }
+        Ok(Self {
+            agent: Agent::config_builder().http_status_as_error(false).build().new_agent(),
+            server: connection.server.trim_end_matches('/').to_owned(),
+            token: token.map(|token| Zeroizing::new(token.trim().to_owned())),
+            user: connection.user.clone(),
+        })
+    }
+
+    /// A URL on the server. A service's user, when there is one, stands in the query.
+    fn url(&self, path: &str, query: &[(&str, &str)]) -> String {
+        let user = self.user.as_deref().map(|user| ("user_id", user));
+        let mut url = format!("{}{path}", self.server);
+        for (at, (name, value)) in query.iter().copied().chain(user).enumerate() {
+            url.push(if at == 0 { '?' } else { '&' });
+            url.push_str(name);
+            url.push('=');
+            url.push_str(&super::door::encoded(value));
+        }
+        url
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, String)],
+        body: Option<&[u8]>,
+    ) -> Result<Response<Body>, Refused> {
+        let mut request = Request::builder().method(method).uri(url);
+        // A signed URL is its own credential.
+        if let Some(token) = self.token.as_ref().filter(|_| !url.contains("sig=")) {
+            let is_jwt = token.split('.').count() == 3;
+            request = if is_jwt {
+                request.header("authorization", format!("Bearer {}", **token))
+            } else {
+                request.header("x-service-token", token.as_str())
+            };
+        }
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let answer = match body {
+            Some(bytes) => request.body(bytes).map(|request| self.agent.run(request)),
+            None => request.body(()).map(|request| self.agent.run(request)),
+        };
+        let unanswered = |detail: String| Refused { status: None, code: String::new(), detail };
+        let answer = answer.map_err(|error| unanswered(error.to_string()))?;
+        accepted(answer.map_err(|error| unanswered(error.to_string()))?)
+    }
+
+    fn fetch(&self, url: &str, headers: &[(&str, String)]) -> Result<Response<Body>, Refused> {
+        self.send(Method::GET, url, headers, None)
+    }
+
+    /// Sends JSON, or nothing, and reads JSON.
+    fn call(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Value, Refused> {
+        let json = [("content-type", "application/json".to_owned())];
+        let text = body.map(Value::to_string);
+        let headers = if text.is_some() { &json[..] } else { &[] };
+        read_json(self.send(method, url, headers, text.as_deref().map(str::as_bytes))?)
+    }
+}
+
+fn no_tls() -> Failures {
+    failure("this build speaks HTTP only; ask through a proxy that does TLS")
+}
+
+fn read_json(mut answer: Response<Body>) -> Result<Value, Refused> {
+    let status = Some(answer.status());
+    answer.body_mut().read_json().map_err(|error| Refused {
+        status,
+        code: String::new(),
+        detail: format!("the answer is no JSON: {error}"),
+    })
+}
+
+/// The answer, or what its problem document says.
+fn accepted(mut answer: Response<Body>) -> Result<Response<Body>, Refused> {
+    if answer.status().is_success() {
+        return Ok(answer);
+    }
+    let problem: Value = answer.body_mut().read_json().unwrap_or_default();
+    let text = |name: &str, otherwise: &str| problem[name].as_str().unwrap_or(otherwise).to_owned();
+    Err(Refused {
+        status: Some(answer.status()),
+        code: text("code", ""),
+        detail: text("detail", "no reason was given"),
+    })
+}

@@ -1,0 +1,35 @@
+//! How far a transfer is, for people.
+
+use std::{
+    io::{self, IsTerminal},
+    time::{Duration, Instant},
+};
+
+const EVERY: Duration = Duration::from_millis(200);
+
+/// A line on a terminal that says how far a download is.
+pub struct Progress {
+    size: u64,
+    done: u64,
+    told: Option<Instant>,
+}
+
+impl Progress {
+    pub fn of(size: u64, done: u64) -> Self {
+        Self { size, done, told: io::stderr().is_terminal().then(Instant::now) }
+    }
+
+    pub fn took(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        let Some(told) = &mut self.told else { return };
+        if told.elapsed() < EVERY && self.done < self.size {
+            return;
+        }
+        *told = Instant::now();
+        let percent = (u128::from(self.done) * 100).checked_div(self.size.into()).unwrap_or(100);
+        eprint!("\r{percent:>3} % of {} MiB", self.size >> 20);
+        if self.done >= self.size {
+            eprintln!();
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! `put`: a small file in one request, a large one in parts. An upload that broke is found again by
+//! its name, folder and size, and goes on; the SHA-256 of the whole decides in the end.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
+};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use clap::Args;
+use serde_json::{Value, json};
+use ureq::http::Method;
+
+use super::{Client, Connection, Failures, Refused, failure, progress::Progress, read_json};
+use crate::model::digest::hex;
+
+/// Store a file; again after a break it goes on where it was.
+#[derive(Args)]
+pub struct Put {
+    file: PathBuf,
+    /// What to call it; its own name when this is not given.
+    #[arg(long)]
+    name: Option<String>,
+    /// Where to put it.
+    #[arg(long, default_value = "")]
+    folder: String,
+    /// Its media type; what the name says when this is not given.
+    #[arg(long)]
+    mime: Option<String>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Files up to this size are sent at once.
+const WHOLE_BYTES_MAX: u64 = 8 << 20;
+/// Tries of one request; past it the command ends, and the upload waits to go on.
+const TRIES_MAX: u32 = 5;
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+const BUFFER_BYTES: usize = 128 << 10;
+
+pub fn run(put: &Put) -> Result<(), Failures> {
+    let own = put.file.file_name().and_then(|name| name.to_str());
+    let name = put.name.as_deref().or(own).ok_or_else(|| failure("--name is needed"))?;
+    let client = Client::new(&put.connection)?;
+    let file = Local::open(&put.file).map_err(Failures::at(&put.file.display().to_string()))?;
+    let stored = if file.size <= WHOLE_BYTES_MAX {
+        whole(&client, put, name, &file)?
+    } else {
+        in_parts(&client, put, name, &file)?
+    };
+    println!("{}", stored["key"].as_str().unwrap_or_default());
+    Ok(())
+}
+
+/// A file on its way up. It must not change meanwhile; its digest tells if it did.
+struct Local {
+    file: File,
+    size: u64,
+    sha256: [u8; 32],
+}
+
+impl Local {
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let (mut digest, mut size) = (Context::new(&SHA256), 0);
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let read = file.read(&mut buffer)?;
+            if read == 0 {
+                break;
+            }
+            digest.update(&buffer[..read]);
+            size += read as u64;
+        }
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest.finish().as_ref());
+        Ok(Self { file, size, sha256 })
+    }
+
+    fn part(&self, at: u64, bytes: u64) -> Result<Vec<u8>, Failures> {
+        let bytes = bytes.min(self.size.saturating_sub(at));
+        let mut part = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
+        self.file.read_exact_at(&mut part, at).map_err(Failures::at("the file changed"))?;
+        Ok(part)
+    }
+}
+
+/// Tries a request again that may fare better.
+fn patiently<T>(mut request: impl FnMut() -> Result<T, Refused>) -> Result<T, Refused> {
+    let mut tries = 1;
+    loop {
+        match request() {
+            Err(refused) if refused.may_pass() && tries < TRIES_MAX => {
+                sleep(TRY_AGAIN_AFTER * tries);
+                tries += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn whole(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Value, Failures> {
+    let url = client.url("/v1/files/content", &[("filename", name), ("folder", &put.folder)]);
+    let mime = put.mime.clone().unwrap_or_else(|| "application/octet-stream".to_owned());
+    let digest = format!("sha-256=:{}:", STANDARD.encode(file.sha256));
+    let headers = [("content-type", mime), ("repr-digest", digest)];
+    let bytes = file.part(0, file.size)?;
+    // What was stored although its answer was lost would be stored twice: one try.
+    Ok(read_json(client.send(Method::PUT, &url, &headers, Some(&bytes))?)?)
+}
+
+fn in_parts(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Value, Failures> {
+    if let Some(upload) = begun(client, put, name, file.size)? {
+        match go_on(client, &upload, file)? {
+            Ok(stored) => return Ok(stored),
+            // Another file of that name and size was on its way.
+            Err(refused) if ["sha256_mismatch", "size_mismatch"].contains(&&*refused.code) => {
+                let url = client.url(&format!("/v1/files/{}", upload.id), &[]);
+                client.call(Method::DELETE, &url, None)?;
+            }
+            Err(refused) => return Err(refused.into()),
+        }
+    }
+    let mut declared = json!({"name": name, "size": file.size});
+    if let Some(mime) = &put.mime {
+        declared["mime"] = mime.as_str().into();
+    }
+    let init = json!({"mode": "chunked", "files": [declared], "folder": put.folder});
+    let url = client.url("/v1/files/init", &[]);
+    let opened = patiently(|| client.call(Method::POST, &url, Some(&init)))?;
+    let id = opened["uploadId"].as_str().unwrap_or_default().to_owned();
+    let upload = Upload { id, received: HashMap::new(), part_bytes: part_bytes(&opened) };
+    Ok(go_on(client, &upload, file)??)
+}
+
+fn part_bytes(opened: &Value) -> u64 {
+    opened["partSize"].as_u64().filter(|bytes| *bytes > 0).unwrap_or(WHOLE_BYTES_MAX)
+}
+
+/// An upload and the parts that are there, by number and size.
+struct Upload {
+    id: String,
+    received: HashMap<u64, u64>,
+    part_bytes: u64,
+}
+
+/// An upload of this name, folder and size that broke.
+fn begun(client: &Client, put: &Put, name: &str, size: u64) -> Result<Option<Upload>, Failures> {
+    let mut cursor = String::new();
+    loop {
+        let query = [("limit", "100"), ("cursor", &cursor)];
+        let query = if cursor.is_empty() { &query[..1] } else { &query };
+        let page = client.call(Method::GET, &client.url("/v1/files/uploads", query), None)?;
+        let folder = put.folder.trim_matches('/');
+        let same = |upload: &&Value| {
+            upload["name"] == name && upload["folder"] == folder && upload["size"] == size
+        };
+        if let Some(found) = page["uploads"].as_array().into_iter().flatten().find(same) {
+            let id = found["uploadId"].as_str().unwrap_or_default();
+            let url = client.url(&format!("/v1/files/{id}"), &[]);
+            let status = client.call(Method::GET, &url, None)?;
+            let parts = status["received"].as_array().into_iter().flatten();
+            let received: HashMap<u64, u64> = parts
+                .filter_map(|part| Some((part["partNumber"].as_u64()?, part["size"].as_u64()?)))
+                .collect();
+            // All parts but the last have one size, which is that of the largest.
+            let largest = received.values().copied().max().filter(|bytes| *bytes > 0);
+            let part_bytes = largest.unwrap_or(WHOLE_BYTES_MAX);
+            return Ok(Some(Upload { id: id.to_owned(), received, part_bytes }));
+        }
+        match page["next_cursor"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => return Ok(None),
+        }
+    }
+}
+
+/// Sends what is missing and completes.
+fn go_on(
+    client: &Client,
+    upload: &Upload,
+    file: &Local,
+) -> Result<Result<Value, Refused>, Failures> {
+    let mut progress = Progress::of(file.size, 0);
+    let mut at = 0;
+    for number in 1.. {
+        if at >= file.size {
+            break;
+        }
+        let bytes = upload.part_bytes.min(file.size - at);
+        if upload.received.get(&number) != Some(&bytes) {
+            let part = file.part(at, bytes)?;
+            let url = client.url(&format!("/v1/files/{}/parts/{number}", upload.id), &[]);
+            patiently(|| client.send(Method::PUT, &url, &[], Some(&part)))?;
+        }
+        at += bytes;
+        progress.took(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+    let complete = json!({"uploadId": upload.id, "sha256": hex(&file.sha256)});
+    let url = client.url("/v1/files/complete", &[]);
+    Ok(patiently(|| client.call(Method::POST, &url, Some(&complete))))
+}

@@ -1,0 +1,77 @@
+//! The client in the binary: `put`, `ls`, `share`, `rm`. `get` has tests of its own.
+
+use std::{fs, path::Path, process::Command};
+
+use serde_json::json;
+
+use crate::support::{
+    Daemon, bytes,
+    daemon::{BINARY, TOKEN},
+};
+
+/// Runs a command that succeeds and answers what it printed.
+fn run(daemon: &Daemon, place: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).args(["--user", "u"]).current_dir(place).env_clear();
+    command.env("STREAMLINED_TOKEN", TOKEN).env("STREAMLINED_SERVER", daemon.url());
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {told}");
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+#[test]
+fn files_go_there_and_back() {
+    let daemon = Daemon::start();
+    let place = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| run(&daemon, place.path(), arguments);
+    let (small, large) = (bytes(1, 5000), bytes(2, 20 << 20));
+    fs::write(place.path().join("ü #1.txt"), &small).unwrap();
+    fs::write(place.path().join("large.bin"), &large).unwrap();
+    fs::write(place.path().join("empty"), b"").unwrap();
+    let keys = [
+        run(&["put", "ü #1.txt", "--folder", "a/b"]),
+        run(&["put", "large.bin", "--folder", "a", "--name", "renamed", "--mime", "image/png"]),
+        run(&["put", "empty"]),
+    ];
+    assert!(keys[0].starts_with("storage/u/a/b/") && keys[0].ends_with("_ü _1.txt"), "{keys:?}");
+    let user = daemon.user("u");
+    assert_eq!(user.content(&keys[0]).body, small);
+    assert_eq!(user.content(&keys[0]).header("content-type"), "text/plain");
+    assert_eq!(user.content(&keys[1]).body, large);
+    assert_eq!(user.content(&keys[1]).header("content-type"), "image/png");
+    assert_eq!(user.content(&keys[2]).body, b"");
+    let listed = run(&["ls", "a"]);
+    assert_eq!(listed.lines().count(), 2);
+    assert!(listed.contains(&keys[0]) && listed.contains("20971520"), "{listed}");
+    assert_eq!(run(&["ls", "--json"]).lines().count(), 3);
+    let link = run(&["share", &keys[1], "--ttl", "60s", "--attachment"]);
+    let shared = daemon.anyone().get(&link);
+    assert!(shared.body == large && shared.header("content-disposition").starts_with("attachment"));
+    assert_eq!(run(&["rm", &keys[0], &keys[2]]).lines().count(), 2);
+    assert_eq!(run(&["ls"]).lines().count(), 1);
+}
+
+#[test]
+fn an_upload_that_broke_goes_on_and_another_file_of_its_name_does_not() {
+    let daemon = Daemon::start();
+    let place = tempfile::tempdir().unwrap();
+    let content = bytes(3, 20 << 20);
+    fs::write(place.path().join("f.bin"), &content).unwrap();
+    let user = daemon.user("u");
+    for good in [true, false] {
+        let init = json!({"mode": "chunked", "folder": "d",
+            "files": [{"name": "f.bin", "size": content.len()}]});
+        let opened = user.post("/v1/files/init", init).ok();
+        let id = opened["uploadId"].as_str().unwrap();
+        let size = usize::try_from(opened["partSize"].as_u64().unwrap()).unwrap();
+        let mut part = content[size..2 * size].to_vec();
+        part[7] ^= u8::from(!good);
+        assert_eq!(user.put(&format!("/v1/files/{id}/parts/2"), part).status, 200);
+        let key = run(&daemon, place.path(), &["put", "f.bin", "--folder", "d"]);
+        assert_eq!(user.content(&key).body, content);
+        let sent = format!("/v1/files/{id}/parts/2\"");
+        assert_eq!(daemon.log().matches(&sent).count(), 1, "what was there was sent again");
+        assert_eq!(user.get("/v1/files/uploads").ok()["uploads"], json!([]));
+    }
+}
