@@ -138,7 +138,7 @@ impl Writer {
         if noted.number > writer.head.number {
             tracing::error!("the audit log ends before its head: lines were cut off");
             let cut = json!({"event": "audit_cut", "head": noted.number});
-            writer.write(cut.as_object().into_iter().cloned())?;
+            writer.write(cut.as_object())?;
             writer.sync()?;
         }
         Ok(writer)
@@ -186,10 +186,12 @@ impl Writer {
             self.rotate_when_due()?;
             let lost = self.lost.load(Ordering::Relaxed);
             let gap = json!({"event": "audit_gap", "lost": lost});
-            let gap = gap.as_object().filter(|_| lost > 0).cloned();
-            let lines: Vec<_> = gap.into_iter().chain(self.pending.iter().cloned()).collect();
-            self.write(lines.into_iter())?;
-            self.pending.clear();
+            let gap = gap.as_object().filter(|_| lost > 0);
+            let pending = std::mem::take(&mut self.pending);
+            if let Err(error) = self.write(gap.into_iter().chain(&pending)) {
+                self.pending = pending;
+                return Err(error);
+            }
             self.lost.fetch_sub(lost, Ordering::Relaxed);
         }
         if self.is_dirty && self.synced.elapsed() >= SYNC_EVERY {
@@ -198,10 +200,13 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, lines: impl Iterator<Item = Map<String, Value>>) -> io::Result<()> {
+    fn write<'a>(
+        &mut self,
+        lines: impl IntoIterator<Item = &'a Map<String, Value>>,
+    ) -> io::Result<()> {
         let (mut head, mut text) = (self.head.clone(), Vec::new());
         for line in lines {
-            let (line, next) = seal(line, &head);
+            let (line, next) = seal(line, &head)?;
             text.extend_from_slice(line.as_bytes());
             text.push(b'\n');
             head = next;

@@ -81,14 +81,14 @@ fn hash(line: &str) -> String {
     hex(blake3::hash(line.as_bytes()).as_bytes())
 }
 
-/// A line with its number and the hash of the one before, and the head behind it.
-pub fn seal(mut line: Map<String, Value>, head: &Head) -> (String, Head) {
+/// A line, which has members, with its number and the hash of the one before, and the head behind.
+pub fn seal(line: &Map<String, Value>, head: &Head) -> io::Result<(String, Head)> {
     let number = head.number + 1;
-    line.insert("number".into(), number.into());
-    line.insert("previous".into(), head.hash.clone().into());
-    let line = Value::Object(line).to_string();
+    let members = serde_json::to_string(line)?;
+    let members = members.trim_start_matches('{');
+    let line = format!(r#"{{"number":{number},"previous":"{}",{members}"#, head.hash);
     let hash = hash(&line);
-    (line, Head { number, hash })
+    Ok((line, Head { number, hash }))
 }
 
 /// The head behind the last whole line of a file, and the bytes up to there.
