@@ -103,6 +103,7 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
         connections_max: config.connections_max,
         requests_max: config.requests_max,
         requests_per_principal_max: config.requests_per_principal_max,
+        requests_per_second_max: config.requests_per_second_max,
         header_timeout: config.header_timeout,
         body_idle_timeout: config.body_idle_timeout,
         drain_timeout: config.drain_timeout,

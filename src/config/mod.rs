@@ -33,6 +33,7 @@ pub struct Config {
     pub connections_max: usize,
     pub requests_max: usize,
     pub requests_per_principal_max: usize,
+    pub requests_per_second_max: Option<u32>,
     pub header_timeout: Duration,
     pub body_idle_timeout: Duration,
     pub drain_timeout: Duration,
@@ -65,6 +66,7 @@ impl Default for Config {
             connections_max: 16_384,
             requests_max: 4_096,
             requests_per_principal_max: 2_048,
+            requests_per_second_max: None,
             header_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_mins(1),
             drain_timeout: Duration::from_secs(30),
@@ -204,6 +206,17 @@ pub const KNOBS: &[Knob] = &[
         "Of those, of one user or service; past it: 429.",
         |config, text| {
             config.requests_per_principal_max = count(text)?;
+            Ok(())
+        },
+    ),
+    knob(
+        "requests_per_second_max",
+        "",
+        "In a second, of one user or service; past it: 429.",
+        |config, text| {
+            config.requests_per_second_max = Some(number(text).and_then(|max: u32| {
+                if max == 0 { Err("must be at least 1".into()) } else { Ok(max) }
+            })?);
             Ok(())
         },
     ),

@@ -76,6 +76,8 @@ pub struct Limits {
     pub requests_max: usize,
     /// Of one principal; past it: 429 `too_many_requests`.
     pub requests_per_principal_max: usize,
+    /// Requests of one of them in a second; past it: 429 too.
+    pub requests_per_second_max: Option<u32>,
     pub header_timeout: Duration,
     /// Longest time without a byte of a request's body, past it: 408; and without a byte taken of
     /// an answer, past it: closed.
@@ -168,7 +170,7 @@ impl Server {
         let requests = Arc::new(Semaphore::new(limits.requests_max));
         let public_url = public_url.trim_end_matches('/').to_owned();
         let penalties = Penalties::default();
-        let shares = Shares::new(limits.requests_per_principal_max);
+        let shares = Shares::new(limits.requests_per_principal_max, limits.requests_per_second_max);
         Arc::new(Self { app, public_url, limits, requests, audit, penalties, shares })
     }
 
@@ -254,7 +256,10 @@ impl Server {
             return Err(Error::OutOfScope("kind of request").into());
         }
         let share = match &principal {
-            Some(principal) => Some(self.shares.take(principal).ok_or(Refusal::TooManyRequests)?),
+            Some(principal) => {
+                let share = self.shares.take(principal, Instant::now());
+                Some(share.ok_or(Refusal::TooManyRequests)?)
+            }
             None => None,
         };
         let context = Context {

@@ -96,7 +96,7 @@ fn describe(refusal: &Refusal, request_id: &str) -> Problem {
         }
         Refusal::TooManyRequests => {
             let detail =
-                "This user or service has too many requests in work; try again in a moment.";
+                "This user or service sends too many requests at a time; try again in a moment.";
             Problem::new(S::TOO_MANY_REQUESTS, "too_many_requests", detail).header(RETRY_AFTER, "1")
         }
         Refusal::App(error) => describe_error(error, request_id),

@@ -86,6 +86,18 @@ fn nobody_takes_all_requests_in_work() {
 }
 
 #[test]
+fn a_second_has_no_more_requests_than_it_may() {
+    let daemon = Daemon::with(&[("requests_per_second_max", "3")]);
+    let (user, other) = (daemon.user("u"), daemon.user("v"));
+    let answers: Vec<_> = (0..20).map(|_| user.get("/v1/files/all")).collect();
+    assert!(answers[..3].iter().all(|answer| answer.status == 200));
+    let past = answers.iter().find(|answer| answer.status != 200).expect("one was too many");
+    past.refused(429, "too_many_requests");
+    other.get("/v1/files/all").ok();
+    crate::support::eventually(|| user.get("/v1/files/all").status == 200);
+}
+
+#[test]
 fn past_the_request_limit_the_daemon_says_so() {
     let daemon = Daemon::with(&[("requests_max", "1")]);
     let mut held = begin_put(&daemon);
