@@ -47,7 +47,10 @@ def chunk_hash(chunk, index, root):
 def verified(proof, blake3, first, last):
     """The bytes first..=last that a slice of Bao proves; ValueError when it does not."""
     size, = struct.unpack("<Q", proof.read(8))
-    first, last, part = min(first, size), min(last, size - 1), []
+    if not first <= last or first >= size:
+        raise ValueError(f"the range lies outside the {size} bytes that the proof speaks of")
+    # A range that is cut to the size holds the last chunk, which proves the size too.
+    last, part = min(last, size - 1), []
 
     def walk(start, length, wanted, root):
         if start > last or start + length <= first:

@@ -92,7 +92,8 @@ impl App {
     ///
     /// # Errors
     /// [`Error::LinkRefused`] for a token that is not one of ours or whose time is over;
-    /// [`Error::FilesGone`] and [`Error::Gone`] for what was deleted meanwhile; [`Error::Busy`].
+    /// [`Error::FilesGone`] and [`Error::Gone`] for what was deleted meanwhile; [`Error::Damaged`];
+    /// [`Error::Busy`].
     pub async fn open_archive(self: &Arc<Self>, token: &str) -> Result<Archive> {
         let refused = |code, detail| Error::LinkRefused { code, detail };
         let unknown = || refused("link_invalid", "The batch token is not one of ours.");
@@ -115,7 +116,22 @@ impl App {
                 (name.to_owned(), permit, named(&files, Some(&listing.folder)))
             }
         };
+        self.check_damage(&files).await?;
         Ok(Archive::new(Arc::clone(self), name, files, permit))
+    }
+
+    /// Refuses members that are known to be damaged before anything is sent.
+    async fn check_damage(&self, members: &[Member]) -> Result<()> {
+        if self.meta.damaged_count().await? == 0 {
+            return Ok(());
+        }
+        for Member { blake3, .. } in members {
+            let blob = self.meta.blob(blake3).await?;
+            if blob.is_some_and(|blob| blob.damaged.is_some()) {
+                return Err(Error::Damaged(*blake3));
+            }
+        }
+        Ok(())
     }
 
     fn archive_permit(&self, files: u64) -> Result<OwnedSemaphorePermit> {
@@ -248,11 +264,6 @@ impl Archive {
         ContentHash(*hasher.finalize().as_bytes())
     }
 
-    /// When the newest of its files was made.
-    pub fn modified(&self) -> UnixMillis {
-        self.members.iter().map(|member| member.modified).max().unwrap_or_default()
-    }
-
     /// A part of it, or all.
     pub fn reader(self, slice: Slice) -> Box<dyn Reader> {
         let crcs = vec![None; self.members.len()];
@@ -312,7 +323,30 @@ struct ArchiveReader {
     crcs: Vec<Option<u32>>,
     /// What comes next.
     segment: Option<Segment>,
-    reading: Option<Box<dyn Reader>>,
+    reading: Option<Reading>,
+}
+
+/// A content on its way out, and the CRC-32 that it must have when all of it is sent.
+struct Reading {
+    reader: Box<dyn Reader>,
+    check: Option<(crc32fast::Hasher, u32)>,
+}
+
+impl Reading {
+    /// # Errors
+    /// [`blob::Error::Corrupt`] when the header told another CRC-32: that was damaged, not the
+    /// content.
+    async fn next(&mut self) -> blob::Result<Option<Bytes>> {
+        let next = self.reader.next().await?;
+        match (&next, &mut self.check) {
+            (Some(bytes), Some((hasher, _))) => hasher.update(bytes),
+            (None, Some((hasher, told))) if hasher.clone().finalize() != *told => {
+                return Err(blob::Error::Corrupt("the CRC-32 that is kept of a content".into()));
+            }
+            _ => {}
+        }
+        Ok(next)
+    }
 }
 
 impl ArchiveReader {
@@ -330,7 +364,11 @@ impl ArchiveReader {
         let made = match segment {
             Segment::Content(at) => {
                 let Member { blake3, size, .. } = self.archive.members[at];
-                self.reading = Some(self.archive.app.open_blob(blake3, size, part).await?);
+                let is_whole = part.len() == size;
+                let check = self.crcs[at].filter(|_| is_whole);
+                let check = check.map(|told| (crc32fast::Hasher::new(), told));
+                let reader = self.archive.app.open_blob(blake3, size, part).await?;
+                self.reading = Some(Reading { reader, check });
                 return Ok(None);
             }
             Segment::Header(at) => {
@@ -353,8 +391,8 @@ impl ArchiveReader {
 impl Reader for ArchiveReader {
     async fn next(&mut self) -> blob::Result<Option<Bytes>> {
         loop {
-            if let Some(reader) = &mut self.reading {
-                match reader.next().await? {
+            if let Some(reading) = &mut self.reading {
+                match reading.next().await? {
                     Some(bytes) => return Ok(Some(bytes)),
                     None => self.reading = None,
                 }

@@ -19,15 +19,21 @@ use crate::model::{
 pub struct Validators {
     /// With its quotes.
     pub etag: String,
-    pub modified: SystemTime,
+    /// `None` where a date says nothing of the content: conditions on dates do not hold then.
+    pub modified: Option<SystemTime>,
 }
 
 impl Validators {
     /// HTTP dates count whole seconds and end with the year 9999.
-    pub fn new(etag: String, modified: UnixMillis) -> Self {
+    pub fn dated(etag: String, modified: UnixMillis) -> Self {
         const LAST: u64 = 253_402_300_799;
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(modified.seconds().min(LAST));
-        Self { etag, modified }
+        Self { etag, modified: Some(modified) }
+    }
+
+    /// Whether what there is is newer than a date that the request names; `None` without one.
+    fn is_newer_than(&self, headers: &HeaderMap, name: &HeaderName) -> Option<bool> {
+        Some(self.modified? > date(headers, name)?)
     }
 }
 
@@ -48,14 +54,14 @@ pub fn decide(method: &Method, headers: &HeaderMap, validators: &Validators, siz
         if !matches(&tags, &validators.etag, &Comparison::Strong) {
             return Answer::PreconditionFailed;
         }
-    } else if date(headers, &IF_UNMODIFIED_SINCE).is_some_and(|date| validators.modified > date) {
+    } else if validators.is_newer_than(headers, &IF_UNMODIFIED_SINCE) == Some(true) {
         return Answer::PreconditionFailed;
     }
     if let Some(tags) = text(headers, &IF_NONE_MATCH) {
         if matches(&tags, &validators.etag, &Comparison::Weak) {
             return Answer::NotModified;
         }
-    } else if date(headers, &IF_MODIFIED_SINCE).is_some_and(|date| validators.modified <= date) {
+    } else if validators.is_newer_than(headers, &IF_MODIFIED_SINCE) == Some(false) {
         return Answer::NotModified;
     }
     // Ranges are defined for GET alone (section 14.2).
@@ -74,7 +80,7 @@ fn range_applies(headers: &HeaderMap, validators: &Validators) -> bool {
     match text(headers, &IF_RANGE) {
         None => true,
         Some(tag) if tag.starts_with('"') || tag.starts_with("W/") => tag == validators.etag,
-        Some(_) => date(headers, &IF_RANGE) == Some(validators.modified),
+        Some(_) => validators.modified.is_some_and(|at| date(headers, &IF_RANGE) == Some(at)),
     }
 }
 
@@ -86,7 +92,8 @@ enum Comparison {
 
 /// Several lines of a header are one list (section 5.2).
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
+    let lines: Vec<_> =
+        headers.get_all(name).iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
     (!lines.is_empty()).then(|| lines.join(","))
 }
 
@@ -113,7 +120,7 @@ mod tests {
             headers.append(name, value.parse().unwrap());
         }
         // 1994-11-15T12:45:26Z and some milliseconds.
-        let validators = Validators::new("\"tag\"".into(), UnixMillis(784_903_526_700));
+        let validators = Validators::dated("\"tag\"".into(), UnixMillis(784_903_526_700));
         decide(&Method::GET, &headers, &validators, 10)
     }
 

@@ -80,7 +80,7 @@ pub async fn by_link(context: &Context, key: FileKey) -> Reply {
         expires: context
             .query
             .text("exp")
-            .and_then(|exp| exp.parse().ok())
+            .and_then(|exp| exp.parse().ok().filter(|at: &u64| at.to_string() == exp))
             .ok_or_else(incomplete)?,
         disposition,
         signature: context.query.text("sig").ok_or_else(incomplete)?.to_owned(),
@@ -107,7 +107,7 @@ pub async fn send(
 }
 
 async fn content(context: &Context, file: &FileRecord, disposition: Disposition) -> Reply {
-    let validators = Validators::new(format!("\"{}\"", file.blake3), file.id.created());
+    let validators = Validators::dated(format!("\"{}\"", file.blake3), file.id.created());
     let mut response =
         match conditional::decide(&context.method, &context.headers, &validators, file.size) {
             Answer::Whole => {
@@ -133,7 +133,9 @@ async fn content(context: &Context, file: &FileRecord, disposition: Disposition)
         };
     let headers = response.headers_mut();
     headers.insert(ETAG, value(&validators.etag)?);
-    headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(validators.modified))?);
+    if let Some(modified) = validators.modified {
+        headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(modified))?);
+    }
     Ok(response)
 }
 
@@ -182,7 +184,7 @@ fn described(
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Browsers show a PDF in a viewer of their own, but not under a sandbox.
-    if essence(&file.mime) != "application/pdf" {
+    if !file.mime.eq_ignore_ascii_case("application/pdf") {
         let sandbox = HeaderValue::from_static("default-src 'none'; sandbox");
         headers.insert(CONTENT_SECURITY_POLICY, sandbox);
     }
@@ -199,9 +201,13 @@ fn essence(mime: &str) -> String {
     mime.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Types that a browser would run in the daemon's origin.
+/// Types that a browser would run in the daemon's origin. What could be read as several counts as
+/// each of them.
 fn is_active(mime: &str) -> bool {
-    let essence = essence(mime);
+    mime.split(',').any(|mime| runs(&essence(mime)))
+}
+
+fn runs(essence: &str) -> bool {
     let markup = essence.ends_with("xml") || essence.contains("html");
     let mixed = essence.starts_with("multipart/") || essence.starts_with("message/");
     markup || mixed || essence.contains("script") || essence.contains("flash")

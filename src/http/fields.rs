@@ -69,12 +69,19 @@ pub fn file_name(name: &str) -> Result<FileName, Error> {
         .map_err(|why| Error::invalid("invalid_filename", format!("The file name {why}.")))
 }
 
-/// A media type is kept as sent; it must fit a header.
+/// A media type is kept as sent (RFC 9110 section 8.3.1). One alone: of a list with commas browsers
+/// take the last, and it could be one that nobody looked at.
 pub fn media_type(mime: String) -> Result<Box<str>, Error> {
+    let is_token = |text: &str| {
+        let special = |c: char| !c.is_ascii_alphanumeric() && !"!#$%&'*+-.^_`|~".contains(c);
+        !text.is_empty() && !text.contains(special)
+    };
+    let essence = mime.split(';').next().unwrap_or_default().trim();
     let fits = mime.len() <= MIME_BYTES_MAX
-        && mime.contains('/')
-        && mime.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-    let detail = "mime must be a media type of at most 255 visible ASCII characters.";
+        && essence.split_once('/').is_some_and(|(kind, sub)| is_token(kind) && is_token(sub))
+        && mime.bytes().all(|byte| byte != b',' && (byte == b' ' || byte.is_ascii_graphic()));
+    let detail =
+        "mime must be a media type of at most 255 visible ASCII characters, without commas.";
     if fits { Ok(mime.into()) } else { Err(Error::invalid("invalid_mime", detail)) }
 }
 

@@ -39,7 +39,7 @@ use std::{
 
 use futures_util::FutureExt;
 use hyper::{
-    HeaderMap, Method, Request, Response, Version,
+    HeaderMap, Method, Request, Response, StatusCode, Version,
     body::{Body as _, Incoming},
     header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
     http::request::Parts,
@@ -340,7 +340,8 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
 
 /// The answer to a HEAD: the headers of the GET, its length among them (RFC 9110 section 9.3.2).
 fn without_body(mut response: Response<Body>) -> Response<Body> {
-    if let Some(length) = response.body().size_hint().exact()
+    if response.status() != StatusCode::NOT_MODIFIED
+        && let Some(length) = response.body().size_hint().exact()
         && !response.headers().contains_key(CONTENT_LENGTH)
     {
         response.headers_mut().insert(CONTENT_LENGTH, length.into());

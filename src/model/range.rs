@@ -81,7 +81,7 @@ impl RangeSet {
     /// unit, bad syntax, more than [`RANGES_MAX`] ranges.
     pub fn parse(value: &str) -> Option<Self> {
         let (unit, set) = value.split_once('=')?;
-        if !unit.trim().eq_ignore_ascii_case("bytes") {
+        if !unit.eq_ignore_ascii_case("bytes") {
             return None;
         }
         // A list may have empty members (section 5.6.1.2).
@@ -151,6 +151,7 @@ mod tests {
             "items=0-1",
             "bytes=0-1,x",
             "bytes=9-1",
+            "bytes =0-1",
             "bytes=+1-2",
             "bytes=--1",
             "bytes=1 - 2",

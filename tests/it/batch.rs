@@ -1,5 +1,7 @@
 //! Batch downloads: tokens, and the archives they stand for.
 
+use std::io::{Read, Write};
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -37,7 +39,7 @@ fn an_archive_is_the_same_in_whole_in_part_and_after_a_restart() {
     daemon.restart(Signal::KILL);
     let anyone = daemon.anyone();
     let head = anyone.send("HEAD", &path, "");
-    for name in ["content-length", "content-type", "etag", "last-modified"] {
+    for name in ["content-length", "content-type", "etag"] {
         assert_eq!(head.header(name), whole.header(name));
     }
     let size = whole.body.len();
@@ -56,6 +58,11 @@ fn an_archive_is_the_same_in_whole_in_part_and_after_a_restart() {
         .refused(416, "range_not_satisfiable");
     let same = anyone.header("if-none-match", whole.header("etag")).get(&path);
     assert_eq!(same.status, 304);
+    // No date tells whether it is the same.
+    let date = "Fri, 31 Dec 9999 23:59:59 GMT";
+    assert_eq!(anyone.header("if-modified-since", date).get(&path).status, 200);
+    let part = anyone.header("range", "bytes=0-1").header("if-range", date).get(&path);
+    assert_eq!(part.status, 200);
     let token = path.rsplit('/').next().unwrap();
     assert!(!daemon.log().contains(token), "the token is in the log");
 }
@@ -127,4 +134,43 @@ fn a_token_is_for_files_one_may_read_and_for_as_long_as_they_are_there() {
         assert_eq!(answer.status, 403, "{wrong}");
     }
     user.get(PATH).refused(405, "method_not_allowed");
+}
+
+#[test]
+fn an_archive_of_damaged_bytes_is_refused_or_cut() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("damaged content was asked for");
+    daemon.expect_trouble("damaged blob");
+    daemon.expect_trouble("a download was cut");
+    let user = daemon.user("u");
+    let file = user.store("f", "", &bytes(1, 200_000));
+    let path = mint(&user, json!({"keys": [key(&file)]}));
+    let hash = file["blake3"].as_str().unwrap();
+    let shelf = daemon.dir().join("blobs").join(&hash[..2]);
+    let blob = std::fs::read_dir(shelf).unwrap().next().unwrap().unwrap().path();
+    let flip = |at: usize| {
+        let mut stored = std::fs::read(&blob).unwrap();
+        stored[at] ^= 1;
+        std::fs::write(&blob, stored).unwrap();
+    };
+    let fetched = || {
+        let mut socket = crate::support::connect(&daemon);
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer);
+        answer
+    };
+    let whole = fetched();
+    assert!(whole.starts_with(b"HTTP/1.1 200") && whole.ends_with(&[0, 0]));
+    // The CRC-32 is what stands last.
+    let last = usize::try_from(std::fs::metadata(&blob).unwrap().len()).unwrap() - 1;
+    flip(last);
+    assert!(fetched().len() < whole.len(), "an archive of a wrong CRC-32 came whole");
+    flip(last);
+    assert_eq!(fetched().len(), whole.len());
+    flip(100);
+    let range = user.header("range", "bytes=0-1");
+    range.content(&key(&file)).refused(500, "content_damaged");
+    daemon.anyone().get(&path).refused(500, "content_damaged");
 }

@@ -56,8 +56,11 @@ fn ranges_heads_and_conditions() {
         let ranged = user.header("range", "bytes=0-1");
         assert_eq!(ranged.header("if-range", "\"other\"").get(&path).status, 200);
         assert_eq!(ranged.header("if-range", &etag).get(&path).status, 206);
-        let same = user.header("if-none-match", &etag).get(&path);
-        assert_eq!((same.status, same.body.len()), (304, 0));
+        for method in ["GET", "HEAD"] {
+            let same = user.header("if-none-match", &etag).send(method, &path, "");
+            assert_eq!((same.status, same.body.len()), (304, 0));
+            assert!(!same.headers.contains_key("content-length"), "{method}");
+        }
         user.header("if-match", "\"other\"").get(&path).refused(412, "precondition_failed");
         let date = whole.header("last-modified");
         assert_eq!(user.header("if-modified-since", date).get(&path).status, 304);
@@ -231,9 +234,24 @@ fn names_and_active_types_are_safe_in_a_browser() {
 fn the_declared_type_cannot_break_the_answer() {
     let daemon = Daemon::start();
     let user = daemon.user("u");
-    for mime in ["text/html\r\nset-cookie: a=b", "text/é", "nonsense", &"x/".repeat(200)] {
+    for mime in [
+        "text/html\r\nset-cookie: a=b",
+        "text/é",
+        "nonsense",
+        "*",
+        "text/",
+        "a b/c",
+        // A browser would take the last of these.
+        "application/pdf;x=1, text/html",
+        "image/png,text/html",
+        &"x/".repeat(200),
+    ] {
         let init = json!({"mode": "single", "files": [{"name": "f", "size": 1, "mime": mime}]});
         user.post("/v1/files/init", init).refused(400, "invalid_mime");
+        if mime.is_ascii() && !mime.contains('\r') {
+            let put = user.header("content-type", mime);
+            put.put("/v1/files/content?filename=f", "x").refused(400, "invalid_mime");
+        }
     }
 }
 

@@ -6,8 +6,11 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Command, Output},
+    sync::{Arc, Mutex},
     thread,
 };
+
+use serde_json::json;
 
 use crate::support::{
     Daemon, bytes,
@@ -43,6 +46,8 @@ fn a_file_comes_whole_goes_on_and_comes_in_part() {
     fs::write(place.path().join("again.part"), &content[..500_000]).unwrap();
     assert!(get(&[key, "-o", "again"]).status.success());
     assert_eq!(fs::read(place.path().join("again")).unwrap(), content);
+    fs::write(place.path().join("long.part"), vec![0; 5_000_000]).unwrap();
+    assert!(get(&[key, "-o", "long"]).status.success());
     fs::write(place.path().join("bad.part"), &content[1..500_000]).unwrap();
     assert!(complaint(&get(&[key, "-o", "bad"])).contains("BLAKE3"));
     assert!(get(&[key, "-o", "bad"]).status.success());
@@ -60,32 +65,43 @@ fn a_file_comes_whole_goes_on_and_comes_in_part() {
             assert_eq!(part.stdout, content[wanted], "{range} {part:?}");
         }
     }
+    fs::write(place.path().join("wrong"), b"mine").unwrap();
     let other = "0".repeat(64);
     for range in [&["--range", "0-9"][..], &[]] {
         let arguments = [&[key, "-o", "wrong", "--blake3", &other], range].concat();
         complaint(&get(&arguments));
     }
-    assert!(!fs::read(place.path().join("wrong")).is_ok_and(|wrong| !wrong.is_empty()));
+    assert_eq!(fs::read(place.path().join("wrong")).unwrap(), b"mine");
     assert!(complaint(&get(&["storage/u/none", "-o", "x"])).contains("404"));
     assert!(complaint(&get(&[key, "-o", "x", "--range", "900000-"])).contains("900000 bytes"));
     assert!(complaint(&get(&[&link])).contains("--output"));
 }
 
-/// A server that answers every request with the same.
-fn liar(answer: Vec<u8>) -> String {
+/// A server that answers every request with the same, and what it was sent.
+fn liar(answer: Vec<u8>) -> (String, Arc<Mutex<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/x", listener.local_addr().unwrap());
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let sent: Arc<Mutex<String>> = Arc::default();
+    let heard = Arc::clone(&sent);
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let head = BufReader::new(stream.try_clone().unwrap()).lines();
             let lines: Vec<_> = head.map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
+            heard.lock().unwrap().push_str(&lines.join("\n"));
             let end = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
             let is_head = lines[0].starts_with("HEAD");
             let _ = stream.write_all(if is_head { &answer[..end] } else { &answer });
         }
     });
-    url
+    (url, sent)
+}
+
+fn answer(status: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head =
+        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    [head.as_bytes(), body].concat()
 }
 
 #[test]
@@ -95,10 +111,8 @@ fn what_a_lying_server_sends_is_not_taken() {
     let root = blake3::hash(&content).to_string();
     let mut changed = content.clone();
     changed[40_000] ^= 1;
-    let head = |length: usize| {
-        format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n")
-    };
-    let url = liar([head(50_000).as_bytes(), &changed].concat());
+    let (url, _) = liar(answer("200 OK", &changed));
+    let url = url + "/x";
     let arguments = [&url, "--blake3", &root, "-o", "file"];
     assert!(complaint(&get(place.path(), "", &arguments)).contains("BLAKE3"));
     // A proof that is no proof, and bytes without one.
@@ -107,4 +121,33 @@ fn what_a_lying_server_sends_is_not_taken() {
     let told = get(place.path(), "", &[&url, "-o", "file"]);
     assert!(complaint(&told).contains("--blake3"));
     assert!(fs::read(place.path().join("file")).map_or(true, |file| file.is_empty()));
+}
+
+#[test]
+fn a_server_is_not_told_the_token_of_another_and_not_where_to_write() {
+    let place = tempfile::tempdir().unwrap();
+    let inner = place.path().join("inner");
+    fs::create_dir(&inner).unwrap();
+    let (other, heard) = liar(answer("200 OK", b"x"));
+    let _ = get(&inner, "http://127.0.0.1:1", &[&format!("{other}/x"), "-o", "x"]);
+    assert!(heard.lock().unwrap().starts_with("HEAD /x"));
+    assert!(!heard.lock().unwrap().contains(TOKEN), "a token went to a server that is not ours");
+    let (ours, sent) = liar(answer(&format!("302 Found\r\nlocation: {other}/y"), b""));
+    heard.lock().unwrap().clear();
+    complaint(&get(&inner, &ours, &["storage/u/x", "-o", "x"]));
+    assert!(sent.lock().unwrap().contains(TOKEN));
+    assert_eq!(*heard.lock().unwrap(), "", "a token followed to another server");
+
+    let root = blake3::hash(b"evil").to_string();
+    for name in ["../evil", "/tmp/streamlined-evil", ".."] {
+        let file = json!({"filename": name, "size": 4, "blake3": root}).to_string();
+        let (url, _) = liar(answer("200 OK", file.as_bytes()));
+        assert!(complaint(&get(&inner, &url, &["storage/u/x"])).contains("--output"), "{name}");
+    }
+    assert!(!place.path().join("evil").exists());
+    fs::write(inner.join("there"), b"mine").unwrap();
+    let file = json!({"filename": "there", "size": 4, "blake3": root}).to_string();
+    let (url, _) = liar(answer("200 OK", file.as_bytes()));
+    assert!(complaint(&get(&inner, &url, &["storage/u/x"])).contains("is there"));
+    assert_eq!(fs::read(inner.join("there")).unwrap(), b"mine");
 }

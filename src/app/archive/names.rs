@@ -3,19 +3,21 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::model::limits::NAME_BYTES_MAX;
+
 /// Makes names of paths. Those that differ only in case count as one, as they would on Windows and
 /// macOS; the second one is called `name (2).ext`. So is a file where others need a folder.
 pub fn unique(paths: Vec<String>) -> Vec<Box<str>> {
     let paths: Vec<String> = paths.into_iter().map(|path| safe(&path)).collect();
     let mut taken: HashSet<String> = HashSet::new();
     for path in &paths {
-        let folded = path.to_lowercase();
+        let folded = fold(path);
         let folders = folded.match_indices('/').map(|(at, _)| folded[..at].to_owned());
         taken.extend(folders);
     }
     let mut next: HashMap<String, u64> = HashMap::new();
     let name = |path: String| {
-        let folded = path.to_lowercase();
+        let folded = fold(&path);
         if taken.insert(folded.clone()) {
             return path.into();
         }
@@ -23,7 +25,7 @@ pub fn unique(paths: Vec<String>) -> Vec<Box<str>> {
         loop {
             let numbered = numbered(&path, *number);
             *number += 1;
-            if taken.insert(numbered.to_lowercase()) {
+            if taken.insert(fold(&numbered)) {
                 return numbered.into();
             }
         }
@@ -31,11 +33,24 @@ pub fn unique(paths: Vec<String>) -> Vec<Box<str>> {
     paths.into_iter().map(name).collect()
 }
 
+/// What a path is to a file system that knows no case and drops dots and spaces at the end.
+fn fold(path: &str) -> String {
+    let segments = path.split('/').map(|segment| segment.trim_end_matches(['.', ' ']));
+    segments.collect::<Vec<_>>().join("/").to_lowercase()
+}
+
+/// The same path under another name, which is as short as a name must be.
 fn numbered(path: &str, number: u64) -> String {
     let name = path.rfind('/').map_or(0, |slash| slash + 1);
     let dot = path[name..].rfind('.').filter(|dot| *dot > 0).map(|dot| name + dot);
     let (stem, extension) = path.split_at(dot.unwrap_or(path.len()));
-    format!("{stem} ({number}){extension}")
+    let number = format!(" ({number})");
+    let room = NAME_BYTES_MAX.saturating_sub(number.len() + extension.len());
+    let mut end = stem.len().min(name + room);
+    while !stem.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{number}{extension}", &stem[..end])
 }
 
 /// What Windows would read as a drive, a stream or a way up becomes `_`. File names and folders
@@ -78,6 +93,10 @@ mod tests {
                 "x (2)",
             ]
         );
+        assert_eq!(names(&["y", "y. "]), ["y", "y.  (2)"]);
+        let long = format!("{}.txt", "ä".repeat(125));
+        let second = &names(&[&long, &long])[1];
+        assert!(second.len() <= 255 && second.ends_with("ä (2).txt"), "{second}");
         assert_eq!(names(&["d", "D/x", "d/x/y"]), ["d (2)", "D/x (2)", "d/x/y"]);
     }
 

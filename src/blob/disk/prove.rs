@@ -31,26 +31,28 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
             let mut hasher = TreeHasher::default();
             hasher.update(&content);
             let (_, tree) = hasher.finish();
-            return Ok(reader(content, &blob, slice, tree));
+            return reader(content, &blob, slice, tree);
         }
         let file = open_file(&store, &place, &blob)?;
         let tree = match place.bytes_before_trailer() {
             Some(size) => trailer::tree(&file, size)?,
             None => hash_bare(&file, blob.size)?.tree,
         };
-        Ok(reader(file, &blob, slice, tree))
+        reader(file, &blob, slice, tree)
     };
     joined(spawn_blocking(open).await)
 }
 
+/// Damage at the begin of a proof is told before anything is given out.
 fn reader<S: Source + Send + 'static>(
     source: S,
     blob: &Address,
     slice: Slice,
     tree: Tree,
-) -> Box<dyn Reader> {
-    let prover = Prover::new(source, blob.blake3, blob.size, slice, tree);
-    Box::new(ProofReader(Some(prover)))
+) -> Result<Box<dyn Reader>> {
+    let mut prover = Prover::new(source, blob.blake3, blob.size, slice, tree);
+    let first = prover.next_piece()?;
+    Ok(Box::new(ProofReader { first: first.map(Bytes::from), prover: Some(prover) }))
 }
 
 /// What the trailer of a blob of before trailers were kept would hold.
@@ -73,15 +75,21 @@ impl Source for File {
     }
 }
 
-struct ProofReader<S>(Option<Prover<S>>);
+struct ProofReader<S> {
+    first: Option<Bytes>,
+    prover: Option<Prover<S>>,
+}
 
 #[async_trait]
 impl<S: Source + Send + 'static> Reader for ProofReader<S> {
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        let Some(mut prover) = self.0.take() else { return Ok(None) };
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        let Some(mut prover) = self.prover.take() else { return Ok(None) };
         let step = move || prover.next_piece().map(|piece| (piece, prover));
         let (piece, prover) = joined(spawn_blocking(step).await)?;
-        self.0 = piece.is_some().then_some(prover);
+        self.prover = piece.is_some().then_some(prover);
         Ok(piece.map(Bytes::from))
     }
 }

@@ -15,9 +15,10 @@ use blake3::{Hash, Hasher};
 use clap::Args;
 use ureq::http::Method;
 
-use super::{Client, Connection, Failures, failure, no_tls, path, progress::Progress};
+use super::{Client, Connection, Failures, Refused, failure, no_tls, path, progress::Progress};
 use crate::model::{
     digest::parse_hex,
+    name::FileName,
     range::{RangeSpec, Slice},
 };
 
@@ -54,22 +55,32 @@ struct Remote {
 
 pub fn run(get: &Get) -> Result<(), Failures> {
     let remote = Remote::find(get)?;
-    let name = || remote.name.clone().map(PathBuf::from);
-    let output = get
-        .output
-        .clone()
-        .or_else(name)
-        .ok_or_else(|| failure("--output names the file to write, or - for standard output"))?;
+    let output = match &get.output {
+        Some(output) => output.clone(),
+        None => remote.own_name()?,
+    };
     let to_stdout = output.as_os_str() == "-";
-    if let Some(range) = &get.range {
-        return if to_stdout {
-            remote.fetch_part(range, &mut io::stdout().lock())
-        } else {
-            let mut file = File::create(&output).map_err(Failures::at("get"))?;
-            remote.fetch_part(range, &mut file)
-        };
+    match &get.range {
+        Some(range) if to_stdout => remote.fetch_part(range, &mut io::stdout().lock()),
+        Some(range) => {
+            let part = beside(&output);
+            let mut file = File::create(&part).map_err(Failures::at("get"))?;
+            if let Err(failures) = remote.fetch_part(range, &mut file) {
+                fs::remove_file(&part).map_err(Failures::at("get"))?;
+                return Err(failures);
+            }
+            fs::rename(&part, &output).map_err(Failures::at("get"))
+        }
+        None if to_stdout => remote.stream(&mut io::stdout().lock()),
+        None => remote.fetch(&output),
     }
-    if to_stdout { remote.stream(&mut io::stdout().lock()) } else { remote.fetch(&output) }
+}
+
+/// Where a file lies until it is good.
+fn beside(output: &Path) -> PathBuf {
+    let mut part = output.as_os_str().to_owned();
+    part.push(".part");
+    part.into()
 }
 
 impl Remote {
@@ -108,6 +119,18 @@ impl Remote {
         Ok(Self { client, url, hash, size, name: None })
     }
 
+    /// The file's own name, in this directory and nowhere else.
+    fn own_name(&self) -> Result<PathBuf, Failures> {
+        let name = self.name.as_deref().and_then(|name| FileName::parse(name).ok());
+        let name = name
+            .ok_or_else(|| failure("--output names the file to write, or - for standard output"))?;
+        let path = PathBuf::from(name.as_str());
+        if path.exists() {
+            return Err(failure(format!("{} is there; --output names another", path.display())));
+        }
+        Ok(path)
+    }
+
     /// Fetches a part with its proof, and gives out what was proven.
     fn fetch_part(&self, range: &str, output: &mut impl Write) -> Result<(), Failures> {
         let spec = RangeSpec::parse(range)
@@ -117,8 +140,16 @@ impl Remote {
         })?;
         let joint = if self.url.contains('?') { '&' } else { '?' };
         let mut answer = self.client.fetch(&format!("{}{joint}proof={range}", self.url), &[])?;
-        let proof = answer.body_mut().as_reader();
-        let mut decoder = SliceDecoder::new(proof, &self.hash, start, end - start);
+        let mut proof = answer.body_mut().as_reader();
+        // A proof speaks of the size only where it holds the last chunk: as every range does that
+        // was cut to the size that the server told before.
+        let mut size = [0; 8];
+        proof.read_exact(&mut size).map_err(|error| failure(format!("not proven: {error}")))?;
+        if u64::from_le_bytes(size) != self.size {
+            return Err(failure("not proven: the server tells two sizes"));
+        }
+        let mut decoder =
+            SliceDecoder::new((&size[..]).chain(proof), &self.hash, start, end - start);
         io::copy(&mut decoder, output).map_err(|error| failure(format!("not proven: {error}")))?;
         output.flush().map_err(Failures::at("get"))
     }
@@ -139,19 +170,18 @@ impl Remote {
     /// Fetches the whole into `FILE.part`, which goes on where it ended, and names it `FILE` once
     /// it was checked.
     fn fetch(&self, output: &Path) -> Result<(), Failures> {
-        let mut part = output.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
+        let part = beside(output);
         let mut fruitless = 0;
         loop {
             let before = fs::metadata(&part).map_or(0, |file| file.len());
             match self.fetch_on(&part, before) {
                 Ok(()) => break,
-                Err(error) => {
+                Err(Broken { may_pass: false, failures }) => return Err(failures),
+                Err(Broken { failures, .. }) => {
                     let grew = fs::metadata(&part).is_ok_and(|file| file.len() > before);
                     fruitless = if grew { 0 } else { fruitless + 1 };
                     if fruitless == TRIES_MAX {
-                        return Err(error);
+                        return Err(failures);
                     }
                     sleep(TRY_AGAIN_AFTER * fruitless);
                 }
@@ -168,20 +198,23 @@ impl Remote {
         fs::rename(&part, output).map_err(Failures::at("get"))
     }
 
-    fn fetch_on(&self, part: &Path, from: u64) -> Result<(), Failures> {
+    fn fetch_on(&self, part: &Path, from: u64) -> Result<(), Broken> {
         if from == self.size && part.exists() {
             return Ok(());
         }
+        // What is longer than the file is none of it.
+        let from = if from > self.size { 0 } else { from };
         let same = ("if-range", format!("\"{}\"", self.hash));
         let headers = [("range", format!("bytes={from}-")), same];
         let mut answer = self.client.fetch(&self.url, if from > 0 { &headers } else { &[] })?;
         let goes_on = answer.status() == 206;
         let mut options = OpenOptions::new();
         options.create(true).write(true).append(goes_on).truncate(!goes_on);
-        let mut file = options.open(part).map_err(Failures::at("get"))?;
+        let file = options.open(part).map_err(Failures::at("get"));
+        let mut file = file.map_err(|failures| Broken { may_pass: false, failures })?;
         let mut progress = Progress::of(self.size, if goes_on { from } else { 0 });
         copy(&mut answer.body_mut().as_reader(), &mut file, |chunk| progress.took(chunk.len()))
-            .map_err(failure)
+            .map_err(|error| Broken { may_pass: true, failures: failure(error) })
     }
 
     fn check(&self, found: &Hash) -> Result<(), Failures> {
@@ -189,6 +222,18 @@ impl Remote {
             return Ok(());
         }
         Err(failure(format!("what came has the BLAKE3 {found}, not {}", self.hash)))
+    }
+}
+
+/// A download that broke, and whether it is worth another try.
+struct Broken {
+    may_pass: bool,
+    failures: Failures,
+}
+
+impl From<Refused> for Broken {
+    fn from(refused: Refused) -> Self {
+        Self { may_pass: refused.may_pass(), failures: refused.into() }
     }
 }
 

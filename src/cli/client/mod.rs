@@ -6,7 +6,7 @@ mod get;
 mod progress;
 mod put;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -62,6 +62,9 @@ struct Connection {
     user: Option<String>,
 }
 
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// From a request to the head of its answer: a large upload is completed meanwhile.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(5);
 /// What is not a letter of a key's path.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
 
@@ -119,7 +122,14 @@ impl Client {
             return Err(no_tls());
         }
         Ok(Self {
-            agent: Agent::config_builder().http_status_as_error(false).build().new_agent(),
+            agent: Agent::config_builder()
+                .http_status_as_error(false)
+                // The daemon sends nobody elsewhere, and a token must not follow.
+                .max_redirects(0)
+                .timeout_connect(Some(CONNECT_TIMEOUT))
+                .timeout_recv_response(Some(ANSWER_TIMEOUT))
+                .build()
+                .new_agent(),
             server: connection.server.trim_end_matches('/').to_owned(),
             token: token.map(|token| Zeroizing::new(token.trim().to_owned())),
             user: connection.user.clone(),
@@ -147,8 +157,11 @@ impl Client {
         body: Option<&[u8]>,
     ) -> Result<Response<Body>, Refused> {
         let mut request = Request::builder().method(method).uri(url);
+        // Nobody but the server is given the token.
+        let is_ours = url.strip_prefix(&self.server).is_some_and(|rest| rest.starts_with('/'));
         // A signed URL is its own credential.
-        if let Some(token) = self.token.as_ref().filter(|_| !url.contains("sig=")) {
+        let is_signed = url.contains("/get/") || url.contains("/batch-download/");
+        if let Some(token) = self.token.as_ref().filter(|_| is_ours && !is_signed) {
             let is_jwt = token.split('.').count() == 3;
             request = if is_jwt {
                 request.header("authorization", format!("Bearer {}", **token))

@@ -4,7 +4,7 @@ use hyper::{
     Response, StatusCode,
     header::{
         ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
-        CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED, X_CONTENT_TYPE_OPTIONS,
+        CONTENT_TYPE, ETAG, HeaderValue, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use serde::Deserialize;
@@ -69,7 +69,8 @@ fn parse_keys(keys: Vec<String>) -> Result<Vec<FileKey>, Error> {
 pub async fn fetch(context: &Context, token: &str) -> Reply {
     let archive = context.app.open_archive(token).await?;
     let (size, name) = (archive.bytes(), format!("{}.zip", archive.name));
-    let validators = Validators::new(format!("\"{}\"", archive.tag()), archive.modified());
+    // No date tells that a file was taken out.
+    let validators = Validators { etag: format!("\"zip-{}\"", archive.tag()), modified: None };
     let answer = conditional::decide(&context.method, &context.headers, &validators, size);
     let (status, slice) = match answer {
         Answer::Partial(slices) if slices.len() == 1 => (StatusCode::PARTIAL_CONTENT, slices[0]),
@@ -85,7 +86,6 @@ pub async fn fetch(context: &Context, token: &str) -> Reply {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(ETAG, value(&validators.etag)?);
-    headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(validators.modified))?);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     if status == StatusCode::NOT_MODIFIED {
         return Ok(response);

@@ -57,6 +57,12 @@ for first, last in [(0, 0), (1_000_000, 1_010_000), (2_999_999, 2_999_999), (2_9
         except ValueError:
             continue
         raise AssertionError(f"byte {at} of a proof may be changed")
+for nothing in (bytes(8), (5).to_bytes(8, "little")):
+    try:
+        verified_range.verified(io.BytesIO(nothing), file["blake3"], 5, 9)
+    except ValueError:
+        continue
+    raise AssertionError("a proof of nothing is taken")
 command = [sys.executable, verified_range.__file__, url, file["blake3"], "5", "70000"]
 told = subprocess.run(command, check=True, capture_output=True,
                       env={**os.environ, "STREAMLINED_TOKEN": TOKEN}).stdout
