@@ -97,7 +97,9 @@ fn a_damaged_journal_is_found_told_and_mended() {
     let found = run(&["fsck"], &daemon.dir());
     assert_eq!(found.status.code(), Some(1));
     let told = String::from_utf8(found.stdout).unwrap();
-    assert!(told.contains("are not in the journal"), "{told}");
+    // The last commit, unless the daemon made another one for itself meanwhile.
+    let last = told.contains("are not in the journal");
+    assert!(last || told.contains("cannot be read"), "{told}");
     let mut stores = 0;
     while !run(&["fsck"], &daemon.dir()).status.success() {
         user.store("g", "", b"more");
