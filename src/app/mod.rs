@@ -5,9 +5,11 @@
 //! never a name without bytes.
 
 pub mod access;
+pub mod append;
 pub mod archive;
 pub mod backup;
 pub mod catalog;
+pub mod checksum;
 mod compact;
 pub mod complete;
 mod epochs;
@@ -67,6 +69,7 @@ pub struct App {
     ids: FileIds,
     verified: access::Verifications,
     completing: lease::Leases,
+    appending: lease::Leases,
     detached: TaskTracker,
     epochs: epochs::Epochs,
     /// One permit for each file of the archives that are being sent.
@@ -95,6 +98,7 @@ impl App {
             ids: FileIds::default(),
             verified: access::Verifications::default(),
             completing: lease::Leases::default(),
+            appending: lease::Leases::default(),
             detached: TaskTracker::new(),
             epochs: epochs::Epochs::default(),
             archives: Arc::new(Semaphore::new(archive::FILES_IN_WORK_MAX)),
@@ -120,8 +124,10 @@ impl App {
         outcome.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
     }
 
-    /// Waits for steps that go on without their client.
+    /// Waits for steps that go on without their client; those that wait for theirs record what
+    /// came until now.
     pub async fn finish(&self) {
+        self.appending.end();
         self.detached.close();
         self.detached.wait().await;
     }

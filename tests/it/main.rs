@@ -20,4 +20,5 @@ mod parts;
 mod public_read;
 mod shutdown;
 mod token_generate;
+mod tus;
 mod upkeep;

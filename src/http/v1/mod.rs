@@ -1,4 +1,4 @@
-//! `/v1/files/…`: one thin module for each family of endpoints.
+//! `/v1/…`: one thin module for each family of endpoints.
 
 pub mod batch;
 pub mod complete;
@@ -7,4 +7,5 @@ pub mod links;
 pub mod parts;
 mod receive;
 pub mod tokens;
+pub mod tus;
 pub mod uploads;
