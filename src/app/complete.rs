@@ -88,7 +88,7 @@ impl App {
     }
 
     /// The file of a completed session.
-    async fn completed(&self, upload: &Upload) -> Result<Option<FileRecord>> {
+    pub(super) async fn completed(&self, upload: &Upload) -> Result<Option<FileRecord>> {
         match upload.state {
             UploadState::Completed(file) => {
                 self.meta.file_by_id(file).await?.map(Some).ok_or(Error::Gone("file"))
@@ -171,7 +171,7 @@ impl App {
         let inline = completion.inline.filter(|_| parts.is_empty());
         let sealed = match inline {
             Some(inline) => {
-                check_size(upload.size, inline.received())?;
+                check_size(upload.declared(), inline.received())?;
                 inline.seal(Purpose::Blob).await?
             }
             None => self.join(&upload, &parts).await?,
@@ -218,7 +218,7 @@ impl App {
     ///
     /// # Errors
     /// [`Error::PartsDamaged`] when there are any.
-    async fn forget_damaged(&self, id: UploadId, parts: &[Part]) -> Result<()> {
+    pub(super) async fn forget_damaged(&self, id: UploadId, parts: &[Part]) -> Result<()> {
         let pace = Throttle::new(u64::MAX);
         let mut damaged = Vec::new();
         for part in parts {
@@ -242,7 +242,7 @@ impl App {
 
 impl Completion {
     /// A completion that says nothing but which upload.
-    fn of(id: UploadId) -> Self {
+    pub(super) fn of(id: UploadId) -> Self {
         let (sha256, name, folder, user, inline) = (None, None, None, None, None);
         Self { id, sha256, name, folder, user, meta: CallerMeta::default(), inline }
     }
@@ -259,7 +259,7 @@ impl Completion {
     }
 }
 
-fn address(part: &Part) -> Address {
+pub(super) fn address(part: &Part) -> Address {
     Address { blake3: part.blake3, size: part.size, locator: part.place.clone() }
 }
 
@@ -267,14 +267,12 @@ fn check_complete(upload: &Upload, parts: &[Part]) -> Result<()> {
     match completeness(upload.mode, upload.size, parts) {
         Completeness::Complete => Ok(()),
         Completeness::Missing(numbers) => Err(Error::PartsMissing(numbers)),
-        Completeness::SizeDiffers { declared, received } => check_size(declared, received),
+        Completeness::SizeDiffers { declared, received } => check_size(Some(declared), received),
     }
 }
 
-fn check_size(declared: u64, received: u64) -> Result<()> {
-    if declared == received {
-        return Ok(());
-    }
+fn check_size(declared: Option<u64>, received: u64) -> Result<()> {
+    let Some(declared) = declared.filter(|declared| *declared != received) else { return Ok(()) };
     let detail = format!("Init declared {declared} bytes, {received} were received.");
     Err(Error::invalid("size_mismatch", detail))
 }

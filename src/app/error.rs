@@ -35,6 +35,9 @@ pub enum Error {
     Invalid { code: &'static str, detail: String },
     #[error("{detail}")]
     Conflict { code: &'static str, detail: String },
+    /// The client announced another digest for the bytes that came.
+    #[error("the checksum differs")]
+    ChecksumDiffers,
     #[error("parts are missing")]
     PartsMissing(Vec<u32>),
     /// Acknowledged parts are not what was stored and were forgotten.

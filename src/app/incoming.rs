@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{App, Error, Result};
 use crate::{
-    blob::{Purpose, Sealed, Stage},
+    blob::{self, Purpose, Reader, Sealed, Stage},
     model::{
         digest::Sha256,
         locator::Locator,
@@ -43,6 +43,14 @@ impl Incoming {
         Ok(())
     }
 
+    /// Puts bytes that were stored before in front of those that come; they do not count.
+    pub(super) async fn precede(&mut self, mut stored: Box<dyn Reader>) -> blob::Result<()> {
+        while let Some(bytes) = stored.next().await? {
+            self.stage.write(bytes).await?;
+        }
+        Ok(())
+    }
+
     /// How many bytes came so far.
     pub fn received(&self) -> u64 {
         self.limit - self.left
@@ -71,7 +79,7 @@ impl App {
         self.begin("file", self.policy.file_bytes_max).await
     }
 
-    async fn begin(&self, what: &'static str, limit: u64) -> Result<Incoming> {
+    pub(super) async fn begin(&self, what: &'static str, limit: u64) -> Result<Incoming> {
         Ok(Incoming { stage: self.blobs.stage().await?, what, limit, left: limit })
     }
 

@@ -2,27 +2,78 @@
 
 use std::{
     collections::HashMap,
+    mem,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
 
 use crate::model::id::UploadId;
 
-type Slot = tokio::sync::Mutex<()>;
+#[derive(Default)]
+struct Slot {
+    held: Arc<tokio::sync::Mutex<()>>,
+    /// Of whoever came last by [`Leases::take_over`], holding or waiting.
+    newest: Mutex<CancellationToken>,
+}
 
 /// Held or waited-for sessions; others take no memory.
 #[derive(Default)]
-pub struct Leases(Mutex<HashMap<UploadId, Weak<Slot>>>);
+pub struct Leases {
+    slots: Mutex<HashMap<UploadId, Weak<Slot>>>,
+    ending: CancellationToken,
+}
+
+/// The session is held as long as this lives.
+pub struct Lease {
+    _held: OwnedMutexGuard<()>,
+    _slot: Arc<Slot>,
+    asked: CancellationToken,
+}
+
+impl Lease {
+    /// Ends when somebody else wants the session, or the daemon stops.
+    pub async fn asked(&self) {
+        self.asked.cancelled().await;
+    }
+}
 
 impl Leases {
-    /// Waits until nobody else holds `id`; it is held as long as the answer lives.
-    pub async fn lock(&self, id: UploadId) -> OwnedMutexGuard<()> {
-        self.slot(id).lock_owned().await
+    /// Waits until nobody else holds `id`.
+    pub async fn lock(&self, id: UploadId) -> Lease {
+        self.hold(id, CancellationToken::new(), |_, _| {}).await
+    }
+
+    /// As [`Leases::lock`], but asks those who hold `id` or wait for it to let go: the newest one
+    /// is the one whose client is there.
+    pub async fn take_over(&self, id: UploadId) -> Lease {
+        let replace = |slot: &Slot, asked: &CancellationToken| {
+            let mut newest = slot.newest.lock().unwrap_or_else(PoisonError::into_inner);
+            mem::replace(&mut *newest, asked.clone()).cancel();
+        };
+        self.hold(id, self.ending.child_token(), replace).await
+    }
+
+    /// Asks everybody to let go, now and from now on.
+    pub fn end(&self) {
+        self.ending.cancel();
+    }
+
+    async fn hold(
+        &self,
+        id: UploadId,
+        asked: CancellationToken,
+        announce: impl FnOnce(&Slot, &CancellationToken),
+    ) -> Lease {
+        let slot = self.slot(id);
+        announce(&slot, &asked);
+        let held = Arc::clone(&slot.held).lock_owned().await;
+        Lease { _held: held, _slot: slot, asked }
     }
 
     fn slot(&self, id: UploadId) -> Arc<Slot> {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(&id).and_then(Weak::upgrade) {
             return slot;
         }
@@ -30,5 +81,33 @@ impl Leases {
         let slot = Arc::new(Slot::default());
         slots.insert(id, Arc::downgrade(&slot));
         slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{future::poll_immediate, pin_mut, poll};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_newest_asks_all_before_it_to_let_go() {
+        let (leases, id) = (Leases::default(), UploadId([1; 16]));
+        let first = leases.take_over(id).await;
+        assert_eq!(poll_immediate(first.asked()).await, None);
+        assert!(poll_immediate(leases.take_over(UploadId([2; 16]))).await.is_some());
+        let (second, third) = (leases.take_over(id), leases.take_over(id));
+        pin_mut!(second, third);
+        assert!(poll!(&mut second).is_pending() && poll!(&mut third).is_pending());
+        first.asked().await;
+        drop(first);
+        let second = second.await;
+        // It was asked while it waited.
+        second.asked().await;
+        drop(second);
+        let third = third.await;
+        assert_eq!(poll_immediate(third.asked()).await, None);
+        leases.end();
+        third.asked().await;
     }
 }

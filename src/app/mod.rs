@@ -5,9 +5,11 @@
 //! never a name without bytes.
 
 pub mod access;
+pub mod append;
 pub mod archive;
 pub mod backup;
 pub mod catalog;
+pub mod checksum;
 mod compact;
 pub mod complete;
 mod epochs;
@@ -72,6 +74,7 @@ pub struct App {
     verified: access::Verifications,
     uses: uses::Uses,
     completing: lease::Leases,
+    appending: lease::Leases,
     detached: TaskTracker,
     epochs: epochs::Epochs,
     /// One permit for each file of the archives that are being sent.
@@ -101,6 +104,7 @@ impl App {
             verified: access::Verifications::default(),
             uses: uses::Uses::default(),
             completing: lease::Leases::default(),
+            appending: lease::Leases::default(),
             detached: TaskTracker::new(),
             epochs: epochs::Epochs::default(),
             archives: Arc::new(Semaphore::new(archive::FILES_IN_WORK_MAX)),
@@ -126,8 +130,10 @@ impl App {
         outcome.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
     }
 
-    /// Waits for steps that go on without their client.
+    /// Waits for steps that go on without their client; those that wait for theirs record what
+    /// came until now.
     pub async fn finish(&self) {
+        self.appending.end();
         self.detached.close();
         self.detached.wait().await;
     }

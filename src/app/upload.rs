@@ -115,7 +115,7 @@ impl App {
         if !counts.contains(&init.files.len()) {
             let detail = match init.mode {
                 Mode::Batch => "A batch has 1 to 1000 files.",
-                Mode::Single | Mode::Chunked => "This mode has exactly one file.",
+                _ => "This mode has exactly one file.",
             };
             return Err(Error::invalid("invalid_files", detail));
         }
@@ -172,6 +172,18 @@ impl App {
         sha256: Option<Sha256>,
     ) -> Result<u64> {
         self.check_part(principal, id).await?;
+        self.keep_part(id, number, incoming, sha256, None).await
+    }
+
+    /// Seals a part and records it; with `revision`, only when the session is still there.
+    pub(super) async fn keep_part(
+        self: &Arc<Self>,
+        id: UploadId,
+        number: PartNumber,
+        incoming: Incoming,
+        sha256: Option<Sha256>,
+        revision: Option<u64>,
+    ) -> Result<u64> {
         let app = Arc::clone(self);
         self.detached(async move {
             let sealed = incoming.seal(Purpose::Part(id, number)).await?;
@@ -182,7 +194,12 @@ impl App {
             }
             let part = Part { number, size, blake3, sha256: own, place: locator.clone() };
             let expires = app.clock.now().after(app.policy.upload_ttl);
-            match app.meta.record_part(id, part, expires, app.policy.quota_bytes).await {
+            let (meta, quota) = (&app.meta, app.policy.quota_bytes);
+            let recorded = match revision {
+                Some(revision) => meta.append_part(id, part, revision, expires, quota).await,
+                None => meta.record_part(id, part, expires, quota).await,
+            };
+            match recorded {
                 Ok(replaced) => {
                     if let Some(old) = replaced {
                         app.discard(&old.place).await;

@@ -52,11 +52,16 @@ impl Event {
             | Endpoint::RawPart { .. }
             | Endpoint::UploadStatus { .. }
             | Endpoint::ListUploads
+            | Endpoint::TusOptions
+            | Endpoint::TusHead { .. }
             | Endpoint::ListFiles
             | Endpoint::Metadata { .. } => return None,
             Endpoint::GenerateToken => Self::new("user_token_issued"),
-            Endpoint::Init => Self::new("upload_begun"),
-            Endpoint::AbortUpload { upload } => Self::on("upload_aborted", upload),
+            Endpoint::Init | Endpoint::TusCreate => Self::new("upload_begun"),
+            Endpoint::TusPatch { upload } => Self::on("upload", upload),
+            Endpoint::AbortUpload { upload } | Endpoint::TusDelete { upload } => {
+                Self::on("upload_aborted", upload)
+            }
             Endpoint::Complete | Endpoint::PutContent => Self::new("upload"),
             Endpoint::DeleteFile { key } => Self::on("delete", key),
             Endpoint::Content { key }

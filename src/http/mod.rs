@@ -119,6 +119,8 @@ pub enum Refusal {
     PreconditionFailed,
     RangeNotSatisfiable { size: u64 },
     TooManyRequests,
+    MediaTypeUnsupported { takes: &'static str },
+    TusVersion { ours: &'static str },
     App(Error),
 }
 
@@ -199,6 +201,7 @@ impl Server {
             self.penalties.pay(from).await;
         }
         let mut response = outcome.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
+        v1::tus::mark(&path, &mut response);
         if method == Method::HEAD {
             response = without_body(response);
         }
@@ -237,7 +240,8 @@ impl Server {
         trace: &mut Trace,
     ) -> Reply {
         let permit = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Error::Busy)?;
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        v1::tus::override_method(&mut head);
         let drained = head.version >= Version::HTTP_2;
         let idle = self.limits.body_idle_timeout;
         let body = RequestBody::new(body, drained, Arc::clone(body_read), idle);
@@ -319,6 +323,11 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
         Endpoint::UploadStatus { upload } => v1::uploads::status(&context, upload).await,
         Endpoint::AbortUpload { upload } => v1::uploads::abort(&context, upload).await,
         Endpoint::ListUploads => v1::uploads::list(&context).await,
+        Endpoint::TusOptions => v1::tus::options(&context),
+        Endpoint::TusCreate => v1::tus::create(&context, body).await,
+        Endpoint::TusHead { upload } => v1::tus::head(&context, upload).await,
+        Endpoint::TusPatch { upload } => v1::tus::patch(&context, upload, body).await,
+        Endpoint::TusDelete { upload } => v1::tus::terminate(&context, upload).await,
         Endpoint::Complete => v1::complete::complete(&context, body).await,
         Endpoint::PutContent => v1::complete::put_content(&context, body).await,
         Endpoint::ListFiles => v1::files::list(context).await,

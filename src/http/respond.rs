@@ -52,7 +52,7 @@ impl Problem {
     fn document(&self, request_id: &str) -> String {
         let mut members = json!({
             "type": format!("urn:streamlined:problem:{}", self.code),
-            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "title": self.status.canonical_reason().unwrap_or("Checksum Mismatch"),
             "status": self.status.as_u16(),
             "detail": self.detail,
             "code": self.code,
@@ -77,6 +77,11 @@ impl Problem {
     }
 }
 
+/// The status that tus made for it, and the only one here that has no name of its own.
+fn checksum_mismatch() -> StatusCode {
+    StatusCode::from_u16(460).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
 fn describe(refusal: &Refusal, request_id: &str) -> Problem {
     use StatusCode as S;
     match refusal {
@@ -88,6 +93,15 @@ fn describe(refusal: &Refusal, request_id: &str) -> Problem {
         Refusal::PreconditionFailed => {
             let detail = "The file is not the one that the request's condition names.";
             Problem::new(S::PRECONDITION_FAILED, "precondition_failed", detail)
+        }
+        Refusal::MediaTypeUnsupported { takes } => {
+            let detail = format!("This request takes a body of the type {takes}.");
+            Problem::new(S::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", detail)
+        }
+        Refusal::TusVersion { ours } => {
+            let detail = format!("Tus-Resumable must be {ours}.");
+            Problem::new(S::PRECONDITION_FAILED, "tus_version_unsupported", detail)
+                .header(HeaderName::from_static("tus-version"), *ours)
         }
         Refusal::RangeNotSatisfiable { size } => {
             let detail = format!("The range lies outside the file's {size} bytes.");
@@ -143,6 +157,10 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
         Error::Gone(what) => Problem::new(S::GONE, "gone", format!("The {what} was deleted.")),
         Error::Invalid { code, detail } => Problem::new(S::BAD_REQUEST, code, detail),
         Error::Conflict { code, detail } => Problem::new(S::CONFLICT, code, detail),
+        Error::ChecksumDiffers => {
+            let detail = "The bytes are not those of the checksum; nothing of them was kept.";
+            Problem::new(checksum_mismatch(), "checksum_mismatch", detail)
+        }
         Error::PartsMissing(numbers) => {
             let detail = "Parts are missing; the upload stays open for them.";
             Problem::new(S::CONFLICT, "parts_missing", detail).member(json!({"missing": numbers}))

@@ -30,6 +30,11 @@ pub enum Endpoint {
     ListUploads,
     Complete,
     PutContent,
+    TusOptions,
+    TusCreate,
+    TusHead { upload: UploadId },
+    TusPatch { upload: UploadId },
+    TusDelete { upload: UploadId },
     ListFiles,
     Metadata { key: FileKey },
     DeleteFile { key: FileKey },
@@ -80,7 +85,12 @@ impl Endpoint {
             | Self::AbortUpload { .. }
             | Self::ListUploads
             | Self::Complete
-            | Self::PutContent => Access::Role(Role::Analyst),
+            | Self::PutContent
+            | Self::TusOptions
+            | Self::TusCreate
+            | Self::TusHead { .. }
+            | Self::TusPatch { .. }
+            | Self::TusDelete { .. } => Access::Role(Role::Analyst),
             Self::DeleteFile { .. } => Access::Role(Role::Researcher),
         }
     }
@@ -109,7 +119,12 @@ impl Endpoint {
             | Self::AbortUpload { .. }
             | Self::ListUploads
             | Self::Complete
-            | Self::PutContent => Action::Upload,
+            | Self::PutContent
+            | Self::TusOptions
+            | Self::TusCreate
+            | Self::TusHead { .. }
+            | Self::TusPatch { .. }
+            | Self::TusDelete { .. } => Action::Upload,
             Self::DeleteFile { .. } => Action::Delete,
             Self::GenerateToken => Action::Tokens,
             Self::Admin(_) => Action::Admin,
@@ -180,6 +195,9 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
     if let Some(path) = path.strip_prefix(admin::PREFIX) {
         return admin::route(method, path).map(Endpoint::Admin);
     }
+    if let Some(upload) = super::v1::tus::within(&path) {
+        return tus(method, upload);
+    }
     if let Some(image) = path.strip_prefix("/api/images/") {
         return only(READ, self::image(image));
     }
@@ -223,6 +241,24 @@ fn raw_part(upload: &str, number: &str) -> Result<Endpoint, Refusal> {
     let part = number.parse().ok().filter(|_| digits).and_then(PartNumber::new);
     let part = part.ok_or_else(super::v1::parts::invalid_number)?;
     Ok(Endpoint::RawPart { upload, part })
+}
+
+fn tus(method: &Method, upload: &str) -> Result<Endpoint, Refusal> {
+    if *method == Method::OPTIONS {
+        return Ok(Endpoint::TusOptions);
+    }
+    if upload.is_empty() {
+        let allow = "OPTIONS, POST";
+        let create = *method == Method::POST;
+        return create.then_some(Endpoint::TusCreate).ok_or(Refusal::MethodNotAllowed { allow });
+    }
+    let upload = fields::upload_id(upload);
+    match method.as_str() {
+        "HEAD" => Ok(Endpoint::TusHead { upload: upload? }),
+        "PATCH" => Ok(Endpoint::TusPatch { upload: upload? }),
+        "DELETE" => Ok(Endpoint::TusDelete { upload: upload? }),
+        _ => Err(Refusal::MethodNotAllowed { allow: "OPTIONS, HEAD, PATCH, DELETE" }),
+    }
 }
 
 fn image(path: &str) -> Result<Endpoint, Refusal> {

@@ -26,7 +26,7 @@ use crate::model::{
     locator::Locator,
     name::{Folder, UserId},
     time::UnixMillis,
-    upload::{Upload, UploadState},
+    upload::{Mode, Upload, UploadState},
 };
 
 #[derive(Clone, Default)]
@@ -96,6 +96,42 @@ impl State {
         if let Some(user) = self.users.get_mut(owner) {
             user.reserved = user.reserved + after - before;
         }
+    }
+
+    fn open_upload(&self, id: UploadId) -> Result<Upload> {
+        let upload = self.uploads.get(&id).cloned().ok_or(Error::NotFound)?;
+        if upload.state == UploadState::Open { Ok(upload) } else { Err(Error::Closed) }
+    }
+
+    /// Holds a session that reserved `before` bytes, and is about to reserve others, to the quota.
+    fn reserve(&mut self, upload: &Upload, before: u64, default_quota: u64) -> Result<()> {
+        let growth = upload.reserved().saturating_sub(before);
+        self.check_quota(&upload.owner, growth, default_quota)?;
+        self.reserved_changes(&upload.owner, before, upload.reserved());
+        Ok(())
+    }
+
+    fn record_part(
+        &mut self,
+        id: UploadId,
+        part: Part,
+        revision: Option<u64>,
+        expires: UnixMillis,
+        default_quota: u64,
+    ) -> Result<Option<Part>> {
+        let mut upload = self.open_upload(id)?;
+        if revision.is_some_and(|revision| revision != upload.revision) {
+            return Err(Error::Changed);
+        }
+        let before = upload.reserved();
+        upload.received += part.size;
+        let replaced = self.parts.insert((id, part.number), part);
+        upload.received -= replaced.as_ref().map_or(0, |old| old.size);
+        upload.revision += 1;
+        upload.expires = upload.expires.max(expires);
+        self.reserve(&upload, before, default_quota)?;
+        self.uploads.insert(id, upload);
+        Ok(replaced)
     }
 
     fn remove_parts(&mut self, id: UploadId) -> Vec<Part> {
@@ -232,25 +268,33 @@ impl Metadata for MemoryMetadata {
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>> {
+        self.step(|state| state.record_part(id, part, None, expires, default_quota))
+    }
+
+    async fn append_part(
+        &self,
+        id: UploadId,
+        part: Part,
+        revision: u64,
+        expires: UnixMillis,
+        default_quota: u64,
+    ) -> Result<Option<Part>> {
+        self.step(|state| state.record_part(id, part, Some(revision), expires, default_quota))
+    }
+
+    async fn declare_size(&self, id: UploadId, size: u64, default_quota: u64) -> Result<Upload> {
         self.step(|state| {
-            let mut upload = state.uploads.get(&id).cloned().ok_or(Error::NotFound)?;
-            if upload.state != UploadState::Open {
-                return Err(Error::Closed);
+            let mut upload = state.open_upload(id)?;
+            if upload.mode != Mode::Growing {
+                return Err(Error::Changed);
             }
             let before = upload.reserved();
-            let replaced = state.parts.insert((id, part.number), part.clone());
-            upload.received += part.size;
-            upload.received -= replaced.as_ref().map_or(0, |old| old.size);
+            upload.mode = Mode::Stream;
+            upload.size = size;
             upload.revision += 1;
-            upload.expires = upload.expires.max(expires);
-            state.check_quota(
-                &upload.owner,
-                upload.reserved().saturating_sub(before),
-                default_quota,
-            )?;
-            state.reserved_changes(&upload.owner, before, upload.reserved());
-            state.uploads.insert(id, upload);
-            Ok(replaced)
+            state.reserve(&upload, before, default_quota)?;
+            state.uploads.insert(id, upload.clone());
+            Ok(upload)
         })
     }
 

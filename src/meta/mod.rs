@@ -228,6 +228,24 @@ pub trait Metadata: Accounts + Selections + Upkeep {
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>>;
+    /// As [`Metadata::record_part`] for a part that must lie where the session ended at `revision`.
+    ///
+    /// # Errors
+    /// Also [`Error::Changed`].
+    async fn append_part(
+        &self,
+        id: UploadId,
+        part: Part,
+        revision: u64,
+        expires: UnixMillis,
+        default_quota: u64,
+    ) -> Result<Option<Part>>;
+    /// Sets the size of a session that had none, reserves it and answers the session.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Closed`], [`Error::Quota`]; [`Error::Changed`] when it has
+    /// a size.
+    async fn declare_size(&self, id: UploadId, size: u64, default_quota: u64) -> Result<Upload>;
     /// Forgets a session and answers its parts; the file of a completed one stays.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const FOLDER_SEGMENTS_MAX: usize = 32;
 /// Highest part number; past it: 400 `invalid_part_number`.
 pub const PART_NUMBER_MAX: u32 = 10_000;
+/// A last part smaller than this grows by what is appended, instead of taking a number of its own.
+pub const TAIL_BYTES_MIN: u64 = 64 << 10;
 /// What init suggests as the size of a part.
 pub const PART_BYTES_SUGGESTED: u64 = 8 << 20;
 /// Most files of one batch init.

@@ -34,6 +34,10 @@ pub enum Mode {
     Single,
     Chunked,
     Batch,
+    /// Written in order, and completed by its last byte, without a word.
+    Stream,
+    /// As [`Mode::Stream`], of a size that is not declared yet.
+    Growing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -43,6 +47,11 @@ pub enum UploadState {
 }
 
 impl Upload {
+    /// Bytes that the file will have, once somebody said so.
+    pub fn declared(&self) -> Option<u64> {
+        (self.mode != Mode::Growing).then_some(self.size)
+    }
+
     /// Bytes of the owner's quota that the session holds: what was declared, or more if more came.
     pub fn reserved(&self) -> u64 {
         match self.state {
@@ -58,6 +67,8 @@ impl Mode {
             Mode::Single => "single",
             Mode::Chunked => "chunked",
             Mode::Batch => "batch",
+            Mode::Stream => "stream",
+            Mode::Growing => "growing",
         }
     }
 
@@ -65,7 +76,7 @@ impl Mode {
     pub fn part_size(self, size: u64) -> u64 {
         match self {
             Mode::Chunked => PART_BYTES_SUGGESTED.max(size.div_ceil(PARTS_SUGGESTED_MAX)),
-            Mode::Single | Mode::Batch => size.max(1),
+            Mode::Single | Mode::Batch | Mode::Stream | Mode::Growing => size.max(1),
         }
     }
 
@@ -86,6 +97,31 @@ pub struct Part<Place> {
     pub blake3: ContentHash,
     pub sha256: Sha256,
     pub place: Place,
+}
+
+/// Where the next byte of a session goes that is written in order.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Bytes that lie behind one another from the first one on.
+    pub offset: u64,
+    /// The number behind the last part.
+    pub next: u64,
+    /// Numbers before the last part that are not there: nothing can be appended then.
+    pub missing: Vec<u32>,
+}
+
+/// Finds it from the parts in order of their numbers.
+pub fn tail<P>(parts: &[Part<P>]) -> Tail {
+    let mut tail = Tail { offset: 0, next: 1, missing: Vec::new() };
+    for part in parts {
+        let number = u64::from(part.number.0);
+        tail.missing.extend((tail.next..number).filter_map(|number| u32::try_from(number).ok()));
+        tail.next = number + 1;
+        if tail.missing.is_empty() {
+            tail.offset += part.size;
+        }
+    }
+    tail
 }
 
 /// Whether the parts received so far make a file.
@@ -121,7 +157,7 @@ pub fn completeness<P>(mode: Mode, declared: u64, parts: &[Part<P>]) -> Complete
     }
     if !missing.is_empty() {
         Completeness::Missing(missing)
-    } else if received != declared {
+    } else if received != declared && mode != Mode::Growing {
         Completeness::SizeDiffers { declared, received }
     } else {
         Completeness::Complete
@@ -157,6 +193,21 @@ mod tests {
     }
 
     #[test]
+    fn the_tail_is_behind_the_last_part_unless_one_is_missing() {
+        let check = |sizes: &[_]| {
+            let Tail { offset, next, missing } = tail(&parts(sizes));
+            (offset, next, missing)
+        };
+        assert_eq!(check(&[]), (0, 1, vec![]));
+        assert_eq!(check(&[(0, 3)]), (3, 1, vec![]));
+        assert_eq!(check(&[(1, 3), (2, 4)]), (7, 3, vec![]));
+        assert_eq!(check(&[(0, 3), (3, 4), (5, 1)]), (3, 6, vec![1, 2, 4]));
+        assert_eq!(check(&[(2, 4)]), (0, 3, vec![1]));
+        let any = completeness(Mode::Growing, 0, &parts(&[(1, 3), (2, 4)]));
+        assert_eq!(any, Completeness::Complete);
+    }
+
+    #[test]
     fn a_missing_tail_of_suggested_parts_is_named() {
         let full = PART_BYTES_SUGGESTED;
         let declared = full * 3;
@@ -171,7 +222,7 @@ mod tests {
     #[test]
     fn suggested_parts_cover_the_file_within_the_limit() {
         for size in [0, 1, PART_BYTES_SUGGESTED, PART_BYTES_SUGGESTED + 1, 5 << 30, 1 << 50] {
-            for mode in [Mode::Single, Mode::Chunked, Mode::Batch] {
+            for mode in [Mode::Single, Mode::Chunked, Mode::Batch, Mode::Stream] {
                 let (part, count) = (mode.part_size(size), mode.parts(size));
                 assert!(part * count >= size && (count - 1) * part <= size, "{size}");
                 assert!(count <= u64::from(super::super::limits::PART_NUMBER_MAX));

@@ -17,6 +17,7 @@ use streamlined::{
         locator::Locator,
         name::{FileName, Folder},
         time::UnixMillis,
+        upload::{Mode, Upload},
     },
 };
 use tokio::runtime::Runtime;
@@ -118,6 +119,40 @@ fn parts_replace_one_another_and_end_with_the_file() {
         assert_eq!(remove(Removal::ExpiredBy(UnixMillis(99))).await, Ok(vec![]));
         assert_eq!(record(1, 1, 1).await, Err(Error::NotFound));
         assert_eq!(meta.file_by_id(file(1, 0, 1, 5, 1, 9).id).await.unwrap().unwrap().size, 9);
+    });
+}
+
+#[test]
+fn what_is_appended_lies_where_the_session_ended() {
+    on_every_engine(async |meta| {
+        let reserved = async || meta.user(&user(1)).await.unwrap().unwrap().reserved;
+        let growing = Upload { mode: Mode::Growing, ..upload(1, 1, 0, 50) };
+        meta.create_uploads(vec![growing, upload(2, 1, 5, 50)], None, NOW, QUOTA).await.unwrap();
+        let append = async |n, size, place, revision| {
+            let part = part(n, size, place);
+            meta.append_part(upload_id(1), part, revision, UnixMillis(60), QUOTA).await
+        };
+        assert_eq!(append(1, 4, 1, 0).await, Ok(None));
+        assert_eq!(append(2, 4, 2, 0).await, Err(Error::Changed));
+        assert_eq!(append(1, 6, 2, 1).await, Ok(Some(part(1, 4, 1))));
+        assert_eq!(reserved().await, 11);
+        let declare = async |n, size| meta.declare_size(upload_id(n), size, QUOTA).await;
+        let refused = Error::Quota { limit: 1000, used: 11, asked: 990 };
+        assert_eq!(declare(1, 996).await, Err(refused));
+        assert_eq!(declare(2, 5).await, Err(Error::Changed));
+        assert_eq!(declare(3, 5).await, Err(Error::NotFound));
+        assert_eq!(meta.upload(upload_id(1)).await.unwrap().unwrap().declared(), None);
+        let declared = declare(1, 20).await.unwrap();
+        assert_eq!((declared.declared(), declared.revision), (Some(20), 3));
+        assert_eq!(meta.upload(upload_id(1)).await, Ok(Some(declared)));
+        assert_eq!(reserved().await, 25);
+        assert_eq!(declare(1, 20).await, Err(Error::Changed));
+        assert_eq!(append(2, 1, 3, 2).await, Err(Error::Changed));
+        assert_eq!(append(2, 1, 3, 3).await, Ok(None));
+        let new = vec![new_file(file(1, 0, 1, 5, 1, 7), 9, Some((upload_id(1), 4)))];
+        meta.record_files(new, NOW, QUOTA).await.unwrap();
+        assert_eq!(append(3, 1, 4, 4).await, Err(Error::Closed));
+        assert_eq!(declare(1, 20).await, Err(Error::Closed));
     });
 }
 

@@ -97,3 +97,13 @@ fn yauzl_reads_our_archives() {
 fn chromium_plays_seeks_and_runs_nothing() {
     run(&node(), "node/browser.js", &Daemon::start());
 }
+
+#[test]
+fn tus_js_client_uploads_through_a_wire_that_breaks() {
+    run(&node(), "node/tus.js", &Daemon::start());
+}
+
+#[test]
+fn tuspy_goes_on_after_an_interruption() {
+    run(&python(), "python/tus.py", &Daemon::start());
+}

@@ -26,5 +26,6 @@ mod public_read;
 mod shutdown;
 mod token_generate;
 mod tokens;
+mod tus;
 mod upkeep;
 mod users;

@@ -43,10 +43,15 @@ fn place(endpoint: &Endpoint) -> usize {
         Endpoint::Admin(_) => 20,
         Endpoint::MintBatch => 21,
         Endpoint::FetchBatch { .. } => 22,
+        Endpoint::TusOptions => 23,
+        Endpoint::TusCreate => 24,
+        Endpoint::TusHead { .. } => 25,
+        Endpoint::TusPatch { .. } => 26,
+        Endpoint::TusDelete { .. } => 27,
     }
 }
 
-const PLACES: usize = 23;
+const PLACES: usize = 28;
 const ID: &str = "00112233445566778899aabbccddeeff";
 
 /// Method, path, least role (`None`: open to anyone), and what a service's token must grant.
@@ -79,6 +84,11 @@ fn table() -> Vec<(&'static str, String, Option<Role>, Action)> {
         ("GET", format!("/get/{linked}"), None, A::Read),
         ("POST", "/v1/files/batch-download".into(), Some(R::Viewer), A::Read),
         ("GET", "/v1/files/batch-download/x".into(), None, A::Read),
+        ("OPTIONS", "/v1/tus".into(), Some(R::Analyst), A::Upload),
+        ("POST", "/v1/tus".into(), Some(R::Analyst), A::Upload),
+        ("HEAD", format!("/v1/tus/{ID}"), Some(R::Analyst), A::Upload),
+        ("PATCH", format!("/v1/tus/{ID}"), Some(R::Analyst), A::Upload),
+        ("DELETE", format!("/v1/tus/{ID}"), Some(R::Analyst), A::Upload),
         ("GET", format!("/api/images/{image}/download"), Some(R::Viewer), A::Read),
         ("GET", format!("/api/images/{image}/preview"), Some(R::Viewer), A::Read),
         ("GET", "/v1/admin/tokens".into(), Some(R::Admin), A::Admin),

@@ -8,4 +8,5 @@ pub mod links;
 pub mod parts;
 mod receive;
 pub mod tokens;
+pub mod tus;
 pub mod uploads;

@@ -111,7 +111,7 @@ fn upload_answer(status: &Status) -> Value {
         "state": state(&status.upload),
         "received": status.parts.iter().map(part).collect::<Value>(),
         "bytesReceived": status.upload.received,
-        "size": status.upload.size,
+        "size": status.upload.declared(),
         "expiresAt": status.upload.expires.to_string(),
     })
 }
@@ -181,7 +181,7 @@ pub async fn list(context: &Context) -> Reply {
             "state": state(upload),
             "name": upload.name.as_str(),
             "folder": upload.folder.as_str(),
-            "size": upload.size,
+            "size": upload.declared(),
             "bytesReceived": upload.received,
             "missing": missing,
             "expiresAt": upload.expires.to_string(),

@@ -221,9 +221,27 @@ impl Metadata for SledMetadata {
         default_quota: u64,
     ) -> Result<Option<Part>> {
         let record = move |txn: &mut commit::Txn<'_>| {
-            step::record_part(txn, id, &part, expires, default_quota)
+            step::record_part(txn, id, &part, None, expires, default_quota)
         };
         self.committer.commit(record).await
+    }
+
+    async fn append_part(
+        &self,
+        id: UploadId,
+        part: Part,
+        revision: u64,
+        expires: UnixMillis,
+        default_quota: u64,
+    ) -> Result<Option<Part>> {
+        let record = move |txn: &mut commit::Txn<'_>| {
+            step::record_part(txn, id, &part, Some(revision), expires, default_quota)
+        };
+        self.committer.commit(record).await
+    }
+
+    async fn declare_size(&self, id: UploadId, size: u64, default_quota: u64) -> Result<Upload> {
+        self.committer.commit(move |txn| step::declare_size(txn, id, size, default_quota)).await
     }
 
     async fn remove_upload(&self, id: UploadId, removal: Removal) -> Result<Vec<Part>> {

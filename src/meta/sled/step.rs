@@ -17,7 +17,7 @@ use crate::{
         locator::Locator,
         name::{Folder, UserId},
         time::UnixMillis,
-        upload::{Upload, UploadState},
+        upload::{Mode, Upload, UploadState},
     },
 };
 
@@ -100,10 +100,14 @@ pub fn record_part(
     txn: &mut Txn<'_>,
     id: UploadId,
     part: &Part,
+    revision: Option<u64>,
     expires: UnixMillis,
     default_quota: u64,
 ) -> Result<Option<Part>> {
     let mut upload = open_upload(txn, id)?;
+    if revision.is_some_and(|revision| revision != upload.revision) {
+        return Err(Error::Changed);
+    }
     let key = index::part(id, part.number);
     let replaced = txn.get::<StoredPart>(&key)?.map(|stored| stored.into_record(part.number));
     let before = upload.reserved();
@@ -119,6 +123,27 @@ pub fn record_part(
     txn.put(key, &StoredPart::new(part))?;
     txn.put(index::upload(id), &StoredUpload::new(&upload))?;
     Ok(replaced)
+}
+
+pub fn declare_size(
+    txn: &mut Txn<'_>,
+    id: UploadId,
+    size: u64,
+    default_quota: u64,
+) -> Result<Upload> {
+    let mut upload = open_upload(txn, id)?;
+    if upload.mode != Mode::Growing {
+        return Err(Error::Changed);
+    }
+    let before = upload.reserved();
+    upload.mode = Mode::Stream;
+    upload.size = size;
+    upload.revision += 1;
+    let after = upload.reserved();
+    let user = known_user(txn, &upload.owner)?;
+    reserve(txn, user, before, after, after.saturating_sub(before), default_quota)?;
+    txn.put(index::upload(id), &StoredUpload::new(&upload))?;
+    Ok(upload)
 }
 
 fn parts(txn: &Txn<'_>, id: UploadId) -> Result<Vec<Part>> {

@@ -48,7 +48,7 @@ impl Client {
             request = request.header(name, value);
         }
         let body = body.into();
-        let answer = if body.is_empty() && matches!(method, "GET" | "HEAD" | "DELETE") {
+        let answer = if body.is_empty() && matches!(method, "GET" | "HEAD" | "DELETE" | "OPTIONS") {
             self.agent.run(request.body(()).unwrap())
         } else {
             self.agent.run(request.body(body).unwrap())

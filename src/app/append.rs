@@ -1,0 +1,346 @@
+//! Uploads that are written in order, as tus does it: each request goes on where the one before
+//! stopped, and the last byte completes the file.
+//!
+//! What a client sent before it vanished is kept. Of two requests for one upload the newer one
+//! counts, since the older one's client may be long gone: it records what it has and ends.
+
+use std::{slice, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use tokio::time::timeout;
+
+use super::{
+    App, Error, Result,
+    checksum::Checksum,
+    complete::{Completed, Completion, address},
+    incoming::Incoming,
+    lease::Lease,
+    upload::{Init, Status, upload_error},
+};
+use crate::{
+    blob,
+    meta::Part,
+    model::{
+        file::FileRecord,
+        id::{PartNumber, UploadId},
+        limits::{PART_NUMBER_MAX, TAIL_BYTES_MIN},
+        principal::Principal,
+        range::Slice,
+        upload::{Mode, Tail, Upload, UploadState, tail},
+    },
+};
+
+/// How long an older request may take to let go, which takes it as long as syncing what it has.
+const LET_GO: Duration = Duration::from_secs(30);
+
+/// Bytes of a client, as they come.
+pub trait Content: Stream<Item = Result<Bytes>> + Send + Unpin + 'static {}
+
+impl<S: Stream<Item = Result<Bytes>> + Send + Unpin + 'static> Content for S {}
+
+/// What a client says of a piece.
+#[derive(Clone, Copy)]
+pub struct Claim {
+    /// Where the piece begins.
+    pub offset: u64,
+    /// The size of the whole, where it is said only now.
+    pub size: Option<u64>,
+    /// Bytes that will come.
+    pub announced: Option<u64>,
+}
+
+/// What a client adds to an upload.
+pub struct Piece<C> {
+    pub claim: Claim,
+    pub checksum: Option<Checksum>,
+    pub content: C,
+}
+
+/// How far an upload is.
+pub struct Progress {
+    pub upload: Upload,
+    pub offset: u64,
+    /// What it became.
+    pub file: Option<FileRecord>,
+}
+
+impl Progress {
+    /// Bytes of the whole, once that is known.
+    pub fn size(&self) -> Option<u64> {
+        self.file.as_ref().map(|file| file.size).or(self.upload.declared())
+    }
+}
+
+/// How a piece ended, when it was taken.
+enum End {
+    Whole,
+    /// The client is gone, or another request came: nothing more will be read.
+    Cut(Error),
+}
+
+impl App {
+    /// Opens a session and writes to it at once. Where that fails nobody learns of the session, so
+    /// it is not kept.
+    ///
+    /// # Errors
+    /// As [`App::init_upload`] and [`App::append`].
+    pub async fn create_upload(
+        self: &Arc<Self>,
+        principal: &Principal,
+        init: Init,
+        piece: Option<Piece<impl Content>>,
+    ) -> Result<Progress> {
+        let (app, principal) = (Arc::clone(self), principal.clone());
+        self.to_its_end(async move {
+            let id = app.init_upload(&principal, init).await?.id;
+            let written = match piece {
+                Some(piece) => app.write(&principal, id, piece).await,
+                None => app.settle(&principal, id, true).await,
+            };
+            if written.is_err()
+                && let Err(error) = app.abort_upload(&principal, id).await
+            {
+                tracing::debug!(upload = %id, %error, "an upload stays that nobody knows");
+            }
+            written
+        })
+        .await
+    }
+
+    /// Writes a piece where the upload ends, and completes it with its last byte.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] when it ends elsewhere, or another request came;
+    /// [`Error::TooLarge`], [`Error::Quota`], [`Error::ChecksumDiffers`]: nothing of the piece is
+    /// kept. With [`Error::BodyAborted`] and [`Error::BodyTimeout`] what came is.
+    pub async fn append(
+        self: &Arc<Self>,
+        principal: &Principal,
+        id: UploadId,
+        piece: Piece<impl Content>,
+    ) -> Result<Progress> {
+        self.own_upload(principal, id).await?;
+        let (app, principal) = (Arc::clone(self), principal.clone());
+        self.to_its_end(async move { app.write(&principal, id, piece).await }).await
+    }
+
+    /// How far an upload is, once an older request for it has let go.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn progress(
+        self: &Arc<Self>,
+        principal: &Principal,
+        id: UploadId,
+    ) -> Result<Progress> {
+        self.own_upload(principal, id).await?;
+        drop(self.take_over(id).await?);
+        self.settle(principal, id, false).await
+    }
+
+    /// As [`App::abort_upload`], once an older request for it has let go.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn terminate_upload(
+        self: &Arc<Self>,
+        principal: &Principal,
+        id: UploadId,
+    ) -> Result<()> {
+        self.own_upload(principal, id).await?;
+        let _lease = self.take_over(id).await?;
+        self.abort_upload(principal, id).await
+    }
+
+    /// Runs on when whoever asked is gone. Not a step that garbage collection waits for: it may
+    /// wait for its client.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let outcome = self.detached.spawn(work).await;
+        outcome.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
+    }
+
+    async fn take_over(&self, id: UploadId) -> Result<Lease> {
+        timeout(LET_GO, self.appending.take_over(id)).await.map_err(|_| Error::Busy)
+    }
+
+    async fn write(
+        self: &Arc<Self>,
+        principal: &Principal,
+        id: UploadId,
+        mut piece: Piece<impl Content>,
+    ) -> Result<Progress> {
+        let claim = piece.claim;
+        let lease = self.take_over(id).await?;
+        let Status { upload, parts } = self.upload_status(principal, id).await?;
+        if let UploadState::Completed(_) = upload.state {
+            let progress = self.settle(principal, id, false).await?;
+            check_offset(progress.offset, claim.offset)?;
+            return check_fits(claim.announced, progress.offset, progress.offset)
+                .map(|()| progress);
+        }
+        let tail = tail(&parts);
+        let upload = self.check_claim(upload, &tail, claim).await?;
+        let may_grow = 1..self.tail_bytes(&upload);
+        let last = parts.last().filter(|last| may_grow.contains(&last.size));
+        let (number, mut incoming) = self.begin_piece(&upload, &tail, last).await?;
+        let end = receive(&mut piece, &mut incoming, &lease).await?;
+        let holds = match (piece.checksum, &end) {
+            (Some(checksum), End::Whole) => {
+                checksum.holds().then_some(()).ok_or(Error::ChecksumDiffers)
+            }
+            // Half of it cannot be checked.
+            (Some(_), End::Cut(why)) => Err(why.clone()),
+            (None, _) => Ok(()),
+        };
+        holds?;
+        if incoming.received() > 0 {
+            let revision = Some(upload.revision);
+            self.keep_part(id, number, incoming, None, revision).await?;
+        }
+        drop(lease);
+        match end {
+            End::Whole => self.settle(principal, id, true).await,
+            End::Cut(error) => Err(error),
+        }
+    }
+
+    /// Whether the piece fits, and declares the size that comes with it.
+    async fn check_claim(&self, upload: Upload, tail: &Tail, claim: Claim) -> Result<Upload> {
+        if !tail.missing.is_empty() {
+            return Err(Error::PartsMissing(tail.missing.clone()));
+        }
+        check_offset(tail.offset, claim.offset)?;
+        let declared = claim.size.or(upload.declared());
+        let differs = upload.declared().is_some_and(|known| declared != Some(known));
+        if differs || declared.is_some_and(|size| size < tail.offset) {
+            let detail = "Upload-Length is not what was said before, or less than what is there.";
+            return Err(Error::invalid("invalid_upload_length", detail));
+        }
+        let limit = self.policy.file_bytes_max;
+        if declared.is_some_and(|size| size > limit) {
+            return Err(Error::TooLarge { what: "file", limit });
+        }
+        check_fits(claim.announced, tail.offset, declared.unwrap_or(limit))?;
+        match (claim.size, upload.declared()) {
+            (Some(size), None) => {
+                let declared = self.meta.declare_size(upload.id, size, self.policy.quota_bytes);
+                declared.await.map_err(upload_error)
+            }
+            (_, None) => {
+                self.check_room(&upload.owner, claim.announced.unwrap_or(0)).await?;
+                Ok(upload)
+            }
+            _ => Ok(upload),
+        }
+    }
+
+    /// A last part grows up to this size, so that the numbers last for pieces of any size.
+    fn tail_bytes(&self, upload: &Upload) -> u64 {
+        let whole = upload.declared().unwrap_or(self.policy.file_bytes_max);
+        whole.div_ceil(PART_NUMBER_MAX.into()).max(TAIL_BYTES_MIN)
+    }
+
+    /// Begins the part that the piece becomes, behind the bytes of `last`, which it replaces.
+    async fn begin_piece(
+        &self,
+        upload: &Upload,
+        tail: &Tail,
+        last: Option<&Part>,
+    ) -> Result<(PartNumber, Incoming)> {
+        let whole = upload.declared().unwrap_or(self.policy.file_bytes_max);
+        let limit = whole.saturating_sub(tail.offset).min(self.policy.part_bytes_max);
+        let mut incoming = self.begin("request body", limit).await?;
+        if let Some(last) = last {
+            self.precede(upload.id, &mut incoming, last).await?;
+            return Ok((last.number, incoming));
+        }
+        let number = PartNumber::new(tail.next).ok_or_else(|| {
+            let detail = "The upload has as many parts as there may be; its last one is full.";
+            Error::invalid("too_many_parts", detail)
+        })?;
+        Ok((number, incoming))
+    }
+
+    /// Puts the bytes of `last` in front; damaged ones are forgotten, to be sent again.
+    async fn precede(&self, id: UploadId, incoming: &mut Incoming, last: &Part) -> Result<()> {
+        let stored = match self.blobs.open(&address(last), Slice::whole(last.size)).await {
+            Ok(stored) => incoming.precede(stored).await,
+            Err(error) => Err(error),
+        };
+        if let Err(blob::Error::Corrupt(_) | blob::Error::NotFound) = stored {
+            self.forget_damaged(id, slice::from_ref(last)).await?;
+        }
+        Ok(stored?)
+    }
+
+    /// How far the upload is. One that is whole becomes a file, if it `ends` now or should have
+    /// ended before a crash.
+    async fn settle(
+        self: &Arc<Self>,
+        principal: &Principal,
+        id: UploadId,
+        ends: bool,
+    ) -> Result<Progress> {
+        let Status { upload, parts } = self.upload_status(principal, id).await?;
+        if let Some(file) = self.completed(&upload).await? {
+            return Ok(Progress { offset: file.size, upload, file: Some(file) });
+        }
+        let tail = tail(&parts);
+        let is_whole = tail.missing.is_empty() && upload.declared() == Some(tail.offset);
+        if !is_whole || !(ends || upload.mode == Mode::Stream) {
+            return Ok(Progress { offset: tail.offset, upload, file: None });
+        }
+        match self.complete_upload(principal, Completion::of(id)).await? {
+            Completed::One(file) => Ok(Progress { offset: file.size, upload, file: Some(*file) }),
+            Completed::Batch(_) => Err(Error::NotFound("upload")),
+        }
+    }
+}
+
+/// Takes what comes until it ends, or the client vanishes, or another request wants the upload.
+async fn receive(
+    piece: &mut Piece<impl Content>,
+    incoming: &mut Incoming,
+    lease: &Lease,
+) -> Result<End> {
+    incoming.expect(piece.claim.announced.unwrap_or(0))?;
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = lease.asked() => {
+                let detail = "A newer request for the upload took its place; ask for its offset.";
+                return Ok(End::Cut(Error::conflict("upload_taken_over", detail)));
+            }
+            next = piece.content.next() => next,
+        };
+        let bytes = match next {
+            None => return Ok(End::Whole),
+            Some(Ok(bytes)) => bytes,
+            Some(Err(error)) => return Ok(End::Cut(error)),
+        };
+        if let Some(checksum) = &mut piece.checksum {
+            checksum.update(&bytes).await?;
+        }
+        incoming.write(bytes).await?;
+    }
+}
+
+fn check_offset(is: u64, said: u64) -> Result<()> {
+    if is == said {
+        return Ok(());
+    }
+    let detail = format!("The upload goes on at byte {is}, not {said}.");
+    Err(Error::conflict("offset_mismatch", detail))
+}
+
+fn check_fits(announced: Option<u64>, offset: u64, limit: u64) -> Result<()> {
+    let end = offset.checked_add(announced.unwrap_or(0));
+    if end.is_none_or(|end| end > limit) {
+        return Err(Error::TooLarge { what: "upload", limit });
+    }
+    Ok(())
+}
