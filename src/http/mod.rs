@@ -16,6 +16,7 @@ mod images;
 pub mod inline;
 mod json;
 pub mod listen;
+pub mod openapi;
 mod proof;
 mod query;
 mod respond;
@@ -260,6 +261,8 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
     match endpoint {
         Endpoint::Health => health::health(&context).await,
         Endpoint::KeySet => health::key_set(&context),
+        Endpoint::Description => openapi::openapi(&context),
+        Endpoint::Docs => openapi::docs(&context),
         Endpoint::GenerateToken => v1::tokens::generate(&context).await,
         Endpoint::Init => v1::uploads::init(&context, body).await,
         Endpoint::EncodedPart => v1::parts::encoded(&context, body).await,

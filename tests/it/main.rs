@@ -16,6 +16,7 @@ mod limits;
 mod links;
 mod listing;
 mod malformed;
+mod openapi;
 mod parts;
 mod public_read;
 mod shutdown;
