@@ -48,7 +48,11 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
                  The totals speak of the whole filter, not of the page.",
             )
             .query("folder", &reference("Folder"), "The top when it is not there.")
-            .query("limit", &json!({"type": "integer", "minimum": 1}), "Files of a page.")
+            .query(
+                "limit",
+                &json!({"type": "integer", "minimum": 1, "maximum": u64::MAX}),
+                "Files of a page.",
+            )
             .query("cursor", &reference("FileId"), "`next_cursor` of the page before.")
             .answers_json("200", "The list", "FileList")
             .refuses("400", &["invalid_folder", "invalid_limit", "invalid_cursor"]),
@@ -68,11 +72,11 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
                 .detail("Needs no credential where public read is on."),
         ),
         Endpoint::Image { .. } => image(),
-        Endpoint::MintBatch => Operation::new(DOWNLOADS, "A token for several files in one ZIP")
+        Endpoint::MintBatch => acts_for_a_user(Operation::new(DOWNLOADS, "A token for a ZIP"))
             .json_body("MintBatch")
             .answers_json("200", "The token, good for an hour", "BatchToken")
             .refuses("400", &["invalid_json", "invalid_keys", "invalid_folder", "too_many_files"])
-            .refuses("400", &["user_required", "invalid_user_id", "invalid_meta"])
+            .refuses("400", &["invalid_meta"])
             .refuses("404", &["file_not_found", "not_found"])
             .refuses("410", &["gone"])
             .refuses("507", &["no_space"]),
@@ -209,7 +213,11 @@ fn upload(endpoint: &Endpoint) -> Operation {
 fn acts_for_a_user(operation: Operation) -> Operation {
     operation
         .query("user_id", &reference("UserId"), "Whose, from a service or an admin.")
-        .query("user_email", &reference("UserId"), "The same, for users known by an address.")
+        .query(
+            "user_email",
+            &json!({"type": "string"}),
+            "Counts in its place when it is not there.",
+        )
         .refuses("400", &["user_required", "invalid_user_id"])
 }
 

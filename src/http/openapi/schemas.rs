@@ -134,24 +134,36 @@ fn values() -> Value {
             "maximum": USER_TOKEN_HOURS.end(), "default": 1,
         },
         "Mime": {"type": "string"},
+        "Base64": {
+            "type": "string", "contentEncoding": "base64", "pattern": base64_pattern(),
+            "description": "The standard alphabet, padded; line breaks and spaces are skipped.",
+        },
     })
 }
 
+fn base64_pattern() -> String {
+    let (space, digit) = (r"[ \r\n]*", r"[A-Za-z0-9+/][ \r\n]*");
+    let one = format!("({digit})[AQgw]{space}={space}={space}");
+    let two = format!("({digit}){{2}}[AEIMQUYcgkosw048]{space}={space}");
+    format!("^{space}(({digit}){{4}})*({one}|{two})?$")
+}
+
 fn requests() -> Value {
-    let text = json!({"type": ["string", "null"]});
+    let user = json!({"anyOf": [reference("UserId"), {"type": "null"}]});
     let meta = json!({
         "type": ["object", "null"],
-        "properties": {"user_id": text, "user_email": text},
+        "properties": {"user_id": user, "user_email": user},
         "description": "The caller's own, at most 4 KiB of JSON. A service names its user here.",
     });
     let named = json!({
         "type": ["object", "null"],
         "properties": {
-            "user_id": text, "user_email": text, "filename": text, "folder": text,
+            "user_id": user, "user_email": user,
+            "filename": {"anyOf": [reference("FileName"), {"type": "null"}]},
+            "folder": {"anyOf": [reference("Folder"), {"type": "null"}]},
         },
         "description": "As in init; filename and folder count before those of init.",
     });
-    let optional_text = json!({"type": ["string", "null"]});
     let file = object(
         &json!({
             "name": reference("FileName"),
@@ -163,25 +175,28 @@ fn requests() -> Value {
         }),
         &["mime"],
     );
-    let content = json!({"type": ["string", "null"], "contentEncoding": "base64"});
+    let content = json!({"anyOf": [reference("Base64"), {"type": "null"}]});
+    let init = |mode: Value, files_max: usize| {
+        let files = json!({
+            "type": "array", "items": file, "minItems": 1, "maxItems": files_max,
+        });
+        let folder = json!({"anyOf": [reference("Folder"), {"type": "null"}]});
+        let members = json!({"mode": mode, "files": files, "folder": folder, "meta": meta});
+        object(&members, &["folder", "meta"])
+    };
     json!({
-        "Init": object(
-            &json!({
-                "mode": {"enum": ["single", "chunked", "batch"]},
-                "files": {
-                    "type": "array", "items": file, "minItems": 1, "maxItems": BATCH_FILES_MAX,
-                    "description": "One file, unless the mode is batch.",
-                },
-                "folder": {"anyOf": [reference("Folder"), {"type": "null"}]},
-                "meta": meta,
-            }),
-            &["folder", "meta"],
-        ),
+        "Init": {
+            "description": "One file, unless the mode is batch.",
+            "oneOf": [
+                init(json!({"enum": ["single", "chunked"]}), 1),
+                init(json!({"const": "batch"}), BATCH_FILES_MAX),
+            ],
+        },
         "EncodedPart": object(
             &json!({
                 "uploadId": reference("UploadId"),
                 "partNumber": reference("PartNumber"),
-                "chunkBase64": {"type": "string", "contentEncoding": "base64"},
+                "chunkBase64": reference("Base64"),
             }),
             &[],
         ),
@@ -223,8 +238,8 @@ fn requests() -> Value {
                     &json!({
                         "folder": reference("Folder"),
                         "keys": {"type": "null"},
-                        "user_id": optional_text,
-                        "user_email": optional_text,
+                        "user_id": user,
+                        "user_email": user,
                     }),
                     &["keys", "user_id", "user_email"],
                 ),
