@@ -4,7 +4,7 @@
 
 pub mod admin;
 pub mod body;
-mod byteranges;
+pub mod byteranges;
 pub mod conditional;
 mod content;
 mod credentials;

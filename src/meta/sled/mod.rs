@@ -7,7 +7,7 @@ mod check;
 pub mod codec;
 mod commit;
 mod index;
-mod journal;
+pub(crate) mod journal;
 mod open;
 mod room;
 mod selection;
