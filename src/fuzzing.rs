@@ -269,6 +269,9 @@ pub fn byteranges(input: &[u8]) {
     };
     let size = content.len() as u64;
     let Some(slices) = RangeSet::parse(header).map(|ranges| ranges.resolve(size)) else { return };
+    if slices.is_empty() {
+        return;
+    }
     let framing = byteranges::ByteRanges::new("text/plain", size, &slices);
     let mut body = String::new();
     for (head, slice) in framing.parts() {
