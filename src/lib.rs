@@ -22,6 +22,8 @@ pub mod auth;
 pub mod blob;
 pub mod cli;
 pub mod config;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod meta;
 pub mod model;

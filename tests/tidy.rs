@@ -38,6 +38,20 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("meta", &["sys"]),
     ("blob", &["sys"]),
     ("config", &["sys::log"]),
+    (
+        "fuzzing",
+        &[
+            "auth",
+            "http::byteranges",
+            "http::conditional",
+            "http::inline",
+            "http::route",
+            "meta::sled::accounts",
+            "meta::sled::codec",
+            "meta::sled::journal::record",
+            "zip",
+        ],
+    ),
     ("sys", &[]),
     ("zip", &[]),
     ("model", &[]),
@@ -196,4 +210,36 @@ fn refusals_are_documented() {
     assert!(codes.len() > 30, "{codes:?}");
     let missing: Vec<_> = codes.iter().filter(|c| !api.contains(&format!("`{c}`"))).collect();
     assert!(missing.is_empty(), "docs/API.md does not name {missing:?}");
+}
+
+/// The list for people and the description for programs name the same codes.
+#[test]
+fn the_description_and_the_list_name_the_same_codes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let api = fs::read_to_string(root.join("docs/API.md")).unwrap();
+    let rows = api.lines().skip_while(|line| *line != "| status | codes |").skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    // Members and headers stand behind a code, which stands in the row's first words.
+    let not_codes = [
+        "missing",
+        "limit",
+        "quota",
+        "used",
+        "requested",
+        "Allow",
+        "Retry-After",
+        "Tus-Version",
+        "/v1/admin/",
+    ];
+    let listed: BTreeSet<&str> = rows
+        .flat_map(|row| row.split('`').skip(1).step_by(2))
+        // The admin socket is described nowhere.
+        .filter(|code| !not_codes.contains(code) && *code != "invalid_dir")
+        .collect();
+    let described = &streamlined::http::openapi::document()["components"]["schemas"]["Problem"]["properties"]
+        ["code"]["enum"];
+    let described: BTreeSet<&str> =
+        described.as_array().unwrap().iter().map(|code| code.as_str().unwrap()).collect();
+    assert!(listed.len() > 50);
+    assert_eq!(listed, described);
 }

@@ -48,6 +48,8 @@ impl Event {
         Some(match endpoint {
             Endpoint::Health
             | Endpoint::KeySet
+            | Endpoint::Description
+            | Endpoint::Docs
             | Endpoint::EncodedPart
             | Endpoint::RawPart { .. }
             | Endpoint::UploadStatus { .. }

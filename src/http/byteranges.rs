@@ -21,12 +21,11 @@ pub struct ByteRanges {
 }
 
 impl ByteRanges {
-    pub fn new(file: &FileRecord, slices: &[Slice]) -> Self {
+    pub fn new(mime: &str, size: u64, slices: &[Slice]) -> Self {
         // A content cannot hold what nobody knew when it was stored.
         let boundary = format!("{:016x}{:016x}", random::nonce(), random::nonce());
         let head = |(at, slice): (usize, &Slice)| {
             let line_end = if at == 0 { "" } else { "\r\n" };
-            let (mime, size) = (&file.mime, file.size);
             let (first, last) = (slice.start, slice.end - 1);
             let head = format!(
                 "{line_end}--{boundary}\r\nContent-Type: {mime}\r\n\
@@ -42,7 +41,13 @@ impl ByteRanges {
         format!("multipart/byteranges; boundary={}", self.boundary)
     }
 
-    fn tail(&self) -> String {
+    /// What comes before each part, and where in the content that lies.
+    pub fn parts(&self) -> &[(String, Slice)] {
+        &self.parts
+    }
+
+    /// What comes behind the last one.
+    pub fn tail(&self) -> String {
         format!("\r\n--{}--\r\n", self.boundary)
     }
 

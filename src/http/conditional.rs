@@ -75,6 +75,11 @@ pub fn decide(method: &Method, headers: &HeaderMap, validators: &Validators, siz
     }
 }
 
+/// Whether a client's copy is the one that `etag` names.
+pub fn is_fresh(headers: &HeaderMap, etag: &str) -> bool {
+    text(headers, &IF_NONE_MATCH).is_some_and(|tags| matches(&tags, etag, &Comparison::Weak))
+}
+
 /// `If-Range` (section 13.1.5): a strong tag that is ours, or the exact date.
 fn range_applies(headers: &HeaderMap, validators: &Validators) -> bool {
     match text(headers, &IF_RANGE) {

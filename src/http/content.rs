@@ -157,7 +157,7 @@ async fn partial(
         response.headers_mut().insert(CONTENT_LENGTH, slice.len().into());
         return Ok(response);
     }
-    let ranges = ByteRanges::new(file, slices);
+    let ranges = ByteRanges::new(&file.mime, file.size, slices);
     let (content_type, length) = (ranges.content_type(), ranges.length());
     let stream = ranges.stream(Arc::clone(&context.app), file.clone()).await?;
     let mut response = described(context, file, disposition, Body::sized(stream, length))?;

@@ -1,6 +1,6 @@
 //! Bounded JSON in, JSON out.
 
-use std::{fmt, marker::PhantomData};
+use std::{fmt, marker::PhantomData, ops::RangeInclusive};
 
 use hyper::{
     Response, StatusCode,
@@ -8,7 +8,7 @@ use hyper::{
 };
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{self, DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
 use super::{Refusal, Reply, body::Body, body::RequestBody};
@@ -70,6 +70,44 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
         }
 
         json.deserialize_map(Members(PhantomData))
+    }
+}
+
+/// A whole number. `1.0` is one, too, to JSON Schema and to the clients that print it.
+#[derive(Clone, Copy)]
+pub struct Whole(pub u64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = Whole;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Whole, E> {
+                Ok(Whole(number))
+            }
+
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Whole, E> {
+                // Past 2^53 a float may stand for more than one whole number.
+                const EXACT: RangeInclusive<f64> = 0.0..=9_007_199_254_740_992.0;
+                #[expect(clippy::cast_possible_truncation, reason = "whole and within 53 bits")]
+                #[expect(clippy::cast_sign_loss, reason = "not below zero")]
+                let whole = Whole(number as u64);
+                let is_whole = EXACT.contains(&number) && number.fract() == 0.0;
+                if is_whole {
+                    Ok(whole)
+                } else {
+                    Err(E::invalid_type(de::Unexpected::Float(number), &self))
+                }
+            }
+        }
+
+        json.deserialize_any(Number)
     }
 }
 

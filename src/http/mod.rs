@@ -5,7 +5,7 @@
 pub mod admin;
 mod audit;
 pub mod body;
-mod byteranges;
+pub mod byteranges;
 mod client;
 pub mod conditional;
 mod content;
@@ -18,6 +18,7 @@ mod images;
 pub mod inline;
 mod json;
 pub mod listen;
+pub mod openapi;
 mod penalty;
 mod proof;
 mod query;
@@ -316,6 +317,8 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
     match endpoint {
         Endpoint::Health => health::health(&context).await,
         Endpoint::KeySet => health::key_set(&context),
+        Endpoint::Description => openapi::openapi(&context),
+        Endpoint::Docs => openapi::docs(&context),
         Endpoint::GenerateToken => v1::tokens::generate(&context).await,
         Endpoint::Init => v1::uploads::init(&context, body).await,
         Endpoint::EncodedPart => v1::parts::encoded(&context, body).await,

@@ -21,6 +21,8 @@ use crate::{
 pub enum Endpoint {
     Health,
     KeySet,
+    Description,
+    Docs,
     GenerateToken,
     Init,
     EncodedPart,
@@ -66,7 +68,7 @@ impl Endpoint {
     /// The table of least roles.
     pub fn access(&self) -> Access {
         match self {
-            Self::Health | Self::KeySet => Access::Open,
+            Self::Health | Self::KeySet | Self::Description | Self::Docs => Access::Open,
             Self::RedeemLink { .. } | Self::FetchBatch { .. } => Access::Link,
             Self::Storage { .. } => Access::Public,
             Self::GenerateToken => Access::Role(Role::Service),
@@ -102,6 +104,8 @@ impl Endpoint {
         match self {
             Self::Health
             | Self::KeySet
+            | Self::Description
+            | Self::Docs
             | Self::RedeemLink { .. }
             | Self::Storage { .. }
             | Self::ListFiles
@@ -138,7 +142,8 @@ const READ: &str = "GET, HEAD";
 
 /// What a request needs to be told that its path or method leads nowhere.
 pub fn hidden(path: &str) -> Access {
-    const OPEN: [&str; 3] = ["/healthz", "/readyz", "/.well-known/jwks.json"];
+    const OPEN: [&str; 5] =
+        ["/healthz", "/readyz", "/.well-known/jwks.json", "/openapi.json", "/docs"];
     if OPEN.contains(&path) {
         Access::Open
     } else if path.starts_with("/get/") || path.starts_with(BATCH) {
@@ -165,6 +170,8 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
     match path.as_str() {
         "/healthz" | "/readyz" => return only(READ, Ok(Endpoint::Health)),
         "/.well-known/jwks.json" => return only(READ, Ok(Endpoint::KeySet)),
+        "/openapi.json" => return only(READ, Ok(Endpoint::Description)),
+        "/docs" => return only(READ, Ok(Endpoint::Docs)),
         "/v1/files/generate-token" => return only("POST", Ok(Endpoint::GenerateToken)),
         "/v1/files/init" => return only("POST", Ok(Endpoint::Init)),
         "/v1/files/part" => return only("POST", Ok(Endpoint::EncodedPart)),

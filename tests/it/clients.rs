@@ -84,6 +84,11 @@ fn requests_curl_and_the_lints_of_redbot_take_our_downloads() {
 }
 
 #[test]
+fn schemathesis_finds_nothing_that_is_not_described() {
+    run(&python(), "python/described.py", &Daemon::start());
+}
+
+#[test]
 fn zipfile_and_unzip_read_our_archives() {
     run(&python(), "python/archives.py", &Daemon::start());
 }

@@ -21,6 +21,7 @@ mod links;
 mod listing;
 mod malformed;
 mod matrix;
+mod openapi;
 mod parts;
 mod public_read;
 mod shutdown;

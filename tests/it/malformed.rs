@@ -154,3 +154,20 @@ fn raw_targets_reach_the_same_key() {
     assert!(answer.starts_with("HTTP/1.1 414") || answer.starts_with("HTTP/1.1 431"), "{answer}");
     daemon.anyone().get("/healthz").ok();
 }
+
+/// To JSON Schema, and to the clients that print it, `1.0` is a whole number.
+#[test]
+fn whole_numbers_may_be_written_as_floats() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let init = |size| json!({"mode": "single", "files": [{"name": "f", "size": size}]});
+    let upload = user.post("/v1/files/init", init(1.0)).ok()["uploadId"].clone();
+    let part = json!({"uploadId": upload, "partNumber": 1.0, "chunkBase64": "eA=="});
+    user.post("/v1/files/part", part).ok();
+    let key = user.complete(upload.as_str().unwrap()).ok()["key"].clone();
+    let form = json!({"file_key": key, "expires_in": 60.0});
+    user.post("/v1/files/signed-url", form).ok();
+    for size in [0.5, -1.0, 1e300] {
+        user.post("/v1/files/init", init(size)).refused(400, "invalid_json");
+    }
+}

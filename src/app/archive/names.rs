@@ -93,7 +93,7 @@ mod tests {
                 "x (2)",
             ]
         );
-        assert_eq!(names(&["y", "y. "]), ["y", "y.  (2)"]);
+        assert_eq!(names(&["y", "y. "]), ["y", "y (2). "]);
         let long = format!("{}.txt", "ä".repeat(125));
         let second = &names(&[&long, &long])[1];
         assert!(second.len() <= 255 && second.ends_with("ä (2).txt"), "{second}");

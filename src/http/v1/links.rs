@@ -39,7 +39,7 @@ pub async fn sign(context: &Context) -> Reply {
 #[derive(Deserialize)]
 struct Form {
     file_key: String,
-    expires_in: Option<u64>,
+    expires_in: Option<json::Whole>,
     disposition: Option<String>,
 }
 
@@ -47,7 +47,7 @@ struct Form {
 pub async fn sign_form(context: &Context, body: RequestBody) -> Reply {
     let form: Form = json::read(body).await?;
     let disposition = form.disposition.as_deref().map(disposition).transpose()?;
-    answer(context, &form.file_key, form.expires_in, disposition).await
+    answer(context, &form.file_key, form.expires_in.map(|json::Whole(ttl)| ttl), disposition).await
 }
 
 fn disposition(text: &str) -> Result<Disposition, Error> {

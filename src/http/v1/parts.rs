@@ -30,7 +30,7 @@ struct PartBody {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum PartWord {
-    Number(u64),
+    Number(json::Whole),
     /// Refused with a word of its own.
     Other(IgnoredAny),
 }
@@ -42,7 +42,7 @@ pub async fn encoded(context: &Context, body: RequestBody) -> Reply {
     let incoming = context.app.begin_part().await?;
     let (body, incoming): (PartBody, _) = receive::inline(context, CHUNK, body, incoming).await?;
     let id = fields::upload_id(&body.upload_id)?;
-    let PartWord::Number(number) = body.part_number else {
+    let PartWord::Number(json::Whole(number)) = body.part_number else {
         return Err(invalid_number().into());
     };
     let number = PartNumber::new(number).ok_or_else(invalid_number)?;

@@ -39,7 +39,7 @@ enum ModeWord {
 #[derive(Deserialize)]
 struct InitFile {
     name: String,
-    size: u64,
+    size: json::Whole,
     mime: Option<String>,
 }
 
@@ -55,7 +55,7 @@ pub async fn init(context: &Context, body: RequestBody) -> Reply {
     let declared = |json::Object(file): json::Object<InitFile>| {
         Ok(DeclaredFile {
             name: fields::file_name(&file.name)?,
-            size: file.size,
+            size: file.size.0,
             mime: file.mime.filter(|mime| !mime.is_empty()).map(fields::media_type).transpose()?,
         })
     };

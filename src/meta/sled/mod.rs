@@ -3,12 +3,12 @@
 //! Point reads run inline: they are microseconds from sled's cache. Scans run where they may
 //! block. Writes go through `commit`, which makes them durable in the `journal` first.
 
-mod accounts;
+pub(crate) mod accounts;
 mod check;
 pub mod codec;
 mod commit;
 mod index;
-mod journal;
+pub(crate) mod journal;
 mod open;
 mod room;
 mod selection;

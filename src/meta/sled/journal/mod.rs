@@ -21,7 +21,7 @@
 //! synced before the first record is written into them. So an append never fails for lack of
 //! room, and one that fails leaves the store to a restart.
 
-mod record;
+pub(crate) mod record;
 mod replay;
 mod snapshot;
 

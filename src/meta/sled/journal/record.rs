@@ -160,7 +160,7 @@ impl Records {
 }
 
 /// One record, without its padding, from a source that has `left` bytes.
-fn read(from: &mut impl Read, left: u64) -> io::Result<Option<Record>> {
+pub fn read(from: &mut impl Read, left: u64) -> io::Result<Option<Record>> {
     if left < HEADER_BYTES as u64 {
         return Ok(None);
     }

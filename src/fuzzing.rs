@@ -1,0 +1,299 @@
+//! What the targets below `fuzz/` and their corpora in `tests/corpus.rs` do with an input. Each
+//! panics where something does not hold.
+
+use std::sync::LazyLock;
+
+use hyper::{
+    HeaderMap, Method,
+    header::{
+        HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+        IF_UNMODIFIED_SINCE, RANGE,
+    },
+};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    auth::{
+        jwt::{self, Expected},
+        keyring::KeyRing,
+        link::LinkKey,
+    },
+    http::{
+        byteranges,
+        conditional::{self, Answer, Validators},
+        inline::{Splitter, Step},
+        route,
+    },
+    meta::sled::{
+        accounts,
+        codec::{self, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser},
+        journal::record,
+    },
+    model::{id::FileId, key::FileKey, range::RangeSet, time::UnixMillis},
+    zip::{Directory, Entry},
+};
+
+type Target = (&'static str, fn(&[u8]));
+
+/// Every target, by the name of its file below `fuzz/fuzz_targets`.
+pub const TARGETS: [Target; 10] = [
+    ("route", route),
+    ("conditional", conditional),
+    ("file_key", file_key),
+    ("jwt", jwt),
+    ("link", link),
+    ("record", record),
+    ("encoded_part", encoded_part),
+    ("journal", journal),
+    ("zip", zip),
+    ("byteranges", byteranges),
+];
+
+fn text(input: &[u8]) -> Option<&str> {
+    std::str::from_utf8(input).ok()
+}
+
+/// A key that a path leads to is one that `FileKey` takes, whatever stood encoded around it; a path
+/// is the same with all but letters and digits encoded.
+pub fn route(input: &[u8]) {
+    let Some(path) = text(input) else { return };
+    for method in [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE] {
+        let Ok(endpoint) = route::route(&method, path) else { continue };
+        let decoded: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
+        let encoded = percent_encode(&decoded, NON_ALPHANUMERIC).to_string();
+        let again = route::route(&method, &encoded);
+        assert_eq!(again.ok().as_ref(), Some(&endpoint), "{path} is another when encoded");
+        let _ = endpoint.access();
+    }
+    let _ = route::hidden(path);
+}
+
+/// Lines of the input are the headers. What is sent lies in the content and nowhere twice.
+pub fn conditional(input: &[u8]) {
+    const NAMES: [HeaderName; 6] =
+        [RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
+    let Some((size, lines)) = input.split_first_chunk() else { return };
+    let size = u64::from_le_bytes(*size);
+    let mut headers = HeaderMap::new();
+    for (at, line) in lines.split(|byte| *byte == b'\n').take(32).enumerate() {
+        if let Ok(value) = HeaderValue::from_bytes(line) {
+            headers.append(NAMES[at % NAMES.len()].clone(), value);
+        }
+    }
+    let validators = Validators::dated("\"0a1b\"".into(), UnixMillis(784_903_526_700));
+    for method in [Method::GET, Method::HEAD] {
+        match conditional::decide(&method, &headers, &validators, size) {
+            Answer::Partial(slices) => {
+                assert!(method == Method::GET && !slices.is_empty());
+                let mut sorted = slices;
+                sorted.sort_by_key(|slice| slice.start);
+                assert!(sorted.iter().all(|slice| slice.start < slice.end && slice.end <= size));
+                assert!(sorted.windows(2).all(|pair| pair[0].end < pair[1].start));
+            }
+            Answer::NotSatisfiable => assert!(method == Method::GET),
+            Answer::Whole | Answer::NotModified | Answer::PreconditionFailed => {}
+        }
+    }
+    let _ = conditional::is_fresh(&headers, &validators.etag);
+}
+
+/// A key stays below `storage/`, and is the same when read again.
+pub fn file_key(input: &[u8]) {
+    let Some(key) = text(input).and_then(FileKey::parse) else { return };
+    let path = key.as_str().strip_prefix("storage/").unwrap_or_default();
+    assert!(path.split('/').count() >= 2);
+    assert!(path.split('/').all(|segment| !matches!(segment, "" | "." | "..")));
+    assert!(!path.contains(['\0', '\\', '\r', '\n']));
+    assert_eq!(FileKey::parse(key.as_str()).as_ref(), Some(&key));
+    let _ = key.salt();
+}
+
+/// Keys in a directory that is gone once they are read.
+static KEYS: LazyLock<Option<(KeyRing, LinkKey)>> = LazyLock::new(|| {
+    let dir = std::env::temp_dir().join(format!("streamlined-fuzzing-{}", std::process::id()));
+    let keys = KeyRing::open(&dir).and_then(|ring| Ok((ring, LinkKey::open(&dir)?)));
+    let _ = std::fs::remove_dir_all(dir);
+    keys.ok()
+});
+
+const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+/// Nothing that we did not sign is taken; of what we did, nothing that has expired.
+pub fn jwt(input: &[u8]) {
+    let (Some(text), Some((ring, _))) = (text(input), &*KEYS) else { return };
+    let expected = Expected { issuer: "i".into(), audience: "a".into() };
+    assert!(jwt::verify(text, ring, &expected, NOW).is_err(), "a forged token is taken");
+    let Ok(claims) = serde_json::from_str::<Value>(text) else { return };
+    let Ok(token) = jwt::sign(&claims, ring, NOW, 0) else { return };
+    if let Ok(verified) = jwt::verify(&token, ring, &expected, NOW) {
+        assert!(verified.expires > NOW);
+        let seconds = claims["exp"].as_f64().unwrap_or_default();
+        assert!(seconds * 1000.0 > 1_700_000_000_000.0, "an expired token is taken");
+    }
+}
+
+/// A signature holds for what was signed, and no other text is one.
+pub fn link(input: &[u8]) {
+    let (Some(text), Some((_, links))) = (text(input), &*KEYS) else { return };
+    let mut lines = text.split('\n');
+    let mut next = || lines.next().unwrap_or_default();
+    let (key, exp, disposition, sig) = (next(), next(), next(), next());
+    let (Some(key), Ok(exp)) = (FileKey::parse(key), exp.parse()) else { return };
+    let disposition = Some(disposition).filter(|disposition| !disposition.is_empty());
+    assert!(!links.verify(&key, exp, disposition, sig), "a forged signature is taken");
+    let sig = links.sign(&key, exp, disposition);
+    assert!(links.verify(&key, exp, disposition, &sig));
+    assert!(!links.verify(&key, exp ^ 1, disposition, &sig));
+}
+
+/// Stored bytes are a record or an error, and a record is the same when stored again.
+pub fn record(input: &[u8]) {
+    fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+        let record: T = codec::decode(bytes).ok()?;
+        let stored = codec::encode(&record).ok();
+        let again = stored.as_ref().and_then(|stored| codec::decode::<T>(stored).ok());
+        assert_eq!(again.and_then(|again| codec::encode(&again).ok()), stored);
+        assert!(stored.is_some());
+        Some(record)
+    }
+    let _ = read::<StoredFile>(input).map(|file| file.into_record(FileId([0; 16])));
+    read::<StoredUser>(input);
+    let _ = accounts::decode_token(input);
+    read::<StoredUpload>(input);
+    read::<StoredPart>(input);
+    read::<StoredBlob>(input);
+}
+
+/// However a body is cut on its way, the same content and the same verdict come out.
+pub fn encoded_part(input: &[u8]) {
+    const PATH: &[Step] = &[Step::Member("chunkBase64")];
+    let split = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let (mut splitter, mut content) = (Splitter::new(PATH), Vec::new());
+        for piece in pieces {
+            splitter.push(piece, &mut content)?;
+            let _ = splitter.so_far::<Value>();
+        }
+        splitter.finish::<Value>().map(|skeleton| (skeleton, content))
+    };
+    let Some((cut, body)) = input.split_first() else { return };
+    let whole = split(&mut std::iter::once(body));
+    let pieces = split(&mut body.chunks(usize::from(*cut).max(1)));
+    assert_eq!(whole.is_ok(), pieces.is_ok());
+    if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
+        assert_eq!(whole, pieces);
+    }
+}
+
+/// A journal's record is read as it was written or not at all.
+pub fn journal(input: &[u8]) {
+    if let Ok(Some(record)) = record::read(&mut &*input, input.len() as u64) {
+        let _ = record.writes();
+    }
+    let Some(([flip, number], rest)) = input.split_first_chunk() else { return };
+    let mut builder = record::Builder::default();
+    let writes: Vec<_> = rest
+        .chunks(17)
+        .map(|write| write.split_at(write.len() / 3))
+        .map(|(key, value)| (key, (!value.is_empty()).then_some(value)))
+        .collect();
+    for (key, value) in &writes {
+        builder.push(key, *value);
+    }
+    let length = builder.len();
+    let mut bytes = builder.finish(u64::from(*number));
+    let read = record::read(&mut &*bytes, bytes.len() as u64);
+    let read = read.ok().flatten().expect("a whole record reads back");
+    assert_eq!(read.writes().as_ref(), Some(&writes));
+    let at = usize::from(*flip) * length / 256;
+    bytes[at] ^= number | 1;
+    let damaged = record::read(&mut &*bytes, bytes.len() as u64);
+    assert!(matches!(damaged, Ok(None)), "a damaged record is taken");
+}
+
+/// An archive of the input's lines is what a reader of ZIP finds in it.
+pub fn zip(input: &[u8]) {
+    let Some(input) = text(input) else { return };
+    let lines: Vec<&str> = input.split('\n').take(64).collect();
+    let (mut archive, mut directory, mut placed) = (Vec::new(), Vec::new(), Vec::new());
+    for line in &lines {
+        let entry = Entry { name: line, size: line.len() as u64, modified: NOW };
+        let (crc32, offset) = (crc32fast::hash(line.as_bytes()), archive.len() as u64);
+        let local = entry.local(crc32);
+        assert_eq!(local.len() as u64, entry.local_bytes());
+        archive.extend_from_slice(&local);
+        archive.extend_from_slice(line.as_bytes());
+        let central = entry.central(crc32, offset);
+        assert_eq!(central.len() as u64, entry.central_bytes(offset));
+        directory.extend_from_slice(&central);
+        placed.push(offset);
+    }
+    let (offset, bytes) = (archive.len() as u64, directory.len() as u64);
+    let end = Directory { entries: lines.len() as u64, offset, bytes };
+    archive.extend_from_slice(&directory);
+    assert_eq!(end.end().len() as u64, end.end_bytes());
+    archive.extend_from_slice(&end.end());
+    assert_eq!(unzip(&archive), Some(lines.iter().map(|line| (*line, line.as_bytes())).collect()));
+}
+
+/// Names and contents of an archive without Zip64, read from its end as readers do.
+fn unzip(archive: &[u8]) -> Option<Vec<(&str, &[u8])>> {
+    let u16 = |at: usize| {
+        let bytes = archive.get(at..)?.first_chunk()?;
+        Some(usize::from(u16::from_le_bytes(*bytes)))
+    };
+    let u32 = |at: usize| u32::from_le_bytes(*archive.get(at..)?.first_chunk()?).try_into().ok();
+    let end = archive.len().checked_sub(22)?;
+    let (mut at, mut found): (usize, _) = (u32(end + 16)?, Vec::new());
+    for _ in 0..u16(end + 10)? {
+        let (crc32, size, local): (usize, usize, usize) =
+            (u32(at + 16)?, u32(at + 24)?, u32(at + 42)?);
+        let (name, extra) = (u16(at + 28)?, u16(at + 30)?);
+        let of_directory = archive.get(at + 46..at + 46 + name)?;
+        at += 46 + name + extra;
+        let of_local = archive.get(local + 30..local + 30 + u16(local + 26)?)?;
+        let content = local + 30 + u16(local + 26)? + u16(local + 28)?;
+        let content = archive.get(content..content + size)?;
+        let agree = of_directory == of_local
+            && u32(local + 14)? == crc32
+            && crc32fast::hash(content) as usize == crc32;
+        found.push((text(of_directory).filter(|_| agree)?, content));
+    }
+    (at == end).then_some(found)
+}
+
+/// Parts of a content, put together by whoever reads the answer, are where their headers say.
+pub fn byteranges(input: &[u8]) {
+    let Some((header, content)) = text(input).and_then(|input| input.split_once('\n')) else {
+        return;
+    };
+    let size = content.len() as u64;
+    let Some(slices) = RangeSet::parse(header).map(|ranges| ranges.resolve(size)) else { return };
+    if slices.is_empty() {
+        return;
+    }
+    let framing = byteranges::ByteRanges::new("text/plain", size, &slices);
+    let mut body = String::new();
+    for (head, slice) in framing.parts() {
+        body.push_str(head);
+        let range = usize::try_from(slice.start).ok().zip(usize::try_from(slice.end).ok());
+        let Some(part) = range.and_then(|(start, end)| content.get(start..end)) else { return };
+        body.push_str(part);
+    }
+    body.push_str(&framing.tail());
+    assert_eq!(body.len() as u64, framing.length());
+    let content_type = framing.content_type();
+    let boundary = content_type.split_once("boundary=").map_or("", |(_, boundary)| boundary);
+    let (body, delimiter) = (format!("\r\n{body}"), format!("\r\n--{boundary}"));
+    let mut parts = body.split(&delimiter);
+    assert_eq!(parts.next(), Some(""));
+    for slice in &slices {
+        let (head, bytes) =
+            parts.next().and_then(|part| part.split_once("\r\n\r\n")).expect("a part");
+        let last = slice.end - 1;
+        assert!(head.ends_with(&format!("Content-Range: bytes {}-{last}/{size}", slice.start)));
+        assert_eq!(bytes.len() as u64, slice.len());
+    }
+    assert_eq!(parts.collect::<Vec<_>>(), ["--\r\n"]);
+}

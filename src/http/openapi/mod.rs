@@ -1,0 +1,211 @@
+//! `/openapi.json` and `/docs`: the surface, described for programs and for people.
+//!
+//! The description is asked of the router: each path is routed under each method, what comes out
+//! is described by an exhaustive `match`, and its least role is read from the router's table. What
+//! is routed and not described here does not compile, or fails a test.
+
+mod admin;
+mod describe;
+mod operation;
+mod page;
+mod schemas;
+mod tus;
+
+use std::{collections::BTreeSet, sync::LazyLock};
+
+use bytes::Bytes;
+use hyper::{
+    HeaderMap, Method, Response, StatusCode,
+    header::{
+        CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue,
+        X_CONTENT_TYPE_OPTIONS,
+    },
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Context, Reply, body::Body, conditional, content::value, json::JSON, route, route::Endpoint,
+};
+use crate::app::Error;
+
+/// Every path, as it is written down and as one that the router takes.
+const PATHS: &[(&str, &str)] = &[
+    ("/v1/files/generate-token", ""),
+    ("/v1/files/init", ""),
+    ("/v1/files/part", ""),
+    (
+        "/v1/files/{uploadId}/parts/{partNumber}",
+        "/v1/files/00000000000000000000000000000000/parts/1",
+    ),
+    ("/v1/files/complete", ""),
+    ("/v1/files/{uploadId}", "/v1/files/00000000000000000000000000000000"),
+    ("/v1/files/uploads", ""),
+    ("/v1/files/content", ""),
+    ("/v1/files/all", ""),
+    ("/v1/files/metadata/{key}", "/v1/files/metadata/storage/u/f"),
+    ("/v1/files/content/{key}", "/v1/files/content/storage/u/f"),
+    ("/v1/files/storage/{user}/{path}", "/v1/files/storage/u/f"),
+    ("/v1/files/signed-url", ""),
+    ("/get/{encodedKey}", "/get/c3RvcmFnZS91L2Y"),
+    ("/storage/{user}/{path}", "/storage/u/f"),
+    ("/v1/files/batch-download", ""),
+    ("/v1/files/batch-download/{token}", "/v1/files/batch-download/t"),
+    ("/api/images/{id}/download", "/api/images/01890000-0000-7000-8000-000000000000/download"),
+    ("/api/images/{id}/preview", "/api/images/01890000-0000-7000-8000-000000000000/preview"),
+    ("/v1/tus", ""),
+    ("/v1/tus/{uploadId}", "/v1/tus/00000000000000000000000000000000"),
+    ("/v1/admin/tokens", ""),
+    ("/v1/admin/tokens/{token}", "/v1/admin/tokens/t"),
+    ("/v1/admin/tokens/{token}/rotate", "/v1/admin/tokens/t/rotate"),
+    ("/v1/admin/revocations", ""),
+    ("/v1/admin/users", ""),
+    ("/v1/admin/users/{user}", "/v1/admin/users/u"),
+    ("/v1/admin/keys", ""),
+    ("/v1/admin/keys/rotate", ""),
+    ("/healthz", ""),
+    ("/readyz", ""),
+    ("/.well-known/jwks.json", ""),
+    ("/openapi.json", ""),
+    ("/docs", ""),
+];
+
+const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+
+static DOCUMENT: LazyLock<Value> = LazyLock::new(build);
+static JSON_TEXT: LazyLock<Static> = LazyLock::new(|| Static::new(DOCUMENT.to_string()));
+static PAGE: LazyLock<Static> = LazyLock::new(|| Static::new(page::render(&DOCUMENT)));
+
+/// A text that is the same until another version of the daemon runs.
+struct Static {
+    text: Bytes,
+    /// With its quotes.
+    etag: String,
+}
+
+impl Static {
+    fn new(text: String) -> Self {
+        let etag = format!("\"{}\"", blake3::hash(text.as_bytes()).to_hex());
+        Self { text: text.into(), etag }
+    }
+
+    fn answer(&'static self, headers: &HeaderMap) -> Result<Response<Body>, Error> {
+        let fresh = conditional::is_fresh(headers, &self.etag);
+        let body = if fresh { Body::empty() } else { Body::full(self.text.clone()) };
+        let mut response = Response::new(body);
+        if fresh {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        }
+        let headers = response.headers_mut();
+        headers.insert(ETAG, value(&self.etag)?);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        Ok(response)
+    }
+}
+
+/// The `OpenAPI` document.
+pub fn document() -> &'static Value {
+    &DOCUMENT
+}
+
+/// `GET /openapi.json`.
+pub(super) fn openapi(context: &Context) -> Reply {
+    let mut response = JSON_TEXT.answer(&context.headers)?;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    Ok(response)
+}
+
+/// `GET /docs`: the document as a page, without a script or anything from elsewhere.
+pub(super) fn docs(context: &Context) -> Reply {
+    let mut response = PAGE.answer(&context.headers)?;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CONTENT_SECURITY_POLICY, value(&page::policy())?);
+    Ok(response)
+}
+
+fn build() -> Value {
+    let (mut paths, mut used, mut codes) = (Map::new(), BTreeSet::new(), BTreeSet::new());
+    codes.extend(operation::ANYWHERE.map(str::to_owned));
+    for (template, sample) in PATHS {
+        let mut item = Map::new();
+        for (method, endpoint) in routed(if sample.is_empty() { template } else { sample }) {
+            let described = describe::describe(&endpoint);
+            let id = operation_id(&endpoint, &method, template, &mut used);
+            let path = operation::in_path(template);
+            let object = described.object(&id, method.as_str(), path, endpoint.access());
+            collect_codes(&object, &mut codes);
+            item.insert(method.as_str().to_ascii_lowercase(), object);
+        }
+        paths.insert((*template).to_owned(), item.into());
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "streamlined",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": "A self-contained file daemon.",
+            "description": describe::INTRODUCTION,
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        "tags": describe::tags(),
+        "paths": paths,
+        "components": schemas::components(&codes),
+    })
+}
+
+/// What the router makes of a path, by method.
+fn routed(path: &str) -> impl Iterator<Item = (Method, Endpoint)> {
+    METHODS.into_iter().filter_map(move |method| {
+        let endpoint = route::route(&method, path).ok()?;
+        Some((method, endpoint))
+    })
+}
+
+/// The endpoint's name, made unique by its method and the last word of its path.
+fn operation_id(
+    endpoint: &Endpoint,
+    method: &Method,
+    template: &str,
+    used: &mut BTreeSet<String>,
+) -> String {
+    let name = format!("{endpoint:?}");
+    // A command of an operator has a name of its own.
+    let name = name.strip_prefix("Admin(").unwrap_or(&name);
+    let name = name.split([' ', '(', '{', ')']).next().unwrap_or_default();
+    let mut id = name[..1].to_ascii_lowercase() + &name[1..];
+    if *method == Method::HEAD {
+        id = format!("head{name}");
+    }
+    if !used.insert(id.clone()) {
+        let last = template.rsplit('/').next().unwrap_or_default();
+        id = format!("{id}_{last}");
+        used.insert(id.clone());
+    }
+    id
+}
+
+fn collect_codes(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(members) => {
+            let codes = members.get("code").and_then(|code| code["enum"].as_array());
+            let codes = codes.into_iter().flatten().filter_map(Value::as_str);
+            found.extend(codes.map(str::to_owned));
+            members.values().for_each(|member| collect_codes(member, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_codes(item, found)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;
