@@ -29,7 +29,7 @@ pub fn tree(file: &File, size: u64) -> Result<Tree> {
     Tree::from_bytes(&tree, size)
 }
 
-/// As [`Trailer::tree`], of the CRC-32.
+/// As [`tree`], of the CRC-32.
 pub fn crc32(file: &File, size: u64) -> Result<u32> {
     let mut crc32 = [0; CRC_BYTES];
     read_exact(file, &mut crc32, size + tree_bytes(size))?;
