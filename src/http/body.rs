@@ -41,7 +41,9 @@ impl RequestBody {
         self.body.as_ref().and_then(|body| body.size_hint().exact())
     }
 
-    /// The next bytes, `None` at the end. Trailers are passed over.
+    /// The next bytes, `None` at the end. Trailers are passed over, and on HTTP/1.1 they are the
+    /// last that is read of a connection: where they end is what readers of bare line feeds do not
+    /// agree on.
     ///
     /// # Errors
     /// [`Error::BodyTimeout`] without progress, [`Error::BodyAborted`] when the client is gone.
@@ -55,11 +57,11 @@ impl RequestBody {
                     return Ok(None);
                 }
                 Some(Err(_)) => return Err(Error::BodyAborted),
-                Some(Ok(frame)) => {
-                    if let Ok(bytes) = frame.into_data() {
-                        return Ok(Some(bytes));
-                    }
-                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => return Ok(Some(bytes)),
+                    Err(_) if self.drained => {}
+                    Err(_) => return Ok(None),
+                },
             }
         }
     }

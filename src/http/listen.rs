@@ -24,7 +24,7 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
-use super::{Limits, Server, respond};
+use super::{Limits, Server, flood::Meter, respond};
 use crate::{app::Error, sys::random};
 
 /// Bytes of a request's head at most; past it: 431.
@@ -167,6 +167,7 @@ struct Socket {
     /// Longest time in which the client takes nothing of what is sent.
     write_idle: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    meter: Meter,
     shut: bool,
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -181,20 +182,22 @@ impl Socket {
             patience,
             write_idle,
             stalled: None,
+            meter: Meter::new(),
             shut: false,
             deadline: None,
         }
     }
 
     /// Passes a write's outcome on, but gives up on a client that takes nothing for too long.
-    fn progress<T>(
+    fn progress(
         &mut self,
         context: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = written {
             self.stalled = None;
-            return written;
+            self.meter.sent(*written.as_ref().unwrap_or(&0));
+            return Poll::Ready(written);
         }
         let write_idle = self.write_idle;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_idle)));
@@ -215,7 +218,13 @@ impl AsyncRead for Socket {
         if !speaking && self.patience.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let filled = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if !self.meter.received(&buffer.filled()[filled..]) {
+            let why = "it is flooded with frames that carry nothing";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
