@@ -14,7 +14,7 @@ use std::{
 
 use hyper::service::service_fn;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use tokio::{
@@ -24,7 +24,7 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
-use super::{Limits, Server, flood::Meter, respond};
+use super::{Limits, Server, flood::Meter, respond, streams::Streams};
 use crate::{app::Error, sys::random};
 
 /// Bytes of a request's head at most; past it: 431.
@@ -99,7 +99,7 @@ impl Server {
                 // Small answers go out at once.
                 let _ = stream.set_nodelay(true);
                 let io = TokioIo::new(Socket::new(stream, Arc::clone(&connection), &server.limits));
-                let http = protocol(server.limits.header_timeout);
+                let http = protocol(&server.limits);
                 let service = service_fn(move |request| {
                     Arc::clone(&server).serve(request, Arc::clone(&connection))
                 });
@@ -116,8 +116,9 @@ impl Server {
     }
 }
 
-fn protocol(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
-    let mut http = auto::Builder::new(TokioExecutor::new());
+fn protocol(limits: &Limits) -> auto::Builder<Streams> {
+    let header_timeout = limits.header_timeout;
+    let mut http = auto::Builder::new(Streams { idle: limits.body_idle_timeout });
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)

@@ -27,6 +27,7 @@ mod query;
 mod respond;
 pub mod route;
 mod shares;
+mod streams;
 mod v1;
 
 use std::{

@@ -64,7 +64,7 @@ fn speak(daemon: &Daemon) -> TcpStream {
 }
 
 /// Reads frames until one of them is what is waited for, or the connection ends.
-fn await_frame(socket: &mut TcpStream, wanted: impl Fn(u8, u32, &[u8]) -> bool) -> bool {
+fn await_frame(socket: &mut TcpStream, mut wanted: impl FnMut(u8, u32, &[u8]) -> bool) -> bool {
     loop {
         let mut head = [0; 9];
         if socket.read_exact(&mut head).is_err() {
@@ -250,4 +250,34 @@ fn answers_that_nobody_takes_cost_their_buffers_alone() {
     assert!(peak < (64 << 10) + transfers * 256, "{peak} KiB");
     drop(held);
     eventually(|| user.content(&key).status == 200);
+}
+
+/// Who answers pings, so that the connection stays, and takes nothing of one stream.
+#[test]
+fn a_stream_that_nobody_takes_is_let_go_and_others_on_its_connection_are_not() {
+    let daemon = Daemon::with(&[("body_idle_timeout", "300ms"), ("requests_max", "2")]);
+    let key = daemon.user("u").store("f", "", &bytes(1, 1 << 20))["key"].clone();
+    let path = format!("/v1/files/content/{}", key.as_str().unwrap());
+    let mut socket = speak(&daemon);
+    let ask = |stream| {
+        let fields = request("GET", &path, &[("x-service-token", TOKEN)]);
+        frame(HEADERS, END_STREAM | END_HEADERS, stream, &fields)
+    };
+    socket.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).unwrap();
+    socket.write_all(&ask(1)).unwrap();
+    // CANCEL, which h2 says when an answer ends early.
+    let cancelled =
+        |kind, stream, why: &[u8]| kind == RST_STREAM && stream == 1 && why == 8_u32.to_be_bytes();
+    assert!(await_frame(&mut socket, cancelled));
+    // Both permits are there again, and the connection is.
+    let windows = |stream: u32| frame(WINDOW_UPDATE, 0, stream, &(2_u32 << 20).to_be_bytes());
+    let more = [windows(0), ask(3), windows(3)].concat();
+    socket.write_all(&more).unwrap();
+    let mut received = 0;
+    assert!(await_frame(&mut socket, |kind, stream, payload| {
+        assert!(kind != RST_STREAM);
+        received += if kind == DATA && stream == 3 { payload.len() } else { 0 };
+        received == 1 << 20
+    }));
+    daemon.anyone().get("/healthz").ok();
 }
