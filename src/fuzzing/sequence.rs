@@ -277,8 +277,24 @@ impl Pair {
         self.uploads.extend(of_batch.map(|((one, _), (other, _))| [*one, *other]));
     }
 
+    /// A session, or a batch that still has one: how long an empty batch is there is the engine's
+    /// business.
+    async fn upload(&self, dice: &mut Dice<'_>) -> Option<Both<UploadId>> {
+        let id = dice.of(&self.uploads)?;
+        let meta = &self.apps[0].meta;
+        let Some(batch) = meta.batch(id[0]).await.ok()? else {
+            return Some(id).filter(|[model, _]| !self.batches.contains(model));
+        };
+        for session in batch.uploads {
+            if meta.upload(session).await.ok()?.is_some() {
+                return Some(id);
+            }
+        }
+        None
+    }
+
     async fn part(&mut self, dice: &mut Dice<'_>) {
-        let (Some(id), principal) = (dice.of(&self.uploads), dice.principal()) else { return };
+        let (Some(id), principal) = (self.upload(dice).await, dice.principal()) else { return };
         let number = PartNumber(u32::from(dice.byte() % 5));
         let (content, sha256) = (dice.content(), (dice.byte() == 1).then_some(Sha256([0; 32])));
         let part = async |app: &Arc<App>, at: usize| {
@@ -300,7 +316,7 @@ impl Pair {
     }
 
     async fn append(&mut self, dice: &mut Dice<'_>) {
-        let (Some(id), principal) = (dice.of(&self.uploads), dice.principal()) else { return };
+        let (Some(id), principal) = (self.upload(dice).await, dice.principal()) else { return };
         let (content, claimed) = (dice.content(), dice.byte());
         let size = (dice.byte() == 1).then_some(content.len() as u64);
         let cut = dice.byte() == 1;
@@ -322,7 +338,7 @@ impl Pair {
     }
 
     async fn complete(&mut self, dice: &mut Dice<'_>) {
-        let (Some(id), principal) = (dice.of(&self.uploads), dice.principal()) else { return };
+        let (Some(id), principal) = (self.upload(dice).await, dice.principal()) else { return };
         let renamed = (dice.byte() == 1).then(|| (dice.name(), dice.folder()));
         let inline = (dice.byte() == 1).then(|| dice.content());
         let sha256 = (dice.byte() == 1).then_some(Sha256([0; 32]));
@@ -349,15 +365,8 @@ impl Pair {
     }
 
     async fn end(&mut self, dice: &mut Dice<'_>) {
-        let (Some(id), principal) = (dice.of(&self.uploads), dice.principal()) else { return };
-        let is_batch = self.batches.contains(&id[0]);
-        let abort = async |app: &Arc<App>, at: usize| {
-            match app.abort_upload(&principal, id[at]).await {
-                // How long a batch is there that has no sessions is the engine's business.
-                Err(Error::NotFound(_)) if is_batch => Ok(()),
-                outcome => outcome,
-            }
-        };
+        let (Some(id), principal) = (self.upload(dice).await, dice.principal()) else { return };
+        let abort = async |app: &Arc<App>, at: usize| app.abort_upload(&principal, id[at]).await;
         self.ask("abort", abort, |()| ()).await;
         self.status(&principal, id).await;
     }

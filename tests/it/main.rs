@@ -10,6 +10,7 @@ mod clients;
 mod complete;
 mod config;
 mod download;
+mod exhaustion;
 mod floods;
 mod format;
 mod full_disk;
