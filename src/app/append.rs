@@ -1,5 +1,5 @@
-//! Uploads that are written in order, as tus does it: each request goes on where the one before
-//! stopped, and the last byte completes the file.
+//! Uploads that are written in order, as tus and the IETF draft do it: each request goes on where
+//! the one before stopped, and the last byte, or who says that it was the last, completes the file.
 //!
 //! What a client sent before it vanished is kept. Of two requests for one upload the newer one
 //! counts, since the older one's client may be long gone: it records what it has and ends.
@@ -22,6 +22,7 @@ use crate::{
     blob,
     meta::Part,
     model::{
+        digest::Sha256,
         file::FileRecord,
         id::{PartNumber, UploadId},
         limits::{PART_NUMBER_MAX, TAIL_BYTES_MIN},
@@ -39,6 +40,17 @@ pub trait Content: Stream<Item = Result<Bytes>> + Send + Unpin + 'static {}
 
 impl<S: Stream<Item = Result<Bytes>> + Send + Unpin + 'static> Content for S {}
 
+/// What completes an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Its last byte.
+    Itself,
+    /// This piece.
+    Here,
+    /// Not this piece, even if it brings the last byte.
+    Later,
+}
+
 /// What a client says of a piece.
 #[derive(Clone, Copy)]
 pub struct Claim {
@@ -48,6 +60,9 @@ pub struct Claim {
     pub size: Option<u64>,
     /// Bytes that will come.
     pub announced: Option<u64>,
+    pub ends: Ends,
+    /// What the whole must be, asked where it ends.
+    pub whole: Option<Sha256>,
 }
 
 /// What a client adds to an upload.
@@ -96,7 +111,7 @@ impl App {
             let id = app.init_upload(&principal, init).await?.id;
             let written = match piece {
                 Some(piece) => app.write(&principal, id, piece).await,
-                None => app.settle(&principal, id, true).await,
+                None => app.settle(&principal, id, Ends::Itself, None).await,
             };
             if written.is_err()
                 && let Err(error) = app.abort_upload(&principal, id).await
@@ -108,7 +123,7 @@ impl App {
         .await
     }
 
-    /// Writes a piece where the upload ends, and completes it with its last byte.
+    /// Writes a piece where the upload ends, and completes it where the piece says so.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] when it ends elsewhere, or another request came;
@@ -136,7 +151,7 @@ impl App {
     ) -> Result<Progress> {
         self.own_upload(principal, id).await?;
         drop(self.take_over(id).await?);
-        self.settle(principal, id, false).await
+        self.settle(principal, id, Ends::Later, None).await
     }
 
     /// As [`App::abort_upload`], once an older request for it has let go.
@@ -177,10 +192,8 @@ impl App {
         let lease = self.take_over(id).await?;
         let Status { upload, parts } = self.upload_status(principal, id).await?;
         if let UploadState::Completed(_) = upload.state {
-            let progress = self.settle(principal, id, false).await?;
-            check_offset(progress.offset, claim.offset)?;
-            return check_fits(claim.announced, progress.offset, progress.offset)
-                .map(|()| progress);
+            let progress = self.settle(principal, id, Ends::Later, None).await?;
+            return check_nothing_more(&claim, progress.offset).map(|()| progress);
         }
         let tail = tail(&parts);
         let upload = self.check_claim(upload, &tail, claim).await?;
@@ -197,13 +210,18 @@ impl App {
             (None, _) => Ok(()),
         };
         holds?;
+        if let (Ends::Here, End::Whole, Some(size)) = (claim.ends, &end, upload.declared())
+            && tail.offset + incoming.received() != size
+        {
+            return Err(inconsistent_length());
+        }
         if incoming.received() > 0 {
             let revision = Some(upload.revision);
             self.keep_part(id, number, incoming, None, revision).await?;
         }
         drop(lease);
         match end {
-            End::Whole => self.settle(principal, id, true).await,
+            End::Whole => self.settle(principal, id, claim.ends, claim.whole).await,
             End::Cut(error) => Err(error),
         }
     }
@@ -217,8 +235,7 @@ impl App {
         let declared = claim.size.or(upload.declared());
         let differs = upload.declared().is_some_and(|known| declared != Some(known));
         if differs || declared.is_some_and(|size| size < tail.offset) {
-            let detail = "Upload-Length is not what was said before, or less than what is there.";
-            return Err(Error::invalid("invalid_upload_length", detail));
+            return Err(inconsistent_length());
         }
         let limit = self.policy.file_bytes_max;
         if declared.is_some_and(|size| size > limit) {
@@ -227,7 +244,9 @@ impl App {
         check_fits(claim.announced, tail.offset, declared.unwrap_or(limit))?;
         match (claim.size, upload.declared()) {
             (Some(size), None) => {
-                let declared = self.meta.declare_size(upload.id, size, self.policy.quota_bytes);
+                let mode = if claim.ends == Ends::Itself { Mode::Stream } else { Mode::Single };
+                let quota = self.policy.quota_bytes;
+                let declared = self.meta.declare_size(upload.id, size, mode, quota);
                 declared.await.map_err(upload_error)
             }
             (_, None) => {
@@ -277,13 +296,14 @@ impl App {
         Ok(stored?)
     }
 
-    /// How far the upload is. One that is whole becomes a file, if it `ends` now or should have
-    /// ended before a crash.
+    /// How far the upload is. One that `ends` becomes a file; so does one that is whole, if that
+    /// should have ended it before a crash.
     async fn settle(
         self: &Arc<Self>,
         principal: &Principal,
         id: UploadId,
-        ends: bool,
+        ends: Ends,
+        whole: Option<Sha256>,
     ) -> Result<Progress> {
         let Status { upload, parts } = self.upload_status(principal, id).await?;
         if let Some(file) = self.completed(&upload).await? {
@@ -291,10 +311,16 @@ impl App {
         }
         let tail = tail(&parts);
         let is_whole = tail.missing.is_empty() && upload.declared() == Some(tail.offset);
-        if !is_whole || !(ends || upload.mode == Mode::Stream) {
+        let is_over = match ends {
+            Ends::Itself => is_whole,
+            Ends::Here => true,
+            Ends::Later => is_whole && upload.mode == Mode::Stream,
+        };
+        if !is_over {
             return Ok(Progress { offset: tail.offset, upload, file: None });
         }
-        match self.complete_upload(principal, Completion::of(id)).await? {
+        let completion = Completion { sha256: whole, ..Completion::of(id) };
+        match self.complete_upload(principal, completion).await? {
             Completed::One(file) => Ok(Progress { offset: file.size, upload, file: Some(*file) }),
             Completed::Batch(_) => Err(Error::NotFound("upload")),
         }
@@ -333,8 +359,25 @@ fn check_offset(is: u64, said: u64) -> Result<()> {
     if is == said {
         return Ok(());
     }
-    let detail = format!("The upload goes on at byte {is}, not {said}.");
-    Err(Error::conflict("offset_mismatch", detail))
+    Err(Error::OffsetDiffers { is, said })
+}
+
+/// A size that is not the one that was said before, or not that of what came.
+pub fn inconsistent_length() -> Error {
+    let detail = "The length is not what was said before, or not that of what is there.";
+    Error::invalid("inconsistent_upload_length", detail)
+}
+
+/// A completed upload takes no more: tus lets a client say so, the draft does not.
+fn check_nothing_more(claim: &Claim, size: u64) -> Result<()> {
+    match (claim.ends, claim.announced) {
+        (Ends::Itself, announced) => {
+            check_offset(size, claim.offset)?;
+            check_fits(announced, size, size)
+        }
+        (_, Some(0)) => Err(Error::invalid("upload_completed", "The upload is completed already.")),
+        _ => Err(inconsistent_length()),
+    }
 }
 
 fn check_fits(announced: Option<u64>, offset: u64, limit: u64) -> Result<()> {

@@ -35,6 +35,9 @@ pub enum Error {
     Invalid { code: &'static str, detail: String },
     #[error("{detail}")]
     Conflict { code: &'static str, detail: String },
+    /// A piece that does not begin where the upload ends.
+    #[error("the upload ends at byte {is}, not {said}")]
+    OffsetDiffers { is: u64, said: u64 },
     /// The client announced another digest for the bytes that came.
     #[error("the checksum differs")]
     ChecksumDiffers,

@@ -65,6 +65,15 @@ impl RequestBody {
     }
 }
 
+impl RequestBody {
+    /// The bytes as a stream.
+    pub fn into_content(self) -> impl Stream<Item = Result<Bytes, Error>> + Send + Unpin {
+        Box::pin(stream::try_unfold(self, |mut body| async move {
+            Ok(body.next().await?.map(|bytes| (bytes, body)))
+        }))
+    }
+}
+
 /// How long, and how much, is read of a body that nobody wants.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 const DRAIN_BYTES_MAX: usize = 64 << 20;

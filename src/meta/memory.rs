@@ -282,14 +282,20 @@ impl Metadata for MemoryMetadata {
         self.step(|state| state.record_part(id, part, Some(revision), expires, default_quota))
     }
 
-    async fn declare_size(&self, id: UploadId, size: u64, default_quota: u64) -> Result<Upload> {
+    async fn declare_size(
+        &self,
+        id: UploadId,
+        size: u64,
+        mode: Mode,
+        default_quota: u64,
+    ) -> Result<Upload> {
         self.step(|state| {
             let mut upload = state.open_upload(id)?;
             if upload.mode != Mode::Growing {
                 return Err(Error::Changed);
             }
             let before = upload.reserved();
-            upload.mode = Mode::Stream;
+            upload.mode = mode;
             upload.size = size;
             upload.revision += 1;
             state.reserve(&upload, before, default_quota)?;

@@ -33,7 +33,7 @@ use crate::model::{
     name::{Folder, UserId},
     principal::Role,
     time::UnixMillis,
-    upload::{self, Upload, UploadState},
+    upload::{self, Mode, Upload, UploadState},
 };
 
 /// A part whose bytes the blob store holds.
@@ -240,12 +240,19 @@ pub trait Metadata: Accounts + Selections + Upkeep {
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>>;
-    /// Sets the size of a session that had none, reserves it and answers the session.
+    /// Sets the size of a session that had none, and the mode it goes on in, reserves the size and
+    /// answers the session.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Closed`], [`Error::Quota`]; [`Error::Changed`] when it has
     /// a size.
-    async fn declare_size(&self, id: UploadId, size: u64, default_quota: u64) -> Result<Upload>;
+    async fn declare_size(
+        &self,
+        id: UploadId,
+        size: u64,
+        mode: Mode,
+        default_quota: u64,
+    ) -> Result<Upload>;
     /// Forgets a session and answers its parts; the file of a completed one stays.
     ///
     /// # Errors

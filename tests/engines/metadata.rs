@@ -136,7 +136,8 @@ fn what_is_appended_lies_where_the_session_ended() {
         assert_eq!(append(2, 4, 2, 0).await, Err(Error::Changed));
         assert_eq!(append(1, 6, 2, 1).await, Ok(Some(part(1, 4, 1))));
         assert_eq!(reserved().await, 11);
-        let declare = async |n, size| meta.declare_size(upload_id(n), size, QUOTA).await;
+        let declare =
+            async |n, size| meta.declare_size(upload_id(n), size, Mode::Stream, QUOTA).await;
         let refused = Error::Quota { limit: 1000, used: 11, asked: 990 };
         assert_eq!(declare(1, 996).await, Err(refused));
         assert_eq!(declare(2, 5).await, Err(Error::Changed));

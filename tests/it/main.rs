@@ -24,6 +24,7 @@ mod matrix;
 mod openapi;
 mod parts;
 mod public_read;
+mod resumable;
 mod shutdown;
 mod token_generate;
 mod tokens;

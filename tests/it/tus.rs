@@ -235,7 +235,7 @@ fn requests_that_make_no_sense_change_nothing() {
     typed.0.send("PATCH", &path, "x").refused(400, "invalid_upload_offset");
     let negative = typed.with("upload-offset", "-1");
     negative.0.send("PATCH", &path, "x").refused(400, "invalid_upload_offset");
-    tus.with("upload-length", "6").patch(&path, 0, b"x").refused(400, "invalid_upload_length");
+    tus.with("upload-length", "6").patch(&path, 0, b"x").refused(400, "inconsistent_upload_length");
     tus.patch(&path, 0, b"sixsix").refused(413, "too_large");
     let chunked = tus.with("transfer-encoding", "chunked");
     chunked.patch(&path, 0, b"sixsix").refused(413, "too_large");
@@ -329,13 +329,13 @@ fn a_length_may_come_later_and_the_quota_grows_with_the_bytes() {
     let length = |size: &str, offset, body: &[u8]| {
         tus.with("upload-length", size).patch(&path, offset, body)
     };
-    length("299", 300, b"").refused(400, "invalid_upload_length");
+    length("299", 300, b"").refused(400, "inconsistent_upload_length");
     length("901", 300, b"").refused(413, "too_large");
     length("501", 300, b"").refused(413, "quota_exceeded");
     assert_eq!(tus.head(&path).header("upload-defer-length"), "1");
     assert_eq!(length("500", 300, &[1; 100]).header("upload-offset"), "400");
     assert_eq!(tus.head(&path).header("upload-length"), "500");
-    length("450", 400, b"").refused(400, "invalid_upload_length");
+    length("450", 400, b"").refused(400, "inconsistent_upload_length");
     let last = length("500", 400, &[1; 100]);
     assert_eq!(content(&user, &last), [1; 500]);
     // One whose length turns out to be what is there.

@@ -27,7 +27,8 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
             "204",
             "On the disk; Upload-Offset says how far",
         )
-        .refuses("400", &["invalid_upload_offset", "too_many_parts"])
+        .refuses("400", &["invalid_upload_offset", "invalid_upload_length", "too_many_parts"])
+        .refuses("400", &["inconsistent_upload_length"])
         .refuses("409", &["offset_mismatch", "upload_taken_over", "parts_missing"])
         .refuses("413", &["quota_exceeded"]),
         _ => done(Operation::new(TUS, "Give an upload up"), "204", "It is gone"),

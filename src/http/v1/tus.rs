@@ -5,8 +5,6 @@ mod metadata;
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use futures_util::{Stream, stream};
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION},
@@ -17,7 +15,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::{
     app::{
         Error,
-        append::{Claim, Content, Piece, Progress},
+        append::{Claim, Content, Ends, Piece, Progress},
         checksum::{Algorithm, Checksum},
         upload::{DeclaredFile, Init},
     },
@@ -28,6 +26,7 @@ use crate::{
         fields,
     },
     model::{
+        file::FileRecord,
         id::UploadId,
         upload::{Mode, UploadState},
     },
@@ -54,7 +53,7 @@ const UPLOAD_CHECKSUM: HeaderName = HeaderName::from_static("upload-checksum");
 const UPLOAD_DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-length");
 const UPLOAD_EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
 /// Ours: the key of the file that the upload became, percent-encoded.
-const UPLOAD_KEY: HeaderName = HeaderName::from_static("upload-key");
+pub const UPLOAD_KEY: HeaderName = HeaderName::from_static("upload-key");
 const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
 const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata");
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
@@ -192,14 +191,9 @@ fn piece(
 ) -> Result<Piece<impl Content + use<>>, Error> {
     let checksum = text(&context.headers, &UPLOAD_CHECKSUM)?;
     let checksum = checksum.as_deref().map(checksum_of).transpose()?;
-    let claim = Claim { offset, size, announced: body.announced() };
-    Ok(Piece { claim, checksum, content: content(body) })
-}
-
-fn content(body: RequestBody) -> impl Stream<Item = Result<Bytes, Error>> + Send + Unpin {
-    Box::pin(stream::try_unfold(body, |mut body| async move {
-        Ok(body.next().await?.map(|bytes| (bytes, body)))
-    }))
+    let (announced, ends) = (body.announced(), Ends::Itself);
+    let claim = Claim { offset, size, announced, ends, whole: None };
+    Ok(Piece { claim, checksum, content: body.into_content() })
 }
 
 /// `ALGORITHM base64`.
@@ -238,13 +232,17 @@ fn told(status: StatusCode, progress: &Progress) -> Reply {
     let headers = response.headers_mut();
     headers.insert(UPLOAD_OFFSET, progress.offset.into());
     if let Some(file) = &progress.file {
-        let key = utf8_percent_encode(file.key.as_str(), KEY_UNSAFE);
-        headers.insert(UPLOAD_KEY, value(&key.to_string())?);
+        headers.insert(UPLOAD_KEY, encoded_key(file)?);
     } else if progress.upload.state == UploadState::Open {
         let expires = UNIX_EPOCH + Duration::from_secs(progress.upload.expires.seconds());
         headers.insert(UPLOAD_EXPIRES, value(&httpdate::fmt_http_date(expires))?);
     }
     Ok(response)
+}
+
+/// A file's key as it stands in a URL.
+pub fn encoded_key(file: &FileRecord) -> Result<HeaderValue, Error> {
+    value(&utf8_percent_encode(file.key.as_str(), KEY_UNSAFE).to_string())
 }
 
 fn answer(status: StatusCode) -> Response<Body> {

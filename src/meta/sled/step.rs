@@ -129,6 +129,7 @@ pub fn declare_size(
     txn: &mut Txn<'_>,
     id: UploadId,
     size: u64,
+    mode: Mode,
     default_quota: u64,
 ) -> Result<Upload> {
     let mut upload = open_upload(txn, id)?;
@@ -136,7 +137,7 @@ pub fn declare_size(
         return Err(Error::Changed);
     }
     let before = upload.reserved();
-    upload.mode = Mode::Stream;
+    upload.mode = mode;
     upload.size = size;
     upload.revision += 1;
     let after = upload.reserved();
