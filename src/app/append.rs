@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{
     App, Error, Result,
-    checksum::Checksum,
+    checksum::{Checksum, Digest},
     complete::{Completed, Completion, address},
     incoming::Incoming,
     lease::Lease,
@@ -35,10 +35,17 @@ use crate::{
 /// How long an older request may take to let go, which takes it as long as syncing what it has.
 const LET_GO: Duration = Duration::from_secs(30);
 
-/// Bytes of a client, as they come.
-pub trait Content: Stream<Item = Result<Bytes>> + Send + Unpin + 'static {}
+/// What comes from a client.
+pub enum Arrival {
+    Bytes(Bytes),
+    /// Of all bytes before it.
+    Digest(Digest),
+}
 
-impl<S: Stream<Item = Result<Bytes>> + Send + Unpin + 'static> Content for S {}
+/// It, as it comes.
+pub trait Content: Stream<Item = Result<Arrival>> + Send + Unpin + 'static {}
+
+impl<S: Stream<Item = Result<Arrival>> + Send + Unpin + 'static> Content for S {}
 
 /// What completes an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -345,7 +352,13 @@ async fn receive(
         };
         let bytes = match next {
             None => return Ok(End::Whole),
-            Some(Ok(bytes)) => bytes,
+            Some(Ok(Arrival::Bytes(bytes))) => bytes,
+            Some(Ok(Arrival::Digest(digest))) => {
+                if let Some(checksum) = &mut piece.checksum {
+                    checksum.expect(digest);
+                }
+                continue;
+            }
             Some(Err(error)) => return Ok(End::Cut(error)),
         };
         if let Some(checksum) = &mut piece.checksum {

@@ -14,10 +14,20 @@ use std::{
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::{
+    HeaderMap,
+    body::{Body as _, Frame, Incoming, SizeHint},
+};
 use tokio::time::timeout;
 
-use crate::{app::Error, blob::Reader};
+use crate::{
+    app::{
+        Error,
+        append::{Arrival, Content as Arrivals},
+        checksum::Digest,
+    },
+    blob::Reader,
+};
 
 /// What a client sends.
 pub struct RequestBody {
@@ -29,11 +39,12 @@ pub struct RequestBody {
     /// Set once the end was reached.
     read: Arc<AtomicBool>,
     idle: Duration,
+    trailers: HeaderMap,
 }
 
 impl RequestBody {
     pub fn new(body: Incoming, drained: bool, read: Arc<AtomicBool>, idle: Duration) -> Self {
-        Self { body: Some(body), drained, read, idle }
+        Self { body: Some(body), drained, read, idle, trailers: HeaderMap::new() }
     }
 
     /// Bytes still to come, when the client said so.
@@ -41,7 +52,7 @@ impl RequestBody {
         self.body.as_ref().and_then(|body| body.size_hint().exact())
     }
 
-    /// The next bytes, `None` at the end. Trailers are passed over.
+    /// The next bytes, `None` at the end.
     ///
     /// # Errors
     /// [`Error::BodyTimeout`] without progress, [`Error::BodyAborted`] when the client is gone.
@@ -55,21 +66,25 @@ impl RequestBody {
                     return Ok(None);
                 }
                 Some(Err(_)) => return Err(Error::BodyAborted),
-                Some(Ok(frame)) => {
-                    if let Ok(bytes) = frame.into_data() {
-                        return Ok(Some(bytes));
-                    }
-                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => return Ok(Some(bytes)),
+                    Err(frame) => self.trailers.extend(frame.into_trailers().unwrap_or_default()),
+                },
             }
         }
     }
-}
 
-impl RequestBody {
-    /// The bytes as a stream.
-    pub fn into_content(self) -> impl Stream<Item = Result<Bytes, Error>> + Send + Unpin {
-        Box::pin(stream::try_unfold(self, |mut body| async move {
-            Ok(body.next().await?.map(|bytes| (bytes, body)))
+    /// The bytes as a stream, and behind them what `last` makes of the trailers.
+    pub fn arrivals(
+        self,
+        last: impl Fn(&HeaderMap) -> Result<Option<Digest>, Error> + Send + 'static,
+    ) -> impl Arrivals {
+        Box::pin(stream::try_unfold(Some((self, last)), |state| async move {
+            let Some((mut body, last)) = state else { return Ok(None) };
+            Ok(match body.next().await? {
+                Some(bytes) => Some((Arrival::Bytes(bytes), Some((body, last)))),
+                None => last(&body.trailers)?.map(|digest| (Arrival::Digest(digest), None)),
+            })
         }))
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     app::{
         Error, Policy,
         append::{Claim, Content, Ends, Piece, Progress, inconsistent_length},
-        checksum::{Algorithm, Checksum},
+        checksum::{Algorithm, Checksum, Digest},
         upload::{DeclaredFile, Init},
     },
     http::{
@@ -203,8 +203,9 @@ fn piece(
     body: RequestBody,
 ) -> Result<Piece<impl Content + use<>>, Error> {
     let digest = digest::of_content(&context.headers)?;
-    let checksum = digest.and_then(|digest| Checksum::new(Algorithm::Sha256, digest.0.to_vec()));
-    Ok(Piece { claim, checksum, content: body.into_content() })
+    let digest = digest.and_then(|digest| Digest::new(Algorithm::Sha256, digest.0.to_vec()));
+    let content = body.arrivals(|_| Ok(None));
+    Ok(Piece { claim, checksum: digest.map(Checksum::new), content })
 }
 
 /// tus has a status of its own for this.

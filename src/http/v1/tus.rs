@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION},
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, TRAILER},
     http::request::Parts,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -16,7 +16,7 @@ use crate::{
     app::{
         Error,
         append::{Claim, Content, Ends, Piece, Progress},
-        checksum::{Algorithm, Checksum},
+        checksum::{Algorithm, Checksum, Digest},
         upload::{DeclaredFile, Init},
     },
     http::{
@@ -35,7 +35,7 @@ use crate::{
 const PATH: &str = "/v1/tus";
 const VERSION: &str = "1.0.0";
 const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,expiration,\
-                          checksum,termination";
+                          checksum,checksum-trailer,termination";
 const OFFSET_TYPE: &str = "application/offset+octet-stream";
 /// What a file is called when its client does not say.
 const NAME: &str = "upload";
@@ -189,23 +189,38 @@ fn piece(
     size: Option<u64>,
     body: RequestBody,
 ) -> Result<Piece<impl Content + use<>>, Error> {
-    let checksum = text(&context.headers, &UPLOAD_CHECKSUM)?;
-    let checksum = checksum.as_deref().map(checksum_of).transpose()?;
+    let digest = digest_in(&context.headers)?;
+    // A digest that comes behind the bytes is announced before them.
+    let comes_last =
+        digest.is_none() && context.headers.get_all(TRAILER).iter().any(names_checksum);
+    let checksum = if comes_last { Some(Checksum::announced()) } else { digest.map(Checksum::new) };
     let (announced, ends) = (body.announced(), Ends::Itself);
     let claim = Claim { offset, size, announced, ends, whole: None };
-    Ok(Piece { claim, checksum, content: body.into_content() })
+    let content = body.arrivals(move |trailers| match digest_in(trailers)? {
+        None if comes_last => Err(invalid_checksum()),
+        digest => Ok(digest.filter(|_| comes_last)),
+    });
+    Ok(Piece { claim, checksum, content })
+}
+
+fn names_checksum(trailer: &HeaderValue) -> bool {
+    let mut names = trailer.as_bytes().split(|byte| *byte == b',');
+    names.any(|name| name.trim_ascii().eq_ignore_ascii_case(UPLOAD_CHECKSUM.as_str().as_bytes()))
 }
 
 /// `ALGORITHM base64`.
-fn checksum_of(header: &str) -> Result<Checksum, Error> {
-    let wrong = || {
-        let detail = "Upload-Checksum must be sha1 or sha256, a space and the digest in base64.";
-        Error::invalid("invalid_checksum", detail)
-    };
-    let (name, digest) = header.split_once(' ').ok_or_else(wrong)?;
+fn digest_in(headers: &HeaderMap) -> Result<Option<Digest>, Error> {
+    let Some(header) = text(headers, &UPLOAD_CHECKSUM)? else { return Ok(None) };
+    let (name, digest) = header.split_once(' ').ok_or_else(invalid_checksum)?;
     let algorithm = Algorithm::ALL.into_iter().find(|known| known.as_str() == name);
-    let digest = STANDARD.decode(digest.trim()).map_err(|_| wrong())?;
-    Checksum::new(algorithm.ok_or_else(wrong)?, digest).ok_or_else(wrong)
+    let digest = STANDARD.decode(digest.trim()).map_err(|_| invalid_checksum())?;
+    let digest = algorithm.and_then(|algorithm| Digest::new(algorithm, digest));
+    digest.map(Some).ok_or_else(invalid_checksum)
+}
+
+fn invalid_checksum() -> Error {
+    let detail = "Upload-Checksum must be sha1 or sha256, a space and the digest in base64.";
+    Error::invalid("invalid_checksum", detail)
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Error> {
