@@ -14,6 +14,7 @@ use super::{
     App, Error, Result,
     checksum::{Checksum, Digest},
     complete::{Completed, Completion, address},
+    concatenate::is_partial,
     incoming::Incoming,
     lease::Lease,
     upload::{Init, Status, upload_error},
@@ -85,12 +86,17 @@ pub struct Progress {
     pub offset: u64,
     /// What it became.
     pub file: Option<FileRecord>,
+    /// Bytes of the whole, once that is known.
+    pub size: Option<u64>,
 }
 
 impl Progress {
-    /// Bytes of the whole, once that is known.
-    pub fn size(&self) -> Option<u64> {
-        self.file.as_ref().map(|file| file.size).or(self.upload.declared())
+    fn open(upload: Upload, offset: u64) -> Self {
+        Self { size: upload.declared(), upload, offset, file: None }
+    }
+
+    pub(super) fn ended(upload: Upload, file: FileRecord) -> Self {
+        Self { upload, offset: file.size, size: Some(file.size), file: Some(file) }
     }
 }
 
@@ -198,6 +204,12 @@ impl App {
         let claim = piece.claim;
         let lease = self.take_over(id).await?;
         let Status { upload, parts } = self.upload_status(principal, id).await?;
+        if upload.mode == Mode::Final {
+            return Err(Error::FinalUpload);
+        }
+        if upload.mode.is_partial() && claim.ends == Ends::Here {
+            return Err(is_partial());
+        }
         if let UploadState::Completed(_) = upload.state {
             let progress = self.settle(principal, id, Ends::Later, None).await?;
             return check_nothing_more(&claim, progress.offset).map(|()| progress);
@@ -251,7 +263,11 @@ impl App {
         check_fits(claim.announced, tail.offset, declared.unwrap_or(limit))?;
         match (claim.size, upload.declared()) {
             (Some(size), None) => {
-                let mode = if claim.ends == Ends::Itself { Mode::Stream } else { Mode::Single };
+                let mode = match (upload.mode, claim.ends) {
+                    (Mode::GrowingPartial, _) => Mode::Partial,
+                    (_, Ends::Itself) => Mode::Stream,
+                    _ => Mode::Single,
+                };
                 let quota = self.policy.quota_bytes;
                 let declared = self.meta.declare_size(upload.id, size, mode, quota);
                 declared.await.map_err(upload_error)
@@ -314,21 +330,30 @@ impl App {
     ) -> Result<Progress> {
         let Status { upload, parts } = self.upload_status(principal, id).await?;
         if let Some(file) = self.completed(&upload).await? {
-            return Ok(Progress { offset: file.size, upload, file: Some(file) });
+            return Ok(Progress::ended(upload, file));
+        }
+        if upload.mode == Mode::Final {
+            return self.conclude(principal, upload).await;
         }
         let tail = tail(&parts);
         let is_whole = tail.missing.is_empty() && upload.declared() == Some(tail.offset);
+        if upload.mode.is_partial() {
+            if is_whole {
+                self.conclude_final_of(principal, id).await;
+            }
+            return Ok(Progress::open(upload, tail.offset));
+        }
         let is_over = match ends {
             Ends::Itself => is_whole,
             Ends::Here => true,
             Ends::Later => is_whole && upload.mode == Mode::Stream,
         };
         if !is_over {
-            return Ok(Progress { offset: tail.offset, upload, file: None });
+            return Ok(Progress::open(upload, tail.offset));
         }
         let completion = Completion { sha256: whole, ..Completion::of(id) };
         match self.complete_upload(principal, completion).await? {
-            Completed::One(file) => Ok(Progress { offset: file.size, upload, file: Some(*file) }),
+            Completed::One(file) => Ok(Progress::ended(upload, *file)),
             Completed::Batch(_) => Err(Error::NotFound("upload")),
         }
     }

@@ -88,6 +88,14 @@ fn problem_type(code: &str) -> String {
     format!("https://iana.org/assignments/http-problem-types#{registered}")
 }
 
+/// With the members and the header that the draft wants.
+fn offset_mismatch(is: u64, said: u64) -> Problem {
+    let detail = format!("The upload goes on at byte {is}, not {said}.");
+    Problem::new(StatusCode::CONFLICT, "offset_mismatch", detail)
+        .member(json!({"expected-offset": is, "provided-offset": said}))
+        .header(HeaderName::from_static("upload-offset"), is.to_string())
+}
+
 /// The status that tus made for it, and the only one here that has no name of its own.
 fn checksum_mismatch() -> StatusCode {
     StatusCode::from_u16(460).unwrap_or(StatusCode::BAD_REQUEST)
@@ -168,12 +176,11 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
         Error::Gone(what) => Problem::new(S::GONE, "gone", format!("The {what} was deleted.")),
         Error::Invalid { code, detail } => Problem::new(S::BAD_REQUEST, code, detail),
         Error::Conflict { code, detail } => Problem::new(S::CONFLICT, code, detail),
-        Error::OffsetDiffers { is, said } => {
-            let detail = format!("The upload goes on at byte {is}, not {said}.");
-            Problem::new(S::CONFLICT, "offset_mismatch", detail)
-                .member(json!({"expected-offset": is, "provided-offset": said}))
-                .header(HeaderName::from_static("upload-offset"), is.to_string())
+        Error::FinalUpload => {
+            let detail = "The upload is made of partial ones and takes no bytes of its own.";
+            Problem::new(S::FORBIDDEN, "final_upload", detail)
         }
+        Error::OffsetDiffers { is, said } => offset_mismatch(*is, *said),
         Error::ChecksumDiffers => {
             let detail = "The bytes are not those of the checksum; nothing of them was kept.";
             Problem::new(checksum_mismatch(), "checksum_mismatch", detail)

@@ -10,6 +10,7 @@
 //! [`sled`] is the engine of one machine, [`memory`] the reference it is compared with.
 
 pub mod accounts;
+pub mod concatenation;
 pub mod memory;
 pub mod selection;
 pub mod sled;
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 
 pub use self::{
     accounts::{Accounts, ServiceToken},
+    concatenation::Concatenations,
     selection::{Selection, Selections},
     upkeep::Upkeep,
 };
@@ -172,7 +174,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// what is not there; any method may fail with [`Error::Corrupt`] and [`Error::Unavailable`], and
 /// one that writes with [`Error::Busy`] and [`Error::NoSpace`].
 #[async_trait]
-pub trait Metadata: Accounts + Selections + Upkeep {
+pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     /// Writes a copy from which a store can be opened into the directory of another: every commit
     /// that was answered before the call, and each later one either as a whole or not.
     ///

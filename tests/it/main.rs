@@ -8,6 +8,7 @@ mod batch;
 mod client;
 mod clients;
 mod complete;
+mod concat;
 mod config;
 mod download;
 mod format;

@@ -107,6 +107,12 @@ fn begin_patch(daemon: &Daemon, path: &str, offset: usize, size: usize, some: &[
     socket
 }
 
+/// Waits until bytes of an upload are on their way to the disk.
+fn is_received(daemon: &Daemon) {
+    let temporary = daemon.dir().join("staging/tmp");
+    eventually(|| std::fs::read_dir(&temporary).unwrap().count() > 0);
+}
+
 fn status_of(mut socket: TcpStream) -> String {
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
@@ -309,10 +315,13 @@ fn what_does_not_fit_together_changes_nothing() {
     assert_eq!(right.patch(&path, 10, "?1", b"").status, 201);
     // A length that a cut piece announced holds.
     let path = draft.begin(None, b"");
-    let hanging = begin_patch(&daemon, &path, 0, 9, b"abc");
-    assert_eq!(draft.state(&path), (3, "?0".into(), Some(9)));
+    let hanging = begin_patch(&daemon, &path, 0, 300_000, &bytes(7, 200_000));
+    is_received(&daemon);
+    let (at, _, length) = draft.state(&path);
+    assert!((1..=200_000).contains(&at), "{at}");
+    assert_eq!(length, Some(300_000));
     assert!(status_of(hanging).starts_with("HTTP/1.1 409"));
-    inconsistent(draft.patch(&path, 3, "?1", b"short"));
+    inconsistent(draft.patch(&path, at, "?1", b"short"));
 }
 
 #[test]
@@ -437,8 +446,7 @@ fn acknowledged_bytes_survive_a_kill_and_the_upload_goes_on() {
         path
     };
     let hanging = begin_patch(&daemon, &path, 300_000, 300_000, &content[300_000..400_000]);
-    let temporary = daemon.dir().join("staging/tmp");
-    eventually(|| std::fs::read_dir(&temporary).unwrap().count() > 0);
+    is_received(&daemon);
     daemon.restart(Signal::KILL);
     drop(hanging);
     let user = daemon.user("u");

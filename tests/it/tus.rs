@@ -153,7 +153,7 @@ fn options_say_what_is_spoken() {
         assert_eq!(
             options.header("tus-extension"),
             "creation,creation-with-upload,creation-defer-length,expiration,checksum,\
-             checksum-trailer,termination",
+             checksum-trailer,termination,concatenation,concatenation-unfinished",
         );
     }
     daemon.anyone().send("OPTIONS", "/v1/tus", "").refused(401, "unauthenticated");

@@ -158,7 +158,8 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .json_body("EncodedPart")
             .answers_json("200", "The part is on the disk", "PartTaken")
             .refuses("400", &["invalid_json", "json_too_deep", "invalid_base64"])
-            .refuses("400", &["invalid_part_number", "not_for_a_batch"]),
+            .refuses("400", &["invalid_part_number", "not_for_a_batch"])
+            .refuses("403", &["final_upload"]),
         Endpoint::RawPart { .. } => Operation::new(UPLOADS, "Send a part as it is")
             .detail("Parts come in any order, at any size, in parallel.")
             .header("Content-Digest", "`sha-256=:BASE64:` (RFC 9530), checked.")
@@ -166,7 +167,8 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .raw_body()
             .answers_json("200", "The part is on the disk", "PartTaken")
             .refuses("400", &["invalid_part_number", "not_for_a_batch"])
-            .refuses("400", &digests),
+            .refuses("400", &digests)
+            .refuses("403", &["final_upload"]),
         Endpoint::UploadStatus { .. } => Operation::new(
             UPLOADS,
             "What has arrived of an upload, or of a batch",
@@ -200,6 +202,7 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .refuses("400", &names)
             .refuses("400", &meta)
             .refuses("409", &["parts_missing", "owner_mismatch"])
+            .refuses("409", &["partial_upload", "partials_unfinished"])
             .refuses("410", &["gone"])
             .refuses("413", &["quota_exceeded"]),
         _ => acts_for_a_user(Operation::new(UPLOADS, "Store a whole file"))

@@ -31,7 +31,9 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         .refuses("400", &["invalid_upload_offset", "invalid_upload_complete", "too_many_parts"])
         .refuses("400", &["inconsistent_upload_length", "upload_completed", "size_mismatch"])
         .refuses("400", &["invalid_digest", "digest_mismatch", "sha256_mismatch"])
+        .refuses("403", &["final_upload"])
         .refuses("409", &["offset_mismatch", "upload_taken_over", "parts_missing"])
+        .refuses("409", &["partial_upload"])
         .refuses("413", &["quota_exceeded"])
         .refuses("415", &["media_type_unsupported"]),
         _ => done(Operation::new(RESUMABLE, "Give an upload up"), "204", "It is gone"),

@@ -149,7 +149,7 @@ async fn begin(context: &Context, size: Option<u64>, body: RequestBody) -> Reply
 pub async fn head(context: &Context, id: UploadId) -> Reply {
     let progress = context.app.progress(context.principal()?, id).await?;
     let mut response = told(context, StatusCode::NO_CONTENT, &progress)?;
-    if let Some(size) = progress.size() {
+    if let Some(size) = progress.size {
         response.headers_mut().insert(UPLOAD_LENGTH, size.into());
     }
     Ok(response)

@@ -1,5 +1,6 @@
 //! tus 1.0 at `/v1/tus`: the upload sessions, in the words of that protocol.
 
+mod concat;
 mod metadata;
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,6 +13,7 @@ use hyper::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use self::concat::Concat;
 use crate::{
     app::{
         Error,
@@ -35,7 +37,8 @@ use crate::{
 const PATH: &str = "/v1/tus";
 const VERSION: &str = "1.0.0";
 const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,expiration,\
-                          checksum,checksum-trailer,termination";
+                          checksum,checksum-trailer,termination,concatenation,\
+                          concatenation-unfinished";
 const OFFSET_TYPE: &str = "application/offset+octet-stream";
 /// What a file is called when its client does not say.
 const NAME: &str = "upload";
@@ -50,6 +53,7 @@ const TUS_EXTENSION: HeaderName = HeaderName::from_static("tus-extension");
 const TUS_MAX_SIZE: HeaderName = HeaderName::from_static("tus-max-size");
 const TUS_CHECKSUM_ALGORITHM: HeaderName = HeaderName::from_static("tus-checksum-algorithm");
 const UPLOAD_CHECKSUM: HeaderName = HeaderName::from_static("upload-checksum");
+const UPLOAD_CONCAT: HeaderName = HeaderName::from_static("upload-concat");
 const UPLOAD_DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-length");
 const UPLOAD_EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
 /// Ours: the key of the file that the upload became, percent-encoded.
@@ -96,7 +100,12 @@ pub fn options(context: &Context) -> Reply {
 /// `POST /v1/tus`: a new upload, and its first bytes where some come along.
 pub async fn create(context: &Context, body: RequestBody) -> Reply {
     check_version(&context.headers)?;
-    let size = declared_size(&context.headers)?;
+    let concat = text(&context.headers, &UPLOAD_CONCAT)?;
+    let concat = concat.as_deref().map(concat::parse).transpose()?;
+    let size = match &concat {
+        Some(Concat::Final(_)) => None,
+        _ => declared_size(&context.headers)?,
+    };
     let mut said = metadata::parse(&text(&context.headers, &UPLOAD_METADATA)?.unwrap_or_default())?;
     let user = context.named_user(&mut said)?;
     let folder = fields::text(&mut said, "folder")?.unwrap_or_default();
@@ -109,24 +118,62 @@ pub async fn create(context: &Context, body: RequestBody) -> Reply {
         },
     };
     let init = Init {
-        mode: if size.is_some() { Mode::Stream } else { Mode::Growing },
+        mode: match (&concat, size) {
+            (None, Some(_)) => Mode::Stream,
+            (None, None) => Mode::Growing,
+            (Some(Concat::Partial), Some(_)) => Mode::Partial,
+            (Some(Concat::Partial), None) => Mode::GrowingPartial,
+            (Some(Concat::Final(_)), _) => Mode::Final,
+        },
         files: vec![file],
         folder: fields::folder(&folder)?,
         meta: fields::caller_meta(said)?,
         user,
     };
+    let progress = match concat {
+        Some(Concat::Final(partials)) => concatenate(context, init, partials, &body).await?,
+        _ => begin(context, init, size, body).await?,
+    };
+    let mut response = told(StatusCode::CREATED, &progress)?;
+    let location = format!("{}{PATH}/{}", context.server.public_url, progress.upload.id);
+    response.headers_mut().insert(LOCATION, value(&location)?);
+    Ok(response)
+}
+
+/// Begins an upload, with its first bytes where some come along.
+async fn begin(
+    context: &Context,
+    init: Init,
+    size: Option<u64>,
+    body: RequestBody,
+) -> Result<Progress, Error> {
     let comes_with_bytes = context.headers.get(CONTENT_TYPE).is_some_and(|it| it == OFFSET_TYPE);
     let piece = comes_with_bytes.then(|| piece(context, 0, None, body)).transpose()?;
     if let (Some(size), Some(piece)) = (size, &piece)
         && piece.claim.announced.is_some_and(|announced| announced > size)
     {
-        return Err(Error::TooLarge { what: "upload", limit: size }.into());
+        return Err(Error::TooLarge { what: "upload", limit: size });
     }
-    let progress = context.app.create_upload(context.principal()?, init, piece).await?;
-    let mut response = told(StatusCode::CREATED, &progress)?;
-    let location = format!("{}{PATH}/{}", context.server.public_url, progress.upload.id);
-    response.headers_mut().insert(LOCATION, value(&location)?);
-    Ok(response)
+    context.app.create_upload(context.principal()?, init, piece).await
+}
+
+/// Begins an upload that is made of others, and ends it if they are whole. It has neither a length
+/// nor bytes of its own.
+async fn concatenate(
+    context: &Context,
+    init: Init,
+    partials: Vec<UploadId>,
+    body: &RequestBody,
+) -> Result<Progress, Error> {
+    let has_length = [UPLOAD_LENGTH, UPLOAD_DEFER_LENGTH];
+    if has_length.iter().any(|name| context.headers.contains_key(name)) {
+        let detail = "A final upload is as long as those that it is made of.";
+        return Err(Error::invalid("invalid_upload_length", detail));
+    }
+    if body.announced() != Some(0) {
+        return Err(Error::FinalUpload);
+    }
+    context.app.concatenate(context.principal()?, init, partials).await
 }
 
 /// `HEAD /v1/tus/{id}`: from where to go on.
@@ -134,11 +181,17 @@ pub async fn head(context: &Context, id: UploadId) -> Reply {
     check_version(&context.headers)?;
     let progress = context.app.progress(context.principal()?, id).await?;
     let mut response = told(StatusCode::OK, &progress)?;
+    let mode = progress.upload.mode;
+    let partials = context.app.partials(id).await?;
     let headers = response.headers_mut();
-    match progress.size() {
-        Some(size) => headers.insert(UPLOAD_LENGTH, size.into()),
-        None => headers.insert(UPLOAD_DEFER_LENGTH, HeaderValue::from_static("1")),
-    };
+    match progress.size {
+        Some(size) => drop(headers.insert(UPLOAD_LENGTH, size.into())),
+        None if mode == Mode::Final => {}
+        None => drop(headers.insert(UPLOAD_DEFER_LENGTH, HeaderValue::from_static("1"))),
+    }
+    if let Some(concat) = concat::print(mode, &partials) {
+        headers.insert(UPLOAD_CONCAT, value(&concat)?);
+    }
     headers.insert(UPLOAD_METADATA, value(&metadata::print(&progress.upload))?);
     Ok(response)
 }
@@ -245,7 +298,10 @@ fn number(
 fn told(status: StatusCode, progress: &Progress) -> Reply {
     let mut response = answer(status);
     let headers = response.headers_mut();
-    headers.insert(UPLOAD_OFFSET, progress.offset.into());
+    // There is none of a final upload before it is whole.
+    if progress.upload.mode != Mode::Final || progress.file.is_some() {
+        headers.insert(UPLOAD_OFFSET, progress.offset.into());
+    }
     if let Some(file) = &progress.file {
         headers.insert(UPLOAD_KEY, encoded_key(file)?);
     } else if progress.upload.state == UploadState::Open {

@@ -7,6 +7,7 @@ pub(crate) mod accounts;
 mod check;
 pub mod codec;
 mod commit;
+mod concatenation;
 mod index;
 pub(crate) mod journal;
 mod open;
