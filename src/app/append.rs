@@ -229,6 +229,7 @@ impl App {
             (None, _) => Ok(()),
         };
         holds?;
+        self.check_standing(principal).await?;
         if let (Ends::Here, End::Whole, Some(size)) = (claim.ends, &end, upload.declared())
             && tail.offset + incoming.received() != size
         {

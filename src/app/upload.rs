@@ -175,6 +175,7 @@ impl App {
         sha256: Option<Sha256>,
     ) -> Result<u64> {
         self.check_part(principal, id).await?;
+        self.check_standing(principal).await?;
         self.keep_part(id, number, incoming, sha256, None).await
     }
 

@@ -83,6 +83,7 @@ pub async fn put_content(context: &Context, mut body: RequestBody, size: Option<
     let sha256 = digest::announced(&context.headers)?;
     let mime = declared_type(context)?;
     let content = receive::raw(&mut body, context.app.begin_file().await?).await?;
+    context.app.check_standing(principal).await?;
     if size.is_some_and(|size| size != content.received()) {
         return Err(inconsistent_length().into());
     }
