@@ -3,6 +3,7 @@
 
 mod client;
 mod door;
+mod import;
 mod key;
 mod serve;
 mod token;
@@ -77,6 +78,7 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
+    Import(import::Import),
     #[command(flatten)]
     Client(client::ClientCommand),
     /// The life of service tokens.
@@ -133,6 +135,7 @@ pub fn run() -> ExitCode {
         Command::Restore { dir, place } => {
             configure(place, None).and_then(|config| upkeep::restore(&config, &dir))
         }
+        Command::Import(command) => import::run(command),
         Command::Client(command) => client::run(command),
         Command::Token(command) => token::run(command),
         Command::User(command) => user::run(command),

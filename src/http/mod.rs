@@ -15,6 +15,7 @@ mod disposition;
 mod fields;
 mod health;
 mod images;
+pub mod import;
 pub mod inline;
 mod json;
 pub mod listen;

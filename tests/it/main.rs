@@ -14,6 +14,7 @@ mod format;
 mod full_disk;
 mod get;
 mod images;
+mod import;
 mod keys;
 mod kill;
 mod limits;
