@@ -16,7 +16,7 @@ use crate::{
     model::limits::{SERVICE_TOKEN_DAYS, is_service_name},
     sys::{
         clock::{Clock, SystemClock},
-        data_dir, random,
+        data_dir, owner, random,
     },
 };
 
@@ -240,6 +240,7 @@ fn generate(config: &Config, name: &str, days: u64) -> Result<(), Failures> {
         eprintln!("streamlined: making the first signing key in {}", dir.display());
     }
     data_dir::prepare(dir).map_err(Failures::at("data directory"))?;
+    owner::assume(dir).map_err(Failures::at("data directory"))?;
     let token = if dir.join("journal").exists() {
         recorded(config, name, days).or_else(|Failures(why)| {
             eprintln!("streamlined: the token is not recorded: {}", why.join(", "));
