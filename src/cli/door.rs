@@ -64,6 +64,13 @@ pub fn runtime() -> Result<Runtime, Failures> {
     Builder::new_multi_thread().enable_all().build().map_err(Failures::at("runtime"))
 }
 
+/// Makes a data directory where there is none. No thread may have begun before.
+pub fn prepare(config: &Config) -> Result<(), Failures> {
+    let dir = &config.data_dir;
+    let prepared = owner::assume(dir).and_then(|()| data_dir::prepare(dir));
+    prepared.map_err(Failures::at("data directory"))
+}
+
 /// Who does what is asked.
 pub enum Door {
     Daemon(PathBuf),

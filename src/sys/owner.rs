@@ -17,7 +17,11 @@ use rustix::{
 /// # Errors
 /// When the system does not allow it.
 pub fn assume(dir: &Path) -> io::Result<()> {
-    let owner = fs::metadata(dir)?;
+    let owner = match fs::metadata(dir) {
+        // Who makes it owns it; the service manager gives it to the daemon.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        owner => owner?,
+    };
     if !geteuid().is_root() || owner.uid() == 0 {
         return Ok(());
     }

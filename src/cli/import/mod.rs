@@ -34,14 +34,14 @@ use super::{
 use crate::{
     http::import::{self, Described},
     model::time::UnixMillis,
-    sys::data_dir,
 };
 
 /// Take over the files of the server that this one replaces, under the keys that they have.
 ///
-/// DIR holds `storage/USER/FOLDER/8HEX_NAME`, each with a side file that adds `.meta`. Nothing in it is
-/// changed. What is listed already is passed over, so that the command can be given again after a
-/// break and once more when the old server has stopped. Exit status 1 when something was left out.
+/// DIR holds `storage/USER/FOLDER/8HEX_NAME`, each with a side file that adds `.meta`. Nothing in
+/// it is changed. What is listed already is passed over, so that the command can be given again
+/// after a break and once more when the old server has stopped. Exit status 1 when something was
+/// left out.
 #[derive(Args)]
 pub struct Import {
     /// The directory that holds storage/, or that one itself.
@@ -76,7 +76,7 @@ struct Job {
 pub fn run(import: Import) -> Result<(), Failures> {
     let config = super::configure(import.place, None)?;
     let tree = Tree::open(&import.dir).map_err(Failures::at(&import.dir.display().to_string()))?;
-    data_dir::prepare(&config.data_dir).map_err(Failures::at("data directory"))?;
+    door::prepare(&config)?;
     let door = Arc::new(Door::open(&config)?);
     let report = Arc::new(Report::begin(&tree, import.json));
     let tree = Arc::new(tree);

@@ -128,7 +128,8 @@ mod tests {
     fn a_side_file_says_more_than_the_path() {
         let side = json!({
             "original_name": "a|b?.txt", "filename": "0000abcd_a_b_.txt", "mime": "text/plain",
-            "sha256": "ff", "user_id": "u|1", "folder": "/x?/y/", "created_at": "2024-01-02T03:04:05",
+            "sha256": "ff", "user_id": "u|1", "folder": "/x?/y/",
+            "created_at": "2024-01-02T03:04:05",
             "size": 3, "project": "p", "n": null,
         });
         let found = described("storage/u_1/x_/y/0000abcd_a_b_.txt", &side).unwrap();
