@@ -13,6 +13,8 @@ mod credentials;
 mod digest;
 mod disposition;
 mod fields;
+mod flood;
+mod framing;
 mod health;
 mod images;
 pub mod import;
@@ -26,6 +28,7 @@ mod query;
 mod respond;
 pub mod route;
 mod shares;
+mod streams;
 mod v1;
 
 use std::{
@@ -43,7 +46,7 @@ use futures_util::FutureExt;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     body::{Body as _, Incoming},
-    header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
+    header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue},
     http::request::Parts,
 };
 use ipnet::IpNet;
@@ -67,6 +70,11 @@ use crate::{
     },
     sys::{audit::AuditLog, random},
 };
+
+/// What of tus is read without a request.
+pub mod tus {
+    pub use super::v1::tus::{checksum_of, declared_size, metadata};
+}
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -247,10 +255,7 @@ impl Server {
         let drained = head.version >= Version::HTTP_2;
         let idle = self.limits.body_idle_timeout;
         let body = RequestBody::new(body, drained, Arc::clone(body_read), idle);
-        if head.headers.get(TRANSFER_ENCODING).is_some_and(|coding| coding != "chunked") {
-            let detail = "The only Transfer-Encoding that is taken is chunked.";
-            return Err(Error::invalid("encoded_content", detail).into());
-        }
+        framing::check(&head)?;
         let endpoint = route::route(&head.method, head.uri.path());
         // Who may not ask is not told what there is.
         let access =

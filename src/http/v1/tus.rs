@@ -1,6 +1,6 @@
 //! tus 1.0 at `/v1/tus`: the upload sessions, in the words of that protocol.
 
-mod metadata;
+pub mod metadata;
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -173,7 +173,7 @@ fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// The size of a new upload; `None` when it comes later.
-fn declared_size(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+pub fn declared_size(headers: &HeaderMap) -> Result<Option<u64>, Error> {
     let detail = "Either Upload-Length or Upload-Defer-Length: 1 is needed.";
     let wrong = || Error::invalid("invalid_upload_length", detail);
     let size = number(headers, &UPLOAD_LENGTH, "invalid_upload_length")?;
@@ -203,7 +203,7 @@ fn content(body: RequestBody) -> impl Stream<Item = Result<Bytes, Error>> + Send
 }
 
 /// `ALGORITHM base64`.
-fn checksum_of(header: &str) -> Result<Checksum, Error> {
+pub fn checksum_of(header: &str) -> Result<Checksum, Error> {
     let wrong = || {
         let detail = "Upload-Checksum must be sha1 or sha256, a space and the digest in base64.";
         Error::invalid("invalid_checksum", detail)
