@@ -126,6 +126,7 @@ fn what_cannot_be_taken_over_is_named_and_the_rest_is() {
     let tree = Tree::new();
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("00000000_secret"), "secret").unwrap();
+    fs::write(outside.path().join("side"), "{}").unwrap();
     let here = |name: &str| format!("storage/u/{name}");
     tree.file(&here("00000001_good"), b"good", &json!({}));
     tree.file(&here("00000002_digest"), b"bad", &json!({"sha256": sha256(b"other")}));
@@ -146,8 +147,7 @@ fn what_cannot_be_taken_over_is_named_and_the_rest_is() {
     let pipe = Command::new("mkfifo").arg(tree.path(&here("0000000d_pipe"))).status();
     assert!(pipe.unwrap().success());
     tree.plain(&here("0000000e_side"), b"x");
-    symlink(outside.path().join("00000000_secret"), tree.path(&here("0000000e_side.meta")))
-        .unwrap();
+    symlink(outside.path().join("side"), tree.path(&here("0000000e_side.meta"))).unwrap();
 
     let daemon = Daemon::start();
     let dry = Imported::of(&tree.command(&daemon.dir()).arg("--dry-run").output().unwrap());
