@@ -18,7 +18,7 @@ use crate::{
         id::UploadId,
         name::{FileName, Folder, UserId},
         principal::Principal,
-        upload::{Completeness, Upload, UploadState, completeness},
+        upload::{Completeness, Mode, Upload, UploadState, completeness},
     },
 };
 
@@ -167,8 +167,8 @@ impl App {
 
     /// Makes one durable blob of what arrived and checks it against what was declared.
     async fn prepare(&self, upload: Upload, completion: Completion) -> Result<Prepared> {
-        let parts = self.meta.parts(upload.id).await?;
-        let inline = completion.inline.filter(|_| parts.is_empty());
+        let (parts, revision) = self.sources(&upload).await?;
+        let inline = completion.inline.filter(|_| parts.is_empty() && upload.mode != Mode::Final);
         let sealed = match inline {
             Some(inline) => {
                 check_size(upload.declared(), inline.received())?;
@@ -185,7 +185,7 @@ impl App {
             file: self.new_file(upload.owner, folder, name, mime, &sealed, meta),
             lies_in_part: parts.iter().any(|part| part.place == sealed.locator),
             locator: sealed.locator,
-            upload: Some((upload.id, upload.revision)),
+            upload: Some((upload.id, revision)),
         };
         if let Err(mismatch) = check_digest(completion.sha256, sealed.sha256, "sha256_mismatch") {
             self.discard_prepared(&prepared).await;
@@ -206,7 +206,7 @@ impl App {
         };
         match joined {
             Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {
-                self.forget_damaged(upload.id, parts).await?;
+                self.forget_damaged_sources(upload, parts).await?;
                 Err(damage.into())
             }
             joined => Ok(joined?),

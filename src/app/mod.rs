@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod checksum;
 mod compact;
 pub mod complete;
+pub mod concatenate;
 mod epochs;
 pub mod error;
 pub mod gc;

@@ -152,6 +152,9 @@ impl App {
     /// [`Error::NotFound`] for an unknown or foreign upload, [`Error::Conflict`] for a closed one.
     pub async fn check_part(&self, principal: &Principal, id: UploadId) -> Result<Upload> {
         let upload = self.own_upload(principal, id).await?;
+        if upload.mode == Mode::Final {
+            return Err(Error::FinalUpload);
+        }
         if upload.state != UploadState::Open {
             return Err(meta::Error::Closed.into());
         }
@@ -172,6 +175,7 @@ impl App {
         sha256: Option<Sha256>,
     ) -> Result<u64> {
         self.check_part(principal, id).await?;
+        self.check_standing(principal).await?;
         self.keep_part(id, number, incoming, sha256, None).await
     }
 

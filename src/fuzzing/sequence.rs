@@ -20,7 +20,7 @@ use super::{KEYS, NOW};
 use crate::{
     app::{
         App, Error, Policy, Result,
-        append::{Claim, Piece, Progress},
+        append::{Arrival, Claim, Ends, Piece, Progress},
         archive::Chosen,
         catalog::Listing,
         complete::{Completed, Completion},
@@ -321,15 +321,17 @@ impl Pair {
         let size = (dice.byte() == 1).then_some(content.len() as u64);
         let cut = dice.byte() == 1;
         let seen = |progress: &Progress| {
-            (progress.offset, progress.size(), progress.file.as_ref().map(seen))
+            (progress.offset, progress.size, progress.file.as_ref().map(seen))
         };
         let progress = async |app: &Arc<App>, at: usize| app.progress(&principal, id[at]).await;
         let stands = self.ask("progress", progress, seen).await;
         let offset = stands.map_or(0, |[one, _]| one.offset) + u64::from(claimed == 1);
         let append = async |app: &Arc<App>, at: usize| {
-            let claim = Claim { offset, size, announced: (!cut).then_some(content.len() as u64) };
+            let announced = (!cut).then_some(content.len() as u64);
+            let claim = Claim { offset, size, announced, ends: Ends::Itself, whole: None };
             let end = cut.then_some(Err(Error::BodyAborted));
-            let content = stream::iter([Ok(content.clone())].into_iter().chain(end));
+            let content =
+                stream::iter([Ok(Arrival::Bytes(content.clone()))].into_iter().chain(end));
             app.append(&principal, id[at], Piece { claim, checksum: None, content }).await
         };
         let appended = self.ask("append", append, seen).await;

@@ -56,14 +56,18 @@ impl Event {
             | Endpoint::ListUploads
             | Endpoint::TusOptions
             | Endpoint::TusHead { .. }
+            | Endpoint::ResumableOptions { .. }
+            | Endpoint::ResumableHead { .. }
             | Endpoint::ListFiles
             | Endpoint::Metadata { .. } => return None,
             Endpoint::GenerateToken => Self::new("user_token_issued"),
             Endpoint::Init | Endpoint::TusCreate => Self::new("upload_begun"),
-            Endpoint::TusPatch { upload } => Self::on("upload", upload),
-            Endpoint::AbortUpload { upload } | Endpoint::TusDelete { upload } => {
-                Self::on("upload_aborted", upload)
+            Endpoint::TusPatch { upload } | Endpoint::ResumablePatch { upload } => {
+                Self::on("upload", upload)
             }
+            Endpoint::AbortUpload { upload }
+            | Endpoint::TusDelete { upload }
+            | Endpoint::ResumableDelete { upload } => Self::on("upload_aborted", upload),
             Endpoint::Complete | Endpoint::PutContent => Self::new("upload"),
             Endpoint::DeleteFile { key } => Self::on("delete", key),
             Endpoint::Content { key }

@@ -14,11 +14,21 @@ use std::{
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::{
+    HeaderMap,
+    body::{Body as _, Frame, Incoming, SizeHint},
+};
 use tokio::time::timeout;
 
 use super::streams::Awaited;
-use crate::{app::Error, blob::Reader};
+use crate::{
+    app::{
+        Error,
+        append::{Arrival, Content as Arrivals},
+        checksum::Digest,
+    },
+    blob::Reader,
+};
 
 /// What a client sends.
 pub struct RequestBody {
@@ -30,11 +40,12 @@ pub struct RequestBody {
     /// Set once the end was reached.
     read: Arc<AtomicBool>,
     idle: Duration,
+    trailers: HeaderMap,
 }
 
 impl RequestBody {
     pub fn new(body: Incoming, drained: bool, read: Arc<AtomicBool>, idle: Duration) -> Self {
-        Self { body: Some(body), drained, read, idle }
+        Self { body: Some(body), drained, read, idle, trailers: HeaderMap::new() }
     }
 
     /// Bytes still to come, when the client said so.
@@ -42,9 +53,8 @@ impl RequestBody {
         self.body.as_ref().and_then(|body| body.size_hint().exact())
     }
 
-    /// The next bytes, `None` at the end. Trailers are passed over, and on HTTP/1.1 they are the
-    /// last that is read of a connection: where they end is what readers of bare line feeds do not
-    /// agree on.
+    /// The next bytes, `None` at the end. On HTTP/1.1 trailers are the last that is
+    /// read of a connection: where they end is what readers of bare line feeds do not agree on.
     ///
     /// # Errors
     /// [`Error::BodyTimeout`] without progress, [`Error::BodyAborted`] when the client is gone.
@@ -60,11 +70,29 @@ impl RequestBody {
                 Some(Err(_)) => return Err(Error::BodyAborted),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => return Ok(Some(bytes)),
-                    Err(_) if self.drained => {}
-                    Err(_) => return Ok(None),
+                    Err(frame) => {
+                        self.trailers.extend(frame.into_trailers().unwrap_or_default());
+                        if !self.drained {
+                            return Ok(None);
+                        }
+                    }
                 },
             }
         }
+    }
+
+    /// The bytes as a stream, and behind them what `last` makes of the trailers.
+    pub fn arrivals(
+        self,
+        last: impl Fn(&HeaderMap) -> Result<Option<Digest>, Error> + Send + 'static,
+    ) -> impl Arrivals {
+        Box::pin(stream::try_unfold(Some((self, last)), |state| async move {
+            let Some((mut body, last)) = state else { return Ok(None) };
+            Ok(match body.next().await? {
+                Some(bytes) => Some((Arrival::Bytes(bytes), Some((body, last)))),
+                None => last(&body.trailers)?.map(|digest| (Arrival::Digest(digest), None)),
+            })
+        }))
     }
 }
 

@@ -29,6 +29,7 @@ mod respond;
 pub mod route;
 mod shares;
 mod streams;
+mod structured;
 mod v1;
 
 use std::{
@@ -197,6 +198,7 @@ impl Server {
         let id = format!("{:016x}", random::nonce());
         let is_http_1 = request.version() < Version::HTTP_2;
         let (method, path) = (request.method().clone(), logged(request.uri().path()).to_owned());
+        let speaks_draft = v1::resumable::is_spoken(&path, request.headers());
         let body_read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
         let mut trace = Trace::default();
         let peer = connection.peer.ip();
@@ -212,6 +214,9 @@ impl Server {
         }
         let mut response = outcome.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
         v1::tus::mark(&path, &mut response);
+        if speaks_draft {
+            v1::resumable::mark(&self.app.policy, &mut response);
+        }
         if method == Method::HEAD {
             response = without_body(response);
         }
@@ -338,7 +343,11 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
         Endpoint::TusPatch { upload } => v1::tus::patch(&context, upload, body).await,
         Endpoint::TusDelete { upload } => v1::tus::terminate(&context, upload).await,
         Endpoint::Complete => v1::complete::complete(&context, body).await,
-        Endpoint::PutContent => v1::complete::put_content(&context, body).await,
+        Endpoint::PutContent => v1::resumable::create(&context, body).await,
+        Endpoint::ResumableOptions { upload } => Ok(v1::resumable::options(&context, upload)),
+        Endpoint::ResumableHead { upload } => v1::resumable::head(&context, upload).await,
+        Endpoint::ResumablePatch { upload } => v1::resumable::append(&context, upload, body).await,
+        Endpoint::ResumableDelete { upload } => v1::resumable::cancel(&context, upload).await,
         Endpoint::ListFiles => v1::files::list(context).await,
         Endpoint::Metadata { key } => v1::files::metadata(&context, &key).await,
         Endpoint::DeleteFile { key } => v1::files::delete(&context, key).await,
@@ -358,7 +367,8 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
 
 /// The answer to a HEAD: the headers of the GET, its length among them (RFC 9110 section 9.3.2).
 fn without_body(mut response: Response<Body>) -> Response<Body> {
-    if response.status() != StatusCode::NOT_MODIFIED
+    let has_none = [StatusCode::NOT_MODIFIED, StatusCode::NO_CONTENT];
+    if !has_none.contains(&response.status())
         && let Some(length) = response.body().size_hint().exact()
         && !response.headers().contains_key(CONTENT_LENGTH)
     {

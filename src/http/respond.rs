@@ -51,7 +51,7 @@ pub fn document(refusal: &Refusal, request_id: &str) -> String {
 impl Problem {
     fn document(&self, request_id: &str) -> String {
         let mut members = json!({
-            "type": format!("urn:streamlined:problem:{}", self.code),
+            "type": problem_type(self.code),
             "title": self.status.canonical_reason().unwrap_or("Checksum Mismatch"),
             "status": self.status.as_u16(),
             "detail": self.detail,
@@ -75,6 +75,25 @@ impl Problem {
     fn header(self, name: HeaderName, value: impl Into<String>) -> Self {
         Self { header: Some((name, value.into())), ..self }
     }
+}
+
+/// Problems that the draft on resumable uploads registers (its section 6) have a name of their own.
+fn problem_type(code: &str) -> String {
+    let registered = match code {
+        "offset_mismatch" => "mismatching-upload-offset",
+        "upload_completed" => "completed-upload",
+        "inconsistent_upload_length" => "inconsistent-upload-length",
+        _ => return format!("urn:streamlined:problem:{code}"),
+    };
+    format!("https://iana.org/assignments/http-problem-types#{registered}")
+}
+
+/// With the members and the header that the draft wants.
+fn offset_mismatch(is: u64, said: u64) -> Problem {
+    let detail = format!("The upload goes on at byte {is}, not {said}.");
+    Problem::new(StatusCode::CONFLICT, "offset_mismatch", detail)
+        .member(json!({"expected-offset": is, "provided-offset": said}))
+        .header(HeaderName::from_static("upload-offset"), is.to_string())
 }
 
 /// The status that tus made for it, and the only one here that has no name of its own.
@@ -157,6 +176,11 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
         Error::Gone(what) => Problem::new(S::GONE, "gone", format!("The {what} was deleted.")),
         Error::Invalid { code, detail } => Problem::new(S::BAD_REQUEST, code, detail),
         Error::Conflict { code, detail } => Problem::new(S::CONFLICT, code, detail),
+        Error::FinalUpload => {
+            let detail = "The upload is made of partial ones and takes no bytes of its own.";
+            Problem::new(S::FORBIDDEN, "final_upload", detail)
+        }
+        Error::OffsetDiffers { is, said } => offset_mismatch(*is, *said),
         Error::ChecksumDiffers => {
             let detail = "The bytes are not those of the checksum; nothing of them was kept.";
             Problem::new(checksum_mismatch(), "checksum_mismatch", detail)

@@ -38,6 +38,12 @@ pub enum Mode {
     Stream,
     /// As [`Mode::Stream`], of a size that is not declared yet.
     Growing,
+    /// Becomes a file only with others, one behind the other, as their [`Mode::Final`].
+    Partial,
+    /// As [`Mode::Partial`], of a size that is not declared yet.
+    GrowingPartial,
+    /// What partial ones make. It takes no bytes of its own.
+    Final,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -49,7 +55,7 @@ pub enum UploadState {
 impl Upload {
     /// Bytes that the file will have, once somebody said so.
     pub fn declared(&self) -> Option<u64> {
-        (self.mode != Mode::Growing).then_some(self.size)
+        self.mode.is_sized().then_some(self.size)
     }
 
     /// Bytes of the owner's quota that the session holds: what was declared, or more if more came.
@@ -62,6 +68,15 @@ impl Upload {
 }
 
 impl Mode {
+    /// Whether the size was declared.
+    pub fn is_sized(self) -> bool {
+        !matches!(self, Mode::Growing | Mode::GrowingPartial | Mode::Final)
+    }
+
+    pub fn is_partial(self) -> bool {
+        matches!(self, Mode::Partial | Mode::GrowingPartial)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::Single => "single",
@@ -69,6 +84,9 @@ impl Mode {
             Mode::Batch => "batch",
             Mode::Stream => "stream",
             Mode::Growing => "growing",
+            Mode::Partial => "partial",
+            Mode::GrowingPartial => "growing_partial",
+            Mode::Final => "final",
         }
     }
 
@@ -76,7 +94,7 @@ impl Mode {
     pub fn part_size(self, size: u64) -> u64 {
         match self {
             Mode::Chunked => PART_BYTES_SUGGESTED.max(size.div_ceil(PARTS_SUGGESTED_MAX)),
-            Mode::Single | Mode::Batch | Mode::Stream | Mode::Growing => size.max(1),
+            _ => size.max(1),
         }
     }
 
@@ -157,7 +175,7 @@ pub fn completeness<P>(mode: Mode, declared: u64, parts: &[Part<P>]) -> Complete
     }
     if !missing.is_empty() {
         Completeness::Missing(missing)
-    } else if received != declared && mode != Mode::Growing {
+    } else if received != declared && mode.is_sized() {
         Completeness::SizeDiffers { declared, received }
     } else {
         Completeness::Complete

@@ -50,10 +50,14 @@ fn place(endpoint: &Endpoint) -> usize {
         Endpoint::TusDelete { .. } => 27,
         Endpoint::Description => 28,
         Endpoint::Docs => 29,
+        Endpoint::ResumableOptions { .. } => 30,
+        Endpoint::ResumableHead { .. } => 31,
+        Endpoint::ResumablePatch { .. } => 32,
+        Endpoint::ResumableDelete { .. } => 33,
     }
 }
 
-const PLACES: usize = 30;
+const PLACES: usize = 34;
 const ID: &str = "00112233445566778899aabbccddeeff";
 
 /// Method, path, least role (`None`: open to anyone), and what a service's token must grant.
@@ -93,6 +97,11 @@ fn table() -> Vec<(&'static str, String, Option<Role>, Action)> {
         ("HEAD", format!("/v1/tus/{ID}"), Some(R::Analyst), A::Upload),
         ("PATCH", format!("/v1/tus/{ID}"), Some(R::Analyst), A::Upload),
         ("DELETE", format!("/v1/tus/{ID}"), Some(R::Analyst), A::Upload),
+        ("OPTIONS", "/v1/files/content".into(), Some(R::Analyst), A::Upload),
+        ("OPTIONS", format!("/v1/uploads/{ID}"), Some(R::Analyst), A::Upload),
+        ("HEAD", format!("/v1/uploads/{ID}"), Some(R::Analyst), A::Upload),
+        ("PATCH", format!("/v1/uploads/{ID}"), Some(R::Analyst), A::Upload),
+        ("DELETE", format!("/v1/uploads/{ID}"), Some(R::Analyst), A::Upload),
         ("GET", format!("/api/images/{image}/download"), Some(R::Viewer), A::Read),
         ("GET", format!("/api/images/{image}/preview"), Some(R::Viewer), A::Read),
         ("GET", "/v1/admin/tokens".into(), Some(R::Admin), A::Admin),

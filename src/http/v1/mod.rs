@@ -7,6 +7,7 @@ pub mod files;
 pub mod links;
 pub mod parts;
 pub mod receive;
+pub mod resumable;
 pub mod tokens;
 pub mod tus;
 pub mod uploads;
