@@ -220,14 +220,14 @@ impl App {
             let detail = "Upload-Length is not what was said before, or less than what is there.";
             return Err(Error::invalid("invalid_upload_length", detail));
         }
-        let limit = self.policy.file_bytes_max;
+        let limit = self.policy().file_bytes_max;
         if declared.is_some_and(|size| size > limit) {
             return Err(Error::TooLarge { what: "file", limit });
         }
         check_fits(claim.announced, tail.offset, declared.unwrap_or(limit))?;
         match (claim.size, upload.declared()) {
             (Some(size), None) => {
-                let declared = self.meta.declare_size(upload.id, size, self.policy.quota_bytes);
+                let declared = self.meta.declare_size(upload.id, size, self.policy().quota_bytes);
                 declared.await.map_err(upload_error)
             }
             (_, None) => {
@@ -240,7 +240,7 @@ impl App {
 
     /// A last part grows up to this size, so that the numbers last for pieces of any size.
     fn tail_bytes(&self, upload: &Upload) -> u64 {
-        let whole = upload.declared().unwrap_or(self.policy.file_bytes_max);
+        let whole = upload.declared().unwrap_or(self.policy().file_bytes_max);
         whole.div_ceil(PART_NUMBER_MAX.into()).max(TAIL_BYTES_MIN)
     }
 
@@ -251,8 +251,8 @@ impl App {
         tail: &Tail,
         last: Option<&Part>,
     ) -> Result<(PartNumber, Incoming)> {
-        let whole = upload.declared().unwrap_or(self.policy.file_bytes_max);
-        let limit = whole.saturating_sub(tail.offset).min(self.policy.part_bytes_max);
+        let whole = upload.declared().unwrap_or(self.policy().file_bytes_max);
+        let limit = whole.saturating_sub(tail.offset).min(self.policy().part_bytes_max);
         let mut incoming = self.begin("request body", limit).await?;
         if let Some(last) = last {
             self.precede(upload.id, &mut incoming, last).await?;

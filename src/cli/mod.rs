@@ -2,6 +2,7 @@
 //! engines in `serve`.
 
 mod client;
+mod control;
 mod door;
 mod key;
 mod serve;
@@ -77,6 +78,13 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// What a running daemon logs: shown, or changed until the configuration is read again.
+    Log {
+        /// A filter, as in `info` or `info,streamlined::access=off`.
+        filter: Option<String>,
+        #[command(flatten)]
+        place: Place,
+    },
     #[command(flatten)]
     Client(client::ClientCommand),
     /// The life of service tokens.
@@ -102,7 +110,7 @@ enum AuditCommand {
     },
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Place {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
@@ -115,9 +123,7 @@ struct Place {
 /// Runs the program; the exit status is 0, 1 for a failure, 2 for wrong usage.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Serve { place, listen } => {
-            configure(place, listen).and_then(|config| serve::serve(&config))
-        }
+        Command::Serve { place, listen } => serve::serve(place, listen),
         Command::Gc { place } => {
             configure(place, None).and_then(|config| upkeep::run(&config, "gc"))
         }
@@ -132,6 +138,9 @@ pub fn run() -> ExitCode {
         }
         Command::Restore { dir, place } => {
             configure(place, None).and_then(|config| upkeep::restore(&config, &dir))
+        }
+        Command::Log { filter, place } => {
+            configure(place, None).and_then(|config| upkeep::log(&config, filter.as_deref()))
         }
         Command::Client(command) => client::run(command),
         Command::Token(command) => token::run(command),

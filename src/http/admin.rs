@@ -6,6 +6,8 @@
 //! | `POST /scrub` | what was read again |
 //! | `POST /fsck` | what does not agree in the index |
 //! | `POST /backup?dir=` | what was copied |
+//! | `POST /log?filter=` | what is logged from now on; without `filter`, what is logged |
+//! | `GET /metrics` | as on the port, see [`super::metrics`] |
 //! | `/v1/admin/…` | as on the port, see `v1/admin` |
 //!
 //! Only root and the daemon's own user are let in, whatever the mode of the socket says.
@@ -34,13 +36,14 @@ use super::{
     audit::{self, Event, Facts},
     body::{Body, RequestBody},
     json::reply,
+    metrics,
     query::Query,
     respond, route,
     v1::admin as commands,
 };
 use crate::{
     app::{App, Error},
-    sys::{audit::AuditLog, random},
+    sys::{audit::AuditLog, log, random},
 };
 
 /// A command's body comes as a whole or not at all.
@@ -89,6 +92,7 @@ impl Door {
         let mut event = None;
         let answered = match path.strip_prefix(commands::PREFIX).map(str::to_owned) {
             Some(path) => self.command(&path, request, &mut event).await,
+            None if path == "/metrics" => Ok(metrics::page(&self.app).await),
             None => run(&self.app, &self.data_dir, &request).await,
         };
         let answer = answered.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
@@ -149,6 +153,13 @@ async fn run(app: &App, data_dir: &Path, request: &Request<Incoming>) -> Reply {
             let dir = query.text("dir").map(PathBuf::from).filter(|dir| dir.is_absolute());
             let done = app.backup(data_dir, &dir.ok_or_else(missing)?).await?;
             json!({ "files": done.files, "kept": done.kept, "copied_bytes": done.bytes })
+        }
+        "/log" => {
+            if let Some(filter) = query.text("filter") {
+                log::change(filter).map_err(|why| Error::invalid("invalid_filter", why))?;
+                tracing::info!(filter, "what is logged was changed");
+            }
+            json!({ "filter": log::filter() })
         }
         _ => return Err(Error::NotFound("command").into()),
     };

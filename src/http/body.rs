@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -17,7 +17,31 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tokio::time::timeout;
 
-use crate::{app::Error, blob::Reader};
+use super::{exchange::Exchange, metrics};
+use crate::{app::Error, blob::Reader, metrics::Counted};
+
+/// What came of a request's body so far.
+#[derive(Default)]
+pub struct Received {
+    ended: AtomicBool,
+    bytes: AtomicU64,
+}
+
+impl Received {
+    /// Nothing yet, of a body that may end before it begins.
+    pub fn of(body: &Incoming) -> Self {
+        Self { ended: body.is_end_stream().into(), bytes: AtomicU64::new(0) }
+    }
+
+    /// The end was reached.
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
 
 /// What a client sends.
 pub struct RequestBody {
@@ -26,14 +50,15 @@ pub struct RequestBody {
     /// take a stream that is reset before they sent all for a failure, whatever the answer says.
     /// On HTTP/1.1 the socket lingers instead.
     drained: bool,
-    /// Set once the end was reached.
-    read: Arc<AtomicBool>,
+    received: Arc<Received>,
     idle: Duration,
+    _receiving: Option<Counted>,
 }
 
 impl RequestBody {
-    pub fn new(body: Incoming, drained: bool, read: Arc<AtomicBool>, idle: Duration) -> Self {
-        Self { body: Some(body), drained, read, idle }
+    pub fn new(body: Incoming, drained: bool, received: Arc<Received>, idle: Duration) -> Self {
+        let receiving = (!body.is_end_stream()).then(|| metrics::RECEIVING.count());
+        Self { body: Some(body), drained, received, idle, _receiving: receiving }
     }
 
     /// Bytes still to come, when the client said so.
@@ -49,14 +74,21 @@ impl RequestBody {
         let Some(body) = &mut self.body else { return Ok(None) };
         loop {
             let frame = timeout(self.idle, body.frame()).await;
-            match frame.map_err(|_| Error::BodyTimeout)? {
+            let frame = frame.map_err(|_| {
+                metrics::LIMITS.of("body_idle").add(1);
+                Error::BodyTimeout
+            })?;
+            match frame {
                 None => {
-                    self.read.store(true, Ordering::Relaxed);
+                    self.received.ended.store(true, Ordering::Relaxed);
                     return Ok(None);
                 }
                 Some(Err(_)) => return Err(Error::BodyAborted),
                 Some(Ok(frame)) => {
                     if let Ok(bytes) = frame.into_data() {
+                        let length = bytes.len() as u64;
+                        self.received.bytes.fetch_add(length, Ordering::Relaxed);
+                        metrics::BYTES.of("in").add(length);
                         return Ok(Some(bytes));
                     }
                 }
@@ -71,7 +103,7 @@ const DRAIN_BYTES_MAX: usize = 64 << 20;
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let unread = self.drained && !self.read.load(Ordering::Relaxed);
+        let unread = self.drained && !self.received.ended();
         let Some(mut body) = self.body.take().filter(|_| unread) else { return };
         let drain = async move {
             let mut drained = 0;
@@ -90,6 +122,7 @@ impl Drop for RequestBody {
 pub struct Body {
     content: Content,
     _permit: Option<Box<dyn Send>>,
+    exchange: Option<Box<Exchange>>,
 }
 
 enum Content {
@@ -100,19 +133,23 @@ enum Content {
 type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 impl Body {
+    fn of(content: Content) -> Self {
+        Self { content, _permit: None, exchange: None }
+    }
+
     pub fn empty() -> Self {
         Self::full(Bytes::new())
     }
 
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { content: Content::Full((!bytes.is_empty()).then_some(bytes)), _permit: None }
+        Self::of(Content::Full((!bytes.is_empty()).then_some(bytes)))
     }
 
     /// Chunks as they are made, of a length not known before.
     pub fn stream(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
         let chunks: Chunks = Box::pin(chunks);
-        Self { content: Content::Stream { chunks, length: None }, _permit: None }
+        Self::of(Content::Stream { chunks, length: None })
     }
 
     /// Chunks that make `length` bytes.
@@ -121,7 +158,7 @@ impl Body {
         length: u64,
     ) -> Self {
         let chunks: Chunks = Box::pin(chunks);
-        Self { content: Content::Stream { chunks, length: Some(length) }, _permit: None }
+        Self::of(Content::Stream { chunks, length: Some(length) })
     }
 
     /// The bytes of an open blob.
@@ -132,8 +169,20 @@ impl Body {
     /// Keeps a request in work until the last byte of a stream is out. Bytes that are ready need
     /// no more work.
     pub(super) fn holding(self, permit: impl Send + 'static) -> Self {
-        let streams = matches!(self.content, Content::Stream { .. });
-        Self { _permit: streams.then(|| Box::new(permit) as _), ..self }
+        let permit = self.streams().then(|| Box::new(permit) as _);
+        Self { _permit: permit, ..self }
+    }
+
+    /// Tells what becomes of it.
+    pub(super) fn told(self, mut exchange: Exchange) -> Self {
+        if self.is_end_stream() {
+            exchange.is_empty();
+        }
+        Self { exchange: Some(Box::new(exchange)), ..self }
+    }
+
+    pub(super) fn streams(&self) -> bool {
+        matches!(self.content, Content::Stream { .. })
     }
 }
 
@@ -158,16 +207,24 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match &mut self.content {
-            Content::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        let this = &mut *self;
+        if let Some(exchange) = &this.exchange {
+            exchange.asked_for_more();
+        }
+        let (polled, left) = match &mut this.content {
+            Content::Full(bytes) => (Poll::Ready(bytes.take().map(Ok)), Some(0)),
             Content::Stream { chunks, length } => {
                 let polled = chunks.poll_next_unpin(context);
-                if let (Poll::Ready(Some(Ok(chunk))), Some(left)) = (&polled, length) {
+                if let (Poll::Ready(Some(Ok(chunk))), Some(left)) = (&polled, &mut *length) {
                     *left = left.saturating_sub(chunk.len() as u64);
                 }
-                polled.map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+                (polled, *length)
             }
+        };
+        if let Some(exchange) = &mut this.exchange {
+            exchange.gave(&polled, left);
         }
+        polled.map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -112,3 +112,8 @@ fn tus_js_client_uploads_through_a_wire_that_breaks() {
 fn tuspy_goes_on_after_an_interruption() {
     run(&python(), "python/tus.py", &Daemon::start());
 }
+
+#[test]
+fn prometheus_parses_our_metrics_and_the_dashboard_names_what_is_there() {
+    run(&python(), "python/metrics.py", &Daemon::with(&[("metrics", "admins")]));
+}

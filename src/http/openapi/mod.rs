@@ -67,6 +67,7 @@ const PATHS: &[(&str, &str)] = &[
     ("/.well-known/jwks.json", ""),
     ("/openapi.json", ""),
     ("/docs", ""),
+    ("/metrics", ""),
 ];
 
 const METHODS: [Method; 7] = [
