@@ -30,6 +30,8 @@ pub type ReadConfig = dyn Fn() -> Result<Config, Failures> + Send + Sync;
 
 /// Everything that may change while the daemon runs.
 pub struct Control {
+    /// As it was at the start, where much of it stays in force.
+    started: Config,
     config: Config,
     read: Arc<ReadConfig>,
     address: SocketAddr,
@@ -54,7 +56,17 @@ impl Control {
         let marks = tls.as_ref().map_or([None; 3], Files::marks);
         let identity = tls.as_ref().map(Files::load).transpose().map_err(Failures::at("TLS"))?;
         present(&server, identity);
-        Ok(Self { config, read, address, app, server, manager, tls, marks })
+        Ok(Self {
+            started: config.clone(),
+            config,
+            read,
+            address,
+            app,
+            server,
+            manager,
+            tls,
+            marks,
+        })
     }
 
     pub fn manager(&self) -> Arc<Manager> {
@@ -109,7 +121,7 @@ impl Control {
         });
         let read = reading.await.map_err(Failures::at("configuration"))?;
         let (config, tls, marks, identity) = read?;
-        for setting in reload::needs_restart(&self.config, &config) {
+        for setting in reload::needs_restart(&self.started, &config) {
             tracing::warn!(setting, "changed, but is only read at the start: restart for it");
         }
         if config.service_token != self.config.service_token {
@@ -188,6 +200,7 @@ pub fn settings(config: &Config, address: SocketAddr) -> Settings {
         metrics: config.metrics,
         trusted_proxies: config.trusted_proxies.clone(),
         connections_max: config.connections_max,
+        connections_per_address_max: config.connections_per_address_max,
         requests_max: config.requests_max,
         requests_per_principal_max: config.requests_per_principal_max,
         requests_per_second_max: config.requests_per_second_max,

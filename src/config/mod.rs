@@ -39,6 +39,7 @@ pub struct Config {
     pub tls_key: Option<PathBuf>,
     pub tls_client_ca: Option<PathBuf>,
     pub connections_max: usize,
+    pub connections_per_address_max: usize,
     pub requests_max: usize,
     pub requests_per_principal_max: usize,
     pub requests_per_second_max: Option<u32>,
@@ -80,6 +81,7 @@ impl Default for Config {
             tls_key: None,
             tls_client_ca: None,
             connections_max: 16_384,
+            connections_per_address_max: 4_096,
             requests_max: 4_096,
             requests_per_principal_max: 2_048,
             requests_per_second_max: None,
@@ -252,6 +254,15 @@ pub const KNOBS: &[Knob] = &[
         config.connections_max = count(text)?;
         Ok(())
     }),
+    knob(
+        "connections_per_address_max",
+        "4096",
+        "Of those, from one address that is no trusted proxy; past it: 503.",
+        |config, text| {
+            config.connections_per_address_max = count(text)?;
+            Ok(())
+        },
+    ),
     knob("requests_max", "4096", "Requests in work; past it: 503.", |config, text| {
         config.requests_max = count(text)?;
         Ok(())

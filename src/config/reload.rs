@@ -31,6 +31,7 @@ pub fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
         tls_key: _,
         tls_client_ca: _,
         connections_max: _,
+        connections_per_address_max: _,
         requests_max: _,
         requests_per_principal_max: _,
         requests_per_second_max: _,

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::metrics::Counted;
 
-/// A request that is not answered yet.
+/// A request that is not answered yet, and may never be: its client may leave.
 pub struct Asked {
     pub request_id: String,
     pub received: Arc<Received>,
@@ -29,6 +29,7 @@ pub struct Asked {
     path: String,
     version: Version,
     open: Open,
+    is_answered: bool,
     _counted: Counted,
 }
 
@@ -56,6 +57,7 @@ impl Asked {
             path: logged(request.uri().path()).to_owned(),
             version: request.version(),
             open,
+            is_answered: false,
             _counted: metrics::REQUESTS_OPEN.count(),
         }
     }
@@ -66,7 +68,7 @@ impl Asked {
 
     /// The answer's head is made.
     pub fn answered(
-        self,
+        mut self,
         head: &response::Parts,
         endpoint: Option<&'static str>,
         principal: Option<String>,
@@ -76,6 +78,7 @@ impl Asked {
         let route = endpoint.unwrap_or(label::NOWHERE);
         let method = label::method(&self.method);
         let ready = self.began.elapsed();
+        self.is_answered = true;
         metrics::REQUESTS.of((method, route, head.status.as_u16())).add(1);
         metrics::REQUEST_SECONDS.of((method, route)).took(ready);
         Exchange {
@@ -116,6 +119,28 @@ impl Exchange {
     /// There is no body to wait for.
     pub fn is_empty(&mut self) {
         self.is_whole = true;
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        metrics::ANSWERS_CUT.add(1);
+        tracing::info!(
+            target: "streamlined::access",
+            request_id = self.request_id,
+            method = %self.method,
+            path = self.path,
+            protocol = ?self.version,
+            bytes_in = self.received.bytes(),
+            bytes_out = 0,
+            ms = millis(self.began.elapsed()),
+            cut = true,
+            peer = %self.open.connection().peer,
+            "request",
+        );
     }
 }
 

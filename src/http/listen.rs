@@ -1,6 +1,10 @@
 //! The accept loop: connection limit, TLS, drain.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper::service::service_fn;
 use hyper_util::{
@@ -19,8 +23,10 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Server,
+    addresses::{Addresses, Arrived},
+    client,
     connection::{Connection, LINGER},
-    gate::Gate,
+    gate::{Gate, Pass},
     metrics, respond,
     settings::Settings,
     socket::Socket,
@@ -37,7 +43,7 @@ const TURNED_AWAY_MAX: usize = 64;
 impl Server {
     /// Serves until `shutdown` resolves, then lets requests in flight finish.
     pub async fn run(self: Arc<Self>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let connections = Arc::new(Gate::default());
+        let (connections, addresses) = <(Arc<Gate>, Arc<Addresses>)>::default();
         let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
         let (stop, stopping) = watch::channel(false);
         let tracker = TaskTracker::new();
@@ -56,8 +62,7 @@ impl Server {
                     continue;
                 }
             };
-            let Some(pass) = connections.enter(self.settings.load().connections_max) else {
-                metrics::LIMITS.of("connections").add(1);
+            let Some(pass) = self.admit_connection(peer.ip(), &connections, &addresses) else {
                 // Past this limit too, a closed connection is all the answer there is.
                 if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
                     tokio::spawn(Arc::clone(&self).turn_away(stream, permit));
@@ -79,6 +84,27 @@ impl Server {
         if timeout(drain_timeout, tracker.wait()).await.is_err() {
             tracing::warn!("requests in flight did not finish in time and were cut");
         }
+    }
+
+    /// What a connection holds as long as it is open; `None` past a limit.
+    fn admit_connection(
+        &self,
+        from: IpAddr,
+        connections: &Arc<Gate>,
+        addresses: &Arc<Addresses>,
+    ) -> Option<(Pass, Arrived)> {
+        let settings = self.settings.load();
+        // A proxy stands for many.
+        let is_proxy = client::is_trusted(from, &settings.trusted_proxies);
+        let max = if is_proxy { usize::MAX } else { settings.connections_per_address_max };
+        let pass = connections.enter(settings.connections_max);
+        let arrived = addresses.arrive(from, max);
+        if pass.is_none() {
+            metrics::LIMITS.of("connections").add(1);
+        } else if arrived.is_none() {
+            metrics::LIMITS.of("connections_per_address").add(1);
+        }
+        pass.zip(arrived)
     }
 
     /// Serves one connection to its end.

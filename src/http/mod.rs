@@ -2,6 +2,7 @@
 //!
 //! A request passes: request id → route → credentials → role → handler → one log line.
 
+mod addresses;
 pub mod admin;
 mod audit;
 pub mod body;

@@ -16,6 +16,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Past it: 503 `busy`, and closed.
     pub connections_max: usize,
+    /// Of one address that is no trusted proxy; past it: the same.
+    pub connections_per_address_max: usize,
     /// Requests in work at a time; past it: 503 `busy`.
     pub requests_max: usize,
     /// Of one principal; past it: 429 `too_many_requests`.
@@ -49,6 +51,7 @@ pub mod tests {
             metrics: Audience::Nobody,
             trusted_proxies: Vec::new(),
             connections_max: 9,
+            connections_per_address_max: 9,
             requests_max: 9,
             requests_per_principal_max: 9,
             requests_per_second_max: None,

@@ -181,3 +181,37 @@ fn a_head_may_be_so_large() {
     let wide = Daemon::with(&[("head_bytes_max", "256KiB")]);
     assert_eq!(with(&wide, 200_000), "200");
 }
+
+#[test]
+fn one_address_does_not_take_all_connections() {
+    let settings = [("connections_per_address_max", "2"), ("header_timeout", "20s")];
+    let daemon = Daemon::with(&settings);
+    let mut silent = vec![connect(&daemon), connect(&daemon)];
+    let open = "streamlined_connections_open 2";
+    eventually(|| daemon.operator("GET", "/metrics").contains(open));
+    let ask = |socket: &mut std::net::TcpStream| {
+        // Sent or not: a refusal comes before any request.
+        let _ = socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).unwrap();
+        String::from_utf8(status[9..].to_vec()).unwrap()
+    };
+    assert_eq!(ask(&mut connect(&daemon)), "503");
+    assert!(counted(&daemon, "connections_per_address"));
+    // Another address is not kept out.
+    let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut other = other.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let socket = socket.connect(daemon.address().parse().unwrap()).await.unwrap();
+        socket.into_std().unwrap()
+    });
+    other.set_nonblocking(false).unwrap();
+    assert_eq!(ask(&mut other), "200");
+    drop(silent.pop());
+    eventually(|| ask(&mut connect(&daemon)) == "200");
+    let proxied = Daemon::with(&[settings[0], ("trusted_proxies", "127.0.0.0/8")]);
+    let held = [connect(&proxied), connect(&proxied), connect(&proxied)];
+    assert_eq!(proxied.anyone().get("/healthz").status, 200);
+    drop(held);
+}
