@@ -26,6 +26,8 @@ const SUSPECTS_MAX: usize = 10_000;
 pub struct Collected {
     /// Sessions that were over.
     pub sessions: usize,
+    /// Service tokens that expired long ago.
+    pub tokens: usize,
     /// Blobs that no file refers to any more.
     pub blobs: usize,
     /// Files that no record named.
@@ -81,6 +83,7 @@ impl App {
         loop {
             let swept = self.sweep().await?;
             collected.sessions += swept.sessions;
+            collected.tokens += swept.tokens;
             collected.blobs += swept.blobs;
             if !swept.more {
                 return Ok(());

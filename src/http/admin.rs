@@ -135,8 +135,8 @@ async fn run(app: &App, data_dir: &Path, request: &Request<Incoming>) -> Reply {
         "/gc" => {
             let done = app.gc().await?;
             json!({
-                "sessions": done.sessions, "blobs": done.blobs, "files": done.files,
-                "packs": done.packs, "moved_bytes": done.moved_bytes,
+                "sessions": done.sessions, "tokens": done.tokens, "blobs": done.blobs,
+                "files": done.files, "packs": done.packs, "moved_bytes": done.moved_bytes,
                 "freed_bytes": done.freed_bytes,
             })
         }
