@@ -99,8 +99,12 @@ impl Control {
     async fn reload(&mut self) {
         self.manager.tell_reloading();
         match self.take_over().await {
-            Ok(()) => tracing::info!("the configuration was read again"),
+            Ok(()) => {
+                metrics::RELOADS.of(("configuration", "taken")).add(1);
+                tracing::info!("the configuration was read again");
+            }
             Err(Failures(faults)) => {
+                metrics::RELOADS.of(("configuration", "faulty")).add(1);
                 for fault in &faults {
                     tracing::error!(fault, "the configuration is faulty; nothing was changed");
                 }
@@ -149,9 +153,11 @@ impl Control {
         match loaded {
             Ok(identity) => {
                 present(&self.server, Some(identity));
+                metrics::RELOADS.of(("certificate", "taken")).add(1);
                 tracing::info!("a new certificate is shown");
             }
             Err(fault) => {
+                metrics::RELOADS.of(("certificate", "faulty")).add(1);
                 tracing::error!(fault, "the new certificate is not good; the old one is shown");
             }
         }

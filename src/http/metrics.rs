@@ -37,6 +37,9 @@ pub static CONNECTIONS: Counter = Counter::new();
 pub static CONNECTIONS_OPEN: Gauge = Gauge::new();
 /// `done` and `failed`.
 pub static TLS_HANDSHAKES: Family<&str, Counter, 2> = Family::counters();
+/// What was read again while the daemon ran, `configuration` or `certificate`, and whether it was
+/// `taken` or `faulty`.
+pub static RELOADS: Family<(&str, &str), Counter, 4> = Family::counters();
 /// In seconds after 1970; 0 without TLS.
 pub static CERTIFICATE_EXPIRES: Gauge = Gauge::new();
 
@@ -139,6 +142,15 @@ fn surface(page: &mut text::Text) {
         "TLS handshakes, done and failed.",
         "outcome",
         &TLS_HANDSHAKES,
+    );
+    let reloads: Vec<_> = RELOADS
+        .all()
+        .map(|((what, outcome), count)| ([("what", what), ("outcome", outcome)], count))
+        .collect();
+    page.counters(
+        "streamlined_reloads_total",
+        "What was read again while the daemon ran, and whether it was taken or faulty.",
+        reloads.iter().map(|(labels, count)| (&labels[..], *count)),
     );
     if CERTIFICATE_EXPIRES.get() > 0 {
         page.gauge(

@@ -40,7 +40,7 @@ fn run(program: &Path, script: &str, daemon: &Daemon) {
     );
 }
 
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/venv/bin/python")
 }
 

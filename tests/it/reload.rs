@@ -78,6 +78,8 @@ fn a_faulty_file_changes_nothing() {
     daemon.signal(Signal::HUP);
     eventually(|| daemon.log().contains("nothing was changed"));
     assert!(daemon.log().contains("c.toml:2: quota_bytes must be"), "{}", daemon.log());
+    let faulty = "streamlined_reloads_total{what=\"configuration\",outcome=\"faulty\"} 1";
+    assert!(daemon.operator("GET", "/metrics").contains(faulty));
     assert_eq!(daemon.anyone().get(&format!("/{key}")).status, 200);
     fs::write(&file, "public_read = false\n").unwrap();
     daemon.signal(Signal::HUP);

@@ -83,6 +83,25 @@ fn both_versions_of_http_are_spoken_over_tls_and_nothing_else() {
 }
 
 #[test]
+fn requests_of_python_takes_our_certificate_and_its_chain_only() {
+    let dir = tempfile::tempdir().unwrap();
+    Authority::new().write(dir.path(), "server");
+    let daemon = serving(dir.path(), &[]);
+    let script = "import requests, sys\n\
+        session = requests.Session()\n\
+        for _ in range(3):\n    \
+            assert session.get(sys.argv[1], verify=sys.argv[2]).json()['status'] == 'healthy'\n\
+        try:\n    requests.get(sys.argv[1])\n\
+        except requests.exceptions.SSLError:\n    print('all held')\n";
+    let output = Command::new(crate::clients::python())
+        .args(["-c", script, &format!("https://{}/healthz", daemon.address())])
+        .arg(dir.path().join("ca.pem"))
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout).trim(), "all held", "{}", text(&output.stderr));
+}
+
+#[test]
 fn h2c_is_spoken_by_prior_knowledge_on_a_plain_port() {
     let daemon = Daemon::start();
     let output = Command::new("curl")
@@ -123,7 +142,9 @@ fn a_replaced_certificate_is_shown_and_a_bad_one_is_not() {
     eventually(|| shown(&daemon, dir.path()).contains("fourth"));
     let log = daemon.log();
     assert!(!log.contains("PRIVATE KEY"));
-    assert_eq!(daemon.operator("GET", "/metrics").matches("\nstreamlined_tls_cert").count(), 1);
+    let page = daemon.operator("GET", "/metrics");
+    assert_eq!(page.matches("\nstreamlined_tls_certificate_expiry").count(), 1);
+    assert!(page.contains("streamlined_reloads_total{what=\"certificate\",outcome=\"taken\"}"));
 }
 
 #[test]
