@@ -12,6 +12,7 @@ use super::{
 use crate::{
     blob::{self, Address, Purpose, Sealed},
     meta::{self, Part},
+    metrics::stores,
     model::{
         digest::Sha256,
         file::{CallerMeta, FileRecord},
@@ -234,6 +235,7 @@ impl App {
             return Ok(());
         }
         let numbers: Vec<u32> = forgotten.iter().map(|part| part.number.0).collect();
+        stores::DAMAGE_FOUND.of("complete").add(numbers.len() as u64);
         tracing::error!(upload = %id, ?numbers, "damaged parts; the client has to send them again");
         self.discard_parts(&forgotten).await;
         Err(Error::PartsDamaged(numbers))

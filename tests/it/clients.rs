@@ -40,7 +40,7 @@ fn run(program: &Path, script: &str, daemon: &Daemon) {
     );
 }
 
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/venv/bin/python")
 }
 
@@ -116,4 +116,9 @@ fn tus_js_client_uploads_through_a_wire_that_breaks() {
 #[test]
 fn tuspy_goes_on_after_an_interruption() {
     run(&python(), "python/tus.py", &Daemon::start());
+}
+
+#[test]
+fn prometheus_parses_our_metrics_and_the_dashboard_names_what_is_there() {
+    run(&python(), "python/metrics.py", &Daemon::with(&[("metrics", "admins")]));
 }
