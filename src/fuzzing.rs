@@ -17,6 +17,10 @@ use hyper::{
     },
 };
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use rsa::{
+    RsaPrivateKey,
+    pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -132,19 +136,26 @@ pub fn file_key(input: &[u8]) {
     let _ = key.salt();
 }
 
+/// A key that is no secret, since to make one takes longer than a fuzzer waits for an input.
+const KEY: &[u8] = include_bytes!("../fuzz/key.der");
+
 /// Keys in a directory that is gone once they are read.
-static KEYS: LazyLock<Option<(Arc<KeyRing>, LinkKey)>> = LazyLock::new(|| {
+static KEYS: LazyLock<(Arc<KeyRing>, LinkKey)> = LazyLock::new(|| {
     let dir = std::env::temp_dir().join(format!("streamlined-fuzzing-{}", std::process::id()));
-    let keys = KeyRing::open(&dir).and_then(|ring| Ok((Arc::new(ring), LinkKey::open(&dir)?)));
+    let key = RsaPrivateKey::from_pkcs8_der(KEY).expect("a key");
+    let pem = key.to_pkcs8_pem(LineEnding::LF).expect("a key");
+    let opened = std::fs::create_dir_all(&dir)
+        .and_then(|()| std::fs::write(dir.join("fuzzing.pem"), pem))
+        .and_then(|()| Ok((Arc::new(KeyRing::open(&dir)?), LinkKey::open(&dir)?)));
     let _ = std::fs::remove_dir_all(dir);
-    keys.ok()
+    opened.expect("a directory for temporary files")
 });
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 /// Nothing that we did not sign is taken; of what we did, nothing that has expired.
 pub fn jwt(input: &[u8]) {
-    let (Some(text), Some((ring, _))) = (text(input), &*KEYS) else { return };
+    let (Some(text), (ring, _)) = (text(input), &*KEYS) else { return };
     let expected = Expected { issuer: "i".into(), audience: "a".into() };
     assert!(jwt::verify(text, ring, &expected, NOW).is_err(), "a forged token is taken");
     let Ok(claims) = serde_json::from_str::<Value>(text) else { return };
@@ -158,7 +169,7 @@ pub fn jwt(input: &[u8]) {
 
 /// A signature holds for what was signed, and no other text is one.
 pub fn link(input: &[u8]) {
-    let (Some(text), Some((_, links))) = (text(input), &*KEYS) else { return };
+    let (Some(text), (_, links)) = (text(input), &*KEYS) else { return };
     let mut lines = text.split('\n');
     let mut next = || lines.next().unwrap_or_default();
     let (key, exp, disposition, sig) = (next(), next(), next(), next());

@@ -445,6 +445,7 @@ mod tests {
             ("listen", "8000"),
             ("listen", ":1"),
             ("log", "a=b=c"),
+            ("log", "eq\0\0w\n\u{7a8}=}%i"),
             ("public_url", "ftp://x"),
             ("requests_max", "0"),
             ("requests_per_connection_max", "0"),

@@ -49,6 +49,10 @@ const QUIET: &str = "h2=error";
 /// # Errors
 /// What is wrong with `filter`.
 pub fn parse(filter: &str) -> Result<EnvFilter, String> {
+    // What is not ASCII makes tracing-subscriber 0.3.23 panic; no target has it.
+    if !filter.is_ascii() {
+        return Err("must be ASCII".into());
+    }
     // Of two directives for one target the later counts.
     EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|error| error.to_string())
 }
