@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
     HeaderMap, Method,
     header::{
@@ -24,21 +25,23 @@ use crate::{
         byteranges,
         conditional::{self, Answer, Validators},
         inline::{Splitter, Step},
-        route,
+        route, structured,
+        tus_concat::{self, Concat},
+        tus_metadata,
     },
     meta::sled::{
         accounts,
         codec::{self, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser},
         journal::record,
     },
-    model::{id::FileId, key::FileKey, range::RangeSet, time::UnixMillis},
+    model::{id::FileId, key::FileKey, range::RangeSet, time::UnixMillis, upload::Mode},
     zip::{Directory, Entry},
 };
 
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its file below `fuzz/fuzz_targets`.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("route", route),
     ("conditional", conditional),
     ("file_key", file_key),
@@ -49,6 +52,7 @@ pub const TARGETS: [Target; 10] = [
     ("journal", journal),
     ("zip", zip),
     ("byteranges", byteranges),
+    ("upload_headers", upload_headers),
 ];
 
 fn text(input: &[u8]) -> Option<&str> {
@@ -296,4 +300,35 @@ pub fn byteranges(input: &[u8]) {
         assert_eq!(bytes.len() as u64, slice.len());
     }
     assert_eq!(parts.collect::<Vec<_>>(), ["--\r\n"]);
+}
+
+/// What uploads say of themselves, a header in each line: what is read of them is read again from
+/// what says the same.
+pub fn upload_headers(input: &[u8]) {
+    const NAME: HeaderName = HeaderName::from_static("upload-offset");
+    for line in input.split(|byte| *byte == b'\n').take(8) {
+        let mut headers = HeaderMap::new();
+        headers.extend(HeaderValue::from_bytes(line).map(|value| (NAME, value)));
+        let (number, truth) =
+            (structured::integer(&headers, &NAME), structured::boolean(&headers, &NAME));
+        assert!(number.is_none() || truth.is_none());
+        if let Some(number) = number {
+            assert!(number <= 999_999_999_999_999);
+            let again = HeaderMap::from_iter([(NAME, number.into())]);
+            assert_eq!(structured::integer(&again, &NAME), Some(number));
+        }
+        let Some(line) = text(line) else { continue };
+        if let Ok(pairs) = tus_metadata::parse(line) {
+            let pair = |(key, value): (&String, &Value)| {
+                format!("{key} {}", STANDARD.encode(value.as_str().unwrap_or_default()))
+            };
+            let again: Vec<String> = pairs.iter().map(pair).collect();
+            assert_eq!(tus_metadata::parse(&again.join(",")).ok(), Some(pairs));
+        }
+        if let Ok(Concat::Final(ids)) = tus_concat::parse(line) {
+            let again =
+                tus_concat::print(Mode::Final, &ids).and_then(|it| tus_concat::parse(&it).ok());
+            assert_eq!(again, Some(Concat::Final(ids)));
+        }
+    }
 }

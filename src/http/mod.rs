@@ -25,7 +25,7 @@ mod query;
 mod respond;
 pub mod route;
 mod shares;
-mod structured;
+pub mod structured;
 mod v1;
 
 use std::{
@@ -50,6 +50,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
+/// Parsers that are fuzzed.
+pub use self::v1::tus::{concat as tus_concat, metadata as tus_metadata};
 use self::{
     audit::{Event, Facts, Trace},
     body::{Body, RequestBody},
