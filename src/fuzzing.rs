@@ -1,9 +1,14 @@
 //! What the targets below `fuzz/` and their corpora in `tests/corpus.rs` do with an input. Each
 //! panics where something does not hold.
 
-use std::sync::LazyLock;
+mod sequence;
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    sync::{Arc, LazyLock},
+};
+
 use hyper::{
     HeaderMap, Method,
     header::{
@@ -15,33 +20,45 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+pub use self::sequence::sequence;
 use crate::{
     auth::{
         jwt::{self, Expected},
         keyring::KeyRing,
         link::LinkKey,
     },
+    config::{
+        KNOBS,
+        layers::{self, Flags},
+    },
     http::{
         byteranges,
         conditional::{self, Answer, Validators},
         inline::{Splitter, Step},
         route, structured,
-        tus_concat::{self, Concat},
-        tus_metadata,
+        tus::{self, concat::Concat},
     },
     meta::sled::{
         accounts,
         codec::{self, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser},
         journal::record,
     },
-    model::{id::FileId, key::FileKey, range::RangeSet, time::UnixMillis, upload::Mode},
+    model::{
+        file::CallerMeta,
+        id::{FileId, UploadId},
+        key::FileKey,
+        name::{FileName, Folder, UserId},
+        range::RangeSet,
+        time::UnixMillis,
+        upload::{Mode, Upload, UploadState},
+    },
     zip::{Directory, Entry},
 };
 
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its file below `fuzz/fuzz_targets`.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 14] = [
     ("route", route),
     ("conditional", conditional),
     ("file_key", file_key),
@@ -53,6 +70,9 @@ pub const TARGETS: [Target; 11] = [
     ("zip", zip),
     ("byteranges", byteranges),
     ("upload_headers", upload_headers),
+    ("config", config),
+    ("tus", tus),
+    ("sequence", sequence),
 ];
 
 fn text(input: &[u8]) -> Option<&str> {
@@ -115,9 +135,9 @@ pub fn file_key(input: &[u8]) {
 }
 
 /// Keys in a directory that is gone once they are read.
-static KEYS: LazyLock<Option<(KeyRing, LinkKey)>> = LazyLock::new(|| {
+static KEYS: LazyLock<Option<(Arc<KeyRing>, LinkKey)>> = LazyLock::new(|| {
     let dir = std::env::temp_dir().join(format!("streamlined-fuzzing-{}", std::process::id()));
-    let keys = KeyRing::open(&dir).and_then(|ring| Ok((ring, LinkKey::open(&dir)?)));
+    let keys = KeyRing::open(&dir).and_then(|ring| Ok((Arc::new(ring), LinkKey::open(&dir)?)));
     let _ = std::fs::remove_dir_all(dir);
     keys.ok()
 });
@@ -302,6 +322,88 @@ pub fn byteranges(input: &[u8]) {
     assert_eq!(parts.collect::<Vec<_>>(), ["--\r\n"]);
 }
 
+/// The first line names a setting: its value means the same in the environment and in a file, or is
+/// refused in both. All of it as a file is a configuration, or every fault has its place.
+pub fn config(input: &[u8]) {
+    let Some(input) = text(input) else { return };
+    let path = std::env::temp_dir().join(format!("streamlined-config-{}", std::process::id()));
+    let written = |text: &str| {
+        std::fs::write(&path, text).ok()?;
+        let flags = Flags { config: Some(path.clone()), ..Flags::default() };
+        let loaded = layers::load(&flags, &BTreeMap::new());
+        let _ = std::fs::remove_file(&path);
+        Some(loaded)
+    };
+    let place = path.display().to_string();
+    if let Some(Err(faults)) = written(input) {
+        assert!(!faults.is_empty() && faults.iter().all(|fault| fault.starts_with(&place)));
+    }
+    let Some((name, value)) = input.split_once('\n') else { return };
+    let Some(knob) = KNOBS.iter().find(|knob| knob.name == name) else { return };
+    let variable = OsString::from(format!("STREAMLINED_{}", name.to_uppercase()));
+    let environment = BTreeMap::from([(variable, OsString::from(value))]);
+    let from_environment = layers::load(&Flags::default(), &environment);
+    // A string of JSON is one of TOML, but for DEL.
+    let quoted = Value::from(value).to_string().replace('\x7f', "\\u007f");
+    let Some(from_file) = written(&format!("{name} = {quoted}")) else { return };
+    match (from_environment, from_file) {
+        (Ok(one), Ok(other)) => assert!(one == other, "{name} depends on where it stands"),
+        (Err(one), Err(other)) => {
+            assert_eq!((one.len(), other.len()), (1, 1));
+            let shown = knob.secret && value.len() > 3 && one[0].contains(value);
+            assert!(!shown, "a secret is shown");
+        }
+        _ => panic!("{name} is taken in one place alone"),
+    }
+}
+
+/// Lines are the headers of a creation. What is read of them is told again, and is the same then.
+pub fn tus(input: &[u8]) {
+    const NAMES: [&str; 3] = ["upload-length", "upload-defer-length", "upload-length"];
+    let mut lines = input.split(|byte| *byte == b'\n');
+    let mut next = || text(lines.next().unwrap_or_default());
+    let (Some(metadata), Some(checksum)) = (next(), next()) else { return };
+    let _ = tus::checksum_of(checksum);
+    let mut headers = HeaderMap::new();
+    for name in NAMES {
+        if let Some(value) = next().and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.append(name, value);
+        }
+    }
+    if let Ok(Some(size)) = tus::declared_size(&headers) {
+        let length = headers.get("upload-length").and_then(|length| length.to_str().ok());
+        assert_eq!(length.and_then(|length| length.parse().ok()), Some(size));
+    }
+    let Ok(mut pairs) = tus::metadata::parse(metadata) else { return };
+    let mut taken = |name: &str| pairs.remove(name).and_then(|it| it.as_str().map(str::to_owned));
+    let (name, folder) = (taken("filename"), taken("folder").unwrap_or_default());
+    let name = name.and_then(|name| FileName::parse(&name).ok());
+    let (Some(name), Ok(folder)) = (name, Folder::parse(&folder)) else { return };
+    let upload = Upload {
+        id: UploadId([0; 16]),
+        owner: UserId::parse("u").expect("a user's id"),
+        name: name.clone(),
+        folder: folder.clone(),
+        mime: taken("filetype").filter(|mime| !mime.is_empty()).map(Into::into),
+        size: 0,
+        mode: Mode::Stream,
+        sha256: None,
+        meta: CallerMeta(Value::Object(pairs.clone()).to_string().into()),
+        expires: NOW,
+        received: 0,
+        revision: 0,
+        state: UploadState::Open,
+    };
+    let printed = tus::metadata::print(&upload);
+    assert!(HeaderValue::from_str(&printed).is_ok());
+    let Ok(again) = tus::metadata::parse(&printed) else { panic!("not read again: {printed}") };
+    assert_eq!(again["filename"], name.as_str());
+    assert_eq!(again.get("folder").map_or("", |it| it.as_str().unwrap_or("?")), folder.as_str());
+    for (key, value) in again.iter().filter(|(key, _)| pairs.contains_key(*key)) {
+        assert_eq!(Some(value), pairs.get(key));
+    }
+}
+
 /// What uploads say of themselves, a header in each line: what is read of them is read again from
 /// what says the same.
 pub fn upload_headers(input: &[u8]) {
@@ -317,17 +419,9 @@ pub fn upload_headers(input: &[u8]) {
             let again = HeaderMap::from_iter([(NAME, number.into())]);
             assert_eq!(structured::integer(&again, &NAME), Some(number));
         }
-        let Some(line) = text(line) else { continue };
-        if let Ok(pairs) = tus_metadata::parse(line) {
-            let pair = |(key, value): (&String, &Value)| {
-                format!("{key} {}", STANDARD.encode(value.as_str().unwrap_or_default()))
-            };
-            let again: Vec<String> = pairs.iter().map(pair).collect();
-            assert_eq!(tus_metadata::parse(&again.join(",")).ok(), Some(pairs));
-        }
-        if let Ok(Concat::Final(ids)) = tus_concat::parse(line) {
-            let again =
-                tus_concat::print(Mode::Final, &ids).and_then(|it| tus_concat::parse(&it).ok());
+        if let Some(Ok(Concat::Final(ids))) = text(line).map(tus::concat::parse) {
+            let printed = tus::concat::print(Mode::Final, &ids);
+            let again = printed.and_then(|printed| tus::concat::parse(&printed).ok());
             assert_eq!(again, Some(Concat::Final(ids)));
         }
     }

@@ -35,6 +35,9 @@ use crate::{
     },
 };
 
+/// Open files that are neither clients' nor their requests': stores, upkeep, commands, whoever is
+/// being turned away.
+const FILES_KEPT: usize = 160;
 const UPKEEP_EVERY: Duration = Duration::from_mins(1);
 /// For a scrub that failed, and for one that waits: its time is wall time, which may step.
 const SCRUB_LOOK_EVERY: Duration = Duration::from_mins(10);
@@ -99,9 +102,13 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     let listener = listening.map_err(Failures::at(&format!("listen on {}", config.listen)))?;
     let address = listener.local_addr().map_err(Failures::at("listen"))?;
     let url = format!("http://{address}");
+    let (connections, requests) = within_open_files();
+    if connections < config.connections_max || requests < config.requests_max {
+        tracing::info!(connections, requests, "limited by the open files that are allowed");
+    }
     let limits = Limits {
-        connections_max: config.connections_max,
-        requests_max: config.requests_max,
+        connections_max: config.connections_max.min(connections),
+        requests_max: config.requests_max.min(requests),
         requests_per_principal_max: config.requests_per_principal_max,
         requests_per_second_max: config.requests_per_second_max,
         header_timeout: config.header_timeout,
@@ -211,4 +218,13 @@ fn harden() {
     if let Err(error) = raised {
         tracing::warn!(%error, "the limit of open files cannot be raised");
     }
+}
+
+/// How many connections, and requests in work with two files each, there are descriptors for. A
+/// store that cannot open its next file stops taking writes, so clients must not get at the last.
+fn within_open_files() -> (usize, usize) {
+    let allowed = getrlimit(Resource::Nofile).current;
+    let allowed = allowed.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    let sixth = (allowed.saturating_sub(FILES_KEPT) / 6).max(1);
+    (sixth.saturating_mul(4).min(1 << 24), sixth)
 }

@@ -20,6 +20,7 @@ use hyper::{
 };
 use tokio::time::timeout;
 
+use super::streams::Awaited;
 use crate::{
     app::{
         Error,
@@ -52,7 +53,8 @@ impl RequestBody {
         self.body.as_ref().and_then(|body| body.size_hint().exact())
     }
 
-    /// The next bytes, `None` at the end.
+    /// The next bytes, `None` at the end. On HTTP/1.1 trailers are the last that is
+    /// read of a connection: where they end is what readers of bare line feeds do not agree on.
     ///
     /// # Errors
     /// [`Error::BodyTimeout`] without progress, [`Error::BodyAborted`] when the client is gone.
@@ -68,7 +70,12 @@ impl RequestBody {
                 Some(Err(_)) => return Err(Error::BodyAborted),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => return Ok(Some(bytes)),
-                    Err(frame) => self.trailers.extend(frame.into_trailers().unwrap_or_default()),
+                    Err(frame) => {
+                        self.trailers.extend(frame.into_trailers().unwrap_or_default());
+                        if !self.drained {
+                            return Ok(None);
+                        }
+                    }
                 },
             }
         }
@@ -113,6 +120,7 @@ impl Drop for RequestBody {
 /// that a client never takes a cut answer for a whole one.
 pub struct Body {
     content: Content,
+    awaited: Option<Awaited>,
     _permit: Option<Box<dyn Send>>,
 }
 
@@ -124,19 +132,23 @@ enum Content {
 type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 impl Body {
+    fn of(content: Content) -> Self {
+        Self { content, awaited: None, _permit: None }
+    }
+
     pub fn empty() -> Self {
         Self::full(Bytes::new())
     }
 
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { content: Content::Full((!bytes.is_empty()).then_some(bytes)), _permit: None }
+        Self::of(Content::Full((!bytes.is_empty()).then_some(bytes)))
     }
 
     /// Chunks as they are made, of a length not known before.
     pub fn stream(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
         let chunks: Chunks = Box::pin(chunks);
-        Self { content: Content::Stream { chunks, length: None }, _permit: None }
+        Self::of(Content::Stream { chunks, length: None })
     }
 
     /// Chunks that make `length` bytes.
@@ -145,7 +157,7 @@ impl Body {
         length: u64,
     ) -> Self {
         let chunks: Chunks = Box::pin(chunks);
-        Self { content: Content::Stream { chunks, length: Some(length) }, _permit: None }
+        Self::of(Content::Stream { chunks, length: Some(length) })
     }
 
     /// The bytes of an open blob.
@@ -153,11 +165,13 @@ impl Body {
         Self::sized(chunks(reader), length)
     }
 
-    /// Keeps a request in work until the last byte of a stream is out. Bytes that are ready need
-    /// no more work.
+    /// Keeps a request in work until the last byte of a stream is out, or nobody takes it. Bytes
+    /// that are ready need no more work.
     pub(super) fn holding(self, permit: impl Send + 'static) -> Self {
-        let streams = matches!(self.content, Content::Stream { .. });
-        Self { _permit: streams.then(|| Box::new(permit) as _), ..self }
+        if !matches!(self.content, Content::Stream { .. }) {
+            return self;
+        }
+        Self { awaited: Awaited::begin(), _permit: Some(Box::new(permit)), ..self }
     }
 }
 
@@ -182,10 +196,14 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match &mut self.content {
+        let this = &mut *self;
+        match &mut this.content {
             Content::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Stream { chunks, length } => {
                 let polled = chunks.poll_next_unpin(context);
+                if let Some(awaited) = &this.awaited {
+                    awaited.set(polled.is_ready());
+                }
                 if let (Poll::Ready(Some(Ok(chunk))), Some(left)) = (&polled, length) {
                     *left = left.saturating_sub(chunk.len() as u64);
                 }

@@ -14,7 +14,7 @@ use std::{
 
 use hyper::service::service_fn;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use tokio::{
@@ -24,7 +24,7 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 
-use super::{Limits, Server, respond};
+use super::{Limits, Server, flood::Meter, respond, streams::Streams};
 use crate::{app::Error, sys::random};
 
 /// Bytes of a request's head at most; past it: 431.
@@ -99,7 +99,7 @@ impl Server {
                 // Small answers go out at once.
                 let _ = stream.set_nodelay(true);
                 let io = TokioIo::new(Socket::new(stream, Arc::clone(&connection), &server.limits));
-                let http = protocol(server.limits.header_timeout);
+                let http = protocol(&server.limits);
                 let service = service_fn(move |request| {
                     Arc::clone(&server).serve(request, Arc::clone(&connection))
                 });
@@ -116,8 +116,9 @@ impl Server {
     }
 }
 
-fn protocol(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
-    let mut http = auto::Builder::new(TokioExecutor::new());
+fn protocol(limits: &Limits) -> auto::Builder<Streams> {
+    let header_timeout = limits.header_timeout;
+    let mut http = auto::Builder::new(Streams { idle: limits.body_idle_timeout });
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
@@ -167,6 +168,7 @@ struct Socket {
     /// Longest time in which the client takes nothing of what is sent.
     write_idle: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    meter: Meter,
     shut: bool,
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -181,20 +183,22 @@ impl Socket {
             patience,
             write_idle,
             stalled: None,
+            meter: Meter::new(),
             shut: false,
             deadline: None,
         }
     }
 
     /// Passes a write's outcome on, but gives up on a client that takes nothing for too long.
-    fn progress<T>(
+    fn progress(
         &mut self,
         context: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = written {
             self.stalled = None;
-            return written;
+            self.meter.sent(*written.as_ref().unwrap_or(&0));
+            return Poll::Ready(written);
         }
         let write_idle = self.write_idle;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_idle)));
@@ -215,7 +219,13 @@ impl AsyncRead for Socket {
         if !speaking && self.patience.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let filled = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if !self.meter.received(&buffer.filled()[filled..]) {
+            let why = "it is flooded with frames that carry nothing";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

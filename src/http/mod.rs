@@ -13,6 +13,8 @@ mod credentials;
 mod digest;
 mod disposition;
 mod fields;
+mod flood;
+mod framing;
 mod health;
 mod images;
 pub mod inline;
@@ -25,6 +27,7 @@ mod query;
 mod respond;
 pub mod route;
 mod shares;
+mod streams;
 pub mod structured;
 mod v1;
 
@@ -43,15 +46,13 @@ use futures_util::FutureExt;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     body::{Body as _, Incoming},
-    header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
+    header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue},
     http::request::Parts,
 };
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
-/// Parsers that are fuzzed.
-pub use self::v1::tus::{concat as tus_concat, metadata as tus_metadata};
 use self::{
     audit::{Event, Facts, Trace},
     body::{Body, RequestBody},
@@ -69,6 +70,11 @@ use crate::{
     },
     sys::{audit::AuditLog, random},
 };
+
+/// What of tus is read without a request.
+pub mod tus {
+    pub use super::v1::tus::{checksum_of, concat, declared_size, metadata};
+}
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -253,10 +259,7 @@ impl Server {
         let drained = head.version >= Version::HTTP_2;
         let idle = self.limits.body_idle_timeout;
         let body = RequestBody::new(body, drained, Arc::clone(body_read), idle);
-        if head.headers.get(TRANSFER_ENCODING).is_some_and(|coding| coding != "chunked") {
-            let detail = "The only Transfer-Encoding that is taken is chunked.";
-            return Err(Error::invalid("encoded_content", detail).into());
-        }
+        framing::check(&head)?;
         let endpoint = route::route(&head.method, head.uri.path());
         // Who may not ask is not told what there is.
         let access =

@@ -19,8 +19,12 @@ pub fn start(filter: &str) -> Result<(), String> {
     started.map_err(|error| error.to_string())
 }
 
+/// What clients do wrong in HTTP/2. h2 warns of each frame, so that one client could fill a disk.
+const QUIET: &str = "h2=error";
+
 /// # Errors
 /// What is wrong with `filter`.
 pub fn parse(filter: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(filter).map_err(|error| error.to_string())
+    // Of two directives for one target the later counts.
+    EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|error| error.to_string())
 }

@@ -94,6 +94,11 @@ fn zipfile_and_unzip_read_our_archives() {
 }
 
 #[test]
+fn naughty_strings_are_refused_or_come_back_as_they_were() {
+    run(&python(), "python/names.py", &Daemon::start());
+}
+
+#[test]
 fn yauzl_reads_our_archives() {
     run(&node(), "node/archives.js", &Daemon::start());
 }

@@ -15,7 +15,7 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, IoSliceMut},
+    io,
     num::NonZeroU64,
     os::unix::fs::FileExt,
     sync::{
@@ -26,12 +26,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::sync::oneshot;
 
 use super::{
     Health,
     layout::{Layout, Packed, Place, remove_file},
+    read::read_cached,
     verify::forget_cached,
 };
 use crate::{
@@ -250,15 +250,12 @@ impl Packs {
         }
     }
 
-    /// As [`Packs::read`], but only when that needs no wait: from an open pack and the page cache
-    /// (`RWF_NOWAIT`, preadv2(2)). `None` says nothing about the blob.
+    /// As [`Packs::read`], but only when that needs no wait: from an open pack and the page cache.
+    /// `None` says nothing about the blob.
     pub fn read_without_waiting(&self, packed: Packed, size: u64) -> Option<Bytes> {
         let file = self.held(packed.pack)?;
         let mut content = vec![0; content_length(size).ok()?];
-        let buffers = &mut [IoSliceMut::new(&mut content)];
-        let offset = content_offset(packed.offset);
-        let read = preadv2(file, buffers, offset, ReadWriteFlags::NOWAIT).ok()?;
-        (read == content.len()).then(|| content.into())
+        read_cached(&file, &mut content, content_offset(packed.offset)).then(|| content.into())
     }
 
     /// Reads a record's header and content and checks both, and all that is known of them,

@@ -226,7 +226,7 @@ fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// The size of a new upload; `None` when it comes later.
-fn declared_size(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+pub fn declared_size(headers: &HeaderMap) -> Result<Option<u64>, Error> {
     let detail = "Either Upload-Length or Upload-Defer-Length: 1 is needed.";
     let wrong = || Error::invalid("invalid_upload_length", detail);
     let size = number(headers, &UPLOAD_LENGTH, "invalid_upload_length")?;
@@ -262,14 +262,17 @@ fn names_checksum(trailer: &HeaderValue) -> bool {
     names.any(|name| name.trim_ascii().eq_ignore_ascii_case(UPLOAD_CHECKSUM.as_str().as_bytes()))
 }
 
-/// `ALGORITHM base64`.
 fn digest_in(headers: &HeaderMap) -> Result<Option<Digest>, Error> {
-    let Some(header) = text(headers, &UPLOAD_CHECKSUM)? else { return Ok(None) };
+    text(headers, &UPLOAD_CHECKSUM)?.map(|header| checksum_of(&header)).transpose()
+}
+
+/// `ALGORITHM base64`.
+pub fn checksum_of(header: &str) -> Result<Digest, Error> {
     let (name, digest) = header.split_once(' ').ok_or_else(invalid_checksum)?;
     let algorithm = Algorithm::ALL.into_iter().find(|known| known.as_str() == name);
     let digest = STANDARD.decode(digest.trim()).map_err(|_| invalid_checksum())?;
     let digest = algorithm.and_then(|algorithm| Digest::new(algorithm, digest));
-    digest.map(Some).ok_or_else(invalid_checksum)
+    digest.ok_or_else(invalid_checksum)
 }
 
 fn invalid_checksum() -> Error {
