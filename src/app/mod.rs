@@ -17,6 +17,7 @@ mod epochs;
 pub mod error;
 pub mod gc;
 pub mod health;
+pub mod import;
 pub mod incoming;
 pub mod keys;
 mod lease;

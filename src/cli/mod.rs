@@ -2,7 +2,9 @@
 //! engines in `serve`.
 
 mod client;
+mod config;
 mod door;
+mod import;
 mod key;
 mod serve;
 mod token;
@@ -11,12 +13,14 @@ mod user;
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use hyper::Method;
 use serde_json::Value;
 
@@ -77,6 +81,7 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
+    Import(import::Import),
     #[command(flatten)]
     Client(client::ClientCommand),
     /// The life of service tokens.
@@ -88,6 +93,17 @@ enum Command {
     /// Signing keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Settings: faults, what is in force, an example.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Write the manual pages to a directory.
+    Man {
+        dir: PathBuf,
+    },
+    /// Print what a shell needs to complete these commands.
+    Completions {
+        shell: Shell,
+    },
     /// The log of who did what.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -133,10 +149,14 @@ pub fn run() -> ExitCode {
         Command::Restore { dir, place } => {
             configure(place, None).and_then(|config| upkeep::restore(&config, &dir))
         }
+        Command::Import(command) => import::run(command),
         Command::Client(command) => client::run(command),
         Command::Token(command) => token::run(command),
         Command::User(command) => user::run(command),
         Command::Key(command) => key::run(command),
+        Command::Config(command) => config::run(command),
+        Command::Man { dir } => config::manual(&dir),
+        Command::Completions { shell } => config::completions(shell),
         Command::Audit(AuditCommand::Verify { place }) => {
             configure(place, None).and_then(|config| verify_audit(&config))
         }
@@ -164,9 +184,14 @@ impl Failures {
 }
 
 fn configure(place: Place, listen: Option<String>) -> Result<Config, Failures> {
-    let flags = Flags { config: place.config, data_dir: place.data_dir, listen };
-    let environment: BTreeMap<_, _> = std::env::vars_os().collect();
+    let (flags, environment) = said(place, listen);
     layers::load(&flags, &environment).map_err(Failures)
+}
+
+/// What the command line and the environment say.
+fn said(place: Place, listen: Option<String>) -> (Flags, BTreeMap<OsString, OsString>) {
+    let flags = Flags { config: place.config, data_dir: place.data_dir, listen };
+    (flags, std::env::vars_os().collect())
 }
 
 fn verify_audit(config: &Config) -> Result<(), Failures> {

@@ -10,7 +10,7 @@ use super::{Failures, door};
 use crate::{
     config::Config,
     meta::sled::SledMetadata,
-    sys::{data_dir, durable},
+    sys::{data_dir, durable, owner},
 };
 
 /// Runs a command and prints its report; what it found is a failure.
@@ -76,6 +76,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 /// `fsck --rebuild`: makes `meta/` anew from the journal, at any loss, which is told.
 pub fn rebuild(config: &Config) -> Result<(), Failures> {
     let dir = &config.data_dir;
+    owner::assume(dir).map_err(Failures::at("data directory"))?;
     let lock = data_dir::lock(dir).map_err(Failures::at("data directory"))?;
     let missing = SledMetadata::rebuild(dir, config.meta_cache_bytes);
     drop(lock);

@@ -1,5 +1,6 @@
-//! Every knob: name, default, meaning, bound. [`layers`] fills them.
+//! Every knob: name, default, meaning, bound. [`layers`] fills them, [`document`] writes them down.
 
+pub mod document;
 pub mod layers;
 
 use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
@@ -92,6 +93,14 @@ pub struct Knob {
     set: fn(&mut Config, &str) -> Result<(), String>,
 }
 
+impl Knob {
+    /// The form of a value, in the words in which any other is refused; `None` for any text.
+    pub fn expected(&self) -> Option<String> {
+        let nonsense = "\u{1}";
+        (self.set)(&mut Config::default(), nonsense).err()
+    }
+}
+
 const fn knob(
     name: &'static str,
     default: &'static str,
@@ -150,7 +159,8 @@ pub const KNOBS: &[Knob] = &[
         },
     },
     knob("log", "info", "Log filter, as in info or streamlined=debug.", |config, text| {
-        log::parse(text)?;
+        log::parse(text)
+            .map_err(|why| format!("must be a filter such as info or streamlined=debug ({why})"))?;
         config.log = text.into();
         Ok(())
     }),

@@ -6,6 +6,7 @@
 //! | `POST /scrub` | what was read again |
 //! | `POST /fsck` | what does not agree in the index |
 //! | `POST /backup?dir=` | what was copied |
+//! | `PUT /import?file=`, `POST /import/known` | what is listed now, see `import` |
 //! | `/v1/admin/…` | as on the port, see `v1/admin` |
 //!
 //! Only root and the daemon's own user are let in, whatever the mode of the socket says.
@@ -33,6 +34,7 @@ use super::{
     Reply,
     audit::{self, Event, Facts},
     body::{Body, RequestBody},
+    import,
     json::reply,
     query::Query,
     respond, route,
@@ -43,8 +45,9 @@ use crate::{
     sys::{audit::AuditLog, random},
 };
 
-/// A command's body comes as a whole or not at all.
+/// A command's body comes as a whole or not at all; content comes as fast as a disk reads it.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+const CONTENT_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What the commands work on: a store and where it lies.
 pub struct Door {
@@ -89,6 +92,9 @@ impl Door {
         let mut event = None;
         let answered = match path.strip_prefix(commands::PREFIX).map(str::to_owned) {
             Some(path) => self.command(&path, request, &mut event).await,
+            None if path == "/import" || path == "/import/known" => {
+                self.import(request, &mut event).await
+            }
             None => run(&self.app, &self.data_dir, &request).await,
         };
         let answer = answered.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
@@ -113,6 +119,20 @@ impl Door {
         let query = Query::parse(head.uri.query())?;
         let body = RequestBody::new(body, false, Arc::default(), BODY_IDLE_TIMEOUT);
         commands::run(&self.app, command, &query, body).await
+    }
+
+    async fn import(&self, request: Request<Incoming>, event: &mut Option<Event>) -> Reply {
+        let (head, body) = request.into_parts();
+        let query = Query::parse(head.uri.query())?;
+        let body = RequestBody::new(body, false, Arc::default(), CONTENT_IDLE_TIMEOUT);
+        match (head.method.as_str(), head.uri.path()) {
+            ("POST", "/import/known") => import::known(&self.app, body).await,
+            ("PUT", "/import") => {
+                *event = Some(Event::imported());
+                import::file(&self.app, &query, body).await
+            }
+            _ => Err(Error::NotFound("command").into()),
+        }
     }
 }
 

@@ -81,6 +81,11 @@ impl Event {
         })
     }
 
+    /// A file of another server; the answer says which.
+    pub fn imported() -> Self {
+        Self::new("import")
+    }
+
     pub fn of_command(command: &Command) -> Option<Self> {
         Some(match command {
             Command::ListTokens

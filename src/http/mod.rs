@@ -17,6 +17,7 @@ mod flood;
 mod framing;
 mod health;
 mod images;
+pub mod import;
 pub mod inline;
 mod json;
 pub mod listen;

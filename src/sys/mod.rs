@@ -6,6 +6,7 @@ pub mod data_dir;
 pub mod durable;
 pub mod fault;
 pub mod log;
+pub mod owner;
 pub mod random;
 pub mod signal;
 pub mod sync_override;

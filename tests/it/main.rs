@@ -18,6 +18,7 @@ mod format;
 mod full_disk;
 mod get;
 mod images;
+mod import;
 mod keys;
 mod kill;
 mod limits;

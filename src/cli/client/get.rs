@@ -161,7 +161,7 @@ impl Remote {
         let mut progress = Progress::of(self.size, 0);
         copy(&mut answer.body_mut().as_reader(), output, |chunk| {
             hasher.update(chunk);
-            progress.took(chunk.len());
+            progress.took(chunk.len() as u64);
         })
         .map_err(Failures::at("get"))?;
         self.check(&hasher.finalize())
@@ -213,8 +213,10 @@ impl Remote {
         let file = options.open(part).map_err(Failures::at("get"));
         let mut file = file.map_err(|failures| Broken { may_pass: false, failures })?;
         let mut progress = Progress::of(self.size, if goes_on { from } else { 0 });
-        copy(&mut answer.body_mut().as_reader(), &mut file, |chunk| progress.took(chunk.len()))
-            .map_err(|error| Broken { may_pass: true, failures: failure(error) })
+        copy(&mut answer.body_mut().as_reader(), &mut file, |chunk| {
+            progress.took(chunk.len() as u64);
+        })
+        .map_err(|error| Broken { may_pass: true, failures: failure(error) })
     }
 
     fn check(&self, found: &Hash) -> Result<(), Failures> {

@@ -3,7 +3,7 @@
 
 mod files;
 mod get;
-mod progress;
+pub(super) mod progress;
 mod put;
 
 use std::{fs, path::PathBuf, time::Duration};

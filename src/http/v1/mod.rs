@@ -6,7 +6,7 @@ pub mod complete;
 pub mod files;
 pub mod links;
 pub mod parts;
-mod receive;
+pub mod receive;
 pub mod resumable;
 pub mod tokens;
 pub mod tus;
