@@ -39,7 +39,8 @@ use crate::{
         byteranges,
         conditional::{self, Answer, Validators},
         inline::{Splitter, Step},
-        route, tus,
+        route, structured,
+        tus::{self, concat::Concat},
     },
     meta::sled::{
         accounts,
@@ -61,7 +62,7 @@ use crate::{
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its file below `fuzz/fuzz_targets`.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("route", route),
     ("conditional", conditional),
     ("file_key", file_key),
@@ -72,6 +73,7 @@ pub const TARGETS: [Target; 13] = [
     ("journal", journal),
     ("zip", zip),
     ("byteranges", byteranges),
+    ("upload_headers", upload_headers),
     ("config", config),
     ("tus", tus),
     ("sequence", sequence),
@@ -396,6 +398,7 @@ pub fn tus(input: &[u8]) {
         mime: taken("filetype").filter(|mime| !mime.is_empty()).map(Into::into),
         size: 0,
         mode: Mode::Stream,
+        sha256: None,
         meta: CallerMeta(Value::Object(pairs.clone()).to_string().into()),
         expires: NOW,
         received: 0,
@@ -409,5 +412,28 @@ pub fn tus(input: &[u8]) {
     assert_eq!(again.get("folder").map_or("", |it| it.as_str().unwrap_or("?")), folder.as_str());
     for (key, value) in again.iter().filter(|(key, _)| pairs.contains_key(*key)) {
         assert_eq!(Some(value), pairs.get(key));
+    }
+}
+
+/// What uploads say of themselves, a header in each line: what is read of them is read again from
+/// what says the same.
+pub fn upload_headers(input: &[u8]) {
+    const NAME: HeaderName = HeaderName::from_static("upload-offset");
+    for line in input.split(|byte| *byte == b'\n').take(8) {
+        let mut headers = HeaderMap::new();
+        headers.extend(HeaderValue::from_bytes(line).map(|value| (NAME, value)));
+        let (number, truth) =
+            (structured::integer(&headers, &NAME), structured::boolean(&headers, &NAME));
+        assert!(number.is_none() || truth.is_none());
+        if let Some(number) = number {
+            assert!(number <= 999_999_999_999_999);
+            let again = HeaderMap::from_iter([(NAME, number.into())]);
+            assert_eq!(structured::integer(&again, &NAME), Some(number));
+        }
+        if let Some(Ok(Concat::Final(ids))) = text(line).map(tus::concat::parse) {
+            let printed = tus::concat::print(Mode::Final, &ids);
+            let again = printed.and_then(|printed| tus::concat::parse(&printed).ok());
+            assert_eq!(again, Some(Concat::Final(ids)));
+        }
     }
 }

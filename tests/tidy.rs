@@ -54,6 +54,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "http::conditional",
             "http::inline",
             "http::route",
+            "http::structured",
             "http::tus",
             "meta",
             "sys::clock",

@@ -188,9 +188,11 @@ impl App {
             locator: sealed.locator,
             upload: Some((upload.id, revision)),
         };
-        if let Err(mismatch) = check_digest(completion.sha256, sealed.sha256, "sha256_mismatch") {
-            self.discard_prepared(&prepared).await;
-            return Err(mismatch);
+        for expected in [upload.sha256, completion.sha256] {
+            if let Err(mismatch) = check_digest(expected, sealed.sha256, "sha256_mismatch") {
+                self.discard_prepared(&prepared).await;
+                return Err(mismatch);
+            }
         }
         Ok(prepared)
     }

@@ -60,6 +60,7 @@ impl App {
             mime,
             size: 0,
             mode: Mode::Final,
+            sha256: None,
             meta: init.meta,
             expires: now.after(self.policy().upload_ttl),
             received: 0,

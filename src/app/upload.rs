@@ -29,6 +29,8 @@ pub struct DeclaredFile {
     /// Bytes.
     pub size: u64,
     pub mime: Option<Box<str>>,
+    /// What it must be, asked once it is whole.
+    pub sha256: Option<Sha256>,
 }
 
 /// What a client announces.
@@ -80,6 +82,7 @@ impl App {
             mime: file.mime,
             size: file.size,
             mode: init.mode,
+            sha256: file.sha256,
             meta: init.meta.clone(),
             expires,
             received: 0,

@@ -263,6 +263,7 @@ impl Pair {
                 name: name.clone(),
                 size: *size,
                 mime: None,
+                sha256: None,
             };
             let files = names.iter().map(file).collect();
             let (folder, meta) = (folder.clone(), CallerMeta::default());

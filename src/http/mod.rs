@@ -37,7 +37,7 @@ pub mod settings;
 mod shares;
 mod socket;
 mod streams;
-mod structured;
+pub mod structured;
 mod v1;
 
 use std::{convert::Infallible, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
@@ -76,7 +76,7 @@ use crate::{
 
 /// What of tus is read without a request.
 pub mod tus {
-    pub use super::v1::tus::{checksum_of, declared_size, metadata};
+    pub use super::v1::tus::{checksum_of, concat, declared_size, metadata};
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

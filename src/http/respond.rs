@@ -117,6 +117,7 @@ fn describe(refusal: &Refusal, request_id: &str) -> Problem {
         Refusal::MediaTypeUnsupported { takes } => {
             let detail = format!("This request takes a body of the type {takes}.");
             Problem::new(S::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", detail)
+                .header(HeaderName::from_static("accept-patch"), *takes)
         }
         Refusal::TusVersion { ours } => {
             let detail = format!("Tus-Resumable must be {ours}.");

@@ -114,6 +114,19 @@ fn tus_js_client_uploads_through_a_wire_that_breaks() {
 }
 
 #[test]
+fn aiotus_uploads_side_by_side_through_a_wire_that_breaks() {
+    run(&python(), "python/concurrent_tus.py", &Daemon::start());
+}
+
+/// Behind a proxy that puts a prefix before every path.
+#[test]
+fn uppy_in_chromium_goes_on_after_cuts_and_a_reload() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let proxied = format!("http://127.0.0.1:{port}/store");
+    run(&node(), "node/uppy.js", &Daemon::with(&[("public_url", &proxied)]));
+}
+
+#[test]
 fn tuspy_goes_on_after_an_interruption() {
     run(&python(), "python/tus.py", &Daemon::start());
 }

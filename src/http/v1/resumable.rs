@@ -121,6 +121,7 @@ async fn begin(context: &Context, size: Option<u64>, body: RequestBody) -> Reply
         name: fields::file_name(context.query.required("filename")?)?,
         size: size.unwrap_or(0),
         mime: complete::declared_type(context)?,
+        sha256: digest::of_representation(&context.headers)?,
     };
     let init = Init {
         mode: if size.is_some() { Mode::Single } else { Mode::Growing },

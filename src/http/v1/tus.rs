@@ -1,6 +1,6 @@
 //! tus 1.0 at `/v1/tus`: the upload sessions, in the words of that protocol.
 
-mod concat;
+pub mod concat;
 pub mod metadata;
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -116,6 +116,7 @@ pub async fn create(context: &Context, body: RequestBody) -> Reply {
             Some(mime) => Some(fields::media_type(mime)?),
             None => None,
         },
+        sha256: None,
     };
     let init = Init {
         mode: match (&concat, size) {
