@@ -17,6 +17,10 @@ use hyper::{
     },
 };
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use rsa::{
+    RsaPrivateKey,
+    pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -35,7 +39,8 @@ use crate::{
         byteranges,
         conditional::{self, Answer, Validators},
         inline::{Splitter, Step},
-        route, tus,
+        route, structured,
+        tus::{self, concat::Concat},
     },
     meta::sled::{
         accounts,
@@ -57,7 +62,7 @@ use crate::{
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its file below `fuzz/fuzz_targets`.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("route", route),
     ("conditional", conditional),
     ("file_key", file_key),
@@ -68,6 +73,7 @@ pub const TARGETS: [Target; 13] = [
     ("journal", journal),
     ("zip", zip),
     ("byteranges", byteranges),
+    ("upload_headers", upload_headers),
     ("config", config),
     ("tus", tus),
     ("sequence", sequence),
@@ -132,19 +138,26 @@ pub fn file_key(input: &[u8]) {
     let _ = key.salt();
 }
 
+/// A key that is no secret, since to make one takes longer than a fuzzer waits for an input.
+const KEY: &[u8] = include_bytes!("../fuzz/key.der");
+
 /// Keys in a directory that is gone once they are read.
-static KEYS: LazyLock<Option<(Arc<KeyRing>, LinkKey)>> = LazyLock::new(|| {
+static KEYS: LazyLock<(Arc<KeyRing>, LinkKey)> = LazyLock::new(|| {
     let dir = std::env::temp_dir().join(format!("streamlined-fuzzing-{}", std::process::id()));
-    let keys = KeyRing::open(&dir).and_then(|ring| Ok((Arc::new(ring), LinkKey::open(&dir)?)));
+    let key = RsaPrivateKey::from_pkcs8_der(KEY).expect("a key");
+    let pem = key.to_pkcs8_pem(LineEnding::LF).expect("a key");
+    let opened = std::fs::create_dir_all(&dir)
+        .and_then(|()| std::fs::write(dir.join("fuzzing.pem"), pem))
+        .and_then(|()| Ok((Arc::new(KeyRing::open(&dir)?), LinkKey::open(&dir)?)));
     let _ = std::fs::remove_dir_all(dir);
-    keys.ok()
+    opened.expect("a directory for temporary files")
 });
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 /// Nothing that we did not sign is taken; of what we did, nothing that has expired.
 pub fn jwt(input: &[u8]) {
-    let (Some(text), Some((ring, _))) = (text(input), &*KEYS) else { return };
+    let (Some(text), (ring, _)) = (text(input), &*KEYS) else { return };
     let expected = Expected { issuer: "i".into(), audience: "a".into() };
     assert!(jwt::verify(text, ring, &expected, NOW).is_err(), "a forged token is taken");
     let Ok(claims) = serde_json::from_str::<Value>(text) else { return };
@@ -158,7 +171,7 @@ pub fn jwt(input: &[u8]) {
 
 /// A signature holds for what was signed, and no other text is one.
 pub fn link(input: &[u8]) {
-    let (Some(text), Some((_, links))) = (text(input), &*KEYS) else { return };
+    let (Some(text), (_, links)) = (text(input), &*KEYS) else { return };
     let mut lines = text.split('\n');
     let mut next = || lines.next().unwrap_or_default();
     let (key, exp, disposition, sig) = (next(), next(), next(), next());
@@ -385,6 +398,7 @@ pub fn tus(input: &[u8]) {
         mime: taken("filetype").filter(|mime| !mime.is_empty()).map(Into::into),
         size: 0,
         mode: Mode::Stream,
+        sha256: None,
         meta: CallerMeta(Value::Object(pairs.clone()).to_string().into()),
         expires: NOW,
         received: 0,
@@ -398,5 +412,28 @@ pub fn tus(input: &[u8]) {
     assert_eq!(again.get("folder").map_or("", |it| it.as_str().unwrap_or("?")), folder.as_str());
     for (key, value) in again.iter().filter(|(key, _)| pairs.contains_key(*key)) {
         assert_eq!(Some(value), pairs.get(key));
+    }
+}
+
+/// What uploads say of themselves, a header in each line: what is read of them is read again from
+/// what says the same.
+pub fn upload_headers(input: &[u8]) {
+    const NAME: HeaderName = HeaderName::from_static("upload-offset");
+    for line in input.split(|byte| *byte == b'\n').take(8) {
+        let mut headers = HeaderMap::new();
+        headers.extend(HeaderValue::from_bytes(line).map(|value| (NAME, value)));
+        let (number, truth) =
+            (structured::integer(&headers, &NAME), structured::boolean(&headers, &NAME));
+        assert!(number.is_none() || truth.is_none());
+        if let Some(number) = number {
+            assert!(number <= 999_999_999_999_999);
+            let again = HeaderMap::from_iter([(NAME, number.into())]);
+            assert_eq!(structured::integer(&again, &NAME), Some(number));
+        }
+        if let Some(Ok(Concat::Final(ids))) = text(line).map(tus::concat::parse) {
+            let printed = tus::concat::print(Mode::Final, &ids);
+            let again = printed.and_then(|printed| tus::concat::parse(&printed).ok());
+            assert_eq!(again, Some(Concat::Final(ids)));
+        }
     }
 }

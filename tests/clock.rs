@@ -77,7 +77,7 @@ impl World {
         let name = FileName::parse("f").unwrap();
         let init = Init {
             mode: Mode::Single,
-            files: vec![DeclaredFile { name, size, mime: None }],
+            files: vec![DeclaredFile { name, size, mime: None, sha256: None }],
             folder: Folder::default(),
             meta: CallerMeta::default(),
             user: None,

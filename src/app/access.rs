@@ -261,7 +261,7 @@ impl App {
     }
 
     async fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified> {
-        let check = || jwt::verify(token, &self.keys, &self.policy.tokens, now);
+        let check = || jwt::verify(token, &self.keys, &self.policy().tokens, now);
         let mut outcome = check();
         if outcome == Err(Refused::UnknownKey) && self.verified.may_reload(now) {
             let keys = Arc::clone(&self.keys);

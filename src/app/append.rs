@@ -257,7 +257,7 @@ impl App {
         if differs || declared.is_some_and(|size| size < tail.offset) {
             return Err(inconsistent_length());
         }
-        let limit = self.policy.file_bytes_max;
+        let limit = self.policy().file_bytes_max;
         if declared.is_some_and(|size| size > limit) {
             return Err(Error::TooLarge { what: "file", limit });
         }
@@ -269,7 +269,7 @@ impl App {
                     (_, Ends::Itself) => Mode::Stream,
                     _ => Mode::Single,
                 };
-                let quota = self.policy.quota_bytes;
+                let quota = self.policy().quota_bytes;
                 let declared = self.meta.declare_size(upload.id, size, mode, quota);
                 declared.await.map_err(upload_error)
             }
@@ -283,7 +283,7 @@ impl App {
 
     /// A last part grows up to this size, so that the numbers last for pieces of any size.
     fn tail_bytes(&self, upload: &Upload) -> u64 {
-        let whole = upload.declared().unwrap_or(self.policy.file_bytes_max);
+        let whole = upload.declared().unwrap_or(self.policy().file_bytes_max);
         whole.div_ceil(PART_NUMBER_MAX.into()).max(TAIL_BYTES_MIN)
     }
 
@@ -294,8 +294,8 @@ impl App {
         tail: &Tail,
         last: Option<&Part>,
     ) -> Result<(PartNumber, Incoming)> {
-        let whole = upload.declared().unwrap_or(self.policy.file_bytes_max);
-        let limit = whole.saturating_sub(tail.offset).min(self.policy.part_bytes_max);
+        let whole = upload.declared().unwrap_or(self.policy().file_bytes_max);
+        let limit = whole.saturating_sub(tail.offset).min(self.policy().part_bytes_max);
         let mut incoming = self.begin("request body", limit).await?;
         if let Some(last) = last {
             self.precede(upload.id, &mut incoming, last).await?;

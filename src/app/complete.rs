@@ -12,6 +12,7 @@ use super::{
 use crate::{
     blob::{self, Address, Purpose, Sealed},
     meta::{self, Part},
+    metrics::stores,
     model::{
         digest::Sha256,
         file::{CallerMeta, FileRecord},
@@ -187,9 +188,11 @@ impl App {
             locator: sealed.locator,
             upload: Some((upload.id, revision)),
         };
-        if let Err(mismatch) = check_digest(completion.sha256, sealed.sha256, "sha256_mismatch") {
-            self.discard_prepared(&prepared).await;
-            return Err(mismatch);
+        for expected in [upload.sha256, completion.sha256] {
+            if let Err(mismatch) = check_digest(expected, sealed.sha256, "sha256_mismatch") {
+                self.discard_prepared(&prepared).await;
+                return Err(mismatch);
+            }
         }
         Ok(prepared)
     }
@@ -234,6 +237,7 @@ impl App {
             return Ok(());
         }
         let numbers: Vec<u32> = forgotten.iter().map(|part| part.number.0).collect();
+        stores::DAMAGE_FOUND.of("complete").add(numbers.len() as u64);
         tracing::error!(upload = %id, ?numbers, "damaged parts; the client has to send them again");
         self.discard_parts(&forgotten).await;
         Err(Error::PartsDamaged(numbers))

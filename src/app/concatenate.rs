@@ -60,8 +60,9 @@ impl App {
             mime,
             size: 0,
             mode: Mode::Final,
+            sha256: None,
             meta: init.meta,
-            expires: now.after(self.policy.upload_ttl),
+            expires: now.after(self.policy().upload_ttl),
             received: 0,
             revision: 0,
             state: UploadState::Open,
@@ -107,7 +108,7 @@ impl App {
             offset = offset.saturating_add(tail.offset);
             size = size.zip(partial.declared()).and_then(|(sum, own)| sum.checked_add(own));
         }
-        let limit = self.policy.file_bytes_max;
+        let limit = self.policy().file_bytes_max;
         if size.unwrap_or(offset) > limit {
             return Err(Error::TooLarge { what: "file", limit });
         }

@@ -103,8 +103,8 @@ impl App {
                 && let Some(shelf) = shelves.next()
             {
                 let old_enough = begun..now.before(match shelf {
-                    Shelf::Blobs(_) => self.policy.reclaim_grace,
-                    Shelf::Parts => self.policy.upload_ttl,
+                    Shelf::Blobs(_) => self.policy().reclaim_grace,
+                    Shelf::Parts => self.policy().upload_ttl,
                 });
                 for found in self.blobs.list(shelf).await? {
                     if old_enough.contains(&found.since) && !self.is_named(&found).await? {
@@ -159,6 +159,6 @@ impl App {
     /// Bytes last changed between these two times may be collected.
     pub(super) async fn collectable(&self) -> Result<(UnixMillis, UnixMillis)> {
         let now = self.clock.now();
-        Ok((self.meta.begun(now).await?, now.before(self.policy.reclaim_grace)))
+        Ok((self.meta.begun(now).await?, now.before(self.policy().reclaim_grace)))
     }
 }

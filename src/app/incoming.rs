@@ -68,7 +68,7 @@ impl App {
     /// # Errors
     /// What the store says.
     pub async fn begin_part(&self) -> Result<Incoming> {
-        self.begin("part", self.policy.part_bytes_max).await
+        self.begin("part", self.policy().part_bytes_max).await
     }
 
     /// As [`App::begin_part`] for a whole file.
@@ -76,7 +76,7 @@ impl App {
     /// # Errors
     /// What the store says.
     pub async fn begin_file(&self) -> Result<Incoming> {
-        self.begin("file", self.policy.file_bytes_max).await
+        self.begin("file", self.policy().file_bytes_max).await
     }
 
     pub(super) async fn begin(&self, what: &'static str, limit: u64) -> Result<Incoming> {
@@ -91,7 +91,7 @@ impl App {
     pub async fn check_room(&self, owner: &UserId, asked: u64) -> Result<()> {
         let user = self.meta.user(owner).await?;
         let stored = self.meta.totals(owner, &Folder::default()).await?.bytes;
-        let limit = user.as_ref().and_then(|user| user.quota).unwrap_or(self.policy.quota_bytes);
+        let limit = user.as_ref().and_then(|user| user.quota).unwrap_or(self.policy().quota_bytes);
         let used = stored.saturating_add(user.map_or(0, |user| user.reserved));
         if asked > 0 && used.saturating_add(asked) > limit {
             return Err(Error::Quota { limit, used, asked });

@@ -91,11 +91,11 @@ impl App {
 
     /// Records prepared files in one step, then lets go of what nothing refers to any more.
     pub(super) async fn record(&self, mut prepared: Vec<Prepared>) -> Result<Vec<FileRecord>> {
-        let keep_until = self.clock.now().after(self.policy.upload_ttl);
+        let keep_until = self.clock.now().after(self.policy().upload_ttl);
         let mut tries = 0;
         let recorded = loop {
             let files = prepared.iter().map(Prepared::new_file).collect();
-            match self.meta.record_files(files, keep_until, self.policy.quota_bytes).await {
+            match self.meta.record_files(files, keep_until, self.policy().quota_bytes).await {
                 Err(meta::Error::Exists) if tries < KEY_TRIES => {
                     tries += 1;
                     prepared.iter_mut().for_each(Prepared::salt_again);

@@ -29,6 +29,8 @@ pub struct DeclaredFile {
     /// Bytes.
     pub size: u64,
     pub mime: Option<Box<str>>,
+    /// What it must be, asked once it is whole.
+    pub sha256: Option<Sha256>,
 }
 
 /// What a client announces.
@@ -70,7 +72,7 @@ impl App {
         self.check_scope(principal, &owner, &init.folder)?;
         self.check_declared(&init)?;
         let now = self.clock.now();
-        let expires = now.after(self.policy.upload_ttl);
+        let expires = now.after(self.policy().upload_ttl);
         let largest = init.files.iter().map(|file| file.size).max().unwrap_or(0);
         let open = |file: DeclaredFile| Upload {
             id: random::upload_id(),
@@ -80,6 +82,7 @@ impl App {
             mime: file.mime,
             size: file.size,
             mode: init.mode,
+            sha256: file.sha256,
             meta: init.meta.clone(),
             expires,
             received: 0,
@@ -106,7 +109,7 @@ impl App {
             expires,
             batch: if batch.is_some() { named.collect() } else { Vec::new() },
         };
-        self.meta.create_uploads(uploads, batch, now, self.policy.quota_bytes).await?;
+        self.meta.create_uploads(uploads, batch, now, self.policy().quota_bytes).await?;
         Ok(opened)
     }
 
@@ -128,7 +131,7 @@ impl App {
                 "meta and folder are too long or deep for so many files; make several batches.";
             return Err(Error::invalid("invalid_files", detail));
         }
-        let limit = self.policy.file_bytes_max;
+        let limit = self.policy().file_bytes_max;
         if init.files.iter().any(|file| file.size > limit) {
             return Err(Error::TooLarge { what: "file", limit });
         }
@@ -197,8 +200,8 @@ impl App {
                 return Err(mismatch);
             }
             let part = Part { number, size, blake3, sha256: own, place: locator.clone() };
-            let expires = app.clock.now().after(app.policy.upload_ttl);
-            let (meta, quota) = (&app.meta, app.policy.quota_bytes);
+            let expires = app.clock.now().after(app.policy().upload_ttl);
+            let (meta, quota) = (&app.meta, app.policy().quota_bytes);
             let recorded = match revision {
                 Some(revision) => meta.append_part(id, part, revision, expires, quota).await,
                 None => meta.record_part(id, part, expires, quota).await,

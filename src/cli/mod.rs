@@ -3,6 +3,7 @@
 
 mod client;
 mod config;
+mod control;
 mod door;
 mod import;
 mod key;
@@ -82,6 +83,13 @@ enum Command {
         place: Place,
     },
     Import(import::Import),
+    /// What a running daemon logs: shown, or changed until the configuration is read again.
+    Log {
+        /// A filter, as in `info` or `info,streamlined::access=off`.
+        filter: Option<String>,
+        #[command(flatten)]
+        place: Place,
+    },
     #[command(flatten)]
     Client(client::ClientCommand),
     /// The life of service tokens.
@@ -118,7 +126,7 @@ enum AuditCommand {
     },
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Place {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
@@ -131,9 +139,7 @@ struct Place {
 /// Runs the program; the exit status is 0, 1 for a failure, 2 for wrong usage.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Serve { place, listen } => {
-            configure(place, listen).and_then(|config| serve::serve(&config))
-        }
+        Command::Serve { place, listen } => serve::serve(place, listen),
         Command::Gc { place } => {
             configure(place, None).and_then(|config| upkeep::run(&config, "gc"))
         }
@@ -150,6 +156,9 @@ pub fn run() -> ExitCode {
             configure(place, None).and_then(|config| upkeep::restore(&config, &dir))
         }
         Command::Import(command) => import::run(command),
+        Command::Log { filter, place } => {
+            configure(place, None).and_then(|config| upkeep::log(&config, filter.as_deref()))
+        }
         Command::Client(command) => client::run(command),
         Command::Token(command) => token::run(command),
         Command::User(command) => user::run(command),

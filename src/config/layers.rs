@@ -73,6 +73,7 @@ pub fn explain(
     if let Some(listen) = &flags.listen {
         load.text("listen", Some(listen), "--listen");
     }
+    load.pairs();
     if load.faults.is_empty() { Ok((load.config, load.origins)) } else { Err(load.faults) }
 }
 
@@ -137,8 +138,14 @@ impl Load {
         }
     }
 
-    /// `$CREDENTIALS_DIRECTORY/NAME` for every secret (systemd.exec(5)).
+    /// `$CREDENTIALS_DIRECTORY/NAME` for every secret and every file of TLS (systemd.exec(5)).
     fn credentials(&mut self, directory: &Path) {
+        for name in ["tls_certificate", "tls_key", "tls_client_ca"] {
+            let path = directory.join(name);
+            if path.exists() {
+                self.text(name, path.to_str(), "CREDENTIALS_DIRECTORY");
+            }
+        }
         for knob in KNOBS.iter().filter(|knob| knob.secret) {
             let path = directory.join(knob.name);
             match fs::read_to_string(&path).map(Zeroizing::new) {
@@ -146,6 +153,16 @@ impl Load {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => self.faults.push(format!("{}: {error}", path.display())),
             }
+        }
+    }
+
+    /// What means nothing without another setting.
+    fn pairs(&mut self) {
+        let Config { tls_certificate, tls_key, tls_client_ca, .. } = &self.config;
+        if tls_certificate.is_some() != tls_key.is_some() {
+            self.faults.push("tls_certificate and tls_key go together".into());
+        } else if tls_client_ca.is_some() && tls_key.is_none() {
+            self.faults.push("tls_client_ca needs tls_certificate and tls_key".into());
         }
     }
 
@@ -261,7 +278,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("service_token"), "0123456789abcdef\n").unwrap();
         let variables = [("CREDENTIALS_DIRECTORY", dir.path().to_str().unwrap())];
-        let config = load(&Flags::default(), &environment(&variables)).ok().unwrap();
-        assert_eq!(config.service_token.unwrap().as_str(), "0123456789abcdef");
+        let load = || load(&Flags::default(), &environment(&variables));
+        assert_eq!(load().ok().unwrap().service_token.unwrap().as_str(), "0123456789abcdef");
+        fs::write(dir.path().join("tls_key"), "").unwrap();
+        assert_eq!(load().err().unwrap(), ["tls_certificate and tls_key go together"]);
+        fs::write(dir.path().join("tls_certificate"), "").unwrap();
+        assert_eq!(load().ok().unwrap().tls_key, Some(dir.path().join("tls_key")));
     }
 }

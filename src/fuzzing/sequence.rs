@@ -108,15 +108,16 @@ struct Pair {
 
 /// See the module.
 pub fn sequence(input: &[u8]) {
-    static RUNTIME: LazyLock<Option<Runtime>> =
-        LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().ok());
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        runtime.expect("threads")
+    });
     static WORLDS: AtomicU64 = AtomicU64::new(0);
-    let Some(runtime) = &*RUNTIME else { return };
     let number = WORLDS.fetch_add(1, Ordering::Relaxed);
     let dir = std::env::temp_dir().join(format!("streamlined-{}-{number}", std::process::id()));
-    let Ok(mut pair) = Pair::open(&dir) else { return };
+    let mut pair = Pair::open(&dir).expect("two stores");
     let mut dice = Dice(input);
-    runtime.block_on(async {
+    RUNTIME.block_on(async {
         for _ in 0..STEPS_MAX {
             if dice.0.is_empty() {
                 break;
@@ -135,7 +136,7 @@ fn app(
     blobs: Arc<dyn BlobStore>,
     clock: Arc<ManualClock>,
 ) -> io::Result<Arc<App>> {
-    let ring = KEYS.as_ref().map(|(ring, _)| Arc::clone(ring));
+    let ring = Arc::clone(&KEYS.0);
     let policy = Policy {
         file_bytes_max: 200_000,
         part_bytes_max: 100_000,
@@ -147,7 +148,6 @@ fn app(
         public_read: false,
         tokens: Expected { issuer: "i".into(), audience: "a".into() },
     };
-    let ring = ring.ok_or(io::ErrorKind::NotFound)?;
     Ok(App::new(meta, blobs, ring, LinkKey::open(&dir.join("keys"))?, clock, policy))
 }
 
@@ -263,6 +263,7 @@ impl Pair {
                 name: name.clone(),
                 size: *size,
                 mime: None,
+                sha256: None,
             };
             let files = names.iter().map(file).collect();
             let (folder, meta) = (folder.clone(), CallerMeta::default());
@@ -439,9 +440,7 @@ impl Pair {
             old.finish().await;
             self.apps = [Arc::clone(&model), model];
             drop(old);
-            if let Ok(opened) = durable(dir, Arc::clone(&self.clock)) {
-                self.apps[1] = opened;
-            }
+            self.apps[1] = durable(dir, Arc::clone(&self.clock)).expect("the same stores");
         }
         self.agree().await;
     }

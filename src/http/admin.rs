@@ -7,6 +7,8 @@
 //! | `POST /fsck` | what does not agree in the index |
 //! | `POST /backup?dir=` | what was copied |
 //! | `PUT /import?file=`, `POST /import/known` | what is listed now, see `import` |
+//! | `POST /log?filter=` | what is logged from now on; without `filter`, what is logged |
+//! | `GET /metrics` | as on the port, see [`super::metrics`] |
 //! | `/v1/admin/…` | as on the port, see `v1/admin` |
 //!
 //! Only root and the daemon's own user are let in, whatever the mode of the socket says.
@@ -36,13 +38,14 @@ use super::{
     body::{Body, RequestBody},
     import,
     json::reply,
+    metrics,
     query::Query,
     respond, route,
     v1::admin as commands,
 };
 use crate::{
     app::{App, Error},
-    sys::{audit::AuditLog, random},
+    sys::{audit::AuditLog, log, random},
 };
 
 /// A command's body comes as a whole or not at all; content comes as fast as a disk reads it.
@@ -95,6 +98,7 @@ impl Door {
             None if path == "/import" || path == "/import/known" => {
                 self.import(request, &mut event).await
             }
+            None if path == "/metrics" => Ok(metrics::page(&self.app).await),
             None => run(&self.app, &self.data_dir, &request).await,
         };
         let answer = answered.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
@@ -169,6 +173,13 @@ async fn run(app: &App, data_dir: &Path, request: &Request<Incoming>) -> Reply {
             let dir = query.text("dir").map(PathBuf::from).filter(|dir| dir.is_absolute());
             let done = app.backup(data_dir, &dir.ok_or_else(missing)?).await?;
             json!({ "files": done.files, "kept": done.kept, "copied_bytes": done.bytes })
+        }
+        "/log" => {
+            if let Some(filter) = query.text("filter") {
+                log::change(filter).map_err(|why| Error::invalid("invalid_filter", why))?;
+                tracing::info!(filter, "what is logged was changed");
+            }
+            json!({ "filter": log::filter() })
         }
         _ => return Err(Error::NotFound("command").into()),
     };

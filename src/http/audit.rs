@@ -15,6 +15,8 @@ use crate::{
 #[derive(Default)]
 pub struct Trace {
     pub who: Option<Principal>,
+    /// What was asked for, as [`super::label`] calls it.
+    pub route: Option<&'static str>,
     pub event: Option<Event>,
 }
 
@@ -50,6 +52,7 @@ impl Event {
             | Endpoint::KeySet
             | Endpoint::Description
             | Endpoint::Docs
+            | Endpoint::Metrics
             | Endpoint::EncodedPart
             | Endpoint::RawPart { .. }
             | Endpoint::UploadStatus { .. }
@@ -127,7 +130,7 @@ pub fn reason(refusal: &Refusal) -> Option<String> {
 
 /// The line of a request; `None` where there is nothing to tell.
 pub fn line(trace: Trace, answer: &Response<Body>, facts: Facts<'_>) -> Option<Map<String, Value>> {
-    let Trace { who, event } = trace;
+    let Trace { who, event, .. } = trace;
     let who_text = who.as_ref().map_or_else(|| "anyone".to_owned(), ToString::to_string);
     let mut line = members(event, &who_text, answer, facts)?;
     if let Some(Principal::Service { token, .. }) = who {

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -20,7 +20,7 @@ use hyper::{
 };
 use tokio::time::timeout;
 
-use super::streams::Awaited;
+use super::{exchange::Exchange, metrics, streams::Awaited};
 use crate::{
     app::{
         Error,
@@ -28,7 +28,31 @@ use crate::{
         checksum::Digest,
     },
     blob::Reader,
+    metrics::Counted,
 };
+
+/// What came of a request's body so far.
+#[derive(Default)]
+pub struct Received {
+    ended: AtomicBool,
+    bytes: AtomicU64,
+}
+
+impl Received {
+    /// Nothing yet, of a body that may end before it begins.
+    pub fn of(body: &Incoming) -> Self {
+        Self { ended: body.is_end_stream().into(), bytes: AtomicU64::new(0) }
+    }
+
+    /// The end was reached.
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
 
 /// What a client sends.
 pub struct RequestBody {
@@ -37,15 +61,17 @@ pub struct RequestBody {
     /// take a stream that is reset before they sent all for a failure, whatever the answer says.
     /// On HTTP/1.1 the socket lingers instead.
     drained: bool,
-    /// Set once the end was reached.
-    read: Arc<AtomicBool>,
+    received: Arc<Received>,
     idle: Duration,
     trailers: HeaderMap,
+    _receiving: Option<Counted>,
 }
 
 impl RequestBody {
-    pub fn new(body: Incoming, drained: bool, read: Arc<AtomicBool>, idle: Duration) -> Self {
-        Self { body: Some(body), drained, read, idle, trailers: HeaderMap::new() }
+    pub fn new(body: Incoming, drained: bool, received: Arc<Received>, idle: Duration) -> Self {
+        let receiving = (!body.is_end_stream()).then(|| metrics::RECEIVING.count());
+        let (body, trailers) = (Some(body), HeaderMap::new());
+        Self { body, drained, received, idle, trailers, _receiving: receiving }
     }
 
     /// Bytes still to come, when the client said so.
@@ -62,14 +88,23 @@ impl RequestBody {
         let Some(body) = &mut self.body else { return Ok(None) };
         loop {
             let frame = timeout(self.idle, body.frame()).await;
-            match frame.map_err(|_| Error::BodyTimeout)? {
+            let frame = frame.map_err(|_| {
+                metrics::LIMITS.of("body_idle").add(1);
+                Error::BodyTimeout
+            })?;
+            match frame {
                 None => {
-                    self.read.store(true, Ordering::Relaxed);
+                    self.received.ended.store(true, Ordering::Relaxed);
                     return Ok(None);
                 }
                 Some(Err(_)) => return Err(Error::BodyAborted),
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) => return Ok(Some(bytes)),
+                    Ok(bytes) => {
+                        let length = bytes.len() as u64;
+                        self.received.bytes.fetch_add(length, Ordering::Relaxed);
+                        metrics::BYTES.of("in").add(length);
+                        return Ok(Some(bytes));
+                    }
                     Err(frame) => {
                         self.trailers.extend(frame.into_trailers().unwrap_or_default());
                         if !self.drained {
@@ -102,7 +137,7 @@ const DRAIN_BYTES_MAX: usize = 64 << 20;
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let unread = self.drained && !self.read.load(Ordering::Relaxed);
+        let unread = self.drained && !self.received.ended();
         let Some(mut body) = self.body.take().filter(|_| unread) else { return };
         let drain = async move {
             let mut drained = 0;
@@ -122,6 +157,7 @@ pub struct Body {
     content: Content,
     awaited: Option<Awaited>,
     _permit: Option<Box<dyn Send>>,
+    exchange: Option<Box<Exchange>>,
 }
 
 enum Content {
@@ -133,7 +169,7 @@ type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 impl Body {
     fn of(content: Content) -> Self {
-        Self { content, awaited: None, _permit: None }
+        Self { content, awaited: None, _permit: None, exchange: None }
     }
 
     pub fn empty() -> Self {
@@ -168,10 +204,22 @@ impl Body {
     /// Keeps a request in work until the last byte of a stream is out, or nobody takes it. Bytes
     /// that are ready need no more work.
     pub(super) fn holding(self, permit: impl Send + 'static) -> Self {
-        if !matches!(self.content, Content::Stream { .. }) {
+        if !self.streams() {
             return self;
         }
         Self { awaited: Awaited::begin(), _permit: Some(Box::new(permit)), ..self }
+    }
+
+    /// Tells what becomes of it.
+    pub(super) fn told(self, mut exchange: Exchange) -> Self {
+        if self.is_end_stream() {
+            exchange.is_empty();
+        }
+        Self { exchange: Some(Box::new(exchange)), ..self }
+    }
+
+    pub(super) fn streams(&self) -> bool {
+        matches!(self.content, Content::Stream { .. })
     }
 }
 
@@ -197,19 +245,23 @@ impl hyper::body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
-        match &mut this.content {
-            Content::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        let (polled, left) = match &mut this.content {
+            Content::Full(bytes) => (Poll::Ready(bytes.take().map(Ok)), Some(0)),
             Content::Stream { chunks, length } => {
                 let polled = chunks.poll_next_unpin(context);
                 if let Some(awaited) = &this.awaited {
                     awaited.set(polled.is_ready());
                 }
-                if let (Poll::Ready(Some(Ok(chunk))), Some(left)) = (&polled, length) {
+                if let (Poll::Ready(Some(Ok(chunk))), Some(left)) = (&polled, &mut *length) {
                     *left = left.saturating_sub(chunk.len() as u64);
                 }
-                polled.map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+                (polled, *length)
             }
+        };
+        if let Some(exchange) = &mut this.exchange {
+            exchange.gave(&polled, left);
         }
+        polled.map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

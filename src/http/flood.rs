@@ -2,7 +2,14 @@
 //! ones. h2 answers or skips any number of them; a client that sends little else keeps a core busy.
 //! Resets, continuations and empty `DATA` h2 bounds itself.
 
-use std::time::Instant;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_BYTES: usize = 9;
@@ -10,8 +17,70 @@ const HEADER_BYTES: usize = 9;
 const FREE_BYTES: u64 = 1 << 20;
 const FREE_BYTES_PER_SECOND: u64 = 1 << 10;
 
+/// What a connection says, without TLS. It is ended when it is not worth listening to.
+pub struct Metered<S> {
+    stream: S,
+    meter: Meter,
+}
+
+impl<S> Metered<S> {
+    pub fn new(stream: S) -> Self {
+        Self { stream, meter: Meter::new() }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let filled = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if !self.meter.received(&buffer.filled()[filled..]) {
+            let why = "it is flooded with frames that carry nothing";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
+        self.meter.sent(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices))?;
+        self.meter.sent(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
 /// Weighs what a connection carries against what it costs.
-pub struct Meter {
+struct Meter {
     began: Instant,
     place: Place,
     /// Bytes of frames that carry nothing.
@@ -32,16 +101,16 @@ enum Place {
 }
 
 impl Meter {
-    pub fn new() -> Self {
+    fn new() -> Self {
         Self { began: Instant::now(), place: Place::Preface(0), overhead: 0, carried: 0 }
     }
 
-    pub fn sent(&mut self, bytes: usize) {
+    fn sent(&mut self, bytes: usize) {
         self.carried += bytes as u64;
     }
 
     /// Whether, with these bytes received, it is still worth listening.
-    pub fn received(&mut self, mut bytes: &[u8]) -> bool {
+    fn received(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             bytes = &bytes[self.step(bytes)..];
         }

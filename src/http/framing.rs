@@ -4,7 +4,7 @@
 
 use hyper::{
     Version,
-    header::{HOST, TRANSFER_ENCODING},
+    header::{HOST, HeaderValue, TRANSFER_ENCODING},
     http::{
         request::Parts,
         uri::{Authority, Scheme},
@@ -34,7 +34,11 @@ pub fn check(head: &Parts) -> Result<(), Error> {
 fn has_one_host(head: &Parts) -> bool {
     let mut hosts = head.headers.get_all(HOST).iter();
     let (host, second) = (hosts.next(), hosts.next());
-    let well_formed = host.is_none_or(|host| host.is_empty() || authority(host.as_bytes()));
+    let plain = |authority: &Authority| !authority.as_str().contains('@');
+    let is_host =
+        |host: &HeaderValue| Authority::try_from(host.as_bytes()).is_ok_and(|it| plain(&it));
+    let well_formed = host.is_none_or(|host| host.is_empty() || is_host(host))
+        && head.uri.authority().is_none_or(plain);
     let named = match head.version {
         Version::HTTP_11 => host.is_some(),
         Version::HTTP_2 => {
@@ -44,9 +48,4 @@ fn has_one_host(head: &Parts) -> bool {
         _ => true,
     };
     named && well_formed && second.is_none()
-}
-
-fn authority(bytes: &[u8]) -> bool {
-    let authority = Authority::try_from(bytes);
-    authority.is_ok_and(|authority| !authority.as_str().contains('@'))
 }

@@ -9,7 +9,7 @@ use hyper::{
 };
 use serde_json::{Value, json};
 
-use super::{Refusal, body::Body};
+use super::{Refusal, body::Body, metrics};
 use crate::{
     app::Error,
     model::{id::FileId, key::FileKey},
@@ -50,6 +50,7 @@ pub fn document(refusal: &Refusal, request_id: &str) -> String {
 
 impl Problem {
     fn document(&self, request_id: &str) -> String {
+        metrics::REFUSALS.of(self.code).add(1);
         let mut members = json!({
             "type": problem_type(self.code),
             "title": self.status.canonical_reason().unwrap_or("Checksum Mismatch"),
@@ -116,6 +117,7 @@ fn describe(refusal: &Refusal, request_id: &str) -> Problem {
         Refusal::MediaTypeUnsupported { takes } => {
             let detail = format!("This request takes a body of the type {takes}.");
             Problem::new(S::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", detail)
+                .header(HeaderName::from_static("accept-patch"), *takes)
         }
         Refusal::TusVersion { ours } => {
             let detail = format!("Tus-Resumable must be {ours}.");

@@ -26,6 +26,7 @@ pub enum Endpoint {
     KeySet,
     Description,
     Docs,
+    Metrics,
     GenerateToken,
     Init,
     EncodedPart,
@@ -79,7 +80,7 @@ impl Endpoint {
             Self::RedeemLink { .. } | Self::FetchBatch { .. } => Access::Link,
             Self::Storage { .. } => Access::Public,
             Self::GenerateToken => Access::Role(Role::Service),
-            Self::Admin(_) => Access::Role(Role::Admin),
+            Self::Metrics | Self::Admin(_) => Access::Role(Role::Admin),
             Self::ListFiles
             | Self::Metadata { .. }
             | Self::Content { .. }
@@ -146,7 +147,7 @@ impl Endpoint {
             | Self::ResumableDelete { .. } => Action::Upload,
             Self::DeleteFile { .. } => Action::Delete,
             Self::GenerateToken => Action::Tokens,
-            Self::Admin(_) => Action::Admin,
+            Self::Metrics | Self::Admin(_) => Action::Admin,
         }
     }
 }
@@ -187,6 +188,7 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
         "/.well-known/jwks.json" => return only(READ, Ok(Endpoint::KeySet)),
         "/openapi.json" => return only(READ, Ok(Endpoint::Description)),
         "/docs" => return only(READ, Ok(Endpoint::Docs)),
+        "/metrics" => return only(READ, Ok(Endpoint::Metrics)),
         "/v1/files/generate-token" => return only("POST", Ok(Endpoint::GenerateToken)),
         "/v1/files/init" => return only("POST", Ok(Endpoint::Init)),
         "/v1/files/part" => return only("POST", Ok(Endpoint::EncodedPart)),

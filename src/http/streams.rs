@@ -13,6 +13,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::metrics;
+
 task_local! {
     static CLIENT: Arc<Client>;
 }
@@ -30,7 +32,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
         tokio::spawn(CLIENT.scope(Arc::clone(&client), async move {
             tokio::select! {
                 _ = stream => {}
-                () = client.stalled(idle) => tracing::debug!("an answer was not taken"),
+                () = client.stalled(idle) => metrics::LIMITS.of("answer_not_taken").add(1),
             }
         }));
     }

@@ -161,6 +161,7 @@ impl State {
             }
             released = upload.reserved();
             upload.state = UploadState::Completed(new.file.id);
+            upload.sha256 = None;
             upload.expires = upload.expires.max(keep_until);
             parts = self.remove_parts(id);
             let (reserved, of_partials) = self.end_partials(id);

@@ -20,6 +20,8 @@ pub struct Upload {
     /// Bytes declared at init.
     pub size: u64,
     pub mode: Mode,
+    /// What the whole must be, where that was said at its begin.
+    pub sha256: Option<Sha256>,
     pub meta: CallerMeta,
     pub expires: UnixMillis,
     /// Bytes of the parts that count now.

@@ -171,3 +171,22 @@ fn json_of_any_shape_is_refused_in_little_memory() {
     let after = daemon.peak_memory_kib();
     assert!(after - before < 32 << 10, "{before} to {after} KiB");
 }
+
+/// Requests behind one another, of which nobody reads the answers.
+#[test]
+fn pipelined_requests_wait_until_their_answers_are_taken() {
+    let daemon = Daemon::with(&[("body_idle_timeout", "1s")]);
+    // Made once.
+    daemon.anyone().get("/openapi.json").ok();
+    let before = daemon.peak_memory_kib();
+    let mut socket = connect(&daemon);
+    let many = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
+    let mut sent = 0;
+    while sent < 64 << 20 && socket.write_all(many.as_bytes()).is_ok() {
+        sent += many.len();
+    }
+    assert!(sent < 64 << 20, "the daemon answers to nobody");
+    let after = daemon.peak_memory_kib();
+    assert!(after - before < 8 << 10, "{before} to {after} KiB");
+    daemon.anyone().get("/healthz").ok();
+}

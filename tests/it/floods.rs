@@ -281,3 +281,56 @@ fn a_stream_that_nobody_takes_is_let_go_and_others_on_its_connection_are_not() {
     }));
     daemon.anyone().get("/healthz").ok();
 }
+
+/// What would be another request, had HTTP/1 carried it, and what has two hosts or no form.
+#[test]
+fn a_malformed_request_is_refused_or_reset() {
+    let daemon = Daemon::start();
+    let get = |rest: &[(&str, &str)]| request("GET", "/healthz", rest);
+    let fields = |fields: &[(&str, &str)]| -> Vec<u8> {
+        fields.iter().flat_map(|(name, value)| field(name, value)).collect()
+    };
+    let (method, scheme, host) = ((":method", "GET"), (":scheme", "http"), (":authority", "x"));
+    let path = (":path", "/healthz");
+    for (block, answered) in [
+        (get(&[]), Some(200)),
+        (get(&[("host", "x")]), Some(200)),
+        (fields(&[method, scheme, path, ("host", "x")]), Some(200)),
+        (get(&[("host", "y")]), Some(400)),
+        (get(&[("host", "x"), ("host", "x")]), Some(400)),
+        (fields(&[method, (":scheme", "ftp"), path, host]), Some(400)),
+        (fields(&[method, scheme, path, (":authority", "u@x")]), Some(400)),
+        (get(&[("transfer-encoding", "chunked")]), None),
+        (get(&[("connection", "close")]), None),
+        (get(&[("x", "a\r\ny: b")]), None),
+        (get(&[("x", "a\nb")]), None),
+        (get(&[("x", "a\0b")]), None),
+        (get(&[("X", "a")]), None),
+        (get(&[("x y", "a")]), None),
+        (get(&[("content-length", "1"), ("content-length", "2")]), None),
+        (get(&[("content-length", "+1")]), None),
+        (fields(&[method, scheme, path, host, host]), None),
+        (fields(&[method, scheme, path, host, (":other", "x")]), None),
+        (fields(&[method, scheme, ("x", "y"), path, host]), None),
+        (fields(&[method, scheme, host]), None),
+        (fields(&[(":method", "G T"), scheme, path, host]), None),
+        (fields(&[method, scheme, (":path", "/a b"), host]), None),
+        (fields(&[method, scheme, (":path", "healthz"), host]), None),
+        (fields(&[method, scheme, (":path", "/healthz\r\nx: y"), host]), None),
+    ] {
+        let mut socket = speak(&daemon);
+        socket.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &block)).unwrap();
+        let mut status = None;
+        await_frame(&mut socket, |kind, _, payload| {
+            // The statuses of the static table (RFC 7541, appendix A).
+            status = match (kind, payload.first()) {
+                (HEADERS, Some(0x88)) => Some(200),
+                (HEADERS, Some(0x8c)) => Some(400),
+                (HEADERS, _) => Some(0),
+                _ => None,
+            };
+            matches!(kind, HEADERS | RST_STREAM | GOAWAY)
+        });
+        assert_eq!(status, answered, "{:?}", String::from_utf8_lossy(&block));
+    }
+}

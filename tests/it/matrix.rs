@@ -54,10 +54,11 @@ fn place(endpoint: &Endpoint) -> usize {
         Endpoint::ResumableHead { .. } => 31,
         Endpoint::ResumablePatch { .. } => 32,
         Endpoint::ResumableDelete { .. } => 33,
+        Endpoint::Metrics => 34,
     }
 }
 
-const PLACES: usize = 34;
+const PLACES: usize = 35;
 const ID: &str = "00112233445566778899aabbccddeeff";
 
 /// Method, path, least role (`None`: open to anyone), and what a service's token must grant.
@@ -73,6 +74,7 @@ fn table() -> Vec<(&'static str, String, Option<Role>, Action)> {
         ("GET", "/.well-known/jwks.json".into(), None, A::Read),
         ("GET", "/openapi.json".into(), None, A::Read),
         ("GET", "/docs".into(), None, A::Read),
+        ("GET", "/metrics".into(), Some(R::Admin), A::Admin),
         ("POST", "/v1/files/generate-token".into(), Some(R::Service), A::Tokens),
         ("POST", "/v1/files/init".into(), Some(R::Analyst), A::Upload),
         ("POST", "/v1/files/part".into(), Some(R::Analyst), A::Upload),
@@ -174,7 +176,7 @@ fn credentials(daemon: &Daemon) -> Vec<(String, Client, Held)> {
 #[test]
 fn every_endpoint_holds_every_credential_to_the_table() {
     // Each request from an address of its own: who fails again and again waits.
-    let daemon = Daemon::with(&[("trusted_proxies", "127.0.0.1")]);
+    let daemon = Daemon::with(&[("trusted_proxies", "127.0.0.1"), ("metrics", "admins")]);
     let credentials = credentials(&daemon);
     let mut seen = BTreeSet::new();
     let mut requests = 0_u32;

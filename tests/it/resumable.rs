@@ -280,7 +280,9 @@ fn what_does_not_fit_together_changes_nothing() {
         .refused(400, "invalid_upload_complete");
     let other = draft.with("content-type", "application/offset+octet-stream");
     let other = other.with("upload-offset", "3").with("upload-complete", "?0");
-    other.0.send("PATCH", &path, "x").refused(415, "media_type_unsupported");
+    let other = other.0.send("PATCH", &path, "x");
+    other.refused(415, "media_type_unsupported");
+    assert_eq!(other.header("accept-patch"), PIECE_TYPE);
     let elsewhere = draft.patch(&path, 5, "?0", b"x");
     let problem = elsewhere.refused(409, "offset_mismatch");
     assert_eq!((&problem["expected-offset"], &problem["provided-offset"]), (&json!(3), &json!(5)));
@@ -313,6 +315,14 @@ fn what_does_not_fit_together_changes_nothing() {
     assert_eq!(draft.state(&path), (10, "?0".into(), Some(10)));
     let right = draft.with("repr-digest", &digest(b"abcdefghij"));
     assert_eq!(right.patch(&path, 10, "?1", b"").status, 201);
+    // One that was said at the begin is kept, and asked at the end in whatever dialect.
+    let path = draft.with("repr-digest", &digest(b"hello")).begin(None, b"hel");
+    draft.patch(&path, 3, "?1", b"p!").refused(400, "sha256_mismatch");
+    user.complete(id(&path)).refused(400, "sha256_mismatch");
+    let path = draft.with("repr-digest", &digest(b"hello")).begin(None, b"hel");
+    assert_eq!(draft.patch(&path, 3, "?1", b"lo").status, 201);
+    let unreadable = draft.with("repr-digest", "sha-256=?").with("upload-complete", "?0");
+    unreadable.0.put(PUT, "x").refused(400, "invalid_digest");
     // A length that a cut piece announced holds.
     let path = draft.begin(None, b"");
     let hanging = begin_patch(&daemon, &path, 0, 300_000, &bytes(7, 200_000));

@@ -251,6 +251,7 @@ fn a_request_names_its_host_once() {
         ("GET /healthz HTTP/1.0\r\nhost: a\r\nhost: b", 400),
         // The host of an absolute target counts, and any is ours.
         ("GET http://other/healthz HTTP/1.1\r\nhost: x", 200),
+        ("GET http://u@other/healthz HTTP/1.1\r\nhost: x", 400),
         ("GET http://other/healthz HTTP/1.1\r\nx: y", 400),
         ("GET ftp://other/healthz HTTP/1.1\r\nhost: x", 400),
         ("GET http://other HTTP/1.1\r\nhost: x", 401),

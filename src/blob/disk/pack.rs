@@ -36,6 +36,7 @@ use super::{
 };
 use crate::{
     blob::{Error, Result},
+    metrics::{Counted, stores},
     model::digest::ContentHash,
     sys::{durable, fault},
 };
@@ -64,6 +65,7 @@ struct Append {
     hash: ContentHash,
     content: Bytes,
     answer: oneshot::Sender<Result<Place>>,
+    waiting: Counted,
 }
 
 /// Handle of the appending thread.
@@ -89,7 +91,7 @@ impl Packer {
     pub async fn append(&self, hash: ContentHash, content: Bytes) -> Result<Place> {
         let stopped = || Error::Io("the pack writer has stopped".into());
         let (answer, answered) = oneshot::channel();
-        let append = Append { hash, content, answer };
+        let append = Append { hash, content, answer, waiting: stores::PACKS_WAITING.count() };
         match self.appends.as_ref().ok_or_else(stopped)?.try_send(append) {
             Ok(()) => answered.await.map_err(|_| stopped())?,
             Err(TrySendError::Full(_)) => Err(Error::Busy),
@@ -133,10 +135,13 @@ impl Writer {
                 bytes += next.content.len();
                 group.push(next);
             }
-            let outcome = self.append(&group);
+            let sync = stores::SYNC_SECONDS.of("pack");
+            let outcome = sync.time(|| self.append(&group));
+            stores::PACK_BLOBS.observe(group.len() as u64);
             for (at, append) in group.into_iter().enumerate() {
                 let place = outcome.as_ref().map(|places| places[at]).map_err(Clone::clone);
                 // A caller that is gone leaves its bytes as litter.
+                drop(append.waiting);
                 let _ = append.answer.send(place);
             }
         }

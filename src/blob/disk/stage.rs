@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::{Inner, layout::Place, trailer};
 use crate::{
     blob::{Digests, Error, Hasher, Purpose, Result, Sealed, Stage},
+    metrics::stores,
     model::limits::TRANSFER_BUFFER_BYTES,
     sys::{durable, fault, random},
 };
@@ -166,7 +167,7 @@ pub fn publish(
         Purpose::Part(upload, number) => Place::Part { upload, number, nonce, size },
     };
     fault::point("file: written");
-    store.health.synced(file.sync_data())?;
+    store.health.synced(stores::SYNC_SECONDS.of("file").time(|| file.sync_data()))?;
     fault::point("file: durable");
     let path = store.file(&place)?;
     fs::rename(&temporary.0, &path)?;

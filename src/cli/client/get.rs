@@ -15,7 +15,7 @@ use blake3::{Hash, Hasher};
 use clap::Args;
 use ureq::http::Method;
 
-use super::{Client, Connection, Failures, Refused, failure, no_tls, path, progress::Progress};
+use super::{Client, Connection, Failures, Refused, failure, path, progress::Progress};
 use crate::model::{
     digest::parse_hex,
     name::FileName,
@@ -85,11 +85,8 @@ fn beside(output: &Path) -> PathBuf {
 
 impl Remote {
     fn find(get: &Get) -> Result<Self, Failures> {
-        let client = Client::new(&get.connection)?;
-        if get.source.starts_with("https://") {
-            return Err(no_tls());
-        }
-        if get.source.starts_with("http://") {
+        let client = Client::of(&get.connection, &get.source)?;
+        if ["http://", "https://"].iter().any(|scheme| get.source.starts_with(scheme)) {
             Self::by_url(client, get)
         } else {
             Self::by_key(client, get)

@@ -69,6 +69,7 @@ const PATHS: &[(&str, &str)] = &[
     ("/.well-known/jwks.json", ""),
     ("/openapi.json", ""),
     ("/docs", ""),
+    ("/metrics", ""),
 ];
 
 const METHODS: [Method; 7] = [

@@ -80,7 +80,7 @@ fn limits(policy: &Policy, left: u64) -> String {
 /// `OPTIONS` of a path where uploads begin, or go on.
 pub fn options(context: &Context, upload: Option<UploadId>) -> Response<Body> {
     let mut response = answer(StatusCode::NO_CONTENT);
-    mark(&context.app.policy, &mut response);
+    mark(&context.app.policy(), &mut response);
     let headers = response.headers_mut();
     headers.insert(ACCEPT_PATCH, HeaderValue::from_static(PIECE_TYPE));
     let allow = if upload.is_some() { ALLOWED } else { "OPTIONS, PUT" };
@@ -121,6 +121,7 @@ async fn begin(context: &Context, size: Option<u64>, body: RequestBody) -> Reply
         name: fields::file_name(context.query.required("filename")?)?,
         size: size.unwrap_or(0),
         mime: complete::declared_type(context)?,
+        sha256: digest::of_representation(&context.headers)?,
     };
     let init = Init {
         mode: if size.is_some() { Mode::Single } else { Mode::Growing },
@@ -140,7 +141,8 @@ async fn begin(context: &Context, size: Option<u64>, body: RequestBody) -> Reply
     let created = context.app.create_upload(context.principal()?, init, Some(piece)).await;
     let progress = created.map_err(refused)?;
     let mut response = told(context, StatusCode::CREATED, &progress)?;
-    let location = format!("{}{PREFIX}{}", context.server.public_url, progress.upload.id);
+    let base = &context.server.settings.load().public_url;
+    let location = format!("{base}{PREFIX}{}", progress.upload.id);
     response.headers_mut().insert(LOCATION, value(&location)?);
     Ok(audit::about(response, &progress.upload.id))
 }
@@ -227,7 +229,7 @@ fn told(context: &Context, status: StatusCode, progress: &Progress) -> Reply {
     let headers = response.headers_mut();
     headers.insert(UPLOAD_OFFSET, progress.offset.into());
     headers.insert(UPLOAD_COMPLETE, FALSE);
-    let limits = limits(&context.app.policy, left);
+    let limits = limits(&context.app.policy(), left);
     headers.insert(UPLOAD_LIMIT, value(&limits)?);
     match &progress.file {
         Some(file) => ended(context, response, file),

@@ -1,6 +1,6 @@
 //! tus 1.0 at `/v1/tus`: the upload sessions, in the words of that protocol.
 
-mod concat;
+pub mod concat;
 pub mod metadata;
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -92,7 +92,7 @@ pub fn options(context: &Context) -> Reply {
     let headers = response.headers_mut();
     headers.insert(TUS_VERSION, HeaderValue::from_static(VERSION));
     headers.insert(TUS_EXTENSION, HeaderValue::from_static(EXTENSIONS));
-    headers.insert(TUS_MAX_SIZE, context.app.policy.file_bytes_max.into());
+    headers.insert(TUS_MAX_SIZE, context.app.policy().file_bytes_max.into());
     headers.insert(TUS_CHECKSUM_ALGORITHM, value(&algorithms)?);
     Ok(response)
 }
@@ -116,6 +116,7 @@ pub async fn create(context: &Context, body: RequestBody) -> Reply {
             Some(mime) => Some(fields::media_type(mime)?),
             None => None,
         },
+        sha256: None,
     };
     let init = Init {
         mode: match (&concat, size) {
@@ -135,7 +136,8 @@ pub async fn create(context: &Context, body: RequestBody) -> Reply {
         _ => begin(context, init, size, body).await?,
     };
     let mut response = told(StatusCode::CREATED, &progress)?;
-    let location = format!("{}{PATH}/{}", context.server.public_url, progress.upload.id);
+    let base = &context.server.settings.load().public_url;
+    let location = format!("{base}{PATH}/{}", progress.upload.id);
     response.headers_mut().insert(LOCATION, value(&location)?);
     Ok(response)
 }

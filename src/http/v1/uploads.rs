@@ -57,6 +57,7 @@ pub async fn init(context: &Context, body: RequestBody) -> Reply {
             name: fields::file_name(&file.name)?,
             size: file.size.0,
             mime: file.mime.filter(|mime| !mime.is_empty()).map(fields::media_type).transpose()?,
+            sha256: None,
         })
     };
     let init = Init {

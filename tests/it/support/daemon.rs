@@ -2,6 +2,8 @@
 
 use std::{
     fs::{self, File},
+    io::{Read, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -32,12 +34,20 @@ impl Daemon {
 
     /// Starts with settings, named as in the configuration file.
     pub fn with(settings: &[(&str, &str)]) -> Self {
-        Self::launched(tempfile::tempdir().unwrap(), variables(settings), None)
+        Self::under(settings, &[])
     }
 
     /// As [`Daemon::with`], with no more open files than this.
     pub fn with_open_files(files: u32, settings: &[(&str, &str)]) -> Self {
         Self::launched(tempfile::tempdir().unwrap(), variables(settings), Some(files))
+    }
+
+    /// Starts with settings, and with variables that are none.
+    pub fn under(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let mut variables = variables(settings);
+        variables.extend(environment.iter().map(owned));
+        Self::launched(tempfile::tempdir().unwrap(), variables, None)
     }
 
     /// Starts on a data directory that something prepared.
@@ -65,6 +75,21 @@ impl Daemon {
 
     pub fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
+    }
+
+    pub fn port(&self) -> &str {
+        self.address().rsplit(':').next().unwrap()
+    }
+
+    /// What the admin socket answers.
+    pub fn operator(&self, method: &str, path: &str) -> String {
+        let mut socket = UnixStream::connect(self.dir().join("admin.sock")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     pub fn dir(&self) -> PathBuf {
