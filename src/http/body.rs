@@ -204,18 +204,19 @@ impl Body {
     /// Keeps a request in work until the last byte of a stream is out, or nobody takes it. Bytes
     /// that are ready need no more work.
     pub(super) fn holding(self, permit: impl Send + 'static) -> Self {
-        if !self.streams() {
-            return self;
-        }
-        Self { awaited: Awaited::begin(), _permit: Some(Box::new(permit)), ..self }
+        let permit = self.streams().then(|| Box::new(permit) as _);
+        Self { _permit: permit, ..self }
     }
 
-    /// Tells what becomes of it.
+    /// Tells what becomes of it, and ends when nobody takes it.
     pub(super) fn told(self, mut exchange: Exchange) -> Self {
+        let mut awaited = None;
         if self.is_end_stream() {
             exchange.is_empty();
+        } else {
+            awaited = Awaited::begin();
         }
-        Self { exchange: Some(Box::new(exchange)), ..self }
+        Self { awaited, exchange: Some(Box::new(exchange)), ..self }
     }
 
     pub(super) fn streams(&self) -> bool {
@@ -249,15 +250,15 @@ impl hyper::body::Body for Body {
             Content::Full(bytes) => (Poll::Ready(bytes.take().map(Ok)), Some(0)),
             Content::Stream { chunks, length } => {
                 let polled = chunks.poll_next_unpin(context);
-                if let Some(awaited) = &this.awaited {
-                    awaited.set(polled.is_ready());
-                }
                 if let (Poll::Ready(Some(Ok(chunk))), Some(left)) = (&polled, &mut *length) {
                     *left = left.saturating_sub(chunk.len() as u64);
                 }
                 (polled, *length)
             }
         };
+        if let Some(awaited) = &this.awaited {
+            awaited.set(polled.is_ready());
+        }
         if let Some(exchange) = &mut this.exchange {
             exchange.gave(&polled, left);
         }

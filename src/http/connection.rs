@@ -127,13 +127,9 @@ impl Connection {
         let mut serving = pin!(serving);
         let mut finishing: Option<Instant> = None;
         loop {
-            let (longest, is_stopping) = {
-                let settings = server.settings.load();
-                let shortest = settings.body_idle_timeout.min(settings.idle_timeout);
-                (shortest / 4, *stopping.borrow_and_update())
-            };
-            let now = Instant::now();
-            let verdict = self.judge(now, &server.settings.load());
+            let settings = server.settings.load_full();
+            let (now, is_stopping) = (Instant::now(), *stopping.borrow_and_update());
+            let verdict = self.judge(now, &settings);
             match (verdict, finishing) {
                 (Verdict::Finishes(limit), None) => {
                     metrics::LIMITS.of(limit).add(1);
@@ -151,7 +147,7 @@ impl Connection {
             }
             tokio::select! {
                 ended = serving.as_mut() => return ended,
-                () = sleep(longest.clamp(LOOK_EVERY.0, LOOK_EVERY.1)) => {}
+                () = sleep((settings.idle_timeout / 4).clamp(LOOK_EVERY.0, LOOK_EVERY.1)) => {}
                 () = self.changed.notified() => {}
                 changed = stopping.changed(), if !is_stopping => drop(changed),
             }

@@ -91,7 +91,7 @@ impl Asked {
 }
 
 impl Exchange {
-    /// More was asked for and this is what came of it; `left` is what is still to come, where that is known.
+    /// What came of asking for more; `left` is what is still to come, where that is known.
     pub fn gave<E>(&mut self, polled: &Poll<Option<Result<Bytes, E>>>, left: Option<u64>) {
         match polled {
             Poll::Ready(Some(Ok(bytes))) => {

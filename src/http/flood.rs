@@ -11,6 +11,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::metrics;
+
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_BYTES: usize = 9;
 /// What any connection may send of them, and what is added with each second.
@@ -38,6 +40,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         let filled = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if !self.meter.received(&buffer.filled()[filled..]) {
+            metrics::LIMITS.of("flood").add(1);
             let why = "it is flooded with frames that carry nothing";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
         }

@@ -28,12 +28,11 @@ pub fn route(endpoint: &Endpoint) -> &'static str {
         Endpoint::UploadStatus { .. } | Endpoint::AbortUpload { .. } => "/v1/files/{uploadId}",
         Endpoint::ListUploads => "/v1/files/uploads",
         Endpoint::Complete => "/v1/files/complete",
-        Endpoint::PutContent => "/v1/files/content",
         Endpoint::TusOptions | Endpoint::TusCreate => "/v1/tus",
         Endpoint::TusHead { .. } | Endpoint::TusPatch { .. } | Endpoint::TusDelete { .. } => {
             "/v1/tus/{uploadId}"
         }
-        Endpoint::ResumableOptions { upload: None } => "/v1/files/content",
+        Endpoint::PutContent | Endpoint::ResumableOptions { upload: None } => "/v1/files/content",
         Endpoint::ResumableOptions { upload: Some(_) }
         | Endpoint::ResumableHead { .. }
         | Endpoint::ResumablePatch { .. }

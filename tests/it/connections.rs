@@ -54,7 +54,7 @@ fn a_stream_whose_window_stays_shut_is_cut_although_pings_are_answered() {
     let probe = daemon.anyone();
     for window in [0, 1000] {
         http2(&daemon, window, async |mut sender, connection| {
-            let lasting = tokio::spawn(connection);
+            tokio::spawn(connection);
             let (answer, _) = sender.send_request(get(&daemon, &path), true).unwrap();
             let answer = answer.await.unwrap();
             assert_eq!(answer.status(), StatusCode::OK);
@@ -67,14 +67,28 @@ fn a_stream_whose_window_stays_shut_is_cut_although_pings_are_answered() {
                 taken += chunk.len();
             }
             assert_eq!(taken, window as usize);
-            drop(sender);
-            let _ = lasting.await.unwrap();
         });
         eventually(|| probe.get("/healthz").status == 200);
     }
     assert!(counted(&daemon, "answer_not_taken"));
     // What was cut is told.
     assert!(daemon.log().lines().any(|line| line.contains("\"cut\":true")));
+}
+
+#[test]
+fn an_answer_of_one_piece_that_nobody_takes_is_reset_too() {
+    let daemon = Daemon::with(&[("body_idle_timeout", "1s"), ("header_timeout", "500ms")]);
+    http2(&daemon, 0, async |mut sender, connection| {
+        tokio::spawn(connection);
+        let (answer, _) = sender.send_request(get(&daemon, "/healthz"), true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        let reset = body.data().await.unwrap().unwrap_err();
+        assert_eq!(reset.reason(), Some(h2::Reason::CANCEL), "{reset}");
+        // Only that stream is.
+        let (answer, _) = sender.send_request(get(&daemon, "/healthz"), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+    });
+    assert!(counted(&daemon, "answer_not_taken"));
 }
 
 #[test]

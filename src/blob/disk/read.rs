@@ -60,9 +60,10 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
         }
         // The first bytes come on the same way to another thread.
         let file = open_file(&store, &place, &blob)?;
-        let tree = match Cursor::needs_tree(&place, &blob, slice) {
-            true => Some(trailer::tree(&file, blob.size)?),
-            false => None,
+        let tree = if Cursor::needs_tree(&place, &blob, slice) {
+            Some(trailer::tree(&file, blob.size)?)
+        } else {
+            None
         };
         let (first, cursor) = Box::new(Cursor::begin(file, tree, &blob, slice)).read_waiting()?;
         Ok(Box::new(FileReader(Next::First(first, cursor))))
@@ -115,9 +116,10 @@ impl FileReader {
     fn without_waiting(store: &Inner, place: &Place, blob: &Address, slice: Slice) -> Option<Self> {
         let file = open_cached(&store.file(place).ok()?)?;
         check_length(&file, place, blob).ok()?;
-        let tree = match Cursor::needs_tree(place, blob, slice) {
-            true => Some(trailer::cached_tree(&file, blob.size)?),
-            false => None,
+        let tree = if Cursor::needs_tree(place, blob, slice) {
+            Some(trailer::cached_tree(&file, blob.size)?)
+        } else {
+            None
         };
         let mut cursor = Box::new(Cursor::begin(file, tree, blob, slice));
         match cursor.read(false) {

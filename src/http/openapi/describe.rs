@@ -133,15 +133,19 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
             .header("If-None-Match", "The ETag of a copy.")
             .answers_with("200", "OpenAPI 3.1", &json!({"application/json": {}}))
             .answers_with("304", "The copy is current", &Value::Null),
-        Endpoint::Metrics => Operation::new(DAEMON, "Numbers for Prometheus")
-            .detail("Where the operator lets it be asked for on the port, and lets whom.")
-            .answers_with("200", "The text format 0.0.4", &json!({"text/plain": {}}))
-            .refuses("404", &["no_route"]),
+        Endpoint::Metrics => metrics(),
         Endpoint::Docs => Operation::new(DAEMON, "This description as a page")
             .header("If-None-Match", "The ETag of a copy.")
             .answers_with("200", "A page", &json!({"text/html": {}}))
             .answers_with("304", "The copy is current", &Value::Null),
     }
+}
+
+fn metrics() -> Operation {
+    Operation::new(DAEMON, "Numbers for Prometheus")
+        .detail("Where the operator lets it be asked for on the port, and lets whom.")
+        .answers_with("200", "The text format 0.0.4", &json!({"text/plain": {}}))
+        .refuses("404", &["no_route"])
 }
 
 fn upload(endpoint: &Endpoint) -> Operation {
