@@ -5,7 +5,7 @@
 
 use std::{
     net::SocketAddr,
-    pin::pin,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -121,10 +121,9 @@ impl Connection {
     pub async fn supervise<C: GracefulConnection>(
         &self,
         server: &Server,
-        serving: C,
+        mut serving: Pin<Box<C>>,
         mut stopping: watch::Receiver<bool>,
     ) -> Result<(), C::Error> {
-        let mut serving = pin!(serving);
         let mut finishing: Option<Instant> = None;
         loop {
             let settings = server.settings.load_full();

@@ -121,11 +121,11 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let socket = Socket::new(stream, Arc::clone(&connection), &self.settings.load());
         match self.tls.load_full() {
-            None => self.speak(socket, connection, stopping).await,
-            Some(config) => match TlsAcceptor::from(config).accept(socket).await {
+            None => Box::pin(self.speak(socket, connection, stopping)).await,
+            Some(config) => match Box::pin(TlsAcceptor::from(config).accept(socket)).await {
                 Ok(stream) => {
                     metrics::TLS_HANDSHAKES.of("done").add(1);
-                    self.speak(stream, connection, stopping).await;
+                    Box::pin(self.speak(stream, connection, stopping)).await;
                 }
                 Err(error) => {
                     metrics::TLS_HANDSHAKES.of("failed").add(1);
@@ -145,7 +145,9 @@ impl Server {
         let (server, asked) = (Arc::clone(&self), Arc::clone(&connection));
         let service =
             service_fn(move |request| Arc::clone(&server).serve(request, Arc::clone(&asked)));
-        let serving = http.serve_connection(TokioIo::new(Metered::new(io)), service).into_owned();
+        // Moved on the heap alone: a connection that waits is to cost little.
+        let serving =
+            Box::pin(http.serve_connection(TokioIo::new(Metered::new(io)), service).into_owned());
         if let Err(error) = connection.supervise(&self, serving, stopping).await {
             if let Some(limit) = error.downcast_ref().and_then(limit) {
                 metrics::LIMITS.of(limit).add(1);
