@@ -170,7 +170,7 @@ impl App {
         let parts = self.meta.parts(upload.id).await?;
         let inline = completion.inline.filter(|_| parts.is_empty());
         let sealed = match inline {
-            Some(inline) => {
+            Some(mut inline) => {
                 check_size(upload.declared(), inline.received())?;
                 inline.seal(Purpose::Blob).await?
             }
@@ -202,7 +202,7 @@ impl App {
             let promoted = self.blobs.promote(&address(part)).await;
             promoted.map(|locator| Sealed { size, blake3, sha256, locator })
         } else {
-            self.blobs.assemble(parts.iter().map(address).collect()).await
+            self.blobs.assemble(upload.id, parts.iter().map(address).collect()).await
         };
         match joined {
             Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {

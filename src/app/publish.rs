@@ -15,6 +15,7 @@ use crate::{
         file::{CallerMeta, FileRecord},
         id::UploadId,
         key::FileKey,
+        limits::PLACED_BYTES_MIN,
         locator::Locator,
         name::{FileName, Folder, UserId},
     },
@@ -51,7 +52,8 @@ impl App {
     pub async fn put_content(self: &Arc<Self>, new: NewContent) -> Result<FileRecord> {
         let app = Arc::clone(self);
         self.detached(async move {
-            let sealed = new.content.seal(Purpose::Blob).await?;
+            let mut content = new.content;
+            let sealed = content.seal(Purpose::Blob).await?;
             if let Err(mismatch) = check_digest(new.sha256, sealed.sha256, "digest_mismatch") {
                 app.discard(&sealed.locator).await;
                 return Err(mismatch);
@@ -111,6 +113,11 @@ impl App {
                     // A part may have become the blob as it lay.
                     for locator in unreferred.filter(|locator| **locator != ready.locator) {
                         self.discard(locator).await;
+                    }
+                    if let Some((id, _)) = ready.upload
+                        && ready.file.size > PLACED_BYTES_MIN
+                    {
+                        self.end(id).await;
                     }
                 }
                 Ok(prepared.into_iter().map(|ready| ready.file).collect())

@@ -180,7 +180,7 @@ impl App {
         self: &Arc<Self>,
         id: UploadId,
         number: PartNumber,
-        incoming: Incoming,
+        mut incoming: Incoming,
         sha256: Option<Sha256>,
         revision: Option<u64>,
     ) -> Result<u64> {
@@ -289,6 +289,7 @@ impl App {
     async fn remove_open_upload(&self, id: UploadId) -> Result<()> {
         let parts = self.meta.remove_upload(id, Removal::Open).await.map_err(upload_error)?;
         self.discard_parts(&parts).await;
+        self.end(id).await;
         Ok(())
     }
 
@@ -328,6 +329,14 @@ impl App {
     pub(super) async fn discard_parts(&self, parts: &[Part]) {
         for part in parts {
             self.discard(&part.place).await;
+        }
+    }
+
+    /// Lets go what is left of an upload of which no part is recorded any more.
+    pub(super) async fn end(&self, id: UploadId) {
+        let Some(_allowed) = self.removals.try_begin() else { return };
+        if let Err(error) = self.blobs.end(id).await {
+            tracing::warn!(upload = %id, %error, "what is left of an upload was not removed");
         }
     }
 

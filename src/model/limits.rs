@@ -10,6 +10,8 @@ pub const FOLDER_SEGMENTS_MAX: usize = 32;
 pub const PART_NUMBER_MAX: u32 = 10_000;
 /// A last part smaller than this grows by what is appended, instead of taking a number of its own.
 pub const TAIL_BYTES_MIN: u64 = 64 << 10;
+/// A part larger than this is put where it belongs in the whole as it comes.
+pub const PLACED_BYTES_MIN: u64 = 64 << 10;
 /// What init suggests as the size of a part.
 pub const PART_BYTES_SUGGESTED: u64 = 8 << 20;
 /// Most files of one batch init.

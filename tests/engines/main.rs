@@ -1,6 +1,7 @@
 //! Both seams: one contract for every engine, and the engines compared step by step.
 
 mod accounts;
+mod assembly;
 mod blobs;
 mod metadata;
 mod records;

@@ -1,6 +1,6 @@
 //! Bytes on their way out: positioned reads on the blocking pool, one buffer ahead.
 
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use blake3::hazmat::HasherExt;
@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{
     Inner,
+    content::Content,
     layout::Place,
     stage::{HASH_INLINE_BYTES_MAX, joined},
     trailer,
@@ -83,7 +84,7 @@ type Read = Option<(Bytes, Box<Cursor>)>;
 
 /// Reads a blob's file and checks what it reads.
 struct Cursor {
-    file: File,
+    content: Content,
     /// What is to be given out.
     slice: Slice,
     /// What is read next, and the end of what is read: of the slice, or of its last group.
@@ -97,33 +98,28 @@ enum Check {
     Whole { hasher: blake3::Hasher, root: ContentHash },
     /// A part, group by group.
     Groups(Groups),
-    /// A part of a blob of before trailers were kept.
+    /// A part of a content without a trailer.
     Unknown,
 }
 
 impl Cursor {
     fn open(store: &Inner, place: &Place, blob: &Address, slice: Slice) -> Result<Self> {
-        let file = open_file(store, place, blob)?;
+        let content = Content::open(store, place, blob)?;
         let root = blob.blake3;
         // A blob of one group is checked as a whole.
         if slice == Slice::whole(blob.size) || blob.size <= group_bytes(blob.size) {
             let check = Check::Whole { hasher: blake3::Hasher::new(), root };
-            return Ok(Self { file, slice, at: 0, end: blob.size, check });
+            return Ok(Self { content, slice, at: 0, end: blob.size, check });
         }
         if place.bytes_before_trailer().is_none() {
-            return Ok(Self {
-                file,
-                slice,
-                at: slice.start,
-                end: slice.end,
-                check: Check::Unknown,
-            });
+            let (at, end) = (slice.start, slice.end);
+            return Ok(Self { content, slice, at, end, check: Check::Unknown });
         }
-        let groups = Groups::begin(blob, trailer::tree(&file, blob.size)?, slice.start);
+        let groups = Groups::begin(blob, trailer::tree(&content.file, blob.size)?, slice.start);
         let group = groups.bytes;
         let end = slice.end.next_multiple_of(group).min(blob.size);
         let at = slice.start - slice.start % group;
-        Ok(Self { file, slice, at, end, check: Check::Groups(groups) })
+        Ok(Self { content, slice, at, end, check: Check::Groups(groups) })
     }
 
     /// Reads the next bytes to give out. The last ones are given out only when all that was read
@@ -153,7 +149,7 @@ impl Cursor {
     fn read_checked(&mut self) -> Result<Bytes> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let mut chunk = vec![0; left.min(TRANSFER_BUFFER_BYTES)];
-        read_exact(&self.file, &mut chunk, self.at)?;
+        self.content.read_exact(&mut chunk, self.at)?;
         self.at += chunk.len() as u64;
         match &mut self.check {
             Check::Whole { hasher, root } => {
@@ -222,23 +218,6 @@ impl Groups {
         self.hasher.set_input_offset(self.start());
         Ok(())
     }
-}
-
-/// Opens a blob's file, which must have the length that its content and trailer make.
-pub fn open_file(store: &Inner, place: &Place, blob: &Address) -> Result<File> {
-    let file = File::open(store.file(place)?)?;
-    let behind = place.bytes_before_trailer().map_or(0, trailer::bytes);
-    if file.metadata()?.len() != blob.size.saturating_add(behind) {
-        return Err(Error::Corrupt(format!("{} has another size on disk", blob.blake3)));
-    }
-    Ok(file)
-}
-
-pub fn read_exact(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
-    file.read_exact_at(buffer, at).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::Corrupt("the file ends early".into()),
-        _ => error.into(),
-    })
 }
 
 #[async_trait]

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 
-use super::read::read_exact;
+use super::content::read_exact;
 use crate::blob::{
     Result,
     tree::{Tree, tree_bytes},
