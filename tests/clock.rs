@@ -75,7 +75,7 @@ impl World {
         let name = FileName::parse("f").unwrap();
         let init = Init {
             mode: Mode::Single,
-            files: vec![DeclaredFile { name, size, mime: None }],
+            files: vec![DeclaredFile { name, size, mime: None, blake3: None }],
             folder: Folder::default(),
             meta: CallerMeta::default(),
             user: None,
@@ -100,6 +100,7 @@ impl World {
             user: None,
             meta: CallerMeta::default(),
             inline: None,
+            possession: None,
         };
         let completed = self.runtime.block_on(self.app.complete_upload(&user(), completion))?;
         let Completed::One(file) = completed else { panic!("not a batch") };

@@ -145,7 +145,7 @@ fn new_file(number: u64, size: u64) -> NewFile {
         sha256: Sha256(hash),
         meta: CallerMeta::default(),
     };
-    NewFile { file, locator: Locator([1].into()), upload: None }
+    NewFile { file, locator: Locator([1].into()), is_known: false, upload: None }
 }
 
 async fn index(dir: &Path) -> SledMetadata {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     App, Error, Result,
     incoming::{Incoming, check_digest},
+    possession::Possession,
     publish::{Prepared, guess_mime, only},
     scrub::Throttle,
     upload::upload_error,
@@ -34,6 +35,8 @@ pub struct Completion {
     pub meta: CallerMeta,
     /// Content that came with the request; passed over when parts were received.
     pub inline: Option<Incoming>,
+    /// In place of content; passed over when parts were received.
+    pub possession: Option<Possession>,
 }
 
 /// What became of it.
@@ -169,7 +172,9 @@ impl App {
     async fn prepare(&self, upload: Upload, completion: Completion) -> Result<Prepared> {
         let parts = self.meta.parts(upload.id).await?;
         let inline = completion.inline.filter(|_| parts.is_empty());
+        let possession = completion.possession.filter(|_| parts.is_empty());
         let sealed = match inline {
+            _ if let Some(possession) = &possession => self.proven(&upload, possession).await?,
             Some(mut inline) => {
                 check_size(upload.declared(), inline.received())?;
                 inline.seal(Purpose::Blob).await?
@@ -184,6 +189,7 @@ impl App {
         let prepared = Prepared {
             file: self.new_file(upload.owner, folder, name, mime, &sealed, meta),
             lies_in_part: parts.iter().any(|part| part.place == sealed.locator),
+            is_known: possession.is_some(),
             locator: sealed.locator,
             upload: Some((upload.id, upload.revision)),
         };
@@ -243,15 +249,17 @@ impl App {
 impl Completion {
     /// A completion that says nothing but which upload.
     pub(super) fn of(id: UploadId) -> Self {
-        let (sha256, name, folder, user, inline) = (None, None, None, None, None);
-        Self { id, sha256, name, folder, user, meta: CallerMeta::default(), inline }
+        let (sha256, name, folder, user) = (None, None, None, None);
+        let (meta, inline, possession) = (CallerMeta::default(), None, None);
+        Self { id, sha256, name, folder, user, meta, inline, possession }
     }
 
     /// What belongs to one file cannot be said of several.
     fn check_for_batch(&self) -> Result<()> {
-        let Self { sha256, name, folder, meta, inline, .. } = self;
-        let of_one = sha256.is_some() || name.is_some() || folder.is_some() || inline.is_some();
-        if of_one || !meta.0.is_empty() {
+        let Self { sha256, name, folder, meta, inline, possession, .. } = self;
+        let of_one = sha256.is_some() || name.is_some() || folder.is_some();
+        let of_content = inline.is_some() || possession.is_some();
+        if of_one || of_content || !meta.0.is_empty() {
             let detail = "A whole batch takes no sha256, parts or meta; complete its files singly.";
             return Err(Error::invalid("not_for_a_batch", detail));
         }

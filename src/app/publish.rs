@@ -38,6 +38,8 @@ pub(super) struct Prepared {
     pub locator: Locator,
     /// The bytes lie where a part of the session lies: they are not this completion's to drop.
     pub lies_in_part: bool,
+    /// They are those of a file that was there before.
+    pub is_known: bool,
     pub upload: Option<(UploadId, u64)>,
 }
 
@@ -61,8 +63,13 @@ impl App {
             let mime = new.mime.unwrap_or_else(|| guess_mime(&new.name));
             let file =
                 app.new_file(new.owner, new.folder, new.name, mime, &sealed, CallerMeta::default());
-            let prepared =
-                Prepared { file, locator: sealed.locator, lies_in_part: false, upload: None };
+            let prepared = Prepared {
+                file,
+                locator: sealed.locator,
+                lies_in_part: false,
+                is_known: false,
+                upload: None,
+            };
             only(app.record(vec![prepared]).await?)
         })
         .await
@@ -133,7 +140,7 @@ impl App {
 
     /// Drops a blob that no record refers to.
     pub(super) async fn discard_prepared(&self, ready: &Prepared) {
-        if !ready.lies_in_part {
+        if !ready.lies_in_part && !ready.is_known {
             self.discard(&ready.locator).await;
         }
     }
@@ -141,8 +148,9 @@ impl App {
 
 impl Prepared {
     fn new_file(&self) -> NewFile {
-        let Self { file, locator, upload, .. } = self;
-        NewFile { file: file.clone(), locator: locator.clone(), upload: *upload }
+        let Self { file, locator, is_known, upload, .. } = self;
+        let (file, locator) = (file.clone(), locator.clone());
+        NewFile { file, locator, is_known: *is_known, upload: *upload }
     }
 
     fn salt_again(&mut self) {

@@ -4,6 +4,7 @@
 mod client;
 mod door;
 mod key;
+mod receipt;
 mod serve;
 mod token;
 mod upkeep;
@@ -91,6 +92,9 @@ enum Command {
     /// The log of who did what.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Signed receipts of stored files.
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptCommand),
 }
 
 #[derive(Subcommand)]
@@ -137,6 +141,7 @@ pub fn run() -> ExitCode {
         Command::Token(command) => token::run(command),
         Command::User(command) => user::run(command),
         Command::Key(command) => key::run(command),
+        Command::Receipt(command) => receipt::run(&command),
         Command::Audit(AuditCommand::Verify { place }) => {
             configure(place, None).and_then(|config| verify_audit(&config))
         }

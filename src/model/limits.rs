@@ -52,6 +52,8 @@ pub fn is_service_name(name: &str) -> bool {
 pub const USER_TOKEN_HOURS: std::ops::RangeInclusive<u64> = 1..=720;
 /// Valid service JWT life, in days.
 pub const SERVICE_TOKEN_DAYS: std::ops::RangeInclusive<u64> = 1..=3650;
+/// How long a key that signed a receipt stays in the key set, in days.
+pub const RECEIPT_KEY_DAYS: u64 = 366;
 /// Valid signed link life, in seconds.
 pub const LINK_TTL_SECONDS: std::ops::RangeInclusive<u64> = 1..=7 * 24 * 3600;
 /// Most ranges of one `Range` header; past it the header is ignored.

@@ -3,6 +3,7 @@
 mod accounts;
 mod assembly;
 mod blobs;
+mod known;
 mod metadata;
 mod records;
 mod recovery;

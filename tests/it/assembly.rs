@@ -50,7 +50,9 @@ fn parts_of_the_suggested_size_need_no_copy_in_any_order() {
     for (seed, order) in [(1, [1, 2, 3]), (2, [3, 2, 1]), (3, [2, 3, 1])] {
         let content = bytes(seed, SIZE);
         let id = init(&user);
-        order.iter().for_each(|number| part(&user, &id, *number, &content));
+        for number in order {
+            part(&user, &id, number, &content);
+        }
         complete(&daemon, &user, &id, &content);
     }
     let content = bytes(4, SIZE);
