@@ -73,9 +73,10 @@ class Daemon:
         body = memoryview(PIECE)[:left] if left <= len(PIECE) else (PIECE * (left // len(PIECE) + 1))[:left]
         self.call(connection, "PUT", f"/v1/files/{upload}/parts/{number}", body)
 
-    def complete(self, connection, upload):
+    def complete(self, upload):
         began = time.monotonic()
-        self.call(connection, "POST", "/v1/files/complete", json.dumps({"uploadId": upload}).encode())
+        # One that idled while a large upload came is closed by now.
+        self.call(self.connection(), "POST", "/v1/files/complete", json.dumps({"uploadId": upload}).encode())
         return time.monotonic() - began
 
     def memory(self):
@@ -126,7 +127,7 @@ def completions():
                 began = time.monotonic()
                 send(running, upload, size, part_size, order)
                 rate = size / (time.monotonic() - began) / 1e6
-                row += f"  {order} {running.complete(line, upload):7.4f} ({rate:4.0f})"
+                row += f"  {order} {running.complete(upload):7.4f} ({rate:4.0f})"
         print(row, flush=True)
 
 
@@ -154,7 +155,7 @@ def plain(size):
 def raw(running, line):
     upload, part_size = running.init(line, DIALECT)
     send(running, upload, DIALECT, part_size, "in order")
-    running.complete(line, upload)
+    running.complete(upload)
 
 
 def encoded(running, line):
@@ -163,7 +164,7 @@ def encoded(running, line):
     for number in range(1, DIALECT // len(PIECE) + 1):
         head = b'{"uploadId":"%s","partNumber":%d,"chunkBase64":"' % (upload.encode(), number)
         running.call(line, "POST", "/v1/files/part", b"".join((head, content, b'"}')))
-    running.complete(line, upload)
+    running.complete(upload)
 
 
 def tus(running, line):

@@ -67,7 +67,7 @@ impl BlobStore for Zeros {
         Err(Error::NoSpace)
     }
 
-    async fn assemble(&self, _: UploadId, _: Vec<Address>) -> Result<Sealed> {
+    async fn assemble(&self, _: UploadId, _: Vec<Address>, _: bool) -> Result<Sealed> {
         Err(Error::NoSpace)
     }
 

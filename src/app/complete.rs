@@ -208,7 +208,10 @@ impl App {
             let promoted = self.blobs.promote(&address(part)).await;
             promoted.map(|locator| Sealed { size, blake3, sha256, locator })
         } else {
-            self.blobs.assemble(upload.id, parts.iter().map(address).collect()).await
+            // What a backup has just listed is not written over.
+            let allowed = self.removals.try_begin();
+            let parts = parts.iter().map(address).collect();
+            self.blobs.assemble(upload.id, parts, allowed.is_some()).await
         };
         match joined {
             Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {

@@ -118,6 +118,10 @@ impl App {
             return self.begin(what, limit).await;
         }
         let Begun { mut stage, lowest } = self.blobs.stage_part(id, number).await?;
+        // A place that is free now may be named by what a backup has just listed.
+        let Some(_allowed) = self.removals.try_begin() else {
+            return Ok(Incoming { stage, what, limit, left: limit });
+        };
         // Read after the stage has begun: what it does not see is not there yet.
         if let Some(upload) = self.meta.upload(id).await?
             && upload.state == UploadState::Open

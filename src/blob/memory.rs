@@ -85,7 +85,7 @@ impl BlobStore for MemoryBlobs {
         Ok(Begun { stage: self.stage().await?, lowest: number })
     }
 
-    async fn assemble(&self, _: UploadId, parts: Vec<Address>) -> Result<Sealed> {
+    async fn assemble(&self, _: UploadId, parts: Vec<Address>, _: bool) -> Result<Sealed> {
         let mut whole = Vec::new();
         for part in &parts {
             whole.extend_from_slice(&self.bytes(part)?);

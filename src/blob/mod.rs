@@ -122,8 +122,14 @@ pub trait BlobStore: Send + Sync {
     async fn stage_part(&self, upload: UploadId, number: PartNumber) -> Result<Begun>;
     /// Makes a blob of all parts of an upload. Those that lie where they belong are not copied, and
     /// those that were hashed in order not read again; what is read is checked against its hash.
-    /// The parts stay until they are discarded; that never takes the blob's bytes away.
-    async fn assemble(&self, upload: UploadId, parts: Vec<Address>) -> Result<Sealed>;
+    /// The parts stay until they are discarded; that never takes the blob's bytes away. Bytes of
+    /// parts that were replaced are written over where `may_overwrite`.
+    async fn assemble(
+        &self,
+        upload: UploadId,
+        parts: Vec<Address>,
+        may_overwrite: bool,
+    ) -> Result<Sealed>;
     /// Makes a blob of one sealed part without copying. The part stays until it is discarded;
     /// that never takes the blob's bytes away.
     async fn promote(&self, part: &Address) -> Result<Locator>;

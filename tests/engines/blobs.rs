@@ -117,7 +117,7 @@ fn parts_assemble_in_order() {
                 parts.push(address(&put(store, &content, part(at)).await));
                 whole.extend_from_slice(&content);
             }
-            let sealed = store.assemble(UPLOAD, parts).await.unwrap();
+            let sealed = store.assemble(UPLOAD, parts, true).await.unwrap();
             let blob = address(&sealed);
             assert_eq!(sealed.blake3.0, *blake3::hash(&whole).as_bytes());
             assert_eq!(read(store, &blob, Slice::whole(blob.size)).await.unwrap(), whole);
@@ -126,7 +126,7 @@ fn parts_assemble_in_order() {
         let mut wrong = address(&sealed);
         wrong.blake3.0[0] ^= 1;
         let other = address(&put(store, &content(1), part(1)).await);
-        let refused = store.assemble(UPLOAD, vec![wrong, other]).await;
+        let refused = store.assemble(UPLOAD, vec![wrong, other], true).await;
         assert!(matches!(refused, Err(Error::Corrupt(_))));
     });
 }

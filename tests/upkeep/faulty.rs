@@ -72,8 +72,13 @@ impl BlobStore for Faulty {
         Ok(Begun { stage, lowest })
     }
 
-    async fn assemble(&self, upload: UploadId, parts: Vec<Address>) -> Result<Sealed> {
-        self.store.assemble(upload, parts).await
+    async fn assemble(
+        &self,
+        upload: UploadId,
+        parts: Vec<Address>,
+        may_overwrite: bool,
+    ) -> Result<Sealed> {
+        self.store.assemble(upload, parts, may_overwrite).await
     }
 
     async fn promote(&self, part: &Address) -> Result<Locator> {

@@ -25,7 +25,12 @@ use crate::{
     sys::{durable, fault, random},
 };
 
-pub async fn assemble(store: &Arc<Inner>, upload: UploadId, parts: Vec<Address>) -> Result<Sealed> {
+pub async fn assemble(
+    store: &Arc<Inner>,
+    upload: UploadId,
+    parts: Vec<Address>,
+    may_overwrite: bool,
+) -> Result<Sealed> {
     let size: u64 = parts.iter().map(|part| part.size).sum();
     let inner = Arc::clone(store);
     if usize::try_from(size).is_ok_and(|size| size <= store.pack_bytes_max) {
@@ -43,7 +48,7 @@ pub async fn assemble(store: &Arc<Inner>, upload: UploadId, parts: Vec<Address>)
         return seal_small(store, whole.into()).await;
     }
     store.health.check()?;
-    let fills = Fill::of(upload, &parts)?;
+    let fills = Fill::of(upload, &parts)?.filter(|fills| fills.is_empty() || may_overwrite);
     let closed =
         fills.and_then(|fills| Some((fills, Assemblies::close(store, upload, random::nonce())?)));
     // As many at a time as the machine has cores: more would only share them.

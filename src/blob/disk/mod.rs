@@ -163,8 +163,13 @@ impl BlobStore for DiskBlobs {
         Ok(Begun { stage, lowest })
     }
 
-    async fn assemble(&self, upload: UploadId, parts: Vec<Address>) -> Result<Sealed> {
-        assemble::assemble(&self.0, upload, parts).await
+    async fn assemble(
+        &self,
+        upload: UploadId,
+        parts: Vec<Address>,
+        may_overwrite: bool,
+    ) -> Result<Sealed> {
+        assemble::assemble(&self.0, upload, parts, may_overwrite).await
     }
 
     /// A packed part is a blob as it lies. A part's file gets a second name: the first one stays
@@ -175,7 +180,8 @@ impl BlobStore for DiskBlobs {
             return Ok(part.locator.clone());
         }
         if let Place::Assembled { upload, .. } = place {
-            return Ok(self.assemble(upload, vec![part.clone()]).await?.locator);
+            // Nothing lies elsewhere that would be filled in.
+            return Ok(self.assemble(upload, vec![part.clone()], false).await?.locator);
         }
         let hash = part.blake3;
         self.blocking(move |inner| {

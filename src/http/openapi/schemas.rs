@@ -100,7 +100,7 @@ fn values() -> Value {
         "UploadId": {"type": "string", "pattern": "^[0-9a-fA-F]{32}$"},
         "FileId": {"type": "string", "format": "uuid"},
         "PartNumber": {"type": "integer", "minimum": 0, "maximum": PART_NUMBER_MAX},
-        "Size": {"type": "integer", "minimum": 0, "maximum": 1_u64 << 53},
+        "Size": {"type": "integer", "minimum": 0, "maximum": u64::MAX},
         "Sha256": hex(64),
         "Blake3": hex(64),
         "SentSha256": sent,
