@@ -1,4 +1,5 @@
-//! What it costs to check a credential that was seen before.
+//! What it costs to check a credential that was seen before, and how long it takes to refuse one:
+//! a time that told an unknown token from an ended one would tell which ones existed.
 //!
 //! `cargo bench --bench token_check`
 
@@ -6,7 +7,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration, time::Instant};
 
 use streamlined::{
     app::{App, Policy, access::Credential, service_tokens::NewToken},
-    auth::{jwt::Expected, keyring::KeyRing, link::LinkKey},
+    auth::{jwt::Expected, keyring::KeyRing, link::LinkKey, service_token},
     blob::memory::MemoryBlobs,
     meta::sled::SledMetadata,
     model::{grant::Grant, name::UserId, principal::Role},
@@ -15,6 +16,43 @@ use streamlined::{
 use tokio::runtime::Runtime;
 
 const CHECKS: u32 = 200_000;
+const REFUSALS: usize = 2_000;
+
+/// Medians of refusals, the kinds in turns, every token another one.
+async fn refusals(app: &Arc<App>, signed: &str) {
+    let mut revoked = Vec::new();
+    for _ in 0..REFUSALS {
+        let grant = Grant::default();
+        let new = NewToken { name: "gone".into(), is_jwt: false, grant, lifetime: None };
+        let issued = app.issue_token(new).await.unwrap();
+        app.revoke_token(&issued.token.id().to_string()).await.unwrap();
+        revoked.push(issued.secret.to_string());
+    }
+    let (rest, signature) = signed.rsplit_once('.').unwrap();
+    let kinds = ["opaque, never issued", "opaque, revoked", "JWT, wrong signature", "JWT, no key"];
+    let mut times = kinds.map(|_| Vec::new());
+    for (n, revoked) in revoked.iter().enumerate() {
+        let unknown = service_token::generate().to_string();
+        let wrong = format!("{rest}.A{n:05}{}", &signature[6..]);
+        let no_key = format!("eyJhbGciOiJSUzI1NiIsImtpZCI6Im5vbmUifQ.{n:06}.{signature}");
+        let credentials = [
+            Credential::ServiceToken(unknown.into()),
+            Credential::ServiceToken(revoked.clone().into()),
+            Credential::Bearer(wrong.into()),
+            Credential::Bearer(no_key.into()),
+        ];
+        for (credential, times) in credentials.into_iter().zip(&mut times) {
+            let began = Instant::now();
+            let refused = app.authenticate(&[credential], Ipv4Addr::LOCALHOST.into()).await;
+            times.push(began.elapsed());
+            assert!(refused.is_err());
+        }
+    }
+    for (kind, mut times) in kinds.into_iter().zip(times) {
+        times.sort();
+        println!("refused, {kind}: median {:?}", times[times.len() / 2]);
+    }
+}
 
 fn main() {
     let dir = tempfile::tempdir().unwrap();
@@ -39,6 +77,7 @@ fn main() {
     Runtime::new().unwrap().block_on(async {
         let user = UserId::parse("u").unwrap();
         let user = app.generate_token(&user, 1, Role::Admin).await.unwrap().token;
+        let signed = user.clone();
         let grant = Grant::parse(["read"], ["127.0.0.0/8"]).unwrap();
         let new =
             |is_jwt| NewToken { name: "s".into(), is_jwt, grant: grant.clone(), lifetime: None };
@@ -61,5 +100,6 @@ fn main() {
             let each = began.elapsed() / CHECKS;
             println!("{what}: first {first:?}, then {each:?} each");
         }
+        refusals(&app, &signed).await;
     });
 }

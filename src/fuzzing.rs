@@ -1,7 +1,13 @@
 //! What the targets below `fuzz/` and their corpora in `tests/corpus.rs` do with an input. Each
 //! panics where something does not hold.
 
-use std::sync::LazyLock;
+mod sequence;
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    sync::{Arc, LazyLock},
+};
 
 use hyper::{
     HeaderMap, Method,
@@ -11,34 +17,52 @@ use hyper::{
     },
 };
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use rsa::{
+    RsaPrivateKey,
+    pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+pub use self::sequence::sequence;
 use crate::{
     auth::{
         jwt::{self, Expected},
         keyring::KeyRing,
         link::LinkKey,
     },
+    config::{
+        KNOBS,
+        layers::{self, Flags},
+    },
     http::{
         byteranges,
         conditional::{self, Answer, Validators},
         inline::{Splitter, Step},
-        route,
+        route, structured,
+        tus::{self, concat::Concat},
     },
     meta::sled::{
         accounts,
         codec::{self, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser},
         journal::record,
     },
-    model::{id::FileId, key::FileKey, range::RangeSet, time::UnixMillis},
+    model::{
+        file::CallerMeta,
+        id::{FileId, UploadId},
+        key::FileKey,
+        name::{FileName, Folder, UserId},
+        range::RangeSet,
+        time::UnixMillis,
+        upload::{Mode, Upload, UploadState},
+    },
     zip::{Directory, Entry},
 };
 
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its file below `fuzz/fuzz_targets`.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 14] = [
     ("route", route),
     ("conditional", conditional),
     ("file_key", file_key),
@@ -49,6 +73,10 @@ pub const TARGETS: [Target; 10] = [
     ("journal", journal),
     ("zip", zip),
     ("byteranges", byteranges),
+    ("upload_headers", upload_headers),
+    ("config", config),
+    ("tus", tus),
+    ("sequence", sequence),
 ];
 
 fn text(input: &[u8]) -> Option<&str> {
@@ -110,19 +138,26 @@ pub fn file_key(input: &[u8]) {
     let _ = key.salt();
 }
 
+/// A key that is no secret, since to make one takes longer than a fuzzer waits for an input.
+const KEY: &[u8] = include_bytes!("../fuzz/key.der");
+
 /// Keys in a directory that is gone once they are read.
-static KEYS: LazyLock<Option<(KeyRing, LinkKey)>> = LazyLock::new(|| {
+static KEYS: LazyLock<(Arc<KeyRing>, LinkKey)> = LazyLock::new(|| {
     let dir = std::env::temp_dir().join(format!("streamlined-fuzzing-{}", std::process::id()));
-    let keys = KeyRing::open(&dir).and_then(|ring| Ok((ring, LinkKey::open(&dir)?)));
+    let key = RsaPrivateKey::from_pkcs8_der(KEY).expect("a key");
+    let pem = key.to_pkcs8_pem(LineEnding::LF).expect("a key");
+    let opened = std::fs::create_dir_all(&dir)
+        .and_then(|()| std::fs::write(dir.join("fuzzing.pem"), pem))
+        .and_then(|()| Ok((Arc::new(KeyRing::open(&dir)?), LinkKey::open(&dir)?)));
     let _ = std::fs::remove_dir_all(dir);
-    keys.ok()
+    opened.expect("a directory for temporary files")
 });
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 /// Nothing that we did not sign is taken; of what we did, nothing that has expired.
 pub fn jwt(input: &[u8]) {
-    let (Some(text), Some((ring, _))) = (text(input), &*KEYS) else { return };
+    let (Some(text), (ring, _)) = (text(input), &*KEYS) else { return };
     let expected = Expected { issuer: "i".into(), audience: "a".into() };
     assert!(jwt::verify(text, ring, &expected, NOW).is_err(), "a forged token is taken");
     let Ok(claims) = serde_json::from_str::<Value>(text) else { return };
@@ -136,7 +171,7 @@ pub fn jwt(input: &[u8]) {
 
 /// A signature holds for what was signed, and no other text is one.
 pub fn link(input: &[u8]) {
-    let (Some(text), Some((_, links))) = (text(input), &*KEYS) else { return };
+    let (Some(text), (_, links)) = (text(input), &*KEYS) else { return };
     let mut lines = text.split('\n');
     let mut next = || lines.next().unwrap_or_default();
     let (key, exp, disposition, sig) = (next(), next(), next(), next());
@@ -296,4 +331,109 @@ pub fn byteranges(input: &[u8]) {
         assert_eq!(bytes.len() as u64, slice.len());
     }
     assert_eq!(parts.collect::<Vec<_>>(), ["--\r\n"]);
+}
+
+/// The first line names a setting: its value means the same in the environment and in a file, or is
+/// refused in both. All of it as a file is a configuration, or every fault has its place.
+pub fn config(input: &[u8]) {
+    let Some(input) = text(input) else { return };
+    let path = std::env::temp_dir().join(format!("streamlined-config-{}", std::process::id()));
+    let written = |text: &str| {
+        std::fs::write(&path, text).ok()?;
+        let flags = Flags { config: Some(path.clone()), ..Flags::default() };
+        let loaded = layers::load(&flags, &BTreeMap::new());
+        let _ = std::fs::remove_file(&path);
+        Some(loaded)
+    };
+    let place = path.display().to_string();
+    if let Some(Err(faults)) = written(input) {
+        assert!(!faults.is_empty() && faults.iter().all(|fault| fault.starts_with(&place)));
+    }
+    let Some((name, value)) = input.split_once('\n') else { return };
+    let Some(knob) = KNOBS.iter().find(|knob| knob.name == name) else { return };
+    let variable = OsString::from(format!("STREAMLINED_{}", name.to_uppercase()));
+    let environment = BTreeMap::from([(variable, OsString::from(value))]);
+    let from_environment = layers::load(&Flags::default(), &environment);
+    // A string of JSON is one of TOML, but for DEL.
+    let quoted = Value::from(value).to_string().replace('\x7f', "\\u007f");
+    let Some(from_file) = written(&format!("{name} = {quoted}")) else { return };
+    match (from_environment, from_file) {
+        (Ok(one), Ok(other)) => assert!(one == other, "{name} depends on where it stands"),
+        (Err(one), Err(other)) => {
+            assert_eq!((one.len(), other.len()), (1, 1));
+            let shown = knob.secret && value.len() > 3 && one[0].contains(value);
+            assert!(!shown, "a secret is shown");
+        }
+        _ => panic!("{name} is taken in one place alone"),
+    }
+}
+
+/// Lines are the headers of a creation. What is read of them is told again, and is the same then.
+pub fn tus(input: &[u8]) {
+    const NAMES: [&str; 3] = ["upload-length", "upload-defer-length", "upload-length"];
+    let mut lines = input.split(|byte| *byte == b'\n');
+    let mut next = || text(lines.next().unwrap_or_default());
+    let (Some(metadata), Some(checksum)) = (next(), next()) else { return };
+    let _ = tus::checksum_of(checksum);
+    let mut headers = HeaderMap::new();
+    for name in NAMES {
+        if let Some(value) = next().and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.append(name, value);
+        }
+    }
+    if let Ok(Some(size)) = tus::declared_size(&headers) {
+        let length = headers.get("upload-length").and_then(|length| length.to_str().ok());
+        assert_eq!(length.and_then(|length| length.parse().ok()), Some(size));
+    }
+    let Ok(mut pairs) = tus::metadata::parse(metadata) else { return };
+    let mut taken = |name: &str| pairs.remove(name).and_then(|it| it.as_str().map(str::to_owned));
+    let (name, folder) = (taken("filename"), taken("folder").unwrap_or_default());
+    let name = name.and_then(|name| FileName::parse(&name).ok());
+    let (Some(name), Ok(folder)) = (name, Folder::parse(&folder)) else { return };
+    let upload = Upload {
+        id: UploadId([0; 16]),
+        owner: UserId::parse("u").expect("a user's id"),
+        name: name.clone(),
+        folder: folder.clone(),
+        mime: taken("filetype").filter(|mime| !mime.is_empty()).map(Into::into),
+        size: 0,
+        mode: Mode::Stream,
+        sha256: None,
+        meta: CallerMeta(Value::Object(pairs.clone()).to_string().into()),
+        expires: NOW,
+        received: 0,
+        revision: 0,
+        state: UploadState::Open,
+    };
+    let printed = tus::metadata::print(&upload);
+    assert!(HeaderValue::from_str(&printed).is_ok());
+    let Ok(again) = tus::metadata::parse(&printed) else { panic!("not read again: {printed}") };
+    assert_eq!(again["filename"], name.as_str());
+    assert_eq!(again.get("folder").map_or("", |it| it.as_str().unwrap_or("?")), folder.as_str());
+    for (key, value) in again.iter().filter(|(key, _)| pairs.contains_key(*key)) {
+        assert_eq!(Some(value), pairs.get(key));
+    }
+}
+
+/// What uploads say of themselves, a header in each line: what is read of them is read again from
+/// what says the same.
+pub fn upload_headers(input: &[u8]) {
+    const NAME: HeaderName = HeaderName::from_static("upload-offset");
+    for line in input.split(|byte| *byte == b'\n').take(8) {
+        let mut headers = HeaderMap::new();
+        headers.extend(HeaderValue::from_bytes(line).map(|value| (NAME, value)));
+        let (number, truth) =
+            (structured::integer(&headers, &NAME), structured::boolean(&headers, &NAME));
+        assert!(number.is_none() || truth.is_none());
+        if let Some(number) = number {
+            assert!(number <= 999_999_999_999_999);
+            let again = HeaderMap::from_iter([(NAME, number.into())]);
+            assert_eq!(structured::integer(&again, &NAME), Some(number));
+        }
+        if let Some(Ok(Concat::Final(ids))) = text(line).map(tus::concat::parse) {
+            let printed = tus::concat::print(Mode::Final, &ids);
+            let again = printed.and_then(|printed| tus::concat::parse(&printed).ok());
+            assert_eq!(again, Some(Concat::Final(ids)));
+        }
+    }
 }

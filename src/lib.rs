@@ -12,6 +12,7 @@
 //! | [`blob`] | seam 2: bytes by their hash | keys, users, names, why bytes are wanted |
 //! | [`config`] | the knobs | what the values are for |
 //! | [`model`] | values and rules | I/O, async, clock, randomness |
+//! | [`metrics`] | what any layer may count in | who shows it |
 //! | [`zip`] | headers of archives | where contents lie |
 //! | [`sys`] | clock, randomness, durable files, signals, log | all of the above but plain values |
 //!
@@ -26,6 +27,7 @@ pub mod config;
 pub mod fuzzing;
 pub mod http;
 pub mod meta;
+pub mod metrics;
 pub mod model;
 pub mod sys;
 pub mod zip;

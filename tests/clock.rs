@@ -12,6 +12,7 @@ use streamlined::{
         catalog::Listing,
         complete::{Completed, Completion},
         publish::NewContent,
+        service_tokens::NewToken,
         upload::{DeclaredFile, Init},
     },
     auth::{batch_token, jwt::Expected, keyring::KeyRing, link::LinkKey},
@@ -19,6 +20,7 @@ use streamlined::{
     meta::memory::MemoryMetadata,
     model::{
         file::{CallerMeta, FileRecord},
+        grant::Grant,
         id::{PartNumber, UploadId},
         name::{FileName, Folder, UserId},
         principal::{Principal, Role},
@@ -75,7 +77,7 @@ impl World {
         let name = FileName::parse("f").unwrap();
         let init = Init {
             mode: Mode::Single,
-            files: vec![DeclaredFile { name, size, mime: None, blake3: None }],
+            files: vec![DeclaredFile { name, size, mime: None, sha256: None, blake3: None }],
             folder: Folder::default(),
             meta: CallerMeta::default(),
             user: None,
@@ -209,6 +211,27 @@ fn links_and_tokens_end_on_their_second() {
     assert!(authenticate().is_ok(), "remembered, and still valid");
     world.pass(Duration::from_millis(1));
     assert!(matches!(authenticate(), Err(Error::Unauthenticated(_))), "remembered no longer");
+}
+
+#[test]
+fn a_service_token_is_listed_for_ninety_days_behind_its_expiry() {
+    let world = World::new();
+    let issue = |lifetime| {
+        let name = "s".into();
+        let new = NewToken { name, is_jwt: false, grant: Grant::default(), lifetime };
+        world.runtime.block_on(world.app.issue_token(new)).unwrap().token.id()
+    };
+    let (ending, lasting) = (issue(Some(Duration::from_hours(1))), issue(None));
+    let listed = || {
+        let listing = world.runtime.block_on(world.app.list_tokens(None, 9)).unwrap();
+        listing.iter().map(|listed| listed.token.id()).collect::<Vec<_>>()
+    };
+    world.pass(Duration::from_hours(1 + 90 * 24));
+    world.sweep();
+    assert!(listed().contains(&ending));
+    world.pass(Duration::from_millis(1));
+    world.sweep();
+    assert_eq!(listed(), [lasting]);
 }
 
 #[test]

@@ -223,6 +223,30 @@ impl App {
         Ok(all.max(self.meta.tokens_valid_from(Holder::Service(name)).await?))
     }
 
+    /// Whether who began a request that takes long is still let in at its end. A token may run out
+    /// meanwhile; a user who was disabled, or a token that was revoked, ends it.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`].
+    pub async fn check_standing(&self, principal: &Principal) -> Result<()> {
+        match principal {
+            Principal::User { id, .. } => {
+                let record = self.meta.user(id).await?;
+                if record.is_some_and(|record| record.disabled) {
+                    return Err(refused("the user was disabled meanwhile"));
+                }
+            }
+            Principal::Service { token, .. } => {
+                let record = self.meta.service_token_by_id(*token).await?;
+                let state = record.map(|record| record.state);
+                if matches!(state, Some(TokenState::Revoked { .. })) {
+                    return Err(refused("the service token was revoked meanwhile"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The role is what the token claims, capped by what the user's record says.
     async fn user(&self, id: UserId, claimed: Role, issued: u64) -> Result<Principal> {
         let record = self.meta.user(&id).await?;
@@ -237,7 +261,7 @@ impl App {
     }
 
     async fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified> {
-        let check = || jwt::verify(token, &self.keys, &self.policy.tokens, now);
+        let check = || jwt::verify(token, &self.keys, &self.policy().tokens, now);
         let mut outcome = check();
         if outcome == Err(Refused::UnknownKey) && self.verified.may_reload(now) {
             let keys = Arc::clone(&self.keys);

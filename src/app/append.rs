@@ -1,5 +1,5 @@
-//! Uploads that are written in order, as tus does it: each request goes on where the one before
-//! stopped, and the last byte completes the file.
+//! Uploads that are written in order, as tus and the IETF draft do it: each request goes on where
+//! the one before stopped, and the last byte, or who says that it was the last, completes the file.
 //!
 //! What a client sent before it vanished is kept. Of two requests for one upload the newer one
 //! counts, since the older one's client may be long gone: it records what it has and ends.
@@ -12,8 +12,9 @@ use tokio::time::timeout;
 
 use super::{
     App, Error, Result,
-    checksum::Checksum,
+    checksum::{Checksum, Digest},
     complete::{Completed, Completion, address},
+    concatenate::is_partial,
     incoming::Incoming,
     lease::Lease,
     upload::{Init, Status, upload_error},
@@ -22,6 +23,7 @@ use crate::{
     blob,
     meta::Part,
     model::{
+        digest::Sha256,
         file::FileRecord,
         id::{PartNumber, UploadId},
         limits::{PART_NUMBER_MAX, TAIL_BYTES_MIN},
@@ -34,10 +36,28 @@ use crate::{
 /// How long an older request may take to let go, which takes it as long as syncing what it has.
 const LET_GO: Duration = Duration::from_secs(30);
 
-/// Bytes of a client, as they come.
-pub trait Content: Stream<Item = Result<Bytes>> + Send + Unpin + 'static {}
+/// What comes from a client.
+pub enum Arrival {
+    Bytes(Bytes),
+    /// Of all bytes before it.
+    Digest(Digest),
+}
 
-impl<S: Stream<Item = Result<Bytes>> + Send + Unpin + 'static> Content for S {}
+/// It, as it comes.
+pub trait Content: Stream<Item = Result<Arrival>> + Send + Unpin + 'static {}
+
+impl<S: Stream<Item = Result<Arrival>> + Send + Unpin + 'static> Content for S {}
+
+/// What completes an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Its last byte.
+    Itself,
+    /// This piece.
+    Here,
+    /// Not this piece, even if it brings the last byte.
+    Later,
+}
 
 /// What a client says of a piece.
 #[derive(Clone, Copy)]
@@ -48,6 +68,9 @@ pub struct Claim {
     pub size: Option<u64>,
     /// Bytes that will come.
     pub announced: Option<u64>,
+    pub ends: Ends,
+    /// What the whole must be, asked where it ends.
+    pub whole: Option<Sha256>,
 }
 
 /// What a client adds to an upload.
@@ -63,12 +86,17 @@ pub struct Progress {
     pub offset: u64,
     /// What it became.
     pub file: Option<FileRecord>,
+    /// Bytes of the whole, once that is known.
+    pub size: Option<u64>,
 }
 
 impl Progress {
-    /// Bytes of the whole, once that is known.
-    pub fn size(&self) -> Option<u64> {
-        self.file.as_ref().map(|file| file.size).or(self.upload.declared())
+    fn open(upload: Upload, offset: u64) -> Self {
+        Self { size: upload.declared(), upload, offset, file: None }
+    }
+
+    pub(super) fn ended(upload: Upload, file: FileRecord) -> Self {
+        Self { upload, offset: file.size, size: Some(file.size), file: Some(file) }
     }
 }
 
@@ -96,7 +124,7 @@ impl App {
             let id = app.init_upload(&principal, init).await?.id;
             let written = match piece {
                 Some(piece) => app.write(&principal, id, piece).await,
-                None => app.settle(&principal, id, true).await,
+                None => app.settle(&principal, id, Ends::Itself, None).await,
             };
             if written.is_err()
                 && let Err(error) = app.abort_upload(&principal, id).await
@@ -108,7 +136,7 @@ impl App {
         .await
     }
 
-    /// Writes a piece where the upload ends, and completes it with its last byte.
+    /// Writes a piece where the upload ends, and completes it where the piece says so.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] when it ends elsewhere, or another request came;
@@ -136,7 +164,7 @@ impl App {
     ) -> Result<Progress> {
         self.own_upload(principal, id).await?;
         drop(self.take_over(id).await?);
-        self.settle(principal, id, false).await
+        self.settle(principal, id, Ends::Later, None).await
     }
 
     /// As [`App::abort_upload`], once an older request for it has let go.
@@ -176,11 +204,15 @@ impl App {
         let claim = piece.claim;
         let lease = self.take_over(id).await?;
         let Status { upload, parts } = self.upload_status(principal, id).await?;
+        if upload.mode == Mode::Final {
+            return Err(Error::FinalUpload);
+        }
+        if upload.mode.is_partial() && claim.ends == Ends::Here {
+            return Err(is_partial());
+        }
         if let UploadState::Completed(_) = upload.state {
-            let progress = self.settle(principal, id, false).await?;
-            check_offset(progress.offset, claim.offset)?;
-            return check_fits(claim.announced, progress.offset, progress.offset)
-                .map(|()| progress);
+            let progress = self.settle(principal, id, Ends::Later, None).await?;
+            return check_nothing_more(&claim, progress.offset).map(|()| progress);
         }
         let tail = tail(&parts);
         let upload = self.check_claim(upload, &tail, claim).await?;
@@ -198,13 +230,19 @@ impl App {
             (None, _) => Ok(()),
         };
         holds?;
+        self.check_standing(principal).await?;
+        if let (Ends::Here, End::Whole, Some(size)) = (claim.ends, &end, upload.declared())
+            && tail.offset + incoming.received() != size
+        {
+            return Err(inconsistent_length());
+        }
         if incoming.received() > 0 {
             let revision = Some(upload.revision);
             self.keep_part(id, number, incoming, None, revision).await?;
         }
         drop(lease);
         match end {
-            End::Whole => self.settle(principal, id, true).await,
+            End::Whole => self.settle(principal, id, claim.ends, claim.whole).await,
             End::Cut(error) => Err(error),
         }
     }
@@ -218,17 +256,22 @@ impl App {
         let declared = claim.size.or(upload.declared());
         let differs = upload.declared().is_some_and(|known| declared != Some(known));
         if differs || declared.is_some_and(|size| size < tail.offset) {
-            let detail = "Upload-Length is not what was said before, or less than what is there.";
-            return Err(Error::invalid("invalid_upload_length", detail));
+            return Err(inconsistent_length());
         }
-        let limit = self.policy.file_bytes_max;
+        let limit = self.policy().file_bytes_max;
         if declared.is_some_and(|size| size > limit) {
             return Err(Error::TooLarge { what: "file", limit });
         }
         check_fits(claim.announced, tail.offset, declared.unwrap_or(limit))?;
         match (claim.size, upload.declared()) {
             (Some(size), None) => {
-                let declared = self.meta.declare_size(upload.id, size, self.policy.quota_bytes);
+                let mode = match (upload.mode, claim.ends) {
+                    (Mode::GrowingPartial, _) => Mode::Partial,
+                    (_, Ends::Itself) => Mode::Stream,
+                    _ => Mode::Single,
+                };
+                let quota = self.policy().quota_bytes;
+                let declared = self.meta.declare_size(upload.id, size, mode, quota);
                 declared.await.map_err(upload_error)
             }
             (_, None) => {
@@ -241,7 +284,7 @@ impl App {
 
     /// A last part grows up to this size, so that the numbers last for pieces of any size.
     fn tail_bytes(&self, upload: &Upload) -> u64 {
-        let whole = upload.declared().unwrap_or(self.policy.file_bytes_max);
+        let whole = upload.declared().unwrap_or(self.policy().file_bytes_max);
         whole.div_ceil(PART_NUMBER_MAX.into()).max(TAIL_BYTES_MIN)
     }
 
@@ -253,8 +296,8 @@ impl App {
         last: Option<&Part>,
         announced: Option<u64>,
     ) -> Result<(PartNumber, Incoming)> {
-        let whole = upload.declared().unwrap_or(self.policy.file_bytes_max);
-        let limit = whole.saturating_sub(tail.offset).min(self.policy.part_bytes_max);
+        let whole = upload.declared().unwrap_or(self.policy().file_bytes_max);
+        let limit = whole.saturating_sub(tail.offset).min(self.policy().part_bytes_max);
         let begin =
             |number| self.begin_placed(upload.id, number, "request body", limit, announced, last);
         if let Some(last) = last {
@@ -281,25 +324,41 @@ impl App {
         Ok(stored?)
     }
 
-    /// How far the upload is. One that is whole becomes a file, if it `ends` now or should have
-    /// ended before a crash.
+    /// How far the upload is. One that `ends` becomes a file; so does one that is whole, if that
+    /// should have ended it before a crash.
     async fn settle(
         self: &Arc<Self>,
         principal: &Principal,
         id: UploadId,
-        ends: bool,
+        ends: Ends,
+        whole: Option<Sha256>,
     ) -> Result<Progress> {
         let Status { upload, parts } = self.upload_status(principal, id).await?;
         if let Some(file) = self.completed(&upload).await? {
-            return Ok(Progress { offset: file.size, upload, file: Some(file) });
+            return Ok(Progress::ended(upload, file));
+        }
+        if upload.mode == Mode::Final {
+            return self.conclude(principal, upload).await;
         }
         let tail = tail(&parts);
         let is_whole = tail.missing.is_empty() && upload.declared() == Some(tail.offset);
-        if !is_whole || !(ends || upload.mode == Mode::Stream) {
-            return Ok(Progress { offset: tail.offset, upload, file: None });
+        if upload.mode.is_partial() {
+            if is_whole {
+                self.conclude_final_of(principal, id).await;
+            }
+            return Ok(Progress::open(upload, tail.offset));
         }
-        match self.complete_upload(principal, Completion::of(id)).await? {
-            Completed::One(file) => Ok(Progress { offset: file.size, upload, file: Some(*file) }),
+        let is_over = match ends {
+            Ends::Itself => is_whole,
+            Ends::Here => true,
+            Ends::Later => is_whole && upload.mode == Mode::Stream,
+        };
+        if !is_over {
+            return Ok(Progress::open(upload, tail.offset));
+        }
+        let completion = Completion { sha256: whole, ..Completion::of(id) };
+        match self.complete_upload(principal, completion).await? {
+            Completed::One(file) => Ok(Progress::ended(upload, *file)),
             Completed::Batch(_) => Err(Error::NotFound("upload")),
         }
     }
@@ -323,7 +382,13 @@ async fn receive(
         };
         let bytes = match next {
             None => return Ok(End::Whole),
-            Some(Ok(bytes)) => bytes,
+            Some(Ok(Arrival::Bytes(bytes))) => bytes,
+            Some(Ok(Arrival::Digest(digest))) => {
+                if let Some(checksum) = &mut piece.checksum {
+                    checksum.expect(digest);
+                }
+                continue;
+            }
             Some(Err(error)) => return Ok(End::Cut(error)),
         };
         if let Some(checksum) = &mut piece.checksum {
@@ -337,8 +402,25 @@ fn check_offset(is: u64, said: u64) -> Result<()> {
     if is == said {
         return Ok(());
     }
-    let detail = format!("The upload goes on at byte {is}, not {said}.");
-    Err(Error::conflict("offset_mismatch", detail))
+    Err(Error::OffsetDiffers { is, said })
+}
+
+/// A size that is not the one that was said before, or not that of what came.
+pub fn inconsistent_length() -> Error {
+    let detail = "The length is not what was said before, or not that of what is there.";
+    Error::invalid("inconsistent_upload_length", detail)
+}
+
+/// A completed upload takes no more: tus lets a client say so, the draft does not.
+fn check_nothing_more(claim: &Claim, size: u64) -> Result<()> {
+    match (claim.ends, claim.announced) {
+        (Ends::Itself, announced) => {
+            check_offset(size, claim.offset)?;
+            check_fits(announced, size, size)
+        }
+        (_, Some(0)) => Err(Error::invalid("upload_completed", "The upload is completed already.")),
+        _ => Err(inconsistent_length()),
+    }
 }
 
 fn check_fits(announced: Option<u64>, offset: u64, limit: u64) -> Result<()> {

@@ -34,28 +34,50 @@ impl Algorithm {
     }
 }
 
-/// What the bytes should be and what came so far.
+/// A digest as a client says it.
+pub struct Digest {
+    algorithm: Algorithm,
+    bytes: Vec<u8>,
+}
+
+impl Digest {
+    /// `None` when `bytes` is not as long as the algorithm's digests are.
+    pub fn new(algorithm: Algorithm, bytes: Vec<u8>) -> Option<Self> {
+        let fits = bytes.len() == algorithm.function().output_len();
+        fits.then_some(Self { algorithm, bytes })
+    }
+}
+
+/// What the bytes should be, once that was said, and what came so far.
 pub struct Checksum {
-    expected: Vec<u8>,
-    came: Context,
+    expected: Option<Digest>,
+    came: Vec<(Algorithm, Context)>,
 }
 
 impl Checksum {
-    /// `None` when `expected` is not as long as the algorithm's digests are.
-    pub fn new(algorithm: Algorithm, expected: Vec<u8>) -> Option<Self> {
-        let function = algorithm.function();
-        let fits = expected.len() == function.output_len();
-        fits.then(|| Self { expected, came: Context::new(function) })
+    pub fn new(expected: Digest) -> Self {
+        let came = vec![(expected.algorithm, Context::new(expected.algorithm.function()))];
+        Self { expected: Some(expected), came }
+    }
+
+    /// Of a digest that comes behind the bytes.
+    pub fn announced() -> Self {
+        let context = |algorithm: Algorithm| (algorithm, Context::new(algorithm.function()));
+        Self { expected: None, came: Algorithm::ALL.map(context).into() }
+    }
+
+    pub(super) fn expect(&mut self, digest: Digest) {
+        self.expected = Some(digest);
     }
 
     pub(super) async fn update(&mut self, bytes: &Bytes) -> Result<()> {
         if bytes.len() <= INLINE_BYTES_MAX {
-            self.came.update(bytes);
+            hash(&mut self.came, bytes);
             return Ok(());
         }
         let (mut came, bytes) = (self.came.clone(), bytes.clone());
         let hashing = spawn_blocking(move || {
-            came.update(&bytes);
+            hash(&mut came, &bytes);
             came
         });
         self.came = hashing.await.map_err(|error| Error::Internal(error.to_string()))?;
@@ -63,6 +85,15 @@ impl Checksum {
     }
 
     pub(super) fn holds(self) -> bool {
-        self.came.finish().as_ref() == self.expected
+        let Some(Digest { algorithm, bytes }) = self.expected else { return false };
+        let mut came = self.came.into_iter();
+        let came = came.find_map(|(of, context)| (of == algorithm).then(|| context.finish()));
+        came.is_some_and(|came| came.as_ref() == bytes)
+    }
+}
+
+fn hash(came: &mut [(Algorithm, Context)], bytes: &[u8]) {
+    for (_, context) in came {
+        context.update(bytes);
     }
 }

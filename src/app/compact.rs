@@ -13,6 +13,7 @@ use futures_util::{StreamExt, stream};
 use super::{App, Result, gc::Collected};
 use crate::{
     blob::{self, upkeep::Survey},
+    metrics::stores,
     model::{digest::ContentHash, locator::Locator},
 };
 
@@ -132,6 +133,7 @@ impl App {
                 }
                 Err(blob::Error::Corrupt(_) | blob::Error::NotFound) => {
                     if meta.mark_damaged(&hash, &from, clock.now()).await? {
+                        stores::DAMAGE_FOUND.of("compact").add(1);
                         tracing::error!(blob = %hash, "damaged blob found by compaction");
                     }
                     Ok(0)

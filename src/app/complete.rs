@@ -13,13 +13,14 @@ use super::{
 use crate::{
     blob::{self, Address, Purpose, Sealed},
     meta::{self, Part},
+    metrics::stores,
     model::{
         digest::Sha256,
         file::{CallerMeta, FileRecord},
         id::UploadId,
         name::{FileName, Folder, UserId},
         principal::Principal,
-        upload::{Completeness, Upload, UploadState, completeness},
+        upload::{Completeness, Mode, Upload, UploadState, completeness},
     },
 };
 
@@ -170,9 +171,10 @@ impl App {
 
     /// Makes one durable blob of what arrived and checks it against what was declared.
     async fn prepare(&self, upload: Upload, completion: Completion) -> Result<Prepared> {
-        let parts = self.meta.parts(upload.id).await?;
-        let inline = completion.inline.filter(|_| parts.is_empty());
+        let (parts, revision) = self.sources(&upload).await?;
+        let inline = completion.inline.filter(|_| parts.is_empty() && upload.mode != Mode::Final);
         let possession = completion.possession.filter(|_| parts.is_empty());
+        let partials = self.meta.partials(upload.id).await?;
         let sealed = match inline {
             _ if let Some(possession) = &possession => self.proven(&upload, possession).await?,
             Some(mut inline) => {
@@ -191,11 +193,14 @@ impl App {
             lies_in_part: parts.iter().any(|part| part.place == sealed.locator),
             is_known: possession.is_some(),
             locator: sealed.locator,
-            upload: Some((upload.id, upload.revision)),
+            upload: Some((upload.id, revision)),
+            partials,
         };
-        if let Err(mismatch) = check_digest(completion.sha256, sealed.sha256, "sha256_mismatch") {
-            self.discard_prepared(&prepared).await;
-            return Err(mismatch);
+        for expected in [upload.sha256, completion.sha256] {
+            if let Err(mismatch) = check_digest(expected, sealed.sha256, "sha256_mismatch") {
+                self.discard_prepared(&prepared).await;
+                return Err(mismatch);
+            }
         }
         Ok(prepared)
     }
@@ -215,7 +220,7 @@ impl App {
         };
         match joined {
             Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {
-                self.forget_damaged(upload.id, parts).await?;
+                self.forget_damaged_sources(upload, parts).await?;
                 Err(damage.into())
             }
             joined => Ok(joined?),
@@ -243,6 +248,7 @@ impl App {
             return Ok(());
         }
         let numbers: Vec<u32> = forgotten.iter().map(|part| part.number.0).collect();
+        stores::DAMAGE_FOUND.of("complete").add(numbers.len() as u64);
         tracing::error!(upload = %id, ?numbers, "damaged parts; the client has to send them again");
         self.discard_parts(&forgotten).await;
         Err(Error::PartsDamaged(numbers))

@@ -35,6 +35,12 @@ pub enum Error {
     Invalid { code: &'static str, detail: String },
     #[error("{detail}")]
     Conflict { code: &'static str, detail: String },
+    /// What is made of partial uploads takes no bytes of its own.
+    #[error("the upload is a final one")]
+    FinalUpload,
+    /// A piece that does not begin where the upload ends.
+    #[error("the upload ends at byte {is}, not {said}")]
+    OffsetDiffers { is: u64, said: u64 },
     /// The client announced another digest for the bytes that came.
     #[error("the checksum differs")]
     ChecksumDiffers,

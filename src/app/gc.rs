@@ -26,6 +26,8 @@ const SUSPECTS_MAX: usize = 10_000;
 pub struct Collected {
     /// Sessions that were over.
     pub sessions: usize,
+    /// Service tokens that expired long ago.
+    pub tokens: usize,
     /// Blobs that no file refers to any more.
     pub blobs: usize,
     /// Files that no record named.
@@ -81,6 +83,7 @@ impl App {
         loop {
             let swept = self.sweep().await?;
             collected.sessions += swept.sessions;
+            collected.tokens += swept.tokens;
             collected.blobs += swept.blobs;
             if !swept.more {
                 return Ok(());
@@ -100,8 +103,8 @@ impl App {
                 && let Some(shelf) = shelves.next()
             {
                 let old_enough = begun..now.before(match shelf {
-                    Shelf::Blobs(_) => self.policy.reclaim_grace,
-                    Shelf::Parts => self.policy.upload_ttl,
+                    Shelf::Blobs(_) => self.policy().reclaim_grace,
+                    Shelf::Parts => self.policy().upload_ttl,
                 });
                 for found in self.blobs.list(shelf).await? {
                     if old_enough.contains(&found.since) && !self.is_named(&found).await? {
@@ -160,6 +163,6 @@ impl App {
     /// Bytes last changed between these two times may be collected.
     pub(super) async fn collectable(&self) -> Result<(UnixMillis, UnixMillis)> {
         let now = self.clock.now();
-        Ok((self.meta.begun(now).await?, now.before(self.policy.reclaim_grace)))
+        Ok((self.meta.begun(now).await?, now.before(self.policy().reclaim_grace)))
     }
 }

@@ -49,6 +49,16 @@ impl App {
         }
     }
 
+    /// Goes the way of every write, and asks the disk. An error says what is wrong; who hears
+    /// nothing knows that something hangs.
+    ///
+    /// # Errors
+    /// What the stores say.
+    pub async fn self_check(&self) -> Result<()> {
+        self.blobs.space().await?;
+        Ok(self.meta.probe().await?)
+    }
+
     async fn content_health(&self) -> Result<ContentHealth> {
         let ScrubState { running, last } = self.meta.scrub_state().await?;
         // A first pass that does not come to its end is late too.
@@ -56,7 +66,8 @@ impl App {
             Some(last) => last.completed,
             None => running.map(|pass| pass.began),
         };
-        let late = |since: UnixMillis| since.after(self.policy.scrub_every * 2) < self.clock.now();
+        let late =
+            |since: UnixMillis| since.after(self.policy().scrub_every * 2) < self.clock.now();
         Ok(ContentHealth {
             damaged_blobs: self.meta.damaged_count().await?,
             scrub_completed: last.and_then(|last| last.completed),

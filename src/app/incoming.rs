@@ -73,7 +73,7 @@ impl App {
     /// # Errors
     /// What the store says.
     pub async fn begin_part(&self) -> Result<Incoming> {
-        self.begin("part", self.policy.part_bytes_max).await
+        self.begin("part", self.policy().part_bytes_max).await
     }
 
     /// As [`App::begin_part`] for a whole file.
@@ -81,7 +81,7 @@ impl App {
     /// # Errors
     /// What the store says.
     pub async fn begin_file(&self) -> Result<Incoming> {
-        self.begin("file", self.policy.file_bytes_max).await
+        self.begin("file", self.policy().file_bytes_max).await
     }
 
     pub(super) async fn begin(&self, what: &'static str, limit: u64) -> Result<Incoming> {
@@ -99,7 +99,8 @@ impl App {
         number: PartNumber,
         announced: Option<u64>,
     ) -> Result<Incoming> {
-        self.begin_placed(id, number, "part", self.policy.part_bytes_max, announced, None).await
+        let limit = self.policy().part_bytes_max;
+        self.begin_placed(id, number, "part", limit, announced, None).await
     }
 
     /// Begins a part that may continue the last one, and then takes its place.
@@ -144,7 +145,7 @@ impl App {
     pub async fn check_room(&self, owner: &UserId, asked: u64) -> Result<()> {
         let user = self.meta.user(owner).await?;
         let stored = self.meta.totals(owner, &Folder::default()).await?.bytes;
-        let limit = user.as_ref().and_then(|user| user.quota).unwrap_or(self.policy.quota_bytes);
+        let limit = user.as_ref().and_then(|user| user.quota).unwrap_or(self.policy().quota_bytes);
         let used = stored.saturating_add(user.map_or(0, |user| user.reserved));
         if asked > 0 && used.saturating_add(asked) > limit {
             return Err(Error::Quota { limit, used, asked });

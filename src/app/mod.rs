@@ -12,10 +12,12 @@ pub mod catalog;
 pub mod checksum;
 mod compact;
 pub mod complete;
+pub mod concatenate;
 mod epochs;
 pub mod error;
 pub mod gc;
 pub mod health;
+pub mod import;
 pub mod incoming;
 pub mod keys;
 mod lease;
@@ -30,15 +32,18 @@ pub mod sweep;
 pub mod token;
 pub mod upkeep;
 pub mod upload;
+pub mod usage;
 pub mod users;
 mod uses;
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub use self::error::{Error, Result};
+use self::usage::Usage;
 use crate::{
     auth::{jwt, keyring::KeyRing, link::LinkKey},
     blob::BlobStore,
@@ -71,7 +76,7 @@ pub struct App {
     pub keys: Arc<KeyRing>,
     pub links: LinkKey,
     pub clock: Arc<dyn Clock>,
-    pub policy: Policy,
+    policy: ArcSwap<Policy>,
     ids: FileIds,
     verified: access::Verifications,
     uses: uses::Uses,
@@ -84,6 +89,7 @@ pub struct App {
     removals: gc::Removals,
     upkeep: upkeep::Schedule,
     scrubbing: tokio::sync::Mutex<()>,
+    usage: ArcSwapOption<Usage>,
 }
 
 impl App {
@@ -101,7 +107,7 @@ impl App {
             keys,
             links,
             clock,
-            policy,
+            policy: ArcSwap::from_pointee(policy),
             ids: FileIds::default(),
             verified: access::Verifications::default(),
             uses: uses::Uses::default(),
@@ -113,7 +119,19 @@ impl App {
             removals: gc::Removals::default(),
             upkeep: upkeep::Schedule::default(),
             scrubbing: tokio::sync::Mutex::default(),
+            usage: ArcSwapOption::empty(),
         })
+    }
+
+    /// The rules as they are now; the operator may change them at any time.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+        // Whose tokens are good may be another question now.
+        self.verified.forget();
     }
 
     /// Runs a step to its end even when the client is gone and nobody waits: a commit and the

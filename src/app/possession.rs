@@ -66,7 +66,7 @@ impl App {
     /// [`Error::Conflict`].
     pub(super) async fn proven(&self, upload: &Upload, said: &Possession) -> Result<Sealed> {
         let file = self.meta.file_with(&upload.owner, &said.blake3).await?;
-        let begun = upload.expires.before(self.policy.upload_ttl);
+        let begun = upload.expires.before(self.policy().upload_ttl);
         let in_time = self.clock.now() < begun.after(LIFE);
         let file = file.filter(|file| in_time && Some(file.size) == upload.declared());
         let blob = self.meta.blob(&said.blake3).await?;

@@ -41,6 +41,8 @@ pub(super) struct Prepared {
     /// They are those of a file that was there before.
     pub is_known: bool,
     pub upload: Option<(UploadId, u64)>,
+    /// Uploads that end with that one.
+    pub partials: Vec<UploadId>,
 }
 
 /// Keys are random; this many collisions in a row do not happen.
@@ -69,6 +71,7 @@ impl App {
                 lies_in_part: false,
                 is_known: false,
                 upload: None,
+                partials: Vec::new(),
             };
             only(app.record(vec![prepared]).await?)
         })
@@ -100,11 +103,11 @@ impl App {
 
     /// Records prepared files in one step, then lets go of what nothing refers to any more.
     pub(super) async fn record(&self, mut prepared: Vec<Prepared>) -> Result<Vec<FileRecord>> {
-        let keep_until = self.clock.now().after(self.policy.upload_ttl);
+        let keep_until = self.clock.now().after(self.policy().upload_ttl);
         let mut tries = 0;
         let recorded = loop {
             let files = prepared.iter().map(Prepared::new_file).collect();
-            match self.meta.record_files(files, keep_until, self.policy.quota_bytes).await {
+            match self.meta.record_files(files, keep_until, self.policy().quota_bytes).await {
                 Err(meta::Error::Exists) if tries < KEY_TRIES => {
                     tries += 1;
                     prepared.iter_mut().for_each(Prepared::salt_again);
@@ -125,6 +128,9 @@ impl App {
                         && ready.file.size > PLACED_BYTES_MIN
                     {
                         self.end(id).await;
+                        for partial in &ready.partials {
+                            self.end(*partial).await;
+                        }
                     }
                 }
                 Ok(prepared.into_iter().map(|ready| ready.file).collect())

@@ -9,6 +9,7 @@ use super::{App, Error, Result};
 use crate::{
     blob::{self, Address, BlobStore, Reader, proof::proof_bytes},
     meta::Metadata,
+    metrics::stores,
     model::{digest::ContentHash, file::FileRecord, key::FileKey, locator::Locator, range::Slice},
     sys::clock::Clock,
 };
@@ -20,7 +21,7 @@ impl App {
     /// # Errors
     /// What the store says.
     pub async fn public_file(&self, key: &FileKey) -> Result<Option<FileRecord>> {
-        if !self.policy.public_read {
+        if !self.policy().public_read {
             return Ok(None);
         }
         let Some(file) = self.meta.file(key).await? else { return Ok(None) };
@@ -133,6 +134,7 @@ impl Watch {
     /// blob that moved meanwhile is not marked: its new bytes were checked.
     async fn mark(&self, damage: &blob::Error) {
         let blob = self.hash;
+        stores::DAMAGE_FOUND.of("read").add(1);
         tracing::error!(%blob, %damage, "damaged blob found by a reader");
         let now = self.clock.now();
         if let Err(error) = self.meta.mark_damaged(&blob, &self.locator, now).await {

@@ -13,7 +13,7 @@ impl App {
     /// # Errors
     /// When it cannot be signed.
     pub async fn receipt(&self, file: &FileRecord, server: &str) -> Result<String> {
-        let receipt = Receipt::of(file, &self.policy.tokens.issuer, server);
+        let receipt = Receipt::of(file, &self.policy().tokens.issuer, server);
         let (keys, now) = (Arc::clone(&self.keys), self.clock.now());
         let signed = spawn_blocking(move || receipt.sign(&keys, now)).await;
         let signed = signed.map_err(|error| Error::Internal(error.to_string()))?;

@@ -18,6 +18,7 @@ use super::{App, Error, Result};
 use crate::{
     blob::{self, upkeep::Pace},
     meta::{BlobRecord, upkeep::ScrubPass},
+    metrics::stores,
     model::digest::ContentHash,
 };
 
@@ -84,7 +85,7 @@ impl App {
         let pass = match (state.running, state.last) {
             (Some(pass), _) => pass,
             (None, Some(last)) => {
-                let due = last.began.after(self.policy.scrub_every);
+                let due = last.began.after(self.policy().scrub_every);
                 // A clock that stepped back does not put it off for ever.
                 if last.began <= now && now < due {
                     return Ok(Duration::from_millis(due.0 - now.0));
@@ -93,7 +94,7 @@ impl App {
             }
             (None, None) => ScrubPass::new(now),
         };
-        self.run_scrub(pass, self.policy.scrub_bytes_per_second, true).await?;
+        self.run_scrub(pass, self.policy().scrub_bytes_per_second, true).await?;
         Ok(Duration::ZERO)
     }
 
@@ -160,6 +161,7 @@ impl App {
                 if !self.meta.mark_damaged(hash, &blob.locator, self.clock.now()).await? {
                     return Ok(Checked::Moved);
                 }
+                stores::DAMAGE_FOUND.of("scrub").add(1);
                 tracing::error!(blob = %hash, %error, "damaged blob found by scrub");
                 Ok(Checked::Damaged)
             }

@@ -1,4 +1,7 @@
-//! What nobody will ask for again: expired sessions and selections, unreferenced blobs.
+//! What nobody will ask for again: expired sessions and selections, unreferenced blobs, service
+//! tokens that expired long ago.
+
+use std::time::Duration;
 
 use super::{App, Result};
 use crate::{
@@ -8,11 +11,14 @@ use crate::{
 
 /// Records taken in one round; the rest waits for the next one.
 const ROUND_MAX: usize = 256;
+/// A token is listed for so long behind its expiry, for whoever looks into what happened.
+const EXPIRED_TOKENS_KEPT: Duration = Duration::from_hours(90 * 24);
 
 /// What a round did.
 #[derive(Debug, Default)]
 pub struct Swept {
     pub sessions: usize,
+    pub tokens: usize,
     pub blobs: usize,
     /// Something is left for the next round.
     pub more: bool,
@@ -26,12 +32,15 @@ impl App {
     pub async fn sweep(&self) -> Result<Swept> {
         let now = self.clock.now();
         let selections = self.meta.forget_selections(now, ROUND_MAX).await?;
+        let long_ago = now.before(EXPIRED_TOKENS_KEPT);
+        let tokens = self.meta.forget_expired_tokens(long_ago, ROUND_MAX).await?;
         let sessions = self.sweep_sessions(now).await;
         let blobs = self.sweep_blobs(now).await?;
         let sessions = sessions?;
         Ok(Swept {
+            tokens,
             blobs: blobs.blobs,
-            more: blobs.more || sessions.more || selections,
+            more: blobs.more || sessions.more || selections || tokens == ROUND_MAX,
             ..sessions
         })
     }
@@ -53,7 +62,7 @@ impl App {
     }
 
     async fn sweep_blobs(&self, now: UnixMillis) -> Result<Swept> {
-        let before = now.before(self.policy.reclaim_grace);
+        let before = now.before(self.policy().reclaim_grace);
         let unreferenced = self.meta.unreferenced_blobs(before, ROUND_MAX).await?;
         let mut swept = Swept { more: unreferenced.len() == ROUND_MAX, ..Swept::default() };
         for hash in unreferenced {

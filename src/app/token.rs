@@ -43,7 +43,7 @@ impl App {
         let valid_from = self.meta.tokens_valid_from(Holder::User(user)).await?;
         let issued = now.seconds().max(valid_from);
         let role = record.role.unwrap_or(Role::Researcher).min(cap);
-        let (user, tokens) = (user.clone(), self.policy.tokens.clone());
+        let (user, tokens) = (user.clone(), self.policy().tokens.clone());
         let expires = now.seconds() + expires_in;
         let keys = Arc::clone(&self.keys);
         let sign = move || {

@@ -71,8 +71,18 @@ impl App {
         let mut collected = Collected::default();
         let outcome = self.collect_due(&mut collected).await;
         if collected != Collected::default() {
-            let Collected { sessions, blobs, files, packs, moved_bytes, freed_bytes } = collected;
-            tracing::info!(sessions, blobs, files, packs, moved_bytes, freed_bytes, "collected");
+            let Collected { sessions, tokens, blobs, files, packs, .. } = collected;
+            let Collected { moved_bytes, freed_bytes, .. } = collected;
+            tracing::info!(
+                sessions,
+                tokens,
+                blobs,
+                files,
+                packs,
+                moved_bytes,
+                freed_bytes,
+                "collected"
+            );
         }
         if let Err(error) = outcome {
             tracing::warn!(%error, "upkeep failed; the next round tries again");

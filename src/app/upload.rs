@@ -32,6 +32,8 @@ pub struct DeclaredFile {
     pub mime: Option<Box<str>>,
     /// Of content that its owner may have already.
     pub blake3: Option<ContentHash>,
+    /// What it must be, asked once it is whole.
+    pub sha256: Option<Sha256>,
 }
 
 /// What a client announces.
@@ -75,7 +77,7 @@ impl App {
         self.check_scope(principal, &owner, &init.folder)?;
         self.check_declared(&init)?;
         let now = self.clock.now();
-        let expires = now.after(self.policy.upload_ttl);
+        let expires = now.after(self.policy().upload_ttl);
         let largest = init.files.iter().map(|file| file.size).max().unwrap_or(0);
         let hashes: Vec<_> = init.files.iter().map(|file| file.blake3).collect();
         let open = |file: DeclaredFile| Upload {
@@ -86,6 +88,7 @@ impl App {
             mime: file.mime,
             size: file.size,
             mode: init.mode,
+            sha256: file.sha256,
             meta: init.meta.clone(),
             expires,
             received: 0,
@@ -120,7 +123,7 @@ impl App {
             batch: if batch.is_some() { named.collect() } else { Vec::new() },
             challenges,
         };
-        self.meta.create_uploads(uploads, batch, now, self.policy.quota_bytes).await?;
+        self.meta.create_uploads(uploads, batch, now, self.policy().quota_bytes).await?;
         Ok(opened)
     }
 
@@ -142,7 +145,7 @@ impl App {
                 "meta and folder are too long or deep for so many files; make several batches.";
             return Err(Error::invalid("invalid_files", detail));
         }
-        let limit = self.policy.file_bytes_max;
+        let limit = self.policy().file_bytes_max;
         if init.files.iter().any(|file| file.size > limit) {
             return Err(Error::TooLarge { what: "file", limit });
         }
@@ -166,6 +169,9 @@ impl App {
     /// [`Error::NotFound`] for an unknown or foreign upload, [`Error::Conflict`] for a closed one.
     pub async fn check_part(&self, principal: &Principal, id: UploadId) -> Result<Upload> {
         let upload = self.own_upload(principal, id).await?;
+        if upload.mode == Mode::Final {
+            return Err(Error::FinalUpload);
+        }
         if upload.state != UploadState::Open {
             return Err(meta::Error::Closed.into());
         }
@@ -186,6 +192,7 @@ impl App {
         sha256: Option<Sha256>,
     ) -> Result<u64> {
         self.check_part(principal, id).await?;
+        self.check_standing(principal).await?;
         self.keep_part(id, number, incoming, sha256, None).await
     }
 
@@ -207,8 +214,8 @@ impl App {
                 return Err(mismatch);
             }
             let part = Part { number, size, blake3, sha256: own, place: locator.clone() };
-            let expires = app.clock.now().after(app.policy.upload_ttl);
-            let (meta, quota) = (&app.meta, app.policy.quota_bytes);
+            let expires = app.clock.now().after(app.policy().upload_ttl);
+            let (meta, quota) = (&app.meta, app.policy().quota_bytes);
             let recorded = match revision {
                 Some(revision) => meta.append_part(id, part, revision, expires, quota).await,
                 None => meta.record_part(id, part, expires, quota).await,

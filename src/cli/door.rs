@@ -1,24 +1,34 @@
 //! Commands on data: asked of the running daemon, or done here when there is none.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    os::unix::net::UnixStream as StdStream,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, client::conn::http1};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::{
+    Method, Request, StatusCode,
+    client::conn::http1::{self, SendRequest},
+};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::{
     net::{UnixListener, UnixStream},
-    runtime::Builder,
+    runtime::{Builder, Runtime},
 };
 
 use super::{Failures, serve};
-use crate::{config::Config, http::admin, sys::data_dir};
+use crate::{
+    app::App,
+    config::Config,
+    http::admin,
+    sys::{data_dir, owner},
+};
 
 /// The socket of a data directory.
 pub fn socket(data_dir: &Path) -> PathBuf {
@@ -41,47 +51,121 @@ pub fn encoded(value: &str) -> String {
 
 /// Sends one request through the operator's door and answers what came back.
 pub fn call(config: &Config, method: &Method, path: &str, body: &Value) -> Result<Value, Failures> {
-    let runtime = Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(Failures::at("runtime"))?.block_on(async {
-        let dir = &config.data_dir;
-        if let Ok(stream) = UnixStream::connect(socket(dir)).await {
-            return ask(stream, method, path, body).await;
-        }
-        // No daemon: its work is done here.
-        let _lock = data_dir::lock(dir).map_err(Failures::at("data directory"))?;
-        let app = serve::open(config)?;
-        let (ours, theirs) = UnixStream::pair().map_err(Failures::at("admin socket"))?;
-        let audit = serve::open_audit(config)?;
-        let door = admin::Door { app: Arc::clone(&app), data_dir: dir.clone(), audit };
-        let serving = tokio::spawn(Arc::new(door).answer_all(theirs));
-        let answer = ask(ours, method, path, body).await;
-        serving.abort();
-        app.finish().await;
+    let door = Door::open(config)?;
+    runtime()?.block_on(async {
+        let asked = async { door.connect().await?.ask(method, path, json(body)).await?.accepted() };
+        let answer = asked.await;
+        door.close().await;
         answer
     })
 }
 
-async fn ask(
-    stream: UnixStream,
-    method: &Method,
-    path: &str,
-    body: &Value,
-) -> Result<Value, Failures> {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(Failures::at("admin socket"))?;
-    tokio::spawn(connection);
-    let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
-    let request = Request::builder().method(method).uri(path).header("host", "admin");
-    let request = request.body(Full::new(body)).map_err(Failures::at("admin socket"))?;
-    let response = sender.send_request(request).await.map_err(Failures::at("admin socket"))?;
-    let status = response.status();
-    let body =
-        response.into_body().collect().await.map_err(Failures::at("admin socket"))?.to_bytes();
-    let answer: Value = serde_json::from_slice(&body).map_err(Failures::at("admin socket"))?;
-    if status.is_success() {
-        return Ok(answer);
+pub fn runtime() -> Result<Runtime, Failures> {
+    Builder::new_multi_thread().enable_all().build().map_err(Failures::at("runtime"))
+}
+
+/// Makes a data directory where there is none. No thread may have begun before.
+pub fn prepare(config: &Config) -> Result<(), Failures> {
+    let dir = &config.data_dir;
+    let prepared = owner::assume(dir).and_then(|()| data_dir::prepare(dir));
+    prepared.map_err(Failures::at("data directory"))
+}
+
+/// Who does what is asked.
+pub enum Door {
+    Daemon(PathBuf),
+    /// The store, which is ours as long as the lock is.
+    Here {
+        app: Arc<App>,
+        inner: Arc<admin::Door>,
+        _lock: File,
+    },
+}
+
+impl Door {
+    /// Finds the daemon, or opens the store. Blocks; no thread may have begun before.
+    pub fn open(config: &Config) -> Result<Self, Failures> {
+        let dir = &config.data_dir;
+        if StdStream::connect(socket(dir)).is_ok() {
+            return Ok(Self::Daemon(socket(dir)));
+        }
+        owner::assume(dir).map_err(Failures::at("data directory"))?;
+        let lock = data_dir::lock(dir).map_err(Failures::at("data directory"))?;
+        let app = serve::open(config)?;
+        let audit = serve::open_audit(config)?;
+        let inner = admin::Door { app: Arc::clone(&app), data_dir: dir.clone(), audit };
+        Ok(Self::Here { app, inner: Arc::new(inner), _lock: lock })
     }
-    let detail = answer["detail"].as_str().unwrap_or("no reason was given").to_owned();
-    let log = if status.is_server_error() { " (see the daemon's log)" } else { "" };
-    Err(Failures(vec![format!("{detail}{log}")]))
+
+    pub async fn connect(&self) -> Result<Connection, Failures> {
+        let stream = match self {
+            Self::Daemon(socket) => UnixStream::connect(socket).await,
+            Self::Here { inner, .. } => UnixStream::pair().map(|(ours, theirs)| {
+                tokio::spawn(Arc::clone(inner).answer_all(theirs));
+                ours
+            }),
+        };
+        let stream = TokioIo::new(stream.map_err(Failures::at("admin socket"))?);
+        let (sender, connection) =
+            http1::handshake(stream).await.map_err(Failures::at("admin socket"))?;
+        tokio::spawn(connection);
+        Ok(Connection(sender))
+    }
+
+    /// Waits for what was begun here.
+    pub async fn close(&self) {
+        if let Self::Here { app, .. } = self {
+            app.finish().await;
+        }
+    }
+}
+
+pub type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// A JSON body; none for null.
+pub fn json(value: &Value) -> RequestBody {
+    let bytes = if value.is_null() { Bytes::new() } else { Bytes::from(value.to_string()) };
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// One request after the other.
+pub struct Connection(SendRequest<RequestBody>);
+
+impl Connection {
+    pub async fn ask(
+        &mut self,
+        method: &Method,
+        path: &str,
+        body: RequestBody,
+    ) -> Result<Answer, Failures> {
+        self.0.ready().await.map_err(Failures::at("admin socket"))?;
+        let request = Request::builder().method(method).uri(path).header("host", "admin");
+        let request = request.body(body).map_err(Failures::at("admin socket"))?;
+        let response = self.0.send_request(request).await.map_err(Failures::at("admin socket"))?;
+        let status = response.status();
+        let body = response.into_body().collect().await;
+        let body = body.map_err(Failures::at("admin socket"))?.to_bytes();
+        let body = serde_json::from_slice(&body).map_err(Failures::at("admin socket"))?;
+        Ok(Answer { status, body })
+    }
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: Value,
+}
+
+impl Answer {
+    /// The answer to what was done; else a failure with the reason.
+    pub fn accepted(self) -> Result<Value, Failures> {
+        if self.status.is_success() {
+            return Ok(self.body);
+        }
+        let log = if self.status.is_server_error() { " (see the daemon's log)" } else { "" };
+        Err(Failures(vec![format!("{}{log}", self.detail())]))
+    }
+
+    pub fn detail(&self) -> &str {
+        self.body["detail"].as_str().unwrap_or("no reason was given")
+    }
 }

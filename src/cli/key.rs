@@ -15,7 +15,6 @@ use super::{
     Failures, Place, door, print,
     token::{Output, seconds},
 };
-use crate::sys::data_dir;
 
 #[derive(Subcommand)]
 pub enum KeyCommand {
@@ -68,7 +67,7 @@ pub fn run(command: KeyCommand) -> Result<(), Failures> {
         }
         KeyCommand::Import { pem, output, place } => {
             let config = super::configure(place, None)?;
-            data_dir::prepare(&config.data_dir).map_err(Failures::at("data directory"))?;
+            door::prepare(&config)?;
             let pem = read(&pem).map_err(Failures::at(&pem.display().to_string()))?;
             let made = door::call(&config, &Method::POST, KEYS, &json!({ "pem": &**pem }))?;
             print(&made, &output, super::members)

@@ -2,7 +2,10 @@
 //! engines in `serve`.
 
 mod client;
+mod config;
+mod control;
 mod door;
+mod import;
 mod key;
 mod receipt;
 mod serve;
@@ -12,12 +15,14 @@ mod user;
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use hyper::Method;
 use serde_json::Value;
 
@@ -78,6 +83,14 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
+    Import(import::Import),
+    /// What a running daemon logs: shown, or changed until the configuration is read again.
+    Log {
+        /// A filter, as in `info` or `info,streamlined::access=off`.
+        filter: Option<String>,
+        #[command(flatten)]
+        place: Place,
+    },
     #[command(flatten)]
     Client(client::ClientCommand),
     /// The life of service tokens.
@@ -89,6 +102,17 @@ enum Command {
     /// Signing keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Settings: faults, what is in force, an example.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Write the manual pages to a directory.
+    Man {
+        dir: PathBuf,
+    },
+    /// Print what a shell needs to complete these commands.
+    Completions {
+        shell: Shell,
+    },
     /// The log of who did what.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -106,7 +130,7 @@ enum AuditCommand {
     },
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Place {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
@@ -119,9 +143,7 @@ struct Place {
 /// Runs the program; the exit status is 0, 1 for a failure, 2 for wrong usage.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Serve { place, listen } => {
-            configure(place, listen).and_then(|config| serve::serve(&config))
-        }
+        Command::Serve { place, listen } => serve::serve(place, listen),
         Command::Gc { place } => {
             configure(place, None).and_then(|config| upkeep::run(&config, "gc"))
         }
@@ -137,11 +159,18 @@ pub fn run() -> ExitCode {
         Command::Restore { dir, place } => {
             configure(place, None).and_then(|config| upkeep::restore(&config, &dir))
         }
+        Command::Import(command) => import::run(command),
+        Command::Log { filter, place } => {
+            configure(place, None).and_then(|config| upkeep::log(&config, filter.as_deref()))
+        }
         Command::Client(command) => client::run(command),
         Command::Token(command) => token::run(command),
         Command::User(command) => user::run(command),
         Command::Key(command) => key::run(command),
         Command::Receipt(command) => receipt::run(&command),
+        Command::Config(command) => config::run(command),
+        Command::Man { dir } => config::manual(&dir),
+        Command::Completions { shell } => config::completions(shell),
         Command::Audit(AuditCommand::Verify { place }) => {
             configure(place, None).and_then(|config| verify_audit(&config))
         }
@@ -169,9 +198,14 @@ impl Failures {
 }
 
 fn configure(place: Place, listen: Option<String>) -> Result<Config, Failures> {
-    let flags = Flags { config: place.config, data_dir: place.data_dir, listen };
-    let environment: BTreeMap<_, _> = std::env::vars_os().collect();
+    let (flags, environment) = said(place, listen);
     layers::load(&flags, &environment).map_err(Failures)
+}
+
+/// What the command line and the environment say.
+fn said(place: Place, listen: Option<String>) -> (Flags, BTreeMap<OsString, OsString>) {
+    let flags = Flags { config: place.config, data_dir: place.data_dir, listen };
+    (flags, std::env::vars_os().collect())
 }
 
 fn verify_audit(config: &Config) -> Result<(), Failures> {

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Write},
     path::Path,
+    process,
     sync::Arc,
     time::Duration,
 };
@@ -20,39 +21,50 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Failures, door};
+use super::{
+    Failures, Place, configure,
+    control::{Control, ReadConfig, policy, settings, watchdog},
+    door,
+};
 use crate::{
-    app::{App, Policy},
-    auth::{jwt::Expected, keyring::KeyRing, link::LinkKey, service_token},
+    app::App,
+    auth::{keyring::KeyRing, link::LinkKey, service_token},
     blob::disk::DiskBlobs,
     config::Config,
-    http::{Limits, Server, admin::Door},
+    http::{Server, admin::Door},
     meta::sled::SledMetadata,
     sys::{
         audit::{AuditLog, Retention},
         clock::SystemClock,
-        data_dir, durable, log, signal,
+        data_dir, durable, log,
+        signal::{Signals, Told},
+        systemd::{self, Manager},
     },
 };
 
 const UPKEEP_EVERY: Duration = Duration::from_mins(1);
 /// For a scrub that failed, and for one that waits: its time is wall time, which may step.
 const SCRUB_LOOK_EVERY: Duration = Duration::from_mins(10);
+const USAGE_EVERY: Duration = Duration::from_mins(10);
 /// Time for work on the blocking pool to end after the last request did.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub fn serve(config: &Config) -> Result<(), Failures> {
+pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
+    let read: Arc<ReadConfig> = Arc::new(move || configure(place.clone(), listen.clone()));
+    let config = read()?;
     log::start(&config.log).map_err(Failures::at("log"))?;
     harden();
+    let manager = Manager::find().map_err(Failures::at("NOTIFY_SOCKET"))?;
+    manager.tell("STATUS=opening the data directory");
     let dir = &config.data_dir;
     data_dir::prepare(dir).map_err(Failures::at("data directory"))?;
     let _lock = data_dir::lock(dir).map_err(Failures::at("data directory"))?;
     // What a killed daemon left would lead others astray.
     let _ = fs::remove_file(dir.join("listen"));
-    let app = open(config)?;
+    let app = open(&config)?;
     let runtime = Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failures::at("runtime"))?;
-    let outcome = runtime.block_on(run(config, app));
+    let outcome = runtime.block_on(run(config, read, app, manager));
     runtime.shutdown_timeout(STOP_TIMEOUT);
     outcome
 }
@@ -67,22 +79,8 @@ pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
     data_dir::stamp(dir).map_err(Failures::at("data directory"))?;
     let pack_bytes_max = usize::try_from(config.pack_bytes_max).unwrap_or(usize::MAX);
     let blobs = DiskBlobs::open(dir, pack_bytes_max).map_err(Failures::at("blobs"))?;
-    let policy = Policy {
-        file_bytes_max: config.file_bytes_max,
-        part_bytes_max: config.part_bytes_max.unwrap_or(config.file_bytes_max),
-        quota_bytes: config.quota_bytes,
-        upload_ttl: config.upload_ttl,
-        reclaim_grace: config.reclaim_grace,
-        scrub_every: config.scrub_every,
-        scrub_bytes_per_second: config.scrub_bytes_per_second,
-        public_read: config.public_read,
-        tokens: Expected {
-            issuer: config.jwt_issuer.clone(),
-            audience: config.jwt_audience.clone(),
-        },
-    };
     let (meta, blobs) = (Arc::new(meta), Arc::new(blobs));
-    Ok(App::new(meta, blobs, Arc::new(keys), links, Arc::new(SystemClock), policy))
+    Ok(App::new(meta, blobs, Arc::new(keys), links, Arc::new(SystemClock), policy(config)))
 }
 
 /// Opens the audit log; whoever has the directory's lock may. Blocks.
@@ -92,30 +90,25 @@ pub fn open_audit(config: &Config) -> Result<Arc<AuditLog>, Failures> {
     opened.map(Arc::new).map_err(Failures::at("audit log"))
 }
 
-async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
-    register_tokens(config, &app).await?;
-    let shutdown = signal::shutdown().map_err(Failures::at("signals"))?;
-    let listening = TcpListener::bind(&config.listen).await;
-    let listener = listening.map_err(Failures::at(&format!("listen on {}", config.listen)))?;
+async fn run(
+    config: Config,
+    read: Arc<ReadConfig>,
+    app: Arc<App>,
+    manager: Manager,
+) -> Result<(), Failures> {
+    register_tokens(&config, &app).await?;
+    let mut signals = Signals::install().map_err(Failures::at("signals"))?;
+    let listener = listen(&config.listen).await?;
     let address = listener.local_addr().map_err(Failures::at("listen"))?;
-    let url = format!("http://{address}");
-    let limits = Limits {
-        connections_max: config.connections_max,
-        requests_max: config.requests_max,
-        requests_per_principal_max: config.requests_per_principal_max,
-        requests_per_second_max: config.requests_per_second_max,
-        header_timeout: config.header_timeout,
-        body_idle_timeout: config.body_idle_timeout,
-        drain_timeout: config.drain_timeout,
-        trusted_proxies: config.trusted_proxies.clone(),
-    };
-    let base = config.public_url.as_deref().unwrap_or(&url);
-    let audit = open_audit(config)?;
-    let server = Server::new(Arc::clone(&app), base, limits, Arc::clone(&audit));
+    let audit = open_audit(&config)?;
+    let server = Server::new(Arc::clone(&app), settings(&config, address), Arc::clone(&audit));
+    let dir = config.data_dir.clone();
+    let manager = Arc::new(manager);
+    let mut control =
+        Control::new(config, read, address, Arc::clone(&app), Arc::clone(&server), manager)?;
     let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
-    let answering =
-        Arc::new(Door { app: Arc::clone(&app), data_dir: config.data_dir.clone(), audit });
-    let admin = match door::bind(&config.data_dir) {
+    let answering = Arc::new(Door { app: Arc::clone(&app), data_dir: dir.clone(), audit });
+    let admin = match door::bind(&dir) {
         Ok(listener) => Some(tokio::spawn(answering.serve(listener))),
         Err(error) => {
             // Paths of sockets are short; files must be served all the same.
@@ -123,14 +116,19 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
             None
         }
     };
-    let announced = config.data_dir.join("listen");
+    let announced = dir.join("listen");
     announce(&announced, &address.to_string()).map_err(Failures::at("listen file"))?;
     // Whoever started the daemon may not care to read it.
-    let _ = writeln!(io::stdout(), "streamlined listens on {url}");
+    let _ = writeln!(io::stdout(), "streamlined listens on {}", control.url());
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
+    let manager = control.manager();
+    manager.tell("READY=1\nSTATUS=serving");
+    let watching = tokio::spawn(watchdog(Arc::clone(&app), Arc::clone(&manager)));
     let stop = async {
-        let signal = shutdown.await;
+        let signal = control.run(&mut signals).await;
         tracing::info!(signal, "stopping");
+        manager.tell("STOPPING=1\nSTATUS=letting requests finish");
+        drop(tokio::spawn(end_at_once(signals)));
     };
     server.run(listener, stop).await;
     sweeping.abort();
@@ -139,8 +137,9 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     if let Some(admin) = admin {
         admin.abort();
     }
-    let _ = fs::remove_file(door::socket(&config.data_dir));
-    if timeout(config.drain_timeout, app.finish()).await.is_err() {
+    let _ = fs::remove_file(door::socket(&dir));
+    let drain_timeout = control.drain_timeout();
+    if timeout(drain_timeout, app.finish()).await.is_err() {
         tracing::warn!("completions did not finish in time; their uploads stay open");
     }
     if let Err(error) = app.record_uses().await {
@@ -149,8 +148,28 @@ async fn run(config: &Config, app: Arc<App>) -> Result<(), Failures> {
     if let Err(error) = fs::remove_file(&announced) {
         tracing::debug!(%error, "the listen file was not removed");
     }
+    watching.abort();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The socket that was handed over, else a new one. One that was handed over stays open while the
+/// daemon is started again, and whoever connects meanwhile waits in it.
+async fn listen(address: &str) -> Result<TcpListener, Failures> {
+    let inherited = systemd::inherited().map_err(Failures::at("socket activation"))?;
+    let Some(inherited) = inherited else {
+        let bound = TcpListener::bind(address).await;
+        return bound.map_err(Failures::at(&format!("listen on {address}")));
+    };
+    let taken = inherited.set_nonblocking(true).and_then(|()| TcpListener::from_std(inherited));
+    taken.map_err(Failures::at("socket activation"))
+}
+
+/// Whoever asks a second time does not want to wait. What is acknowledged is on the disk already.
+async fn end_at_once(mut signals: Signals) {
+    while signals.next().await == Told::Reload {}
+    tracing::warn!("told to stop twice: requests in flight are cut");
+    process::exit(1);
 }
 
 /// Writes the bound address where other programs find it: `DATA_DIR/listen`.
@@ -160,12 +179,7 @@ fn announce(path: &Path, address: &str) -> io::Result<()> {
 
 /// Registers the configured token; on the very first start without one, makes one and shows it.
 async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures> {
-    if let Some(token) = &config.service_token {
-        let registered = app.register_service_token(token, "configured").await;
-        if !registered.map_err(Failures::at("service token"))? {
-            tracing::warn!("the configured service token was revoked or rotated: it is not good");
-        }
-    }
+    register_token(config, app).await?;
     let public = app.meta.service_token(&service_token::digest(service_token::PUBLIC)).await;
     if public.map_err(Failures::at("service tokens"))?.is_some() {
         tracing::warn!("the service token printed in the public document is in use: change it");
@@ -178,6 +192,17 @@ async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures
     eprintln!("service token (shown once, keep it): {}", *token);
     let registered = app.register_service_token(&token, "first").await;
     registered.map(drop).map_err(Failures::at("service token"))
+}
+
+/// Registers the configured token, where there is one.
+pub async fn register_token(config: &Config, app: &Arc<App>) -> Result<(), Failures> {
+    if let Some(token) = &config.service_token {
+        let registered = app.register_service_token(token, "configured").await;
+        if !registered.map_err(Failures::at("service token"))? {
+            tracing::warn!("the configured service token was revoked or rotated: it is not good");
+        }
+    }
+    Ok(())
 }
 
 async fn sweep(app: Arc<App>) {
@@ -196,7 +221,15 @@ async fn sweep(app: Arc<App>) {
             sleep(wait.min(SCRUB_LOOK_EVERY)).await;
         }
     };
-    tokio::join!(upkeep, scrub);
+    let usage = async {
+        loop {
+            if let Err(error) = app.survey_usage().await {
+                tracing::warn!(%error, "what users hold was not counted");
+            }
+            sleep(USAGE_EVERY).await;
+        }
+    };
+    tokio::join!(upkeep, scrub, usage);
 }
 
 /// Nothing we make is for others to read; no core dumps, which would hold keys and tokens; as

@@ -16,7 +16,7 @@ use crate::{
     model::limits::{SERVICE_TOKEN_DAYS, is_service_name},
     sys::{
         clock::{Clock, SystemClock},
-        data_dir, random,
+        random,
     },
 };
 
@@ -161,7 +161,7 @@ pub fn run(command: TokenCommand) -> Result<(), Failures> {
         }
         TokenCommand::Create { name, limits, jwt, output, place } => {
             let config = super::configure(place, None)?;
-            data_dir::prepare(&config.data_dir).map_err(Failures::at("data directory"))?;
+            door::prepare(&config)?;
             let new = json!({
                 "name": name,
                 "kind": if jwt { "jwt" } else { "opaque" },
@@ -239,7 +239,7 @@ fn generate(config: &Config, name: &str, days: u64) -> Result<(), Failures> {
     if !dir.join("keys").exists() {
         eprintln!("streamlined: making the first signing key in {}", dir.display());
     }
-    data_dir::prepare(dir).map_err(Failures::at("data directory"))?;
+    door::prepare(config)?;
     let token = if dir.join("journal").exists() {
         recorded(config, name, days).or_else(|Failures(why)| {
             eprintln!("streamlined: the token is not recorded: {}", why.join(", "));

@@ -1,7 +1,11 @@
 //! `gc`, `scrub`, `fsck`, `backup` and `restore`: asked of the running daemon, or done here when
-//! there is none.
+//! there is none. `log`, which only a running one can do.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs, io,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::Path,
+};
 
 use hyper::Method;
 use serde_json::Value;
@@ -10,7 +14,7 @@ use super::{Failures, door};
 use crate::{
     config::Config,
     meta::sled::SledMetadata,
-    sys::{data_dir, durable},
+    sys::{data_dir, durable, owner},
 };
 
 /// Runs a command and prints its report; what it found is a failure.
@@ -23,6 +27,16 @@ pub fn run(config: &Config, command: &str) -> Result<(), Failures> {
     if found || findings > 0 {
         return Err(Failures(vec![format!("{command}: something is wrong, see above")]));
     }
+    Ok(())
+}
+
+/// Shows what the daemon logs, after changing it.
+pub fn log(config: &Config, filter: Option<&str>) -> Result<(), Failures> {
+    UnixStream::connect(door::socket(&config.data_dir)).map_err(Failures::at("no daemon runs"))?;
+    let change = filter.map(|filter| format!("?filter={}", door::encoded(filter)));
+    let path = format!("/log{}", change.unwrap_or_default());
+    let answer = door::call(config, &Method::POST, &path, &Value::Null)?;
+    println!("{}", answer["filter"].as_str().unwrap_or_default());
     Ok(())
 }
 
@@ -76,6 +90,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 /// `fsck --rebuild`: makes `meta/` anew from the journal, at any loss, which is told.
 pub fn rebuild(config: &Config) -> Result<(), Failures> {
     let dir = &config.data_dir;
+    owner::assume(dir).map_err(Failures::at("data directory"))?;
     let lock = data_dir::lock(dir).map_err(Failures::at("data directory"))?;
     let missing = SledMetadata::rebuild(dir, config.meta_cache_bytes);
     drop(lock);

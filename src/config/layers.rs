@@ -14,6 +14,9 @@ use zeroize::Zeroizing;
 use super::{Config, KNOBS, Knob};
 
 const PREFIX: &str = "STREAMLINED_";
+/// Variables that say something else than a setting: where the file is, and what the client in this
+/// binary is told.
+const NO_SETTINGS: [&str; 3] = ["CONFIG", "SERVER", "TOKEN"];
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +26,18 @@ pub struct Flags {
     pub listen: Option<String>,
 }
 
+/// A setting as it was said last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Empty for a secret.
+    pub value: String,
+    /// Where: a line of the file, a variable, a flag.
+    pub place: String,
+}
+
+/// What was said of which setting; the others have their defaults.
+pub type Origins = BTreeMap<&'static str, Said>;
+
 /// Fills a configuration.
 ///
 /// # Errors
@@ -31,6 +46,17 @@ pub fn load(
     flags: &Flags,
     environment: &BTreeMap<OsString, OsString>,
 ) -> Result<Config, Vec<String>> {
+    explain(flags, environment).map(|(config, _)| config)
+}
+
+/// As [`load`], with where each setting comes from.
+///
+/// # Errors
+/// As [`load`].
+pub fn explain(
+    flags: &Flags,
+    environment: &BTreeMap<OsString, OsString>,
+) -> Result<(Config, Origins), Vec<String>> {
     let mut load = Load::default();
     let variable = |name: &str| environment.get(&OsString::from(name));
     let from_environment = variable("STREAMLINED_CONFIG").map(PathBuf::from);
@@ -47,26 +73,37 @@ pub fn load(
     if let Some(listen) = &flags.listen {
         load.text("listen", Some(listen), "--listen");
     }
-    if load.faults.is_empty() { Ok(load.config) } else { Err(load.faults) }
+    load.pairs();
+    if load.faults.is_empty() { Ok((load.config, load.origins)) } else { Err(load.faults) }
 }
 
 #[derive(Default)]
 struct Load {
     config: Config,
+    origins: Origins,
     faults: Vec<String>,
 }
 
 impl Load {
     fn set(&mut self, knob: &Knob, value: &str, place: &str) {
-        if let Err(why) = (knob.set)(&mut self.config, value) {
-            let shown = if knob.secret { String::new() } else { format!(", not {value:?}") };
-            self.faults.push(format!("{place}: {} {why}{shown}", knob.name));
+        let shown = if knob.secret { String::new() } else { value.to_owned() };
+        match (knob.set)(&mut self.config, value) {
+            Ok(()) => {
+                let said = Said { value: shown, place: place.to_owned() };
+                self.origins.insert(knob.name, said);
+            }
+            Err(why) if knob.secret => self.faults.push(format!("{place}: {} {why}", knob.name)),
+            Err(why) => self.faults.push(format!("{place}: {} {why}, not {shown:?}", knob.name)),
         }
     }
 
     fn text(&mut self, name: &str, value: Option<&str>, place: &str) {
         match (KNOBS.iter().find(|knob| knob.name == name), value) {
-            (None, _) => self.faults.push(format!("{place}: there is no setting {name}")),
+            (None, _) => {
+                let meant = nearest(name).map(|meant| format!("; {meant} is one"));
+                let meant = meant.unwrap_or_default();
+                self.faults.push(format!("{place}: there is no setting {name}{meant}"));
+            }
             (Some(_), None) => self.faults.push(format!("{place}: {name} is not UTF-8")),
             (Some(knob), Some(value)) => self.set(knob, value, place),
         }
@@ -78,14 +115,15 @@ impl Load {
             Err(error) => return self.faults.push(format!("{}: {error}", path.display())),
         };
         let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
-        let table = match DeTable::parse(&text) {
-            Ok(table) => table,
-            Err(error) => {
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        if !errors.is_empty() {
+            // What was made of a file that is no TOML would only repeat its faults.
+            self.faults.extend(errors.iter().map(|error| {
                 let at = error.span().map_or(1, |span| line(span.start));
-                let fault = format!("{}:{at}: {}", path.display(), error.message());
-                return self.faults.push(fault);
-            }
-        };
+                format!("{}:{at}: {}", path.display(), error.message())
+            }));
+            return;
+        }
         let mut settings: Vec<_> = table.get_ref().iter().collect();
         settings.sort_by_key(|(name, _)| name.span().start);
         for (name, value) in settings {
@@ -100,8 +138,14 @@ impl Load {
         }
     }
 
-    /// `$CREDENTIALS_DIRECTORY/NAME` for every secret (systemd.exec(5)).
+    /// `$CREDENTIALS_DIRECTORY/NAME` for every secret and every file of TLS (systemd.exec(5)).
     fn credentials(&mut self, directory: &Path) {
+        for name in ["tls_certificate", "tls_key", "tls_client_ca"] {
+            let path = directory.join(name);
+            if path.exists() {
+                self.text(name, path.to_str(), "CREDENTIALS_DIRECTORY");
+            }
+        }
         for knob in KNOBS.iter().filter(|knob| knob.secret) {
             let path = directory.join(knob.name);
             match fs::read_to_string(&path).map(Zeroizing::new) {
@@ -112,15 +156,34 @@ impl Load {
         }
     }
 
+    /// What means nothing without another setting.
+    fn pairs(&mut self) {
+        let Config { tls_certificate, tls_key, tls_client_ca, .. } = &self.config;
+        if tls_certificate.is_some() != tls_key.is_some() {
+            self.faults.push("tls_certificate and tls_key go together".into());
+        } else if tls_client_ca.is_some() && tls_key.is_none() {
+            self.faults.push("tls_client_ca needs tls_certificate and tls_key".into());
+        }
+    }
+
     fn environment(&mut self, environment: &BTreeMap<OsString, OsString>) {
         for (name, value) in environment {
             let Some(name) = name.to_str() else { continue };
             match name.strip_prefix(PREFIX) {
-                None | Some("CONFIG") => {}
+                None => {}
+                Some(other) if NO_SETTINGS.contains(&other) => {}
                 Some(setting) => self.text(&setting.to_ascii_lowercase(), value.to_str(), name),
             }
         }
     }
+}
+
+/// A setting whose name is much like this one.
+fn nearest(name: &str) -> Option<&'static str> {
+    const ALIKE: f64 = 0.8;
+    let alike = KNOBS.iter().map(|knob| (strsim::jaro_winkler(knob.name, name), knob.name));
+    let best = alike.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    (best.0 >= ALIKE).then_some(best.1)
 }
 
 fn scalar(value: &DeValue<'_>) -> Option<String> {
@@ -170,7 +233,7 @@ mod tests {
         let variables = [("STREAMLINED_SERVICE_TOKEN", "sh ort"), ("STREAMLINED_FOO", "1")];
         let faults = load(&flags, &environment(&variables)).err().unwrap();
         let wanted = [
-            ":1: there is no setting lisen",
+            ":1: there is no setting lisen; listen is one",
             ":2: quota_bytes must be",
             ":3: table must be",
             "STREAMLINED_FOO: there is no setting foo",
@@ -181,10 +244,33 @@ mod tests {
             assert!(fault.contains(wanted), "{fault}");
         }
         assert!(!faults.concat().contains("sh ort"));
-        let (_file, flags) = file("a = = b");
-        assert!(load(&flags, &environment(&[])).err().unwrap()[0].contains(":1: "));
+        let (_file, flags) = file("a = = b\nlisten = 'a:1'\nlog = 'info\n");
+        let faults = load(&flags, &environment(&[])).err().unwrap();
+        assert!(
+            faults[0].contains(":1: ") && faults.last().unwrap().contains(":3: "),
+            "{faults:?}"
+        );
         let flags = Flags { config: Some("/nonexistent".into()), ..Flags::default() };
         assert!(load(&flags, &environment(&[])).is_err());
+    }
+
+    #[test]
+    fn every_setting_tells_where_it_comes_from() {
+        let (_file, mut flags) = file("\nquota_bytes = '2KiB'\nlisten = 'a:1'");
+        flags.data_dir = Some("d".into());
+        let variables = [
+            ("STREAMLINED_LISTEN", "h:2"),
+            ("STREAMLINED_SERVICE_TOKEN", "0123456789abcdef"),
+            ("STREAMLINED_SERVER", "the client's"),
+            ("STREAMLINED_TOKEN", "the client's"),
+        ];
+        let (_, origins) = explain(&flags, &environment(&variables)).ok().unwrap();
+        let said = |name: &str| (origins[name].value.as_str(), origins[name].place.as_str());
+        assert_eq!(said("listen"), ("h:2", "STREAMLINED_LISTEN"));
+        assert_eq!(said("data_dir"), ("d", "--data-dir"));
+        assert_eq!(said("service_token"), ("", "STREAMLINED_SERVICE_TOKEN"));
+        assert!(said("quota_bytes").1.ends_with(":2") && said("quota_bytes").0 == "2KiB");
+        assert_eq!(origins.len(), 4);
     }
 
     #[test]
@@ -192,7 +278,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("service_token"), "0123456789abcdef\n").unwrap();
         let variables = [("CREDENTIALS_DIRECTORY", dir.path().to_str().unwrap())];
-        let config = load(&Flags::default(), &environment(&variables)).ok().unwrap();
-        assert_eq!(config.service_token.unwrap().as_str(), "0123456789abcdef");
+        let load = || load(&Flags::default(), &environment(&variables));
+        assert_eq!(load().ok().unwrap().service_token.unwrap().as_str(), "0123456789abcdef");
+        fs::write(dir.path().join("tls_key"), "").unwrap();
+        assert_eq!(load().err().unwrap(), ["tls_certificate and tls_key go together"]);
+        fs::write(dir.path().join("tls_certificate"), "").unwrap();
+        assert_eq!(load().ok().unwrap().tls_key, Some(dir.path().join("tls_key")));
     }
 }

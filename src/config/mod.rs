@@ -1,14 +1,19 @@
-//! Every knob: name, default, meaning, bound. [`layers`] fills them.
+//! Every knob: name, default, meaning, bound. [`layers`] fills them, [`document`] writes them down.
 
+pub mod document;
 pub mod layers;
+pub mod reload;
+mod values;
 
-use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
+use self::values::{boolean, count, non_empty, number, within};
+pub use self::values::{bytes, duration};
 use crate::{
-    model::{grant, limits},
+    model::{grant, limits, principal::Audience},
     sys::log,
 };
 
@@ -30,11 +35,20 @@ pub struct Config {
     pub reclaim_grace: Duration,
     pub scrub_every: Duration,
     pub scrub_bytes_per_second: u64,
+    pub metrics: Audience,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub tls_client_ca: Option<PathBuf>,
     pub connections_max: usize,
+    pub connections_per_address_max: usize,
     pub requests_max: usize,
     pub requests_per_principal_max: usize,
     pub requests_per_second_max: Option<u32>,
+    pub requests_per_connection_max: u64,
+    pub streams_per_connection_max: u32,
+    pub head_bytes_max: u32,
     pub header_timeout: Duration,
+    pub idle_timeout: Duration,
     pub body_idle_timeout: Duration,
     pub drain_timeout: Duration,
     pub trusted_proxies: Vec<IpNet>,
@@ -63,11 +77,20 @@ impl Default for Config {
             reclaim_grace: Duration::from_hours(1),
             scrub_every: Duration::from_hours(30 * 24),
             scrub_bytes_per_second: 16 << 20,
+            metrics: Audience::Nobody,
+            tls_certificate: None,
+            tls_key: None,
+            tls_client_ca: None,
             connections_max: 16_384,
+            connections_per_address_max: 4_096,
             requests_max: 4_096,
             requests_per_principal_max: 2_048,
             requests_per_second_max: None,
+            requests_per_connection_max: 100_000,
+            streams_per_connection_max: 64,
+            head_bytes_max: 64 << 10,
             header_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_mins(1),
             body_idle_timeout: Duration::from_mins(1),
             drain_timeout: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
@@ -90,6 +113,14 @@ pub struct Knob {
     /// The value is never shown.
     pub secret: bool,
     set: fn(&mut Config, &str) -> Result<(), String>,
+}
+
+impl Knob {
+    /// The form of a value, in the words in which any other is refused; `None` for any text.
+    pub fn expected(&self) -> Option<String> {
+        let nonsense = "\u{1}";
+        (self.set)(&mut Config::default(), nonsense).err()
+    }
 }
 
 const fn knob(
@@ -150,7 +181,8 @@ pub const KNOBS: &[Knob] = &[
         },
     },
     knob("log", "info", "Log filter, as in info or streamlined=debug.", |config, text| {
-        log::parse(text)?;
+        log::parse(text)
+            .map_err(|why| format!("must be a filter such as info or streamlined=debug ({why})"))?;
         config.log = text.into();
         Ok(())
     }),
@@ -192,10 +224,55 @@ pub const KNOBS: &[Knob] = &[
         config.scrub_bytes_per_second = bytes(text)?;
         Ok(())
     }),
+    knob(
+        "metrics",
+        "nobody",
+        "Who gets /metrics on the port: nobody, admins or anybody; the admin socket has it.",
+        |config, text| {
+            config.metrics = match text {
+                "nobody" => Audience::Nobody,
+                "admins" => Audience::Admins,
+                "anybody" => Audience::Anybody,
+                _ => return Err("must be nobody, admins or anybody".into()),
+            };
+            Ok(())
+        },
+    ),
+    knob(
+        "tls_certificate",
+        "",
+        "PEM file with the certificate chain; turns TLS on.",
+        |config, text| {
+            config.tls_certificate = Some(non_empty(text)?.into());
+            Ok(())
+        },
+    ),
+    knob("tls_key", "", "PEM file with its private key.", |config, text| {
+        config.tls_key = Some(non_empty(text)?.into());
+        Ok(())
+    }),
+    knob(
+        "tls_client_ca",
+        "",
+        "PEM file with authorities; clients must show a certificate of one.",
+        |config, text| {
+            config.tls_client_ca = Some(non_empty(text)?.into());
+            Ok(())
+        },
+    ),
     knob("connections_max", "16384", "Open connections; past it: 503.", |config, text| {
         config.connections_max = count(text)?;
         Ok(())
     }),
+    knob(
+        "connections_per_address_max",
+        "4096",
+        "Of those, from one address that is no trusted proxy; past it: 503.",
+        |config, text| {
+            config.connections_per_address_max = count(text)?;
+            Ok(())
+        },
+    ),
     knob("requests_max", "4096", "Requests in work; past it: 503.", |config, text| {
         config.requests_max = count(text)?;
         Ok(())
@@ -220,14 +297,63 @@ pub const KNOBS: &[Knob] = &[
             Ok(())
         },
     ),
-    knob("header_timeout", "30s", "For a request's head; past it: closed.", |config, text| {
-        config.header_timeout = duration(text)?;
-        Ok(())
-    }),
-    knob("body_idle_timeout", "60s", "Without a byte of a body; past it: 408.", |config, text| {
-        config.body_idle_timeout = duration(text)?;
-        Ok(())
-    }),
+    knob(
+        "requests_per_connection_max",
+        "100000",
+        "Of one connection; past it: closed in good order.",
+        |config, text| {
+            config.requests_per_connection_max = within(number(text)?, 1, u64::MAX)?;
+            Ok(())
+        },
+    ),
+    knob(
+        "streams_per_connection_max",
+        "64",
+        "Of one HTTP/2 connection at a time; past it: refused stream.",
+        |config, text| {
+            config.streams_per_connection_max = within(number(text)?, 1, 1 << 16)?;
+            Ok(())
+        },
+    ),
+    knob(
+        "head_bytes_max",
+        "64KiB",
+        "Of a request's head, 8KiB to 1MiB; past it: 431.",
+        |config, text| {
+            let bounds = 8 << 10..=1 << 20;
+            let bytes = bytes(text).ok().filter(|bytes| bounds.contains(bytes));
+            let bytes = bytes.and_then(|bytes| u32::try_from(bytes).ok());
+            config.head_bytes_max = bytes.ok_or("must be 8KiB to 1MiB")?;
+            Ok(())
+        },
+    ),
+    knob(
+        "header_timeout",
+        "30s",
+        "For a request's head, the first one's with the TLS handshake; past it: closed.",
+        |config, text| {
+            config.header_timeout = duration(text)?;
+            Ok(())
+        },
+    ),
+    knob(
+        "idle_timeout",
+        "60s",
+        "Of a connection without a request (HTTP/1.1: header_timeout, if less); past it: closed.",
+        |config, text| {
+            config.idle_timeout = duration(text)?;
+            Ok(())
+        },
+    ),
+    knob(
+        "body_idle_timeout",
+        "60s",
+        "Without a byte of a body, past it: 408; or taken of an answer, past it: closed.",
+        |config, text| {
+            config.body_idle_timeout = duration(text)?;
+            Ok(())
+        },
+    ),
     knob("drain_timeout", "30s", "For requests in flight at shutdown.", |config, text| {
         config.drain_timeout = duration(text)?;
         Ok(())
@@ -281,71 +407,6 @@ pub const KNOBS: &[Knob] = &[
     ),
 ];
 
-fn non_empty(text: &str) -> Result<&str, String> {
-    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text) }
-}
-
-fn boolean(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Ok(true),
-        "false" | "0" | "no" | "off" => Ok(false),
-        _ => Err("must be true or false".into()),
-    }
-}
-
-fn count(text: &str) -> Result<usize, String> {
-    number(text).and_then(|count| {
-        // The bound of a semaphore, far above any use.
-        if (1..=1 << 24).contains(&count) { Ok(count) } else { Err("must be 1 to 16777216".into()) }
-    })
-}
-
-fn number<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
-    text.trim().parse().map_err(|_| "must be a whole number".into())
-}
-
-/// A number and a unit, split where the digits end.
-fn with_unit<'a>(text: &'a str, what: &str) -> Result<(u64, &'a str), String> {
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number = text[..end].parse().map_err(|_| format!("must be {what}"))?;
-    Ok((number, text[end..].trim()))
-}
-
-/// `512`, `64KiB`, `5GiB`; at least one.
-pub fn bytes(text: &str) -> Result<u64, String> {
-    let what = "a size such as 64KiB, 8MiB or 5GiB";
-    let (number, unit) = with_unit(text, what)?;
-    let factor: u64 = match unit {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "TiB" => 1 << 40,
-        _ => return Err(format!("must be {what}")),
-    };
-    let bytes = number.checked_mul(factor).filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| format!("must be {what}, more than nothing and less than 16 EiB"))
-}
-
-/// `500ms`, `30s`, `15m`, `24h`, `7d`; more than nothing.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let what = "a time such as 500ms, 30s, 15m, 24h or 7d";
-    let (number, unit) = with_unit(text, what)?;
-    let millis: u64 = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err(format!("must be {what}")),
-    };
-    // A hundred years: past any use, and safe to add to any time.
-    let longest = 100 * 365 * 86_400_000;
-    let millis = number.checked_mul(millis).filter(|millis| (1..=longest).contains(millis));
-    millis.map(Duration::from_millis).ok_or_else(|| format!("must be {what}, up to 100 years"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,8 +445,16 @@ mod tests {
             ("listen", "8000"),
             ("listen", ":1"),
             ("log", "a=b=c"),
+            ("log", "eq\0\0w\n\u{7a8}=}%i"),
             ("public_url", "ftp://x"),
             ("requests_max", "0"),
+            ("requests_per_connection_max", "0"),
+            ("streams_per_connection_max", "0"),
+            ("streams_per_connection_max", "65537"),
+            ("head_bytes_max", "8191"),
+            ("head_bytes_max", "2MiB"),
+            ("metrics", "everybody"),
+            ("tls_key", ""),
             ("trusted_proxies", "10.0.0.0/33"),
             ("trusted_proxies", "10.0.0.1 10.0.0.2"),
             ("service_token", "too short"),

@@ -6,6 +6,9 @@
 //! | `POST /scrub` | what was read again |
 //! | `POST /fsck` | what does not agree in the index |
 //! | `POST /backup?dir=` | what was copied |
+//! | `PUT /import?file=`, `POST /import/known` | what is listed now, see `import` |
+//! | `POST /log?filter=` | what is logged from now on; without `filter`, what is logged |
+//! | `GET /metrics` | as on the port, see [`super::metrics`] |
 //! | `/v1/admin/…` | as on the port, see `v1/admin` |
 //!
 //! Only root and the daemon's own user are let in, whatever the mode of the socket says.
@@ -33,18 +36,21 @@ use super::{
     Reply,
     audit::{self, Event, Facts},
     body::{Body, RequestBody},
+    import,
     json::reply,
+    metrics,
     query::Query,
     respond, route,
     v1::admin as commands,
 };
 use crate::{
     app::{App, Error},
-    sys::{audit::AuditLog, random},
+    sys::{audit::AuditLog, log, random},
 };
 
-/// A command's body comes as a whole or not at all.
+/// A command's body comes as a whole or not at all; content comes as fast as a disk reads it.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+const CONTENT_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What the commands work on: a store and where it lies.
 pub struct Door {
@@ -89,6 +95,10 @@ impl Door {
         let mut event = None;
         let answered = match path.strip_prefix(commands::PREFIX).map(str::to_owned) {
             Some(path) => self.command(&path, request, &mut event).await,
+            None if path == "/import" || path == "/import/known" => {
+                self.import(request, &mut event).await
+            }
+            None if path == "/metrics" => Ok(metrics::page(&self.app).await),
             None => run(&self.app, &self.data_dir, &request).await,
         };
         let answer = answered.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
@@ -114,6 +124,20 @@ impl Door {
         let body = RequestBody::new(body, false, Arc::default(), BODY_IDLE_TIMEOUT);
         commands::run(&self.app, command, &query, body).await
     }
+
+    async fn import(&self, request: Request<Incoming>, event: &mut Option<Event>) -> Reply {
+        let (head, body) = request.into_parts();
+        let query = Query::parse(head.uri.query())?;
+        let body = RequestBody::new(body, false, Arc::default(), CONTENT_IDLE_TIMEOUT);
+        match (head.method.as_str(), head.uri.path()) {
+            ("POST", "/import/known") => import::known(&self.app, body).await,
+            ("PUT", "/import") => {
+                *event = Some(Event::imported());
+                import::file(&self.app, &query, body).await
+            }
+            _ => Err(Error::NotFound("command").into()),
+        }
+    }
 }
 
 /// Asks the kernel who connected (`SO_PEERCRED`).
@@ -131,8 +155,8 @@ async fn run(app: &App, data_dir: &Path, request: &Request<Incoming>) -> Reply {
         "/gc" => {
             let done = app.gc().await?;
             json!({
-                "sessions": done.sessions, "blobs": done.blobs, "files": done.files,
-                "packs": done.packs, "moved_bytes": done.moved_bytes,
+                "sessions": done.sessions, "tokens": done.tokens, "blobs": done.blobs,
+                "files": done.files, "packs": done.packs, "moved_bytes": done.moved_bytes,
                 "freed_bytes": done.freed_bytes,
             })
         }
@@ -149,6 +173,13 @@ async fn run(app: &App, data_dir: &Path, request: &Request<Incoming>) -> Reply {
             let dir = query.text("dir").map(PathBuf::from).filter(|dir| dir.is_absolute());
             let done = app.backup(data_dir, &dir.ok_or_else(missing)?).await?;
             json!({ "files": done.files, "kept": done.kept, "copied_bytes": done.bytes })
+        }
+        "/log" => {
+            if let Some(filter) = query.text("filter") {
+                log::change(filter).map_err(|why| Error::invalid("invalid_filter", why))?;
+                tracing::info!(filter, "what is logged was changed");
+            }
+            json!({ "filter": log::filter() })
         }
         _ => return Err(Error::NotFound("command").into()),
     };

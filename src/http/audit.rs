@@ -15,6 +15,8 @@ use crate::{
 #[derive(Default)]
 pub struct Trace {
     pub who: Option<Principal>,
+    /// What was asked for, as [`super::label`] calls it.
+    pub route: Option<&'static str>,
     pub event: Option<Event>,
 }
 
@@ -50,20 +52,25 @@ impl Event {
             | Endpoint::KeySet
             | Endpoint::Description
             | Endpoint::Docs
+            | Endpoint::Metrics
             | Endpoint::EncodedPart
             | Endpoint::RawPart { .. }
             | Endpoint::UploadStatus { .. }
             | Endpoint::ListUploads
             | Endpoint::TusOptions
             | Endpoint::TusHead { .. }
+            | Endpoint::ResumableOptions { .. }
+            | Endpoint::ResumableHead { .. }
             | Endpoint::ListFiles
             | Endpoint::Metadata { .. } => return None,
             Endpoint::GenerateToken => Self::new("user_token_issued"),
             Endpoint::Init | Endpoint::TusCreate => Self::new("upload_begun"),
-            Endpoint::TusPatch { upload } => Self::on("upload", upload),
-            Endpoint::AbortUpload { upload } | Endpoint::TusDelete { upload } => {
-                Self::on("upload_aborted", upload)
+            Endpoint::TusPatch { upload } | Endpoint::ResumablePatch { upload } => {
+                Self::on("upload", upload)
             }
+            Endpoint::AbortUpload { upload }
+            | Endpoint::TusDelete { upload }
+            | Endpoint::ResumableDelete { upload } => Self::on("upload_aborted", upload),
             Endpoint::Complete | Endpoint::PutContent => Self::new("upload"),
             Endpoint::DeleteFile { key } => Self::on("delete", key),
             Endpoint::Content { key }
@@ -75,6 +82,11 @@ impl Event {
             Endpoint::FetchBatch { .. } => Self::new("batch_download"),
             Endpoint::Admin(command) => return Self::of_command(command),
         })
+    }
+
+    /// A file of another server; the answer says which.
+    pub fn imported() -> Self {
+        Self::new("import")
     }
 
     pub fn of_command(command: &Command) -> Option<Self> {
@@ -118,7 +130,7 @@ pub fn reason(refusal: &Refusal) -> Option<String> {
 
 /// The line of a request; `None` where there is nothing to tell.
 pub fn line(trace: Trace, answer: &Response<Body>, facts: Facts<'_>) -> Option<Map<String, Value>> {
-    let Trace { who, event } = trace;
+    let Trace { who, event, .. } = trace;
     let who_text = who.as_ref().map_or_else(|| "anyone".to_owned(), ToString::to_string);
     let mut line = members(event, &who_text, answer, facts)?;
     if let Some(Principal::Service { token, .. }) = who {

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -14,10 +14,45 @@ use std::{
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::{
+    HeaderMap,
+    body::{Body as _, Frame, Incoming, SizeHint},
+};
 use tokio::time::timeout;
 
-use crate::{app::Error, blob::Reader};
+use super::{exchange::Exchange, metrics, streams::Awaited};
+use crate::{
+    app::{
+        Error,
+        append::{Arrival, Content as Arrivals},
+        checksum::Digest,
+    },
+    blob::Reader,
+    metrics::Counted,
+};
+
+/// What came of a request's body so far.
+#[derive(Default)]
+pub struct Received {
+    ended: AtomicBool,
+    bytes: AtomicU64,
+}
+
+impl Received {
+    /// Nothing yet, of a body that may end before it begins.
+    pub fn of(body: &Incoming) -> Self {
+        Self { ended: body.is_end_stream().into(), bytes: AtomicU64::new(0) }
+    }
+
+    /// The end was reached.
+    pub fn ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
 
 /// What a client sends.
 pub struct RequestBody {
@@ -26,14 +61,17 @@ pub struct RequestBody {
     /// take a stream that is reset before they sent all for a failure, whatever the answer says.
     /// On HTTP/1.1 the socket lingers instead.
     drained: bool,
-    /// Set once the end was reached.
-    read: Arc<AtomicBool>,
+    received: Arc<Received>,
     idle: Duration,
+    trailers: HeaderMap,
+    _receiving: Option<Counted>,
 }
 
 impl RequestBody {
-    pub fn new(body: Incoming, drained: bool, read: Arc<AtomicBool>, idle: Duration) -> Self {
-        Self { body: Some(body), drained, read, idle }
+    pub fn new(body: Incoming, drained: bool, received: Arc<Received>, idle: Duration) -> Self {
+        let receiving = (!body.is_end_stream()).then(|| metrics::RECEIVING.count());
+        let (body, trailers) = (Some(body), HeaderMap::new());
+        Self { body, drained, received, idle, trailers, _receiving: receiving }
     }
 
     /// Bytes still to come, when the client said so.
@@ -41,7 +79,8 @@ impl RequestBody {
         self.body.as_ref().and_then(|body| body.size_hint().exact())
     }
 
-    /// The next bytes, `None` at the end. Trailers are passed over.
+    /// The next bytes, `None` at the end. On HTTP/1.1 trailers are the last that is
+    /// read of a connection: where they end is what readers of bare line feeds do not agree on.
     ///
     /// # Errors
     /// [`Error::BodyTimeout`] without progress, [`Error::BodyAborted`] when the client is gone.
@@ -49,19 +88,46 @@ impl RequestBody {
         let Some(body) = &mut self.body else { return Ok(None) };
         loop {
             let frame = timeout(self.idle, body.frame()).await;
-            match frame.map_err(|_| Error::BodyTimeout)? {
+            let frame = frame.map_err(|_| {
+                metrics::LIMITS.of("body_idle").add(1);
+                Error::BodyTimeout
+            })?;
+            match frame {
                 None => {
-                    self.read.store(true, Ordering::Relaxed);
+                    self.received.ended.store(true, Ordering::Relaxed);
                     return Ok(None);
                 }
                 Some(Err(_)) => return Err(Error::BodyAborted),
-                Some(Ok(frame)) => {
-                    if let Ok(bytes) = frame.into_data() {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => {
+                        let length = bytes.len() as u64;
+                        self.received.bytes.fetch_add(length, Ordering::Relaxed);
+                        metrics::BYTES.of("in").add(length);
                         return Ok(Some(bytes));
                     }
-                }
+                    Err(frame) => {
+                        self.trailers.extend(frame.into_trailers().unwrap_or_default());
+                        if !self.drained {
+                            return Ok(None);
+                        }
+                    }
+                },
             }
         }
+    }
+
+    /// The bytes as a stream, and behind them what `last` makes of the trailers.
+    pub fn arrivals(
+        self,
+        last: impl Fn(&HeaderMap) -> Result<Option<Digest>, Error> + Send + 'static,
+    ) -> impl Arrivals {
+        Box::pin(stream::try_unfold(Some((self, last)), |state| async move {
+            let Some((mut body, last)) = state else { return Ok(None) };
+            Ok(match body.next().await? {
+                Some(bytes) => Some((Arrival::Bytes(bytes), Some((body, last)))),
+                None => last(&body.trailers)?.map(|digest| (Arrival::Digest(digest), None)),
+            })
+        }))
     }
 }
 
@@ -71,7 +137,7 @@ const DRAIN_BYTES_MAX: usize = 64 << 20;
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let unread = self.drained && !self.read.load(Ordering::Relaxed);
+        let unread = self.drained && !self.received.ended();
         let Some(mut body) = self.body.take().filter(|_| unread) else { return };
         let drain = async move {
             let mut drained = 0;
@@ -89,7 +155,9 @@ impl Drop for RequestBody {
 /// that a client never takes a cut answer for a whole one.
 pub struct Body {
     content: Content,
+    awaited: Option<Awaited>,
     _permit: Option<Box<dyn Send>>,
+    exchange: Option<Box<Exchange>>,
 }
 
 enum Content {
@@ -100,19 +168,23 @@ enum Content {
 type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 impl Body {
+    fn of(content: Content) -> Self {
+        Self { content, awaited: None, _permit: None, exchange: None }
+    }
+
     pub fn empty() -> Self {
         Self::full(Bytes::new())
     }
 
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { content: Content::Full((!bytes.is_empty()).then_some(bytes)), _permit: None }
+        Self::of(Content::Full((!bytes.is_empty()).then_some(bytes)))
     }
 
     /// Chunks as they are made, of a length not known before.
     pub fn stream(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
         let chunks: Chunks = Box::pin(chunks);
-        Self { content: Content::Stream { chunks, length: None }, _permit: None }
+        Self::of(Content::Stream { chunks, length: None })
     }
 
     /// Chunks that make `length` bytes.
@@ -121,7 +193,7 @@ impl Body {
         length: u64,
     ) -> Self {
         let chunks: Chunks = Box::pin(chunks);
-        Self { content: Content::Stream { chunks, length: Some(length) }, _permit: None }
+        Self::of(Content::Stream { chunks, length: Some(length) })
     }
 
     /// The bytes of an open blob.
@@ -129,11 +201,25 @@ impl Body {
         Self::sized(chunks(reader), length)
     }
 
-    /// Keeps a request in work until the last byte of a stream is out. Bytes that are ready need
-    /// no more work.
+    /// Keeps a request in work until the last byte of a stream is out, or nobody takes it. Bytes
+    /// that are ready need no more work.
     pub(super) fn holding(self, permit: impl Send + 'static) -> Self {
-        let streams = matches!(self.content, Content::Stream { .. });
-        Self { _permit: streams.then(|| Box::new(permit) as _), ..self }
+        if !self.streams() {
+            return self;
+        }
+        Self { awaited: Awaited::begin(), _permit: Some(Box::new(permit)), ..self }
+    }
+
+    /// Tells what becomes of it.
+    pub(super) fn told(self, mut exchange: Exchange) -> Self {
+        if self.is_end_stream() {
+            exchange.is_empty();
+        }
+        Self { exchange: Some(Box::new(exchange)), ..self }
+    }
+
+    pub(super) fn streams(&self) -> bool {
+        matches!(self.content, Content::Stream { .. })
     }
 }
 
@@ -158,16 +244,24 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        match &mut self.content {
-            Content::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        let this = &mut *self;
+        let (polled, left) = match &mut this.content {
+            Content::Full(bytes) => (Poll::Ready(bytes.take().map(Ok)), Some(0)),
             Content::Stream { chunks, length } => {
                 let polled = chunks.poll_next_unpin(context);
-                if let (Poll::Ready(Some(Ok(chunk))), Some(left)) = (&polled, length) {
+                if let Some(awaited) = &this.awaited {
+                    awaited.set(polled.is_ready());
+                }
+                if let (Poll::Ready(Some(Ok(chunk))), Some(left)) = (&polled, &mut *length) {
                     *left = left.saturating_sub(chunk.len() as u64);
                 }
-                polled.map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+                (polled, *length)
             }
+        };
+        if let Some(exchange) = &mut this.exchange {
+            exchange.gave(&polled, left);
         }
+        polled.map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -20,7 +20,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// and lets the other through, and for what is no address: a guess could open what is closed.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Error> {
     let peer = peer.to_canonical();
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
+    let is_trusted = |address: IpAddr| is_trusted(address, trusted);
     if !is_trusted(peer) {
         return Ok(peer);
     }
@@ -48,6 +48,11 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Result<I
         return Err(unclear());
     }
     Ok(if by_forwarded == peer { by_x_forwarded } else { by_forwarded })
+}
+
+/// Whether it is a proxy's.
+pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|network| network.contains(&address.to_canonical()))
 }
 
 fn unclear() -> Error {

@@ -23,15 +23,26 @@ pub fn wanted(headers: &HeaderMap, sha256: &Sha256) -> Option<String> {
     (!unwanted).then(|| format!("sha-256=:{}:", STANDARD.encode(sha256.0)))
 }
 
-/// The SHA-256 that `Content-Digest` or `Repr-Digest` announces for a raw body. It must be the
-/// content as it is, so that both speak of the same bytes: a coded body or a piece of one would be
-/// stored for the whole. Other algorithms are passed over (RFC 9530 section 2).
+/// The SHA-256 that `Content-Digest` or `Repr-Digest` announces for a raw body that is the whole
+/// content, so that both speak of the same bytes.
+///
+/// # Errors
+/// As [`of_content`] and [`of_representation`]; also when the two differ.
+pub fn announced(headers: &HeaderMap) -> Result<Option<Sha256>, Error> {
+    match (of_content(headers)?, of_representation(headers)?) {
+        (Some(one), Some(other)) if one != other => Err(invalid()),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+/// What `Content-Digest` says of the bytes of this request. They must be the content as it is: a
+/// coded body or a piece of one would be stored for the whole. Other algorithms than SHA-256 are
+/// passed over (RFC 9530 section 2).
 ///
 /// # Errors
 /// [`Error::Invalid`] for a `sha-256` that cannot be read, two that differ, a content coding, or a
 /// range.
-pub fn announced(headers: &HeaderMap) -> Result<Option<Sha256>, Error> {
-    let invalid = || Error::invalid("invalid_digest", "sha-256 must be :base64 of 32 bytes:.");
+pub fn of_content(headers: &HeaderMap) -> Result<Option<Sha256>, Error> {
     let coded = headers.get(CONTENT_ENCODING).is_some_and(|coding| {
         !coding.is_empty() && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
     });
@@ -39,23 +50,37 @@ pub fn announced(headers: &HeaderMap) -> Result<Option<Sha256>, Error> {
         let detail = "The body must be the content as it is: no Content-Encoding or Content-Range.";
         return Err(Error::invalid("encoded_content", detail));
     }
+    sha256(headers, &CONTENT_DIGEST)
+}
+
+/// What `Repr-Digest` says of the whole content, of which the request may bring a piece.
+///
+/// # Errors
+/// [`Error::Invalid`] for a `sha-256` that cannot be read, and for two that differ.
+pub fn of_representation(headers: &HeaderMap) -> Result<Option<Sha256>, Error> {
+    sha256(headers, &REPR_DIGEST)
+}
+
+fn sha256(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Sha256>, Error> {
     let mut announced = None;
-    for name in [CONTENT_DIGEST, REPR_DIGEST] {
-        for value in headers.get_all(name) {
-            let value = value.to_str().map_err(|_| invalid())?;
-            for member in value.split(',') {
-                let Some((algorithm, digest)) = member.trim().split_once('=') else { continue };
-                if algorithm != "sha-256" {
-                    continue;
-                }
-                let digest = byte_sequence(digest).ok_or_else(invalid)?;
-                if announced.replace(digest).is_some_and(|other| other != digest) {
-                    return Err(invalid());
-                }
+    for value in headers.get_all(name) {
+        let value = value.to_str().map_err(|_| invalid())?;
+        for member in value.split(',') {
+            let Some((algorithm, digest)) = member.trim().split_once('=') else { continue };
+            if algorithm != "sha-256" {
+                continue;
+            }
+            let digest = byte_sequence(digest).ok_or_else(invalid)?;
+            if announced.replace(digest).is_some_and(|other| other != digest) {
+                return Err(invalid());
             }
         }
     }
     Ok(announced)
+}
+
+fn invalid() -> Error {
+    Error::invalid("invalid_digest", "sha-256 must be :base64 of 32 bytes:.")
 }
 
 /// RFC 9651 section 3.3.5, without parameters.

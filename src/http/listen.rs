@@ -1,70 +1,54 @@
-//! The accept loop: connection permits, header timeout, drain.
+//! The accept loop: connection limit, TLS, drain.
 
 use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, ready},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use hyper::service::service_fn;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
 };
+use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Sleep, sleep, timeout},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 
-use super::{Limits, Server, respond};
+use super::{
+    Server,
+    addresses::{Addresses, Arrived},
+    client,
+    connection::{Connection, LINGER},
+    flood::Metered,
+    gate::{Gate, Pass},
+    metrics, respond,
+    settings::Settings,
+    socket::Socket,
+    streams::Streams,
+};
 use crate::{app::Error, sys::random};
 
-/// Bytes of a request's head at most; past it: 431.
-const HEAD_BYTES_MAX: u32 = 64 << 10;
-/// Streams of one HTTP/2 connection at a time.
-const STREAMS_MAX: u32 = 64;
 /// Window of one HTTP/2 stream, so that a transfer holds no more than its buffers.
 const STREAM_WINDOW_BYTES: u32 = 128 << 10;
 /// Window of all streams of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// Connections past the limit that are being told so at a time.
 const TURNED_AWAY_MAX: usize = 64;
-/// How long a connection that is closed early may keep sending what nobody reads.
-const LINGER: Duration = Duration::from_secs(5);
-
-/// What the requests of one connection share.
-pub struct Connection {
-    pub peer: SocketAddr,
-    speaking: AtomicBool,
-    lingers: AtomicBool,
-}
-
-impl Connection {
-    /// A request has come: from here on, the protocol's own time limits hold.
-    pub fn mark_speaking(&self) {
-        self.speaking.store(true, Ordering::Relaxed);
-    }
-
-    /// Closes the connection, when it is closed, only after the client had time to read.
-    pub fn linger(&self) {
-        self.lingers.store(true, Ordering::Relaxed);
-    }
-}
 
 impl Server {
     /// Serves until `shutdown` resolves, then lets requests in flight finish.
     pub async fn run(self: Arc<Self>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let permits = Arc::new(Semaphore::new(self.limits.connections_max));
+        let (connections, addresses) = <(Arc<Gate>, Arc<Addresses>)>::default();
         let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
-        let graceful = GracefulShutdown::new();
+        let (stop, stopping) = watch::channel(false);
+        let tracker = TaskTracker::new();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = tokio::select! {
@@ -80,63 +64,145 @@ impl Server {
                     continue;
                 }
             };
-            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            let Some(pass) = self.admit_connection(peer.ip(), &connections, &addresses) else {
                 // Past this limit too, a closed connection is all the answer there is.
                 if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
-                    tokio::spawn(turn_away(stream, permit));
+                    tokio::spawn(Arc::clone(&self).turn_away(stream, permit));
                 }
                 continue;
             };
-            let watcher = graceful.watcher();
-            let server = Arc::clone(&self);
-            tokio::spawn(async move {
-                let _permit = permit;
-                let connection = Arc::new(Connection {
-                    peer,
-                    speaking: AtomicBool::new(false),
-                    lingers: AtomicBool::new(false),
-                });
-                // Small answers go out at once.
-                let _ = stream.set_nodelay(true);
-                let io = TokioIo::new(Socket::new(stream, Arc::clone(&connection), &server.limits));
-                let http = protocol(server.limits.header_timeout);
-                let service = service_fn(move |request| {
-                    Arc::clone(&server).serve(request, Arc::clone(&connection))
-                });
-                let serving = http.serve_connection(io, service).into_owned();
-                if let Err(error) = watcher.watch(serving).await {
-                    tracing::debug!(error, %peer, "connection ended");
-                }
+            metrics::CONNECTIONS.add(1);
+            let connecting = Arc::clone(&self).connect(stream, peer, stopping.clone());
+            tracker.spawn(async move {
+                let _held = (pass, metrics::CONNECTIONS_OPEN.count());
+                connecting.await;
             });
         }
         drop(listener);
-        if timeout(self.limits.drain_timeout, graceful.shutdown()).await.is_err() {
+        tracker.close();
+        // Who serves the last connection may be gone already.
+        let _ = stop.send(true);
+        let drain_timeout = self.settings.load().drain_timeout;
+        if timeout(drain_timeout, tracker.wait()).await.is_err() {
             tracing::warn!("requests in flight did not finish in time and were cut");
         }
     }
+
+    /// What a connection holds as long as it is open; `None` past a limit.
+    fn admit_connection(
+        &self,
+        from: IpAddr,
+        connections: &Arc<Gate>,
+        addresses: &Arc<Addresses>,
+    ) -> Option<(Pass, Arrived)> {
+        let settings = self.settings.load();
+        // A proxy stands for many.
+        let is_proxy = client::is_trusted(from, &settings.trusted_proxies);
+        let max = if is_proxy { usize::MAX } else { settings.connections_per_address_max };
+        let pass = connections.enter(settings.connections_max);
+        let arrived = addresses.arrive(from, max);
+        if pass.is_none() {
+            metrics::LIMITS.of("connections").add(1);
+        } else if arrived.is_none() {
+            metrics::LIMITS.of("connections_per_address").add(1);
+        }
+        pass.zip(arrived)
+    }
+
+    /// Serves one connection to its end.
+    async fn connect(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        stopping: watch::Receiver<bool>,
+    ) {
+        let connection = Connection::new(peer);
+        // Small answers go out at once.
+        let _ = stream.set_nodelay(true);
+        let socket = Socket::new(stream, Arc::clone(&connection), &self.settings.load());
+        match self.tls.load_full() {
+            None => self.speak(socket, connection, stopping).await,
+            Some(config) => match TlsAcceptor::from(config).accept(socket).await {
+                Ok(stream) => {
+                    metrics::TLS_HANDSHAKES.of("done").add(1);
+                    self.speak(stream, connection, stopping).await;
+                }
+                Err(error) => {
+                    metrics::TLS_HANDSHAKES.of("failed").add(1);
+                    tracing::debug!(%error, %peer, "TLS handshake failed");
+                }
+            },
+        }
+    }
+
+    async fn speak(
+        self: Arc<Self>,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        connection: Arc<Connection>,
+        stopping: watch::Receiver<bool>,
+    ) {
+        let http = protocol(&self.settings.load());
+        let (server, asked) = (Arc::clone(&self), Arc::clone(&connection));
+        let service =
+            service_fn(move |request| Arc::clone(&server).serve(request, Arc::clone(&asked)));
+        let serving = http.serve_connection(TokioIo::new(Metered::new(io)), service).into_owned();
+        if let Err(error) = connection.supervise(&self, serving, stopping).await {
+            if let Some(limit) = error.downcast_ref().and_then(limit) {
+                metrics::LIMITS.of(limit).add(1);
+            }
+            tracing::debug!(error, peer = %connection.peer, "connection ended");
+        }
+    }
+
+    /// Past the connection limit: an answer, not silence.
+    async fn turn_away(self: Arc<Self>, stream: TcpStream, _permit: OwnedSemaphorePermit) {
+        let turn_away = async {
+            match self.tls.load_full() {
+                None => say_busy(stream).await,
+                Some(config) => {
+                    let mut config = ServerConfig::clone(&config);
+                    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+                    let acceptor = TlsAcceptor::from(Arc::new(config));
+                    say_busy(acceptor.accept(stream).await?).await
+                }
+            }
+        };
+        // The client may be gone; there is nobody else to tell.
+        let _ = timeout(LINGER, turn_away).await;
+    }
 }
 
-fn protocol(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
-    let mut http = auto::Builder::new(TokioExecutor::new());
+fn protocol(settings: &Settings) -> auto::Builder<Streams> {
+    let mut http = auto::Builder::new(Streams { idle: settings.body_idle_timeout });
     http.http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_buf_size(HEAD_BYTES_MAX as usize)
+        .header_read_timeout(settings.header_timeout)
+        .max_buf_size(settings.head_bytes_max as usize)
         .half_close(true);
     http.http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(Some(header_timeout))
-        .keep_alive_timeout(header_timeout)
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX)
+        .keep_alive_interval(Some(settings.header_timeout))
+        .keep_alive_timeout(settings.header_timeout)
+        .max_concurrent_streams(settings.streams_per_connection_max)
+        .max_header_list_size(settings.head_bytes_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(STREAM_WINDOW_BYTES as usize);
     http
 }
 
-/// Past the connection limit: an answer, not silence.
-async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+/// The limit past which hyper ended a connection.
+fn limit(error: &hyper::Error) -> Option<&'static str> {
+    if error.is_parse_too_large() {
+        Some("head_bytes")
+    } else if error.is_timeout() {
+        Some("head_time")
+    } else {
+        None
+    }
+}
+
+async fn say_busy(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
     let id = format!("{:016x}", random::nonce());
     let body = respond::document(&Error::Busy.into(), &id);
     let answer = format!(
@@ -145,126 +211,8 @@ async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
          content-length: {}\r\n\r\n{body}",
         body.len(),
     );
-    let turn_away = async {
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await?;
-        // Closing with a request unread would reset the connection and take the answer along.
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
-    };
-    // The client may be gone; there is nobody else to tell.
-    let _ = timeout(LINGER, turn_away).await;
-}
-
-/// A connection's socket. It gives up on a client that does not get to its first request, which
-/// hyper does not while it waits to tell HTTP/1 from HTTP/2. And when it must, it reads on for a
-/// while after it was shut down for writing: closing it with bytes unread would reset the
-/// connection, and the client would lose the answer that told it to stop.
-struct Socket {
-    stream: TcpStream,
-    connection: Arc<Connection>,
-    /// For the first request.
-    patience: Pin<Box<Sleep>>,
-    /// Longest time in which the client takes nothing of what is sent.
-    write_idle: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
-    shut: bool,
-    deadline: Option<Pin<Box<Sleep>>>,
-}
-
-impl Socket {
-    fn new(stream: TcpStream, connection: Arc<Connection>, limits: &Limits) -> Self {
-        let patience = Box::pin(sleep(limits.header_timeout));
-        let write_idle = limits.body_idle_timeout;
-        Self {
-            stream,
-            connection,
-            patience,
-            write_idle,
-            stalled: None,
-            shut: false,
-            deadline: None,
-        }
-    }
-
-    /// Passes a write's outcome on, but gives up on a client that takes nothing for too long.
-    fn progress<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let write_idle = self.write_idle;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_idle)));
-        match stalled.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let speaking = self.connection.speaking.load(Ordering::Relaxed);
-        if !speaking && self.patience.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.progress(context, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.progress(context, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if !this.shut {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
-            this.shut = true;
-        }
-        if !this.connection.lingers.load(Ordering::Relaxed) {
-            return Poll::Ready(Ok(()));
-        }
-        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        let mut scratch = [0; 16 << 10];
-        while deadline.as_mut().poll(context).is_pending() {
-            let mut buffer = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {}
-                // The client has closed too, or is gone.
-                _ => break,
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    // Closing with a request unread would reset the connection and take the answer along.
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
 }

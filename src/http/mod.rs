@@ -2,100 +2,92 @@
 //!
 //! A request passes: request id → route → credentials → role → handler → one log line.
 
+mod addresses;
 pub mod admin;
 mod audit;
 pub mod body;
 pub mod byteranges;
 mod client;
 pub mod conditional;
+mod connection;
 mod content;
 mod credentials;
 mod digest;
 mod disposition;
+mod exchange;
 mod fields;
+mod flood;
+mod framing;
+mod gate;
 mod health;
 mod images;
+pub mod import;
 pub mod inline;
 mod json;
+mod label;
 pub mod listen;
+pub mod metrics;
 pub mod openapi;
 mod penalty;
 mod proof;
 mod query;
 mod respond;
 pub mod route;
+pub mod settings;
 mod shares;
+mod socket;
+mod streams;
+pub mod structured;
 mod v1;
 
-use std::{
-    convert::Infallible,
-    net::IpAddr,
-    panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::FutureExt;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     body::{Body as _, Incoming},
-    header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
+    header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue},
     http::request::Parts,
 };
-use ipnet::IpNet;
+use rustls::ServerConfig;
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
 
 use self::{
     audit::{Event, Facts, Trace},
-    body::{Body, RequestBody},
-    listen::Connection,
+    body::{Body, Received, RequestBody},
+    connection::Connection,
+    exchange::Asked,
+    gate::Gate,
     penalty::Penalties,
     query::Query,
     route::{Access, Endpoint},
+    settings::Settings,
     shares::Shares,
 };
 use crate::{
     app::{App, Error},
     model::{
         name::UserId,
-        principal::{Principal, Role},
+        principal::{Audience, Principal, Role},
     },
     sys::{audit::AuditLog, random},
 };
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Bounds of the surface that the operator sets.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    pub connections_max: usize,
-    /// Requests in work at a time; past it: 503 `busy`.
-    pub requests_max: usize,
-    /// Of one principal; past it: 429 `too_many_requests`.
-    pub requests_per_principal_max: usize,
-    /// Requests of one of them in a second; past it: 429 too.
-    pub requests_per_second_max: Option<u32>,
-    pub header_timeout: Duration,
-    /// Longest time without a byte of a request's body, past it: 408; and without a byte taken of
-    /// an answer, past it: closed.
-    pub body_idle_timeout: Duration,
-    /// How long requests in flight may take after a shutdown signal.
-    pub drain_timeout: Duration,
-    /// Proxies whose word on the client's address counts.
-    pub trusted_proxies: Vec<IpNet>,
+/// What of tus is read without a request.
+pub mod tus {
+    pub use super::v1::tus::{checksum_of, concat, declared_size, metadata};
 }
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The service behind every connection.
 pub struct Server {
     app: Arc<App>,
-    /// Base of signed URLs, without a slash at the end.
-    public_url: String,
-    limits: Limits,
-    requests: Arc<Semaphore>,
+    settings: ArcSwap<Settings>,
+    /// TLS for connections from now on; without it they are plain.
+    tls: ArcSwapOption<ServerConfig>,
+    requests: Arc<Gate>,
     audit: Arc<AuditLog>,
     penalties: Penalties,
     shares: Shares,
@@ -169,12 +161,26 @@ impl Context {
 }
 
 impl Server {
-    pub fn new(app: Arc<App>, public_url: &str, limits: Limits, audit: Arc<AuditLog>) -> Arc<Self> {
-        let requests = Arc::new(Semaphore::new(limits.requests_max));
-        let public_url = public_url.trim_end_matches('/').to_owned();
-        let penalties = Penalties::default();
-        let shares = Shares::new(limits.requests_per_principal_max, limits.requests_per_second_max);
-        Arc::new(Self { app, public_url, limits, requests, audit, penalties, shares })
+    pub fn new(app: Arc<App>, settings: Settings, audit: Arc<AuditLog>) -> Arc<Self> {
+        Arc::new(Self {
+            app,
+            settings: ArcSwap::from_pointee(settings),
+            tls: ArcSwapOption::empty(),
+            requests: Arc::default(),
+            audit,
+            penalties: Penalties::default(),
+            shares: Shares::default(),
+        })
+    }
+
+    /// Holds from now on, for connections that are open as well.
+    pub fn set(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Holds for connections from now on.
+    pub fn set_tls(&self, config: Option<Arc<ServerConfig>>) {
+        self.tls.store(config);
     }
 
     /// Answers one request. Never fails: every failure is an answer.
@@ -183,17 +189,17 @@ impl Server {
         request: Request<Incoming>,
         connection: Arc<Connection>,
     ) -> Result<Response<Body>, Infallible> {
-        connection.mark_speaking();
-        let began = Instant::now();
+        let settings = self.settings.load_full();
         let id = format!("{:016x}", random::nonce());
+        let asked = Asked::new(&request, id, connection.open(&settings));
         let is_http_1 = request.version() < Version::HTTP_2;
-        let (method, path) = (request.method().clone(), logged(request.uri().path()).to_owned());
-        let body_read = Arc::new(AtomicBool::new(request.body().is_end_stream()));
+        let is_head = request.method() == Method::HEAD;
+        let speaks_draft = v1::resumable::is_spoken(asked.path(), request.headers());
         let mut trace = Trace::default();
         let peer = connection.peer.ip();
-        let client = client::address(peer, request.headers(), &self.limits.trusted_proxies);
+        let client = client::address(peer, request.headers(), &settings.trusted_proxies);
         let from = *client.as_ref().unwrap_or(&peer);
-        let handling = self.handle(request, &body_read, client, &mut trace);
+        let handling = self.handle(request, &asked.received, &settings, client, &mut trace);
         let handled = AssertUnwindSafe(handling).catch_unwind().await;
         let outcome =
             handled.unwrap_or_else(|_| Err(Error::Internal("a handler panicked".into()).into()));
@@ -201,59 +207,64 @@ impl Server {
         if let Err(Refusal::App(Error::Unauthenticated(_))) = &outcome {
             self.penalties.pay(from).await;
         }
-        let mut response = outcome.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
-        v1::tus::mark(&path, &mut response);
-        if method == Method::HEAD {
+        let refused = |refusal| respond::problem(&refusal, &asked.request_id);
+        let mut response = outcome.unwrap_or_else(refused);
+        v1::tus::mark(asked.path(), &mut response);
+        if speaks_draft {
+            v1::resumable::mark(&self.app.policy(), &mut response);
+        }
+        if is_head {
             response = without_body(response);
         }
-        if is_http_1 && !body_read.load(Ordering::Relaxed) {
+        let is_unread = !asked.received.ended();
+        if is_http_1 && (is_unread || connection.is_used_up(&settings)) {
             // What is left of the body is not worth reading; the answer must still arrive.
-            connection.linger();
+            if is_unread {
+                connection.linger();
+            }
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if let Ok(id) = HeaderValue::from_str(&id) {
+        if let Ok(id) = HeaderValue::from_str(&asked.request_id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
         let who = trace.who.as_ref().map(ToString::to_string);
-        let facts = Facts { time: self.app.clock.now(), request_id: &id, from, why };
+        let route = trace.route;
+        let facts = Facts { time: self.app.clock.now(), request_id: &asked.request_id, from, why };
         if let Some(line) = audit::line(trace, &response, facts) {
             self.audit.record(line);
         }
-        tracing::info!(
-            request_id = id,
-            %method,
-            path,
-            status = response.status().as_u16(),
-            principal = who,
-            peer = %connection.peer,
-            client = (from != peer).then(|| from.to_string()),
-            micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
-            "request",
-        );
-        Ok(response)
+        let (head, body) = response.into_parts();
+        let exchange = asked.answered(&head, route, who, from, body.streams());
+        Ok(Response::from_parts(head, body.told(exchange)))
     }
 
     async fn handle(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        body_read: &Arc<AtomicBool>,
+        received: &Arc<Received>,
+        settings: &Settings,
         from: Result<IpAddr, Error>,
         trace: &mut Trace,
     ) -> Reply {
-        let permit = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Error::Busy)?;
+        let permit = self.requests.enter(settings.requests_max).ok_or_else(|| {
+            metrics::LIMITS.of("requests").add(1);
+            Error::Busy
+        })?;
         let (mut head, body) = request.into_parts();
         v1::tus::override_method(&mut head);
         let drained = head.version >= Version::HTTP_2;
-        let idle = self.limits.body_idle_timeout;
-        let body = RequestBody::new(body, drained, Arc::clone(body_read), idle);
-        if head.headers.get(TRANSFER_ENCODING).is_some_and(|coding| coding != "chunked") {
-            let detail = "The only Transfer-Encoding that is taken is chunked.";
-            return Err(Error::invalid("encoded_content", detail).into());
-        }
+        let idle = settings.body_idle_timeout;
+        let body = RequestBody::new(body, drained, Arc::clone(received), idle);
+        framing::check(&head)?;
         let endpoint = route::route(&head.method, head.uri.path());
+        let endpoint = endpoint.and_then(|endpoint| offered(endpoint, settings.metrics));
         // Who may not ask is not told what there is.
-        let access =
-            endpoint.as_ref().map_or_else(|_| route::hidden(head.uri.path()), Endpoint::access);
+        let access = match &endpoint {
+            Ok(Endpoint::Metrics) if settings.metrics == Audience::Anybody => Access::Open,
+            Ok(endpoint) => endpoint.access(),
+            Err(_) => route::hidden(head.uri.path()),
+        };
+        trace.route = endpoint.as_ref().ok().map(label::route);
         trace.event = endpoint.as_ref().ok().and_then(Event::of);
         let principal = self.admit(access, &head, from?, &mut trace.who).await?;
         let endpoint = endpoint?;
@@ -262,7 +273,7 @@ impl Server {
         }
         let share = match &principal {
             Some(principal) => {
-                let share = self.shares.take(principal, Instant::now());
+                let share = self.shares.take(principal, Instant::now(), settings);
                 Some(share.ok_or(Refusal::TooManyRequests)?)
             }
             None => None,
@@ -300,7 +311,7 @@ impl Server {
                 Err(Error::Denied { needs })
             }
             (Access::Role(_), None) => Err(Error::Unauthenticated("no credential was sent".into())),
-            (Access::Public, None) if !self.app.policy.public_read => {
+            (Access::Public, None) if !self.app.policy().public_read => {
                 Err(Error::Unauthenticated("no credential was sent".into()))
             }
             _ => Ok(principal),
@@ -308,9 +319,12 @@ impl Server {
     }
 }
 
-/// A path without the secret that it may end in.
-fn logged(path: &str) -> &str {
-    if path.starts_with(route::BATCH) { route::BATCH } else { path }
+/// What is there for nobody on the port is not there.
+fn offered(endpoint: Endpoint, metrics: Audience) -> Result<Endpoint, Refusal> {
+    match endpoint {
+        Endpoint::Metrics if metrics == Audience::Nobody => Err(Refusal::NoRoute),
+        endpoint => Ok(endpoint),
+    }
 }
 
 async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Reply {
@@ -319,6 +333,7 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
         Endpoint::KeySet => health::key_set(&context),
         Endpoint::Description => openapi::openapi(&context),
         Endpoint::Docs => openapi::docs(&context),
+        Endpoint::Metrics => Ok(metrics::page(&context.app).await),
         Endpoint::GenerateToken => v1::tokens::generate(&context).await,
         Endpoint::Init => v1::uploads::init(&context, body).await,
         Endpoint::EncodedPart => v1::parts::encoded(&context, body).await,
@@ -332,7 +347,11 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
         Endpoint::TusPatch { upload } => v1::tus::patch(&context, upload, body).await,
         Endpoint::TusDelete { upload } => v1::tus::terminate(&context, upload).await,
         Endpoint::Complete => v1::complete::complete(&context, body).await,
-        Endpoint::PutContent => v1::complete::put_content(&context, body).await,
+        Endpoint::PutContent => v1::resumable::create(&context, body).await,
+        Endpoint::ResumableOptions { upload } => Ok(v1::resumable::options(&context, upload)),
+        Endpoint::ResumableHead { upload } => v1::resumable::head(&context, upload).await,
+        Endpoint::ResumablePatch { upload } => v1::resumable::append(&context, upload, body).await,
+        Endpoint::ResumableDelete { upload } => v1::resumable::cancel(&context, upload).await,
         Endpoint::ListFiles => v1::files::list(context).await,
         Endpoint::Metadata { key } => v1::files::metadata(&context, &key).await,
         Endpoint::DeleteFile { key } => v1::files::delete(&context, key).await,
@@ -352,7 +371,8 @@ async fn dispatch(endpoint: Endpoint, context: Context, body: RequestBody) -> Re
 
 /// The answer to a HEAD: the headers of the GET, its length among them (RFC 9110 section 9.3.2).
 fn without_body(mut response: Response<Body>) -> Response<Body> {
-    if response.status() != StatusCode::NOT_MODIFIED
+    let has_none = [StatusCode::NOT_MODIFIED, StatusCode::NO_CONTENT];
+    if !has_none.contains(&response.status())
         && let Some(length) = response.body().size_hint().exact()
         && !response.headers().contains_key(CONTENT_LENGTH)
     {

@@ -62,7 +62,8 @@ impl Penalties {
     }
 }
 
-fn network(from: IpAddr) -> IpAddr {
+/// What one client has: an address, of IPv6 a network.
+pub fn network(from: IpAddr) -> IpAddr {
     match from.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

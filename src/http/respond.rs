@@ -9,7 +9,7 @@ use hyper::{
 };
 use serde_json::{Value, json};
 
-use super::{Refusal, body::Body};
+use super::{Refusal, body::Body, metrics};
 use crate::{
     app::Error,
     model::{id::FileId, key::FileKey},
@@ -50,8 +50,9 @@ pub fn document(refusal: &Refusal, request_id: &str) -> String {
 
 impl Problem {
     fn document(&self, request_id: &str) -> String {
+        metrics::REFUSALS.of(self.code).add(1);
         let mut members = json!({
-            "type": format!("urn:streamlined:problem:{}", self.code),
+            "type": problem_type(self.code),
             "title": self.status.canonical_reason().unwrap_or("Checksum Mismatch"),
             "status": self.status.as_u16(),
             "detail": self.detail,
@@ -77,6 +78,25 @@ impl Problem {
     }
 }
 
+/// Problems that the draft on resumable uploads registers (its section 6) have a name of their own.
+fn problem_type(code: &str) -> String {
+    let registered = match code {
+        "offset_mismatch" => "mismatching-upload-offset",
+        "upload_completed" => "completed-upload",
+        "inconsistent_upload_length" => "inconsistent-upload-length",
+        _ => return format!("urn:streamlined:problem:{code}"),
+    };
+    format!("https://iana.org/assignments/http-problem-types#{registered}")
+}
+
+/// With the members and the header that the draft wants.
+fn offset_mismatch(is: u64, said: u64) -> Problem {
+    let detail = format!("The upload goes on at byte {is}, not {said}.");
+    Problem::new(StatusCode::CONFLICT, "offset_mismatch", detail)
+        .member(json!({"expected-offset": is, "provided-offset": said}))
+        .header(HeaderName::from_static("upload-offset"), is.to_string())
+}
+
 /// The status that tus made for it, and the only one here that has no name of its own.
 fn checksum_mismatch() -> StatusCode {
     StatusCode::from_u16(460).unwrap_or(StatusCode::BAD_REQUEST)
@@ -97,6 +117,7 @@ fn describe(refusal: &Refusal, request_id: &str) -> Problem {
         Refusal::MediaTypeUnsupported { takes } => {
             let detail = format!("This request takes a body of the type {takes}.");
             Problem::new(S::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", detail)
+                .header(HeaderName::from_static("accept-patch"), *takes)
         }
         Refusal::TusVersion { ours } => {
             let detail = format!("Tus-Resumable must be {ours}.");
@@ -157,6 +178,11 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
         Error::Gone(what) => Problem::new(S::GONE, "gone", format!("The {what} was deleted.")),
         Error::Invalid { code, detail } => Problem::new(S::BAD_REQUEST, code, detail),
         Error::Conflict { code, detail } => Problem::new(S::CONFLICT, code, detail),
+        Error::FinalUpload => {
+            let detail = "The upload is made of partial ones and takes no bytes of its own.";
+            Problem::new(S::FORBIDDEN, "final_upload", detail)
+        }
+        Error::OffsetDiffers { is, said } => offset_mismatch(*is, *said),
         Error::ChecksumDiffers => {
             let detail = "The bytes are not those of the checksum; nothing of them was kept.";
             Problem::new(checksum_mismatch(), "checksum_mismatch", detail)

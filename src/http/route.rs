@@ -4,7 +4,10 @@ use hyper::Method;
 
 use super::{
     Refusal, fields,
-    v1::admin::{self, Command},
+    v1::{
+        admin::{self, Command},
+        resumable,
+    },
 };
 use crate::{
     app::{Error, link::Disposition},
@@ -23,6 +26,7 @@ pub enum Endpoint {
     KeySet,
     Description,
     Docs,
+    Metrics,
     GenerateToken,
     Init,
     EncodedPart,
@@ -37,6 +41,10 @@ pub enum Endpoint {
     TusHead { upload: UploadId },
     TusPatch { upload: UploadId },
     TusDelete { upload: UploadId },
+    ResumableOptions { upload: Option<UploadId> },
+    ResumableHead { upload: UploadId },
+    ResumablePatch { upload: UploadId },
+    ResumableDelete { upload: UploadId },
     ListFiles,
     Metadata { key: FileKey },
     DeleteFile { key: FileKey },
@@ -72,7 +80,7 @@ impl Endpoint {
             Self::RedeemLink { .. } | Self::FetchBatch { .. } => Access::Link,
             Self::Storage { .. } => Access::Public,
             Self::GenerateToken => Access::Role(Role::Service),
-            Self::Admin(_) => Access::Role(Role::Admin),
+            Self::Metrics | Self::Admin(_) => Access::Role(Role::Admin),
             Self::ListFiles
             | Self::Metadata { .. }
             | Self::Content { .. }
@@ -92,7 +100,11 @@ impl Endpoint {
             | Self::TusCreate
             | Self::TusHead { .. }
             | Self::TusPatch { .. }
-            | Self::TusDelete { .. } => Access::Role(Role::Analyst),
+            | Self::TusDelete { .. }
+            | Self::ResumableOptions { .. }
+            | Self::ResumableHead { .. }
+            | Self::ResumablePatch { .. }
+            | Self::ResumableDelete { .. } => Access::Role(Role::Analyst),
             Self::DeleteFile { .. } => Access::Role(Role::Researcher),
         }
     }
@@ -128,10 +140,14 @@ impl Endpoint {
             | Self::TusCreate
             | Self::TusHead { .. }
             | Self::TusPatch { .. }
-            | Self::TusDelete { .. } => Action::Upload,
+            | Self::TusDelete { .. }
+            | Self::ResumableOptions { .. }
+            | Self::ResumableHead { .. }
+            | Self::ResumablePatch { .. }
+            | Self::ResumableDelete { .. } => Action::Upload,
             Self::DeleteFile { .. } => Action::Delete,
             Self::GenerateToken => Action::Tokens,
-            Self::Admin(_) => Action::Admin,
+            Self::Metrics | Self::Admin(_) => Action::Admin,
         }
     }
 }
@@ -172,11 +188,15 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
         "/.well-known/jwks.json" => return only(READ, Ok(Endpoint::KeySet)),
         "/openapi.json" => return only(READ, Ok(Endpoint::Description)),
         "/docs" => return only(READ, Ok(Endpoint::Docs)),
+        "/metrics" => return only(READ, Ok(Endpoint::Metrics)),
         "/v1/files/generate-token" => return only("POST", Ok(Endpoint::GenerateToken)),
         "/v1/files/init" => return only("POST", Ok(Endpoint::Init)),
         "/v1/files/part" => return only("POST", Ok(Endpoint::EncodedPart)),
         "/v1/files/complete" => return only("POST", Ok(Endpoint::Complete)),
-        "/v1/files/content" => return only("PUT", Ok(Endpoint::PutContent)),
+        "/v1/files/content" if *method == Method::OPTIONS => {
+            return Ok(Endpoint::ResumableOptions { upload: None });
+        }
+        "/v1/files/content" => return only("OPTIONS, PUT", Ok(Endpoint::PutContent)),
         "/v1/files/all" => return only(READ, Ok(Endpoint::ListFiles)),
         "/v1/files/uploads" => return only(READ, Ok(Endpoint::ListUploads)),
         "/v1/files/batch-download" => return only("POST", Ok(Endpoint::MintBatch)),
@@ -204,6 +224,9 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
     }
     if let Some(upload) = super::v1::tus::within(&path) {
         return tus(method, upload);
+    }
+    if let Some(upload) = path.strip_prefix(resumable::PREFIX) {
+        return upload_resource(method, upload);
     }
     if let Some(image) = path.strip_prefix("/api/images/") {
         return only(READ, self::image(image));
@@ -265,6 +288,17 @@ fn tus(method: &Method, upload: &str) -> Result<Endpoint, Refusal> {
         "PATCH" => Ok(Endpoint::TusPatch { upload: upload? }),
         "DELETE" => Ok(Endpoint::TusDelete { upload: upload? }),
         _ => Err(Refusal::MethodNotAllowed { allow: "OPTIONS, HEAD, PATCH, DELETE" }),
+    }
+}
+
+fn upload_resource(method: &Method, upload: &str) -> Result<Endpoint, Refusal> {
+    let upload = fields::upload_id(upload);
+    match method.as_str() {
+        "OPTIONS" => Ok(Endpoint::ResumableOptions { upload: Some(upload?) }),
+        "HEAD" => Ok(Endpoint::ResumableHead { upload: upload? }),
+        "PATCH" => Ok(Endpoint::ResumablePatch { upload: upload? }),
+        "DELETE" => Ok(Endpoint::ResumableDelete { upload: upload? }),
+        _ => Err(Refusal::MethodNotAllowed { allow: resumable::ALLOWED }),
     }
 }
 

@@ -59,6 +59,11 @@ impl ServiceToken {
         }
     }
 
+    /// Whether its own expiry was before a time.
+    pub fn expired(&self, before: UnixMillis) -> bool {
+        self.expires.is_some_and(|expires| expires < before)
+    }
+
     /// Whether it is good at `now`. A revoked one never is, whatever a clock says that steps back.
     pub fn is_good(&self, now: UnixMillis) -> bool {
         !matches!(self.state, TokenState::Revoked { .. }) && self.ends().is_none_or(|end| now < end)
@@ -163,4 +168,8 @@ pub trait Accounts: Send + Sync {
     async fn token_use(&self, id: TokenId) -> Result<Option<TokenUse>>;
     /// Notes the last uses of many tokens at once.
     async fn record_uses(&self, uses: Vec<(TokenId, TokenUse)>) -> Result<()>;
+    /// Forgets tokens whose own expiry was before a time, at most `limit`, with their uses, and
+    /// answers how many. One that never expires stays, revoked or not: nothing else says that it
+    /// is not good. One record always stays, as a store without any is a new one.
+    async fn forget_expired_tokens(&self, before: UnixMillis, limit: usize) -> Result<usize>;
 }

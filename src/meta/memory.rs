@@ -3,6 +3,7 @@
 //! Durable it is not, and it walks everything. Tests compare the other engines with it.
 
 mod accounts;
+mod concatenation;
 mod selection;
 mod upkeep;
 
@@ -39,6 +40,7 @@ struct State {
     uploads: BTreeMap<UploadId, Upload>,
     parts: BTreeMap<(UploadId, PartNumber), Part>,
     batches: BTreeMap<UploadId, Batch>,
+    concatenations: BTreeMap<UploadId, Vec<UploadId>>,
     files: BTreeMap<FileId, FileRecord>,
     blobs: BTreeMap<ContentHash, BlobRecord>,
     unreferenced: BTreeMap<ContentHash, UnixMillis>,
@@ -149,17 +151,22 @@ impl State {
         let mut released = 0;
         let mut parts = Vec::new();
         if let Some((id, revision)) = new.upload {
+            let of_partials = self.revision_of_partials(id);
             let upload = self.uploads.get_mut(&id).ok_or(Error::NotFound)?;
             if upload.state != UploadState::Open {
                 return Err(Error::Closed);
             }
-            if upload.revision != revision {
+            if upload.revision + of_partials? != revision {
                 return Err(Error::Changed);
             }
             released = upload.reserved();
             upload.state = UploadState::Completed(new.file.id);
+            upload.sha256 = None;
             upload.expires = upload.expires.max(keep_until);
             parts = self.remove_parts(id);
+            let (reserved, of_partials) = self.end_partials(id);
+            released += reserved;
+            parts.extend(of_partials);
         }
         if self.files.values().any(|file| file.key == new.file.key) {
             return Err(Error::Exists);
@@ -286,14 +293,20 @@ impl Metadata for MemoryMetadata {
         self.step(|state| state.record_part(id, part, Some(revision), expires, default_quota))
     }
 
-    async fn declare_size(&self, id: UploadId, size: u64, default_quota: u64) -> Result<Upload> {
+    async fn declare_size(
+        &self,
+        id: UploadId,
+        size: u64,
+        mode: Mode,
+        default_quota: u64,
+    ) -> Result<Upload> {
         self.step(|state| {
             let mut upload = state.open_upload(id)?;
-            if upload.mode != Mode::Growing {
+            if upload.mode.is_sized() {
                 return Err(Error::Changed);
             }
             let before = upload.reserved();
-            upload.mode = Mode::Stream;
+            upload.mode = mode;
             upload.size = size;
             upload.revision += 1;
             state.reserve(&upload, before, default_quota)?;
@@ -307,6 +320,7 @@ impl Metadata for MemoryMetadata {
             let upload = state.uploads.remove(&id).ok_or(Error::NotFound)?;
             removal.check(&upload)?;
             state.reserved_changes(&upload.owner, upload.reserved(), 0);
+            state.concatenations.remove(&id);
             Ok(state.remove_parts(id))
         })
     }

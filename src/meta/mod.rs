@@ -10,6 +10,7 @@
 //! [`sled`] is the engine of one machine, [`memory`] the reference it is compared with.
 
 pub mod accounts;
+pub mod concatenation;
 pub mod memory;
 pub mod selection;
 pub mod sled;
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 
 pub use self::{
     accounts::{Accounts, ServiceToken},
+    concatenation::Concatenations,
     selection::{Selection, Selections},
     upkeep::Upkeep,
 };
@@ -33,7 +35,7 @@ use crate::model::{
     name::{Folder, UserId},
     principal::Role,
     time::UnixMillis,
-    upload::{self, Upload, UploadState},
+    upload::{self, Mode, Upload, UploadState},
 };
 
 /// A part whose bytes the blob store holds.
@@ -177,7 +179,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// what is not there; any method may fail with [`Error::Corrupt`] and [`Error::Unavailable`], and
 /// one that writes with [`Error::Busy`] and [`Error::NoSpace`].
 #[async_trait]
-pub trait Metadata: Accounts + Selections + Upkeep {
+pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     /// Writes a copy from which a store can be opened into the directory of another: every commit
     /// that was answered before the call, and each later one either as a whole or not.
     ///
@@ -245,12 +247,19 @@ pub trait Metadata: Accounts + Selections + Upkeep {
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>>;
-    /// Sets the size of a session that had none, reserves it and answers the session.
+    /// Sets the size of a session that had none, and the mode it goes on in, reserves the size and
+    /// answers the session.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Closed`], [`Error::Quota`]; [`Error::Changed`] when it has
     /// a size.
-    async fn declare_size(&self, id: UploadId, size: u64, default_quota: u64) -> Result<Upload>;
+    async fn declare_size(
+        &self,
+        id: UploadId,
+        size: u64,
+        mode: Mode,
+        default_quota: u64,
+    ) -> Result<Upload>;
     /// Forgets a session and answers its parts; the file of a completed one stays.
     ///
     /// # Errors

@@ -48,6 +48,8 @@ pub trait Upkeep: Send + Sync {
     /// When this index was begun: `now` when nobody asked before. Bytes from before are not its to
     /// judge: it may stand in for one that was lost.
     async fn begun(&self, now: UnixMillis) -> Result<UnixMillis>;
+    /// Takes a step that changes nothing to the disk and back.
+    async fn probe(&self) -> Result<()>;
 
     /// Where parts lie, in order of session and number, after `after`, at most `limit`.
     async fn parts_after(

@@ -46,10 +46,37 @@ impl FileKey {
 
     /// The salt that [`FileKey::compose`] put in, when the last segment has its shape.
     pub fn salt(&self) -> Option<u32> {
-        let name = self.0.rsplit('/').next()?;
-        let (hex, _) = name.split_once('_')?;
-        (hex.len() == 8).then(|| u32::from_str_radix(hex, 16).ok())?
+        let hex = self.segments()?.salt;
+        u32::from_str_radix(hex, 16).ok()
     }
+
+    /// What stands in a key of the shape that [`FileKey::compose`] gives.
+    pub fn segments(&self) -> Option<Segments<'_>> {
+        let (user, rest) = self.0.strip_prefix(PREFIX)?.split_once('/')?;
+        let (folder, last) = rest.rsplit_once('/').unwrap_or(("", rest));
+        let (salt, name) = last.split_once('_')?;
+        let is_salt = salt.len() == 8 && salt.bytes().all(|digit| digit.is_ascii_hexdigit());
+        (is_salt && !name.is_empty()).then_some(Segments { user, folder, salt, name })
+    }
+
+    /// Whether a file of this owner in this folder may have this key. Servers differ in which
+    /// characters they keep, so those that [`FileKey::compose`] replaces count as one.
+    pub fn fits(&self, owner: &UserId, folder: &Folder) -> bool {
+        let kept = |text: &str| text.replace(UNSAFE_IN_URLS, "_");
+        self.segments().is_some_and(|segments| {
+            kept(segments.user) == kept(owner.as_str())
+                && kept(segments.folder) == kept(folder.as_str())
+        })
+    }
+}
+
+/// The words of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segments<'a> {
+    pub user: &'a str,
+    pub folder: &'a str,
+    pub salt: &'a str,
+    pub name: &'a str,
 }
 
 impl fmt::Display for FileKey {
@@ -76,6 +103,21 @@ mod tests {
         );
         let key = FileKey::parse(&compose("u", "d", "n")).unwrap();
         assert_eq!(key.salt(), Some(0x1a2b));
+    }
+
+    #[test]
+    fn keys_of_another_server_fit_their_owner_and_folder() {
+        let fits = |key: &str, user: &str, folder: &str| {
+            let (user, folder) = (UserId::parse(user).unwrap(), Folder::parse(folder).unwrap());
+            FileKey::parse(key).unwrap().fits(&user, &folder)
+        };
+        assert!(fits("storage/u/a/b/0000abCD_n", "u", "a/b"));
+        assert!(fits("storage/a|b/q?/0000abcd_n", "a|b", "q_"), "kept there and replaced here");
+        assert!(!fits("storage/u/a/b/0000abcd_n", "u", "a"));
+        assert!(!fits("storage/u/0000abcd_n", "v", ""));
+        for bad in ["storage/u/abcd_n", "storage/u/+000abcd_n", "storage/u/0000abcd_"] {
+            assert_eq!(FileKey::parse(bad).unwrap().segments(), None, "{bad}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub const PLACED_BYTES_MIN: u64 = 64 << 10;
 pub const PART_BYTES_SUGGESTED: u64 = 8 << 20;
 /// Most files of one batch init.
 pub const BATCH_FILES_MAX: usize = 1_000;
+/// Most partial uploads of a final one.
+pub const PARTIALS_MAX: usize = 1_000;
 /// Most bytes of folder and `meta`, summed over the files of one batch init.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Most list entries of one batch: its files times the folders that list each.

@@ -114,6 +114,15 @@ impl fmt::Display for Principal {
     }
 }
 
+/// For whom something is there that is nobody's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    Nobody,
+    /// Admins, and services whose token grants administration.
+    Admins,
+    Anybody,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,8 @@ pub struct Upload {
     /// Bytes declared at init.
     pub size: u64,
     pub mode: Mode,
+    /// What the whole must be, where that was said at its begin.
+    pub sha256: Option<Sha256>,
     pub meta: CallerMeta,
     pub expires: UnixMillis,
     /// Bytes of the parts that count now.
@@ -39,6 +41,12 @@ pub enum Mode {
     Stream,
     /// As [`Mode::Stream`], of a size that is not declared yet.
     Growing,
+    /// Becomes a file only with others, one behind the other, as their [`Mode::Final`].
+    Partial,
+    /// As [`Mode::Partial`], of a size that is not declared yet.
+    GrowingPartial,
+    /// What partial ones make. It takes no bytes of its own.
+    Final,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -50,7 +58,7 @@ pub enum UploadState {
 impl Upload {
     /// Bytes that the file will have, once somebody said so.
     pub fn declared(&self) -> Option<u64> {
-        (self.mode != Mode::Growing).then_some(self.size)
+        self.mode.is_sized().then_some(self.size)
     }
 
     /// Bytes of the owner's quota that the session holds: what was declared, or more if more came.
@@ -63,6 +71,15 @@ impl Upload {
 }
 
 impl Mode {
+    /// Whether the size was declared.
+    pub fn is_sized(self) -> bool {
+        !matches!(self, Mode::Growing | Mode::GrowingPartial | Mode::Final)
+    }
+
+    pub fn is_partial(self) -> bool {
+        matches!(self, Mode::Partial | Mode::GrowingPartial)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::Single => "single",
@@ -70,6 +87,9 @@ impl Mode {
             Mode::Batch => "batch",
             Mode::Stream => "stream",
             Mode::Growing => "growing",
+            Mode::Partial => "partial",
+            Mode::GrowingPartial => "growing_partial",
+            Mode::Final => "final",
         }
     }
 
@@ -77,7 +97,7 @@ impl Mode {
     pub fn part_size(self, size: u64) -> u64 {
         match self {
             Mode::Chunked => PART_BYTES_SUGGESTED.max(size.div_ceil(PARTS_SUGGESTED_MAX)),
-            Mode::Single | Mode::Batch | Mode::Stream | Mode::Growing => size.max(1),
+            _ => size.max(1),
         }
     }
 
@@ -207,7 +227,7 @@ pub fn completeness<P>(mode: Mode, declared: u64, parts: &[Part<P>]) -> Complete
     }
     if !missing.is_empty() {
         Completeness::Missing(missing)
-    } else if received != declared && mode != Mode::Growing {
+    } else if received != declared && mode.is_sized() {
         Completeness::SizeDiffers { declared, received }
     } else {
         Completeness::Complete
@@ -268,6 +288,7 @@ mod tests {
             mime: None,
             size,
             mode,
+            sha256: None,
             meta: CallerMeta::default(),
             expires: UnixMillis(0),
             received: 0,

@@ -26,6 +26,7 @@ use serde_json::{Map, Value, json};
 use self::chain::{Head, files, name, seal};
 pub use self::chain::{Verified, verify};
 use super::durable;
+use crate::metrics::stores;
 
 /// Lines that wait at most; past it they are lost, which is told loudly.
 const WAITING_LINES_MAX: usize = 8_192;
@@ -69,11 +70,17 @@ impl AuditLog {
     pub fn record(&self, line: Map<String, Value>) {
         let Some(lines) = &self.lines else { return };
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = lines.try_send(line)
-            && self.lost.fetch_add(1, Ordering::Relaxed) == 0
+            && lose(&self.lost, 1) == 0
         {
             tracing::error!("audit lines are lost: they come faster than they can be written");
         }
     }
+}
+
+/// Counts lines that nobody will read, and answers how many were not told of before.
+fn lose(lost: &AtomicU64, lines: u64) -> u64 {
+    stores::AUDIT_LINES_LOST.add(lines);
+    lost.fetch_add(lines, Ordering::Relaxed)
 }
 
 impl Drop for AuditLog {
@@ -166,7 +173,7 @@ impl Writer {
         let room = WAITING_LINES_MAX.saturating_sub(self.pending.len());
         let too_many = lines.len().saturating_sub(room);
         self.pending.extend(lines.into_iter().take(room));
-        self.lost.fetch_add(too_many as u64, Ordering::Relaxed);
+        lose(&self.lost, too_many as u64);
         match self.flush() {
             Ok(()) if has_failed => tracing::info!("the audit log is written again"),
             Ok(()) => {}

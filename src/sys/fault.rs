@@ -1,7 +1,8 @@
-//! Named points at which a test build can be made to die.
+//! Named points at which a test build can be made to die, or to hang.
 //!
 //! `SLT_FAULT_POINT="NAME COUNT"` kills the process, as `kill -9` would, when it comes to
-//! the point of that name for the COUNT-th time. Release builds have no such points.
+//! the point of that name for the COUNT-th time; `SLT_HANG_POINT` stops the thread that does.
+//! Release builds have no such points.
 
 /// A point between two steps of a protocol. Free in a release build.
 #[cfg(not(debug_assertions))]
@@ -21,22 +22,40 @@ mod armed {
     use rustix::process::{Signal, getpid, kill_process};
 
     /// Name of the point and how often it may still be passed.
-    static ARMED: LazyLock<Option<(String, AtomicU64)>> = LazyLock::new(|| {
-        let fault = std::env::var("SLT_FAULT_POINT").ok()?;
-        let (name, count) = fault.rsplit_once(' ')?;
-        Some((name.to_owned(), AtomicU64::new(count.parse().ok()?)))
-    });
+    struct Armed(Option<(String, AtomicU64)>);
+
+    static DEADLY: LazyLock<Armed> = LazyLock::new(|| Armed::by("SLT_FAULT_POINT"));
+    static ENDLESS: LazyLock<Armed> = LazyLock::new(|| Armed::by("SLT_HANG_POINT"));
+
+    impl Armed {
+        fn by(variable: &str) -> Self {
+            let parse = |fault: String| {
+                let (name, count) = fault.rsplit_once(' ')?;
+                Some((name.to_owned(), AtomicU64::new(count.parse().ok()?)))
+            };
+            Self(std::env::var(variable).ok().and_then(parse))
+        }
+
+        fn strikes(&self, name: &str) -> bool {
+            let armed = self.0.as_ref().filter(|(armed, _)| armed == name);
+            armed.is_some_and(|(_, left)| left.fetch_sub(1, Ordering::SeqCst) == 1)
+        }
+    }
 
     pub fn point(name: &str) {
-        if let Some((armed, left)) = &*ARMED
-            && armed == name
-            && left.fetch_sub(1, Ordering::SeqCst) == 1
-        {
+        if DEADLY.strikes(name) {
             let _ = kill_process(getpid(), Signal::KILL);
             // The signal is on its way; nothing of this thread may happen any more.
-            loop {
-                std::thread::park();
-            }
+            hang();
+        }
+        if ENDLESS.strikes(name) {
+            hang();
+        }
+    }
+
+    fn hang() -> ! {
+        loop {
+            std::thread::park();
         }
     }
 }

@@ -1,26 +1,77 @@
-//! Structured log on stderr: for people on a terminal, JSON otherwise.
+//! Structured log on stderr: for people on a terminal, JSON otherwise. What is logged may be
+//! changed while the program runs.
 
-use std::io::{IsTerminal, stderr};
+use std::{
+    io::{IsTerminal, stderr},
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 use tracing_subscriber::EnvFilter;
+
+/// The filter of a log that has started: how to change it, and what it says.
+struct Filter {
+    change: Change,
+    text: Mutex<String>,
+}
+
+type Change = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+static FILTER: OnceLock<Filter> = OnceLock::new();
 
 /// Starts the log. `filter` is a `tracing` directive such as `info` or `streamlined=debug`.
 ///
 /// # Errors
 /// What is wrong with `filter`.
 pub fn start(filter: &str) -> Result<(), String> {
-    let filter = parse(filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
-    let started = if stderr().is_terminal() {
-        builder.with_target(false).try_init()
+    let (filter, text) = (parse(filter)?, Mutex::new(filter.to_owned()));
+    let builder = tracing_subscriber::fmt().with_writer(stderr);
+    let (started, change) = if stderr().is_terminal() {
+        let builder = builder.with_target(false).with_env_filter(filter).with_filter_reloading();
+        let handle = builder.reload_handle();
+        let change = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+        (builder.try_init(), Box::new(change) as Change)
     } else {
-        builder.json().flatten_event(true).try_init()
+        let builder = builder.json().flatten_event(true);
+        let builder = builder.with_env_filter(filter).with_filter_reloading();
+        let handle = builder.reload_handle();
+        let change = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+        (builder.try_init(), Box::new(change) as Change)
     };
-    started.map_err(|error| error.to_string())
+    started.map_err(|error| error.to_string())?;
+    // Only one log can have started.
+    let _ = FILTER.set(Filter { change, text });
+    Ok(())
 }
+
+/// What clients do wrong in HTTP/2. h2 warns of each frame, so that one client could fill a disk.
+const QUIET: &str = "h2=error";
 
 /// # Errors
 /// What is wrong with `filter`.
 pub fn parse(filter: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(filter).map_err(|error| error.to_string())
+    // What is not ASCII makes tracing-subscriber 0.3.23 panic; no target has it.
+    if !filter.is_ascii() {
+        return Err("must be ASCII".into());
+    }
+    // Of two directives for one target the later counts.
+    EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|error| error.to_string())
+}
+
+/// Changes what is logged from now on.
+///
+/// # Errors
+/// What is wrong with `filter`; nothing has changed then.
+pub fn change(filter: &str) -> Result<(), String> {
+    let parsed = parse(filter)?;
+    let Some(running) = FILTER.get() else { return Err("the log has not started".into()) };
+    let mut text = running.text.lock().unwrap_or_else(PoisonError::into_inner);
+    (running.change)(parsed)?;
+    filter.clone_into(&mut text);
+    Ok(())
+}
+
+/// What is logged now.
+pub fn filter() -> Option<String> {
+    let text = &FILTER.get()?.text;
+    Some(text.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }

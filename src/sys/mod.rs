@@ -1,4 +1,5 @@
-//! Thin hands on the operating system: clock, randomness, durable files, signals, log.
+//! Thin hands on the operating system: clock, randomness, durable files, signals, log, TLS files,
+//! the service manager.
 
 pub mod audit;
 pub mod clock;
@@ -6,6 +7,10 @@ pub mod data_dir;
 pub mod durable;
 pub mod fault;
 pub mod log;
+pub mod owner;
+pub mod process;
 pub mod random;
 pub mod signal;
 pub mod sync_override;
+pub mod systemd;
+pub mod tls;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     daemon::{Daemon, Recorder},
     dice::Dice,
-    ledger::{Action, Content, Event, Ledger, Target},
+    ledger::{Action, Content, Dialect, Event, Ledger, Target, Upload},
     wire::{Answer, Wire},
 };
 
@@ -91,7 +91,8 @@ impl Client {
                 let content = self.content();
                 Action::Put { target: self.target(None), content }
             }
-            _ if choice < 85 => self.init(),
+            _ if choice < 80 => self.init(),
+            _ if choice < 85 => self.begin(),
             _ if choice < 95 => match self.key() {
                 Some(key) => Action::Delete { key },
                 None => self.init(),
@@ -132,6 +133,9 @@ impl Client {
         let whole = upload.batch.clone().unwrap_or_else(|| id.to_owned());
         if self.dice.once_in(20) {
             return Action::Abort { upload: whole };
+        }
+        if let Some(append) = next_piece(id, upload) {
+            return append;
         }
         let raw = self.dice.once_in(2);
         let first = if self.dice.once_in(2) { self.dice.below(4) } else { 0 };
@@ -183,6 +187,15 @@ impl Client {
         Action::Init { mode, uploads }
     }
 
+    fn begin(&mut self) -> Action {
+        let dialect = [Dialect::Tus, Dialect::Draft][self.dice.below(2)];
+        let pieces = 1 + self.dice.below(5);
+        // An empty piece at the end would come after the last byte.
+        let piece = |content: Content| Content { size: content.size.max(1), ..content };
+        let plan = (0..pieces).map(|_| piece(self.content())).collect();
+        Action::Begin { target: self.target(None), plan, dialect }
+    }
+
     /// Now and then what was there before, so that blobs are shared.
     fn content(&mut self) -> Content {
         if self.dice.once_in(4)
@@ -216,8 +229,24 @@ impl Client {
     }
 }
 
+/// What comes next to an upload that is written in order; none of any other.
+pub fn next_piece(id: &str, upload: &Upload) -> Option<Action> {
+    let (dialect, number) = (upload.dialect?, upload.unfinished(0)?);
+    Some(Action::Append {
+        upload: id.to_owned(),
+        number,
+        offset: upload.received(),
+        content: upload.plan[number],
+        last: number + 1 == upload.plan.len(),
+        dialect,
+    })
+}
+
 /// The JSON of a success, and nothing of a refusal.
 fn told(answer: &Answer) -> Value {
+    if let Some(id) = &answer.upload {
+        return json!({"uploadId": id});
+    }
     if (200..300).contains(&answer.status) { answer.json() } else { answer.text().into() }
 }
 
@@ -249,6 +278,10 @@ pub fn send(wire: &mut Wire, ledger: &Ledger, action: &Action) -> std::io::Resul
                 json!({"uploadId": upload, "partNumber": number + 1, "chunkBase64": content});
             wire.post("/v1/files/part", &body)
         }
+        Action::Begin { target, plan, dialect } => begin(wire, target, plan, *dialect),
+        Action::Append { upload, offset, content, last, dialect, .. } => {
+            append(wire, upload, *offset, &content.bytes(), *last, *dialect)
+        }
         Action::Complete { upload, inline: true } => {
             let content = STANDARD.encode(ledger.uploads[upload].plan[0].bytes());
             let body = json!({"uploadId": upload, "parts": [{"data": content}]});
@@ -261,6 +294,68 @@ pub fn send(wire: &mut Wire, ledger: &Ledger, action: &Action) -> std::io::Resul
         Action::Abort { upload } => wire.send("DELETE", &format!("/v1/files/{upload}"), b""),
         Action::Token { user } => {
             wire.post(&format!("/v1/files/generate-token?user_id={user}"), &json!({}))
+        }
+    }
+}
+
+fn begin(
+    wire: &mut Wire,
+    target: &Target,
+    plan: &[Content],
+    dialect: Dialect,
+) -> std::io::Result<Answer> {
+    let Target { user, folder, name } = target;
+    let length: usize = plan.iter().map(|content| content.size).sum();
+    match dialect {
+        Dialect::Tus => {
+            let pair = |(key, value): (&str, &String)| match value.as_str() {
+                "" => key.to_owned(),
+                value => format!("{key} {}", STANDARD.encode(value)),
+            };
+            let pairs = [("filename", name), ("folder", folder), ("user_id", user)].map(pair);
+            let metadata = pairs.join(",");
+            let headers = format!(
+                "tus-resumable: 1.0.0\r\nupload-length: {length}\r\n\
+                 upload-metadata: {metadata}\r\n",
+            );
+            wire.send_with("POST", "/v1/tus", &headers, b"")
+        }
+        Dialect::Draft => {
+            let path = format!("/v1/files/content?user_id={user}&folder={folder}&filename={name}");
+            let headers = format!("upload-complete: ?0\r\nupload-length: {length}\r\n");
+            wire.send_with("PUT", &path, &headers, b"")
+        }
+    }
+}
+
+fn append(
+    wire: &mut Wire,
+    upload: &str,
+    offset: usize,
+    bytes: &[u8],
+    last: bool,
+    dialect: Dialect,
+) -> std::io::Result<Answer> {
+    match dialect {
+        Dialect::Tus => {
+            let headers = format!(
+                "tus-resumable: 1.0.0\r\nupload-offset: {offset}\r\n\
+                 content-type: application/offset+octet-stream\r\n",
+            );
+            let answer = wire.send_with("PATCH", &format!("/v1/tus/{upload}"), &headers, bytes)?;
+            if !last || answer.status != 204 {
+                return Ok(answer);
+            }
+            // The file that it became is told by complete, which finds it done.
+            wire.post("/v1/files/complete", &json!({"uploadId": upload}))
+        }
+        Dialect::Draft => {
+            let headers = format!(
+                "upload-complete: ?{}\r\nupload-offset: {offset}\r\n\
+                 content-type: application/partial-upload\r\n",
+                u8::from(last),
+            );
+            wire.send_with("PATCH", &format!("/v1/uploads/{upload}"), &headers, bytes)
         }
     }
 }

@@ -29,6 +29,14 @@ pub fn whole(contents: &[Content]) -> Vec<u8> {
     bytes
 }
 
+/// What an upload that is written in order is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dialect {
+    Tus,
+    /// The IETF draft.
+    Draft,
+}
+
 /// Where a file is to lie, and under which name. Names are never used twice.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Target {
@@ -50,6 +58,8 @@ pub struct File {
 pub struct Upload {
     pub target: Target,
     pub batch: Option<String>,
+    /// Its plan is appended, piece by piece.
+    pub dialect: Option<Dialect>,
     /// What the whole is to be, part by part.
     pub plan: Vec<Content>,
     /// What was taken; under a number of the plan may lie something else for a while.
@@ -57,6 +67,11 @@ pub struct Upload {
 }
 
 impl Upload {
+    /// Bytes that were taken.
+    pub fn received(&self) -> usize {
+        self.parts.values().map(|content| content.size).sum()
+    }
+
     /// A number, counted from 0, whose part is not the planned one; looked for from `first` on.
     pub fn unfinished(&self, first: usize) -> Option<usize> {
         let mut numbers = (0..self.plan.len()).map(|number| (number + first) % self.plan.len());
@@ -80,6 +95,21 @@ pub enum Action {
         number: usize,
         content: Content,
         raw: bool,
+    },
+    /// Begins an upload that is written in order.
+    Begin {
+        target: Target,
+        plan: Vec<Content>,
+        dialect: Dialect,
+    },
+    /// Its next piece; the last one completes it.
+    Append {
+        upload: String,
+        number: usize,
+        offset: usize,
+        content: Content,
+        last: bool,
+        dialect: Dialect,
     },
     /// Of an upload or a batch.
     Complete {
@@ -168,19 +198,29 @@ impl Ledger {
                 for (id, (target, plan)) in ids.iter().zip(uploads) {
                     let (target, plan) = (target.clone(), plan.clone());
                     let batch = batch.clone();
-                    let upload = Upload { target, batch, plan, parts: BTreeMap::new() };
+                    let (dialect, parts) = (None, BTreeMap::new());
+                    let upload = Upload { target, batch, dialect, plan, parts };
                     self.uploads.insert(id.clone(), upload);
                 }
                 if let Some(batch) = batch {
                     self.batches.insert(batch, ids);
                 }
             }
-            Action::Part { upload, number, content, .. } => {
+            Action::Part { upload, number, content, .. }
+            | Action::Append { upload, number, content, last: false, .. } => {
                 if let Some(upload) = self.uploads.get_mut(upload) {
                     upload.parts.insert(*number, *content);
                 }
             }
-            Action::Complete { upload, .. } => self.complete(upload, answer),
+            Action::Begin { target, plan, dialect } => {
+                let (target, plan, dialect) = (target.clone(), plan.clone(), Some(*dialect));
+                let (batch, parts) = (None, BTreeMap::new());
+                let upload = Upload { target, batch, dialect, plan, parts };
+                self.uploads.insert(word(answer, "uploadId"), upload);
+            }
+            Action::Complete { upload, .. } | Action::Append { upload, .. } => {
+                self.complete(upload, answer);
+            }
             Action::Delete { key } => {
                 self.files.remove(key);
                 self.deleted.insert(key.clone());
@@ -253,11 +293,17 @@ impl Action {
     /// The upload or batch that it speaks of.
     pub fn upload(&self) -> Option<&str> {
         match self {
-            Self::Part { upload, .. } | Self::Complete { upload, .. } | Self::Abort { upload } => {
-                Some(upload)
-            }
+            Self::Part { upload, .. }
+            | Self::Append { upload, .. }
+            | Self::Complete { upload, .. }
+            | Self::Abort { upload } => Some(upload),
             _ => None,
         }
+    }
+
+    /// Whether it makes files of an upload or a batch.
+    pub fn completes(&self) -> bool {
+        matches!(self, Self::Complete { .. } | Self::Append { last: true, .. })
     }
 }
 

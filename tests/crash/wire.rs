@@ -24,6 +24,8 @@ pub struct Wire {
 pub struct Answer {
     pub status: u16,
     pub media_type: String,
+    /// The last segment of where a new upload lies.
+    pub upload: Option<String>,
     pub body: Vec<u8>,
 }
 
@@ -53,7 +55,18 @@ impl Wire {
     }
 
     pub fn send(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Answer> {
-        self.write(method, path, body)?;
+        self.send_with(method, path, "", body)
+    }
+
+    /// As [`Wire::send`], with more headers, each ended as a line.
+    pub fn send_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> io::Result<Answer> {
+        self.write(method, path, headers, body)?;
         self.read()
     }
 
@@ -70,7 +83,7 @@ impl Wire {
         let mut answers = Vec::with_capacity(paths.len());
         for paths in paths.chunks(AHEAD_MAX) {
             for path in paths {
-                self.write("GET", path, b"")?;
+                self.write("GET", path, "", b"")?;
             }
             for _ in paths {
                 answers.push(self.read()?);
@@ -79,9 +92,9 @@ impl Wire {
         Ok(answers)
     }
 
-    fn write(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<()> {
+    fn write(&mut self, method: &str, path: &str, headers: &str, body: &[u8]) -> io::Result<()> {
         let mut request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: crash\r\n{}\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: crash\r\n{}\r\n{headers}content-length: {}\r\n\r\n",
             self.credential,
             body.len(),
         )
@@ -122,7 +135,7 @@ fn read_answer(from: &mut BufReader<TcpStream>) -> io::Result<(Answer, bool)> {
     let status = line(from)?;
     let status = status.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| Error::other("not an HTTP answer"))?;
-    let mut answer = Answer { status, media_type: String::new(), body: Vec::new() };
+    let mut answer = Answer { status, media_type: String::new(), upload: None, body: Vec::new() };
     let (mut length, mut closes) = (None, false);
     loop {
         let header = line(from)?;
@@ -131,9 +144,13 @@ fn read_answer(from: &mut BufReader<TcpStream>) -> io::Result<(Answer, bool)> {
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().ok(),
             "content-type" => value.clone_into(&mut answer.media_type),
+            "location" => answer.upload = value.rsplit('/').next().map(str::to_owned),
             "connection" => closes = value.eq_ignore_ascii_case("close"),
             _ => {}
         }
+    }
+    if status == 204 {
+        return Ok((answer, closes));
     }
     if let Some(length) = length {
         answer.body.resize(length, 0);

@@ -136,7 +136,8 @@ fn what_is_appended_lies_where_the_session_ended() {
         assert_eq!(append(2, 4, 2, 0).await, Err(Error::Changed));
         assert_eq!(append(1, 6, 2, 1).await, Ok(Some(part(1, 4, 1))));
         assert_eq!(reserved().await, 11);
-        let declare = async |n, size| meta.declare_size(upload_id(n), size, QUOTA).await;
+        let declare =
+            async |n, size| meta.declare_size(upload_id(n), size, Mode::Stream, QUOTA).await;
         let refused = Error::Quota { limit: 1000, used: 11, asked: 990 };
         assert_eq!(declare(1, 996).await, Err(refused));
         assert_eq!(declare(2, 5).await, Err(Error::Changed));
@@ -153,6 +154,63 @@ fn what_is_appended_lies_where_the_session_ended() {
         meta.record_files(new, NOW, QUOTA).await.unwrap();
         assert_eq!(append(3, 1, 4, 4).await, Err(Error::Closed));
         assert_eq!(declare(1, 20).await, Err(Error::Closed));
+    });
+}
+
+#[test]
+fn a_final_session_ends_what_it_is_made_of() {
+    on_every_engine(async |meta| {
+        let reserved = async || meta.user(&user(1)).await.unwrap().unwrap().reserved;
+        let of = |n, owner, mode| Upload { mode, ..upload(n, owner, 4, 50) };
+        let last = |n| Upload { size: 0, ..of(n, 1, Mode::Final) };
+        let partials = vec![of(1, 1, Mode::Partial), of(2, 1, Mode::GrowingPartial)];
+        let others = vec![of(3, 1, Mode::Single), of(4, 2, Mode::Partial)];
+        for uploads in [partials, others] {
+            meta.create_uploads(uploads, None, NOW, QUOTA).await.unwrap();
+        }
+        let create = async |n, ids: &[u8]| {
+            meta.create_final(last(n), ids.iter().map(|n| upload_id(*n)).collect(), NOW).await
+        };
+        for strange in [3, 4, 9] {
+            assert_eq!(create(5, &[1, strange]).await, Err(Error::NotFound));
+        }
+        assert_eq!(create(5, &[1, 1]).await, Err(Error::Exists));
+        assert_eq!(meta.final_of(upload_id(1)).await, Ok(None));
+        assert_eq!(meta.upload(upload_id(5)).await, Ok(None));
+        create(5, &[2, 1]).await.unwrap();
+        assert_eq!(create(6, &[1]).await, Err(Error::Exists));
+        assert_eq!(meta.final_of(upload_id(1)).await, Ok(Some(upload_id(5))));
+        assert_eq!(meta.partials(upload_id(5)).await, Ok(vec![upload_id(2), upload_id(1)]));
+        assert_eq!(meta.partials(upload_id(1)).await, Ok(vec![]));
+        // One that is given up lets go of them.
+        meta.remove_upload(upload_id(5), Removal::Open).await.unwrap();
+        assert_eq!(meta.partials(upload_id(5)).await, Ok(vec![]));
+        create(6, &[1, 2]).await.unwrap();
+
+        meta.declare_size(upload_id(2), 5, Mode::Partial, QUOTA).await.unwrap();
+        for (n, size, place) in [(1, 4, 1), (2, 5, 2)] {
+            meta.record_part(upload_id(n), part(1, size, place), NOW, QUOTA).await.unwrap();
+        }
+        assert_eq!(reserved().await, 4 + 5 + 4);
+        let new =
+            |revision| vec![new_file(file(1, 0, 1, 5, 1, 9), 9, Some((upload_id(6), revision)))];
+        // One part, one length and another part: any other sum is of another time.
+        assert_eq!(meta.record_files(new(2), NOW, QUOTA).await, Err(Error::Changed));
+        let recorded = meta.record_files(new(3), UnixMillis(99), QUOTA).await.unwrap();
+        assert_eq!(recorded[0].parts, [part(1, 4, 1), part(1, 5, 2)]);
+        assert_eq!(reserved().await, 4);
+        for n in [1, 2] {
+            assert_eq!(meta.upload(upload_id(n)).await, Ok(None));
+            assert_eq!(meta.parts(upload_id(n)).await, Ok(vec![]));
+            assert_eq!(meta.final_of(upload_id(n)).await, Ok(None));
+        }
+        assert_eq!(meta.uploads_of(&user(1), None, 9).await.unwrap().len(), 1);
+        // What it was made of is known as long as the session is.
+        assert_eq!(meta.partials(upload_id(6)).await, Ok(vec![upload_id(1), upload_id(2)]));
+        let over = Removal::ExpiredBy(UnixMillis(99));
+        meta.remove_upload(upload_id(6), over).await.unwrap();
+        assert_eq!(meta.partials(upload_id(6)).await, Ok(vec![]));
+        assert_eq!(meta.check().await, Ok(vec![]));
     });
 }
 

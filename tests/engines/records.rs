@@ -39,6 +39,7 @@ pub fn upload(n: u8, owner: u8, size: u64, expires: u64) -> Upload {
         mime: None,
         size,
         mode: Mode::Chunked,
+        sha256: None,
         meta: CallerMeta::default(),
         expires: UnixMillis(expires),
         received: 0,

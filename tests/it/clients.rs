@@ -40,7 +40,7 @@ fn run(program: &Path, script: &str, daemon: &Daemon) {
     );
 }
 
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/venv/bin/python")
 }
 
@@ -99,6 +99,11 @@ fn zipfile_and_unzip_read_our_archives() {
 }
 
 #[test]
+fn naughty_strings_are_refused_or_come_back_as_they_were() {
+    run(&python(), "python/names.py", &Daemon::start());
+}
+
+#[test]
 fn yauzl_reads_our_archives() {
     run(&node(), "node/archives.js", &Daemon::start());
 }
@@ -114,6 +119,24 @@ fn tus_js_client_uploads_through_a_wire_that_breaks() {
 }
 
 #[test]
+fn aiotus_uploads_side_by_side_through_a_wire_that_breaks() {
+    run(&python(), "python/concurrent_tus.py", &Daemon::start());
+}
+
+/// Behind a proxy that puts a prefix before every path.
+#[test]
+fn uppy_in_chromium_goes_on_after_cuts_and_a_reload() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let proxied = format!("http://127.0.0.1:{port}/store");
+    run(&node(), "node/uppy.js", &Daemon::with(&[("public_url", &proxied)]));
+}
+
+#[test]
 fn tuspy_goes_on_after_an_interruption() {
     run(&python(), "python/tus.py", &Daemon::start());
+}
+
+#[test]
+fn prometheus_parses_our_metrics_and_the_dashboard_names_what_is_there() {
+    run(&python(), "python/metrics.py", &Daemon::with(&[("metrics", "admins")]));
 }

@@ -89,6 +89,107 @@ fn all_faults_of_a_configuration_are_reported_together() {
     assert!(!data.exists());
 }
 
+/// Runs a command with nothing in the environment but this; answers status, stdout, stderr.
+fn ran(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(BINARY);
+    let output = command.args(arguments).env_clear().envs(variables.iter().copied()).output();
+    let output = output.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_check_names_every_fault_and_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    let check = |text: &str, variables: &[(&str, &str)]| {
+        fs::write(&file, text).unwrap();
+        ran(&["config", "check", "--config", file.to_str().unwrap()], variables)
+    };
+    let secret = ("STREAMLINED_SERVICE_TOKEN", "far too short");
+    let text = "scrub_every = '0d'\n\nquota = '5GiB'\nlisten = [1]\nlog = 'a=b=c'\n";
+    let (status, out, err) = check(text, &[secret, ("STREAMLINED_PUBLIC_READ", "maybe")]);
+    assert_eq!((status, out.as_str()), (Some(1), ""));
+    let wanted = [
+        "c.toml:1: scrub_every must be a time such as",
+        "c.toml:3: there is no setting quota; quota_bytes is one",
+        "c.toml:4: listen must be a string, a whole number, true or false",
+        "c.toml:5: log must be a filter such as",
+        "STREAMLINED_PUBLIC_READ: public_read must be true or false, not \"maybe\"",
+        "STREAMLINED_SERVICE_TOKEN: service_token must be 16 to 512",
+    ];
+    assert_eq!(err.lines().count(), wanted.len(), "{err}");
+    for (line, wanted) in err.lines().zip(wanted) {
+        assert!(line.starts_with("streamlined: ") && line.contains(wanted), "{line}");
+    }
+    assert!(!err.contains("far too"));
+    let (status, _, err) = check("a = 1\nb = = 2\n\nc = 'open\n", &[]);
+    assert_eq!(status, Some(1));
+    assert!(err.contains("c.toml:2: ") && err.contains("c.toml:4: "), "{err}");
+    let (status, out, err) = check("listen = 'a:1'", &[]);
+    assert_eq!((status, err.as_str()), (Some(0), ""));
+    assert!(out.contains("No faults"), "{out}");
+}
+
+#[test]
+fn what_is_in_force_is_shown_with_its_source_and_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    fs::write(&file, "\nlisten = 'a:1'\nrequests_max = 7\n").unwrap();
+    let credentials = dir.path().join("credentials");
+    fs::create_dir(&credentials).unwrap();
+    fs::write(credentials.join("service_token"), "a-very-secret-token").unwrap();
+    let variables = [
+        ("STREAMLINED_REQUESTS_MAX", "8"),
+        ("CREDENTIALS_DIRECTORY", credentials.to_str().unwrap()),
+    ];
+    let file = file.to_str().unwrap();
+    let arguments = ["config", "show", "--config", file, "--data-dir", "/d"];
+    let (status, out, _) = ran(&arguments, &variables);
+    assert_eq!(status, Some(0));
+    for line in [
+        "data_dir = \"/d\"  # --data-dir",
+        &format!("listen = \"a:1\"  # {file}:2"),
+        "requests_max = 8  # STREAMLINED_REQUESTS_MAX",
+        "quota_bytes = \"500GiB\"  # default",
+        "# public_url is not set",
+        &format!("# service_token is hidden  # {}/service_token", credentials.display()),
+    ] {
+        assert!(out.lines().any(|shown| shown == line), "{line} in {out}");
+    }
+    assert!(!out.contains("very-secret"));
+}
+
+/// What a package holds is written by the program, so it cannot say anything else.
+#[test]
+fn manual_pages_and_completions_know_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, help, _) = ran(&["--help"], &[]);
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| line.starts_with("  "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(commands.contains(&"import") && commands.len() > 15, "{commands:?}");
+    assert_eq!(ran(&["man", dir.path().to_str().unwrap()], &[]).0, Some(0));
+    let page = |name: &str| fs::read_to_string(dir.path().join(format!("{name}.1"))).unwrap();
+    assert!(page("streamlined-token-create").contains("allow\\-ip"));
+    for shell in ["bash", "zsh", "fish"] {
+        let (_, completions, _) = ran(&["completions", shell], &[]);
+        for command in &commands {
+            assert!(completions.contains(command), "{shell}: {command}");
+            assert!(page(&format!("streamlined-{command}")).contains(".SH SYNOPSIS"), "{command}");
+        }
+    }
+    let (_, example, _) = ran(&["config", "example"], &[]);
+    let file = dir.path().join("example.toml");
+    fs::write(&file, &example).unwrap();
+    assert_eq!(ran(&["config", "check", "--config", file.to_str().unwrap()], &[]).0, Some(0));
+}
+
 #[test]
 fn a_directory_in_use_or_of_another_format_is_left_alone() {
     let daemon = Daemon::start();

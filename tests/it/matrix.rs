@@ -50,10 +50,15 @@ fn place(endpoint: &Endpoint) -> usize {
         Endpoint::TusDelete { .. } => 27,
         Endpoint::Description => 28,
         Endpoint::Docs => 29,
+        Endpoint::ResumableOptions { .. } => 30,
+        Endpoint::ResumableHead { .. } => 31,
+        Endpoint::ResumablePatch { .. } => 32,
+        Endpoint::ResumableDelete { .. } => 33,
+        Endpoint::Metrics => 34,
     }
 }
 
-const PLACES: usize = 30;
+const PLACES: usize = 35;
 const ID: &str = "00112233445566778899aabbccddeeff";
 
 /// Method, path, least role (`None`: open to anyone), and what a service's token must grant.
@@ -69,6 +74,7 @@ fn table() -> Vec<(&'static str, String, Option<Role>, Action)> {
         ("GET", "/.well-known/jwks.json".into(), None, A::Read),
         ("GET", "/openapi.json".into(), None, A::Read),
         ("GET", "/docs".into(), None, A::Read),
+        ("GET", "/metrics".into(), Some(R::Admin), A::Admin),
         ("POST", "/v1/files/generate-token".into(), Some(R::Service), A::Tokens),
         ("POST", "/v1/files/init".into(), Some(R::Analyst), A::Upload),
         ("POST", "/v1/files/part".into(), Some(R::Analyst), A::Upload),
@@ -93,6 +99,11 @@ fn table() -> Vec<(&'static str, String, Option<Role>, Action)> {
         ("HEAD", format!("/v1/tus/{ID}"), Some(R::Analyst), A::Upload),
         ("PATCH", format!("/v1/tus/{ID}"), Some(R::Analyst), A::Upload),
         ("DELETE", format!("/v1/tus/{ID}"), Some(R::Analyst), A::Upload),
+        ("OPTIONS", "/v1/files/content".into(), Some(R::Analyst), A::Upload),
+        ("OPTIONS", format!("/v1/uploads/{ID}"), Some(R::Analyst), A::Upload),
+        ("HEAD", format!("/v1/uploads/{ID}"), Some(R::Analyst), A::Upload),
+        ("PATCH", format!("/v1/uploads/{ID}"), Some(R::Analyst), A::Upload),
+        ("DELETE", format!("/v1/uploads/{ID}"), Some(R::Analyst), A::Upload),
         ("GET", format!("/api/images/{image}/download"), Some(R::Viewer), A::Read),
         ("GET", format!("/api/images/{image}/preview"), Some(R::Viewer), A::Read),
         ("GET", "/v1/admin/tokens".into(), Some(R::Admin), A::Admin),
@@ -165,7 +176,7 @@ fn credentials(daemon: &Daemon) -> Vec<(String, Client, Held)> {
 #[test]
 fn every_endpoint_holds_every_credential_to_the_table() {
     // Each request from an address of its own: who fails again and again waits.
-    let daemon = Daemon::with(&[("trusted_proxies", "127.0.0.1")]);
+    let daemon = Daemon::with(&[("trusted_proxies", "127.0.0.1"), ("metrics", "admins")]);
     let credentials = credentials(&daemon);
     let mut seen = BTreeSet::new();
     let mut requests = 0_u32;

@@ -25,3 +25,20 @@ fn requests_in_flight_finish() {
     assert!(!daemon.dir().join("listen").exists());
     assert!(daemon.log().contains("stopped"));
 }
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("told to stop twice");
+    let _unfinished = begin_put(&daemon);
+    daemon.signal(Signal::TERM);
+    crate::support::eventually(|| TcpStream::connect(daemon.address()).is_err());
+    // Neither does the configuration matter any more.
+    daemon.signal(Signal::HUP);
+    daemon.signal(Signal::INT);
+    let began = std::time::Instant::now();
+    assert_eq!(daemon.wait().code(), Some(1));
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "it waited to drain");
+    daemon.resume();
+    assert_eq!(daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"], 0);
+}

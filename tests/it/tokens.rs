@@ -2,12 +2,13 @@
 //! daemon makes of the tokens.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Command, Output},
 };
 
-use rustix::process::Signal;
+use rustix::process::{Signal, geteuid};
 use serde_json::{Value, json};
 
 use crate::support::{Client, Daemon, daemon::BINARY, eventually};
@@ -351,4 +352,29 @@ fn a_generated_token_is_recorded_where_there_is_a_store() {
     assert_eq!(run(&dir, &["token", "show", "documented"])["state"], "active");
     daemon.resume();
     daemon.bearer(&token).get(LIST).ok();
+}
+
+/// The modes of the directory and of the socket keep others out; this is what stands behind them.
+/// Only root can be somebody else.
+#[test]
+fn another_user_is_turned_away_from_the_admin_socket() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("another user was turned away");
+    let socket = daemon.dir().join("admin.sock");
+    let everybody = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    [daemon.dir().parent().unwrap(), &daemon.dir(), &socket].into_iter().for_each(everybody);
+    let ask = |uid: u32| {
+        let url = "http://localhost/v1/admin/tokens";
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--fail", "--unix-socket"]).arg(&socket).arg(url).uid(uid);
+        curl.output().unwrap()
+    };
+    let own = ask(0);
+    assert!(own.status.success() && own.stdout.starts_with(b"{"));
+    let other = ask(65_534);
+    assert!(!other.status.success() && other.stdout.is_empty(), "{other:?}");
+    assert!(daemon.log().contains("another user was turned away"), "it was not the mode");
 }

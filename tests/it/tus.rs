@@ -1,11 +1,16 @@
 //! tus 1.0, rule by rule, over raw requests.
 
 use std::{
+    convert::Infallible,
     io::{Read, Write},
     net::TcpStream,
     process::{Command, Stdio},
 };
 
+use bytes::Bytes;
+use http_body_util::StreamBody;
+use hyper::{HeaderMap, body::Frame, header::HeaderName};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -118,6 +123,34 @@ fn status_of(mut socket: TcpStream) -> String {
     answer.lines().next().unwrap().to_owned()
 }
 
+/// Sends a PATCH over HTTP/2 with a line of trailers behind its body and answers the status.
+fn http2_with_trailer(daemon: &Daemon, path: &str, body: &'static str, line: &str) -> u16 {
+    let (name, value) = line.trim_end().split_once(": ").unwrap();
+    let trailers: HeaderMap =
+        [(name.parse::<HeaderName>().unwrap(), value.parse().unwrap())].into_iter().collect();
+    let frames = [Frame::data(Bytes::from_static(body.as_bytes())), Frame::trailers(trailers)];
+    let frames = futures_util::stream::iter(frames.map(Ok::<_, Infallible>));
+    let request = hyper::Request::builder()
+        .method("PATCH")
+        .uri(format!("{}{path}", daemon.url()))
+        .header("x-service-token", TOKEN)
+        .header("tus-resumable", "1.0.0")
+        .header("content-type", OFFSET_TYPE)
+        .header("upload-offset", "4")
+        .header("trailer", "upload-checksum")
+        .body(StreamBody::new(frames))
+        .unwrap();
+    let address = daemon.address().to_owned();
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        let socket = TokioIo::new(socket);
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), socket);
+        let (mut sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        sender.send_request(request).await.unwrap().status().as_u16()
+    })
+}
+
 #[test]
 fn options_say_what_is_spoken() {
     let daemon = Daemon::with(&[("file_bytes_max", "1234567")]);
@@ -128,7 +161,8 @@ fn options_say_what_is_spoken() {
         assert_eq!(options.header("tus-checksum-algorithm"), "sha1,sha256");
         assert_eq!(
             options.header("tus-extension"),
-            "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination",
+            "creation,creation-with-upload,creation-defer-length,expiration,checksum,\
+             checksum-trailer,termination,concatenation,concatenation-unfinished",
         );
     }
     daemon.anyone().send("OPTIONS", "/v1/tus", "").refused(401, "unauthenticated");
@@ -244,7 +278,7 @@ fn requests_that_make_no_sense_change_nothing() {
     typed.0.send("PATCH", &path, "x").refused(400, "invalid_upload_offset");
     let negative = typed.with("upload-offset", "-1");
     negative.0.send("PATCH", &path, "x").refused(400, "invalid_upload_offset");
-    tus.with("upload-length", "6").patch(&path, 0, b"x").refused(400, "invalid_upload_length");
+    tus.with("upload-length", "6").patch(&path, 0, b"x").refused(400, "inconsistent_upload_length");
     tus.patch(&path, 0, b"sixsix").refused(413, "too_large");
     let chunked = tus.with("transfer-encoding", "chunked");
     chunked.patch(&path, 0, b"sixsix").refused(413, "too_large");
@@ -338,13 +372,13 @@ fn a_length_may_come_later_and_the_quota_grows_with_the_bytes() {
     let length = |size: &str, offset, body: &[u8]| {
         tus.with("upload-length", size).patch(&path, offset, body)
     };
-    length("299", 300, b"").refused(400, "invalid_upload_length");
+    length("299", 300, b"").refused(400, "inconsistent_upload_length");
     length("901", 300, b"").refused(413, "too_large");
     length("501", 300, b"").refused(413, "quota_exceeded");
     assert_eq!(tus.head(&path).header("upload-defer-length"), "1");
     assert_eq!(length("500", 300, &[1; 100]).header("upload-offset"), "400");
     assert_eq!(tus.head(&path).header("upload-length"), "500");
-    length("450", 400, b"").refused(400, "invalid_upload_length");
+    length("450", 400, b"").refused(400, "inconsistent_upload_length");
     let last = length("500", 400, &[1; 100]);
     assert_eq!(content(&user, &last), [1; 500]);
     // One whose length turns out to be what is there.
@@ -395,6 +429,54 @@ fn a_wrong_checksum_drops_the_bytes() {
     drop(socket);
     eventually(|| patched(&daemon) == ended);
     assert_eq!(tus.offset(&path), 0);
+}
+
+#[test]
+fn a_checksum_may_come_behind_the_bytes() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let tus = Tus::of(&user);
+    let path = tus.create(8);
+    let sum = |bytes: &[u8]| {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        format!("upload-checksum: sha256 {}\r\n", base64(digest.as_ref()))
+    };
+    // Over HTTP/1.1, in chunks.
+    let patch = |offset: usize, body: &str, trailer: &str| {
+        let mut socket = connect(&daemon);
+        let head = format!(
+            "PATCH {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
+             tus-resumable: 1.0.0\r\ncontent-type: {OFFSET_TYPE}\r\nconnection: close\r\n\
+             upload-offset: {offset}\r\ntransfer-encoding: chunked\r\n\
+             trailer: x-other, Upload-Checksum\r\n\r\n{:x}\r\n{body}\r\n0\r\n{trailer}\r\n",
+            body.len(),
+        );
+        socket.write_all(head.as_bytes()).unwrap();
+        status_of(socket)
+    };
+    assert!(patch(0, "hell", &sum(b"hello")).starts_with("HTTP/1.1 460"));
+    assert!(patch(0, "hell", "").starts_with("HTTP/1.1 400"));
+    assert!(patch(0, "hell", "upload-checksum: md5 AA==\r\n").starts_with("HTTP/1.1 400"));
+    assert_eq!(tus.offset(&path), 0);
+    assert!(patch(0, "hell", &sum(b"hell")).starts_with("HTTP/1.1 204"));
+    // A piece that is cut before its digest is not kept.
+    let mut socket = connect(&daemon);
+    let head = format!(
+        "PATCH {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\ntus-resumable: 1.0.0\r\n\
+         content-type: {OFFSET_TYPE}\r\nupload-offset: 4\r\ntransfer-encoding: chunked\r\n\
+         trailer: upload-checksum\r\n\r\n2\r\no!\r\n",
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    let ended = patched(&daemon) + 1;
+    drop(socket);
+    eventually(|| patched(&daemon) == ended);
+    assert_eq!(tus.offset(&path), 4);
+    // Over HTTP/2.
+    let sent = http2_with_trailer(&daemon, &path, "o!!!", &sum(b"o!!?"));
+    assert_eq!(sent, 460);
+    assert_eq!(tus.offset(&path), 4);
+    assert_eq!(http2_with_trailer(&daemon, &path, "o!!!", &sum(b"o!!!")), 204);
+    assert_eq!(content(&user, &tus.head(&path)), b"hello!!!");
 }
 
 #[test]

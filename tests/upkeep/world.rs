@@ -148,7 +148,7 @@ pub async fn init(app: &Arc<App>, size: u64) -> UploadId {
     let name = FileName::parse("f").unwrap();
     let init = Init {
         mode: Mode::Chunked,
-        files: vec![DeclaredFile { name, size, mime: None, blake3: None }],
+        files: vec![DeclaredFile { name, size, mime: None, sha256: None, blake3: None }],
         folder: Folder::default(),
         meta: CallerMeta::default(),
         user: None,

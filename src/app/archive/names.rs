@@ -3,10 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use unicode_normalization::UnicodeNormalization;
+
 use crate::model::limits::NAME_BYTES_MAX;
 
-/// Makes names of paths. Those that differ only in case count as one, as they would on Windows and
-/// macOS; the second one is called `name (2).ext`. So is a file where others need a folder.
+/// Makes names of paths. Those that differ only in case, or in how a letter is composed, count as
+/// one, as they would on Windows and macOS; the second one is called `name (2).ext`. So is a file
+/// where others need a folder.
 pub fn unique(paths: Vec<String>) -> Vec<Box<str>> {
     let paths: Vec<String> = paths.into_iter().map(|path| safe(&path)).collect();
     let mut taken: HashSet<String> = HashSet::new();
@@ -33,10 +36,16 @@ pub fn unique(paths: Vec<String>) -> Vec<Box<str>> {
     paths.into_iter().map(name).collect()
 }
 
-/// What a path is to a file system that knows no case and drops dots and spaces at the end.
+/// What a path is to a file system that knows neither case nor composition and drops dots and
+/// spaces at the end. By way of small letters to capitals and back, as `ẞ`, `ß` and `ss` are one.
 fn fold(path: &str) -> String {
     let segments = path.split('/').map(|segment| segment.trim_end_matches(['.', ' ']));
-    segments.collect::<Vec<_>>().join("/").to_lowercase()
+    let path = segments.collect::<Vec<_>>().join("/");
+    if path.is_ascii() {
+        return path.to_ascii_lowercase();
+    }
+    let letters = path.nfd().flat_map(char::to_lowercase).flat_map(char::to_uppercase);
+    letters.collect::<String>().to_lowercase().nfd().collect()
 }
 
 /// The same path under another name, which is as short as a name must be.
@@ -94,6 +103,18 @@ mod tests {
             ]
         );
         assert_eq!(names(&["y", "y. "]), ["y", "y (2). "]);
+        let same = [
+            ("é", "e\u{301}"),
+            ("É", "e\u{301}"),
+            ("ﬁ", "FI"),
+            ("ς", "Σ"),
+            ("ẞ", "ss"),
+            ("\u{212a}", "k"),
+        ];
+        for (one, other) in same {
+            assert_eq!(names(&[one, other])[1], format!("{other} (2)"));
+        }
+        assert_eq!(names(&["É/x", "e\u{301}/x"])[1], "e\u{301}/x (2)");
         let long = format!("{}.txt", "ä".repeat(125));
         let second = &names(&[&long, &long])[1];
         assert!(second.len() <= 255 && second.ends_with("ä (2).txt"), "{second}");

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     blob::{Address, Error, Hasher, Purpose, Result, Sealed},
+    metrics::stores,
     model::id::UploadId,
     sys::{durable, fault, random},
 };
@@ -136,7 +137,7 @@ fn in_place(
     file.write_all_at(&trailer, size)?;
     file.set_len(size + trailer.len() as u64)?;
     fault::point("assembly: whole");
-    store.health.synced(file.sync_data())?;
+    store.health.synced(stores::SYNC_SECONDS.of("file").time(|| file.sync_data()))?;
     fault::point("assembly: whole and durable");
     let blob = Place::Blob { hash, nonce: closed.nonce, size };
     let second = store.file(&blob)?;

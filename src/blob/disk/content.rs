@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::FileExt,
 };
 
-use super::{Inner, layout::Place, trailer};
+use super::{Inner, layout::Place, read::read_cached, trailer};
 use crate::{
     blob::{Address, Error, Result, proof::Source},
     model::{limits::TRANSFER_BUFFER_BYTES, range::Slice},
@@ -21,7 +21,12 @@ pub struct Content {
 impl Content {
     /// Opens a content, whose file must have the length that it and its trailer make. Blocks.
     pub fn open(store: &Inner, place: &Place, blob: &Address) -> Result<Self> {
-        let (file, start) = (File::open(store.file(place)?)?, place.start());
+        Self::of(File::open(store.file(place)?)?, place, blob)
+    }
+
+    /// As [`Content::open`], in a file that is open.
+    pub fn of(file: File, place: &Place, blob: &Address) -> Result<Self> {
+        let start = place.start();
         let length = file.metadata()?.len();
         let end = blob.size.saturating_add(start);
         let fits = match (place, place.bytes_before_trailer()) {
@@ -38,6 +43,11 @@ impl Content {
 
     pub fn read_exact(&self, buffer: &mut [u8], at: u64) -> Result<()> {
         read_exact(&self.file, buffer, self.start.saturating_add(at))
+    }
+
+    /// As [`read_cached`].
+    pub fn read_cached(&self, buffer: &mut [u8], at: u64) -> bool {
+        read_cached(&self.file, buffer, self.start.saturating_add(at))
     }
 }
 

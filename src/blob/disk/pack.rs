@@ -15,7 +15,7 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, IoSliceMut},
+    io,
     num::NonZeroU64,
     os::unix::fs::FileExt,
     sync::{
@@ -26,16 +26,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::sync::oneshot;
 
 use super::{
     Health,
     layout::{Layout, Packed, Place, remove_file},
+    read::read_cached,
     verify::forget_cached,
 };
 use crate::{
     blob::{Error, Result},
+    metrics::{Counted, stores},
     model::digest::ContentHash,
     sys::{durable, fault},
 };
@@ -64,6 +65,7 @@ struct Append {
     hash: ContentHash,
     content: Bytes,
     answer: oneshot::Sender<Result<Place>>,
+    waiting: Counted,
 }
 
 /// Handle of the appending thread.
@@ -89,7 +91,7 @@ impl Packer {
     pub async fn append(&self, hash: ContentHash, content: Bytes) -> Result<Place> {
         let stopped = || Error::Io("the pack writer has stopped".into());
         let (answer, answered) = oneshot::channel();
-        let append = Append { hash, content, answer };
+        let append = Append { hash, content, answer, waiting: stores::PACKS_WAITING.count() };
         match self.appends.as_ref().ok_or_else(stopped)?.try_send(append) {
             Ok(()) => answered.await.map_err(|_| stopped())?,
             Err(TrySendError::Full(_)) => Err(Error::Busy),
@@ -133,10 +135,13 @@ impl Writer {
                 bytes += next.content.len();
                 group.push(next);
             }
-            let outcome = self.append(&group);
+            let sync = stores::SYNC_SECONDS.of("pack");
+            let outcome = sync.time(|| self.append(&group));
+            stores::PACK_BLOBS.observe(group.len() as u64);
             for (at, append) in group.into_iter().enumerate() {
                 let place = outcome.as_ref().map(|places| places[at]).map_err(Clone::clone);
                 // A caller that is gone leaves its bytes as litter.
+                drop(append.waiting);
                 let _ = append.answer.send(place);
             }
         }
@@ -250,15 +255,12 @@ impl Packs {
         }
     }
 
-    /// As [`Packs::read`], but only when that needs no wait: from an open pack and the page cache
-    /// (`RWF_NOWAIT`, preadv2(2)). `None` says nothing about the blob.
+    /// As [`Packs::read`], but only when that needs no wait: from an open pack and the page cache.
+    /// `None` says nothing about the blob.
     pub fn read_without_waiting(&self, packed: Packed, size: u64) -> Option<Bytes> {
         let file = self.held(packed.pack)?;
         let mut content = vec![0; content_length(size).ok()?];
-        let buffers = &mut [IoSliceMut::new(&mut content)];
-        let offset = content_offset(packed.offset);
-        let read = preadv2(file, buffers, offset, ReadWriteFlags::NOWAIT).ok()?;
-        (read == content.len()).then(|| content.into())
+        read_cached(&file, &mut content, content_offset(packed.offset)).then(|| content.into())
     }
 
     /// Reads a record's header and content and checks both, and all that is known of them,

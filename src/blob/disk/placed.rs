@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     blob::{Address, Digests, Hasher, Result, Sealed, Site},
+    metrics::stores,
     sys::{fault, random},
 };
 
@@ -81,7 +82,7 @@ impl Whereabouts {
         temporary: &Temporary,
         hasher: &Hasher,
     ) -> Result<Option<Sealed>> {
-        store.health.synced(file.sync_data())?;
+        store.health.synced(stores::SYNC_SECONDS.of("file").time(|| file.sync_data()))?;
         let path = store.layout.assembly(self.berth.upload());
         match fs::hard_link(&temporary.0, &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
@@ -152,7 +153,8 @@ impl Placed {
     /// Makes what was written durable. Blocks.
     pub fn seal(mut self, store: &Inner, hasher: Hasher) -> Result<Sealed> {
         fault::point("assembly: written");
-        store.health.synced(self.file.sync_data())?;
+        let sync = || self.file.sync_data();
+        store.health.synced(stores::SYNC_SECONDS.of("file").time(sync))?;
         fault::point("assembly: durable");
         match self.part.take() {
             Some(part) => part.sealed(hasher),

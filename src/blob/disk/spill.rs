@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     blob::{Digests, Hasher, Purpose, Result, Sealed},
+    metrics::stores,
     model::limits::TRANSFER_BUFFER_BYTES,
     sys::{durable, fault, random},
 };
@@ -148,7 +149,7 @@ pub fn publish(
         Purpose::Part(upload, number) => Place::Part { upload, number, nonce, size },
     };
     fault::point("file: written");
-    store.health.synced(file.sync_data())?;
+    store.health.synced(stores::SYNC_SECONDS.of("file").time(|| file.sync_data()))?;
     fault::point("file: durable");
     let path = store.file(&place)?;
     fs::rename(&temporary.0, &path)?;

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 
-use super::content::read_exact;
+use super::{content::read_exact, read::read_cached};
 use crate::blob::{
     Result,
     tree::{Tree, tree_bytes},
@@ -27,6 +27,12 @@ pub fn tree(file: &File, size: u64) -> Result<Tree> {
     let mut tree = vec![0; usize::try_from(tree_bytes(size)).unwrap_or(0)];
     read_exact(file, &mut tree, size)?;
     Tree::from_bytes(&tree, size)
+}
+
+/// As [`tree`], from the page cache alone. `None` says nothing about the tree.
+pub fn cached_tree(file: &File, size: u64) -> Option<Tree> {
+    let mut tree = vec![0; usize::try_from(tree_bytes(size)).ok()?];
+    read_cached(file, &mut tree, size).then(|| Tree::from_bytes(&tree, size).ok())?
 }
 
 /// As [`tree`], of the CRC-32.

@@ -15,7 +15,7 @@ use blake3::{Hash, Hasher};
 use clap::Args;
 use ureq::http::Method;
 
-use super::{Client, Connection, Failures, Refused, failure, no_tls, path, progress::Progress};
+use super::{Client, Connection, Failures, Refused, failure, path, progress::Progress};
 use crate::model::{
     digest::parse_hex,
     name::FileName,
@@ -85,11 +85,8 @@ fn beside(output: &Path) -> PathBuf {
 
 impl Remote {
     fn find(get: &Get) -> Result<Self, Failures> {
-        let client = Client::new(&get.connection)?;
-        if get.source.starts_with("https://") {
-            return Err(no_tls());
-        }
-        if get.source.starts_with("http://") {
+        let client = Client::of(&get.connection, &get.source)?;
+        if ["http://", "https://"].iter().any(|scheme| get.source.starts_with(scheme)) {
             Self::by_url(client, get)
         } else {
             Self::by_key(client, get)
@@ -161,7 +158,7 @@ impl Remote {
         let mut progress = Progress::of(self.size, 0);
         copy(&mut answer.body_mut().as_reader(), output, |chunk| {
             hasher.update(chunk);
-            progress.took(chunk.len());
+            progress.took(chunk.len() as u64);
         })
         .map_err(Failures::at("get"))?;
         self.check(&hasher.finalize())
@@ -213,8 +210,10 @@ impl Remote {
         let file = options.open(part).map_err(Failures::at("get"));
         let mut file = file.map_err(|failures| Broken { may_pass: false, failures })?;
         let mut progress = Progress::of(self.size, if goes_on { from } else { 0 });
-        copy(&mut answer.body_mut().as_reader(), &mut file, |chunk| progress.took(chunk.len()))
-            .map_err(|error| Broken { may_pass: true, failures: failure(error) })
+        copy(&mut answer.body_mut().as_reader(), &mut file, |chunk| {
+            progress.took(chunk.len() as u64);
+        })
+        .map_err(|error| Broken { may_pass: true, failures: failure(error) })
     }
 
     fn check(&self, found: &Hash) -> Result<(), Failures> {

@@ -3,8 +3,9 @@
 
 mod files;
 mod get;
-mod progress;
+pub(super) mod progress;
 mod put;
+mod trust;
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 use ureq::{
     Agent, Body,
     http::{Method, Request, Response, StatusCode},
+    tls::TlsConfig,
 };
 use zeroize::Zeroizing;
 
@@ -60,6 +62,8 @@ struct Connection {
     /// The user that a service acts for.
     #[arg(long, value_name = "ID")]
     user: Option<String>,
+    #[command(flatten)]
+    trust: trust::Trust,
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -114,15 +118,21 @@ struct Client {
 
 impl Client {
     fn new(connection: &Connection) -> Result<Self, Failures> {
+        Self::of(connection, &connection.server)
+    }
+
+    /// A client that may also ask `url`.
+    fn of(connection: &Connection, url: &str) -> Result<Self, Failures> {
         let token = match &connection.token_file {
             Some(path) => Some(fs::read_to_string(path).map_err(Failures::at("token file"))?),
             None => std::env::var("STREAMLINED_TOKEN").ok(),
         };
-        if connection.server.starts_with("https://") {
-            return Err(no_tls());
-        }
+        let is_secure =
+            [connection.server.as_str(), url].iter().any(|url| url.starts_with("https://"));
+        let tls = if is_secure { connection.trust.config()? } else { TlsConfig::default() };
         Ok(Self {
             agent: Agent::config_builder()
+                .tls_config(tls)
                 .http_status_as_error(false)
                 // The daemon sends nobody elsewhere, and a token must not follow.
                 .max_redirects(0)
@@ -192,10 +202,6 @@ impl Client {
         let headers = if text.is_some() { &json[..] } else { &[] };
         read_json(self.send(method, url, headers, text.as_deref().map(str::as_bytes))?)
     }
-}
-
-fn no_tls() -> Failures {
-    failure("this build speaks HTTP only; ask through a proxy that does TLS")
 }
 
 fn read_json(mut answer: Response<Body>) -> Result<Value, Refused> {

@@ -7,7 +7,7 @@ use std::{
 
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A line on a terminal that says how far a download is.
+/// A line on a terminal that says how far a transfer is.
 pub struct Progress {
     size: u64,
     done: u64,
@@ -19,8 +19,8 @@ impl Progress {
         Self { size, done, told: io::stderr().is_terminal().then(Instant::now) }
     }
 
-    pub fn took(&mut self, bytes: usize) {
-        self.done += bytes as u64;
+    pub fn took(&mut self, bytes: u64) {
+        self.done += bytes;
         let Some(told) = &mut self.told else { return };
         if told.elapsed() < EVERY && self.done < self.size {
             return;
@@ -30,6 +30,13 @@ impl Progress {
         eprint!("\r{percent:>3} % of {} MiB", self.size >> 20);
         if self.done >= self.size {
             eprintln!();
+        }
+    }
+
+    /// Makes room for another line; the next step writes this one anew.
+    pub fn clear(&self) {
+        if self.told.is_some() {
+            eprint!("\r\x1b[K");
         }
     }
 }

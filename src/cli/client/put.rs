@@ -224,7 +224,7 @@ fn go_on(
             patiently(|| client.send(Method::PUT, &url, &[], Some(&part)))?;
         }
         at += bytes;
-        progress.took(usize::try_from(bytes).unwrap_or(usize::MAX));
+        progress.took(bytes);
     }
     let complete = json!({"uploadId": upload.id, "sha256": hex(&file.sha256)});
     let url = client.url("/v1/files/complete", &[]);

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{admin, operation::Operation, schemas::reference, tus};
+use super::{admin, operation::Operation, resumable, schemas::reference, tus};
 use crate::http::route::Endpoint;
 
 pub const INTRODUCTION: &str = "Uploads in parts, resumable; downloads with ranges; signed links; \
@@ -18,6 +18,7 @@ const DOWNLOADS: &str = "Downloads";
 const LINKS: &str = "Signed links";
 const TOKENS: &str = "Tokens";
 pub const TUS: &str = "tus 1.0";
+pub const RESUMABLE: &str = "Resumable uploads for HTTP";
 pub const ADMIN: &str = "Administration";
 const DAEMON: &str = "The daemon";
 
@@ -29,6 +30,7 @@ pub fn tags() -> Value {
         (DOWNLOADS, "The bytes: whole, in ranges, several in one archive."),
         (LINKS, "Links to one file that need no credential until they expire."),
         (TUS, "The same uploads in the words of tus.io."),
+        (RESUMABLE, "The same uploads in the words of the IETF draft."),
         (TOKENS, "For those who act for users."),
         (ADMIN, "Service tokens, users and signing keys."),
         (DAEMON, "How it does, its keys, this description."),
@@ -115,6 +117,10 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         | Endpoint::TusHead { .. }
         | Endpoint::TusPatch { .. }
         | Endpoint::TusDelete { .. } => tus::describe(endpoint),
+        Endpoint::ResumableOptions { .. }
+        | Endpoint::ResumableHead { .. }
+        | Endpoint::ResumablePatch { .. }
+        | Endpoint::ResumableDelete { .. } => resumable::describe(endpoint),
         Endpoint::Health => Operation::new(DAEMON, "Whether it does its work")
             .answers_json("200", "It reads and writes", "Health")
             .answers_json("503", "It reads only", "Health"),
@@ -127,6 +133,10 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
             .header("If-None-Match", "The ETag of a copy.")
             .answers_with("200", "OpenAPI 3.1", &json!({"application/json": {}}))
             .answers_with("304", "The copy is current", &Value::Null),
+        Endpoint::Metrics => Operation::new(DAEMON, "Numbers for Prometheus")
+            .detail("Where the operator lets it be asked for on the port, and lets whom.")
+            .answers_with("200", "The text format 0.0.4", &json!({"text/plain": {}}))
+            .refuses("404", &["no_route"]),
         Endpoint::Docs => Operation::new(DAEMON, "This description as a page")
             .header("If-None-Match", "The ETag of a copy.")
             .answers_with("200", "A page", &json!({"text/html": {}}))
@@ -143,7 +153,7 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .query("folder", &reference("Folder"), "When the body names none.")
             .json_body("Init")
             .answers_json("200", "The session", "Opened")
-            .refuses("400", &["invalid_json", "invalid_files", "invalid_blake3"])
+            .refuses("400", &["invalid_json", "invalid_files", "invalid_sha256", "invalid_blake3"])
             .refuses("400", &names)
             .refuses("400", &meta)
             .refuses("413", &["quota_exceeded"]),
@@ -152,7 +162,8 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .json_body("EncodedPart")
             .answers_json("200", "The part is on the disk", "PartTaken")
             .refuses("400", &["invalid_json", "json_too_deep", "invalid_base64"])
-            .refuses("400", &["invalid_part_number", "not_for_a_batch"]),
+            .refuses("400", &["invalid_part_number", "not_for_a_batch"])
+            .refuses("403", &["final_upload"]),
         Endpoint::RawPart { .. } => Operation::new(UPLOADS, "Send a part as it is")
             .detail("Parts come in any order, at any size, in parallel.")
             .header("Content-Digest", "`sha-256=:BASE64:` (RFC 9530), checked.")
@@ -160,7 +171,8 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .raw_body()
             .answers_json("200", "The part is on the disk", "PartTaken")
             .refuses("400", &["invalid_part_number", "not_for_a_batch"])
-            .refuses("400", &digests),
+            .refuses("400", &digests)
+            .refuses("403", &["final_upload"]),
         Endpoint::UploadStatus { .. } => Operation::new(
             UPLOADS,
             "What has arrived of an upload, or of a batch",
@@ -195,9 +207,14 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .refuses("400", &names)
             .refuses("400", &meta)
             .refuses("409", &["parts_missing", "owner_mismatch", "content_unproven"])
+            .refuses("409", &["partial_upload", "partials_unfinished"])
             .refuses("410", &["gone"])
             .refuses("413", &["quota_exceeded"]),
         _ => acts_for_a_user(Operation::new(UPLOADS, "Store a whole file"))
+            .detail(
+                "With `Upload-Complete: ?0` of the IETF draft on resumable uploads it is the begin \
+                 of a file, and Location leads to its upload.",
+            )
             .required_query("filename", &reference("FileName"), "Its name.")
             .query("folder", &reference("Folder"), "Where it lies.")
             .header("Content-Digest", "`sha-256=:BASE64:` (RFC 9530), checked.")
@@ -207,6 +224,7 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .refuses("400", &["missing_parameter"])
             .refuses("400", &names)
             .refuses("400", &digests)
+            .refuses("400", &["inconsistent_upload_length"])
             .refuses("413", &["quota_exceeded"]),
     };
     let has_upload =

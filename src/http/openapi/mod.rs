@@ -8,6 +8,7 @@ mod admin;
 mod describe;
 mod operation;
 mod page;
+mod resumable;
 mod schemas;
 mod tus;
 
@@ -54,6 +55,7 @@ const PATHS: &[(&str, &str)] = &[
     ("/api/images/{id}/preview", "/api/images/01890000-0000-7000-8000-000000000000/preview"),
     ("/v1/tus", ""),
     ("/v1/tus/{uploadId}", "/v1/tus/00000000000000000000000000000000"),
+    ("/v1/uploads/{uploadId}", "/v1/uploads/00000000000000000000000000000000"),
     ("/v1/admin/tokens", ""),
     ("/v1/admin/tokens/{token}", "/v1/admin/tokens/t"),
     ("/v1/admin/tokens/{token}/rotate", "/v1/admin/tokens/t/rotate"),
@@ -67,6 +69,7 @@ const PATHS: &[(&str, &str)] = &[
     ("/.well-known/jwks.json", ""),
     ("/openapi.json", ""),
     ("/docs", ""),
+    ("/metrics", ""),
 ];
 
 const METHODS: [Method; 7] = [

@@ -129,7 +129,9 @@ impl Operation {
     /// The refusals that come before a handler, or from under any of them.
     fn refuses_as_all(mut self, access: Access) -> Self {
         let reads_parameters = ["invalid_path", "invalid_query", "duplicate_parameter"];
-        self = self.refuses("400", &reads_parameters).refuses("400", &["encoded_content"]);
+        self = self
+            .refuses("400", &reads_parameters)
+            .refuses("400", &["encoded_content", "invalid_host"]);
         if self.body.is_some() {
             self = self.refuses("400", &["body_aborted"]).refuses("408", &["body_timeout"]);
             self = self.refuses("413", &["too_large"]);

@@ -71,9 +71,10 @@ fn array(items: &Value) -> Value {
 
 /// RFC 9457.
 fn problem(codes: &BTreeSet<String>) -> Value {
+    let kind = "`urn:streamlined:problem:CODE`, or the name that IANA knows it by.";
     let mut problem = object(
         &json!({
-            "type": {"type": "string", "description": "`urn:streamlined:problem:CODE`"},
+            "type": {"type": "string", "description": kind},
             "title": {"type": "string"},
             "status": {"type": "integer"},
             "detail": {"type": "string", "description": "A sentence for a person."},
@@ -84,8 +85,10 @@ fn problem(codes: &BTreeSet<String>) -> Value {
             "quota": {"type": "integer"},
             "used": {"type": "integer"},
             "requested": {"type": "integer"},
+            "expected-offset": {"type": "integer", "description": "Where the upload goes on."},
+            "provided-offset": {"type": "integer"},
         }),
-        &["missing", "limit", "quota", "used", "requested"],
+        &["missing", "limit", "quota", "used", "requested", "expected-offset", "provided-offset"],
     );
     problem["description"] = json!("A refusal (RFC 9457).");
     problem
@@ -202,12 +205,16 @@ fn requests() -> Value {
                 "type": ["string", "null"], "maxLength": MIME_BYTES_MAX,
                 "pattern": MIME_PATTERN, "description": "A media type.",
             },
+            "sha256": {
+                "anyOf": [reference("SentSha256"), {"type": "null"}],
+                "description": "What the whole must have.",
+            },
             "blake3": {
                 "anyOf": [reference("SentSha256"), {"type": "null"}],
                 "description": "Of content that the owner may have already.",
             },
         }),
-        &["mime", "blake3"],
+        &["mime", "sha256", "blake3"],
     );
     let init = |mode: Value, files_max: usize| {
         let files = json!({

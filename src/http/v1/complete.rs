@@ -8,6 +8,7 @@ use super::{files::metadata_answer, receive};
 use crate::{
     app::{
         Error,
+        append::inconsistent_length,
         complete::{Completed, Completion},
         possession::Possession,
         publish::NewContent,
@@ -95,13 +96,14 @@ async fn completed_answer(
 ) -> Result<Value, Error> {
     let mut answer = metadata_answer(file);
     if with_receipt {
-        answer["receipt"] = context.app.receipt(file, &context.server.public_url).await?.into();
+        let settings = context.server.settings.load();
+        answer["receipt"] = context.app.receipt(file, &settings.public_url).await?.into();
     }
     Ok(answer)
 }
 
-/// `PUT /v1/files/content`: a whole file in one request.
-pub async fn put_content(context: &Context, mut body: RequestBody) -> Reply {
+/// A whole file in one request, of this size where that was said.
+pub async fn put_content(context: &Context, mut body: RequestBody, size: Option<u64>) -> Reply {
     let principal = context.principal()?;
     let name = fields::file_name(context.query.required("filename")?)?;
     let folder = context.query.folder()?;
@@ -112,6 +114,10 @@ pub async fn put_content(context: &Context, mut body: RequestBody) -> Reply {
     let sha256 = digest::announced(&context.headers)?;
     let mime = declared_type(context)?;
     let content = receive::raw(&mut body, context.app.begin_file().await?).await?;
+    context.app.check_standing(principal).await?;
+    if size.is_some_and(|size| size != content.received()) {
+        return Err(inconsistent_length().into());
+    }
     let new = NewContent { owner, name, folder, mime, sha256, content };
     let file = context.app.put_content(new).await?;
     json::reply(StatusCode::CREATED, &metadata_answer(&file)).map(|a| audit::about(a, &file.key))
@@ -119,7 +125,7 @@ pub async fn put_content(context: &Context, mut body: RequestBody) -> Reply {
 
 /// What `Content-Type` says of the file. Types that HTTP clients send for want of a better one
 /// say nothing of it.
-fn declared_type(context: &Context) -> Result<Option<Box<str>>, Error> {
+pub fn declared_type(context: &Context) -> Result<Option<Box<str>>, Error> {
     const SAYS_NOTHING: [&str; 2] =
         ["application/x-www-form-urlencoded", "application/octet-stream"];
     let Some(value) = context.headers.get(CONTENT_TYPE) else { return Ok(None) };

@@ -1,24 +1,24 @@
 //! tus 1.0 at `/v1/tus`: the upload sessions, in the words of that protocol.
 
-mod metadata;
+pub mod concat;
+pub mod metadata;
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use futures_util::{Stream, stream};
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION},
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, TRAILER},
     http::request::Parts,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use self::concat::Concat;
 use crate::{
     app::{
         Error,
-        append::{Claim, Content, Piece, Progress},
-        checksum::{Algorithm, Checksum},
+        append::{Claim, Content, Ends, Piece, Progress},
+        checksum::{Algorithm, Checksum, Digest},
         upload::{DeclaredFile, Init},
     },
     http::{
@@ -28,6 +28,7 @@ use crate::{
         fields,
     },
     model::{
+        file::FileRecord,
         id::UploadId,
         upload::{Mode, UploadState},
     },
@@ -36,7 +37,8 @@ use crate::{
 const PATH: &str = "/v1/tus";
 const VERSION: &str = "1.0.0";
 const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,expiration,\
-                          checksum,termination";
+                          checksum,checksum-trailer,termination,concatenation,\
+                          concatenation-unfinished";
 const OFFSET_TYPE: &str = "application/offset+octet-stream";
 /// What a file is called when its client does not say.
 const NAME: &str = "upload";
@@ -51,10 +53,11 @@ const TUS_EXTENSION: HeaderName = HeaderName::from_static("tus-extension");
 const TUS_MAX_SIZE: HeaderName = HeaderName::from_static("tus-max-size");
 const TUS_CHECKSUM_ALGORITHM: HeaderName = HeaderName::from_static("tus-checksum-algorithm");
 const UPLOAD_CHECKSUM: HeaderName = HeaderName::from_static("upload-checksum");
+const UPLOAD_CONCAT: HeaderName = HeaderName::from_static("upload-concat");
 const UPLOAD_DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-length");
 const UPLOAD_EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
 /// Ours: the key of the file that the upload became, percent-encoded.
-const UPLOAD_KEY: HeaderName = HeaderName::from_static("upload-key");
+pub const UPLOAD_KEY: HeaderName = HeaderName::from_static("upload-key");
 const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
 const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata");
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
@@ -89,7 +92,7 @@ pub fn options(context: &Context) -> Reply {
     let headers = response.headers_mut();
     headers.insert(TUS_VERSION, HeaderValue::from_static(VERSION));
     headers.insert(TUS_EXTENSION, HeaderValue::from_static(EXTENSIONS));
-    headers.insert(TUS_MAX_SIZE, context.app.policy.file_bytes_max.into());
+    headers.insert(TUS_MAX_SIZE, context.app.policy().file_bytes_max.into());
     headers.insert(TUS_CHECKSUM_ALGORITHM, value(&algorithms)?);
     Ok(response)
 }
@@ -97,7 +100,12 @@ pub fn options(context: &Context) -> Reply {
 /// `POST /v1/tus`: a new upload, and its first bytes where some come along.
 pub async fn create(context: &Context, body: RequestBody) -> Reply {
     check_version(&context.headers)?;
-    let size = declared_size(&context.headers)?;
+    let concat = text(&context.headers, &UPLOAD_CONCAT)?;
+    let concat = concat.as_deref().map(concat::parse).transpose()?;
+    let size = match &concat {
+        Some(Concat::Final(_)) => None,
+        _ => declared_size(&context.headers)?,
+    };
     let mut said = metadata::parse(&text(&context.headers, &UPLOAD_METADATA)?.unwrap_or_default())?;
     let user = context.named_user(&mut said)?;
     let folder = fields::text(&mut said, "folder")?.unwrap_or_default();
@@ -109,26 +117,66 @@ pub async fn create(context: &Context, body: RequestBody) -> Reply {
             Some(mime) => Some(fields::media_type(mime)?),
             None => None,
         },
+        sha256: None,
     };
     let init = Init {
-        mode: if size.is_some() { Mode::Stream } else { Mode::Growing },
+        mode: match (&concat, size) {
+            (None, Some(_)) => Mode::Stream,
+            (None, None) => Mode::Growing,
+            (Some(Concat::Partial), Some(_)) => Mode::Partial,
+            (Some(Concat::Partial), None) => Mode::GrowingPartial,
+            (Some(Concat::Final(_)), _) => Mode::Final,
+        },
         files: vec![file],
         folder: fields::folder(&folder)?,
         meta: fields::caller_meta(said)?,
         user,
     };
+    let progress = match concat {
+        Some(Concat::Final(partials)) => concatenate(context, init, partials, &body).await?,
+        _ => begin(context, init, size, body).await?,
+    };
+    let mut response = told(StatusCode::CREATED, &progress)?;
+    let base = &context.server.settings.load().public_url;
+    let location = format!("{base}{PATH}/{}", progress.upload.id);
+    response.headers_mut().insert(LOCATION, value(&location)?);
+    Ok(response)
+}
+
+/// Begins an upload, with its first bytes where some come along.
+async fn begin(
+    context: &Context,
+    init: Init,
+    size: Option<u64>,
+    body: RequestBody,
+) -> Result<Progress, Error> {
     let comes_with_bytes = context.headers.get(CONTENT_TYPE).is_some_and(|it| it == OFFSET_TYPE);
     let piece = comes_with_bytes.then(|| piece(context, 0, None, body)).transpose()?;
     if let (Some(size), Some(piece)) = (size, &piece)
         && piece.claim.announced.is_some_and(|announced| announced > size)
     {
-        return Err(Error::TooLarge { what: "upload", limit: size }.into());
+        return Err(Error::TooLarge { what: "upload", limit: size });
     }
-    let progress = context.app.create_upload(context.principal()?, init, piece).await?;
-    let mut response = told(StatusCode::CREATED, &progress)?;
-    let location = format!("{}{PATH}/{}", context.server.public_url, progress.upload.id);
-    response.headers_mut().insert(LOCATION, value(&location)?);
-    Ok(response)
+    context.app.create_upload(context.principal()?, init, piece).await
+}
+
+/// Begins an upload that is made of others, and ends it if they are whole. It has neither a length
+/// nor bytes of its own.
+async fn concatenate(
+    context: &Context,
+    init: Init,
+    partials: Vec<UploadId>,
+    body: &RequestBody,
+) -> Result<Progress, Error> {
+    let has_length = [UPLOAD_LENGTH, UPLOAD_DEFER_LENGTH];
+    if has_length.iter().any(|name| context.headers.contains_key(name)) {
+        let detail = "A final upload is as long as those that it is made of.";
+        return Err(Error::invalid("invalid_upload_length", detail));
+    }
+    if body.announced() != Some(0) {
+        return Err(Error::FinalUpload);
+    }
+    context.app.concatenate(context.principal()?, init, partials).await
 }
 
 /// `HEAD /v1/tus/{id}`: from where to go on.
@@ -136,11 +184,17 @@ pub async fn head(context: &Context, id: UploadId) -> Reply {
     check_version(&context.headers)?;
     let progress = context.app.progress(context.principal()?, id).await?;
     let mut response = told(StatusCode::OK, &progress)?;
+    let mode = progress.upload.mode;
+    let partials = context.app.partials(id).await?;
     let headers = response.headers_mut();
-    match progress.size() {
-        Some(size) => headers.insert(UPLOAD_LENGTH, size.into()),
-        None => headers.insert(UPLOAD_DEFER_LENGTH, HeaderValue::from_static("1")),
-    };
+    match progress.size {
+        Some(size) => drop(headers.insert(UPLOAD_LENGTH, size.into())),
+        None if mode == Mode::Final => {}
+        None => drop(headers.insert(UPLOAD_DEFER_LENGTH, HeaderValue::from_static("1"))),
+    }
+    if let Some(concat) = concat::print(mode, &partials) {
+        headers.insert(UPLOAD_CONCAT, value(&concat)?);
+    }
     headers.insert(UPLOAD_METADATA, value(&metadata::print(&progress.upload))?);
     Ok(response)
 }
@@ -174,7 +228,7 @@ fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// The size of a new upload; `None` when it comes later.
-fn declared_size(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+pub fn declared_size(headers: &HeaderMap) -> Result<Option<u64>, Error> {
     let detail = "Either Upload-Length or Upload-Defer-Length: 1 is needed.";
     let wrong = || Error::invalid("invalid_upload_length", detail);
     let size = number(headers, &UPLOAD_LENGTH, "invalid_upload_length")?;
@@ -191,28 +245,41 @@ fn piece(
     size: Option<u64>,
     body: RequestBody,
 ) -> Result<Piece<impl Content + use<>>, Error> {
-    let checksum = text(&context.headers, &UPLOAD_CHECKSUM)?;
-    let checksum = checksum.as_deref().map(checksum_of).transpose()?;
-    let claim = Claim { offset, size, announced: body.announced() };
-    Ok(Piece { claim, checksum, content: content(body) })
+    let digest = digest_in(&context.headers)?;
+    // A digest that comes behind the bytes is announced before them.
+    let comes_last =
+        digest.is_none() && context.headers.get_all(TRAILER).iter().any(names_checksum);
+    let checksum = if comes_last { Some(Checksum::announced()) } else { digest.map(Checksum::new) };
+    let (announced, ends) = (body.announced(), Ends::Itself);
+    let claim = Claim { offset, size, announced, ends, whole: None };
+    let content = body.arrivals(move |trailers| match digest_in(trailers)? {
+        None if comes_last => Err(invalid_checksum()),
+        digest => Ok(digest.filter(|_| comes_last)),
+    });
+    Ok(Piece { claim, checksum, content })
 }
 
-fn content(body: RequestBody) -> impl Stream<Item = Result<Bytes, Error>> + Send + Unpin {
-    Box::pin(stream::try_unfold(body, |mut body| async move {
-        Ok(body.next().await?.map(|bytes| (bytes, body)))
-    }))
+fn names_checksum(trailer: &HeaderValue) -> bool {
+    let mut names = trailer.as_bytes().split(|byte| *byte == b',');
+    names.any(|name| name.trim_ascii().eq_ignore_ascii_case(UPLOAD_CHECKSUM.as_str().as_bytes()))
+}
+
+fn digest_in(headers: &HeaderMap) -> Result<Option<Digest>, Error> {
+    text(headers, &UPLOAD_CHECKSUM)?.map(|header| checksum_of(&header)).transpose()
 }
 
 /// `ALGORITHM base64`.
-fn checksum_of(header: &str) -> Result<Checksum, Error> {
-    let wrong = || {
-        let detail = "Upload-Checksum must be sha1 or sha256, a space and the digest in base64.";
-        Error::invalid("invalid_checksum", detail)
-    };
-    let (name, digest) = header.split_once(' ').ok_or_else(wrong)?;
+pub fn checksum_of(header: &str) -> Result<Digest, Error> {
+    let (name, digest) = header.split_once(' ').ok_or_else(invalid_checksum)?;
     let algorithm = Algorithm::ALL.into_iter().find(|known| known.as_str() == name);
-    let digest = STANDARD.decode(digest.trim()).map_err(|_| wrong())?;
-    Checksum::new(algorithm.ok_or_else(wrong)?, digest).ok_or_else(wrong)
+    let digest = STANDARD.decode(digest.trim()).map_err(|_| invalid_checksum())?;
+    let digest = algorithm.and_then(|algorithm| Digest::new(algorithm, digest));
+    digest.ok_or_else(invalid_checksum)
+}
+
+fn invalid_checksum() -> Error {
+    let detail = "Upload-Checksum must be sha1 or sha256, a space and the digest in base64.";
+    Error::invalid("invalid_checksum", detail)
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Error> {
@@ -237,15 +304,22 @@ fn number(
 fn told(status: StatusCode, progress: &Progress) -> Reply {
     let mut response = answer(status);
     let headers = response.headers_mut();
-    headers.insert(UPLOAD_OFFSET, progress.offset.into());
+    // There is none of a final upload before it is whole.
+    if progress.upload.mode != Mode::Final || progress.file.is_some() {
+        headers.insert(UPLOAD_OFFSET, progress.offset.into());
+    }
     if let Some(file) = &progress.file {
-        let key = utf8_percent_encode(file.key.as_str(), KEY_UNSAFE);
-        headers.insert(UPLOAD_KEY, value(&key.to_string())?);
+        headers.insert(UPLOAD_KEY, encoded_key(file)?);
     } else if progress.upload.state == UploadState::Open {
         let expires = UNIX_EPOCH + Duration::from_secs(progress.upload.expires.seconds());
         headers.insert(UPLOAD_EXPIRES, value(&httpdate::fmt_http_date(expires))?);
     }
     Ok(response)
+}
+
+/// A file's key as it stands in a URL.
+pub fn encoded_key(file: &FileRecord) -> Result<HeaderValue, Error> {
+    value(&utf8_percent_encode(file.key.as_str(), KEY_UNSAFE).to_string())
 }
 
 fn answer(status: StatusCode) -> Response<Body> {

@@ -43,6 +43,7 @@ struct InitFile {
     name: String,
     size: json::Whole,
     mime: Option<String>,
+    sha256: Option<String>,
     blake3: Option<String>,
 }
 
@@ -61,6 +62,7 @@ pub async fn init(context: &Context, body: RequestBody) -> Reply {
             size: file.size.0,
             mime: file.mime.filter(|mime| !mime.is_empty()).map(fields::media_type).transpose()?,
             blake3: file.blake3.as_deref().map(fields::blake3).transpose()?,
+            sha256: file.sha256.as_deref().map(fields::sha256).transpose()?,
         })
     };
     let init = Init {

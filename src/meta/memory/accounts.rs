@@ -136,4 +136,17 @@ impl Accounts for MemoryMetadata {
             Ok(())
         })
     }
+
+    async fn forget_expired_tokens(&self, before: UnixMillis, limit: usize) -> Result<usize> {
+        self.step(|state| {
+            let limit = limit.min(state.tokens.len().saturating_sub(1));
+            let expired = state.tokens.values().filter(|token| token.expired(before));
+            let expired: Vec<_> = expired.map(ServiceToken::id).take(limit).collect();
+            for id in &expired {
+                state.tokens.remove(id);
+                state.uses.remove(id);
+            }
+            Ok(expired.len())
+        })
+    }
 }

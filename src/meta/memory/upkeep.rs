@@ -36,6 +36,10 @@ impl Upkeep for MemoryMetadata {
         self.step(|state| Ok(*state.begun.get_or_insert(now)))
     }
 
+    async fn probe(&self) -> Result<()> {
+        Ok(())
+    }
+
     async fn parts_after(
         &self,
         after: Option<(UploadId, PartNumber)>,

@@ -9,7 +9,7 @@ use sled::{IVec, Tree};
 use super::{
     SledMetadata,
     codec::{self, FolderNode, StoredUser},
-    commit::Txn,
+    commit::{Txn, failed},
     index, step,
     upkeep::page,
 };
@@ -268,6 +268,36 @@ impl Accounts for SledMetadata {
             })
         };
         self.committer.commit(record).await
+    }
+
+    async fn forget_expired_tokens(&self, before: UnixMillis, limit: usize) -> Result<usize> {
+        let scan = move |tree: &Tree| {
+            let (mut expired, mut stay) = (Vec::new(), 0);
+            for entry in tree.scan_prefix(index::TOKENS).values() {
+                let token = decode_token(&entry.map_err(failed)?)?;
+                if token.expired(before) && expired.len() < limit {
+                    expired.push(token.id());
+                } else {
+                    stay += 1;
+                }
+            }
+            if stay == 0 {
+                expired.pop();
+            }
+            Ok(expired)
+        };
+        let expired = self.scan(scan).await?;
+        if expired.is_empty() {
+            return Ok(0);
+        }
+        let forget = move |txn: &mut Txn<'_>| {
+            for id in &expired {
+                txn.delete(index::token(*id));
+                txn.delete(index::token_use(*id));
+            }
+            Ok(expired.len())
+        };
+        self.committer.release(forget).await
     }
 }
 

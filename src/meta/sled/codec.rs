@@ -170,7 +170,16 @@ pub struct StoredUpload {
     expires: UnixMillis,
     received: u64,
     revision: u64,
-    state: UploadState,
+    state: StoredState,
+}
+
+/// The first two have the bytes of the `UploadState` that stood here alone before.
+#[derive(Serialize, Deserialize)]
+enum StoredState {
+    Open,
+    Completed(FileId),
+    /// Open, and the whole must have this digest.
+    OpenFor(Sha256),
 }
 
 impl StoredUpload {
@@ -186,11 +195,20 @@ impl StoredUpload {
             expires: upload.expires,
             received: upload.received,
             revision: upload.revision,
-            state: upload.state,
+            state: match (upload.state, upload.sha256) {
+                (UploadState::Open, None) => StoredState::Open,
+                (UploadState::Open, Some(sha256)) => StoredState::OpenFor(sha256),
+                (UploadState::Completed(file), _) => StoredState::Completed(file),
+            },
         }
     }
 
     pub fn into_record(self, id: UploadId) -> Upload {
+        let (state, sha256) = match self.state {
+            StoredState::Open => (UploadState::Open, None),
+            StoredState::OpenFor(sha256) => (UploadState::Open, Some(sha256)),
+            StoredState::Completed(file) => (UploadState::Completed(file), None),
+        };
         Upload {
             id,
             owner: self.owner,
@@ -199,11 +217,12 @@ impl StoredUpload {
             mime: self.mime,
             size: self.size,
             mode: self.mode,
+            sha256,
             meta: self.meta,
             expires: self.expires,
             received: self.received,
             revision: self.revision,
-            state: self.state,
+            state,
         }
     }
 }
@@ -323,6 +342,28 @@ mod tests {
             let read = decode::<StoredBlob>(&before).unwrap();
             assert_eq!((&read.locator, read.references), (&locator, 3));
             assert_eq!(read.unreferenced(), unreferenced);
+        }
+    }
+
+    #[test]
+    fn an_upload_of_before_its_digest_was_kept_is_read() {
+        let name = FileName::parse("f").unwrap();
+        let owner = UserId::parse("u").unwrap();
+        let (folder, meta) = (Folder::default(), CallerMeta::default());
+        let none: Option<Box<str>> = None;
+        for state in [UploadState::Open, UploadState::Completed(FileId([7; 16]))] {
+            let named = (owner.clone(), name.clone(), folder.clone(), none.clone());
+            let sized = (5_u64, Mode::Chunked, meta.clone(), UnixMillis(9), 4_u64, 3_u64, state);
+            let before = encode(&(named, sized)).unwrap();
+            let id = UploadId([1; 16]);
+            let mut upload = decode::<StoredUpload>(&before).unwrap().into_record(id);
+            assert_eq!((upload.state, upload.sha256, upload.revision), (state, None, 3));
+            upload.sha256 = Some(Sha256([2; 32]));
+            let bytes = encode(&StoredUpload::new(&upload)).unwrap();
+            let read = decode::<StoredUpload>(&bytes).unwrap().into_record(id);
+            // A completed one is held to nothing any more.
+            upload.sha256 = upload.sha256.filter(|_| state == UploadState::Open);
+            assert_eq!(read, upload);
         }
     }
 

@@ -43,6 +43,7 @@ use super::{
 };
 use crate::{
     meta::{Error, Result},
+    metrics::{Counted, stores},
     sys::fault,
 };
 
@@ -68,6 +69,7 @@ type Run = Box<dyn FnOnce(&Tree, Option<&mut Writes>) -> Answer + Send>;
 struct Step {
     releases: bool,
     run: Run,
+    waiting: Counted,
 }
 
 /// Handle of the committer thread.
@@ -189,7 +191,7 @@ impl Committer {
             })
         });
         let stopped = || Error::Unavailable("the committer has stopped".into());
-        let step = Step { releases, run };
+        let step = Step { releases, run, waiting: stores::COMMITS_WAITING.count() };
         match self.steps.as_ref().ok_or_else(stopped)?.try_send(step) {
             Ok(()) => {
                 let Ok(answer) = timeout(COMMIT_TIMEOUT, answered).await else {
@@ -323,6 +325,7 @@ impl Writer {
         let tree = &self.shared.tree;
         for step in steps {
             let is_taken = step.releases || matches!(room, Ok(true));
+            drop(step.waiting);
             answers.push((step.run)(tree, is_taken.then_some(&mut writes)));
         }
         match room {
@@ -336,7 +339,9 @@ impl Writer {
         }
         self.journal.reserve(record.len())?;
         fault::point("commit: before the journal");
-        let number = self.journal.append(record)?;
+        let sync = stores::SYNC_SECONDS.of("index");
+        let number = sync.time(|| self.journal.append(record))?;
+        stores::COMMIT_STEPS.observe(answers.len() as u64);
         fault::point("commit: journal durable");
         let mut batch = sled::Batch::default();
         for (key, value) in writes {

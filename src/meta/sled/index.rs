@@ -17,6 +17,8 @@
 //! | part | upload id, number | [`super::codec::StoredPart`] |
 //! | open | user 0 upload id | nothing |
 //! | batch | batch id | [`super::codec::StoredBatch`] |
+//! | concatenation | upload id | the ids that it is made of |
+//! | final of | upload id | the id of what it becomes a part of |
 //! | expiry | time, upload or batch id | nothing; a hint, the record's own time counts |
 //! | damaged | content hash | since: the bytes that the blob's record names are not good |
 //! | damaged count | nothing | blobs in the table above |
@@ -179,6 +181,16 @@ pub fn open_upload(entry: &[u8]) -> Option<UploadId> {
 
 pub fn batch(id: UploadId) -> Vec<u8> {
     key(b'B', &[&id.0])
+}
+
+/// What a final session is made of.
+pub fn concatenation(id: UploadId) -> Vec<u8> {
+    key(b'C', &[&id.0])
+}
+
+/// The final session of a partial one.
+pub fn final_of(id: UploadId) -> Vec<u8> {
+    key(b'P', &[&id.0])
 }
 
 pub const EXPIRIES: &[u8] = b"e";

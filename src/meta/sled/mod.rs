@@ -7,6 +7,7 @@ pub(crate) mod accounts;
 mod check;
 pub mod codec;
 mod commit;
+mod concatenation;
 mod index;
 pub(crate) mod journal;
 mod open;
@@ -40,7 +41,7 @@ use crate::model::{
     locator::Locator,
     name::{Folder, UserId},
     time::UnixMillis,
-    upload::Upload,
+    upload::{Mode, Upload},
 };
 
 /// See the module.
@@ -240,8 +241,16 @@ impl Metadata for SledMetadata {
         self.committer.commit(record).await
     }
 
-    async fn declare_size(&self, id: UploadId, size: u64, default_quota: u64) -> Result<Upload> {
-        self.committer.commit(move |txn| step::declare_size(txn, id, size, default_quota)).await
+    async fn declare_size(
+        &self,
+        id: UploadId,
+        size: u64,
+        mode: Mode,
+        default_quota: u64,
+    ) -> Result<Upload> {
+        let declare =
+            move |txn: &mut commit::Txn<'_>| step::declare_size(txn, id, size, mode, default_quota);
+        self.committer.commit(declare).await
     }
 
     async fn remove_upload(&self, id: UploadId, removal: Removal) -> Result<Vec<Part>> {

@@ -5,7 +5,7 @@ use super::{
         FolderNode, Held, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
     },
     commit::Txn,
-    index, upkeep,
+    concatenation, index, upkeep,
 };
 use crate::{
     meta::{Batch, Error, HOLDERS_MAX, NewFile, Part, Recorded, Removal, Result, UserRecord},
@@ -91,7 +91,7 @@ fn upload(txn: &Txn<'_>, id: UploadId) -> Result<Upload> {
     Ok(stored.ok_or(Error::NotFound)?.into_record(id))
 }
 
-fn open_upload(txn: &Txn<'_>, id: UploadId) -> Result<Upload> {
+pub fn open_upload(txn: &Txn<'_>, id: UploadId) -> Result<Upload> {
     let upload = upload(txn, id)?;
     if upload.state == UploadState::Open { Ok(upload) } else { Err(Error::Closed) }
 }
@@ -129,14 +129,15 @@ pub fn declare_size(
     txn: &mut Txn<'_>,
     id: UploadId,
     size: u64,
+    mode: Mode,
     default_quota: u64,
 ) -> Result<Upload> {
     let mut upload = open_upload(txn, id)?;
-    if upload.mode != Mode::Growing {
+    if upload.mode.is_sized() {
         return Err(Error::Changed);
     }
     let before = upload.reserved();
-    upload.mode = Mode::Stream;
+    upload.mode = mode;
     upload.size = size;
     upload.revision += 1;
     let after = upload.reserved();
@@ -155,7 +156,7 @@ fn parts(txn: &Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-fn remove_parts(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
+pub fn remove_parts(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
     let parts = parts(txn, id)?;
     for part in &parts {
         txn.delete(index::part(id, part.number));
@@ -191,6 +192,7 @@ pub fn remove_upload(txn: &mut Txn<'_>, id: UploadId, removal: Removal) -> Resul
     }
     txn.delete(index::upload(id));
     txn.delete(index::open(&upload.owner, id));
+    concatenation::unbind(txn, &upload)?;
     remove_parts(txn, id)
 }
 
@@ -250,15 +252,21 @@ pub fn record_file(
     let (mut released, mut parts) = (0, Vec::new());
     if let Some((id, revision)) = new.upload {
         let mut upload = open_upload(txn, id)?;
-        if upload.revision != revision {
+        let partials = concatenation::partials(txn, &upload)?;
+        let revisions = partials.iter().map(|partial| partial.revision);
+        if upload.revision.saturating_add(revisions.sum()) != revision {
             return Err(Error::Changed);
         }
-        released = upload.reserved();
+        let reserved = partials.iter().map(Upload::reserved);
+        released = upload.reserved().saturating_add(reserved.sum());
         upload.state = UploadState::Completed(file.id);
         upload.expires = upload.expires.max(keep_until);
         txn.put(index::upload(id), &StoredUpload::new(&upload))?;
         txn.delete(index::open(&upload.owner, id));
         parts = remove_parts(txn, id)?;
+        for partial in &partials {
+            parts.extend(concatenation::end_partial(txn, partial)?);
+        }
     }
     let key = index::file_key(&file.key);
     if txn.read(&key)?.is_some() {

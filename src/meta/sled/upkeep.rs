@@ -106,6 +106,16 @@ impl Upkeep for SledMetadata {
         self.committer.commit(begin).await
     }
 
+    async fn probe(&self) -> Result<()> {
+        let rewrite = |txn: &mut Txn<'_>| {
+            if let Some(begun) = txn.read(index::BEGUN)? {
+                txn.write(index::BEGUN.to_vec(), begun);
+            }
+            Ok(())
+        };
+        self.committer.commit(rewrite).await
+    }
+
     async fn parts_after(
         &self,
         after: Option<(UploadId, PartNumber)>,

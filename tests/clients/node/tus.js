@@ -83,6 +83,9 @@ async function check({ url }, content) {
   })());
   const deferred = { uploadLengthDeferred: true, chunkSize: 1_000_000 };
   await check(await upload(stream, [], deferred), content);
+  // In three partial uploads side by side, which a final one makes one file of.
+  const parallel = { endpoint: `${SERVER}/v1/tus`, parallelUploads: 3, metadataForPartialUploads: { user_id: 'u' } };
+  await check(await upload(content, [], parallel), content);
   // An empty file.
   await check(await upload(Buffer.alloc(0), [], {}), Buffer.alloc(0));
   // A small one, whose methods stand in a header.

@@ -2,6 +2,8 @@
 
 use std::{
     fs::{self, File},
+    io::{Read, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -19,6 +21,7 @@ pub const TOKEN: &str = "an-opaque-token-for-tests";
 pub struct Daemon {
     dir: TempDir,
     variables: Vec<(String, String)>,
+    open_files: Option<u32>,
     child: Child,
     url: String,
     expected_trouble: Vec<&'static str>,
@@ -31,12 +34,20 @@ impl Daemon {
 
     /// Starts with settings, named as in the configuration file.
     pub fn with(settings: &[(&str, &str)]) -> Self {
-        let named = |(name, value): &(&str, &str)| {
-            (format!("STREAMLINED_{}", name.to_uppercase()), (*value).to_owned())
-        };
-        let mut variables = vec![("STREAMLINED_SERVICE_TOKEN".to_owned(), TOKEN.to_owned())];
-        variables.extend(settings.iter().map(named));
-        Self::launched(tempfile::tempdir().unwrap(), variables)
+        Self::under(settings, &[])
+    }
+
+    /// As [`Daemon::with`], with no more open files than this.
+    pub fn with_open_files(files: u32, settings: &[(&str, &str)]) -> Self {
+        Self::launched(tempfile::tempdir().unwrap(), variables(settings), Some(files))
+    }
+
+    /// Starts with settings, and with variables that are none.
+    pub fn under(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let mut variables = variables(settings);
+        variables.extend(environment.iter().map(owned));
+        Self::launched(tempfile::tempdir().unwrap(), variables, None)
     }
 
     /// Starts on a data directory that something prepared.
@@ -45,12 +56,12 @@ impl Daemon {
         fs::create_dir(dir.path().join("data")).unwrap();
         prepare(&dir.path().join("data"));
         let token = ("STREAMLINED_SERVICE_TOKEN".to_owned(), TOKEN.to_owned());
-        Self::launched(dir, vec![token])
+        Self::launched(dir, vec![token], None)
     }
 
-    fn launched(dir: TempDir, variables: Vec<(String, String)>) -> Self {
-        let (child, url) = launch(dir.path(), &variables);
-        Self { dir, variables, child, url, expected_trouble: Vec::new() }
+    fn launched(dir: TempDir, variables: Vec<(String, String)>, open_files: Option<u32>) -> Self {
+        let (child, url) = launch(dir.path(), &variables, open_files);
+        Self { dir, variables, open_files, child, url, expected_trouble: Vec::new() }
     }
 
     /// Lets lines with this text stand in the log.
@@ -64,6 +75,21 @@ impl Daemon {
 
     pub fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
+    }
+
+    pub fn port(&self) -> &str {
+        self.address().rsplit(':').next().unwrap()
+    }
+
+    /// What the admin socket answers.
+    pub fn operator(&self, method: &str, path: &str) -> String {
+        let mut socket = UnixStream::connect(self.dir().join("admin.sock")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     pub fn dir(&self) -> PathBuf {
@@ -121,7 +147,7 @@ impl Daemon {
     /// Starts the daemon again that has ended.
     pub fn resume(&mut self) {
         let _ = fs::remove_file(self.dir().join("listen"));
-        (self.child, self.url) = launch(self.dir.path(), &self.variables);
+        (self.child, self.url) = launch(self.dir.path(), &self.variables, self.open_files);
     }
 
     pub fn log(&self) -> String {
@@ -136,10 +162,26 @@ impl Daemon {
     }
 }
 
-fn launch(dir: &Path, variables: &[(String, String)]) -> (Child, String) {
+fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    let named = |(name, value): &(&str, &str)| {
+        (format!("STREAMLINED_{}", name.to_uppercase()), (*value).to_owned())
+    };
+    let token = ("STREAMLINED_SERVICE_TOKEN".to_owned(), TOKEN.to_owned());
+    std::iter::once(token).chain(settings.iter().map(named)).collect()
+}
+
+/// By way of prlimit(1), where open files are limited.
+fn command(open_files: Option<u32>) -> Command {
+    let Some(files) = open_files else { return Command::new(BINARY) };
+    let mut command = Command::new("/usr/bin/prlimit");
+    command.arg(format!("--nofile={files}:{files}")).arg(BINARY);
+    command
+}
+
+fn launch(dir: &Path, variables: &[(String, String)], open_files: Option<u32>) -> (Child, String) {
     let data = dir.join("data");
     let log = File::options().create(true).append(true).open(dir.join("log")).unwrap();
-    let mut child = Command::new(BINARY)
+    let mut child = command(open_files)
         .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
         .arg(&data)
         .env_clear()

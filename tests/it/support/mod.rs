@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod tls;
 
 use std::{
     io::{Read, Write},

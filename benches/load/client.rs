@@ -1,0 +1,145 @@
+//! Connections that repeat a request, over bare sockets: what the client costs is the same for all.
+
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    runtime::Runtime,
+};
+
+#[derive(Clone, Copy)]
+pub enum Method {
+    Put,
+    Base64Part,
+    /// A whole, or 1 KiB out of its middle.
+    Get {
+        range: bool,
+    },
+}
+
+impl Method {
+    /// Content that one request moves.
+    pub fn bytes_of(self, bytes: u64) -> u64 {
+        if matches!(self, Self::Get { range: true }) { 1 << 10 } else { bytes }
+    }
+}
+
+/// One kind of request to one server.
+pub struct Job {
+    pub address: String,
+    /// The n-th request: request line and headers without `Host` and `Content-Length`.
+    pub head: Box<dyn Fn(u64) -> String + Send + Sync>,
+    /// What stands around the content of the n-th request, which is base64 then.
+    pub document: Option<Box<dyn Fn(u64) -> (String, String) + Send + Sync>>,
+    /// Bytes of content to send.
+    pub bytes: u64,
+}
+
+/// Pieces of this size are repeated to make a content.
+const PIECE: usize = 1 << 20;
+/// No two contents of a run are the same, of no run neither: servers that know a content are quick.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+fn piece(base64: bool) -> Vec<u8> {
+    let mut bytes = vec![0; PIECE];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    if base64 {
+        bytes.iter_mut().for_each(|byte| *byte = b'A' + *byte % 26);
+    }
+    bytes
+}
+
+/// Requests a second of `clients` connections. The last request of each is finished and counted.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+pub fn run(job: &Job, clients: usize, span: Duration) -> f64 {
+    let runtime = Runtime::new().unwrap();
+    let began = Instant::now();
+    let piece = piece(job.document.is_some());
+    let counts = runtime.block_on(async {
+        let repeats = (0..clients).map(|_| repeat(job, piece.clone(), began + span));
+        futures_util::future::join_all(repeats).await
+    });
+    counts.into_iter().sum::<u64>() as f64 / began.elapsed().as_secs_f64()
+}
+
+/// One request: its number, and what was answered.
+pub fn once(job: &Job) -> (u64, String) {
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut stream = TcpStream::connect(&job.address).await.unwrap();
+        let mut buffer = vec![0; 256 << 10];
+        let mut piece = piece(job.document.is_some());
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        send(&mut stream, job, number, &mut piece).await;
+        let body = receive(&mut stream, &mut buffer).await;
+        (number, String::from_utf8_lossy(&body).into_owned())
+    })
+}
+
+async fn repeat(job: &Job, mut piece: Vec<u8>, until: Instant) -> u64 {
+    let mut stream = TcpStream::connect(&job.address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (mut buffer, mut count) = (vec![0; 256 << 10], 0);
+    while Instant::now() < until {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        send(&mut stream, job, number, &mut piece).await;
+        receive(&mut stream, &mut buffer).await;
+        count += 1;
+    }
+    count
+}
+
+async fn send(stream: &mut TcpStream, job: &Job, number: u64, piece: &mut [u8]) {
+    let mut head = (job.head)(number);
+    let (before, after) = job.document.as_ref().map(|document| document(number)).unzip();
+    let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+    let content = if job.document.is_some() { job.bytes.div_ceil(3) * 4 } else { job.bytes };
+    let length = content + (before.len() + after.len()) as u64;
+    write!(head, "Host: {}\r\nContent-Length: {length}\r\n\r\n{before}", job.address).unwrap();
+    // Letters are base64, too.
+    let stamp = number.to_string().bytes().map(|digit| digit - b'0' + b'a').collect::<Vec<_>>();
+    let stamped = stamp.len().min(usize::try_from(content).unwrap());
+    piece[..stamped].copy_from_slice(&stamp[..stamped]);
+    let (mut head, mut left) = (head.into_bytes(), content);
+    if content <= 64 << 10 {
+        head.extend_from_slice(&piece[..usize::try_from(content).unwrap()]);
+        left = 0;
+    }
+    stream.write_all(&head).await.unwrap();
+    while left > 0 {
+        let bytes = usize::try_from(left.min(PIECE as u64)).unwrap();
+        stream.write_all(&piece[..bytes]).await.unwrap();
+        left -= bytes as u64;
+    }
+    stream.write_all(after.as_bytes()).await.unwrap();
+}
+
+/// Reads one answer; of a long one, only the first buffer is kept.
+async fn receive(stream: &mut TcpStream, buffer: &mut [u8]) -> Vec<u8> {
+    let (mut head, mut read) = (Vec::new(), 0);
+    let end = loop {
+        if let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        let bytes = stream.read(buffer).await.unwrap();
+        assert!(bytes > 0, "the server hung up: {}", String::from_utf8_lossy(&head));
+        head.extend_from_slice(&buffer[..bytes]);
+        read += bytes;
+    };
+    let text = String::from_utf8_lossy(&head[..end]).to_lowercase();
+    let status: u16 = text[9..12].parse().unwrap();
+    assert!((200..300).contains(&status), "{}", String::from_utf8_lossy(&head));
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
+    while read < end + length {
+        let bytes = stream.read(buffer).await.unwrap();
+        assert!(bytes > 0, "the answer is cut");
+        read += bytes;
+    }
+    head.split_off(end)
+}

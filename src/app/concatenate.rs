@@ -1,0 +1,196 @@
+//! Files of several uploads, as tus makes them: partial ones, written side by side, and a final one
+//! that becomes a file of their bytes once all of them are whole.
+
+use std::sync::Arc;
+
+use super::{
+    App, Error, Result,
+    append::Progress,
+    complete::{Completed, Completion},
+    upload::{DeclaredFile, Init, Status, upload_error},
+};
+use crate::{
+    meta::{self, Part},
+    model::{
+        id::UploadId,
+        limits::PARTIALS_MAX,
+        principal::Principal,
+        upload::{Mode, Upload, UploadState, tail},
+    },
+    sys::random,
+};
+
+impl App {
+    /// Opens the final session of partial ones, and ends it at once if they are whole.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a partial upload that is not there for this principal or belongs to
+    /// another user, [`Error::Invalid`] for one that is not partial, [`Error::Conflict`] for one
+    /// that is part of another; [`Error::TooLarge`].
+    pub async fn concatenate(
+        self: &Arc<Self>,
+        principal: &Principal,
+        init: Init,
+        partials: Vec<UploadId>,
+    ) -> Result<Progress> {
+        let owner = self.acting_for(principal, init.user, false)?;
+        self.check_scope(principal, &owner, &init.folder)?;
+        if !(1..=PARTIALS_MAX).contains(&partials.len()) {
+            return Err(Error::invalid(INVALID, "A final upload is made of 1 to 1000 others."));
+        }
+        for id in &partials {
+            let partial = self.own_upload(principal, *id).await?;
+            if partial.owner != owner {
+                return Err(Error::NotFound("upload"));
+            }
+            if !partial.mode.is_partial() {
+                let detail = format!("The upload {id} is not a partial one.");
+                return Err(Error::invalid(INVALID, detail));
+            }
+        }
+        let Some(DeclaredFile { name, mime, .. }) = init.files.into_iter().next() else {
+            return Err(Error::Internal("a final upload without a file".into()));
+        };
+        let now = self.clock.now();
+        let upload = Upload {
+            id: random::upload_id(),
+            owner,
+            name,
+            folder: init.folder,
+            mime,
+            size: 0,
+            mode: Mode::Final,
+            sha256: None,
+            meta: init.meta,
+            expires: now.after(self.policy().upload_ttl),
+            received: 0,
+            revision: 0,
+            state: UploadState::Open,
+        };
+        let created = self.meta.create_final(upload.clone(), partials, now).await;
+        created.map_err(|error| match error {
+            meta::Error::Exists => {
+                let detail = "A partial upload is part of one final upload, and once.";
+                Error::conflict("upload_concatenated", detail)
+            }
+            error => upload_error(error),
+        })?;
+        let id = upload.id;
+        let concluded = self.conclude(principal, upload).await;
+        if concluded.is_err()
+            && let Err(error) = self.abort_upload(principal, id).await
+        {
+            tracing::debug!(upload = %id, %error, "an upload stays that nobody knows");
+        }
+        concluded
+    }
+
+    /// The uploads that a final one is made of.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn partials(&self, id: UploadId) -> Result<Vec<UploadId>> {
+        Ok(self.meta.partials(id).await?)
+    }
+
+    /// How far an open final upload is: a file, once nothing is missing.
+    pub(super) async fn conclude(
+        self: &Arc<Self>,
+        principal: &Principal,
+        upload: Upload,
+    ) -> Result<Progress> {
+        let (mut offset, mut size, mut is_ready) = (0_u64, Some(0_u64), true);
+        for id in self.meta.partials(upload.id).await? {
+            // One that is gone is a part of a file by now, or missed when the end is tried.
+            let Some(Status { upload: partial, parts }) = self.partial(id).await? else { continue };
+            let tail = tail(&parts);
+            is_ready &= tail.missing.is_empty() && partial.declared() == Some(tail.offset);
+            offset = offset.saturating_add(tail.offset);
+            size = size.zip(partial.declared()).and_then(|(sum, own)| sum.checked_add(own));
+        }
+        let limit = self.policy().file_bytes_max;
+        if size.unwrap_or(offset) > limit {
+            return Err(Error::TooLarge { what: "file", limit });
+        }
+        if !is_ready {
+            return Ok(Progress { upload, offset, file: None, size });
+        }
+        match self.complete_upload(principal, Completion::of(upload.id)).await? {
+            Completed::One(file) => Ok(Progress::ended(upload, *file)),
+            Completed::Batch(_) => Err(Error::NotFound("upload")),
+        }
+    }
+
+    /// Concludes the final upload that waits for a partial one. What keeps it from its end is told
+    /// to those who ask for that one.
+    pub(super) async fn conclude_final_of(self: &Arc<Self>, principal: &Principal, id: UploadId) {
+        let concluded = async {
+            let Some(of) = self.meta.final_of(id).await? else { return Ok(()) };
+            let upload = self.own_upload(principal, of).await?;
+            self.conclude(principal, upload).await.map(drop)
+        };
+        if let Err(error) = concluded.await {
+            tracing::debug!(partial = %id, %error, "a final upload has no end yet");
+        }
+    }
+
+    /// What the file of a session is made of, its parts or those of its partial ones, and the
+    /// revision that speaks for all of them.
+    pub(super) async fn sources(&self, upload: &Upload) -> Result<(Vec<Part>, u64)> {
+        if upload.mode.is_partial() {
+            return Err(is_partial());
+        }
+        let mut parts = self.meta.parts(upload.id).await?;
+        let mut revision = upload.revision;
+        for id in self.meta.partials(upload.id).await? {
+            let partial = self.partial(id).await?.ok_or(Error::Gone("partial upload"))?;
+            let tail = tail(&partial.parts);
+            if !tail.missing.is_empty() || partial.upload.declared() != Some(tail.offset) {
+                let detail =
+                    "The partial uploads are not whole yet; the upload stays open for them.";
+                return Err(Error::conflict("partials_unfinished", detail));
+            }
+            revision = revision.saturating_add(partial.upload.revision);
+            parts.extend(partial.parts);
+        }
+        Ok((parts, revision))
+    }
+
+    /// As [`App::forget_damaged`] for what [`App::sources`] answered.
+    pub(super) async fn forget_damaged_sources(
+        &self,
+        upload: &Upload,
+        parts: &[Part],
+    ) -> Result<()> {
+        if upload.mode != Mode::Final {
+            return self.forget_damaged(upload.id, parts).await;
+        }
+        for id in self.meta.partials(upload.id).await? {
+            let parts = self.meta.parts(id).await?;
+            self.forget_damaged(id, &parts).await?;
+        }
+        Ok(())
+    }
+
+    /// An open partial session and its parts, read at one moment.
+    async fn partial(&self, id: UploadId) -> Result<Option<Status>> {
+        loop {
+            let Some(upload) = self.meta.upload(id).await?.filter(|it| !self.is_over(it)) else {
+                return Ok(None);
+            };
+            let parts = self.meta.parts(id).await?;
+            if self.meta.upload(id).await?.as_ref() == Some(&upload) {
+                return Ok(Some(Status { upload, parts }));
+            }
+        }
+    }
+}
+
+const INVALID: &str = "invalid_upload_concat";
+
+/// A partial upload does not become a file by itself.
+pub(super) fn is_partial() -> Error {
+    let detail =
+        "The upload is a partial one: it becomes a file with others, by a final one of tus.";
+    Error::conflict("partial_upload", detail)
+}

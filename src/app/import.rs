@@ -1,0 +1,129 @@
+//! Files of another server, taken over under the keys that they have.
+
+use std::sync::Arc;
+
+use super::{
+    App, Error, Result,
+    incoming::{Incoming, check_digest},
+    publish::guess_mime,
+};
+use crate::{
+    blob::{Purpose, Sealed},
+    meta::{self, NewFile},
+    model::{
+        digest::Sha256,
+        file::{CallerMeta, FileRecord},
+        id::FileId,
+        key::FileKey,
+        name::{FileName, Folder, UserId},
+        time::UnixMillis,
+    },
+    sys::random,
+};
+
+/// A file as it was elsewhere.
+pub struct ForeignFile {
+    pub key: FileKey,
+    pub owner: UserId,
+    pub folder: Folder,
+    pub name: FileName,
+    pub mime: Option<Box<str>>,
+    /// Since when it was there; one in the future counts as now.
+    pub created: UnixMillis,
+    pub meta: CallerMeta,
+    pub sha256: Option<Sha256>,
+}
+
+impl App {
+    /// The files that have these keys, each or `None`.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn files(&self, keys: &[FileKey]) -> Result<Vec<Option<FileRecord>>> {
+        let mut files = Vec::with_capacity(keys.len());
+        for key in keys {
+            files.push(self.meta.file(key).await?);
+        }
+        Ok(files)
+    }
+
+    /// Begins to take the content of a foreign file, of whatever size it is.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn begin_import(&self) -> Result<Incoming> {
+        self.begin("file", u64::MAX).await
+    }
+
+    /// Lists a foreign file. The default quota does not hold it up, for it is there already and
+    /// was within the rules of its time; a quota that was set for its owner does. One that is
+    /// listed already is answered as it is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a wrong digest, [`Error::Conflict`] when the key holds other content,
+    /// [`Error::Quota`].
+    pub async fn import(
+        self: &Arc<Self>,
+        foreign: ForeignFile,
+        mut content: Incoming,
+    ) -> Result<FileRecord> {
+        let app = Arc::clone(self);
+        self.detached(async move {
+            let sealed = content.seal(Purpose::Blob).await?;
+            if let Err(mismatch) = check_digest(foreign.sha256, sealed.sha256, "sha256_mismatch") {
+                app.discard(&sealed.locator).await;
+                return Err(mismatch);
+            }
+            let file = foreign.listed(app.clock.now(), &sealed);
+            let locator = sealed.locator.clone();
+            let new = NewFile { file: file.clone(), locator, is_known: false, upload: None };
+            match app.meta.record_files(vec![new], app.clock.now(), u64::MAX).await {
+                Ok(recorded) => {
+                    for replaced in recorded.iter().filter_map(|done| done.replaced.as_ref()) {
+                        app.discard(replaced).await;
+                    }
+                    Ok(file)
+                }
+                Err(error) => {
+                    if !error.is_uncertain() {
+                        app.discard(&sealed.locator).await;
+                    }
+                    match error {
+                        meta::Error::Exists => app.listed_already(&file).await,
+                        error => Err(error.into()),
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    async fn listed_already(&self, file: &FileRecord) -> Result<FileRecord> {
+        let listed = self.meta.file(&file.key).await?.ok_or(Error::NotFound("file"))?;
+        if listed.blake3 == file.blake3 {
+            return Ok(listed);
+        }
+        let detail = "The key holds other content, which stays.";
+        Err(Error::conflict("key_taken", detail))
+    }
+}
+
+impl ForeignFile {
+    fn listed(self, now: UnixMillis, sealed: &Sealed) -> FileRecord {
+        // Ids of one millisecond are in no order here; what is random in them keeps them apart.
+        let [low, high, ..] = random::salt().to_le_bytes();
+        let counter = u16::from_le_bytes([low, high]);
+        FileRecord {
+            id: FileId::new(self.created.min(now), counter, random::nonce()),
+            mime: self.mime.unwrap_or_else(|| guess_mime(&self.name)),
+            owner: self.owner,
+            folder: self.folder,
+            name: self.name,
+            key: self.key,
+            size: sealed.size,
+            blake3: sealed.blake3,
+            sha256: sealed.sha256,
+            meta: self.meta,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Whom the client believes over TLS: the authorities of `--ca`, else those of the machine. None
+//! are built in: where there is no internet they would be wrong, and elsewhere they grow old.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::Args;
+use rustls::crypto::aws_lc_rs;
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use zeroize::Zeroizing;
+
+use super::failure;
+use crate::cli::Failures;
+
+#[derive(Args)]
+pub struct Trust {
+    /// PEM file with the authorities that are believed, instead of the machine's.
+    #[arg(long, value_name = "FILE", env = "STREAMLINED_CA")]
+    ca: Option<PathBuf>,
+    /// PEM file with a certificate to show, and its key, where the daemon asks for one.
+    #[arg(long, value_name = "FILE", env = "STREAMLINED_CLIENT_CERTIFICATE")]
+    client_certificate: Option<PathBuf>,
+}
+
+impl Trust {
+    /// # Errors
+    /// What is wrong with which file.
+    pub fn config(&self) -> Result<TlsConfig, Failures> {
+        let roots = match &self.ca {
+            Some(path) => read(path)?.0,
+            None => of_machine()?,
+        };
+        let shown = self.client_certificate.as_deref().map(own).transpose()?;
+        Ok(TlsConfig::builder()
+            .root_certs(RootCerts::Specific(Arc::new(roots)))
+            .client_cert(shown)
+            .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
+            .build())
+    }
+}
+
+/// `$SSL_CERT_FILE` and `$SSL_CERT_DIR`, else where the system keeps them.
+fn of_machine() -> Result<Vec<Certificate<'static>>, Failures> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let why = found.errors.first().map_or(String::new(), |error| format!(" ({error})"));
+        return Err(failure(format!(
+            "this machine names no authorities{why}; give those of the daemon with --ca FILE"
+        )));
+    }
+    Ok(found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect())
+}
+
+fn own(path: &Path) -> Result<ClientCert, Failures> {
+    let (chain, key) = read(path)?;
+    let key = key.ok_or_else(|| failure(format!("{}: no private key in it", path.display())))?;
+    Ok(ClientCert::new_with_certs(&chain, key))
+}
+
+/// At least one certificate, and a key if there is one.
+fn read(path: &Path) -> Result<(Vec<Certificate<'static>>, Option<PrivateKey<'static>>), Failures> {
+    let place = path.display().to_string();
+    let pem = fs::read(path).map(Zeroizing::new).map_err(Failures::at(&place))?;
+    let (mut certificates, mut key) = (Vec::new(), None);
+    for item in parse_pem(&pem) {
+        match item.map_err(Failures::at(&place))? {
+            PemItem::Certificate(certificate) => certificates.push(certificate),
+            PemItem::PrivateKey(found) => key = Some(found),
+            _ => {}
+        }
+    }
+    if certificates.is_empty() {
+        return Err(failure(format!("{place}: no certificate in PEM form")));
+    }
+    Ok((certificates, key))
+}

@@ -1,0 +1,67 @@
+//! `config …`, `man` and `completions`: what the program says of itself.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
+
+use clap::{CommandFactory, Subcommand};
+use clap_complete::Shell;
+
+use super::{Cli, Failures, Place};
+use crate::config::{
+    Config, document,
+    layers::{self, Origins},
+};
+
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Find every fault of the configuration, with its place and what is expected there.
+    Check {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Print the settings in force and where each was said; secrets are hidden.
+    Show {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Print a configuration file in which every setting is explained.
+    Example,
+}
+
+pub fn run(command: ConfigCommand) -> Result<(), Failures> {
+    match command {
+        ConfigCommand::Check { place } => {
+            let (_, origins) = explain(place)?;
+            let said = origins.len();
+            print(&format!("No faults; {said} settings differ from or repeat their defaults.\n"))
+        }
+        ConfigCommand::Show { place } => print(&document::in_force(&explain(place)?.1)),
+        ConfigCommand::Example => print(&document::example()),
+    }
+}
+
+fn explain(place: Place) -> Result<(Config, Origins), Failures> {
+    let (flags, environment) = super::said(place, None);
+    layers::explain(&flags, &environment).map_err(Failures)
+}
+
+fn print(text: &str) -> Result<(), Failures> {
+    io::stdout().write_all(text.as_bytes()).map_err(Failures::at("standard output"))
+}
+
+/// Writes a manual page for the program and for each of its commands.
+pub fn manual(dir: &Path) -> Result<(), Failures> {
+    let written = fs::create_dir_all(dir);
+    let written = written.and_then(|()| clap_mangen::generate_to(Cli::command(), dir));
+    written.map_err(Failures::at(&dir.display().to_string()))
+}
+
+/// Prints what a shell needs to complete commands.
+pub fn completions(shell: Shell) -> Result<(), Failures> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "streamlined", &mut text);
+    io::stdout().write_all(&text).map_err(Failures::at("standard output"))
+}

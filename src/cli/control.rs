@@ -1,0 +1,254 @@
+//! What a running daemon is told, and tells: signals, files that change, the service manager.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use rustix::process::{Resource, getrlimit};
+use tokio::{
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+
+use super::{Failures, serve::register_token};
+use crate::{
+    app::{App, Policy},
+    auth::jwt::Expected,
+    config::{Config, reload},
+    http::{Server, metrics, settings::Settings},
+    model::time::UnixMillis,
+    sys::{
+        log,
+        signal::{Signals, Told},
+        systemd::Manager,
+        tls::{Files, Identity, Mark},
+    },
+};
+
+/// Open files that are neither clients' nor their requests': stores, upkeep, commands, whoever is
+/// being turned away.
+const FILES_KEPT: usize = 160;
+
+/// How often the files of TLS are looked at.
+const TLS_LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Reads the configuration as at the start.
+pub type ReadConfig = dyn Fn() -> Result<Config, Failures> + Send + Sync;
+
+/// Everything that may change while the daemon runs.
+pub struct Control {
+    /// As it was at the start, where much of it stays in force.
+    started: Config,
+    config: Config,
+    read: Arc<ReadConfig>,
+    address: SocketAddr,
+    app: Arc<App>,
+    server: Arc<Server>,
+    manager: Arc<Manager>,
+    tls: Option<Files>,
+    marks: [Mark; 3],
+}
+
+impl Control {
+    /// Brings TLS up. Blocks for as long as it takes to read its files.
+    pub fn new(
+        config: Config,
+        read: Arc<ReadConfig>,
+        address: SocketAddr,
+        app: Arc<App>,
+        server: Arc<Server>,
+        manager: Arc<Manager>,
+    ) -> Result<Self, Failures> {
+        let tls = files(&config);
+        let marks = tls.as_ref().map_or([None; 3], Files::marks);
+        let identity = tls.as_ref().map(Files::load).transpose().map_err(Failures::at("TLS"))?;
+        present(&server, identity);
+        Ok(Self {
+            started: config.clone(),
+            config,
+            read,
+            address,
+            app,
+            server,
+            manager,
+            tls,
+            marks,
+        })
+    }
+
+    pub fn manager(&self) -> Arc<Manager> {
+        Arc::clone(&self.manager)
+    }
+
+    pub fn drain_timeout(&self) -> Duration {
+        self.config.drain_timeout
+    }
+
+    /// Where the daemon is reached when nobody says otherwise.
+    pub fn url(&self) -> String {
+        url(&self.config, self.address)
+    }
+
+    /// Does what it is told until it is told to stop; by which signal.
+    pub async fn run(&mut self, signals: &mut Signals) -> &'static str {
+        loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    Told::Stop(signal) => return signal,
+                    Told::Reload => self.reload().await,
+                },
+                () = sleep(TLS_LOOK_EVERY) => self.renew().await,
+            }
+        }
+    }
+
+    /// Takes over what may change. A fault anywhere changes nothing.
+    async fn reload(&mut self) {
+        self.manager.tell_reloading();
+        match self.take_over().await {
+            Ok(()) => {
+                metrics::RELOADS.of(("configuration", "taken")).add(1);
+                tracing::info!("the configuration was read again");
+            }
+            Err(Failures(faults)) => {
+                metrics::RELOADS.of(("configuration", "faulty")).add(1);
+                for fault in &faults {
+                    tracing::error!(fault, "the configuration is faulty; nothing was changed");
+                }
+            }
+        }
+        self.manager.tell("READY=1\nSTATUS=serving");
+    }
+
+    async fn take_over(&mut self) -> Result<(), Failures> {
+        let read = Arc::clone(&self.read);
+        let reading = spawn_blocking(move || {
+            let config = read()?;
+            let tls = files(&config);
+            let marks = tls.as_ref().map_or([None; 3], Files::marks);
+            let identity = tls.as_ref().map(Files::load).transpose();
+            let identity = identity.map_err(Failures::at("TLS"))?;
+            Ok::<_, Failures>((config, tls, marks, identity))
+        });
+        let read = reading.await.map_err(Failures::at("configuration"))?;
+        let (config, tls, marks, identity) = read?;
+        for setting in reload::needs_restart(&self.started, &config) {
+            tracing::warn!(setting, "changed, but is only read at the start: restart for it");
+        }
+        if config.service_token != self.config.service_token {
+            register_token(&config, &self.app).await?;
+        }
+        log::change(&config.log).map_err(Failures::at("log"))?;
+        self.app.set_policy(policy(&config));
+        self.server.set(settings(&config, self.address));
+        present(&self.server, identity);
+        (self.config, self.tls, self.marks) = (config, tls, marks);
+        Ok(())
+    }
+
+    /// Takes over a certificate that was replaced.
+    async fn renew(&mut self) {
+        let Some(files) = self.tls.clone() else { return };
+        let known = self.marks;
+        let looking = spawn_blocking(move || {
+            let marks = files.marks();
+            (marks != known).then(|| (marks, files.load()))
+        });
+        let Ok(Some((marks, loaded))) = looking.await else { return };
+        // Of a pair that is half replaced, the other half is still to change.
+        self.marks = marks;
+        match loaded {
+            Ok(identity) => {
+                present(&self.server, Some(identity));
+                metrics::RELOADS.of(("certificate", "taken")).add(1);
+                tracing::info!("a new certificate is shown");
+            }
+            Err(fault) => {
+                metrics::RELOADS.of(("certificate", "faulty")).add(1);
+                tracing::error!(fault, "the new certificate is not good; the old one is shown");
+            }
+        }
+    }
+}
+
+fn files(config: &Config) -> Option<Files> {
+    let (certificate, key) = config.tls_certificate.clone().zip(config.tls_key.clone())?;
+    Some(Files { certificate, key, client_ca: config.tls_client_ca.clone() })
+}
+
+fn present(server: &Server, identity: Option<Identity>) {
+    let expires = identity.as_ref().and_then(|identity| identity.expires);
+    metrics::CERTIFICATE_EXPIRES.set(expires.map_or(0, UnixMillis::seconds));
+    server.set_tls(identity.map(|identity| identity.config));
+}
+
+fn url(config: &Config, address: SocketAddr) -> String {
+    let scheme = if config.tls_certificate.is_some() { "https" } else { "http" };
+    format!("{scheme}://{address}")
+}
+
+/// What the configuration says of use cases.
+pub fn policy(config: &Config) -> Policy {
+    Policy {
+        file_bytes_max: config.file_bytes_max,
+        part_bytes_max: config.part_bytes_max.unwrap_or(config.file_bytes_max),
+        quota_bytes: config.quota_bytes,
+        upload_ttl: config.upload_ttl,
+        reclaim_grace: config.reclaim_grace,
+        scrub_every: config.scrub_every,
+        scrub_bytes_per_second: config.scrub_bytes_per_second,
+        public_read: config.public_read,
+        tokens: Expected {
+            issuer: config.jwt_issuer.clone(),
+            audience: config.jwt_audience.clone(),
+        },
+    }
+}
+
+/// What it says of the surface.
+pub fn settings(config: &Config, address: SocketAddr) -> Settings {
+    let (connections, requests) = within_open_files();
+    if connections < config.connections_max || requests < config.requests_max {
+        tracing::info!(connections, requests, "limited by the open files that are allowed");
+    }
+    let public_url = config.public_url.clone().unwrap_or_else(|| url(config, address));
+    Settings {
+        public_url: public_url.trim_end_matches('/').to_owned(),
+        metrics: config.metrics,
+        trusted_proxies: config.trusted_proxies.clone(),
+        connections_max: config.connections_max.min(connections),
+        connections_per_address_max: config.connections_per_address_max,
+        requests_max: config.requests_max.min(requests),
+        requests_per_principal_max: config.requests_per_principal_max,
+        requests_per_second_max: config.requests_per_second_max,
+        requests_per_connection_max: config.requests_per_connection_max,
+        streams_per_connection_max: config.streams_per_connection_max,
+        head_bytes_max: config.head_bytes_max,
+        header_timeout: config.header_timeout,
+        idle_timeout: config.idle_timeout,
+        body_idle_timeout: config.body_idle_timeout,
+        drain_timeout: config.drain_timeout,
+    }
+}
+
+/// How many connections, and requests in work with two files each, there are descriptors for. A
+/// store that cannot open its next file stops taking writes, so clients must not get at the last.
+fn within_open_files() -> (usize, usize) {
+    let allowed = getrlimit(Resource::Nofile).current;
+    let allowed = allowed.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    let sixth = (allowed.saturating_sub(FILES_KEPT) / 6).max(1);
+    (sixth.saturating_mul(4).min(1 << 24), sixth)
+}
+
+/// Tells the service manager that the daemon lives, as long as a write gets to the disk and back.
+/// One that is refused has got there: a disk that is full or failing is told in `/healthz`, and
+/// reads go on. Who hangs is silent, and is ended for it.
+pub async fn watchdog(app: Arc<App>, manager: Arc<Manager>) {
+    let Some(patience) = manager.watchdog() else { return };
+    loop {
+        match timeout(patience, app.self_check()).await {
+            Ok(Ok(())) => manager.tell("WATCHDOG=1\nSTATUS=serving"),
+            Ok(Err(error)) => manager.tell(&format!("WATCHDOG=1\nSTATUS=not all is well: {error}")),
+            Err(_) => tracing::error!("the self-check does not come to its end"),
+        }
+        sleep(patience / 3).await;
+    }
+}

@@ -1,0 +1,73 @@
+//! Values as a person writes them.
+
+use std::{fmt::Display, str::FromStr, time::Duration};
+
+pub fn non_empty(text: &str) -> Result<&str, String> {
+    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text) }
+}
+
+pub fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("must be true or false".into()),
+    }
+}
+
+pub fn count(text: &str) -> Result<usize, String> {
+    number(text).and_then(|count| {
+        // The bound of a semaphore, far above any use.
+        if (1..=1 << 24).contains(&count) { Ok(count) } else { Err("must be 1 to 16777216".into()) }
+    })
+}
+
+pub fn within<T: PartialOrd + Display + Copy>(number: T, least: T, most: T) -> Result<T, String> {
+    let is_within = (&least..=&most).contains(&&number);
+    is_within.then_some(number).ok_or_else(|| format!("must be {least} to {most}"))
+}
+
+pub fn number<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|_| "must be a whole number".into())
+}
+
+/// A number and a unit, split where the digits end.
+fn with_unit<'a>(text: &'a str, what: &str) -> Result<(u64, &'a str), String> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number = text[..end].parse().map_err(|_| format!("must be {what}"))?;
+    Ok((number, text[end..].trim()))
+}
+
+/// `512`, `64KiB`, `5GiB`; at least one.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let what = "a size such as 64KiB, 8MiB or 5GiB";
+    let (number, unit) = with_unit(text, what)?;
+    let factor: u64 = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return Err(format!("must be {what}")),
+    };
+    let bytes = number.checked_mul(factor).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| format!("must be {what}, more than nothing and less than 16 EiB"))
+}
+
+/// `500ms`, `30s`, `15m`, `24h`, `7d`; more than nothing.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let what = "a time such as 500ms, 30s, 15m, 24h or 7d";
+    let (number, unit) = with_unit(text, what)?;
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(format!("must be {what}")),
+    };
+    // A hundred years: past any use, and safe to add to any time.
+    let longest = 100 * 365 * 86_400_000;
+    let millis = number.checked_mul(millis).filter(|millis| (1..=longest).contains(millis));
+    millis.map(Duration::from_millis).ok_or_else(|| format!("must be {what}, up to 100 years"))
+}

@@ -1,0 +1,175 @@
+//! One connection: what its requests share, and when it has to end.
+//!
+//! hyper holds a connection to the time of a request's head and counts its streams. What it does
+//! not see is watched here: that nothing is asked for, and that so much was asked for.
+
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
+
+use super::{Server, metrics, settings::Settings};
+
+/// How long a connection that is closed early may keep sending what nobody reads, and one that was
+/// told to close may take to do so.
+pub const LINGER: Duration = Duration::from_secs(5);
+/// How often connections are looked at, at most and at least.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(15));
+
+/// What the requests of one connection share.
+pub struct Connection {
+    pub peer: SocketAddr,
+    began: Instant,
+    speaking: AtomicBool,
+    lingers: AtomicBool,
+    requests: AtomicU64,
+    open: AtomicUsize,
+    /// When the last request ended.
+    idle_since: AtomicU64,
+    /// Something happened that must not wait for the next look.
+    changed: Notify,
+}
+
+/// A request of a connection, until the last byte of its answer is out.
+pub struct Open(Arc<Connection>);
+
+/// What is to become of a connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Stays,
+    /// It takes no more requests; the limit that says so.
+    Finishes(&'static str),
+}
+
+impl Connection {
+    pub fn new(peer: SocketAddr) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            began: Instant::now(),
+            speaking: AtomicBool::new(false),
+            lingers: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            idle_since: AtomicU64::new(0),
+            changed: Notify::new(),
+        })
+    }
+
+    /// A request has come: from here on, the protocol's own time limits hold.
+    pub fn open(self: &Arc<Self>, settings: &Settings) -> Open {
+        self.speaking.store(true, Ordering::Relaxed);
+        let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        if open == settings.streams_per_connection_max as usize {
+            metrics::LIMITS.of("streams").add(1);
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        if self.is_used_up(settings) {
+            self.changed.notify_one();
+        }
+        Open(Arc::clone(self))
+    }
+
+    /// So many requests have come that it takes no more.
+    pub fn is_used_up(&self, settings: &Settings) -> bool {
+        self.requests.load(Ordering::Relaxed) >= settings.requests_per_connection_max
+    }
+
+    pub fn speaks(&self) -> bool {
+        self.speaking.load(Ordering::Relaxed)
+    }
+
+    /// Closes the connection, when it is closed, only after the client had time to read.
+    pub fn linger(&self) {
+        self.lingers.store(true, Ordering::Relaxed);
+    }
+
+    pub fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Relaxed)
+    }
+
+    fn judge(&self, now: Instant, settings: &Settings) -> Verdict {
+        if self.is_used_up(settings) {
+            return Verdict::Finishes("requests_per_connection");
+        }
+        let idle_since = Duration::from_millis(self.idle_since.load(Ordering::Relaxed));
+        let idle = now.saturating_duration_since(self.began + idle_since);
+        if self.is_quiet() && self.speaks() && idle >= settings.idle_timeout {
+            return Verdict::Finishes("idle");
+        }
+        Verdict::Stays
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.open.load(Ordering::Relaxed) == 0
+    }
+
+    /// Serves the connection to its end.
+    ///
+    /// # Errors
+    /// What hyper says of it.
+    pub async fn supervise<C: GracefulConnection>(
+        &self,
+        server: &Server,
+        serving: C,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Result<(), C::Error> {
+        let mut serving = pin!(serving);
+        let mut finishing: Option<Instant> = None;
+        loop {
+            let (longest, is_stopping) = {
+                let settings = server.settings.load();
+                let shortest = settings.body_idle_timeout.min(settings.idle_timeout);
+                (shortest / 4, *stopping.borrow_and_update())
+            };
+            let now = Instant::now();
+            let verdict = self.judge(now, &server.settings.load());
+            match (verdict, finishing) {
+                (Verdict::Finishes(limit), None) => {
+                    metrics::LIMITS.of(limit).add(1);
+                    tracing::debug!(peer = %self.peer, limit, "a connection is to close");
+                    serving.as_mut().graceful_shutdown();
+                    finishing = Some(now);
+                }
+                (Verdict::Stays, None) if is_stopping => {
+                    serving.as_mut().graceful_shutdown();
+                    finishing = Some(now);
+                }
+                // What is left of it is bytes that the client does not take.
+                (_, Some(since)) if self.is_quiet() && now - since >= LINGER => return Ok(()),
+                (_, _) => {}
+            }
+            tokio::select! {
+                ended = serving.as_mut() => return ended,
+                () = sleep(longest.clamp(LOOK_EVERY.0, LOOK_EVERY.1)) => {}
+                () = self.changed.notified() => {}
+                changed = stopping.changed(), if !is_stopping => drop(changed),
+            }
+        }
+    }
+}
+
+impl Open {
+    pub fn connection(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let connection = &self.0;
+        let now = u64::try_from(connection.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        connection.idle_since.store(now, Ordering::Relaxed);
+        connection.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,67 @@
+//! What the operator sets of the surface. All of it may change while the daemon serves.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::model::principal::Audience;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Base of signed URLs, without a slash at the end.
+    pub public_url: String,
+    /// Who gets `/metrics` on the port. On the admin socket its operator always does.
+    pub metrics: Audience,
+    /// Proxies whose word on the client's address counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Past it: 503 `busy`, and closed.
+    pub connections_max: usize,
+    /// Of one address that is no trusted proxy; past it: the same.
+    pub connections_per_address_max: usize,
+    /// Requests in work at a time; past it: 503 `busy`.
+    pub requests_max: usize,
+    /// Of one principal; past it: 429 `too_many_requests`.
+    pub requests_per_principal_max: usize,
+    /// Requests of one of them in a second; past it: 429 too.
+    pub requests_per_second_max: Option<u32>,
+    /// Of one connection, which is closed in good order then.
+    pub requests_per_connection_max: u64,
+    /// Of one HTTP/2 connection at a time; past it a stream is refused.
+    pub streams_per_connection_max: u32,
+    /// Bytes of a request's head; past it: 431.
+    pub head_bytes_max: u32,
+    /// For a TLS handshake with the first request's head, and for the head of each other one.
+    pub header_timeout: Duration,
+    /// Longest time of a connection without a request.
+    pub idle_timeout: Duration,
+    /// Longest time without a byte of a request's body, past it: 408; and without a byte taken of
+    /// an answer, past it: closed.
+    pub body_idle_timeout: Duration,
+    /// How long requests in flight may take after a shutdown signal.
+    pub drain_timeout: Duration,
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn settings() -> Settings {
+        Settings {
+            public_url: "http://127.0.0.1".into(),
+            metrics: Audience::Nobody,
+            trusted_proxies: Vec::new(),
+            connections_max: 9,
+            connections_per_address_max: 9,
+            requests_max: 9,
+            requests_per_principal_max: 9,
+            requests_per_second_max: None,
+            requests_per_connection_max: 9,
+            streams_per_connection_max: 9,
+            head_bytes_max: 64 << 10,
+            header_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            body_idle_timeout: Duration::from_secs(1),
+            drain_timeout: Duration::from_secs(1),
+        }
+    }
+}

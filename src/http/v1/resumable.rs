@@ -1,0 +1,258 @@
+//! Resumable uploads as the IETF drafts them (draft-ietf-httpbis-resumable-upload-12, interop
+//! version 8): the upload sessions, in the words of that draft. `PUT /v1/files/content` begins one,
+//! `/v1/uploads/{id}` is its upload resource.
+//!
+//! The draft lets a server announce the upload resource while the request that made it is still
+//! under way, by an interim response 104. hyper 1.12 answers a request once: its HTTP/1 encoder
+//! refuses a 1xx, and its HTTP/2 server does not reach the interim responses of h2. So a client
+//! learns of the resource from the 201 to a creation that says `Upload-Complete: ?0`, and one that
+//! says `?1` is a request like any other, of which nothing is kept when it is cut.
+
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION},
+};
+use serde_json::Map;
+
+use super::{complete, files::metadata_answer, tus};
+use crate::{
+    app::{
+        Error, Policy,
+        append::{Claim, Content, Ends, Piece, Progress, inconsistent_length},
+        checksum::{Algorithm, Checksum, Digest},
+        upload::{DeclaredFile, Init},
+    },
+    http::{
+        Context, Refusal, Reply, audit,
+        body::{Body, RequestBody},
+        content::value,
+        digest, fields, json, structured,
+    },
+    model::{
+        file::{CallerMeta, FileRecord},
+        id::UploadId,
+        upload::Mode,
+    },
+};
+
+pub const PREFIX: &str = "/v1/uploads/";
+const CREATION_PATH: &str = "/v1/files/content";
+const INTEROP_VERSION: &str = "8";
+const PIECE_TYPE: &str = "application/partial-upload";
+/// The largest integer of a structured field.
+const INTEGER_MAX: u64 = 999_999_999_999_999;
+
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+const UPLOAD_COMPLETE: HeaderName = HeaderName::from_static("upload-complete");
+const UPLOAD_DRAFT_INTEROP_VERSION: HeaderName =
+    HeaderName::from_static("upload-draft-interop-version");
+const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
+const UPLOAD_LIMIT: HeaderName = HeaderName::from_static("upload-limit");
+const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
+
+/// Whether a request is one of the draft.
+pub fn is_spoken(path: &str, headers: &HeaderMap) -> bool {
+    path.starts_with(PREFIX) || (path == CREATION_PATH && completes(headers).is_some())
+}
+
+/// What a request says of itself: that it brings the last byte, or that more will come. Without a
+/// word it is not one of the draft.
+fn completes(headers: &HeaderMap) -> Option<bool> {
+    structured::boolean(headers, &UPLOAD_COMPLETE)
+}
+
+/// Every answer of the draft, a refusal too, names its version and the limits.
+pub fn mark(policy: &Policy, response: &mut Response<Body>) {
+    let headers = response.headers_mut();
+    headers.insert(UPLOAD_DRAFT_INTEROP_VERSION, HeaderValue::from_static(INTEROP_VERSION));
+    if let Ok(limits) = value(&limits(policy, policy.upload_ttl.as_secs())) {
+        headers.entry(UPLOAD_LIMIT).or_insert(limits);
+    }
+}
+
+/// `Upload-Limit` of an upload that has so many seconds left.
+fn limits(policy: &Policy, left: u64) -> String {
+    let [size, piece, left] =
+        [policy.file_bytes_max, policy.part_bytes_max, left].map(|it| it.min(INTEGER_MAX));
+    format!("max-size={size}, max-append-size={piece}, max-age={left}")
+}
+
+/// `OPTIONS` of a path where uploads begin, or go on.
+pub fn options(context: &Context, upload: Option<UploadId>) -> Response<Body> {
+    let mut response = answer(StatusCode::NO_CONTENT);
+    mark(&context.app.policy(), &mut response);
+    let headers = response.headers_mut();
+    headers.insert(ACCEPT_PATCH, HeaderValue::from_static(PIECE_TYPE));
+    let allow = if upload.is_some() { ALLOWED } else { "OPTIONS, PUT" };
+    headers.insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+/// What an upload resource takes.
+pub const ALLOWED: &str = "OPTIONS, HEAD, PATCH, DELETE";
+
+/// `PUT /v1/files/content`: a whole file in one request, or the begin of one.
+pub async fn create(context: &Context, body: RequestBody) -> Reply {
+    let said = structured::integer(&context.headers, &UPLOAD_LENGTH);
+    match completes(&context.headers) {
+        None => complete::put_content(context, body, None).await,
+        Some(true) => {
+            if said.is_some() && body.announced().is_some_and(|length| Some(length) != said) {
+                return Err(inconsistent_length().into());
+            }
+            let mut response = complete::put_content(context, body, said).await?;
+            response.headers_mut().insert(UPLOAD_COMPLETE, TRUE);
+            Ok(response)
+        }
+        Some(false) => begin(context, said, body).await,
+    }
+}
+
+const TRUE: HeaderValue = HeaderValue::from_static("?1");
+const FALSE: HeaderValue = HeaderValue::from_static("?0");
+
+async fn begin(context: &Context, size: Option<u64>, body: RequestBody) -> Reply {
+    if let (Some(size), Some(announced)) = (size, body.announced())
+        && announced > size
+    {
+        return Err(inconsistent_length().into());
+    }
+    let file = DeclaredFile {
+        name: fields::file_name(context.query.required("filename")?)?,
+        size: size.unwrap_or(0),
+        mime: complete::declared_type(context)?,
+        sha256: digest::of_representation(&context.headers)?,
+        blake3: None,
+    };
+    let init = Init {
+        mode: if size.is_some() { Mode::Single } else { Mode::Growing },
+        files: vec![file],
+        folder: context.query.folder()?,
+        meta: CallerMeta::default(),
+        user: context.named_user(&mut Map::new())?,
+    };
+    let claim = Claim {
+        offset: 0,
+        size: None,
+        announced: body.announced(),
+        ends: Ends::Later,
+        whole: None,
+    };
+    let piece = piece(context, claim, body)?;
+    let created = context.app.create_upload(context.principal()?, init, Some(piece)).await;
+    let progress = created.map_err(refused)?;
+    let mut response = told(context, StatusCode::CREATED, &progress)?;
+    let base = &context.server.settings.load().public_url;
+    let location = format!("{base}{PREFIX}{}", progress.upload.id);
+    response.headers_mut().insert(LOCATION, value(&location)?);
+    Ok(audit::about(response, &progress.upload.id))
+}
+
+/// `HEAD /v1/uploads/{id}`: from where to go on.
+pub async fn head(context: &Context, id: UploadId) -> Reply {
+    let progress = context.app.progress(context.principal()?, id).await?;
+    let mut response = told(context, StatusCode::NO_CONTENT, &progress)?;
+    if let Some(size) = progress.size {
+        response.headers_mut().insert(UPLOAD_LENGTH, size.into());
+    }
+    Ok(response)
+}
+
+/// `PATCH /v1/uploads/{id}`: more bytes, or the last ones.
+pub async fn append(context: &Context, id: UploadId, body: RequestBody) -> Reply {
+    let headers = &context.headers;
+    if headers.get(CONTENT_TYPE).is_none_or(|it| it != PIECE_TYPE) {
+        return Err(Refusal::MediaTypeUnsupported { takes: PIECE_TYPE });
+    }
+    let missing = || Error::invalid("invalid_upload_offset", "Upload-Offset is needed.");
+    let offset = structured::integer(headers, &UPLOAD_OFFSET).ok_or_else(missing)?;
+    let missing = || Error::invalid("invalid_upload_complete", "Upload-Complete is needed.");
+    let is_last = completes(headers).ok_or_else(missing)?;
+    let said = structured::integer(headers, &UPLOAD_LENGTH);
+    let announced = body.announced();
+    let by_this = announced.filter(|_| is_last).and_then(|length| offset.checked_add(length));
+    if said.is_some() && by_this.is_some() && said != by_this {
+        return Err(inconsistent_length().into());
+    }
+    let claim = Claim {
+        offset,
+        size: said.or(by_this),
+        announced,
+        ends: if is_last { Ends::Here } else { Ends::Later },
+        whole: digest::of_representation(headers)?.filter(|_| is_last),
+    };
+    let piece = piece(context, claim, body)?;
+    let appended = context.app.append(context.principal()?, id, piece).await;
+    let progress = appended.map_err(refused)?;
+    match &progress.file {
+        Some(file) => {
+            // As if all had come at once.
+            let response = json::reply(StatusCode::CREATED, &metadata_answer(file))?;
+            ended(context, response, file).map(|response| audit::about(response, &file.key))
+        }
+        None => told(context, StatusCode::NO_CONTENT, &progress),
+    }
+}
+
+/// `DELETE /v1/uploads/{id}`.
+pub async fn cancel(context: &Context, id: UploadId) -> Reply {
+    context.app.terminate_upload(context.principal()?, id).await?;
+    Ok(answer(StatusCode::NO_CONTENT))
+}
+
+fn piece(
+    context: &Context,
+    claim: Claim,
+    body: RequestBody,
+) -> Result<Piece<impl Content + use<>>, Error> {
+    let digest = digest::of_content(&context.headers)?;
+    let digest = digest.and_then(|digest| Digest::new(Algorithm::Sha256, digest.0.to_vec()));
+    let content = body.arrivals(|_| Ok(None));
+    Ok(Piece { claim, checksum: digest.map(Checksum::new), content })
+}
+
+/// tus has a status of its own for this.
+fn refused(error: Error) -> Error {
+    match error {
+        Error::ChecksumDiffers => {
+            let detail = "The bytes are not those of Content-Digest; nothing of them was kept.";
+            Error::invalid("digest_mismatch", detail)
+        }
+        error => error,
+    }
+}
+
+/// What every answer about an upload says.
+fn told(context: &Context, status: StatusCode, progress: &Progress) -> Reply {
+    let mut response = answer(status);
+    let expires = progress.upload.expires.seconds();
+    let left = expires.saturating_sub(context.app.clock.now().seconds());
+    let headers = response.headers_mut();
+    headers.insert(UPLOAD_OFFSET, progress.offset.into());
+    headers.insert(UPLOAD_COMPLETE, FALSE);
+    let limits = limits(&context.app.policy(), left);
+    headers.insert(UPLOAD_LIMIT, value(&limits)?);
+    match &progress.file {
+        Some(file) => ended(context, response, file),
+        None => Ok(response),
+    }
+}
+
+/// What an answer says of an upload that became a file.
+fn ended(context: &Context, mut response: Response<Body>, file: &FileRecord) -> Reply {
+    let headers = response.headers_mut();
+    headers.insert(UPLOAD_COMPLETE, TRUE);
+    headers.insert(UPLOAD_OFFSET, file.size.into());
+    headers.insert(tus::UPLOAD_KEY, tus::encoded_key(file)?);
+    if let Some(digest) = digest::wanted(&context.headers, &file.sha256) {
+        headers.insert(digest::REPR_DIGEST, value(&digest)?);
+    }
+    Ok(response)
+}
+
+fn answer(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

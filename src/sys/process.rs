@@ -1,0 +1,69 @@
+//! What the kernel knows of this process (proc(5)).
+
+use std::{fs, io};
+
+use rustix::{
+    param::{clock_ticks_per_second, page_size},
+    process::{Resource, getrlimit},
+};
+
+/// What it takes of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    pub cpu_seconds: f64,
+    pub resident_bytes: u64,
+    pub virtual_bytes: u64,
+    pub threads: u64,
+    pub open_fds: usize,
+    /// `None` for no limit.
+    pub max_fds: Option<u64>,
+    /// Seconds after 1970.
+    pub started: f64,
+}
+
+impl Figures {
+    /// Reads them. Does not wait for a disk.
+    ///
+    /// # Errors
+    /// Where there is no `/proc`.
+    pub fn read() -> io::Result<Self> {
+        let stat = fs::read_to_string("/proc/self/stat")?;
+        // The name of the program, in parentheses, may hold anything.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+        // Numbered from 1 in the manual, where the name is the second.
+        let field = |number: usize| -> u64 {
+            fields.get(number - 3).and_then(|text| text.parse().ok()).unwrap_or(0)
+        };
+        #[expect(clippy::cast_precision_loss, reason = "what is shown needs no more digits")]
+        let seconds = |ticks: u64| ticks as f64 / clock_ticks_per_second() as f64;
+        let booted = fs::read_to_string("/proc/stat")?;
+        let booted = booted.lines().find_map(|line| line.strip_prefix("btime ")?.parse().ok());
+        Ok(Self {
+            cpu_seconds: seconds(field(14) + field(15)),
+            resident_bytes: field(24).saturating_mul(page_size() as u64),
+            virtual_bytes: field(23),
+            threads: field(20),
+            open_fds: fs::read_dir("/proc/self/fd")?.count().saturating_sub(1),
+            max_fds: getrlimit(Resource::Nofile).current,
+            started: booted.unwrap_or(0.0) + seconds(field(22)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_knows_this_process() {
+        let held = vec![1_u8; 32 << 20];
+        let file = fs::File::open("/proc/self/stat").unwrap();
+        let figures = Figures::read().unwrap();
+        assert!(figures.resident_bytes > held.len() as u64, "{figures:?}");
+        assert!(figures.virtual_bytes >= figures.resident_bytes, "{figures:?}");
+        assert!(figures.open_fds > 3 && figures.threads >= 2, "{figures:?}");
+        let since = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64() - figures.started;
+        assert!((0.0..3600.0).contains(&since), "{figures:?}");
+        drop(file);
+    }
+}

@@ -1,0 +1,78 @@
+//! What a service manager is told (`sd_notify(3)`) and what it hands over (`sd_listen_fds(3)`).
+
+use std::{
+    env, io,
+    net::TcpListener,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStrExt,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
+    time::Duration,
+};
+
+use listenfd::ListenFd;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Where the manager listens; nowhere without one.
+pub struct Manager(Option<(UnixDatagram, SocketAddr)>);
+
+impl Manager {
+    /// The one that `$NOTIFY_SOCKET` names.
+    ///
+    /// # Errors
+    /// When that is no address of a socket.
+    pub fn find() -> io::Result<Self> {
+        let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Ok(Self(None)) };
+        let address = match name.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(&name)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        // A manager that does not read must not hold up a daemon.
+        socket.set_nonblocking(true)?;
+        Ok(Self(Some((socket, address))))
+    }
+
+    /// Tells it assignments, a line each.
+    pub fn tell(&self, state: &str) {
+        if let Some((socket, address)) = &self.0
+            && let Err(error) = socket.send_to_addr(state.as_bytes(), address)
+        {
+            tracing::warn!(%error, "the service manager cannot be told");
+        }
+    }
+
+    /// Tells it that the configuration is being read again, until the next `READY=1`.
+    pub fn tell_reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reloading"));
+    }
+
+    /// After how long without a word of life it kills this process.
+    pub fn watchdog(&self) -> Option<Duration> {
+        let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let is_meant =
+            number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let micros = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && is_meant);
+        self.0.as_ref().and(micros.map(Duration::from_micros))
+    }
+}
+
+/// The listening socket that was handed over, with `FileDescriptorName` or without.
+///
+/// # Errors
+/// When it is no TCP socket, or there are several.
+pub fn inherited() -> io::Result<Option<TcpListener>> {
+    let mut sockets = ListenFd::from_env();
+    if sockets.len() > 1 {
+        return Err(io::Error::other("one socket can be listened on, several were handed over"));
+    }
+    if sockets.len() == 0 {
+        return Ok(None);
+    }
+    sockets.take_tcp_listener(0)
+}

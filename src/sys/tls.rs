@@ -1,0 +1,101 @@
+//! Certificate and key from files, as rustls takes them.
+
+mod expiry;
+
+use std::{
+    fs::{self, Metadata},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+
+use crate::model::time::UnixMillis;
+
+/// Where they lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Clients must show a certificate that one of these authorities signed.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What the files hold.
+pub struct Identity {
+    pub config: Arc<ServerConfig>,
+    /// When the first certificate of the chain expires, where it says so.
+    pub expires: Option<UnixMillis>,
+}
+
+/// Tells a file from what stood there before.
+pub type Mark = Option<(u64, i64, i64, u64)>;
+
+impl Files {
+    /// Reads them. Blocks.
+    ///
+    /// # Errors
+    /// What is wrong with which file; never what it holds.
+    pub fn load(&self) -> Result<Identity, String> {
+        let chain = certificates(&self.certificate)?;
+        let expires = chain.first().and_then(|first| expiry::of(first));
+        let key = PrivateKeyDer::from_pem_file(&self.key)
+            .map_err(|error| format!("{}: {error}", self.key.display()))?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let builder = match &self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => builder.with_client_cert_verifier(verifier(path, provider)?),
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| {
+            format!("{} and {}: {error}", self.certificate.display(), self.key.display())
+        })?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Identity { config: Arc::new(config), expires })
+    }
+
+    /// Another value once any of them was written or replaced. Blocks.
+    pub fn marks(&self) -> [Mark; 3] {
+        let mark = |path: &Path| {
+            let of = |file: Metadata| (file.ino(), file.mtime(), file.mtime_nsec(), file.size());
+            fs::metadata(path).map(of).ok()
+        };
+        let client_ca = self.client_ca.as_deref().and_then(mark);
+        [mark(&self.certificate), mark(&self.key), client_ca]
+    }
+}
+
+/// Every certificate of a PEM file; at least one. Blocks.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let wrong = |error: rustls::pki_types::pem::Error| format!("{}: {error}", path.display());
+    let read = CertificateDer::pem_file_iter(path).map_err(wrong)?;
+    let certificates = read.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+    if certificates.is_empty() {
+        return Err(format!("{}: no certificate in PEM form", path.display()));
+    }
+    Ok(certificates)
+}
+
+fn verifier(
+    path: &Path,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| wrong(&error))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    verifier.build().map_err(|error| wrong(&error))
+}

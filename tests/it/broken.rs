@@ -1,0 +1,128 @@
+//! Uploads that break off leave nothing behind but what their dialect keeps.
+
+use std::{
+    io::{Read, Write},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use serde_json::json;
+
+use crate::{
+    support::{Client, Daemon, bytes, connect, daemon::TOKEN, eventually},
+    tokens::run,
+};
+
+const WORKERS: usize = 8;
+/// A small body and one that has a file of its own on the disk.
+const SENT: [usize; 2] = [10, 70_000];
+
+/// Requests that break off, by the line and the headers they begin with.
+fn requests(user: &Client) -> Vec<String> {
+    let part = user.init("parts", 1_000_000);
+    let tus = user.init("tus", 2_000_000_000);
+    let draft = user.init("draft", 2_000_000_000);
+    let of_tus = "tus-resumable: 1.0.0\r\ncontent-type: application/offset+octet-stream";
+    let checked = "upload-checksum: sha256 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let of_draft = "content-type: application/partial-upload\r\nupload-complete: ?0";
+    let digest = "content-digest: sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:";
+    vec![
+        "PUT /v1/files/content?filename=f HTTP/1.1".into(),
+        "PUT /v1/files/content?filename=f HTTP/1.1\r\nupload-complete: ?0".into(),
+        format!("PUT /v1/files/{part}/parts/1 HTTP/1.1"),
+        format!("POST /v1/tus HTTP/1.1\r\n{of_tus}\r\nupload-length: 500000"),
+        format!("PATCH /v1/tus/{tus} HTTP/1.1\r\n{of_tus}\r\nupload-offset: 0\r\n{checked}"),
+        format!("PATCH /v1/uploads/{draft} HTTP/1.1\r\n{of_draft}\r\nupload-offset: 0\r\n{digest}"),
+    ]
+}
+
+/// Breaks so many uploads off and looks at what is left.
+fn break_off(count: usize) {
+    let daemon = Daemon::with(&[("requests_max", "250"), ("requests_per_principal_max", "250")]);
+    let user = daemon.user("u");
+    let requests = requests(&user);
+    let token = daemon.service().post("/v1/files/generate-token?user_id=u", "").ok();
+    let token = token["token"].as_str().unwrap();
+    let content = bytes(1, SENT[1]);
+    let open_files = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
+    let staged = || {
+        let staging = daemon.dir().join("staging");
+        let temporary = std::fs::read_dir(staging.join("tmp")).unwrap().count();
+        std::fs::read_dir(staging).unwrap().count() - 1 + temporary
+    };
+    let reserved = || run(&daemon.dir(), &["user", "show", "u"])["reserved"].clone();
+    let listed = || {
+        let uploads = user.get("/v1/files/uploads").ok()["uploads"].as_array().unwrap().clone();
+        uploads.iter().map(|upload| upload["bytesReceived"].clone()).collect::<Vec<_>>()
+    };
+    let (files, owed) = (open_files(), reserved());
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    if number >= count {
+                        return;
+                    }
+                    let mut socket = connect(&daemon);
+                    let head = &requests[number % requests.len()];
+                    let sent = &content[..SENT[number / requests.len() % SENT.len()]];
+                    write!(
+                        socket,
+                        "{head}\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+                         content-length: 500000\r\nexpect: 100-continue\r\n\r\n",
+                    )
+                    .unwrap();
+                    // One that was taken over while it waited for its turn is told so at once.
+                    let mut interim = [0; 12];
+                    socket.read_exact(&mut interim).unwrap();
+                    assert!([*b"HTTP/1.1 100", *b"HTTP/1.1 409"].contains(&interim), "{head}");
+                    // And one that was taken over since need not take any more.
+                    let _ = socket.write_all(sent);
+                }
+            });
+        }
+    });
+    eventually(|| staged() == 0 && open_files() <= files + 2);
+    eventually(|| listed() == [0, 0, 0] && reserved() == owed);
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
+    // Every permit is there again.
+    let hanging: Vec<_> = (0..250).map(|_| crate::support::begin_put(&daemon)).collect();
+    drop(hanging);
+}
+
+#[test]
+fn broken_uploads_leak_nothing() {
+    break_off(600);
+}
+
+/// `cargo nextest run --test it --run-ignored all ten_thousand_broken --no-capture`
+#[test]
+#[ignore = "takes a minute or more"]
+fn ten_thousand_broken_uploads_leak_nothing() {
+    break_off(10_000);
+}
+
+#[test]
+fn a_part_that_makes_no_progress_is_dropped() {
+    let daemon = Daemon::with(&[("body_idle_timeout", "300ms")]);
+    let user = daemon.user("u");
+    let id = user.init("f", 500_000);
+    // Of one the first byte does not come, of the other the rest.
+    for sent in [0, 70_000] {
+        let mut socket = connect(&daemon);
+        write!(
+            socket,
+            "PUT /v1/files/{id}/parts/1 HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
+             content-length: 500000\r\n\r\n",
+        )
+        .unwrap();
+        socket.write_all(&bytes(1, sent)).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_timeout"), "{answer}");
+    }
+    assert_eq!(user.get(&format!("/v1/files/{id}")).ok()["received"], json!([]));
+    let tmp = daemon.dir().join("staging/tmp");
+    eventually(|| std::fs::read_dir(&tmp).unwrap().count() == 0);
+}

@@ -1,0 +1,246 @@
+//! Uploads of tus that are made of others.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::{
+    support::{Client, Daemon, base64, bytes, client::Answer, eventually, sha256},
+    tokens::command,
+};
+
+/// A client that speaks the protocol.
+struct Tus(Client);
+
+impl Tus {
+    fn of(client: &Client) -> Self {
+        Self(client.header("tus-resumable", "1.0.0"))
+    }
+
+    fn with(&self, name: &str, value: &str) -> Self {
+        Self(self.0.header(name, value))
+    }
+
+    fn post(&self) -> Answer {
+        self.0.send("POST", "/v1/tus", "")
+    }
+
+    /// Begins a partial upload and answers its path.
+    fn partial(&self, size: usize) -> String {
+        let partial = self.with("upload-concat", "partial");
+        let created = partial.with("upload-length", &size.to_string()).post();
+        assert_eq!((created.status, created.header("upload-offset")), (201, "0"));
+        path(&created)
+    }
+
+    fn concatenate(&self, paths: &[&str]) -> Answer {
+        let named = format!("filename {},folder {}", base64(b"f"), base64(b"a"));
+        let concat = format!("final;{}", paths.join(" "));
+        self.with("upload-metadata", &named).with("upload-concat", &concat).post()
+    }
+
+    fn head(&self, path: &str) -> Answer {
+        self.0.send("HEAD", path, "")
+    }
+
+    fn patch(&self, path: &str, offset: usize, body: &[u8]) -> Answer {
+        let typed = self.with("content-type", "application/offset+octet-stream");
+        typed.with("upload-offset", &offset.to_string()).0.send("PATCH", path, body)
+    }
+
+    fn append(&self, path: &str, offset: usize, body: &[u8]) {
+        let answer = self.patch(path, offset, body);
+        let end = (offset + body.len()).to_string();
+        assert_eq!((answer.status, answer.header("upload-offset")), (204, &*end), "{answer:?}");
+        assert!(answer.headers.get("upload-key").is_none());
+    }
+}
+
+fn path(created: &Answer) -> String {
+    let location = created.header("location");
+    location[location.find("/v1/tus/").unwrap()..].to_owned()
+}
+
+fn id(path: &str) -> &str {
+    path.rsplit('/').next().unwrap()
+}
+
+fn key(answer: &Answer) -> String {
+    answer.header("upload-key").to_owned()
+}
+
+fn open(client: &Client) -> usize {
+    client.get("/v1/files/uploads").ok()["uploads"].as_array().unwrap().len()
+}
+
+#[test]
+fn whole_partial_uploads_become_one_file() {
+    let daemon = Daemon::with(&[("quota_bytes", "300000")]);
+    let user = daemon.user("u");
+    let tus = Tus::of(&user);
+    let content = bytes(1, 300_000);
+    let paths = [tus.partial(100_000), tus.partial(150_000), tus.partial(50_000)];
+    // Each reserves what it will be.
+    tus.with("upload-concat", "partial")
+        .with("upload-length", "1")
+        .post()
+        .refused(413, "quota_exceeded");
+    let [one, two, three] = &paths;
+    tus.append(three, 0, &content[250_000..]);
+    tus.append(two, 0, &content[100_000..200_000]);
+    tus.append(one, 0, &content[..100_000]);
+    tus.append(two, 100_000, &content[200_000..250_000]);
+    let head = tus.head(two);
+    assert_eq!((head.header("upload-offset"), head.header("upload-length")), ("150000", "150000"));
+    assert_eq!(head.header("upload-concat"), "partial");
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
+    let whole = tus.concatenate(&[one, &format!("https://x.example/store{two}"), three]);
+    assert_eq!((whole.status, whole.header("upload-offset")), (201, "300000"));
+    let file = user.get(&format!("/v1/files/metadata/{}", key(&whole))).ok();
+    assert_eq!((&file["sha256"], &file["folder"]), (&json!(sha256(&content)), &json!("a")));
+    assert_eq!(user.content(file["key"].as_str().unwrap()).body, content);
+    let head = tus.head(&path(&whole));
+    assert_eq!((head.header("upload-offset"), head.header("upload-length")), ("300000", "300000"));
+    assert_eq!(head.header("upload-concat"), format!("final;{one} {two} {three}"));
+    assert_eq!(key(&head), key(&whole));
+    // They ended with it.
+    assert_eq!((tus.head(one).status, open(&user)), (404, 0));
+    assert_eq!(std::fs::read_dir(daemon.dir().join("staging")).unwrap().count(), 1);
+    tus.patch(&path(&whole), 300_000, b"").refused(403, "final_upload");
+    user.delete(&format!("/v1/files/{}", key(&whole))).ok();
+    assert_eq!(user.put("/v1/files/content?filename=f", content).status, 201);
+}
+
+#[test]
+fn the_last_byte_of_the_last_one_ends_a_final_upload_that_waits() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let tus = Tus::of(&user);
+    let one = tus.partial(3);
+    let two = path(&tus.with("upload-concat", "partial").with("upload-defer-length", "1").post());
+    tus.append(&two, 0, b"de");
+    let waits = tus.concatenate(&[&one, &two]);
+    assert_eq!(waits.status, 201);
+    assert!(waits.headers.get("upload-offset").is_none());
+    let of = path(&waits);
+    let head = tus.head(&of);
+    assert_eq!((head.status, head.header("upload-concat")), (200, &*format!("final;{one} {two}")));
+    for absent in ["upload-offset", "upload-length", "upload-defer-length", "upload-key"] {
+        assert!(head.headers.get(absent).is_none(), "{absent}");
+    }
+    tus.append(&one, 0, b"abc");
+    let declared = tus.with("upload-length", "4");
+    declared.append(&two, 2, b"");
+    assert_eq!(tus.head(&of).header("upload-length"), "7");
+    tus.append(&two, 2, b"f");
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
+    tus.append(&two, 3, b"g");
+    let files = user.get("/v1/files/all").ok();
+    assert_eq!(files["total_count"], 1);
+    assert_eq!(user.content(files["files"][0]["key"].as_str().unwrap()).body, b"abcdefg");
+    assert_eq!(key(&tus.head(&of)), files["files"][0]["key"].as_str().unwrap());
+    // Empty ones are whole from the begin.
+    let [one, two] = [tus.partial(0), tus.partial(0)];
+    assert_eq!(tus.concatenate(&[&one, &two]).header("upload-offset"), "0");
+}
+
+#[test]
+fn what_cannot_be_one_file_is_refused() {
+    let daemon = Daemon::with(&[("file_bytes_max", "9")]);
+    let user = daemon.user("u");
+    let tus = Tus::of(&user);
+    let other = Tus::of(&daemon.user("v"));
+    let (one, two) = (tus.partial(5), tus.partial(4));
+    let alone = path(&tus.with("upload-length", "5").post());
+    for bad in ["", "final", "partial;", "final;/x", "final;"] {
+        tus.with("upload-concat", bad).with("upload-length", "1").post();
+        let refused = tus.with("upload-concat", bad).post();
+        refused.refused(400, "invalid_upload_concat");
+    }
+    tus.with("upload-length", "9").concatenate(&[&one, &two]).refused(400, "invalid_upload_length");
+    tus.concatenate(&[&one, &alone]).refused(400, "invalid_upload_concat");
+    tus.concatenate(&[&one, &format!("/v1/tus/{}", "0".repeat(32))])
+        .refused(404, "upload_not_found");
+    other.concatenate(&[&one, &two]).refused(404, "upload_not_found");
+    let service = Tus::of(&daemon.service());
+    let named = service.with("upload-concat", &format!("final;{one} {two}"));
+    named.0.send("POST", "/v1/tus?user_id=v", "").refused(404, "upload_not_found");
+    tus.concatenate(&[&one, &one]).refused(409, "upload_concatenated");
+    let three = tus.partial(1);
+    tus.concatenate(&[&one, &two, &three]).refused(413, "too_large");
+    let typed = tus.with("content-type", "application/offset+octet-stream");
+    let with_bytes = typed.with("upload-concat", &format!("final;{one} {two}"));
+    with_bytes.0.send("POST", "/v1/tus", "x").refused(403, "final_upload");
+    // None of it left anything.
+    assert_eq!(open(&user), 4);
+    let of = path(&tus.concatenate(&[&one, &two]));
+    tus.concatenate(&[&two, &three]).refused(409, "upload_concatenated");
+    // Neither kind is an upload like others, in whatever dialect.
+    tus.patch(&of, 0, b"x").refused(403, "final_upload");
+    user.part(id(&of), 1, b"x").refused(403, "final_upload");
+    user.put(&format!("/v1/files/{}/parts/1", id(&of)), "x").refused(403, "final_upload");
+    user.complete(id(&of)).refused(409, "partials_unfinished");
+    tus.append(&one, 0, b"hello");
+    user.complete(id(&one)).refused(409, "partial_upload");
+    let draft = user.header("content-type", "application/partial-upload");
+    let last = draft.header("upload-offset", "5").header("upload-complete", "?1");
+    last.send("PATCH", &format!("/v1/uploads/{}", id(&one)), "").refused(409, "partial_upload");
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
+    // A part of the documented API is as good as a piece.
+    user.part(id(&two), 1, b"you!").ok();
+    assert_eq!(user.complete(id(&of)).ok()["sha256"], sha256(b"helloyou!"));
+}
+
+#[test]
+fn partial_and_final_uploads_are_given_up_each_by_itself() {
+    let daemon = Daemon::with(&[("upload_ttl", "4s"), ("quota_bytes", "20")]);
+    let user = daemon.user("u");
+    let tus = Tus::of(&user);
+    let (one, two) = (tus.partial(5), tus.partial(5));
+    let of = path(&tus.concatenate(&[&one, &two]));
+    assert_eq!(tus.0.delete(&of).status, 204);
+    assert_eq!(tus.head(&of).status, 404);
+    // What it was to be made of is free for another.
+    let of = path(&tus.concatenate(&[&two, &one]));
+    tus.append(&one, 0, b"world");
+    assert_eq!(tus.0.delete(&two).status, 204);
+    assert_eq!(tus.head(&of).status, 410);
+    user.complete(id(&of)).refused(410, "gone");
+    assert_eq!(tus.head(&one).header("upload-offset"), "5");
+    // All of them expire, and what they reserved is free.
+    eventually(|| tus.head(&of).status == 404 && tus.head(&one).status == 404);
+    assert!(command(&daemon.dir(), &["gc"]).status.success());
+    assert_eq!(user.put("/v1/files/content?filename=f", [0; 20]).status, 201);
+    assert_eq!(open(&user), 0);
+}
+
+#[test]
+fn a_kill_leaves_partial_and_final_uploads_as_they_were() {
+    let mut daemon = Daemon::start();
+    let content = bytes(2, 400_000);
+    let (one, two, of) = {
+        let tus = Tus::of(&daemon.user("u"));
+        let (one, two) = (tus.partial(200_000), tus.partial(200_000));
+        tus.append(&one, 0, &content[..200_000]);
+        tus.append(&two, 0, &content[200_000..300_000]);
+        let of = path(&tus.concatenate(&[&one, &two]));
+        (one, two, of)
+    };
+    daemon.restart(Signal::KILL);
+    {
+        let tus = Tus::of(&daemon.user("u"));
+        assert_eq!(tus.head(&two).header("upload-offset"), "100000");
+        // Whole by a part, so that nothing concludes the final one before the kill.
+        let rest = &content[300_000..];
+        assert_eq!(tus.0.put(&format!("/v1/files/{}/parts/2", id(&two)), rest).status, 200);
+    }
+    daemon.restart(Signal::KILL);
+    let user = daemon.user("u");
+    let head = Tus::of(&user).head(&of);
+    assert_eq!(head.header("upload-offset"), "400000");
+    assert_eq!(head.header("upload-concat"), format!("final;{one} {two}"));
+    assert_eq!(user.content(head.header("upload-key")).body, content);
+    daemon.restart(Signal::KILL);
+    let user = daemon.user("u");
+    assert_eq!(key(&Tus::of(&user).head(&of)), key(&head));
+    assert_eq!((Tus::of(&user).head(&one).status, open(&user)), (404, 0));
+}

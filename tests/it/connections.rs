@@ -1,0 +1,218 @@
+//! Limits of one connection: what it may ask, how long it may wait, and who is let go. HTTP/2 as
+//! its frames are, by the crate `h2`.
+
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection, SendRequest};
+use hyper::{Request, StatusCode};
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::support::{Daemon, PATIENCE, bytes, connect, daemon::TOKEN, eventually};
+
+fn counted(daemon: &Daemon, limit: &str) -> bool {
+    let sample = format!("streamlined_limits_hit_total{{limit=\"{limit}\"}} ");
+    daemon.operator("GET", "/metrics").contains(&sample)
+}
+
+fn stored(daemon: &Daemon, size: usize) -> String {
+    let file = daemon.user("u").store("f", "", &bytes(1, size));
+    format!("/v1/files/content/{}", file["key"].as_str().unwrap())
+}
+
+/// Runs a client of HTTP/2 whose streams have this window.
+fn http2<T>(
+    daemon: &Daemon,
+    window: u32,
+    client: impl AsyncFnOnce(SendRequest<Bytes>, Connection<TcpStream>) -> T,
+) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = TcpStream::connect(daemon.address()).await.unwrap();
+        let mut builder = Builder::new();
+        builder.initial_window_size(window).initial_connection_window_size(16 << 20);
+        let (sender, connection) = builder.handshake(socket).await.unwrap();
+        timeout(PATIENCE, client(sender, connection)).await.expect("it comes to an end")
+    })
+}
+
+fn get(daemon: &Daemon, path: &str) -> Request<()> {
+    let url = format!("{}{path}", daemon.url());
+    Request::get(url).header("x-service-token", TOKEN).body(()).unwrap()
+}
+
+#[test]
+fn a_stream_whose_window_stays_shut_is_cut_although_pings_are_answered() {
+    // The daemon asks for a sign of life more often than it lets go.
+    let settings =
+        [("body_idle_timeout", "2s"), ("header_timeout", "500ms"), ("requests_max", "1")];
+    let daemon = Daemon::with(&settings);
+    let path = stored(&daemon, 1 << 20);
+    let probe = daemon.anyone();
+    for window in [0, 1000] {
+        http2(&daemon, window, async |mut sender, connection| {
+            let lasting = tokio::spawn(connection);
+            let (answer, _) = sender.send_request(get(&daemon, &path), true).unwrap();
+            let answer = answer.await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK);
+            // It holds the only permit until the daemon gives up on it.
+            let probing = probe.clone();
+            let busy = tokio::task::spawn_blocking(move || probing.get("/healthz").status);
+            assert_eq!(busy.await.unwrap(), 503);
+            let (mut body, mut taken) = (answer.into_body(), 0);
+            while let Some(Ok(chunk)) = body.data().await {
+                taken += chunk.len();
+            }
+            assert_eq!(taken, window as usize);
+            drop(sender);
+            let _ = lasting.await.unwrap();
+        });
+        eventually(|| probe.get("/healthz").status == 200);
+    }
+    assert!(counted(&daemon, "answer_not_taken"));
+    // What was cut is told.
+    assert!(daemon.log().lines().any(|line| line.contains("\"cut\":true")));
+}
+
+#[test]
+fn a_slow_client_that_goes_on_taking_is_not_cut() {
+    let daemon = Daemon::with(&[("body_idle_timeout", "1s"), ("header_timeout", "500ms")]);
+    let path = stored(&daemon, 400_000);
+    let taken = http2(&daemon, 20_000, async |mut sender, connection| {
+        tokio::spawn(connection);
+        let (answer, _) = sender.send_request(get(&daemon, &path), true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        let mut taken = 0;
+        while let Some(chunk) = body.data().await {
+            taken += chunk.as_ref().unwrap().len();
+            // Twenty windows at this pace last three times the limit.
+            if taken % 20_000 == 0 {
+                tokio::time::sleep(Duration::from_millis(150)).await;
+            }
+            body.flow_control().release_capacity(chunk.unwrap().len()).unwrap();
+        }
+        taken
+    });
+    assert_eq!(taken, 400_000);
+}
+
+#[test]
+fn a_connection_that_asks_nothing_is_closed_in_good_order() {
+    let daemon = Daemon::with(&[("idle_timeout", "500ms")]);
+    http2(&daemon, 65_535, async |mut sender, connection| {
+        let lasting = tokio::spawn(connection);
+        let (answer, _) = sender.send_request(get(&daemon, "/healthz"), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+        // GOAWAY without an error, and then the end.
+        lasting.await.unwrap().unwrap();
+    });
+    let mut socket = connect(&daemon);
+    socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(counted(&daemon, "idle"));
+}
+
+#[test]
+fn so_many_requests_and_the_connection_is_closed_in_good_order() {
+    let daemon = Daemon::with(&[("requests_per_connection_max", "3")]);
+    let mut socket = connect(&daemon);
+    let request = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    socket.write_all(request.repeat(5).as_bytes()).unwrap();
+    let mut answers = String::new();
+    // The end may come as a reset, as two requests are never read.
+    let _ = socket.read_to_string(&mut answers);
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 3, "{answers}");
+    assert_eq!(answers.matches("connection: close").count(), 1, "{answers}");
+    http2(&daemon, 65_535, async |sender, connection| {
+        let lasting = tokio::spawn(connection);
+        let mut answered = 0;
+        let mut waiting = Some(sender);
+        while let Some(sender) = waiting.take() {
+            let Ok(mut ready) = sender.ready().await else { break };
+            let Ok((answer, _)) = ready.send_request(get(&daemon, "/healthz"), true) else { break };
+            let Ok(answer) = answer.await else { break };
+            assert_eq!(answer.status(), StatusCode::OK);
+            answered += 1;
+            assert!(answered < 1000, "it takes requests for ever");
+            waiting = Some(ready);
+        }
+        assert!(answered >= 3, "{answered}");
+        lasting.await.unwrap().unwrap();
+    });
+    assert!(counted(&daemon, "requests_per_connection"));
+}
+
+#[test]
+fn a_connection_has_so_many_streams() {
+    let daemon = Daemon::with(&[("streams_per_connection_max", "2")]);
+    let path = stored(&daemon, 1 << 20);
+    http2(&daemon, 0, async |mut sender, connection| {
+        tokio::spawn(connection);
+        let (first, _) = sender.send_request(get(&daemon, &path), true).unwrap();
+        let first = first.await.unwrap();
+        assert_eq!(sender.current_max_send_streams(), 2);
+        let (second, _) = sender.send_request(get(&daemon, &path), true).unwrap();
+        let second = second.await.unwrap();
+        drop((first, second));
+    });
+    assert!(counted(&daemon, "streams"));
+}
+
+#[test]
+fn a_head_may_be_so_large() {
+    let daemon = Daemon::with(&[("head_bytes_max", "8KiB")]);
+    let with = |daemon: &Daemon, length: usize| {
+        let mut socket = connect(daemon);
+        let padding = "x".repeat(length);
+        let head = format!(
+            "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-padding: {padding}\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).unwrap();
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).unwrap();
+        String::from_utf8(status[9..].to_vec()).unwrap()
+    };
+    assert_eq!((with(&daemon, 7000), with(&daemon, 9000)), ("200".into(), "431".into()));
+    assert!(counted(&daemon, "head_bytes"));
+    let wide = Daemon::with(&[("head_bytes_max", "256KiB")]);
+    assert_eq!(with(&wide, 200_000), "200");
+}
+
+#[test]
+fn one_address_does_not_take_all_connections() {
+    let settings = [("connections_per_address_max", "2"), ("header_timeout", "20s")];
+    let daemon = Daemon::with(&settings);
+    let mut silent = vec![connect(&daemon), connect(&daemon)];
+    let open = "streamlined_connections_open 2";
+    eventually(|| daemon.operator("GET", "/metrics").contains(open));
+    let ask = |socket: &mut std::net::TcpStream| {
+        // Sent or not: a refusal comes before any request.
+        let _ = socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).unwrap();
+        String::from_utf8(status[9..].to_vec()).unwrap()
+    };
+    assert_eq!(ask(&mut connect(&daemon)), "503");
+    assert!(counted(&daemon, "connections_per_address"));
+    // Another address is not kept out.
+    let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut other = other.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let socket = socket.connect(daemon.address().parse().unwrap()).await.unwrap();
+        socket.into_std().unwrap()
+    });
+    other.set_nonblocking(false).unwrap();
+    assert_eq!(ask(&mut other), "200");
+    drop(silent.pop());
+    eventually(|| ask(&mut connect(&daemon)) == "200");
+    let proxied = Daemon::with(&[settings[0], ("trusted_proxies", "127.0.0.0/8")]);
+    let held = [connect(&proxied), connect(&proxied), connect(&proxied)];
+    assert_eq!(proxied.anyone().get("/healthz").status, 200);
+    drop(held);
+}

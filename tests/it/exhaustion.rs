@@ -1,0 +1,192 @@
+//! Much of everything at a time: connections, bodies that do not go on, sessions, JSON. The daemon's
+//! memory and open files are watched, and a client that means well is served.
+//!
+//! Larger, and with its latency: `cargo nextest run --run-ignored only -E 'test(ten_thousand)'
+//! --no-capture`, in a release build for figures that mean something.
+
+use std::{
+    fs,
+    io::Write,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::support::{Client, Daemon, bytes, connect, daemon::TOKEN, eventually};
+
+fn open_files(daemon: &Daemon) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count()
+}
+
+/// The slowest of a hundred looks at a file, and nearly the slowest of many more.
+fn p99(user: &Client, key: &str) -> Duration {
+    let look = |_| {
+        let began = Instant::now();
+        assert_eq!(user.content(key).body, b"hello");
+        began.elapsed()
+    };
+    let mut times: Vec<_> = (0..500).map(look).collect();
+    times.sort();
+    times[times.len() * 99 / 100]
+}
+
+/// Connections that have each said this much.
+fn hold(daemon: &Daemon, count: usize, said: impl Fn(usize) -> String) -> Vec<TcpStream> {
+    let open = |at| {
+        let mut socket = connect(daemon);
+        socket.write_all(said(at).as_bytes()).unwrap();
+        socket
+    };
+    (0..count).map(open).collect()
+}
+
+/// Whatever is held, descriptors are left for the stores: one that cannot open its next file takes no
+/// writes until a restart.
+#[test]
+fn clients_do_not_get_at_the_last_open_files() {
+    let settings = [("header_timeout", "10m"), ("journal_bytes", "64KiB")];
+    let daemon = Daemon::with_open_files(300, &settings);
+    let user = daemon.user("u");
+    user.store("f", "", b"hello");
+    let held = hold(&daemon, 320, |_| "GET / HTTP/1.1\r\n".into());
+    // The journal, whose files are small here, goes through many of them.
+    for at in 0..150 {
+        user.store(&format!("f{at}"), "", format!("content {at}").as_bytes());
+    }
+    user.store("large", "", &bytes(1, 1 << 20));
+    assert!(open_files(&daemon) < 300 - 50);
+    drop(held);
+    eventually(|| open_files(&daemon) < 60);
+    user.store("after", "", b"x");
+}
+
+fn idle_connections(count: usize) {
+    let daemon = Daemon::with(&[("header_timeout", "10m")]);
+    let user = daemon.user("u");
+    let key = user.store("f", "", b"hello")["key"].as_str().unwrap().to_owned();
+    let (calm, before, files) = (p99(&user, &key), daemon.peak_memory_kib(), open_files(&daemon));
+    let said =
+        ["", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET /healthz HTTP/1.1\r\nhost: x\r\n"];
+    let held = hold(&daemon, count, |at| said[at % said.len()].into());
+    eventually(|| open_files(&daemon) >= files + count);
+    let (crowded, after) = (p99(&user, &key), daemon.peak_memory_kib());
+    eprintln!("{count} idle: {before} to {after} KiB; p99 {calm:?} calm, {crowded:?} among them");
+    assert!(after - before < count as u64 * 16, "{before} to {after} KiB");
+    drop(held);
+    eventually(|| open_files(&daemon) < files + 10);
+}
+
+#[test]
+fn idle_connections_cost_little_and_are_let_go() {
+    idle_connections(1000);
+}
+
+#[test]
+#[ignore = "takes twenty thousand open files"]
+fn ten_thousand_idle_connections() {
+    idle_connections(10_000);
+}
+
+fn half_open_uploads(sessions: usize, bodies: usize) {
+    let settings = [("requests_per_principal_max", "16384"), ("body_idle_timeout", "10m")];
+    let daemon = Daemon::with(&settings);
+    let user = daemon.user("u");
+    let key = user.store("f", "", b"hello")["key"].as_str().unwrap().to_owned();
+    let (calm, before) = (p99(&user, &key), daemon.peak_memory_kib());
+    let open = |at| {
+        let id = user.init("half", 1000);
+        if at % 2 == 0 {
+            user.part(&id, 1, &[7; 100]).ok();
+        }
+        id
+    };
+    let ids: Vec<_> = (0..sessions).map(open).collect();
+    let held = hold(&daemon, bodies, |at| {
+        let upload = &ids[at % ids.len()];
+        let body = "x".repeat(100);
+        format!(
+            "PUT /v1/files/{upload}/parts/2 HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
+             content-length: 900\r\n\r\n{body}"
+        )
+    });
+    let (crowded, after) = (p99(&user, &key), daemon.peak_memory_kib());
+    eprintln!(
+        "{sessions} sessions, {bodies} bodies: {before} to {after} KiB; p99 {calm:?} calm, \
+         {crowded:?} among them"
+    );
+    assert!(after < (64 << 10) + bodies as u64 * 256, "{after} KiB");
+    // None of it is a part, all of it can go on.
+    drop(held);
+    let status = user.get(&format!("/v1/files/{}", ids[0])).ok();
+    assert_eq!(status["received"], json!([{"partNumber": 1, "size": 100}]));
+    user.part(&ids[0], 2, &[7; 900]).ok();
+    user.complete(&ids[0]).ok();
+}
+
+#[test]
+fn half_open_uploads_cost_their_buffers_and_keep_nobody() {
+    half_open_uploads(200, 200);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn ten_thousand_half_open_uploads() {
+    half_open_uploads(10_000, 3000);
+}
+
+/// As nested, wide, long and numerous as a body may be, and more.
+#[test]
+fn json_of_any_shape_is_refused_in_little_memory() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let before = daemon.peak_memory_kib();
+    let whole = |piece: &str| piece.repeat((1 << 20) / piece.len() - 1);
+    let shapes = [
+        "[".repeat(1 << 20),
+        "{\"a\":".repeat(100_000),
+        format!("[{}[]]", whole("[],")),
+        format!("{{{}\"a\":0}}", whole("\"a\":0,")),
+        format!("{{\"files\":[{}{{}}]}}", whole("{},")),
+        format!("{{\"keys\":[{}\"\"]}}", whole("\"\",")),
+        format!("{{\"meta\":{}1{}}}", "[".repeat(60), "]".repeat(60)),
+        format!("{{\"uploadId\":\"{}\"}}", whole("\\u0000")),
+        format!("{{\"uploadId\":{}}}", whole("9")),
+        format!("{{\"uploadId\":1e{}}}", whole("9")),
+        format!("{{\"uploadId\":\"{}\"}}", whole("\\ud800")),
+        whole(" "),
+        whole("\u{feff}"),
+    ];
+    let paths = ["init", "part", "complete", "signed-url", "batch-download"];
+    for shape in &shapes {
+        for path in paths {
+            let answer = user.post(&format!("/v1/files/{path}"), shape);
+            assert!((400..500).contains(&answer.status), "{path} {}", &shape[..40]);
+        }
+    }
+    // As many keys as a megabyte holds.
+    let keys: Vec<_> = (0..20_000).map(|at| format!("storage/u/{at:08x}_f")).collect();
+    let missing = user.post("/v1/files/batch-download", json!({"keys": keys}));
+    assert_eq!(missing.refused(404, "file_not_found")["missing"].as_array().unwrap().len(), 100);
+    let after = daemon.peak_memory_kib();
+    assert!(after - before < 32 << 10, "{before} to {after} KiB");
+}
+
+/// Requests behind one another, of which nobody reads the answers.
+#[test]
+fn pipelined_requests_wait_until_their_answers_are_taken() {
+    let daemon = Daemon::with(&[("body_idle_timeout", "1s")]);
+    // Made once.
+    daemon.anyone().get("/openapi.json").ok();
+    let before = daemon.peak_memory_kib();
+    let mut socket = connect(&daemon);
+    let many = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
+    let mut sent = 0;
+    while sent < 64 << 20 && socket.write_all(many.as_bytes()).is_ok() {
+        sent += many.len();
+    }
+    assert!(sent < 64 << 20, "the daemon answers to nobody");
+    let after = daemon.peak_memory_kib();
+    assert!(after - before < 8 << 10, "{before} to {after} KiB");
+    daemon.anyone().get("/healthz").ok();
+}

@@ -1,0 +1,153 @@
+//! Sessions and the tokens that speak of them: what one began another of the same subject ends, and
+//! a subject that is shut out ends nothing any more.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    support::{Client, Daemon, connect},
+    tokens::run,
+};
+
+/// The three dialects: how one begins an upload of five bytes by its first two, and how one ends it.
+struct Dialect {
+    begin: fn(&Client) -> String,
+    end: fn(&Client, &str) -> u16,
+}
+
+const DIALECTS: [Dialect; 3] = [
+    Dialect {
+        begin: |client| {
+            let id = init(client);
+            client.put(&format!("/v1/files/{id}/parts/1"), "he").ok();
+            id
+        },
+        end: |client, id| {
+            let part = client.put(&format!("/v1/files/{id}/parts/2"), "llo");
+            if part.status == 200 { client.complete(id).status } else { part.status }
+        },
+    },
+    Dialect {
+        begin: |client| {
+            let tus = client.header("tus-resumable", "1.0.0").header("upload-length", "5");
+            let typed = tus.header("content-type", "application/offset+octet-stream");
+            let created = typed.send("POST", &format!("/v1/tus{ACTING}"), "he");
+            created.header("location").rsplit('/').next().unwrap().to_owned()
+        },
+        end: |client, id| {
+            let tus = client.header("tus-resumable", "1.0.0").header("upload-offset", "2");
+            let typed = tus.header("content-type", "application/offset+octet-stream");
+            typed.send("PATCH", &format!("/v1/tus/{id}"), "llo").status
+        },
+    },
+    Dialect {
+        begin: |client| {
+            let draft = client.header("upload-complete", "?0").header("upload-length", "5");
+            let created = draft.put(&format!("/v1/files/content{ACTING}&filename=f"), "he");
+            created.header("location").rsplit('/').next().unwrap().to_owned()
+        },
+        end: |client, id| {
+            let draft = client.header("upload-complete", "?1").header("upload-offset", "2");
+            let typed = draft.header("content-type", "application/partial-upload");
+            typed.send("PATCH", &format!("/v1/uploads/{id}"), "llo").status
+        },
+    },
+];
+
+/// What a service says and a user need not.
+const ACTING: &str = "?user_id=u";
+
+fn init(client: &Client) -> String {
+    let files = json!([{"name": "f", "size": 5}]);
+    let init = json!({"mode": "single", "files": files, "meta": {"user_id": "u"}});
+    client.post("/v1/files/init", init).ok()["uploadId"].as_str().unwrap().to_owned()
+}
+
+fn files(daemon: &Daemon) -> u64 {
+    daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"].as_u64().unwrap()
+}
+
+#[test]
+fn what_one_token_began_a_fresh_one_of_the_same_subject_ends() {
+    let daemon = Daemon::start();
+    let dir = daemon.dir();
+    let token = || run(&dir, &["token", "create", "s"]);
+    let holder =
+        |made: &Value| daemon.anyone().header("x-service-token", made["token"].as_str().unwrap());
+    for (ended, Dialect { begin, end }) in (1..).zip(DIALECTS) {
+        // Tokens end by the second, so each dialect has a user of its own.
+        let name = format!("u{ended}");
+        let first = daemon.user(&name);
+        let id = begin(&first);
+        run(&dir, &["user", "set", &name, "--log-out"]);
+        assert_eq!(end(&first, &id), 401);
+        assert_eq!(end(&daemon.user("v"), &id), 404);
+        assert!(end(&daemon.user(&name), &id) < 300);
+        assert_eq!(daemon.user(&name).get("/v1/files/all").ok()["total_count"], 1);
+        let (old, new) = (token(), token());
+        let id = begin(&holder(&old));
+        run(&dir, &["token", "revoke", old["id"].as_str().unwrap()]);
+        assert_eq!(end(&holder(&old), &id), 401);
+        assert!(end(&holder(&new), &id) < 300);
+        assert_eq!(files(&daemon), ended);
+    }
+}
+
+/// Begins a request with a body of five bytes, of which none is sent yet.
+fn hang(daemon: &Daemon, credential: &str, head: &str) -> TcpStream {
+    let mut socket = connect(daemon);
+    let head = format!(
+        "{head} HTTP/1.1\r\nhost: x\r\n{credential}\r\ncontent-length: 5\r\n\
+         tus-resumable: 1.0.0\r\nupload-offset: 0\r\nupload-complete: ?1\r\n\
+         connection: close\r\nexpect: 100-continue\r\n",
+    );
+    let kind = if head.contains("/v1/tus") { "offset+octet-stream" } else { "partial-upload" };
+    write!(socket, "{head}content-type: application/{kind}\r\n\r\n").unwrap();
+    let mut interim = [0; 25];
+    socket.read_exact(&mut interim).unwrap();
+    assert!(interim.starts_with(b"HTTP/1.1 100"));
+    socket
+}
+
+#[test]
+fn who_is_shut_out_meanwhile_ends_nothing() {
+    let daemon = Daemon::start();
+    let dir = daemon.dir();
+    let user = daemon.user("u");
+    let id = init(&user);
+    let heads = [
+        "PUT /v1/files/content?filename=f&user_id=u".to_owned(),
+        format!("PUT /v1/files/{id}/parts/1"),
+        format!("PATCH /v1/tus/{}", init(&user)),
+        format!("PATCH /v1/uploads/{}", init(&user)),
+    ];
+    let made = run(&dir, &["token", "create", "s"]);
+    let service = format!("x-service-token: {}", made["token"].as_str().unwrap());
+    let bearer = daemon.service().post("/v1/files/generate-token?user_id=u", "").ok();
+    let bearer = format!("authorization: Bearer {}", bearer["token"].as_str().unwrap());
+    let shut_out: [(&str, &[&str]); 2] = [
+        (&bearer, &["user", "set", "u", "--disabled"]),
+        (&service, &["token", "revoke", made["id"].as_str().unwrap()]),
+    ];
+    for (credential, command) in shut_out {
+        let hanging: Vec<_> = heads.iter().map(|head| hang(&daemon, credential, head)).collect();
+        run(&dir, command);
+        for (mut socket, head) in hanging.into_iter().zip(&heads) {
+            socket.write_all(b"hello").unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 401"), "{head}: {answer}");
+        }
+        run(&dir, &["user", "set", "u", "--disabled=false"]);
+        assert_eq!(files(&daemon), 0);
+        let open = user.get("/v1/files/uploads").ok();
+        for upload in open["uploads"].as_array().unwrap() {
+            assert_eq!(upload["bytesReceived"], 0, "{upload}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(dir.join("staging")).unwrap().count(), 1);
+}

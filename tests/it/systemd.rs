@@ -1,0 +1,158 @@
+//! A service manager played by the test: what it is told, the watchdog, and sockets it hands over.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{
+    Daemon, PATIENCE,
+    daemon::{BINARY, TOKEN},
+    eventually,
+};
+
+/// `$NOTIFY_SOCKET` and its reader.
+struct Manager {
+    socket: UnixDatagram,
+    path: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, path: path.to_str().unwrap().into(), _dir: dir }
+    }
+
+    /// The next message; `None` when none comes in time.
+    fn next(&self) -> Option<String> {
+        let mut message = [0; 4096];
+        let length = self.socket.recv(&mut message).ok()?;
+        Some(String::from_utf8(message[..length].to_vec()).unwrap())
+    }
+
+    /// The next message with this line.
+    fn wait_for(&self, line: &str) -> String {
+        loop {
+            let message = self.next().unwrap_or_else(|| panic!("{line} was not told"));
+            if message.lines().any(|told| told == line) {
+                return message;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_manager_is_told_of_every_step() {
+    let manager = Manager::new();
+    let environment = [("NOTIFY_SOCKET", &*manager.path), ("WATCHDOG_USEC", "900000")];
+    let mut daemon = Daemon::under(&[], &environment);
+    let opening = manager.next().unwrap();
+    assert!(opening.starts_with("STATUS="), "{opening}");
+    let ready = manager.wait_for("READY=1");
+    assert!(ready.contains("STATUS=serving"), "{ready}");
+    daemon.anyone().get("/healthz").ok();
+    for _ in 0..3 {
+        manager.wait_for("WATCHDOG=1");
+    }
+    // Each word of life stands for a commit that is on the disk.
+    let commits = "streamlined_commit_batch_size_count{store=\"index\"} ";
+    let count = || {
+        let page = daemon.operator("GET", "/metrics");
+        let line = page.lines().find_map(|line| line.strip_prefix(commits)).unwrap().to_owned();
+        line.parse::<u64>().unwrap()
+    };
+    let before = count();
+    for _ in 0..3 {
+        manager.wait_for("WATCHDOG=1");
+    }
+    assert!(count() >= before + 2);
+    daemon.signal(Signal::HUP);
+    let reloading = manager.wait_for("RELOADING=1");
+    let micros = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+    assert!(micros.unwrap().parse::<u64>().unwrap() > 0);
+    manager.wait_for("READY=1");
+    daemon.signal(Signal::TERM);
+    manager.wait_for("STOPPING=1");
+    assert!(daemon.wait().success());
+}
+
+#[test]
+fn a_daemon_whose_commits_hang_gives_no_word_of_life() {
+    let manager = Manager::new();
+    let environment = [
+        ("NOTIFY_SOCKET", &*manager.path),
+        ("WATCHDOG_USEC", "1000000"),
+        ("SLT_HANG_POINT", "commit: journal durable 12"),
+    ];
+    let mut daemon = Daemon::under(&[], &environment);
+    daemon.expect_trouble("the self-check does not come to its end");
+    manager.wait_for("WATCHDOG=1");
+    manager.socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let began = Instant::now();
+    while manager.next().is_some() {
+        assert!(began.elapsed() < PATIENCE, "it says that it lives");
+    }
+    // It is no other thread that hangs.
+    assert_eq!(daemon.anyone().get("/.well-known/jwks.json").status, 200);
+    eventually(|| daemon.log().contains("the self-check does not come to its end"));
+}
+
+/// Starts the daemon with a listening socket as descriptor 3, as `sd_listen_fds(3)` says.
+fn activated(listener: &TcpListener, data: &Path) -> Child {
+    let socket = OwnedFd::from(listener.try_clone().unwrap());
+    let script = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\" 3<&0 0</dev/null";
+    Command::new("bash")
+        .args(["-c", script, BINARY, "serve", "--data-dir"])
+        .arg(data)
+        .env("STREAMLINED_SERVICE_TOKEN", TOKEN)
+        // Not where it listens, then.
+        .env("STREAMLINED_LISTEN", "127.0.0.1:1")
+        .stdin(Stdio::from(socket))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn a_socket_that_is_handed_over_drops_no_connection_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let ask = || {
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        socket
+    };
+    let answered = |mut socket: TcpStream| {
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    // Before there is a daemon, between two, and beside the second one.
+    let early = ask();
+    let mut first = activated(&listener, &data);
+    answered(early);
+    answered(ask());
+    let pid = Pid::from_raw(i32::try_from(first.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(first.wait().unwrap().success());
+    let between = ask();
+    let mut second = activated(&listener, &data);
+    answered(between);
+    answered(ask());
+    second.kill().unwrap();
+    second.wait().unwrap();
+}

@@ -1,0 +1,247 @@
+//! TLS as curl, requests, openssl and our own client see it; certificates that are replaced.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    Daemon, bytes, connect,
+    daemon::{BINARY, TOKEN},
+    eventually,
+    tls::Authority,
+};
+
+/// A daemon whose certificate is `server.pem` in the directory.
+fn serving(dir: &Path, more: &[(&str, &str)]) -> Daemon {
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("server.pem"), path("server.key"));
+    let mut settings = vec![("tls_certificate", certificate.as_str()), ("tls_key", key.as_str())];
+    settings.extend(more);
+    Daemon::with(&settings)
+}
+
+fn curl(daemon: &Daemon, dir: &Path, arguments: &[&str], path: &str) -> Output {
+    let mut command = Command::new("curl");
+    command.args(["-sS", "--max-time", "20", "--cacert"]).arg(dir.join("ca.pem")).args(arguments);
+    let output = command.arg(format!("https://{}{path}", daemon.address())).output();
+    output.expect("curl is there: .ci/test sees to it")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Whose certificate the daemon shows.
+fn shown(daemon: &Daemon, dir: &Path) -> String {
+    let output = Command::new("openssl")
+        .args(["s_client", "-verify_return_error", "-CAfile"])
+        .arg(dir.join("ca.pem"))
+        .args(["-connect", daemon.address()])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let told = text(&output.stdout);
+    let subject = told.lines().find(|line| line.starts_with("subject="));
+    subject.unwrap_or_else(|| panic!("{told}{}", text(&output.stderr))).to_owned()
+}
+
+#[test]
+fn both_versions_of_http_are_spoken_over_tls_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    Authority::new().write(dir.path(), "server");
+    let daemon = serving(dir.path(), &[]);
+    for (version, flag) in [("2", "--http2"), ("1.1", "--http1.1")] {
+        let wanted = format!("{version} 200");
+        let arguments = [flag, "-o", "/dev/null", "-w", "%{http_version} %{http_code}"];
+        let output = curl(&daemon, dir.path(), &arguments, "/healthz");
+        assert_eq!(text(&output.stdout), wanted, "{}", text(&output.stderr));
+    }
+    // Who does not know the authority does not trust it; who speaks plainly is not understood.
+    let other = tempfile::tempdir().unwrap();
+    Authority::new().write(other.path(), "server");
+    let distrustful = curl(&daemon, other.path(), &[], "/healthz");
+    assert!(text(&distrustful.stderr).contains("certificate"), "{distrustful:?}");
+    let plain = Command::new("curl").args(["-sS", daemon.url()]).output().unwrap();
+    assert!(!plain.status.success());
+    let old = curl(&daemon, dir.path(), &["--tls-max", "1.1"], "/healthz");
+    assert!(!old.status.success(), "TLS 1.1 is spoken");
+    // A link leads where the daemon is.
+    let file = "/v1/files/content?user_id=u&filename=f";
+    let token = format!("x-service-token: {TOKEN}");
+    let stored = curl(&daemon, dir.path(), &["-T", "-", "-H", &token], file);
+    let stored: serde_json::Value = serde_json::from_slice(&stored.stdout).unwrap();
+    let sign = format!("/v1/files/signed-url?key={}", stored["key"].as_str().unwrap());
+    let signed = curl(&daemon, dir.path(), &["-H", &token], &sign);
+    let signed: serde_json::Value = serde_json::from_slice(&signed.stdout).unwrap();
+    let link = signed["url"].as_str().unwrap();
+    assert!(link.starts_with(&format!("https://{}/get/", daemon.address())), "{link}");
+}
+
+#[test]
+fn requests_of_python_takes_our_certificate_and_its_chain_only() {
+    let dir = tempfile::tempdir().unwrap();
+    Authority::new().write(dir.path(), "server");
+    let daemon = serving(dir.path(), &[]);
+    let script = "import requests, sys\n\
+        session = requests.Session()\n\
+        for _ in range(3):\n    \
+            assert session.get(sys.argv[1], verify=sys.argv[2]).json()['status'] == 'healthy'\n\
+        try:\n    requests.get(sys.argv[1])\n\
+        except requests.exceptions.SSLError:\n    print('all held')\n";
+    let output = Command::new(crate::clients::python())
+        .args(["-c", script, &format!("https://{}/healthz", daemon.address())])
+        .arg(dir.path().join("ca.pem"))
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout).trim(), "all held", "{}", text(&output.stderr));
+}
+
+#[test]
+fn h2c_is_spoken_by_prior_knowledge_on_a_plain_port() {
+    let daemon = Daemon::start();
+    let output = Command::new("curl")
+        .args(["-sS", "--http2-prior-knowledge", "-o", "/dev/null", "-w"])
+        .args(["%{http_version} %{http_code}", &format!("{}/healthz", daemon.url())])
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout), "2 200", "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_replaced_certificate_is_shown_and_a_bad_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(dir.path(), "server");
+    let mut daemon = serving(dir.path(), &[]);
+    daemon.expect_trouble("the new certificate is not good");
+    daemon.expect_trouble("the configuration is faulty");
+    let write = |name: &str| {
+        let (certificate, key) = authority.sign(name);
+        fs::write(dir.path().join("server.pem"), certificate).unwrap();
+        fs::write(dir.path().join("server.key"), key).unwrap();
+    };
+    assert!(shown(&daemon, dir.path()).contains("server"));
+    write("second");
+    // By itself.
+    eventually(|| shown(&daemon, dir.path()).contains("second"));
+    // The certificate of another key.
+    fs::write(dir.path().join("server.pem"), authority.sign("third").0).unwrap();
+    daemon.signal(Signal::HUP);
+    eventually(|| daemon.log().contains("the configuration is faulty"));
+    assert!(shown(&daemon, dir.path()).contains("second"));
+    fs::write(dir.path().join("server.pem"), "no certificate").unwrap();
+    eventually(|| daemon.log().contains("the new certificate is not good"));
+    assert!(shown(&daemon, dir.path()).contains("second"));
+    write("fourth");
+    daemon.signal(Signal::HUP);
+    eventually(|| shown(&daemon, dir.path()).contains("fourth"));
+    let log = daemon.log();
+    assert!(!log.contains("PRIVATE KEY"));
+    let page = daemon.operator("GET", "/metrics");
+    assert_eq!(page.matches("\nstreamlined_tls_certificate_expiry").count(), 1);
+    assert!(page.contains("streamlined_reloads_total{what=\"certificate\",outcome=\"taken\"}"));
+}
+
+#[test]
+fn clients_show_a_certificate_where_they_must() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(dir.path(), "server");
+    authority.write(dir.path(), "client");
+    let ca = dir.path().join("ca.pem");
+    let daemon = serving(dir.path(), &[("tls_client_ca", ca.to_str().unwrap())]);
+    assert!(!curl(&daemon, dir.path(), &[], "/healthz").status.success());
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("client.pem"), path("client.key"));
+    let shown = ["--cert", &certificate, "--key", &key];
+    assert!(curl(&daemon, dir.path(), &shown, "/healthz").status.success());
+    // Of another authority.
+    let other = tempfile::tempdir().unwrap();
+    Authority::new().write(other.path(), "client");
+    let (certificate, key) = (other.path().join("client.pem"), other.path().join("client.key"));
+    let shown = ["--cert", certificate.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    assert!(!curl(&daemon, dir.path(), &shown, "/healthz").status.success());
+    let failed = "streamlined_tls_handshakes_total{outcome=\"failed\"} 2";
+    eventually(|| daemon.operator("GET", "/metrics").contains(failed));
+}
+
+#[test]
+fn a_handshake_that_does_not_come_is_let_go_and_counts_as_a_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    Authority::new().write(dir.path(), "server");
+    let settings = [("header_timeout", "1s"), ("connections_max", "1")];
+    let daemon = serving(dir.path(), &settings);
+    let mut silent = connect(&daemon);
+    let open = "streamlined_connections_open 1";
+    eventually(|| daemon.operator("GET", "/metrics").contains(open));
+    let busy = curl(&daemon, dir.path(), &["-w", "%{http_code}"], "/healthz");
+    assert!(text(&busy.stdout).ends_with("503"), "{busy:?}");
+    let closed = silent.read(&mut [0; 1]);
+    let gave_up = closed.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    assert!(!gave_up, "the daemon waits for ever");
+    eventually(|| curl(&daemon, dir.path(), &["-f"], "/healthz").status.success());
+}
+
+#[test]
+fn a_certificate_that_is_no_good_stops_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    Authority::new().write(dir.path(), "server");
+    fs::write(dir.path().join("server.key"), "no key").unwrap();
+    let output = Command::new(BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir.path().join("data"))
+        .env("STREAMLINED_SERVICE_TOKEN", TOKEN)
+        .env("STREAMLINED_TLS_CERTIFICATE", dir.path().join("server.pem"))
+        .env("STREAMLINED_TLS_KEY", dir.path().join("server.key"))
+        .output()
+        .unwrap();
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(told.contains("streamlined: TLS: ") && told.contains("server.key"), "{told}");
+}
+
+#[test]
+fn our_client_trusts_whom_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(dir.path(), "server");
+    authority.write(dir.path(), "client");
+    let both = ["client.pem", "client.key"]
+        .map(|name| fs::read_to_string(dir.path().join(name)).unwrap())
+        .concat();
+    fs::write(dir.path().join("both.pem"), both).unwrap();
+    let ca = dir.path().join("ca.pem");
+    let daemon = serving(dir.path(), &[("tls_client_ca", ca.to_str().unwrap())]);
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).current_dir(dir.path()).env_clear();
+        command.env("STREAMLINED_TOKEN", TOKEN);
+        command.env("STREAMLINED_SERVER", format!("https://localhost:{}", daemon.port()));
+        command.output().unwrap()
+    };
+    let content = bytes(7, 9 << 20);
+    fs::write(dir.path().join("f.bin"), &content).unwrap();
+    let as_client = ["--user", "u", "--client-certificate", "both.pem"];
+    let put = ["put", "f.bin"];
+    let trusted = run(&[&put[..], &as_client, &["--ca", "ca.pem"]].concat());
+    assert!(trusted.status.success(), "{}", text(&trusted.stderr));
+    let key = text(&trusted.stdout);
+    let get = ["get", key.trim(), "-o", "back"];
+    assert!(run(&[&get[..], &as_client, &["--ca", "ca.pem"]].concat()).status.success());
+    assert!(fs::read(dir.path().join("back")).unwrap() == content);
+    // Authorities that did not sign it; none at all that this machine names.
+    let other = tempfile::tempdir().unwrap();
+    Authority::new().write(other.path(), "server");
+    let other = other.path().join("ca.pem");
+    let refused = run(&[&put[..], &as_client, &["--ca", other.to_str().unwrap()]].concat());
+    assert!(!refused.status.success());
+    let refused = run(&[&put[..], &as_client].concat());
+    assert!(!refused.status.success());
+    // Without a certificate of its own.
+    assert!(!run(&[&put[..], &["--user", "u", "--ca", "ca.pem"]].concat()).status.success());
+}

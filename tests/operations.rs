@@ -1,0 +1,111 @@
+//! `docs/OPERATIONS.md`, run as it is written.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    process::Command,
+};
+
+/// What systemd does for the page: it starts and stops the daemon with its credentials and its user's
+/// files, the socket's address in place of the setting.
+const SYSTEMCTL: &str = r#"#!/bin/bash
+set -eu
+verb=$1
+case "$*" in *streamlined.service*) ;; *) exit 0 ;; esac
+stop() {
+  [ -f ROOT/pid ] || return 0
+  kill "$(cat ROOT/pid)"
+  while kill -0 "$(cat ROOT/pid)" 2>/dev/null; do sleep 0.05; done
+  rm ROOT/pid
+}
+start() {
+  CREDENTIALS_DIRECTORY=ROOT/etc/credstore streamlined serve \
+    --config ROOT/etc/streamlined/streamlined.toml --data-dir ROOT/var/lib/streamlined \
+    --listen 127.0.0.1:PORT >>ROOT/log 2>&1 </dev/null &
+  echo $! >ROOT/pid
+  for _ in $(seq 600); do
+    ! grep -qs : ROOT/var/lib/streamlined/listen || exit 0
+    sleep 0.05
+  done
+  exit 1
+}
+case $verb in
+  enable | start) start ;;
+  stop) stop ;;
+  restart) stop; start ;;
+esac
+"#;
+
+/// The blocks that are marked `sh`.
+fn commands(page: &str) -> String {
+    let mut commands = Vec::new();
+    let mut inside = false;
+    for line in page.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            line if inside => commands.push(line),
+            _ => {}
+        }
+    }
+    commands.join("\n")
+}
+
+fn executable(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn every_command_of_the_page_does_what_it_says() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md"));
+    let commands = commands(&page.unwrap());
+    assert!(commands.lines().count() > 40);
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    for dir in ["bin", "etc/streamlined", "var/lib/private/streamlined", "mnt/new"] {
+        fs::create_dir_all(path(dir)).unwrap();
+    }
+    // As StateDirectory= lays them out.
+    fs::create_dir(path("var/lib/private/streamlined-backup")).unwrap();
+    for name in ["streamlined", "streamlined-backup"] {
+        let private = format!("private/{name}");
+        symlink(private, path(&format!("var/lib/{name}"))).unwrap();
+    }
+    let binary = Path::new(env!("CARGO_BIN_EXE_streamlined"));
+    symlink(binary, path("bin/streamlined")).unwrap();
+    let example = Command::new(binary).args(["config", "example"]).output().unwrap();
+    fs::write(path("etc/streamlined/streamlined.toml"), example.stdout).unwrap();
+    let old = path("srv/old-server/storage/u");
+    fs::create_dir_all(&old).unwrap();
+    fs::write(old.join("0000abcd_n"), "n").unwrap();
+
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let here = root.path().to_str().unwrap();
+    executable(&path("bin/systemctl"), &SYSTEMCTL.replace("ROOT", here).replace("PORT", &port));
+    let mut script = commands.replace("127.0.0.1:8000", &format!("127.0.0.1:{port}"));
+    for dir in ["/etc/", "/var/lib/", "/srv/", "/mnt/"] {
+        script = script.replace(dir, &format!("{here}{dir}"));
+    }
+    let search = format!("{here}/bin:{}", std::env::var("PATH").unwrap());
+    let output = Command::new("bash")
+        .args(["-euxo", "pipefail", "-c", &script])
+        .env_clear()
+        .env("PATH", search)
+        .output()
+        .unwrap();
+    if let Ok(pid) = fs::read_to_string(path("pid")) {
+        Command::new("kill").arg(pid.trim()).status().unwrap();
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let log = fs::read_to_string(path("log")).unwrap_or_default();
+    assert!(output.status.success(), "{said}\n{log}");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let listed = shown.matches("_streamlined.toml").count();
+    assert!(listed >= 3, "put, listed, listed after the restore: {shown}");
+    for line in log.lines() {
+        assert!(!line.contains(r#""level":"ERROR""#), "{line}");
+    }
+}
