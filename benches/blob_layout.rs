@@ -56,7 +56,8 @@ fn puts(
                 let sealed = stage.seal(Purpose::Blob).await.unwrap();
                 if let Some(index) = &index {
                     let file = file(n, sealed.size, sealed.blake3, sealed.sha256);
-                    let new = NewFile { file, locator: sealed.locator, upload: None };
+                    let new =
+                        NewFile { file, locator: sealed.locator, is_known: false, upload: None };
                     index.record_files(vec![new], UnixMillis(0), u64::MAX).await.unwrap();
                 }
                 done += 1;

@@ -65,7 +65,7 @@ fn new_file(n: u64) -> NewFile {
         sha256: Sha256(hash),
         meta: CallerMeta::default(),
     };
-    NewFile { file, locator: Locator([1, 2, 3, 4, 5, 6].into()), upload: None }
+    NewFile { file, locator: Locator([1, 2, 3, 4, 5, 6].into()), is_known: false, upload: None }
 }
 
 fn open(dir: &Path) -> SledMetadata {

@@ -77,7 +77,7 @@ impl World {
         let name = FileName::parse("f").unwrap();
         let init = Init {
             mode: Mode::Single,
-            files: vec![DeclaredFile { name, size, mime: None, sha256: None }],
+            files: vec![DeclaredFile { name, size, mime: None, sha256: None, blake3: None }],
             folder: Folder::default(),
             meta: CallerMeta::default(),
             user: None,
@@ -102,6 +102,7 @@ impl World {
             user: None,
             meta: CallerMeta::default(),
             inline: None,
+            possession: None,
         };
         let completed = self.runtime.block_on(self.app.complete_upload(&user(), completion))?;
         let Completed::One(file) = completed else { panic!("not a batch") };

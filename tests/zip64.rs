@@ -16,14 +16,14 @@ use streamlined::{
     app::{App, Policy, archive::Chosen, catalog::Listing},
     auth::{jwt::Expected, keyring::KeyRing, link::LinkKey},
     blob::{
-        Address, BlobStore, Error, Reader, Result, Sealed, Space, Stage,
+        Address, Begun, BlobStore, Error, Reader, Result, Sealed, Space, Stage,
         upkeep::{Copied, Found, Nothing, Pace, Shelf, Survey},
     },
     meta::{Metadata, NewFile, sled::SledMetadata},
     model::{
         digest::{ContentHash, Sha256},
         file::{CallerMeta, FileRecord},
-        id::FileId,
+        id::{FileId, PartNumber, UploadId},
         key::FileKey,
         locator::Locator,
         name::{FileName, Folder, UserId},
@@ -63,7 +63,11 @@ impl BlobStore for Zeros {
         Err(Error::NoSpace)
     }
 
-    async fn assemble(&self, _: Vec<Address>) -> Result<Sealed> {
+    async fn stage_part(&self, _: UploadId, _: PartNumber) -> Result<Begun> {
+        Err(Error::NoSpace)
+    }
+
+    async fn assemble(&self, _: UploadId, _: Vec<Address>, _: bool) -> Result<Sealed> {
         Err(Error::NoSpace)
     }
 
@@ -76,6 +80,10 @@ impl BlobStore for Zeros {
     }
 
     async fn discard(&self, _: &Locator) -> Result<()> {
+        Ok(())
+    }
+
+    async fn end(&self, _: UploadId) -> Result<()> {
         Ok(())
     }
 
@@ -137,7 +145,7 @@ fn new_file(number: u64, size: u64) -> NewFile {
         sha256: Sha256(hash),
         meta: CallerMeta::default(),
     };
-    NewFile { file, locator: Locator([1].into()), upload: None }
+    NewFile { file, locator: Locator([1].into()), is_known: false, upload: None }
 }
 
 async fn index(dir: &Path) -> SledMetadata {

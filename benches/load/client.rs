@@ -29,13 +29,16 @@ impl Method {
     }
 }
 
+/// What stands before and behind the content of the n-th request.
+pub type Document = Box<dyn Fn(u64) -> (String, String) + Send + Sync>;
+
 /// One kind of request to one server.
 pub struct Job {
     pub address: String,
     /// The n-th request: request line and headers without `Host` and `Content-Length`.
     pub head: Box<dyn Fn(u64) -> String + Send + Sync>,
-    /// What stands around the content of the n-th request, which is base64 then.
-    pub document: Option<Box<dyn Fn(u64) -> (String, String) + Send + Sync>>,
+    /// Where the content is base64 in one.
+    pub document: Option<Document>,
     /// Bytes of content to send.
     pub bytes: u64,
 }
@@ -49,7 +52,9 @@ fn piece(base64: bool) -> Vec<u8> {
     let mut bytes = vec![0; PIECE];
     blake3::Hasher::new().finalize_xof().fill(&mut bytes);
     if base64 {
-        bytes.iter_mut().for_each(|byte| *byte = b'A' + *byte % 26);
+        for byte in &mut bytes {
+            *byte = b'A' + *byte % 26;
+        }
     }
     bytes
 }

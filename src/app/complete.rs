@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     App, Error, Result,
     incoming::{Incoming, check_digest},
+    possession::Possession,
     publish::{Prepared, guess_mime, only},
     scrub::Throttle,
     upload::upload_error,
@@ -35,6 +36,8 @@ pub struct Completion {
     pub meta: CallerMeta,
     /// Content that came with the request; passed over when parts were received.
     pub inline: Option<Incoming>,
+    /// In place of content; passed over when parts were received.
+    pub possession: Option<Possession>,
 }
 
 /// What became of it.
@@ -170,8 +173,11 @@ impl App {
     async fn prepare(&self, upload: Upload, completion: Completion) -> Result<Prepared> {
         let (parts, revision) = self.sources(&upload).await?;
         let inline = completion.inline.filter(|_| parts.is_empty() && upload.mode != Mode::Final);
+        let possession = completion.possession.filter(|_| parts.is_empty());
+        let partials = self.meta.partials(upload.id).await?;
         let sealed = match inline {
-            Some(inline) => {
+            _ if let Some(possession) = &possession => self.proven(&upload, possession).await?,
+            Some(mut inline) => {
                 check_size(upload.declared(), inline.received())?;
                 inline.seal(Purpose::Blob).await?
             }
@@ -185,8 +191,10 @@ impl App {
         let prepared = Prepared {
             file: self.new_file(upload.owner, folder, name, mime, &sealed, meta),
             lies_in_part: parts.iter().any(|part| part.place == sealed.locator),
+            is_known: possession.is_some(),
             locator: sealed.locator,
             upload: Some((upload.id, revision)),
+            partials,
         };
         for expected in [upload.sha256, completion.sha256] {
             if let Err(mismatch) = check_digest(expected, sealed.sha256, "sha256_mismatch") {
@@ -205,7 +213,10 @@ impl App {
             let promoted = self.blobs.promote(&address(part)).await;
             promoted.map(|locator| Sealed { size, blake3, sha256, locator })
         } else {
-            self.blobs.assemble(parts.iter().map(address).collect()).await
+            // What a backup has just listed is not written over.
+            let allowed = self.removals.try_begin();
+            let parts = parts.iter().map(address).collect();
+            self.blobs.assemble(upload.id, parts, allowed.is_some()).await
         };
         match joined {
             Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {
@@ -247,15 +258,17 @@ impl App {
 impl Completion {
     /// A completion that says nothing but which upload.
     pub(super) fn of(id: UploadId) -> Self {
-        let (sha256, name, folder, user, inline) = (None, None, None, None, None);
-        Self { id, sha256, name, folder, user, meta: CallerMeta::default(), inline }
+        let (sha256, name, folder, user) = (None, None, None, None);
+        let (meta, inline, possession) = (CallerMeta::default(), None, None);
+        Self { id, sha256, name, folder, user, meta, inline, possession }
     }
 
     /// What belongs to one file cannot be said of several.
     fn check_for_batch(&self) -> Result<()> {
-        let Self { sha256, name, folder, meta, inline, .. } = self;
-        let of_one = sha256.is_some() || name.is_some() || folder.is_some() || inline.is_some();
-        if of_one || !meta.0.is_empty() {
+        let Self { sha256, name, folder, meta, inline, possession, .. } = self;
+        let of_one = sha256.is_some() || name.is_some() || folder.is_some();
+        let of_content = inline.is_some() || possession.is_some();
+        if of_one || of_content || !meta.0.is_empty() {
             let detail = "A whole batch takes no sha256, parts or meta; complete its files singly.";
             return Err(Error::invalid("not_for_a_batch", detail));
         }

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard};
 use super::{App, Result};
 use crate::{
     blob::upkeep::{Found, Owner, Shelf},
-    model::time::UnixMillis,
+    model::{time::UnixMillis, upload::UploadState},
 };
 
 /// Suspects that are held in memory at a time.
@@ -145,6 +145,10 @@ impl App {
             }
             Owner::Part(upload, number) => {
                 self.meta.refers_to_part(upload, number, &found.locator).await?
+            }
+            Owner::Upload(upload) => {
+                let upload = self.meta.upload(upload).await?;
+                upload.is_some_and(|upload| upload.state == UploadState::Open)
             }
         })
     }

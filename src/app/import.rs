@@ -65,7 +65,7 @@ impl App {
     pub async fn import(
         self: &Arc<Self>,
         foreign: ForeignFile,
-        content: Incoming,
+        mut content: Incoming,
     ) -> Result<FileRecord> {
         let app = Arc::clone(self);
         self.detached(async move {
@@ -76,7 +76,7 @@ impl App {
             }
             let file = foreign.listed(app.clock.now(), &sealed);
             let locator = sealed.locator.clone();
-            let new = NewFile { file: file.clone(), locator, upload: None };
+            let new = NewFile { file: file.clone(), locator, is_known: false, upload: None };
             match app.meta.record_files(vec![new], app.clock.now(), u64::MAX).await {
                 Ok(recorded) => {
                     for replaced in recorded.iter().filter_map(|done| done.replaced.as_ref()) {

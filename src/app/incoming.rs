@@ -2,13 +2,18 @@
 
 use bytes::Bytes;
 
-use super::{App, Error, Result};
+use super::{App, Error, Result, complete::address};
 use crate::{
-    blob::{self, Purpose, Reader, Sealed, Stage},
+    blob::{self, Begun, Purpose, Reader, Sealed, Site, Stage},
+    meta::Part,
     model::{
         digest::Sha256,
+        id::{PartNumber, UploadId},
+        limits::PLACED_BYTES_MIN,
         locator::Locator,
         name::{Folder, UserId},
+        range::Slice,
+        upload::{Upload, UploadState, leading, span_of},
     },
 };
 
@@ -56,8 +61,8 @@ impl Incoming {
         self.limit - self.left
     }
 
-    /// Makes the bytes durable.
-    pub(super) async fn seal(self, purpose: Purpose) -> Result<Sealed> {
+    /// Makes the bytes durable. A part keeps its place until it is recorded and this is dropped.
+    pub(super) async fn seal(&mut self, purpose: Purpose) -> Result<Sealed> {
         Ok(self.stage.seal(purpose).await?)
     }
 }
@@ -83,6 +88,55 @@ impl App {
         Ok(Incoming { stage: self.blobs.stage().await?, what, limit, left: limit })
     }
 
+    /// As [`App::begin_part`], when it is known before its bytes which part it is, and maybe how
+    /// long: a large one is put where it belongs in the whole.
+    ///
+    /// # Errors
+    /// What the stores say.
+    pub async fn begin_part_of(
+        &self,
+        id: UploadId,
+        number: PartNumber,
+        announced: Option<u64>,
+    ) -> Result<Incoming> {
+        let limit = self.policy().part_bytes_max;
+        self.begin_placed(id, number, "part", limit, announced, None).await
+    }
+
+    /// Begins a part that may continue the last one, and then takes its place.
+    pub(super) async fn begin_placed(
+        &self,
+        id: UploadId,
+        number: PartNumber,
+        what: &'static str,
+        limit: u64,
+        announced: Option<u64>,
+        continues: Option<&Part>,
+    ) -> Result<Incoming> {
+        let known = continues.map_or(0, |part| part.size);
+        let bytes = announced.map(|bytes| known.saturating_add(bytes));
+        if bytes.is_some_and(|bytes| bytes <= PLACED_BYTES_MIN) {
+            return self.begin(what, limit).await;
+        }
+        let Begun { mut stage, lowest } = self.blobs.stage_part(id, number).await?;
+        // A place that is free now may be named by what a backup has just listed.
+        let Some(_allowed) = self.removals.try_begin() else {
+            return Ok(Incoming { stage, what, limit, left: limit });
+        };
+        // Read after the stage has begun: what it does not see is not there yet.
+        if let Some(upload) = self.meta.upload(id).await?
+            && upload.state == UploadState::Open
+        {
+            let parts = self.meta.parts(id).await?;
+            let most = bytes.unwrap_or(known.saturating_add(limit));
+            let span = span_of(&upload, &parts, lowest.0, number.0, bytes, most);
+            if let Some(span) = span {
+                stage.place(site(&upload, &parts, span, number, continues));
+            }
+        }
+        Ok(Incoming { stage, what, limit, left: limit })
+    }
+
     /// Refuses content that cannot fit the quota of `owner` before it is received. The commit
     /// checks again.
     ///
@@ -105,6 +159,23 @@ impl App {
         if let Err(error) = self.blobs.discard(locator).await {
             tracing::warn!(%error, "unreferenced bytes were not removed");
         }
+    }
+}
+
+fn site(
+    upload: &Upload,
+    parts: &[Part],
+    span: Slice,
+    number: PartNumber,
+    continues: Option<&Part>,
+) -> Site {
+    let others = parts.iter().filter(|part| continues.is_none_or(|it| it.number != part.number));
+    Site {
+        span,
+        whole: upload.declared(),
+        leading: leading(parts, number.0),
+        parts: others.map(address).collect(),
+        continues: continues.map(address),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
         file::{CallerMeta, FileRecord},
         id::UploadId,
         key::FileKey,
+        limits::PLACED_BYTES_MIN,
         locator::Locator,
         name::{FileName, Folder, UserId},
     },
@@ -37,7 +38,11 @@ pub(super) struct Prepared {
     pub locator: Locator,
     /// The bytes lie where a part of the session lies: they are not this completion's to drop.
     pub lies_in_part: bool,
+    /// They are those of a file that was there before.
+    pub is_known: bool,
     pub upload: Option<(UploadId, u64)>,
+    /// Uploads that end with that one.
+    pub partials: Vec<UploadId>,
 }
 
 /// Keys are random; this many collisions in a row do not happen.
@@ -51,7 +56,8 @@ impl App {
     pub async fn put_content(self: &Arc<Self>, new: NewContent) -> Result<FileRecord> {
         let app = Arc::clone(self);
         self.detached(async move {
-            let sealed = new.content.seal(Purpose::Blob).await?;
+            let mut content = new.content;
+            let sealed = content.seal(Purpose::Blob).await?;
             if let Err(mismatch) = check_digest(new.sha256, sealed.sha256, "digest_mismatch") {
                 app.discard(&sealed.locator).await;
                 return Err(mismatch);
@@ -59,8 +65,14 @@ impl App {
             let mime = new.mime.unwrap_or_else(|| guess_mime(&new.name));
             let file =
                 app.new_file(new.owner, new.folder, new.name, mime, &sealed, CallerMeta::default());
-            let prepared =
-                Prepared { file, locator: sealed.locator, lies_in_part: false, upload: None };
+            let prepared = Prepared {
+                file,
+                locator: sealed.locator,
+                lies_in_part: false,
+                is_known: false,
+                upload: None,
+                partials: Vec::new(),
+            };
             only(app.record(vec![prepared]).await?)
         })
         .await
@@ -112,6 +124,14 @@ impl App {
                     for locator in unreferred.filter(|locator| **locator != ready.locator) {
                         self.discard(locator).await;
                     }
+                    if let Some((id, _)) = ready.upload
+                        && ready.file.size > PLACED_BYTES_MIN
+                    {
+                        self.end(id).await;
+                        for partial in &ready.partials {
+                            self.end(*partial).await;
+                        }
+                    }
                 }
                 Ok(prepared.into_iter().map(|ready| ready.file).collect())
             }
@@ -126,7 +146,7 @@ impl App {
 
     /// Drops a blob that no record refers to.
     pub(super) async fn discard_prepared(&self, ready: &Prepared) {
-        if !ready.lies_in_part {
+        if !ready.lies_in_part && !ready.is_known {
             self.discard(&ready.locator).await;
         }
     }
@@ -134,8 +154,9 @@ impl App {
 
 impl Prepared {
     fn new_file(&self) -> NewFile {
-        let Self { file, locator, upload, .. } = self;
-        NewFile { file: file.clone(), locator: locator.clone(), upload: *upload }
+        let Self { file, locator, is_known, upload, .. } = self;
+        let (file, locator) = (file.clone(), locator.clone());
+        NewFile { file, locator, is_known: *is_known, upload: *upload }
     }
 
     fn salt_again(&mut self) {

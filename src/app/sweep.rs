@@ -81,7 +81,10 @@ impl App {
             None => self.meta.remove_batch(id).await.map(|()| Vec::new()),
         };
         match removed {
-            Ok(parts) => self.discard_parts(&parts).await,
+            Ok(parts) => {
+                self.discard_parts(&parts).await;
+                self.end(id).await;
+            }
             // Gone already, or a part came a moment ago and it lives on.
             Err(meta::Error::NotFound | meta::Error::Changed) => {}
             Err(error) => return Err(error.into()),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::{
     App, Error, Result,
     incoming::{Incoming, check_digest},
+    possession::Challenge,
 };
 use crate::{
     blob::{Purpose, Sealed},
     meta::{self, Batch, Part, Removal},
     model::{
-        digest::Sha256,
+        digest::{ContentHash, Sha256},
         file::CallerMeta,
         id::{PartNumber, UploadId},
         limits::{BATCH_BYTES_MAX, BATCH_FILES_MAX, BATCH_LISTINGS_MAX},
@@ -29,6 +30,8 @@ pub struct DeclaredFile {
     /// Bytes.
     pub size: u64,
     pub mime: Option<Box<str>>,
+    /// Of content that its owner may have already.
+    pub blake3: Option<ContentHash>,
     /// What it must be, asked once it is whole.
     pub sha256: Option<Sha256>,
 }
@@ -54,6 +57,8 @@ pub struct Opened {
     pub expires: UnixMillis,
     /// Each file of a batch; empty otherwise.
     pub batch: Vec<(UploadId, FileName)>,
+    /// What may be proven in place of sending a file, in the order of the files.
+    pub challenges: Vec<Option<Challenge>>,
 }
 
 /// A session and what arrived of it.
@@ -74,6 +79,7 @@ impl App {
         let now = self.clock.now();
         let expires = now.after(self.policy().upload_ttl);
         let largest = init.files.iter().map(|file| file.size).max().unwrap_or(0);
+        let hashes: Vec<_> = init.files.iter().map(|file| file.blake3).collect();
         let open = |file: DeclaredFile| Upload {
             id: random::upload_id(),
             owner: owner.clone(),
@@ -100,6 +106,13 @@ impl App {
             (None, Some(upload)) => upload.id,
             (None, None) => return Err(Error::Internal("an init without a file".into())),
         };
+        let mut challenges = Vec::with_capacity(uploads.len());
+        for (upload, hash) in uploads.iter().zip(&hashes) {
+            challenges.push(match hash.filter(|_| upload.size > 0) {
+                Some(hash) => self.challenge(&owner, upload.id, &hash, upload.size).await?,
+                None => None,
+            });
+        }
         let named = uploads.iter().map(|upload| (upload.id, upload.name.clone()));
         let opened = Opened {
             id,
@@ -108,6 +121,7 @@ impl App {
             parts: init.mode.parts(largest),
             expires,
             batch: if batch.is_some() { named.collect() } else { Vec::new() },
+            challenges,
         };
         self.meta.create_uploads(uploads, batch, now, self.policy().quota_bytes).await?;
         Ok(opened)
@@ -187,7 +201,7 @@ impl App {
         self: &Arc<Self>,
         id: UploadId,
         number: PartNumber,
-        incoming: Incoming,
+        mut incoming: Incoming,
         sha256: Option<Sha256>,
         revision: Option<u64>,
     ) -> Result<u64> {
@@ -296,6 +310,7 @@ impl App {
     async fn remove_open_upload(&self, id: UploadId) -> Result<()> {
         let parts = self.meta.remove_upload(id, Removal::Open).await.map_err(upload_error)?;
         self.discard_parts(&parts).await;
+        self.end(id).await;
         Ok(())
     }
 
@@ -335,6 +350,14 @@ impl App {
     pub(super) async fn discard_parts(&self, parts: &[Part]) {
         for part in parts {
             self.discard(&part.place).await;
+        }
+    }
+
+    /// Lets go what is left of an upload of which no part is recorded any more.
+    pub(super) async fn end(&self, id: UploadId) {
+        let Some(_allowed) = self.removals.try_begin() else { return };
+        if let Err(error) = self.blobs.end(id).await {
+            tracing::warn!(upload = %id, %error, "what is left of an upload was not removed");
         }
     }
 

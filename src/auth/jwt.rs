@@ -239,8 +239,20 @@ pub fn sign(
     now: UnixMillis,
     expires: u64,
 ) -> io::Result<String> {
+    sign_as("JWT", claims, ring, now, expires)
+}
+
+/// As [`sign`], for what is to be told from a token by its type (RFC 8725 section 3.11).
+pub(super) fn sign_as(
+    typ: &str,
+    claims: &impl Serialize,
+    ring: &KeyRing,
+    now: UnixMillis,
+    expires: u64,
+) -> io::Result<String> {
     let key = ring.signer_until(now, expires)?;
     let mut header = Header::new(Algorithm::RS256);
+    header.typ = Some(typ.to_owned());
     header.kid = Some(key.kid.clone());
     jsonwebtoken::encode(&header, claims, &key.private).map_err(io::Error::other)
 }

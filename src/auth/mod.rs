@@ -5,4 +5,5 @@ pub mod jwks;
 pub mod jwt;
 pub mod keyring;
 pub mod link;
+pub mod receipt;
 pub mod service_token;

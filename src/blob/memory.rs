@@ -10,12 +10,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Address, BlobStore, Error, Hasher, Purpose, Reader, Result, Sealed, Space, Stage,
+    Address, Begun, BlobStore, Error, Hasher, Purpose, Reader, Result, Sealed, Site, Space, Stage,
     proof::Prover,
     tree::TreeHasher,
     upkeep::{Copied, Found, Nothing, Pace, Shelf, Survey},
 };
-use crate::model::{digest::ContentHash, locator::Locator, range::Slice, time::UnixMillis};
+use crate::model::{
+    digest::ContentHash,
+    id::{PartNumber, UploadId},
+    locator::Locator,
+    range::Slice,
+    time::UnixMillis,
+};
 
 #[derive(Default)]
 struct State {
@@ -75,7 +81,11 @@ impl BlobStore for MemoryBlobs {
         Ok(Box::new(MemoryStage { state: Arc::clone(&self.0), bytes: Vec::new() }))
     }
 
-    async fn assemble(&self, parts: Vec<Address>) -> Result<Sealed> {
+    async fn stage_part(&self, _: UploadId, number: PartNumber) -> Result<Begun> {
+        Ok(Begun { stage: self.stage().await?, lowest: number })
+    }
+
+    async fn assemble(&self, _: UploadId, parts: Vec<Address>, _: bool) -> Result<Sealed> {
         let mut whole = Vec::new();
         for part in &parts {
             whole.extend_from_slice(&self.bytes(part)?);
@@ -116,6 +126,10 @@ impl BlobStore for MemoryBlobs {
         Ok(())
     }
 
+    async fn end(&self, _: UploadId) -> Result<()> {
+        Ok(())
+    }
+
     async fn space(&self) -> Result<Space> {
         Ok(Space { free_bytes: u64::MAX, writable: true })
     }
@@ -151,13 +165,15 @@ struct MemoryStage {
 
 #[async_trait]
 impl Stage for MemoryStage {
+    fn place(&mut self, _: Site) {}
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.bytes.extend_from_slice(&bytes);
         Ok(())
     }
 
-    async fn seal(self: Box<Self>, _: Purpose) -> Result<Sealed> {
-        Ok(keep(&self.state, self.bytes.into()))
+    async fn seal(&mut self, _: Purpose) -> Result<Sealed> {
+        Ok(keep(&self.state, std::mem::take(&mut self.bytes).into()))
     }
 }
 

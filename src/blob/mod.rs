@@ -65,6 +65,28 @@ pub enum Purpose {
     Blob,
 }
 
+/// Where a part belongs in the content that its upload becomes, and what is there already.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The bytes of the whole that it may be.
+    pub span: Slice,
+    /// Bytes of the whole, once that is known.
+    pub whole: Option<u64>,
+    /// The parts that are recorded, in order of their numbers, but the one that this one continues.
+    pub parts: Vec<Address>,
+    /// How many of them come before it and lack none between them.
+    pub leading: usize,
+    /// The part whose bytes come first in this one, which takes its place.
+    pub continues: Option<Address>,
+}
+
+/// A part that begins.
+pub struct Begun {
+    pub stage: Box<dyn Stage>,
+    /// The lowest number of the upload's parts that are on their way, this one's among them.
+    pub lowest: PartNumber,
+}
+
 /// Durable bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
@@ -94,8 +116,20 @@ pub struct Space {
 pub trait BlobStore: Send + Sync {
     /// Begins to take bytes. Dropping the stage forgets them.
     async fn stage(&self) -> Result<Box<dyn Stage>>;
-    /// Concatenates parts into a new blob, checking each against its hash.
-    async fn assemble(&self, parts: Vec<Address>) -> Result<Sealed>;
+    /// As [`BlobStore::stage`], for a part of an upload that may be told where it belongs. Which
+    /// parts there are is read from the records after this, and the stage is dropped when its own
+    /// part is recorded: so no two parts ever take the same place.
+    async fn stage_part(&self, upload: UploadId, number: PartNumber) -> Result<Begun>;
+    /// Makes a blob of all parts of an upload. Those that lie where they belong are not copied, and
+    /// those that were hashed in order not read again; what is read is checked against its hash.
+    /// The parts stay until they are discarded; that never takes the blob's bytes away. Bytes of
+    /// parts that were replaced are written over where `may_overwrite`.
+    async fn assemble(
+        &self,
+        upload: UploadId,
+        parts: Vec<Address>,
+        may_overwrite: bool,
+    ) -> Result<Sealed>;
     /// Makes a blob of one sealed part without copying. The part stays until it is discarded;
     /// that never takes the blob's bytes away.
     async fn promote(&self, part: &Address) -> Result<Locator>;
@@ -108,6 +142,8 @@ pub trait BlobStore: Send + Sync {
     async fn crc32(&self, blob: &Address) -> Result<u32>;
     /// Lets bytes go that nothing refers to. Unknown ones are fine.
     async fn discard(&self, locator: &Locator) -> Result<()>;
+    /// Lets go what is left of an upload that is over: no record names a part of it any more.
+    async fn end(&self, upload: UploadId) -> Result<()>;
     /// What the device has left and whether writes are taken.
     async fn space(&self) -> Result<Space>;
 
@@ -130,10 +166,12 @@ pub trait BlobStore: Send + Sync {
 /// Bytes on their way in. Memory stays bounded at any size.
 #[async_trait]
 pub trait Stage: Send {
+    /// Says where the bytes belong, before the first of them.
+    fn place(&mut self, site: Site);
     /// Takes the next bytes. After an error the stage is good for nothing but to be dropped.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
-    /// Makes the bytes durable.
-    async fn seal(self: Box<Self>, purpose: Purpose) -> Result<Sealed>;
+    /// Makes the bytes durable. The stage takes no more of them then.
+    async fn seal(&mut self, purpose: Purpose) -> Result<Sealed>;
 }
 
 /// Bytes on their way out.
@@ -148,6 +186,7 @@ pub trait Reader: Send {
 }
 
 /// Every digest of a stream.
+#[derive(Clone)]
 pub struct Hasher {
     blake3: TreeHasher,
     sha256: Context,

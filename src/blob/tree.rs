@@ -53,6 +53,7 @@ fn join(nodes: &[ChainingValue]) -> Vec<ChainingValue> {
 }
 
 /// Hashes bytes as they come and keeps the tree over them.
+#[derive(Clone)]
 pub struct TreeHasher {
     group_bytes: u64,
     group: Hasher,
@@ -82,6 +83,11 @@ impl TreeHasher {
             self.filled += now.len() as u64;
             bytes = later;
         }
+    }
+
+    /// Memory that the tree takes besides the hasher itself.
+    pub fn memory_bytes(&self) -> usize {
+        self.groups.capacity() * NODE_BYTES
     }
 
     fn begin_group(&mut self) {

@@ -25,6 +25,8 @@ pub enum Shelf {
 pub enum Owner {
     Part(UploadId, PartNumber),
     Blob(ContentHash),
+    /// Parts of an upload, as long as it is open.
+    Upload(UploadId),
 }
 
 /// Bytes that lie under a name of their own.

@@ -7,6 +7,7 @@ mod control;
 mod door;
 mod import;
 mod key;
+mod receipt;
 mod serve;
 mod token;
 mod upkeep;
@@ -115,6 +116,9 @@ enum Command {
     /// The log of who did what.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Signed receipts of stored files.
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptCommand),
 }
 
 #[derive(Subcommand)]
@@ -163,6 +167,7 @@ pub fn run() -> ExitCode {
         Command::Token(command) => token::run(command),
         Command::User(command) => user::run(command),
         Command::Key(command) => key::run(command),
+        Command::Receipt(command) => receipt::run(&command),
         Command::Config(command) => config::run(command),
         Command::Man { dir } => config::manual(&dir),
         Command::Completions { shell } => config::completions(shell),

@@ -264,6 +264,7 @@ impl Pair {
                 size: *size,
                 mime: None,
                 sha256: None,
+                blake3: None,
             };
             let files = names.iter().map(file).collect();
             let (folder, meta) = (folder.clone(), CallerMeta::default());
@@ -356,7 +357,9 @@ impl Pair {
                 None => None,
             };
             let (id, meta) = (id[at], CallerMeta::default());
-            let completion = Completion { id, sha256, name, folder, user: None, meta, inline };
+            let (user, possession) = (None, None);
+            let completion =
+                Completion { id, sha256, name, folder, user, meta, inline, possession };
             Ok(match app.complete_upload(&principal, completion).await? {
                 Completed::One(file) => vec![*file],
                 Completed::Batch(files) => files,

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     app::Error,
     model::{
+        digest::{ContentHash, Sha256},
         file::CallerMeta,
         id::UploadId,
         limits::{META_BYTES_MAX, MIME_BYTES_MAX},
@@ -62,6 +63,16 @@ pub fn caller_meta(meta: Map<String, Value>) -> Result<CallerMeta, Error> {
         return Err(Error::invalid("meta_too_large", "meta must be at most 4 KiB of JSON."));
     }
     Ok(CallerMeta(text.into()))
+}
+
+pub fn sha256(text: &str) -> Result<Sha256, Error> {
+    let detail = "sha256 must be 64 hex digits.";
+    Sha256::parse(text).ok_or_else(|| Error::invalid("invalid_sha256", detail))
+}
+
+pub fn blake3(text: &str) -> Result<ContentHash, Error> {
+    let detail = "blake3 must be 64 hex digits.";
+    ContentHash::parse(text).ok_or_else(|| Error::invalid("invalid_blake3", detail))
 }
 
 pub fn file_name(name: &str) -> Result<FileName, Error> {

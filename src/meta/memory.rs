@@ -16,8 +16,8 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
-    Selection, ServiceToken, UserRecord, accounts::TokenUse, upkeep::ScrubState,
+    Batch, BlobRecord, Error, Expired, HOLDERS_MAX, Metadata, NewFile, Part, Recorded, Removal,
+    Result, Selection, ServiceToken, UserRecord, accounts::TokenUse, upkeep::ScrubState,
 };
 use crate::model::{
     digest::ContentHash,
@@ -170,6 +170,10 @@ impl State {
         }
         if self.files.values().any(|file| file.key == new.file.key) {
             return Err(Error::Exists);
+        }
+        let is_there = |blob: &BlobRecord| blob.locator == new.locator && blob.damaged.is_none();
+        if new.is_known && !self.blobs.get(&new.file.blake3).is_some_and(is_there) {
+            return Err(Error::Changed);
         }
         self.user(&new.file.owner, new.file.id.created());
         self.check_quota(&new.file.owner, new.file.size.saturating_sub(released), default_quota)?;
@@ -389,6 +393,12 @@ impl Metadata for MemoryMetadata {
 
     async fn totals(&self, owner: &UserId, folder: &Folder) -> Result<Totals> {
         Ok(self.read().totals(owner, folder))
+    }
+
+    async fn file_with(&self, owner: &UserId, hash: &ContentHash) -> Result<Option<FileRecord>> {
+        let state = self.read();
+        let stored = state.files.values().rev().filter(|file| file.blake3 == *hash);
+        Ok(stored.take(HOLDERS_MAX).find(|file| file.owner == *owner).cloned())
     }
 
     async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>> {

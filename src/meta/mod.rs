@@ -87,6 +87,8 @@ pub struct BlobRecord {
 pub struct NewFile {
     pub file: FileRecord,
     pub locator: Locator,
+    /// The content is stored already, and lies there.
+    pub is_known: bool,
     /// The session and the [`Upload::revision`] its parts were read at; `None` for a file that came
     /// in one request.
     pub upload: Option<(UploadId, u64)>,
@@ -101,6 +103,9 @@ pub struct Recorded {
     /// Parts of the session that just ended; their bytes may be discarded.
     pub parts: Vec<Part>,
 }
+
+/// Files of a blob that are remembered with it.
+pub const HOLDERS_MAX: usize = 4;
 
 /// When a session is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,7 +277,8 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     /// A completed session is kept at least until `keep_until`, for repeated requests.
     ///
     /// # Errors
-    /// [`Error::Exists`] when a key is taken; [`Error::Changed`] and [`Error::Closed`] for a
+    /// [`Error::Exists`] when a key is taken; [`Error::Changed`] for content that is not where it
+    /// should be known to lie, or is damaged; [`Error::Changed`] and [`Error::Closed`] for a
     /// session that moved on; [`Error::NotFound`] for one that is gone; [`Error::Quota`].
     async fn record_files(
         &self,
@@ -298,6 +304,9 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     /// Count and size of `folder` and everything beneath it.
     async fn totals(&self, owner: &UserId, folder: &Folder) -> Result<Totals>;
 
+    /// A file of `owner` with this content, if it is among the last [`HOLDERS_MAX`] that were
+    /// stored of it.
+    async fn file_with(&self, owner: &UserId, hash: &ContentHash) -> Result<Option<FileRecord>>;
     async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>>;
     /// Blobs without a file since before `before`, at most `limit`.
     async fn unreferenced_blobs(

@@ -32,6 +32,13 @@ pub fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContentHash(pub [u8; 32]);
 
+impl ContentHash {
+    /// Reads 64 hex digits, either case.
+    pub fn parse(text: &str) -> Option<Self> {
+        parse_hex(text).map(Self)
+    }
+}
+
 /// SHA-256 of a blob (FIPS 180-4), the digest that clients send and expect.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sha256(pub [u8; 32]);

@@ -10,6 +10,8 @@ pub const FOLDER_SEGMENTS_MAX: usize = 32;
 pub const PART_NUMBER_MAX: u32 = 10_000;
 /// A last part smaller than this grows by what is appended, instead of taking a number of its own.
 pub const TAIL_BYTES_MIN: u64 = 64 << 10;
+/// A part larger than this is put where it belongs in the whole as it comes.
+pub const PLACED_BYTES_MIN: u64 = 64 << 10;
 /// What init suggests as the size of a part.
 pub const PART_BYTES_SUGGESTED: u64 = 8 << 20;
 /// Most files of one batch init.
@@ -52,6 +54,8 @@ pub fn is_service_name(name: &str) -> bool {
 pub const USER_TOKEN_HOURS: std::ops::RangeInclusive<u64> = 1..=720;
 /// Valid service JWT life, in days.
 pub const SERVICE_TOKEN_DAYS: std::ops::RangeInclusive<u64> = 1..=3650;
+/// How long a key that signed a receipt stays in the key set, in days.
+pub const RECEIPT_KEY_DAYS: u64 = 366;
 /// Valid signed link life, in seconds.
 pub const LINK_TTL_SECONDS: std::ops::RangeInclusive<u64> = 1..=7 * 24 * 3600;
 /// Most ranges of one `Range` header; past it the header is ignored.

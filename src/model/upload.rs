@@ -6,6 +6,7 @@ use super::{
     id::{FileId, PartNumber, UploadId},
     limits::PART_BYTES_SUGGESTED,
     name::{FileName, Folder, UserId},
+    range::Slice,
     time::UnixMillis,
 };
 
@@ -144,6 +145,55 @@ pub fn tail<P>(parts: &[Part<P>]) -> Tail {
     tail
 }
 
+/// How many parts lie before the one with this number and lack none between them.
+pub fn leading<P>(parts: &[Part<P>], number: u32) -> usize {
+    let first = u32::from(parts.first().is_none_or(|part| part.number.0 != 0));
+    let in_order = parts.iter().zip(first..).take_while(|(part, next)| part.number.0 == *next);
+    in_order.filter(|(part, _)| part.number.0 < number).count()
+}
+
+/// Where in the whole a part will lie of which `length` bytes are said to come, and at most `most`:
+/// behind those before it, or, when some of them are still to come, where parts of one size put it.
+/// `lowest` is the lowest number on its way. It is only a guess that keeps bytes from being copied.
+pub fn span_of<P>(
+    upload: &Upload,
+    parts: &[Part<P>],
+    lowest: u32,
+    number: u32,
+    length: Option<u64>,
+    most: u64,
+) -> Option<Slice> {
+    let first = lowest.min(parts.first().map_or(1, |part| part.number.0)).min(1);
+    let before = number.checked_sub(first)?;
+    let leading = leading(parts, number);
+    let start = parts[..leading].iter().map(|part| part.size).sum::<u64>();
+    let sizes = parts.iter().map(|part| part.size);
+    let Some(declared) = upload.declared() else {
+        let follows = leading == before as usize;
+        return follows.then_some(Slice { start, end: start.saturating_add(most) });
+    };
+    let suggested = upload.mode.part_size(declared);
+    if leading == before as usize {
+        let largest = length.unwrap_or_else(|| sizes.fold(suggested, u64::max).min(most));
+        let end = start.saturating_add(largest).min(declared);
+        return (start < end).then_some(Slice { start, end });
+    }
+    let at = |size: u64, number: u32| u64::from(number.saturating_sub(first)).checked_mul(size);
+    // One of another size than the rest can only be the last.
+    let fits = |size: u64, number: u32, length: u64| {
+        let end = at(size, number).and_then(|start| start.checked_add(length));
+        end.is_some_and(|end| if length == size { end <= declared } else { end == declared })
+    };
+    let largest = sizes.chain(length).max().unwrap_or(suggested);
+    let size = [suggested, largest].into_iter().find(|size| {
+        let all = parts.iter().all(|part| fits(*size, part.number.0, part.size));
+        all && (!parts.is_empty() || *size == suggested)
+    })?;
+    let start = at(size, number)?;
+    let length = length.unwrap_or(size.min(declared.saturating_sub(start)));
+    fits(size, number, length).then_some(Slice { start, end: start + length })
+}
+
 /// Whether the parts received so far make a file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Completeness {
@@ -225,6 +275,51 @@ mod tests {
         assert_eq!(check(&[(2, 4)]), (0, 3, vec![1]));
         let any = completeness(Mode::Growing, 0, &parts(&[(1, 3), (2, 4)]));
         assert_eq!(any, Completeness::Complete);
+    }
+
+    #[test]
+    fn a_part_belongs_behind_those_before_it_or_where_its_size_puts_it() {
+        let full = PART_BYTES_SUGGESTED;
+        let upload = |mode, size| Upload {
+            id: UploadId([1; 16]),
+            owner: UserId::parse("u").unwrap(),
+            name: FileName::parse("x").unwrap(),
+            folder: Folder::default(),
+            mime: None,
+            size,
+            mode,
+            sha256: None,
+            meta: CallerMeta::default(),
+            expires: UnixMillis(0),
+            received: 0,
+            revision: 0,
+            state: UploadState::Open,
+        };
+        let span = |upload: &Upload, sizes: &[_], lowest, number, length: Option<u64>| {
+            let span = span_of(upload, &parts(sizes), lowest, number, length, 4 * full);
+            span.map(|span| (span.start, span.end))
+        };
+        let chunked = upload(Mode::Chunked, 3 * full + 5);
+        let last = (3 * full, 3 * full + 5);
+        // In order, in any size.
+        assert_eq!(span(&chunked, &[(1, 7)], 2, 2, Some(9)), Some((7, 16)));
+        assert_eq!(span(&chunked, &[(0, 7)], 1, 1, None), Some((7, 7 + full)));
+        assert_eq!(span(&chunked, &[(1, 3 * full)], 2, 2, Some(9)), Some(last));
+        // In a window, of the suggested size, counted from 1 and from 0.
+        assert_eq!(span(&chunked, &[], 1, 3, Some(full)), Some((2 * full, 3 * full)));
+        assert_eq!(span(&chunked, &[], 0, 3, Some(5)), Some(last));
+        assert_eq!(span(&chunked, &[(4, 5)], 2, 2, Some(full)), Some((full, 2 * full)));
+        assert_eq!(span(&chunked, &[], 1, 3, None), Some((2 * full, 3 * full)));
+        assert_eq!(span(&chunked, &[], 1, 4, None), Some(last));
+        // Of another size, once one of that size is there.
+        assert_eq!(span(&chunked, &[], 2, 2, Some(9)), None);
+        assert_eq!(span(&chunked, &[(1, 9)], 3, 3, Some(9)), Some((18, 27)));
+        assert_eq!(span(&chunked, &[(1, 9)], 3, 3, Some(8)), None);
+        assert_eq!(span(&chunked, &[(1, 9), (3, 8)], 4, 4, Some(9)), None);
+        let growing = upload(Mode::Growing, 0);
+        assert_eq!(span(&growing, &[(1, 9)], 2, 2, None), Some((9, 9 + 4 * full)));
+        assert_eq!(span(&growing, &[(1, 9)], 3, 3, Some(9)), None);
+        assert_eq!(span(&upload(Mode::Single, 9), &[(1, 9)], 2, 2, Some(1)), None);
     }
 
     #[test]

@@ -138,12 +138,13 @@ impl Client {
             return append;
         }
         let raw = self.dice.once_in(2);
+        let first = if self.dice.once_in(2) { self.dice.below(4) } else { 0 };
         let open = match self.own.batches.get(&whole) {
             Some(ids) => ids.iter().find_map(|id| {
                 let upload = self.own.uploads.get(id)?;
-                Some((id.clone(), upload.unfinished()?))
+                Some((id.clone(), upload.unfinished(first)?))
             }),
-            None => upload.unfinished().map(|number| (id.to_owned(), number)),
+            None => upload.unfinished(first).map(|number| (id.to_owned(), number)),
         };
         let Some((id, number)) = open else {
             return Action::Complete { upload: whole, inline: false };
@@ -173,7 +174,14 @@ impl Client {
             "single" => vec![(target, vec![self.content()])],
             _ => {
                 let parts = 2 + self.dice.below(3);
-                vec![(target, (0..parts).map(|_| self.content()).collect())]
+                let mut plan: Vec<Content> = (0..parts).map(|_| self.content()).collect();
+                // Large parts of one size lie together, in whatever order they come.
+                if self.dice.once_in(2) {
+                    let size = 70_000 + self.dice.below(60_000);
+                    let seeds = plan.iter().map(|content| content.seed);
+                    plan = seeds.map(|seed| Content { seed, size }).collect();
+                }
+                vec![(target, plan)]
             }
         };
         Action::Init { mode, uploads }
@@ -223,7 +231,7 @@ impl Client {
 
 /// What comes next to an upload that is written in order; none of any other.
 pub fn next_piece(id: &str, upload: &Upload) -> Option<Action> {
-    let (dialect, number) = (upload.dialect?, upload.unfinished()?);
+    let (dialect, number) = (upload.dialect?, upload.unfinished(0)?);
     Some(Action::Append {
         upload: id.to_owned(),
         number,

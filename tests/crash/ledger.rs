@@ -72,9 +72,10 @@ impl Upload {
         self.parts.values().map(|content| content.size).sum()
     }
 
-    /// A number, counted from 0, whose part is not the planned one.
-    pub fn unfinished(&self) -> Option<usize> {
-        (0..self.plan.len()).find(|number| self.parts.get(number) != Some(&self.plan[*number]))
+    /// A number, counted from 0, whose part is not the planned one; looked for from `first` on.
+    pub fn unfinished(&self, first: usize) -> Option<usize> {
+        let mut numbers = (0..self.plan.len()).map(|number| (number + first) % self.plan.len());
+        numbers.find(|number| self.parts.get(number) != Some(&self.plan[*number]))
     }
 }
 

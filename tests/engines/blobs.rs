@@ -49,7 +49,7 @@ pub fn address(sealed: &Sealed) -> Address {
     Address { blake3: sealed.blake3, size: sealed.size, locator: sealed.locator.clone() }
 }
 
-async fn read(store: &dyn BlobStore, blob: &Address, slice: Slice) -> Result<Vec<u8>, Error> {
+pub async fn read(store: &dyn BlobStore, blob: &Address, slice: Slice) -> Result<Vec<u8>, Error> {
     let mut reader = store.open(blob, slice).await?;
     let mut content = Vec::new();
     while let Some(bytes) = reader.next().await? {
@@ -58,8 +58,10 @@ async fn read(store: &dyn BlobStore, blob: &Address, slice: Slice) -> Result<Vec
     Ok(content)
 }
 
+const UPLOAD: UploadId = UploadId([5; 16]);
+
 pub fn part(number: u32) -> Purpose {
-    Purpose::Part(UploadId([5; 16]), PartNumber(number))
+    Purpose::Part(UPLOAD, PartNumber(number))
 }
 
 #[test]
@@ -115,7 +117,7 @@ fn parts_assemble_in_order() {
                 parts.push(address(&put(store, &content, part(at)).await));
                 whole.extend_from_slice(&content);
             }
-            let sealed = store.assemble(parts).await.unwrap();
+            let sealed = store.assemble(UPLOAD, parts, true).await.unwrap();
             let blob = address(&sealed);
             assert_eq!(sealed.blake3.0, *blake3::hash(&whole).as_bytes());
             assert_eq!(read(store, &blob, Slice::whole(blob.size)).await.unwrap(), whole);
@@ -124,7 +126,7 @@ fn parts_assemble_in_order() {
         let mut wrong = address(&sealed);
         wrong.blake3.0[0] ^= 1;
         let other = address(&put(store, &content(1), part(1)).await);
-        let refused = store.assemble(vec![wrong, other]).await;
+        let refused = store.assemble(UPLOAD, vec![wrong, other], true).await;
         assert!(matches!(refused, Err(Error::Corrupt(_))));
     });
 }

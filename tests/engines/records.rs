@@ -80,5 +80,5 @@ pub fn file(owner: u8, in_folder: u8, salt: u32, at: u64, content: u8, size: u64
 }
 
 pub fn new_file(file: FileRecord, place: u64, upload: Option<(UploadId, u64)>) -> NewFile {
-    NewFile { file, locator: locator(place), upload }
+    NewFile { file, locator: locator(place), is_known: false, upload }
 }

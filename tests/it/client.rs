@@ -75,3 +75,17 @@ fn an_upload_that_broke_goes_on_and_another_file_of_its_name_does_not() {
         assert_eq!(user.get("/v1/files/uploads").ok()["uploads"], json!([]));
     }
 }
+
+#[test]
+fn what_its_user_has_is_not_sent_again() {
+    let daemon = Daemon::start();
+    let place = tempfile::tempdir().unwrap();
+    let content = bytes(3, 9 << 20);
+    fs::write(place.path().join("f.bin"), &content).unwrap();
+    run(&daemon, place.path(), &["put", "f.bin"]);
+    let sent = || daemon.log().matches("/parts/").count();
+    assert_eq!(sent(), 2);
+    let key = run(&daemon, place.path(), &["put", "f.bin", "--name", "again"]);
+    assert_eq!(sent(), 2);
+    assert!(daemon.user("u").content(&key).body == content);
+}

@@ -74,6 +74,11 @@ fn pyjwt_verifies_our_tokens_through_the_key_set() {
 }
 
 #[test]
+fn the_python_example_checks_receipts() {
+    run(&python(), "python/receipts.py", &Daemon::start());
+}
+
+#[test]
 fn jose_verifies_our_tokens_through_the_key_set() {
     run(&node(), "node/verify.js", &Daemon::start());
 }

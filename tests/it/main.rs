@@ -2,6 +2,7 @@
 
 mod support;
 
+mod assembly;
 mod audit;
 mod auth;
 mod batch;
@@ -22,6 +23,7 @@ mod images;
 mod import;
 mod keys;
 mod kill;
+mod known;
 mod limits;
 mod links;
 mod listing;
@@ -30,6 +32,7 @@ mod matrix;
 mod openapi;
 mod parts;
 mod public_read;
+mod receipts;
 mod reload;
 mod resumable;
 mod sessions;

@@ -69,10 +69,19 @@ fn patched(daemon: &Daemon) -> usize {
     daemon.log().matches(r#""method":"PATCH""#).count()
 }
 
-/// Waits until bytes of an upload are on their way to the disk.
-fn is_received(daemon: &Daemon) {
-    let temporary = daemon.dir().join("staging/tmp");
-    eventually(|| std::fs::read_dir(&temporary).unwrap().count() > 0);
+/// Waits until bytes of an upload, behind the first so many, are on their way to the disk: to a
+/// file of their own, or to where they belong in the whole.
+fn is_received(daemon: &Daemon, offset: u64) {
+    let staging = daemon.dir().join("staging");
+    let longer = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let is_assembly = path.extension().is_some_and(|it| it == "assembly");
+        is_assembly && std::fs::metadata(path).is_ok_and(|file| file.len() > offset)
+    };
+    eventually(|| {
+        std::fs::read_dir(staging.join("tmp")).unwrap().count() > 0
+            || std::fs::read_dir(&staging).unwrap().any(longer)
+    });
 }
 
 /// The path of a new upload's URL.
@@ -565,7 +574,7 @@ fn what_came_over_http_2_is_kept_when_the_client_is_killed() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    is_received(&daemon);
+    is_received(&daemon, 0);
     curl.kill().unwrap();
     curl.wait().unwrap();
     eventually(|| tus.offset(&path) > 0);
@@ -580,7 +589,7 @@ fn a_newer_request_makes_a_hanging_one_let_go() {
     let content_ = bytes(6, 300_000);
     let path = tus.create(content_.len());
     let hanging = begin_patch(&daemon, &path, 0, content_.len(), &content_[..100_000]);
-    is_received(&daemon);
+    is_received(&daemon, 0);
     // Its client is alive, only slow; a HEAD learns of what came.
     let at = tus.offset(&path);
     assert!((1..=100_000).contains(&at), "{at}");
@@ -680,8 +689,8 @@ fn acknowledged_bytes_survive_a_kill_and_the_upload_goes_on() {
         tus.append(&path, 100, &content_[100..300_000]);
         path
     };
-    let hanging = begin_patch(&daemon, &path, 300_000, 300_000, &content_[300_000..400_000]);
-    is_received(&daemon);
+    let hanging = begin_patch(&daemon, &path, 300_000, 300_000, &content_[300_000..500_000]);
+    is_received(&daemon, 300_000);
     daemon.restart(Signal::KILL);
     drop(hanging);
     let user = daemon.user("u");
@@ -702,7 +711,7 @@ fn a_stop_keeps_what_came() {
     daemon.expect_trouble("did not finish in time and were cut");
     let path = Tus::of(&daemon.user("u")).create(600_000);
     let hanging = begin_patch(&daemon, &path, 0, 600_000, &bytes(9, 200_000));
-    is_received(&daemon);
+    is_received(&daemon, 0);
     daemon.restart(Signal::TERM);
     drop(hanging);
     let offset = Tus::of(&daemon.user("u")).offset(&path);

@@ -10,10 +10,16 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use streamlined::{
     blob::{
-        Address, BlobStore, Error, Purpose, Reader, Result, Sealed, Space, Stage,
+        Address, Begun, BlobStore, Error, Purpose, Reader, Result, Sealed, Site, Space, Stage,
         upkeep::{Found, Freed, Pace, Shelf, Survey},
     },
-    model::{digest::ContentHash, locator::Locator, range::Slice, time::UnixMillis},
+    model::{
+        digest::ContentHash,
+        id::{PartNumber, UploadId},
+        locator::Locator,
+        range::Slice,
+        time::UnixMillis,
+    },
 };
 
 pub struct Faulty {
@@ -60,8 +66,19 @@ impl BlobStore for Faulty {
         Ok(Box::new(Paused { stage, seals: Arc::clone(&self.seals) }))
     }
 
-    async fn assemble(&self, parts: Vec<Address>) -> Result<Sealed> {
-        self.store.assemble(parts).await
+    async fn stage_part(&self, upload: UploadId, number: PartNumber) -> Result<Begun> {
+        let Begun { stage, lowest } = self.store.stage_part(upload, number).await?;
+        let stage = Box::new(Paused { stage, seals: Arc::clone(&self.seals) });
+        Ok(Begun { stage, lowest })
+    }
+
+    async fn assemble(
+        &self,
+        upload: UploadId,
+        parts: Vec<Address>,
+        may_overwrite: bool,
+    ) -> Result<Sealed> {
+        self.store.assemble(upload, parts, may_overwrite).await
     }
 
     async fn promote(&self, part: &Address) -> Result<Locator> {
@@ -86,6 +103,10 @@ impl BlobStore for Faulty {
 
     async fn discard(&self, locator: &Locator) -> Result<()> {
         self.store.discard(locator).await
+    }
+
+    async fn end(&self, upload: UploadId) -> Result<()> {
+        self.store.end(upload).await
     }
 
     async fn space(&self) -> Result<Space> {
@@ -130,13 +151,17 @@ struct Paused {
 
 #[async_trait]
 impl Stage for Paused {
+    fn place(&mut self, site: Site) {
+        self.stage.place(site);
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.stage.write(bytes).await
     }
 
-    async fn seal(self: Box<Self>, purpose: Purpose) -> Result<Sealed> {
-        let Self { stage, seals } = *self;
-        let sealed = stage.seal(purpose).await;
+    async fn seal(&mut self, purpose: Purpose) -> Result<Sealed> {
+        let sealed = self.stage.seal(purpose).await;
+        let seals = &self.seals;
         if seals.pause.load(Ordering::SeqCst) {
             let go_on = seals.go_on.notified();
             tokio::pin!(go_on);

@@ -20,7 +20,7 @@ use streamlined::{
 
 use crate::{
     faulty::Faulty,
-    world::{GRACE, TTL, World, complete, content, init, part, put, store},
+    world::{GRACE, TTL, World, complete, content, init, part, put, store, user},
 };
 
 const LARGE: usize = 100_000;
@@ -66,6 +66,40 @@ async fn files_without_a_record_go_after_their_grace() {
     let file = complete(&world.app, open).await.unwrap();
     assert_eq!(world.read(&file).await.unwrap().len(), 2 * LARGE);
     assert_eq!(world.read(&kept).await.unwrap(), content(1, LARGE));
+}
+
+#[tokio::test]
+async fn an_assembly_goes_when_its_upload_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = Arc::new(MemoryMetadata::default());
+    let world = World::new(dir.path(), meta, Arc::new(store(dir.path()))).await;
+    let open = init(&world.app, 3 * LARGE as u64).await;
+    let send = async |number: u32| {
+        let (number, announced) = (PartNumber(number), Some(LARGE as u64));
+        let mut incoming = world.app.begin_part_of(open, number, announced).await.unwrap();
+        incoming.write(content(number.0.into(), LARGE)).await.unwrap();
+        world.app.finish_part(&user(), open, number, incoming, None).await.unwrap();
+    };
+    send(1).await;
+    let left = dir.path().join("staging").join(format!("{}.assembly", UploadId([9; 16])));
+    fs::write(&left, b"of an upload that nobody knows").unwrap();
+    world.pass(TTL.saturating_sub(MARGIN));
+    assert_eq!(world.app.gc().await.unwrap(), Collected::default());
+    send(2).await;
+    world.pass(MARGIN * 2);
+    assert_eq!((world.app.gc().await.unwrap().files, left.exists()), (1, false));
+    send(3).await;
+    let file = complete(&world.app, open).await.unwrap();
+    assert_eq!(world.read(&file).await.unwrap().len(), 3 * LARGE);
+    assert_eq!(world.files("staging").len(), 0);
+    let gone = init(&world.app, 3 * LARGE as u64).await;
+    let incoming = world.app.begin_part_of(gone, PartNumber(1), Some(LARGE as u64)).await;
+    let mut incoming = incoming.unwrap();
+    incoming.write(content(1, LARGE)).await.unwrap();
+    world.app.finish_part(&user(), gone, PartNumber(1), incoming, None).await.unwrap();
+    assert_eq!(world.files("staging").len(), 1);
+    world.pass(TTL + MARGIN);
+    assert_eq!((world.app.gc().await.unwrap().sessions, world.files("staging").len()), (2, 0));
 }
 
 /// An index that stands in for a lost one knows nothing of what lies there.

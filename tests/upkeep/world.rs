@@ -148,7 +148,7 @@ pub async fn init(app: &Arc<App>, size: u64) -> UploadId {
     let name = FileName::parse("f").unwrap();
     let init = Init {
         mode: Mode::Chunked,
-        files: vec![DeclaredFile { name, size, mime: None, sha256: None }],
+        files: vec![DeclaredFile { name, size, mime: None, sha256: None, blake3: None }],
         folder: Folder::default(),
         meta: CallerMeta::default(),
         user: None,
@@ -176,6 +176,7 @@ pub async fn complete(app: &Arc<App>, id: UploadId) -> Result<FileRecord, Error>
         user: None,
         meta: CallerMeta::default(),
         inline: None,
+        possession: None,
     };
     let Completed::One(file) = app.complete_upload(&user(), completion).await? else {
         panic!("not a batch")

@@ -1,78 +1,149 @@
-//! Several parts become one blob: one sequential read, both digests on the way.
+//! The parts of an upload become one blob: the assembly as it lies, when the large ones lie there
+//! where they belong; else a copy, in one sequential read.
 
 use std::{
-    fs::File,
-    io::{Read, Write},
-    sync::Arc,
+    fs::{self, File, OpenOptions},
+    os::unix::fs::FileExt,
+    sync::{Arc, PoisonError},
 };
 
 use tokio::task::spawn_blocking;
 
 use super::{
     Inner,
+    assembly::{Assemblies, Closed},
+    content::{Content, copy_range, read_checked},
     layout::Place,
-    stage::{Temporary, joined, publish, seal_small},
+    running::Running,
+    spill::{Temporary, publish},
+    stage::{joined, seal_small},
+    trailer,
 };
 use crate::{
     blob::{Address, Error, Hasher, Purpose, Result, Sealed},
-    model::limits::TRANSFER_BUFFER_BYTES,
-    sys::durable,
+    metrics::stores,
+    model::id::UploadId,
+    sys::{durable, fault, random},
 };
 
-pub async fn assemble(store: &Arc<Inner>, parts: Vec<Address>) -> Result<Sealed> {
+pub async fn assemble(
+    store: &Arc<Inner>,
+    upload: UploadId,
+    parts: Vec<Address>,
+    may_overwrite: bool,
+) -> Result<Sealed> {
     let size: u64 = parts.iter().map(|part| part.size).sum();
     let inner = Arc::clone(store);
     if usize::try_from(size).is_ok_and(|size| size <= store.pack_bytes_max) {
         let gather = move || {
             let mut whole = Vec::new();
-            parts
-                .iter()
-                .try_for_each(|part| copy(&inner, part, &mut whole, &mut Hasher::default()))?;
+            for part in &parts {
+                read_checked(&inner, part, |bytes| {
+                    whole.extend_from_slice(bytes);
+                    Ok(())
+                })?;
+            }
             Ok(whole)
         };
         let whole = joined(spawn_blocking(gather).await)?;
         return seal_small(store, whole.into()).await;
     }
     store.health.check()?;
+    let fills = Fill::of(upload, &parts)?.filter(|fills| fills.is_empty() || may_overwrite);
+    let closed =
+        fills.and_then(|fills| Some((fills, Assemblies::close(store, upload, random::nonce())?)));
     // As many at a time as the machine has cores: more would only share them.
     let _permit = store.assembling.acquire().await.map_err(|_| Error::Busy)?;
-    let concatenate = move || {
-        let temporary = Temporary(inner.layout.temporary());
-        let mut file = durable::create_new(&temporary.0)?;
-        let mut hasher = Hasher::default();
-        parts.iter().try_for_each(|part| copy(&inner, part, &mut file, &mut hasher))?;
-        publish(&inner, file, temporary, Purpose::Blob, &hasher.finish())
+    let join = move || match closed {
+        Some((fills, closed)) => in_place(&inner, closed, upload, &parts, &fills),
+        None => concatenate(&inner, &parts),
     };
-    joined(spawn_blocking(concatenate).await)
+    joined(spawn_blocking(join).await)
 }
 
-/// Copies one part and checks it against its own hash.
-fn copy(store: &Inner, part: &Address, to: &mut impl Write, whole: &mut Hasher) -> Result<()> {
-    let place = Place::parse(&part.locator)?;
-    if let Some(packed) = place.packed() {
-        let content = store.packs.read(packed, part.size)?;
-        super::read::check(&content, part)?;
-        whole.update(&content);
-        return Ok(to.write_all(&content)?);
+fn concatenate(store: &Inner, parts: &[Address]) -> Result<Sealed> {
+    let temporary = Temporary(store.layout.temporary());
+    let file = durable::create_new(&temporary.0)?;
+    let mut hasher = Hasher::default();
+    for part in parts {
+        read_checked(store, part, |bytes| {
+            file.write_all_at(bytes, hasher.size)?;
+            hasher.update(bytes);
+            Ok(())
+        })?;
     }
-    let mut from = File::open(store.file(&place)?)?.take(part.size);
-    let mut own = blake3::Hasher::new();
-    let mut buffer = vec![0; TRANSFER_BUFFER_BYTES];
-    loop {
-        let read = match from.read(&mut buffer) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        let chunk = &buffer[..read];
-        if chunk.is_empty() {
-            break;
+    publish(store, &file, temporary, Purpose::Blob, &hasher.finish())
+}
+
+/// A part that does not lie in the assembly, and where it belongs there.
+struct Fill {
+    place: Place,
+    part: Address,
+    at: u64,
+}
+
+impl Fill {
+    /// What is missing in the assembly; `None` when parts lie elsewhere in it than they should, or
+    /// none does.
+    fn of(upload: UploadId, parts: &[Address]) -> Result<Option<Vec<Self>>> {
+        let (mut fills, mut at) = (Vec::new(), 0);
+        for part in parts {
+            match Place::parse(&part.locator)? {
+                Place::Assembled { upload: of, offset, .. } => {
+                    if of != upload || offset != at {
+                        return Ok(None);
+                    }
+                }
+                place => fills.push(Self { place, part: part.clone(), at }),
+            }
+            at += part.size;
         }
-        own.update(chunk);
-        whole.update(chunk);
-        to.write_all(chunk)?;
+        Ok(Some(fills).filter(|fills| fills.len() < parts.len()))
     }
-    if own.finalize() != part.blake3.0 {
-        return Err(Error::Corrupt(format!("part {} on disk", part.blake3)));
+
+    fn copy(&self, store: &Inner, assembly: &File) -> Result<()> {
+        if self.place.packed().is_some() {
+            return read_checked(store, &self.part, |content| {
+                Ok(assembly.write_all_at(content, self.at)?)
+            });
+        }
+        let from = Content::open(store, &self.place, &self.part)?;
+        copy_range(&from.file, 0, assembly, self.at, self.part.size)
     }
-    Ok(())
+}
+
+/// Makes a blob of the assembly. It gets a second name; the first one stays good for the session
+/// until the index knows the second. What is written there meanwhile is named by no record.
+fn in_place(
+    store: &Inner,
+    closed: Closed,
+    upload: UploadId,
+    parts: &[Address],
+    fills: &[Fill],
+) -> Result<Sealed> {
+    let path = store.layout.assembly(upload);
+    let file = OpenOptions::new().read(true).write(true).open(&path)?;
+    fills.iter().try_for_each(|fill| fill.copy(store, &file))?;
+    let kept = store.assemblies.running(upload).unwrap_or_default();
+    let mut running = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    if running.rest(parts).is_none() {
+        *running = Running::default();
+    }
+    running.go_on(store, parts)?;
+    let digests = running.hasher.clone().finish();
+    drop(running);
+    let (hash, size) = (digests.blake3, digests.size);
+    let trailer = trailer::encode(&digests.tree, digests.crc32);
+    file.write_all_at(&trailer, size)?;
+    file.set_len(size + trailer.len() as u64)?;
+    fault::point("assembly: whole");
+    store.health.synced(stores::SYNC_SECONDS.of("file").time(|| file.sync_data()))?;
+    fault::point("assembly: whole and durable");
+    let blob = Place::Blob { hash, nonce: closed.nonce, size };
+    let second = store.file(&blob)?;
+    fs::hard_link(&path, &second)?;
+    fault::point("assembly: linked");
+    store.sync_parent(&second)?;
+    closed.keep();
+    Ok(digests.sealed(blob.locator()?))
 }

@@ -4,6 +4,7 @@
 //! blobs/ab/<hash>-<nonce>-<size>            one large blob; ab are the hash's first two digits
 //! blobs/packs/<number>.pack                 many small blobs and parts, see `pack`
 //! staging/<upload>.<part>.<nonce>.<size>    one large part of an open upload
+//! staging/<upload>.assembly                 parts where they belong, see `assembly`
 //! staging/tmp/<nonce>                       bytes still arriving; emptied at start
 //! ```
 //!
@@ -31,6 +32,9 @@ use crate::{
     },
     sys::{durable, random},
 };
+
+/// How the name of an assembly ends.
+const ASSEMBLY: &str = "assembly";
 
 /// What a [`Locator`] of this store means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +72,17 @@ pub enum Place {
         nonce: u64,
         size: u64,
     },
+    /// A part in the assembly of its upload. The nonce tells it from another one in the same place.
+    Assembled {
+        upload: UploadId,
+        offset: u64,
+        size: u64,
+        nonce: u64,
+    },
+    /// An assembly itself.
+    Assembly {
+        upload: UploadId,
+    },
 }
 
 /// A record of a pack.
@@ -95,10 +110,7 @@ impl Place {
             Self::Record { pack, offset, length } => {
                 Some(Packed { pack, offset, length: Some(length) })
             }
-            Self::BareBlob { .. }
-            | Self::BarePart { .. }
-            | Self::Blob { .. }
-            | Self::Part { .. } => None,
+            _ => None,
         }
     }
 
@@ -107,6 +119,14 @@ impl Place {
         match *self {
             Self::Part { size, .. } | Self::Blob { size, .. } => Self::Blob { hash, nonce, size },
             _ => Self::BareBlob { hash, nonce },
+        }
+    }
+
+    /// Where the content begins in its file.
+    pub fn start(&self) -> u64 {
+        match *self {
+            Self::Assembled { offset, .. } => offset,
+            _ => 0,
         }
     }
 
@@ -191,6 +211,10 @@ impl Layout {
         self.staging.join("tmp").join(format!("{:016x}", random::nonce()))
     }
 
+    pub fn assembly(&self, upload: UploadId) -> PathBuf {
+        self.staging.join(format!("{upload}.{ASSEMBLY}"))
+    }
+
     /// The file of a place; `None` for packed bytes.
     pub fn file(&self, place: &Place) -> Option<PathBuf> {
         match place {
@@ -206,6 +230,9 @@ impl Layout {
             }
             Place::Part { upload, number, nonce, size } => {
                 Some(self.staging.join(format!("{upload}.{}.{nonce:016x}.{size}", number.0)))
+            }
+            Place::Assembled { upload, .. } | Place::Assembly { upload } => {
+                Some(self.assembly(*upload))
             }
         }
     }
@@ -242,7 +269,10 @@ fn blob(name: &str) -> Option<Place> {
 fn part(name: &str) -> Option<Place> {
     let mut fields = name.split('.');
     let upload = UploadId::parse(fields.next()?)?;
-    let number = PartNumber::new(fields.next()?.parse().ok()?)?;
+    let number = match fields.next()? {
+        ASSEMBLY => return fields.next().is_none().then_some(Place::Assembly { upload }),
+        number => PartNumber::new(number.parse().ok()?)?,
+    };
     let nonce = u64::from_str_radix(fields.next()?, 16).ok()?;
     let place = match fields.next() {
         None => Place::BarePart { upload, number, nonce },
@@ -264,12 +294,14 @@ mod tests {
         let part = Place::Part { upload, number, nonce, size };
         assert_eq!(Place::parse(&part.locator().unwrap()).unwrap(), part);
         let bare_part = Place::BarePart { upload, number, nonce: 10 };
-        for place in [&part, &bare_part] {
+        let assembly = Place::Assembly { upload };
+        for place in [&part, &bare_part, &assembly] {
             fs::write(layout.file(place).unwrap(), b"").unwrap();
         }
         fs::write(dir.path().join("staging/README"), b"").unwrap();
         let listed = layout.list(Shelf::Parts).unwrap();
-        assert!(listed.len() == 2 && listed.contains(&part) && listed.contains(&bare_part));
+        assert!(listed.len() == 3 && listed.contains(&part) && listed.contains(&bare_part));
+        assert!(listed.contains(&assembly));
         let hash = ContentHash([0xab; 32]);
         let blob = part.as_blob(hash, 9);
         let bare_blob = bare_part.as_blob(hash, 10);

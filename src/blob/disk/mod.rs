@@ -1,11 +1,16 @@
 //! The store of one machine: local files. See `docs/DESIGN.md` for the layout and its figures.
 
 mod assemble;
+mod assembly;
+mod content;
 mod copy;
 mod layout;
 mod pack;
+mod placed;
 mod prove;
 mod read;
+mod running;
+mod spill;
 mod stage;
 mod survey;
 mod trailer;
@@ -25,17 +30,25 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use self::{
+    assembly::{Assemblies, Member},
+    content::Content,
     layout::{Layout, Place, changed, remove_file},
     pack::{PACK_BYTES_MAX, Packer, Packs},
     prove::hash_bare,
     stage::{DiskStage, joined},
 };
 use super::{
-    Address, BlobStore, Error, Reader, Result, Sealed, Space, Stage,
+    Address, Begun, BlobStore, Error, Reader, Result, Sealed, Space, Stage,
     upkeep::{Copied, Found, Owner, Pace, Shelf, Survey},
 };
 use crate::{
-    model::{digest::ContentHash, locator::Locator, range::Slice, time::UnixMillis},
+    model::{
+        digest::ContentHash,
+        id::{PartNumber, UploadId},
+        locator::Locator,
+        range::Slice,
+        time::UnixMillis,
+    },
     sys::{durable, fault, random},
 };
 
@@ -51,6 +64,7 @@ pub struct Inner {
     /// Contents up to this size are packed.
     pack_bytes_max: usize,
     assembling: Semaphore,
+    assemblies: Assemblies,
     /// Packed bytes that were discarded since the start.
     discarded: AtomicU64,
 }
@@ -121,6 +135,7 @@ impl DiskBlobs {
             health,
             pack_bytes_max,
             assembling: Semaphore::new(cores),
+            assemblies: Assemblies::default(),
             discarded: AtomicU64::new(0),
         })))
     }
@@ -138,11 +153,23 @@ impl DiskBlobs {
 impl BlobStore for DiskBlobs {
     async fn stage(&self) -> Result<Box<dyn Stage>> {
         self.0.health.check()?;
-        Ok(Box::new(DiskStage::new(Arc::clone(&self.0))))
+        Ok(Box::new(DiskStage::new(Arc::clone(&self.0), None)))
     }
 
-    async fn assemble(&self, parts: Vec<Address>) -> Result<Sealed> {
-        assemble::assemble(&self.0, parts).await
+    async fn stage_part(&self, upload: UploadId, number: PartNumber) -> Result<Begun> {
+        self.0.health.check()?;
+        let (member, lowest) = Member::enter(&self.0, upload, number);
+        let stage = Box::new(DiskStage::new(Arc::clone(&self.0), Some(member)));
+        Ok(Begun { stage, lowest })
+    }
+
+    async fn assemble(
+        &self,
+        upload: UploadId,
+        parts: Vec<Address>,
+        may_overwrite: bool,
+    ) -> Result<Sealed> {
+        assemble::assemble(&self.0, upload, parts, may_overwrite).await
     }
 
     /// A packed part is a blob as it lies. A part's file gets a second name: the first one stays
@@ -151,6 +178,10 @@ impl BlobStore for DiskBlobs {
         let place = Place::parse(&part.locator)?;
         if place.packed().is_some() {
             return Ok(part.locator.clone());
+        }
+        if let Place::Assembled { upload, .. } = place {
+            // Nothing lies elsewhere that would be filled in.
+            return Ok(self.assemble(upload, vec![part.clone()], false).await?.locator);
         }
         let hash = part.blake3;
         self.blocking(move |inner| {
@@ -179,16 +210,16 @@ impl BlobStore for DiskBlobs {
             if let Some(packed) = place.packed() {
                 return Ok(crc32fast::hash(&inner.packs.read(packed, blob.size)?));
             }
-            let file = read::open_file(inner, &place, &blob)?;
+            let content = Content::open(inner, &place, &blob)?;
             match place.bytes_before_trailer() {
-                Some(size) => trailer::crc32(&file, size),
-                None => Ok(hash_bare(&file, blob.size)?.crc32),
+                Some(size) => trailer::crc32(&content.file, size),
+                None => Ok(hash_bare(&content, blob.size)?.crc32),
             }
         })
         .await
     }
 
-    /// Packed bytes stay until their pack is compacted.
+    /// Packed bytes stay until their pack is compacted, a part in an assembly until that goes.
     async fn discard(&self, locator: &Locator) -> Result<()> {
         let place = Place::parse(locator)?;
         if let Some(packed) = place.packed() {
@@ -196,7 +227,28 @@ impl BlobStore for DiskBlobs {
             self.0.discarded.fetch_add(bytes, Ordering::Relaxed);
             return Ok(());
         }
-        self.blocking(move |inner| Ok(remove_file(&inner.file(&place)?)?)).await
+        match place {
+            Place::Assembled { .. } => return Ok(()),
+            Place::Assembly { upload } => return self.end(upload).await,
+            _ => {}
+        }
+        self.blocking(move |inner| {
+            remove_file(&inner.file(&place)?)?;
+            if let Place::Blob { nonce, .. } = place {
+                inner.assemblies.open_again(nonce);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn end(&self, upload: UploadId) -> Result<()> {
+        self.blocking(move |inner| {
+            remove_file(&inner.layout.assembly(upload))?;
+            inner.assemblies.forget(upload);
+            Ok(())
+        })
+        .await
     }
 
     async fn space(&self) -> Result<Space> {
@@ -224,7 +276,10 @@ impl BlobStore for DiskBlobs {
                         Owner::Part(upload, number)
                     }
                     Place::Blob { hash, .. } | Place::BareBlob { hash, .. } => Owner::Blob(hash),
-                    Place::Packed { .. } | Place::Record { .. } => continue,
+                    Place::Assembly { upload } => Owner::Upload(upload),
+                    Place::Packed { .. } | Place::Record { .. } | Place::Assembled { .. } => {
+                        continue;
+                    }
                 };
                 // One that is gone meanwhile was not litter.
                 let Ok(metadata) = fs::metadata(inner.file(&place)?) else { continue };

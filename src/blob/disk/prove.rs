@@ -1,18 +1,12 @@
 //! Proofs of parts of a blob, from its file and the tree that is kept behind it.
 
-use std::{fs::File, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use super::{
-    Inner,
-    layout::Place,
-    read::{open_file, read_exact},
-    stage::joined,
-    trailer,
-};
+use super::{Inner, content::Content, layout::Place, stage::joined, trailer};
 use crate::{
     blob::{
         Address, Digests, Hasher, Reader, Result,
@@ -33,12 +27,12 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
             let (_, tree) = hasher.finish();
             return reader(content, &blob, slice, tree);
         }
-        let file = open_file(&store, &place, &blob)?;
+        let content = Content::open(&store, &place, &blob)?;
         let tree = match place.bytes_before_trailer() {
-            Some(size) => trailer::tree(&file, size)?,
-            None => hash_bare(&file, blob.size)?.tree,
+            Some(size) => trailer::tree(&content.file, size)?,
+            None => hash_bare(&content, blob.size)?.tree,
         };
-        reader(file, &blob, slice, tree)
+        reader(content, &blob, slice, tree)
     };
     joined(spawn_blocking(open).await)
 }
@@ -55,24 +49,16 @@ fn reader<S: Source + Send + 'static>(
     Ok(Box::new(ProofReader { first: first.map(Bytes::from), prover: Some(prover) }))
 }
 
-/// What the trailer of a blob of before trailers were kept would hold.
-pub fn hash_bare(file: &File, size: u64) -> Result<Digests> {
+/// What the trailer of a content without one would hold.
+pub fn hash_bare(content: &Content, size: u64) -> Result<Digests> {
     let mut hasher = Hasher::default();
     let mut at = 0;
     while at < size {
         let end = size.min(at + TRANSFER_BUFFER_BYTES as u64);
-        hasher.update(&file.read(Slice { start: at, end })?);
+        hasher.update(&content.read(Slice { start: at, end })?);
         at = end;
     }
     Ok(hasher.finish())
-}
-
-impl Source for File {
-    fn read(&self, slice: Slice) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(slice.len()).unwrap_or(usize::MAX)];
-        read_exact(self, &mut bytes, slice.start)?;
-        Ok(bytes)
-    }
 }
 
 struct ProofReader<S> {

@@ -2,15 +2,7 @@
 //! for, a buffer at a time, some 40 us: going to another thread and back costs as much. Everything
 //! else is read on the blocking pool, one buffer ahead.
 
-use std::{
-    fs::File,
-    io::{self, IoSliceMut},
-    mem,
-    os::unix::fs::FileExt,
-    path::Path,
-    sync::Arc,
-    task::Poll,
-};
+use std::{fs::File, io::IoSliceMut, mem, path::Path, sync::Arc, task::Poll};
 
 use async_trait::async_trait;
 use blake3::hazmat::HasherExt;
@@ -23,6 +15,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{
     Inner,
+    content::Content,
     layout::Place,
     stage::{HASH_INLINE_BYTES_MAX, joined},
     trailer,
@@ -59,13 +52,14 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
             return Ok(Box::new(PackedReader(Some(cut(&content, slice)))));
         }
         // The first bytes come on the same way to another thread.
-        let file = open_file(&store, &place, &blob)?;
+        let content = Content::open(&store, &place, &blob)?;
         let tree = if Cursor::needs_tree(&place, &blob, slice) {
-            Some(trailer::tree(&file, blob.size)?)
+            Some(trailer::tree(&content.file, blob.size)?)
         } else {
             None
         };
-        let (first, cursor) = Box::new(Cursor::begin(file, tree, &blob, slice)).read_waiting()?;
+        let (first, cursor) =
+            Box::new(Cursor::begin(content, tree, &blob, slice)).read_waiting()?;
         Ok(Box::new(FileReader(Next::First(first, cursor))))
     };
     joined(spawn_blocking(open).await)
@@ -115,13 +109,13 @@ impl FileReader {
     /// nothing about the blob.
     fn without_waiting(store: &Inner, place: &Place, blob: &Address, slice: Slice) -> Option<Self> {
         let file = open_cached(&store.file(place).ok()?)?;
-        check_length(&file, place, blob).ok()?;
+        let content = Content::of(file, place, blob).ok()?;
         let tree = if Cursor::needs_tree(place, blob, slice) {
-            Some(trailer::cached_tree(&file, blob.size)?)
+            Some(trailer::cached_tree(&content.file, blob.size)?)
         } else {
             None
         };
-        let mut cursor = Box::new(Cursor::begin(file, tree, blob, slice));
+        let mut cursor = Box::new(Cursor::begin(content, tree, blob, slice));
         match cursor.read(false) {
             Poll::Ready(first) => Some(Self(Next::First(first.ok()?, cursor))),
             Poll::Pending => None,
@@ -131,7 +125,7 @@ impl FileReader {
 
 /// Reads a blob's file and checks what it reads.
 struct Cursor {
-    file: File,
+    content: Content,
     /// What is to be given out.
     slice: Slice,
     /// What is read next, and the end of what is read: of the slice, or of its last group.
@@ -149,7 +143,7 @@ enum Check {
     Whole { hasher: blake3::Hasher, root: ContentHash },
     /// A part, group by group.
     Groups(Groups),
-    /// A part of a blob of before trailers were kept.
+    /// A part of a content without a trailer.
     Unknown,
 }
 
@@ -167,7 +161,7 @@ impl Cursor {
     }
 
     /// With the tree where one is needed.
-    fn begin(file: File, tree: Option<Tree>, blob: &Address, slice: Slice) -> Self {
+    fn begin(content: Content, tree: Option<Tree>, blob: &Address, slice: Slice) -> Self {
         let (at, end, check) = match tree {
             _ if Self::is_whole(blob, slice) => {
                 let check = Check::Whole { hasher: blake3::Hasher::new(), root: blob.blake3 };
@@ -181,7 +175,7 @@ impl Cursor {
                 (slice.start - slice.start % group, end, Check::Groups(groups))
             }
         };
-        Self { file, slice, at, end, check, held: None, spare: Bytes::new() }
+        Self { content, slice, at, end, check, held: None, spare: Bytes::new() }
     }
 
     /// The next bytes to give out, `None` behind the last ones. Those are given out only when all
@@ -233,8 +227,8 @@ impl Cursor {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let mut chunk = self.buffer(left.min(TRANSFER_BUFFER_BYTES));
         if may_wait {
-            read_exact(&self.file, &mut chunk, self.at)?;
-        } else if !read_cached(&self.file, &mut chunk, self.at) {
+            self.content.read_exact(&mut chunk, self.at)?;
+        } else if !self.content.read_cached(&mut chunk, self.at) {
             self.spare = chunk.freeze();
             return Ok(None);
         }
@@ -321,21 +315,6 @@ impl Groups {
     }
 }
 
-/// Opens a blob's file, which must have the length that its content and trailer make.
-pub fn open_file(store: &Inner, place: &Place, blob: &Address) -> Result<File> {
-    let file = File::open(store.file(place)?)?;
-    check_length(&file, place, blob)?;
-    Ok(file)
-}
-
-fn check_length(file: &File, place: &Place, blob: &Address) -> Result<()> {
-    let behind = place.bytes_before_trailer().map_or(0, trailer::bytes);
-    if file.metadata()?.len() != blob.size.saturating_add(behind) {
-        return Err(Error::Corrupt(format!("{} has another size on disk", blob.blake3)));
-    }
-    Ok(())
-}
-
 /// Opens a file whose path is in memory (`RESOLVE_CACHED`, openat2(2)). `None` says nothing about
 /// the file; kernels before 5.12 never do it.
 fn open_cached(path: &Path) -> Option<File> {
@@ -348,13 +327,6 @@ pub fn read_cached(file: &File, buffer: &mut [u8], at: u64) -> bool {
     let length = buffer.len();
     let read = preadv2(file, &mut [IoSliceMut::new(buffer)], at, ReadWriteFlags::NOWAIT);
     read.is_ok_and(|read| read == length)
-}
-
-pub fn read_exact(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
-    file.read_exact_at(buffer, at).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::Corrupt("the file ends early".into()),
-        _ => error.into(),
-    })
 }
 
 #[async_trait]

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 
-use super::read::{read_cached, read_exact};
+use super::{content::read_exact, read::read_cached};
 use crate::blob::{
     Result,
     tree::{Tree, tree_bytes},

@@ -1,6 +1,11 @@
 //! Reading again what was stored, from the disk and not from memory.
 
-use std::{fs::File, io::Read, num::NonZeroU64, sync::Arc};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    num::NonZeroU64,
+    sync::Arc,
+};
 
 use rustix::fs::{Advice, fadvise};
 use tokio::task::spawn_blocking;
@@ -35,7 +40,11 @@ pub async fn verify(
         let file = File::open(inner.file(&place)?)?;
         forget_cached(&file, 0, None)?;
         let kept = place.bytes_before_trailer();
-        let left = kept.map_or_else(|| file.metadata().map(|file| file.len()), Ok)?;
+        let left = match place {
+            Place::Assembled { size, .. } => size,
+            _ => kept.map_or_else(|| file.metadata().map(|file| file.len()), Ok)?,
+        };
+        (&file).seek(SeekFrom::Start(place.start()))?;
         Ok(Reread {
             file,
             hasher: TreeHasher::default(),

@@ -1,5 +1,6 @@
-//! `put`: a small file in one request, a large one in parts. An upload that broke is found again by
-//! its name, folder and size, and goes on; the SHA-256 of the whole decides in the end.
+//! `put`: a small file in one request, a large one in parts, or by a proof when its owner has it
+//! already. An upload that broke is found again by its name, folder and size, and goes on; the
+//! SHA-256 of the whole decides in the end.
 
 use std::{
     collections::HashMap,
@@ -63,12 +64,13 @@ struct Local {
     file: File,
     size: u64,
     sha256: [u8; 32],
+    blake3: blake3::Hash,
 }
 
 impl Local {
     fn open(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
-        let (mut digest, mut size) = (Context::new(&SHA256), 0);
+        let (mut digest, mut hasher, mut size) = (Context::new(&SHA256), blake3::Hasher::new(), 0);
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let read = file.read(&mut buffer)?;
@@ -76,11 +78,12 @@ impl Local {
                 break;
             }
             digest.update(&buffer[..read]);
+            hasher.update(&buffer[..read]);
             size += read as u64;
         }
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest.finish().as_ref());
-        Ok(Self { file, size, sha256 })
+        Ok(Self { file, size, sha256, blake3: hasher.finalize() })
     }
 
     fn part(&self, at: u64, bytes: u64) -> Result<Vec<u8>, Failures> {
@@ -127,7 +130,8 @@ fn in_parts(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Valu
             Err(refused) => return Err(refused.into()),
         }
     }
-    let mut declared = json!({"name": name, "size": file.size});
+    let blake3 = file.blake3.to_hex().to_string();
+    let mut declared = json!({"name": name, "size": file.size, "blake3": blake3});
     if let Some(mime) = &put.mime {
         declared["mime"] = mime.as_str().into();
     }
@@ -135,8 +139,28 @@ fn in_parts(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Valu
     let url = client.url("/v1/files/init", &[]);
     let opened = patiently(|| client.call(Method::POST, &url, Some(&init)))?;
     let id = opened["uploadId"].as_str().unwrap_or_default().to_owned();
+    if let Some(ranges) = opened["known"]["ranges"].as_array() {
+        let proof = proof(&id, ranges, file)?;
+        let known = json!({"uploadId": id, "known": {"blake3": blake3, "proof": proof}});
+        let url = client.url("/v1/files/complete", &[]);
+        match patiently(|| client.call(Method::POST, &url, Some(&known))) {
+            Err(refused) if refused.code == "content_unproven" => {}
+            stored => return Ok(stored?),
+        }
+    }
     let upload = Upload { id, received: HashMap::new(), part_bytes: part_bytes(&opened) };
     Ok(go_on(client, &upload, file)??)
+}
+
+/// That the content is here, by the ranges that the server picked.
+fn proof(id: &str, ranges: &[Value], file: &Local) -> Result<String, Failures> {
+    let mut digest = Context::new(&SHA256);
+    digest.update(id.as_bytes());
+    for range in ranges {
+        let number = |name: &str| range[name].as_u64().unwrap_or(0);
+        digest.update(&file.part(number("offset"), number("length"))?);
+    }
+    Ok(hex(digest.finish().as_ref()))
 }
 
 fn part_bytes(opened: &Value) -> u64 {

@@ -157,7 +157,7 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .query("folder", &reference("Folder"), "When the body names none.")
             .json_body("Init")
             .answers_json("200", "The session", "Opened")
-            .refuses("400", &["invalid_json", "invalid_files"])
+            .refuses("400", &["invalid_json", "invalid_files", "invalid_sha256", "invalid_blake3"])
             .refuses("400", &names)
             .refuses("400", &meta)
             .refuses("413", &["quota_exceeded"]),
@@ -200,16 +200,17 @@ fn upload(endpoint: &Endpoint) -> Operation {
         Endpoint::Complete => acts_for_a_user(Operation::new(UPLOADS, "Make a file of an upload"))
             .detail(
                 "Asked again, it answers the same. The upload stays open when parts are missing, \
-                 or size or digest differ. `parts` may carry the content when no part was sent.",
+                 or size or digest differ. `parts` may carry the content when no part was sent, or \
+                 `known` prove that the owner has it.",
             )
             .json_body("Complete")
             .answers_json("200", "The file is on the disk and listed", "Completed")
             .refuses("400", &["invalid_json", "json_too_deep", "invalid_base64"])
             .refuses("400", &["invalid_sha256", "sha256_mismatch", "size_mismatch"])
-            .refuses("400", &["not_for_a_batch"])
+            .refuses("400", &["not_for_a_batch", "invalid_blake3"])
             .refuses("400", &names)
             .refuses("400", &meta)
-            .refuses("409", &["parts_missing", "owner_mismatch"])
+            .refuses("409", &["parts_missing", "owner_mismatch", "content_unproven"])
             .refuses("409", &["partial_upload", "partials_unfinished"])
             .refuses("410", &["gone"])
             .refuses("413", &["quota_exceeded"]),

@@ -103,7 +103,7 @@ fn values() -> Value {
         "UploadId": {"type": "string", "pattern": "^[0-9a-fA-F]{32}$"},
         "FileId": {"type": "string", "format": "uuid"},
         "PartNumber": {"type": "integer", "minimum": 0, "maximum": PART_NUMBER_MAX},
-        "Size": {"type": "integer", "minimum": 0},
+        "Size": {"type": "integer", "minimum": 0, "maximum": u64::MAX},
         "Sha256": hex(64),
         "Blake3": hex(64),
         "SentSha256": sent,
@@ -155,6 +155,32 @@ fn base64_pattern() -> String {
     format!("^{space}(({digit}){{4}})*({one}|{two})?$")
 }
 
+fn completion(named: &Value) -> Value {
+    let content = json!({"anyOf": [reference("Base64"), {"type": "null"}]});
+    let known = json!({"blake3": reference("SentSha256"), "proof": reference("SentSha256")});
+    object(
+        &json!({
+            "uploadId": reference("UploadId"),
+            "sha256": {"anyOf": [reference("SentSha256"), {"type": "null"}]},
+            "parts": {
+                "type": ["array", "null"],
+                "items": {"type": "object", "properties": {"data": content}},
+                "description": "The content inline, when no part was sent.",
+            },
+            "meta": named,
+            "known": {
+                "anyOf": [object(&known, &[]), {"type": "null"}],
+                "description": "Proof of the content that init answered to be known.",
+            },
+            "receipt": {
+                "type": ["boolean", "null"],
+                "description": "Whether to answer a signed receipt, too.",
+            },
+        }),
+        &["sha256", "parts", "meta", "known", "receipt"],
+    )
+}
+
 fn requests() -> Value {
     let user = json!({"anyOf": [reference("UserId"), {"type": "null"}]});
     let meta = json!({
@@ -179,10 +205,17 @@ fn requests() -> Value {
                 "type": ["string", "null"], "maxLength": MIME_BYTES_MAX,
                 "pattern": MIME_PATTERN, "description": "A media type.",
             },
+            "sha256": {
+                "anyOf": [reference("SentSha256"), {"type": "null"}],
+                "description": "What the whole must have.",
+            },
+            "blake3": {
+                "anyOf": [reference("SentSha256"), {"type": "null"}],
+                "description": "Of content that the owner may have already.",
+            },
         }),
-        &["mime"],
+        &["mime", "sha256", "blake3"],
     );
-    let content = json!({"anyOf": [reference("Base64"), {"type": "null"}]});
     let init = |mode: Value, files_max: usize| {
         let files = json!({
             "type": "array", "items": file, "minItems": 1, "maxItems": files_max,
@@ -207,19 +240,7 @@ fn requests() -> Value {
             }),
             &[],
         ),
-        "Complete": object(
-            &json!({
-                "uploadId": reference("UploadId"),
-                "sha256": {"anyOf": [reference("SentSha256"), {"type": "null"}]},
-                "parts": {
-                    "type": ["array", "null"],
-                    "items": {"type": "object", "properties": {"data": content}},
-                    "description": "The content inline, when no part was sent.",
-                },
-                "meta": named,
-            }),
-            &["sha256", "parts", "meta"],
-        ),
+        "Complete": completion(&named),
         "SignLink": object(
             &json!({
                 "file_key": reference("Key"),
@@ -273,14 +294,18 @@ fn files() -> Value {
         }),
         &[],
     );
+    let mut stored = file.clone();
+    stored["receipt"] =
+        json!({"type": "string", "description": "A JWS in compact form, when it was asked for."});
     let batch = json!({
         "uploadId": reference("UploadId"), "mode": {"const": "batch"},
-        "files": array(&reference("File")),
+        "files": array(&reference("Stored")),
     });
     json!({
         "File": object(&file, &[]),
         "Metadata": object(&metadata, &[]),
-        "Completed": {"oneOf": [reference("File"), object(&batch, &[])]},
+        "Stored": object(&stored, &["receipt"]),
+        "Completed": {"oneOf": [reference("Stored"), object(&batch, &[])]},
         "FileList": object(
             &json!({
                 "files": array(&entry), "total_count": reference("Size"),
@@ -342,16 +367,21 @@ fn sessions() -> Value {
         }),
         &[],
     );
-    let opened =
-        object(&json!({"uploadId": reference("UploadId"), "name": reference("FileName")}), &[]);
+    let range = json!({"offset": reference("Size"), "length": reference("Size")});
+    let known = json!({"ranges": array(&object(&range, &[])), "expiresAt": reference("Time")});
+    let known = object(&known, &[]);
+    let opened = json!({
+        "uploadId": reference("UploadId"), "name": reference("FileName"), "known": known,
+    });
+    let opened = object(&opened, &["known"]);
     json!({
         "Opened": object(
             &json!({
                 "uploadId": reference("UploadId"), "mode": {"enum": ["single", "chunked", "batch"]},
                 "partSize": reference("Size"), "parts": {"type": "integer"},
-                "expiresAt": reference("Time"), "files": array(&opened),
+                "expiresAt": reference("Time"), "files": array(&opened), "known": known,
             }),
-            &["files"],
+            &["files", "known"],
         ),
         "PartTaken": object(
             &json!({

@@ -10,10 +10,11 @@ use crate::{
         Error,
         append::inconsistent_length,
         complete::{Completed, Completion},
+        possession::Possession,
         publish::NewContent,
     },
     http::{Context, Reply, audit, body::RequestBody, digest, fields, inline::Step, json},
-    model::digest::Sha256,
+    model::{digest::Sha256, file::FileRecord},
 };
 
 #[derive(Deserialize)]
@@ -23,12 +24,21 @@ struct CompleteBody {
     sha256: Option<String>,
     parts: Option<Vec<json::Object<InlinePart>>>,
     meta: Option<Map<String, Value>>,
+    known: Option<json::Object<KnownContent>>,
+    receipt: Option<bool>,
 }
 
 #[derive(Deserialize)]
 struct InlinePart {
     /// Empty: its content was decoded on the way.
     data: Option<String>,
+}
+
+/// Of content that its owner has: what init asked to prove.
+#[derive(Deserialize)]
+struct KnownContent {
+    blake3: String,
+    proof: String,
 }
 
 const INLINE: &[Step] = &[Step::Member("parts"), Step::Item, Step::Member("data")];
@@ -47,28 +57,49 @@ pub async fn complete(context: &Context, body: RequestBody) -> Reply {
     let came_inline = body.parts.iter().flatten().any(|json::Object(part)| part.data.is_some());
     let completion = Completion {
         id: fields::upload_id(&body.upload_id)?,
-        sha256: body.sha256.as_deref().map(sha256).transpose()?,
+        sha256: body.sha256.as_deref().map(fields::sha256).transpose()?,
         name,
         folder,
         user,
         meta: fields::caller_meta(meta)?,
         inline: came_inline.then_some(incoming),
+        possession: body.known.map(possession).transpose()?,
     };
+    let with_receipt = body.receipt.unwrap_or(false);
     match context.app.complete_upload(context.principal()?, completion).await? {
         Completed::One(file) => {
-            json::reply(StatusCode::OK, &metadata_answer(&file)).map(|a| audit::about(a, &file.key))
+            let answer = completed_answer(context, &file, with_receipt).await?;
+            json::reply(StatusCode::OK, &answer).map(|a| audit::about(a, &file.key))
         }
-        Completed::Batch(files) => {
-            let files: Value = files.iter().map(metadata_answer).collect();
+        Completed::Batch(completed) => {
+            let mut files = Vec::with_capacity(completed.len());
+            for file in &completed {
+                files.push(completed_answer(context, file, with_receipt).await?);
+            }
             let answer = json!({"uploadId": body.upload_id, "mode": "batch", "files": files});
             json::reply(StatusCode::OK, &answer).map(|a| audit::about(a, &body.upload_id))
         }
     }
 }
 
-fn sha256(text: &str) -> Result<Sha256, Error> {
-    let detail = "sha256 must be 64 hex digits.";
-    Sha256::parse(text).ok_or_else(|| Error::invalid("invalid_sha256", detail))
+fn possession(json::Object(known): json::Object<KnownContent>) -> Result<Possession, Error> {
+    let detail = "known.proof must be 64 hex digits.";
+    let proof = Sha256::parse(&known.proof);
+    let proof = proof.ok_or_else(|| Error::invalid("invalid_sha256", detail))?;
+    Ok(Possession { blake3: fields::blake3(&known.blake3)?, proof })
+}
+
+async fn completed_answer(
+    context: &Context,
+    file: &FileRecord,
+    with_receipt: bool,
+) -> Result<Value, Error> {
+    let mut answer = metadata_answer(file);
+    if with_receipt {
+        let settings = context.server.settings.load();
+        answer["receipt"] = context.app.receipt(file, &settings.public_url).await?.into();
+    }
+    Ok(answer)
 }
 
 /// A whole file in one request, of this size where that was said.

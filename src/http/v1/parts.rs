@@ -58,7 +58,7 @@ pub async fn raw(
 ) -> Reply {
     context.app.check_part(context.principal()?, id).await?;
     let sha256 = digest::announced(&context.headers)?;
-    let incoming = context.app.begin_part().await?;
+    let incoming = context.app.begin_part_of(id, number, body.announced()).await?;
     let incoming = receive::raw(&mut body, incoming).await?;
     finish(context, id, number, incoming, sha256).await
 }

@@ -12,7 +12,10 @@ use crate::{
         inline::{self, Splitter, Step},
         json,
     },
-    model::limits::JSON_BYTES_MAX,
+    model::{
+        id::PartNumber,
+        limits::{JSON_BYTES_MAX, PLACED_BYTES_MIN},
+    },
 };
 
 /// Streams a raw body into `incoming`; one that says it is too large is not read.
@@ -28,10 +31,12 @@ pub async fn raw(body: &mut RequestBody, mut incoming: Incoming) -> Result<Incom
 #[serde(rename_all = "camelCase")]
 struct EarlyBody {
     upload_id: String,
+    part_number: Option<json::Whole>,
 }
 
 /// Streams a JSON body with base64 content into `incoming`. When the upload's id stands before
-/// the content, an upload that is not there is refused before the content is taken.
+/// the content, an upload that is not there is refused before the content is taken; when a part's
+/// number does too, the part goes where it belongs.
 pub async fn inline<T: DeserializeOwned>(
     context: &Context,
     path: &'static [Step],
@@ -39,14 +44,20 @@ pub async fn inline<T: DeserializeOwned>(
     mut incoming: Incoming,
 ) -> Result<(T, Incoming), Refusal> {
     let mut splitter = Splitter::new(path);
+    let is_large = body.announced().is_none_or(|bytes| bytes > PLACED_BYTES_MIN / 3 * 4);
     let mut content = Vec::new();
     let mut asked = false;
     while let Some(bytes) = body.next().await? {
         splitter.push(&bytes, &mut content).map_err(refused)?;
         if splitter.found_content() && !asked {
             asked = true;
-            if let Some(json::Object(EarlyBody { upload_id: id })) = splitter.so_far() {
-                context.app.check_upload(context.principal()?, fields::upload_id(&id)?).await?;
+            if let Some(json::Object(early)) = splitter.so_far::<json::Object<EarlyBody>>() {
+                let id = fields::upload_id(&early.upload_id)?;
+                context.app.check_upload(context.principal()?, id).await?;
+                let number = early.part_number.and_then(|number| PartNumber::new(number.0));
+                if let Some(number) = number.filter(|_| is_large) {
+                    incoming = context.app.begin_part_of(id, number, None).await?;
+                }
             }
         }
         if !content.is_empty() {

@@ -122,6 +122,7 @@ async fn begin(context: &Context, size: Option<u64>, body: RequestBody) -> Reply
         size: size.unwrap_or(0),
         mime: complete::declared_type(context)?,
         sha256: digest::of_representation(&context.headers)?,
+        blake3: None,
     };
     let init = Init {
         mode: if size.is_some() { Mode::Single } else { Mode::Growing },

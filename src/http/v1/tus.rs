@@ -112,6 +112,7 @@ pub async fn create(context: &Context, body: RequestBody) -> Reply {
     let file = DeclaredFile {
         name: fields::file_name(fields::text(&mut said, "filename")?.as_deref().unwrap_or(NAME))?,
         size: size.unwrap_or(0),
+        blake3: None,
         mime: match fields::text(&mut said, "filetype")?.filter(|mime| !mime.is_empty()) {
             Some(mime) => Some(fields::media_type(mime)?),
             None => None,

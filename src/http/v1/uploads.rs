@@ -7,11 +7,13 @@ use serde_json::{Map, Value, json};
 use crate::{
     app::{
         Error,
+        possession::Challenge,
         upload::{DeclaredFile, Init, Opened, Status},
     },
     http::{Context, Reply, body::RequestBody, fields, json},
     model::{
         id::UploadId,
+        range::Slice,
         upload::{Completeness, Mode, Upload, UploadState, completeness},
     },
 };
@@ -41,6 +43,8 @@ struct InitFile {
     name: String,
     size: json::Whole,
     mime: Option<String>,
+    sha256: Option<String>,
+    blake3: Option<String>,
 }
 
 /// `POST /v1/files/init`.
@@ -57,7 +61,8 @@ pub async fn init(context: &Context, body: RequestBody) -> Reply {
             name: fields::file_name(&file.name)?,
             size: file.size.0,
             mime: file.mime.filter(|mime| !mime.is_empty()).map(fields::media_type).transpose()?,
-            sha256: None,
+            blake3: file.blake3.as_deref().map(fields::blake3).transpose()?,
+            sha256: file.sha256.as_deref().map(fields::sha256).transpose()?,
         })
     };
     let init = Init {
@@ -89,7 +94,20 @@ fn opened_answer(opened: &Opened) -> Value {
             files.map(|(id, name)| json!({"uploadId": id.to_string(), "name": name.as_str()}));
         answer["files"] = files.collect();
     }
+    for (at, challenge) in opened.challenges.iter().enumerate() {
+        let Some(challenge) = challenge else { continue };
+        let of = if opened.mode == Mode::Batch { &mut answer["files"][at] } else { &mut answer };
+        of["known"] = challenge_answer(challenge);
+    }
     answer
+}
+
+fn challenge_answer(challenge: &Challenge) -> Value {
+    let range = |range: &Slice| json!({"offset": range.start, "length": range.len()});
+    json!({
+        "ranges": challenge.ranges.iter().map(range).collect::<Value>(),
+        "expiresAt": challenge.expires.to_string(),
+    })
 }
 
 /// `GET /v1/files/{uploadId}`: one upload, or a batch and each of its uploads.

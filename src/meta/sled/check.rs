@@ -99,7 +99,7 @@ fn files(tree: &Tree, findings: &mut Findings) -> Result<()> {
         findings.check(counted == blob.references, || {
             format!("a blob says {} files and has {counted}", blob.references)
         });
-        findings.check((counted == 0) == blob.unreferenced.is_some(), || {
+        findings.check((counted == 0) == blob.unreferenced().is_some(), || {
             "a blob without a file would never go".to_owned()
         });
     }

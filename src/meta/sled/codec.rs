@@ -266,8 +266,27 @@ pub struct StoredBatch {
 pub struct StoredBlob {
     pub locator: Locator,
     pub references: u64,
-    /// When the last file of it went; names its entry in the index of unreferenced blobs.
-    pub unreferenced: Option<UnixMillis>,
+    pub held: Held,
+}
+
+/// Who holds a blob. The first two have the bytes of the `Option` that stood here alone before.
+#[derive(Serialize, Deserialize)]
+pub enum Held {
+    /// By files that nobody wrote down here.
+    Unnamed,
+    /// By none since then, which names its entry in the index of unreferenced blobs.
+    Unreferenced(UnixMillis),
+    /// The files that were stored last of it, the newest last; some may be gone.
+    By(Vec<FileId>),
+}
+
+impl StoredBlob {
+    pub fn unreferenced(&self) -> Option<UnixMillis> {
+        match self.held {
+            Held::Unreferenced(since) => Some(since),
+            Held::Unnamed | Held::By(_) => None,
+        }
+    }
 }
 
 impl StoredBlob {
@@ -312,6 +331,17 @@ mod tests {
             let _ = decode::<StoredFile>(&bytes);
             let _ = decode::<StoredUpload>(&bytes);
             let _ = decode::<StoredBlob>(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_blob_of_before_its_files_were_named_is_read() {
+        let locator = Locator([1, 2].into());
+        for unreferenced in [None, Some(UnixMillis(7))] {
+            let before = encode(&(locator.clone(), 3_u64, unreferenced)).unwrap();
+            let read = decode::<StoredBlob>(&before).unwrap();
+            assert_eq!((&read.locator, read.references), (&locator, 3));
+            assert_eq!(read.unreferenced(), unreferenced);
         }
     }
 

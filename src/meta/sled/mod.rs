@@ -24,7 +24,7 @@ use sled::{Db, Tree};
 
 use self::{
     codec::{
-        FolderNode, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
+        FolderNode, Held, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
     },
     commit::{Committer, failed},
     open::{Opened, Place},
@@ -350,6 +350,18 @@ impl Metadata for SledMetadata {
     async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>> {
         let Some(stored) = self.get::<StoredBlob>(&index::blob(hash))? else { return Ok(None) };
         Ok(Some(stored.into_record(self.get(&index::damaged(hash))?)))
+    }
+
+    async fn file_with(&self, owner: &UserId, hash: &ContentHash) -> Result<Option<FileRecord>> {
+        let Some(blob) = self.get::<StoredBlob>(&index::blob(hash))? else { return Ok(None) };
+        let Held::By(files) = blob.held else { return Ok(None) };
+        for id in files.into_iter().rev() {
+            let file = self.file_by_id(id).await?;
+            if let Some(file) = file.filter(|file| file.owner == *owner && file.blake3 == *hash) {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
     }
 
     async fn unreferenced_blobs(

@@ -2,13 +2,13 @@
 
 use super::{
     codec::{
-        FolderNode, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
+        FolderNode, Held, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
     },
     commit::Txn,
     concatenation, index, upkeep,
 };
 use crate::{
-    meta::{Batch, Error, NewFile, Part, Recorded, Removal, Result, UserRecord},
+    meta::{Batch, Error, HOLDERS_MAX, NewFile, Part, Recorded, Removal, Result, UserRecord},
     model::{
         digest::ContentHash,
         file::FileRecord,
@@ -277,7 +277,7 @@ pub fn record_file(
     txn.write(key, &file.id.0);
     txn.put(index::file(file.id), &StoredFile::new(file))?;
     list(txn, file)?;
-    let replaced = refer_to_blob(txn, &file.blake3, &new.locator)?;
+    let replaced = refer_to_blob(txn, new)?;
     Ok(Recorded { replaced, parts })
 }
 
@@ -322,24 +322,38 @@ fn next_node(txn: &mut Txn<'_>) -> Result<u64> {
 
 /// Counts one more file of a blob and points its record at the newest copy of the content, which
 /// heals one that was damaged; answers where the copy before lies.
-fn refer_to_blob(
-    txn: &mut Txn<'_>,
-    hash: &ContentHash,
-    locator: &Locator,
-) -> Result<Option<Locator>> {
+fn refer_to_blob(txn: &mut Txn<'_>, new: &NewFile) -> Result<Option<Locator>> {
+    let NewFile { file, locator, .. } = new;
+    let hash = &file.blake3;
     let key = index::blob(hash);
     let known = txn.get::<StoredBlob>(&key)?;
-    if let Some(StoredBlob { unreferenced: Some(since), .. }) = known {
-        txn.delete(index::unreferenced(since, hash));
+    if new.is_known {
+        let is_there = known.as_ref().is_some_and(|blob| blob.locator == *locator);
+        if !is_there || txn.read(&index::damaged(hash))?.is_some() {
+            return Err(Error::Changed);
+        }
     }
+    let (mut references, mut files, mut replaced) = (0, Vec::new(), None);
+    if let Some(blob) = known {
+        if let Some(since) = blob.unreferenced() {
+            txn.delete(index::unreferenced(since, hash));
+        }
+        references = blob.references;
+        if let Held::By(last) = blob.held {
+            files = last;
+        }
+        replaced = Some(blob.locator);
+    }
+    files.drain(..(files.len() + 1).saturating_sub(HOLDERS_MAX));
+    files.push(file.id);
     let blob = StoredBlob {
         locator: locator.clone(),
-        references: known.as_ref().map_or(0, |blob| blob.references).saturating_add(1),
-        unreferenced: None,
+        references: references.saturating_add(1),
+        held: Held::By(files),
     };
     txn.put(key, &blob)?;
     upkeep::unmark(txn, hash)?;
-    Ok(known.map(|blob| blob.locator))
+    Ok(replaced)
 }
 
 pub fn file_id(txn: &Txn<'_>, key: &FileKey) -> Result<FileId> {
@@ -361,7 +375,7 @@ pub fn remove_file(txn: &mut Txn<'_>, key: &FileKey, now: UnixMillis) -> Result<
     let mut blob = txn.get::<StoredBlob>(&blob_key)?.ok_or_else(|| dangling("blob"))?;
     blob.references = blob.references.saturating_sub(1);
     if blob.references == 0 {
-        blob.unreferenced = Some(now);
+        blob.held = Held::Unreferenced(now);
         txn.write(index::unreferenced(now, &file.blake3), &[]);
     }
     txn.put(blob_key, &blob)?;
@@ -371,7 +385,7 @@ pub fn remove_file(txn: &mut Txn<'_>, key: &FileKey, now: UnixMillis) -> Result<
 pub fn forget_blob(txn: &mut Txn<'_>, hash: &ContentHash) -> Result<Option<Locator>> {
     let key = index::blob(hash);
     match txn.get::<StoredBlob>(&key)? {
-        Some(StoredBlob { unreferenced: Some(since), locator, .. }) => {
+        Some(StoredBlob { held: Held::Unreferenced(since), locator, .. }) => {
             txn.delete(index::unreferenced(since, hash));
             txn.delete(key);
             upkeep::unmark(txn, hash)?;

@@ -1,0 +1,174 @@
+//! A part on its way to where it belongs in the assembly of its upload.
+//!
+//! Its bytes are durable before its record names them, as any part's. Only the sync of a name that
+//! was there before is not needed. When all that comes before it has been hashed, those digests go
+//! on with it; else they are sent after it later.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
+
+use super::{
+    Inner,
+    assembly::{Berth, Member},
+    content::copy_range,
+    layout::Place,
+    running::{self, Chain, Running},
+    spill::{Temporary, off_the_reactor},
+};
+use crate::{
+    blob::{Address, Digests, Hasher, Result, Sealed, Site},
+    metrics::stores,
+    sys::{fault, random},
+};
+
+/// Where a part belongs, and what is known of everything before it.
+pub struct Whereabouts {
+    berth: Berth,
+    /// It is expected to be all there is.
+    pub is_whole: bool,
+    /// Bytes at its begin that another record names.
+    known_bytes: u64,
+    before: usize,
+    chain: Chain,
+    /// Of what lies before the part, and maybe of those bytes at its begin.
+    running: Option<Hasher>,
+}
+
+impl Whereabouts {
+    /// Takes the place; `None` when it is not free. Digests that lag behind what has been recorded
+    /// are sent after it.
+    pub fn take(store: &Arc<Inner>, member: &Arc<Member>, site: &Site) -> Option<Self> {
+        let berth = member.take(site)?;
+        let before = &site.parts[..site.leading.min(site.parts.len())];
+        let mut running = None;
+        if let Some(kept) = store.assemblies.running(berth.upload()) {
+            let continued = before.iter().chain(&site.continues).cloned().collect::<Vec<_>>();
+            let (mut lags, bytes) = (false, before.iter().map(|part| part.size).sum::<u64>());
+            // Who holds them is going on with them.
+            if let Ok(digests) = kept.try_lock() {
+                let are_of = |parts: &[Address]| digests.rest(parts).is_some_and(<[_]>::is_empty);
+                let goes_on = bytes == berth.span.start && (are_of(before) || are_of(&continued));
+                running = goes_on.then(|| digests.hasher.clone());
+                lags = digests.rest(before).is_some_and(|rest| !rest.is_empty());
+            }
+            if lags {
+                running::catch_up(Arc::clone(store), kept, before.to_vec());
+            }
+        }
+        Some(Self {
+            is_whole: berth.span.start == 0 && site.whole == Some(berth.span.end),
+            berth,
+            known_bytes: site.continues.as_ref().map_or(0, |part| part.size),
+            before: before.len(),
+            chain: Chain::of(before),
+            running,
+        })
+    }
+
+    /// Whether so many bytes do not fill the place.
+    pub fn is_less(&self, bytes: u64) -> bool {
+        bytes < self.berth.span.len()
+    }
+
+    /// Makes the assembly of a file that holds the first part; `None` when there is one. Blocks.
+    pub fn begin_assembly(
+        self,
+        store: &Inner,
+        file: &File,
+        temporary: &Temporary,
+        hasher: &Hasher,
+    ) -> Result<Option<Sealed>> {
+        store.health.synced(stores::SYNC_SECONDS.of("file").time(|| file.sync_data()))?;
+        let path = store.layout.assembly(self.berth.upload());
+        match fs::hard_link(&temporary.0, &path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            linked => linked?,
+        }
+        fault::point("assembly: named");
+        store.sync_parent(&path)?;
+        self.berth.named();
+        self.sealed(hasher.clone()).map(Some)
+    }
+
+    /// The bytes are durable.
+    fn sealed(self, hasher: Hasher) -> Result<Sealed> {
+        let Self { berth, before, chain, running, .. } = self;
+        let start = berth.span.start;
+        let first = (start == 0).then(|| hasher.clone());
+        let digests: Digests = hasher.finish();
+        let (upload, size, nonce) = (berth.upload(), digests.size, random::nonce());
+        let locator = Place::Assembled { upload, offset: start, size, nonce }.locator()?;
+        let sealed = digests.sealed(locator);
+        let part =
+            Address { blake3: sealed.blake3, size: sealed.size, locator: sealed.locator.clone() };
+        let running = first.or(running).filter(|running| running.size == start + size);
+        let running = running.map(|hasher| Running::new(hasher, before + 1, chain.then(&part)));
+        berth.seal(size, running);
+        Ok(sealed)
+    }
+}
+
+/// A part that takes bytes in an assembly. They go when it is dropped unsealed.
+pub struct Placed {
+    file: Arc<File>,
+    part: Option<Whereabouts>,
+    written: u64,
+}
+
+impl Placed {
+    /// Blocks.
+    pub fn open(part: Whereabouts) -> Result<Self> {
+        Ok(Self { file: Arc::new(part.berth.open()?), part: Some(part), written: 0 })
+    }
+
+    /// Bytes that it may have.
+    pub fn room(&self) -> u64 {
+        self.part.as_ref().map_or(0, |part| part.berth.span.len())
+    }
+
+    /// Writes the next bytes. Those that another record names are the same again. Blocks.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(part) = &mut self.part else { return Ok(()) };
+        let at = part.berth.span.start + self.written;
+        self.file.write_all_at(bytes, at)?;
+        if let Some(running) = &mut part.running {
+            let hashed = running.size.saturating_sub(at);
+            let hashed = usize::try_from(hashed).unwrap_or(usize::MAX).min(bytes.len());
+            running.update(&bytes[hashed..]);
+        }
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Copies what was written to another file. Blocks.
+    pub fn copy_to(&self, file: &File) -> Result<()> {
+        let start = self.part.as_ref().map_or(0, |part| part.berth.span.start);
+        copy_range(&self.file, start, file, 0, self.written)
+    }
+
+    /// Makes what was written durable. Blocks.
+    pub fn seal(mut self, store: &Inner, hasher: Hasher) -> Result<Sealed> {
+        fault::point("assembly: written");
+        let sync = || self.file.sync_data();
+        store.health.synced(stores::SYNC_SECONDS.of("file").time(sync))?;
+        fault::point("assembly: durable");
+        match self.part.take() {
+            Some(part) => part.sealed(hasher),
+            None => Err(io::Error::other("sealed twice").into()),
+        }
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        let Some(part) = self.part.take() else { return };
+        let (file, known) = (Arc::clone(&self.file), part.known_bytes);
+        if let Some(bytes) = self.written.checked_sub(known).filter(|bytes| *bytes > 0) {
+            off_the_reactor(move || part.berth.empty(&file, known, bytes));
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Bytes on their way into a file: hashing and writing run on the blocking pool while the next
+//! bytes arrive, with one buffer in each place.
+//!
+//! A part goes where it belongs in the assembly of its upload, when it was told; everything else
+//! into a file of its own. A part that is expected to be the whole begins in a file of its own too,
+//! which is all that a blob needs; should it turn out to be less, that file becomes the assembly.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::{
+    Inner,
+    layout::Place,
+    placed::{Placed, Whereabouts},
+    stage::joined,
+    trailer,
+};
+use crate::{
+    blob::{Digests, Hasher, Purpose, Result, Sealed},
+    metrics::stores,
+    model::limits::TRANSFER_BUFFER_BYTES,
+    sys::{durable, fault, random},
+};
+
+/// A file that takes bytes. What it holds goes when it is dropped unsealed.
+pub struct Spill {
+    waiting: BytesMut,
+    writing: JoinHandle<Result<Work>>,
+}
+
+impl Spill {
+    pub fn begin(store: &Arc<Inner>, part: Option<Whereabouts>) -> Result<Self> {
+        store.health.check()?;
+        let store = Arc::clone(store);
+        Ok(Self {
+            waiting: BytesMut::with_capacity(TRANSFER_BUFFER_BYTES),
+            writing: spawn_blocking(move || Work::begin(store, part)),
+        })
+    }
+
+    /// Gathers bytes, however small they come, and hands them on a buffer at a time.
+    pub async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = TRANSFER_BUFFER_BYTES - self.waiting.len();
+            self.waiting.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
+            if self.waiting.len() == TRANSFER_BUFFER_BYTES {
+                let empty = BytesMut::with_capacity(TRANSFER_BUFFER_BYTES);
+                let full = std::mem::replace(&mut self.waiting, empty);
+                let work = joined((&mut self.writing).await)?;
+                self.writing = spawn_blocking(move || work.take(&full));
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn seal(self, purpose: Purpose) -> Result<Sealed> {
+        let Self { waiting, writing } = self;
+        let work = joined(writing.await)?;
+        joined(spawn_blocking(move || work.take(&waiting)?.seal(purpose)).await)
+    }
+}
+
+struct Work {
+    store: Arc<Inner>,
+    target: Target,
+    written: u64,
+    hasher: Hasher,
+}
+
+enum Target {
+    /// A file of its own, under a temporary name.
+    Own {
+        file: File,
+        temporary: Temporary,
+        part: Option<Whereabouts>,
+    },
+    Assembly(Placed),
+}
+
+impl Work {
+    fn begin(store: Arc<Inner>, part: Option<Whereabouts>) -> Result<Self> {
+        let target = match part {
+            Some(part) if !part.is_whole => Target::Assembly(Placed::open(part)?),
+            part => {
+                let temporary = Temporary(store.layout.temporary());
+                Target::Own { file: durable::create_new(&temporary.0)?, temporary, part }
+            }
+        };
+        Ok(Self { store, target, written: 0, hasher: Hasher::default() })
+    }
+
+    fn take(mut self, bytes: &[u8]) -> Result<Self> {
+        let end = self.written + bytes.len() as u64;
+        if let Target::Assembly(placed) = &self.target
+            && end > placed.room()
+        {
+            // More than there is room for: from here on it is like any other part.
+            let temporary = Temporary(self.store.layout.temporary());
+            let file = durable::create_new(&temporary.0)?;
+            placed.copy_to(&file)?;
+            self.target = Target::Own { file, temporary, part: None };
+        }
+        self.hasher.update(bytes);
+        match &mut self.target {
+            Target::Own { file, .. } => file.write_all_at(bytes, self.written)?,
+            Target::Assembly(placed) => placed.write(bytes)?,
+        }
+        self.written = end;
+        Ok(self)
+    }
+
+    fn seal(self, purpose: Purpose) -> Result<Sealed> {
+        let Self { store, target, written, hasher } = self;
+        match target {
+            Target::Assembly(placed) => placed.seal(&store, hasher),
+            Target::Own { file, temporary, part: Some(part) } if part.is_less(written) => {
+                match part.begin_assembly(&store, &file, &temporary, &hasher)? {
+                    Some(sealed) => Ok(sealed),
+                    None => publish(&store, &file, temporary, purpose, &hasher.finish()),
+                }
+            }
+            Target::Own { file, temporary, .. } => {
+                publish(&store, &file, temporary, purpose, &hasher.finish())
+            }
+        }
+    }
+}
+
+/// Puts the trailer behind a written file, syncs both and gives them their final name, durably:
+/// the order that leaves no name without bytes. Blocks.
+pub fn publish(
+    store: &Inner,
+    file: &File,
+    temporary: Temporary,
+    purpose: Purpose,
+    digests: &Digests,
+) -> Result<Sealed> {
+    file.write_all_at(&trailer::encode(&digests.tree, digests.crc32), digests.size)?;
+    let (nonce, size) = (random::nonce(), digests.size);
+    let place = match purpose {
+        Purpose::Blob => Place::Blob { hash: digests.blake3, nonce, size },
+        Purpose::Part(upload, number) => Place::Part { upload, number, nonce, size },
+    };
+    fault::point("file: written");
+    store.health.synced(stores::SYNC_SECONDS.of("file").time(|| file.sync_data()))?;
+    fault::point("file: durable");
+    let path = store.file(&place)?;
+    fs::rename(&temporary.0, &path)?;
+    temporary.keep();
+    fault::point("file: named");
+    store.sync_parent(&path)?;
+    fault::point("file: name durable");
+    Ok(digests.sealed(place.locator()?))
+}
+
+/// A temporary file name, removed when dropped.
+pub struct Temporary(pub PathBuf);
+
+impl Temporary {
+    fn keep(mut self) {
+        self.0 = PathBuf::new();
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let path = std::mem::take(&mut self.0);
+        if path.as_os_str().is_empty() {
+            return;
+        }
+        off_the_reactor(move || {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::debug!(%error, "temporary file not removed; the next start does it");
+            }
+        });
+    }
+}
+
+/// Letting go of a large file takes a while.
+pub fn off_the_reactor(job: impl FnOnce() + Send + 'static) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(job)),
+        Err(_) => job(),
+    }
+}

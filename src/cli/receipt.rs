@@ -1,0 +1,93 @@
+//! `receipt …`: checks what `complete` signed, without the daemon.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Subcommand;
+use ureq::Agent;
+
+use super::Failures;
+use crate::{
+    auth::receipt::Receipt,
+    blob::{Digests, Hasher},
+    model::limits::{JSON_BYTES_MAX, JWT_BYTES_MAX, TRANSFER_BUFFER_BYTES},
+};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Subcommand)]
+pub enum ReceiptCommand {
+    /// Check a receipt, print what it says; exit status 1 when it does not hold.
+    Verify {
+        /// The receipt; - for standard input.
+        receipt: PathBuf,
+        /// The key set: a file, or the URL of a daemon's /.well-known/jwks.json. A file that was
+        /// kept with the receipt is good for ever.
+        #[arg(long, value_name = "FILE|URL")]
+        jwks: String,
+        /// A content that must be the one that the receipt speaks of.
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+    },
+}
+
+pub fn run(command: &ReceiptCommand) -> Result<(), Failures> {
+    let ReceiptCommand::Verify { receipt: path, jwks, file } = command;
+    let text = if path.as_os_str() == "-" {
+        read(io::stdin(), JWT_BYTES_MAX)
+    } else {
+        File::open(path).and_then(|file| read(file, JWT_BYTES_MAX))
+    };
+    let text = text.map_err(Failures::at(&path.display().to_string()))?;
+    let keys = key_set(jwks)?;
+    let receipt = Receipt::verify(String::from_utf8_lossy(&text).trim(), &keys)
+        .map_err(Failures::at("not a receipt"))?;
+    if let Some(path) = file {
+        let content = digests(path).map_err(Failures::at(&path.display().to_string()))?;
+        if !receipt.is_of(content.size, &content.sha256, &content.blake3) {
+            let path = path.display();
+            return Err(Failures(vec![format!("{path} is not what the receipt speaks of")]));
+        }
+    }
+    let receipt = serde_json::to_string_pretty(&receipt).map_err(Failures::at("the receipt"))?;
+    writeln!(io::stdout(), "{receipt}").map_err(Failures::at("standard output"))
+}
+
+/// Reads something short.
+fn read(from: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > bytes_max {
+        return Err(io::Error::other("longer than it can be"));
+    }
+    Ok(bytes)
+}
+
+fn key_set(source: &str) -> Result<Vec<u8>, Failures> {
+    if !source.contains("://") {
+        let file = File::open(source).and_then(|file| read(file, JSON_BYTES_MAX));
+        return file.map_err(Failures::at(source));
+    }
+    let agent: Agent = Agent::config_builder().timeout_global(Some(TIMEOUT)).build().into();
+    let mut answer = agent.get(source).call().map_err(Failures::at(source))?;
+    let body = answer.body_mut().with_config().limit(JSON_BYTES_MAX as u64);
+    body.read_to_vec().map_err(Failures::at(source))
+}
+
+fn digests(path: &Path) -> io::Result<Digests> {
+    let mut file = File::open(path)?;
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; TRANSFER_BUFFER_BYTES];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(read) => hasher.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
