@@ -188,7 +188,7 @@ mod tests {
                     prop_assert_eq!(times, 1);
                 } else if times > 0 {
                     prop_assert!((i.saturating_sub(PART_OVERHEAD_BYTES)..i).any(asked));
-                    prop_assert!((i..i + PART_OVERHEAD_BYTES).any(asked));
+                    prop_assert!((i..=i + PART_OVERHEAD_BYTES).any(asked));
                 }
             }
             prop_assert!(parts.iter().all(|(start, end)| start < end && *end <= size));

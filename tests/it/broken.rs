@@ -1,7 +1,9 @@
 //! Uploads that break off leave nothing behind but what their dialect keeps.
 
 use std::{
+    fs::DirEntry,
     io::{Read, Write},
+    os::unix::fs::MetadataExt,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -47,7 +49,13 @@ fn break_off(count: usize) {
     let staged = || {
         let staging = daemon.dir().join("staging");
         let temporary = std::fs::read_dir(staging.join("tmp")).unwrap().count();
-        std::fs::read_dir(staging).unwrap().count() - 1 + temporary
+        // Where an open upload was begun to be put together, its empty file stays as long as it does.
+        let holds_bytes = |entry: &DirEntry| {
+            let name = entry.file_name().into_string().unwrap();
+            !name.ends_with(".assembly") || entry.metadata().unwrap().blocks() > 0
+        };
+        let entries = std::fs::read_dir(staging).unwrap().map(Result::unwrap);
+        entries.filter(holds_bytes).count() - 1 + temporary
     };
     let reserved = || run(&daemon.dir(), &["user", "show", "u"])["reserved"].clone();
     let listed = || {

@@ -83,7 +83,7 @@ fn what_its_user_has_is_not_sent_again() {
     let content = bytes(3, 9 << 20);
     fs::write(place.path().join("f.bin"), &content).unwrap();
     run(&daemon, place.path(), &["put", "f.bin"]);
-    let sent = || daemon.log().matches("/parts/").count();
+    let sent = || daemon.log().matches("/parts/{partNumber}").count();
     assert_eq!(sent(), 2);
     let key = run(&daemon, place.path(), &["put", "f.bin", "--name", "again"]);
     assert_eq!(sent(), 2);

@@ -9,7 +9,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    Client, Daemon, base64, bytes, client::Answer, connect, daemon::TOKEN, eventually, sha256,
+    Client, Daemon, base64, bytes, client::Answer, connect, daemon::TOKEN, eventually, is_received,
+    sha256,
 };
 
 const PIECE_TYPE: &str = "application/partial-upload";
@@ -105,12 +106,6 @@ fn begin_patch(daemon: &Daemon, path: &str, offset: usize, size: usize, some: &[
     assert!(interim.starts_with(b"HTTP/1.1 100"));
     socket.write_all(some).unwrap();
     socket
-}
-
-/// Waits until bytes of an upload are on their way to the disk.
-fn is_received(daemon: &Daemon) {
-    let temporary = daemon.dir().join("staging/tmp");
-    eventually(|| std::fs::read_dir(&temporary).unwrap().count() > 0);
 }
 
 fn status_of(mut socket: TcpStream) -> String {
@@ -326,7 +321,7 @@ fn what_does_not_fit_together_changes_nothing() {
     // A length that a cut piece announced holds.
     let path = draft.begin(None, b"");
     let hanging = begin_patch(&daemon, &path, 0, 300_000, &bytes(7, 200_000));
-    is_received(&daemon);
+    is_received(&daemon, 0);
     let (at, _, length) = draft.state(&path);
     assert!((1..=200_000).contains(&at), "{at}");
     assert_eq!(length, Some(300_000));
@@ -455,8 +450,8 @@ fn acknowledged_bytes_survive_a_kill_and_the_upload_goes_on() {
         draft.append(&path, 100, &content[100..300_000]);
         path
     };
-    let hanging = begin_patch(&daemon, &path, 300_000, 300_000, &content[300_000..400_000]);
-    is_received(&daemon);
+    let hanging = begin_patch(&daemon, &path, 300_000, 300_000, &content[300_000..500_000]);
+    is_received(&daemon, 300_000);
     daemon.restart(Signal::KILL);
     drop(hanging);
     let user = daemon.user("u");

@@ -15,7 +15,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    Client, Daemon, base64, bytes, client::Answer, connect, daemon::TOKEN, eventually, sha256,
+    Client, Daemon, base64, bytes, client::Answer, connect, daemon::TOKEN, eventually, is_received,
+    sha256,
 };
 
 const OFFSET_TYPE: &str = "application/offset+octet-stream";
@@ -67,21 +68,6 @@ impl Tus {
 /// Requests to append that came to their end.
 fn patched(daemon: &Daemon) -> usize {
     daemon.log().matches(r#""method":"PATCH""#).count()
-}
-
-/// Waits until bytes of an upload, behind the first so many, are on their way to the disk: to a
-/// file of their own, or to where they belong in the whole.
-fn is_received(daemon: &Daemon, offset: u64) {
-    let staging = daemon.dir().join("staging");
-    let longer = |entry: std::io::Result<std::fs::DirEntry>| {
-        let path = entry.unwrap().path();
-        let is_assembly = path.extension().is_some_and(|it| it == "assembly");
-        is_assembly && std::fs::metadata(path).is_ok_and(|file| file.len() > offset)
-    };
-    eventually(|| {
-        std::fs::read_dir(staging.join("tmp")).unwrap().count() > 0
-            || std::fs::read_dir(&staging).unwrap().any(longer)
-    });
 }
 
 /// The path of a new upload's URL.

@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod tls;
 
 use std::{
+    fs,
     io::{Read, Write},
     net::TcpStream,
     time::Duration,
@@ -64,4 +65,19 @@ pub fn eventually(mut holds: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "it does not come about");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Waits until bytes of an upload, behind the first so many, are on their way to the disk: to a
+/// file of their own, or to where they belong in the whole.
+pub fn is_received(daemon: &Daemon, offset: u64) {
+    let staging = daemon.dir().join("staging");
+    let longer = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let is_assembly = path.extension().is_some_and(|it| it == "assembly");
+        is_assembly && fs::metadata(path).is_ok_and(|file| file.len() > offset)
+    };
+    eventually(|| {
+        fs::read_dir(staging.join("tmp")).unwrap().count() > 0
+            || fs::read_dir(&staging).unwrap().any(longer)
+    });
 }
