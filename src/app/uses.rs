@@ -39,15 +39,18 @@ impl App {
         }
     }
 
-    /// Records what was noted. Uses that a crash takes are missed; nothing is decided by them.
+    /// Records what was noted, which is noted until then: whoever asks meanwhile is told. Uses that
+    /// a crash takes are missed; nothing is decided by them.
     ///
     /// # Errors
-    /// What the store says; the batch is lost then.
+    /// What the store says; the next call tries again.
     pub async fn record_uses(&self) -> Result<()> {
-        let noted = std::mem::take(&mut *self.uses.lock());
+        let noted = self.uses.lock().clone();
         if noted.is_empty() {
             return Ok(());
         }
-        Ok(self.meta.record_uses(noted.into_iter().collect()).await?)
+        self.meta.record_uses(noted.iter().map(|(token, used)| (*token, *used)).collect()).await?;
+        self.uses.lock().retain(|token, used| noted.get(token) != Some(used));
+        Ok(())
     }
 }
