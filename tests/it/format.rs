@@ -17,7 +17,7 @@ fn a_directory_of_format_1_is_taken_over() {
     });
     for _ in 0..2 {
         let format = std::fs::read_to_string(daemon.dir().join("FORMAT")).unwrap();
-        assert_eq!(format, "4\n");
+        assert_eq!(format, "5\n");
         let service = daemon.service();
         let list = service.get("/v1/files/all?user_id=alice").ok();
         assert_eq!(list["total_size"], 70_100);
