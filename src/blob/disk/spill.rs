@@ -98,6 +98,9 @@ impl Work {
 
     fn take(mut self, bytes: &[u8]) -> Result<Self> {
         let end = self.written + bytes.len() as u64;
+        if let Target::Assembly(placed) = &mut self.target {
+            placed.recount()?;
+        }
         if let Target::Assembly(placed) = &self.target
             && end > placed.room()
         {
