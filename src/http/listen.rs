@@ -175,7 +175,7 @@ impl Server {
 }
 
 fn protocol(settings: &Settings) -> auto::Builder<Streams> {
-    let mut http = auto::Builder::new(Streams { idle: settings.body_idle_timeout });
+    let mut http = auto::Builder::new(Streams { patience: settings.patience() });
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)

@@ -28,6 +28,7 @@ mod label;
 pub mod listen;
 pub mod metrics;
 pub mod openapi;
+mod patience;
 mod penalty;
 mod proof;
 mod query;
@@ -253,8 +254,7 @@ impl Server {
         let (mut head, body) = request.into_parts();
         v1::tus::override_method(&mut head);
         let drained = head.version >= Version::HTTP_2;
-        let idle = settings.body_idle_timeout;
-        let body = RequestBody::new(body, drained, Arc::clone(received), idle);
+        let body = RequestBody::new(body, drained, Arc::clone(received), settings.patience());
         framing::check(&head)?;
         let endpoint = route::route(&head.method, head.uri.path());
         let endpoint = endpoint.and_then(|endpoint| offered(endpoint, settings.metrics));

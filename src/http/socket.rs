@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     connection::{Connection, LINGER},
     metrics,
+    patience::Patience,
     settings::Settings,
 };
 
@@ -30,9 +31,10 @@ pub struct Socket {
     connection: Arc<Connection>,
     /// For the first request.
     patience: Pin<Box<Sleep>>,
-    /// Longest time in which the client takes nothing of what is sent.
-    write_idle: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// With a client that does not take what is sent.
+    taking: Patience,
+    /// Since when it does not, and until when it may.
+    stalled: Option<(Instant, Pin<Box<Sleep>>)>,
     shut: bool,
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -40,37 +42,34 @@ pub struct Socket {
 impl Socket {
     pub fn new(stream: TcpStream, connection: Arc<Connection>, settings: &Settings) -> Self {
         let patience = Box::pin(sleep(settings.header_timeout));
-        let write_idle = settings.body_idle_timeout;
         Self {
             stream,
             connection,
             patience,
-            write_idle,
+            taking: settings.patience(),
             stalled: None,
             shut: false,
             deadline: None,
         }
     }
 
-    /// Passes a write's outcome on, but gives up on a client that takes nothing for too long.
-    fn progress<T>(
+    /// Passes a write's outcome on, but gives up on a client that takes too little for too long.
+    fn progress(
         &mut self,
         context: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(outcome) = &written {
+            let waited = self.stalled.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
+            self.taking.waited(waited, *outcome.as_ref().unwrap_or(&0) as u64);
             return written;
         }
-        let write_idle = self.write_idle;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_idle)));
-        match stalled.as_mut().poll(context) {
-            Poll::Ready(()) => {
-                metrics::LIMITS.of("answer_not_taken").add(1);
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-            Poll::Pending => Poll::Pending,
-        }
+        let left = self.taking.left();
+        let stalled = || (Instant::now(), Box::pin(sleep(left)));
+        let (_, end) = self.stalled.get_or_insert_with(stalled);
+        ready!(end.as_mut().poll(context));
+        metrics::LIMITS.of(self.taking.answer_limit()).add(1);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

@@ -114,6 +114,52 @@ fn a_slow_client_that_goes_on_taking_is_not_cut() {
 }
 
 #[test]
+fn a_slow_client_below_the_least_speed_is_cut_although_it_goes_on_taking() {
+    let settings = [("body_idle_timeout", "1s"), ("body_bytes_per_second_min", "10MiB")];
+    let daemon = Daemon::with(&settings);
+    let path = stored(&daemon, 4_000_000);
+    http2(&daemon, 20_000, async |mut sender, connection| {
+        tokio::spawn(connection);
+        let (answer, _) = sender.send_request(get(&daemon, &path), true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        let mut taken = 0;
+        let reset = loop {
+            let chunk = match body.data().await.unwrap() {
+                Ok(chunk) => chunk,
+                Err(reset) => break reset,
+            };
+            taken += chunk.len();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            body.flow_control().release_capacity(chunk.len()).unwrap();
+        };
+        assert_eq!(reset.reason(), Some(h2::Reason::CANCEL), "{reset}");
+        assert!(taken > 200_000, "{taken}: it was cut for silence");
+    });
+    assert!(counted(&daemon, "answer_rate"));
+}
+
+#[test]
+fn a_body_over_http_2_below_the_least_speed_is_refused() {
+    let daemon =
+        Daemon::with(&[("body_idle_timeout", "1s"), ("body_bytes_per_second_min", "1KiB")]);
+    http2(&daemon, 65_535, async |mut sender, connection| {
+        tokio::spawn(connection);
+        let path = "/v1/files/content?filename=f&user_id=u";
+        let put = Request::put(format!("{}{path}", daemon.url()));
+        let put = put.header("x-service-token", TOKEN).body(()).unwrap();
+        let (mut answer, mut body) = sender.send_request(put, false).unwrap();
+        let answer = loop {
+            if let Ok(answer) = timeout(Duration::from_millis(20), &mut answer).await {
+                break answer.unwrap();
+            }
+            body.send_data(Bytes::from_static(b"x"), false).unwrap();
+        };
+        assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+    });
+    assert!(counted(&daemon, "body_rate"));
+}
+
+#[test]
 fn a_connection_that_asks_nothing_is_closed_in_good_order() {
     let daemon = Daemon::with(&[("idle_timeout", "500ms")]);
     http2(&daemon, 65_535, async |mut sender, connection| {
