@@ -341,7 +341,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "idle_timeout",
         "60s",
-        "Of a connection without a request (HTTP/1.1: header_timeout, if less); past it: closed.",
+        "Of a connection without a request; past it: closed.",
         |config, text| {
             config.idle_timeout = duration(text)?;
             Ok(())

@@ -192,7 +192,7 @@ impl Server {
     ) -> Result<Response<Body>, Infallible> {
         let settings = self.settings.load_full();
         let id = format!("{:016x}", random::nonce());
-        let asked = Asked::new(&request, id, connection.open(&settings));
+        let asked = Asked::new(&request, id, connection.open(request.version(), &settings));
         let is_http_1 = request.version() < Version::HTTP_2;
         let is_head = request.method() == Method::HEAD;
         let speaks_draft = v1::resumable::is_spoken(asked.path(), request.headers());

@@ -1,8 +1,8 @@
-//! A connection's socket. It gives up on a client that does not get to its first request, which
-//! hyper does not while it waits to tell HTTP/1 from HTTP/2, and a TLS handshake does not at all.
-//! And when it must, it reads on for a while after it was shut down for writing: closing it with
-//! bytes unread would reset the connection, and the client would lose the answer that told it to
-//! stop.
+//! A connection's socket. It gives up on a client that does not get to the end of a request's head:
+//! to hyper, waiting for a request is a part of its head, there is no time for the first one while
+//! HTTP/1 is told from HTTP/2, and none for a TLS handshake. And when it must, it reads on for a
+//! while after it was shut down for writing: closing it with bytes unread would reset the
+//! connection, and the client would lose the answer that told it to stop.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{self, Sleep, sleep},
 };
 
 use super::{
@@ -29,8 +29,11 @@ use super::{
 pub struct Socket {
     stream: TcpStream,
     connection: Arc<Connection>,
-    /// For the first request.
-    patience: Pin<Box<Sleep>>,
+    /// For the first head from the start, on HTTP/1 for each other one from its first byte.
+    head: Pin<Box<Sleep>>,
+    /// How many requests had come before the head that is timed now.
+    timed: Option<u64>,
+    header_timeout: Duration,
     /// With a client that does not take what is sent.
     taking: Patience,
     /// Since when it does not, and until when it may.
@@ -40,17 +43,19 @@ pub struct Socket {
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream, connection: Arc<Connection>, settings: &Settings) -> Self {
-        let patience = Box::pin(sleep(settings.header_timeout));
-        Self {
+    /// In one place, as every future on its way holds it: who waits is to cost little.
+    pub fn new(stream: TcpStream, connection: Arc<Connection>, settings: &Settings) -> Box<Self> {
+        Box::new(Self {
             stream,
             connection,
-            patience,
+            head: Box::pin(sleep(settings.header_timeout)),
+            timed: Some(0),
+            header_timeout: settings.header_timeout,
             taking: settings.patience(),
             stalled: None,
             shut: false,
             deadline: None,
-        }
+        })
     }
 
     /// Passes a write's outcome on, but gives up on a client that takes too little for too long.
@@ -79,11 +84,22 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.connection.speaks() && self.patience.as_mut().poll(context).is_ready() {
-            metrics::LIMITS.of("first_request").add(1);
+        let this = &mut *self;
+        let requests = this.connection.requests();
+        this.timed = this.timed.filter(|before| *before == requests);
+        if this.timed.is_some() && this.head.as_mut().poll(context).is_ready() {
+            let limit = if requests == 0 { "first_request" } else { "head_time" };
+            metrics::LIMITS.of(limit).add(1);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+        let has_come = buffer.filled().len() > before;
+        if has_come && this.timed.is_none() && this.connection.awaits_head() {
+            this.timed = Some(requests);
+            this.head.as_mut().reset(time::Instant::now() + this.header_timeout);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

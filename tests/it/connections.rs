@@ -2,7 +2,8 @@
 //! its frames are, by the crate `h2`.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
+    net,
     time::Duration,
 };
 
@@ -177,6 +178,79 @@ fn a_connection_that_asks_nothing_is_closed_in_good_order() {
     assert!(counted(&daemon, "idle"));
 }
 
+/// Asks on a connection that is kept.
+fn ask(socket: &mut net::TcpStream) {
+    socket.write_all(b"HEAD /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[test]
+fn a_connection_may_wait_for_longer_than_a_head_may_take() {
+    let daemon = Daemon::with(&[("header_timeout", "300ms"), ("idle_timeout", "10m")]);
+    let silent = |socket: &mut net::TcpStream| {
+        // Four times the time of a head.
+        socket.set_read_timeout(Some(Duration::from_millis(1200))).unwrap();
+        let silence = socket.read(&mut [0]).unwrap_err();
+        assert_eq!(silence.kind(), ErrorKind::WouldBlock, "{silence}");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    };
+    let mut socket = connect(&daemon);
+    for _ in 0..2 {
+        ask(&mut socket);
+        silent(&mut socket);
+    }
+    // A body that takes its time is none of a head's.
+    let head = format!(
+        "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
+         x-service-token: {TOKEN}\r\ncontent-length: 2\r\n\r\nh"
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    silent(&mut socket);
+    socket.write_all(b"i").unwrap();
+    let mut status = [0; 12];
+    socket.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 201");
+    // Over HTTP/2 pings are answered meanwhile, which is no head.
+    http2(&daemon, 65_535, async |mut sender, connection| {
+        let lasting = tokio::spawn(connection);
+        for _ in 0..2 {
+            let (answer, _) = sender.send_request(get(&daemon, "/healthz"), true).unwrap();
+            assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+            tokio::time::sleep(Duration::from_millis(1200)).await;
+        }
+        assert!(!lasting.is_finished());
+    });
+    assert!(!counted(&daemon, "head_time") && !counted(&daemon, "idle"));
+}
+
+#[test]
+fn the_head_of_a_later_request_has_its_time_too() {
+    let daemon = Daemon::with(&[("header_timeout", "500ms"), ("idle_timeout", "10m")]);
+    for (pace, most) in [(PATIENCE, 1), (Duration::from_millis(50), 60)] {
+        let mut socket = connect(&daemon);
+        ask(&mut socket);
+        ask(&mut socket);
+        socket.set_read_timeout(Some(pace)).unwrap();
+        let mut sent = 0;
+        // In silence after the first byte, and a byte now and then.
+        while socket.write_all(b"G").is_ok() {
+            sent += 1;
+            assert!(sent <= most, "{sent}");
+            match socket.read(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                _ => break,
+            }
+        }
+    }
+    assert!(counted(&daemon, "head_time"));
+}
+
 #[test]
 fn so_many_requests_and_the_connection_is_closed_in_good_order() {
     let daemon = Daemon::with(&[("requests_per_connection_max", "3")]);
@@ -251,7 +325,7 @@ fn one_address_does_not_take_all_connections() {
     let mut silent = vec![connect(&daemon), connect(&daemon)];
     let open = "streamlined_connections_open 2";
     eventually(|| daemon.operator("GET", "/metrics").contains(open));
-    let ask = |socket: &mut std::net::TcpStream| {
+    let ask = |socket: &mut net::TcpStream| {
         // Sent or not: a refusal comes before any request.
         let _ = socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let mut status = [0; 12];
