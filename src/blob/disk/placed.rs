@@ -167,10 +167,18 @@ impl Placed {
         Ok(())
     }
 
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where in the file it begins.
+    pub fn start(&self) -> u64 {
+        self.part.as_ref().map_or(0, |part| part.berth.span.start)
+    }
+
     /// Copies what was written to another file. Blocks.
     pub fn copy_to(&self, file: &File) -> Result<()> {
-        let start = self.part.as_ref().map_or(0, |part| part.berth.span.start);
-        copy_range(&self.file, start, file, 0, self.written)
+        copy_range(&self.file, self.start(), file, 0, self.written)
     }
 
     /// Makes what was written durable. Blocks.

@@ -12,7 +12,7 @@ mod index;
 pub(crate) mod journal;
 mod open;
 mod room;
-mod runs;
+pub(crate) mod runs;
 mod selection;
 mod step;
 mod upkeep;

@@ -12,7 +12,7 @@
 //! come at the end, entries of a list at the begin, everything else anywhere. One that lost entries
 //! and is nearly empty is joined with the next.
 
-mod run;
+pub(crate) mod run;
 #[cfg(test)]
 mod tests;
 
