@@ -225,6 +225,7 @@ pub fn settings(config: &Config, address: SocketAddr) -> Settings {
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
         body_idle_timeout: config.body_idle_timeout,
+        body_bytes_per_second_min: config.body_bytes_per_second_min,
         drain_timeout: config.drain_timeout,
     }
 }

@@ -50,6 +50,7 @@ pub struct Config {
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
     pub body_idle_timeout: Duration,
+    pub body_bytes_per_second_min: u64,
     pub drain_timeout: Duration,
     pub trusted_proxies: Vec<IpNet>,
     pub audit_file_bytes: u64,
@@ -92,6 +93,7 @@ impl Default for Config {
             header_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_mins(1),
             body_idle_timeout: Duration::from_mins(1),
+            body_bytes_per_second_min: 1 << 10,
             drain_timeout: Duration::from_secs(30),
             trusted_proxies: Vec::new(),
             audit_file_bytes: 64 << 20,
@@ -339,7 +341,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "idle_timeout",
         "60s",
-        "Of a connection without a request (HTTP/1.1: header_timeout, if less); past it: closed.",
+        "Of a connection without a request; past it: closed.",
         |config, text| {
             config.idle_timeout = duration(text)?;
             Ok(())
@@ -351,6 +353,15 @@ pub const KNOBS: &[Knob] = &[
         "Without a byte of a body, past it: 408; or taken of an answer, past it: closed.",
         |config, text| {
             config.body_idle_timeout = duration(text)?;
+            Ok(())
+        },
+    ),
+    knob(
+        "body_bytes_per_second_min",
+        "1KiB",
+        "Of a body, or of an answer as it is taken, over that time; past it: the same; 0: any.",
+        |config, text| {
+            config.body_bytes_per_second_min = if text == "0" { 0 } else { bytes(text)? };
             Ok(())
         },
     ),

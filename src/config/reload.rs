@@ -41,6 +41,7 @@ pub fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
         header_timeout: _,
         idle_timeout: _,
         body_idle_timeout: _,
+        body_bytes_per_second_min: _,
         drain_timeout: _,
         trusted_proxies: _,
     } = read;

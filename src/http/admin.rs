@@ -39,6 +39,7 @@ use super::{
     import,
     json::reply,
     metrics,
+    patience::Patience,
     query::Query,
     respond, route,
     v1::admin as commands,
@@ -121,14 +122,16 @@ impl Door {
         let command = commands::route(&head.method, &path)?;
         *event = Event::of_command(&command);
         let query = Query::parse(head.uri.query())?;
-        let body = RequestBody::new(body, false, Arc::default(), BODY_IDLE_TIMEOUT);
+        let body =
+            RequestBody::new(body, false, Arc::default(), Patience::new(BODY_IDLE_TIMEOUT, 0));
         commands::run(&self.app, command, &query, body).await
     }
 
     async fn import(&self, request: Request<Incoming>, event: &mut Option<Event>) -> Reply {
         let (head, body) = request.into_parts();
         let query = Query::parse(head.uri.query())?;
-        let body = RequestBody::new(body, false, Arc::default(), CONTENT_IDLE_TIMEOUT);
+        let body =
+            RequestBody::new(body, false, Arc::default(), Patience::new(CONTENT_IDLE_TIMEOUT, 0));
         match (head.method.as_str(), head.uri.path()) {
             ("POST", "/import/known") => import::known(&self.app, body).await,
             ("PUT", "/import") => {

@@ -1,4 +1,4 @@
-//! Request bodies as a byte stream with an idle limit; the one response body type.
+//! Request bodies as a byte stream that comes in time; the one response body type.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use hyper::{
 };
 use tokio::time::timeout;
 
-use super::{exchange::Exchange, metrics, streams::Awaited};
+use super::{exchange::Exchange, metrics, patience::Patience, streams::Awaited};
 use crate::{
     app::{
         Error,
@@ -62,16 +62,16 @@ pub struct RequestBody {
     /// On HTTP/1.1 the socket lingers instead.
     drained: bool,
     received: Arc<Received>,
-    idle: Duration,
+    patience: Patience,
     trailers: HeaderMap,
     _receiving: Option<Counted>,
 }
 
 impl RequestBody {
-    pub fn new(body: Incoming, drained: bool, received: Arc<Received>, idle: Duration) -> Self {
+    pub fn new(body: Incoming, drained: bool, received: Arc<Received>, patience: Patience) -> Self {
         let receiving = (!body.is_end_stream()).then(|| metrics::RECEIVING.count());
         let (body, trailers) = (Some(body), HeaderMap::new());
-        Self { body, drained, received, idle, trailers, _receiving: receiving }
+        Self { body, drained, received, patience, trailers, _receiving: receiving }
     }
 
     /// Bytes still to come, when the client said so.
@@ -83,15 +83,19 @@ impl RequestBody {
     /// read of a connection: where they end is what readers of bare line feeds do not agree on.
     ///
     /// # Errors
-    /// [`Error::BodyTimeout`] without progress, [`Error::BodyAborted`] when the client is gone.
+    /// [`Error::BodyTimeout`] without progress or with too little, [`Error::BodyAborted`] when the
+    /// client is gone.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let Some(body) = &mut self.body else { return Ok(None) };
         loop {
-            let frame = timeout(self.idle, body.frame()).await;
+            let since = Instant::now();
+            let frame = timeout(self.patience.left(), body.frame()).await;
             let frame = frame.map_err(|_| {
-                metrics::LIMITS.of("body_idle").add(1);
+                metrics::LIMITS.of(self.patience.body_limit()).add(1);
                 Error::BodyTimeout
             })?;
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            self.patience.waited(since.elapsed(), data.map_or(0, |data| data.len() as u64));
             match frame {
                 None => {
                     self.received.ended.store(true, Ordering::Relaxed);
@@ -257,7 +261,11 @@ impl hyper::body::Body for Body {
             }
         };
         if let Some(awaited) = &this.awaited {
-            awaited.set(polled.is_ready());
+            awaited.gave(match &polled {
+                Poll::Ready(Some(Ok(chunk))) => Some(chunk.len() as u64),
+                Poll::Ready(_) => Some(0),
+                Poll::Pending => None,
+            });
         }
         if let Some(exchange) = &mut this.exchange {
             exchange.gave(&polled, left);

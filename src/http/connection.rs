@@ -1,7 +1,7 @@
 //! One connection: what its requests share, and when it has to end.
 //!
-//! hyper holds a connection to the time of a request's head and counts its streams. What it does
-//! not see is watched here: that nothing is asked for, and that so much was asked for.
+//! hyper counts a connection's streams, its socket the time of a request's head. What they do not
+//! see is watched here: that nothing is asked for, and that so much was asked for.
 
 use std::{
     net::SocketAddr,
@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hyper::Version;
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::{
     sync::{Notify, watch},
@@ -31,7 +32,7 @@ const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(25), Duration::f
 pub struct Connection {
     pub peer: SocketAddr,
     began: Instant,
-    speaking: AtomicBool,
+    speaks_http_1: AtomicBool,
     lingers: AtomicBool,
     requests: AtomicU64,
     open: AtomicUsize,
@@ -57,7 +58,7 @@ impl Connection {
         Arc::new(Self {
             peer,
             began: Instant::now(),
-            speaking: AtomicBool::new(false),
+            speaks_http_1: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             open: AtomicUsize::new(0),
@@ -66,9 +67,9 @@ impl Connection {
         })
     }
 
-    /// A request has come: from here on, the protocol's own time limits hold.
-    pub fn open(self: &Arc<Self>, settings: &Settings) -> Open {
-        self.speaking.store(true, Ordering::Relaxed);
+    /// A request has come.
+    pub fn open(self: &Arc<Self>, version: Version, settings: &Settings) -> Open {
+        self.speaks_http_1.store(version < Version::HTTP_2, Ordering::Relaxed);
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         if open == settings.streams_per_connection_max as usize {
             metrics::LIMITS.of("streams").add(1);
@@ -82,11 +83,17 @@ impl Connection {
 
     /// So many requests have come that it takes no more.
     pub fn is_used_up(&self, settings: &Settings) -> bool {
-        self.requests.load(Ordering::Relaxed) >= settings.requests_per_connection_max
+        self.requests() >= settings.requests_per_connection_max
     }
 
-    pub fn speaks(&self) -> bool {
-        self.speaking.load(Ordering::Relaxed)
+    /// How many requests have come.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// What comes now begins the head of another request, and is nothing of HTTP/2.
+    pub fn awaits_head(&self) -> bool {
+        self.speaks_http_1.load(Ordering::Relaxed) && self.is_quiet()
     }
 
     /// Closes the connection, when it is closed, only after the client had time to read.
@@ -104,7 +111,7 @@ impl Connection {
         }
         let idle_since = Duration::from_millis(self.idle_since.load(Ordering::Relaxed));
         let idle = now.saturating_duration_since(self.began + idle_since);
-        if self.is_quiet() && self.speaks() && idle >= settings.idle_timeout {
+        if self.is_quiet() && self.requests() > 0 && idle >= settings.idle_timeout {
             return Verdict::Finishes("idle");
         }
         Verdict::Stays

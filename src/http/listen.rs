@@ -175,10 +175,10 @@ impl Server {
 }
 
 fn protocol(settings: &Settings) -> auto::Builder<Streams> {
-    let mut http = auto::Builder::new(Streams { idle: settings.body_idle_timeout });
+    let mut http = auto::Builder::new(Streams { patience: settings.patience() });
     http.http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
+        .header_read_timeout(None)
         .max_buf_size(settings.head_bytes_max as usize)
         .half_close(true);
     http.http2()
@@ -198,7 +198,7 @@ fn limit(error: &hyper::Error) -> Option<&'static str> {
     if error.is_parse_too_large() {
         Some("head_bytes")
     } else if error.is_timeout() {
-        Some("head_time")
+        Some("ping")
     } else {
         None
     }

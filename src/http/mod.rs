@@ -28,6 +28,7 @@ mod label;
 pub mod listen;
 pub mod metrics;
 pub mod openapi;
+mod patience;
 mod penalty;
 mod proof;
 mod query;
@@ -201,7 +202,7 @@ impl Server {
     ) -> Result<Response<Body>, Infallible> {
         let settings = self.settings.load_full();
         let id = format!("{:016x}", random::nonce());
-        let asked = Asked::new(&request, id, connection.open(&settings));
+        let asked = Asked::new(&request, id, connection.open(request.version(), &settings));
         let is_http_1 = request.version() < Version::HTTP_2;
         let is_head = request.method() == Method::HEAD;
         let speaks_draft = v1::resumable::is_spoken(asked.path(), request.headers());
@@ -263,8 +264,7 @@ impl Server {
         let (mut head, body) = request.into_parts();
         v1::tus::override_method(&mut head)?;
         let drained = head.version >= Version::HTTP_2;
-        let idle = settings.body_idle_timeout;
-        let body = RequestBody::new(body, drained, Arc::clone(received), idle);
+        let body = RequestBody::new(body, drained, Arc::clone(received), settings.patience());
         framing::check(&head)?;
         let endpoint = route::route(&head.method, head.uri.path());
         let endpoint = endpoint.and_then(|endpoint| offered(endpoint, settings.metrics));

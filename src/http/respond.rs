@@ -215,7 +215,7 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
             Problem::new(S::BAD_REQUEST, "body_aborted", "The request body ended early.")
         }
         Error::BodyTimeout => {
-            let detail = "The request body made no progress.";
+            let detail = "The request body made no progress, or too little.";
             Problem::new(S::REQUEST_TIMEOUT, "body_timeout", detail)
         }
         Error::Unavailable(why) => {

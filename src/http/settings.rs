@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::patience::Patience;
 use crate::model::principal::Audience;
 
 #[derive(Clone, Debug)]
@@ -37,8 +38,17 @@ pub struct Settings {
     /// Longest time without a byte of a request's body, past it: 408; and without a byte taken of
     /// an answer, past it: closed.
     pub body_idle_timeout: Duration,
+    /// Of a body, and of an answer as it is taken, over that time; past it: the same. 0: any.
+    pub body_bytes_per_second_min: u64,
     /// How long requests in flight may take after a shutdown signal.
     pub drain_timeout: Duration,
+}
+
+impl Settings {
+    /// With a body, and with an answer.
+    pub fn patience(&self) -> Patience {
+        Patience::new(self.body_idle_timeout, self.body_bytes_per_second_min)
+    }
 }
 
 #[cfg(test)]
@@ -61,6 +71,7 @@ pub mod tests {
             header_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),
             body_idle_timeout: Duration::from_secs(1),
+            body_bytes_per_second_min: 0,
             drain_timeout: Duration::from_secs(1),
         }
     }

@@ -1,26 +1,27 @@
-//! A connection's socket. It gives up on a client that does not get to its first request, which
-//! hyper does not while it waits to tell HTTP/1 from HTTP/2, and a TLS handshake does not at all.
-//! And when it must, it reads on for a while after it was shut down for writing: closing it with
-//! bytes unread would reset the connection, and the client would lose the answer that told it to
-//! stop.
+//! A connection's socket. It gives up on a client that does not get to the end of a request's head:
+//! to hyper, waiting for a request is a part of its head, there is no time for the first one while
+//! HTTP/1 is told from HTTP/2, and none for a TLS handshake. And when it must, it reads on for a
+//! while after it was shut down for writing: closing it with bytes unread would reset the
+//! connection, and the client would lose the answer that told it to stop.
 
 use std::{
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{self, Sleep, sleep},
 };
 
 use super::{
     connection::{Connection, LINGER},
     metrics,
+    patience::Patience,
     settings::Settings,
 };
 
@@ -28,49 +29,52 @@ use super::{
 pub struct Socket {
     stream: TcpStream,
     connection: Arc<Connection>,
-    /// For the first request.
-    patience: Pin<Box<Sleep>>,
-    /// Longest time in which the client takes nothing of what is sent.
-    write_idle: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// For the first head from the start, on HTTP/1 for each other one from its first byte.
+    head: Pin<Box<Sleep>>,
+    /// How many requests had come before the head that is timed now.
+    timed: Option<u64>,
+    header_timeout: Duration,
+    /// With a client that does not take what is sent.
+    taking: Patience,
+    /// Since when it does not, and until when it may.
+    stalled: Option<(Instant, Pin<Box<Sleep>>)>,
     shut: bool,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream, connection: Arc<Connection>, settings: &Settings) -> Self {
-        let patience = Box::pin(sleep(settings.header_timeout));
-        let write_idle = settings.body_idle_timeout;
-        Self {
+    /// In one place, as every future on its way holds it: who waits is to cost little.
+    pub fn new(stream: TcpStream, connection: Arc<Connection>, settings: &Settings) -> Box<Self> {
+        Box::new(Self {
             stream,
             connection,
-            patience,
-            write_idle,
+            head: Box::pin(sleep(settings.header_timeout)),
+            timed: Some(0),
+            header_timeout: settings.header_timeout,
+            taking: settings.patience(),
             stalled: None,
             shut: false,
             deadline: None,
-        }
+        })
     }
 
-    /// Passes a write's outcome on, but gives up on a client that takes nothing for too long.
-    fn progress<T>(
+    /// Passes a write's outcome on, but gives up on a client that takes too little for too long.
+    fn progress(
         &mut self,
         context: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(outcome) = &written {
+            let waited = self.stalled.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
+            self.taking.waited(waited, *outcome.as_ref().unwrap_or(&0) as u64);
             return written;
         }
-        let write_idle = self.write_idle;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_idle)));
-        match stalled.as_mut().poll(context) {
-            Poll::Ready(()) => {
-                metrics::LIMITS.of("answer_not_taken").add(1);
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-            Poll::Pending => Poll::Pending,
-        }
+        let left = self.taking.left();
+        let stalled = || (Instant::now(), Box::pin(sleep(left)));
+        let (_, end) = self.stalled.get_or_insert_with(stalled);
+        ready!(end.as_mut().poll(context));
+        metrics::LIMITS.of(self.taking.answer_limit()).add(1);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -80,11 +84,22 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.connection.speaks() && self.patience.as_mut().poll(context).is_ready() {
-            metrics::LIMITS.of("first_request").add(1);
+        let this = &mut *self;
+        let requests = this.connection.requests();
+        this.timed = this.timed.filter(|before| *before == requests);
+        if this.timed.is_some() && this.head.as_mut().poll(context).is_ready() {
+            let limit = if requests == 0 { "first_request" } else { "head_time" };
+            metrics::LIMITS.of(limit).add(1);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+        let has_come = buffer.filled().len() > before;
+        if has_come && this.timed.is_none() && this.connection.awaits_head() {
+            this.timed = Some(requests);
+            this.head.as_mut().reset(time::Instant::now() + this.header_timeout);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,10 +1,7 @@
 //! The tasks of HTTP/2 streams. hyper asks for no more of an answer while its client gives no
 //! window, so nothing of ours would notice one who never does.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::rt::Executor;
 use tokio::{
@@ -13,7 +10,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::metrics;
+use super::{metrics, patience::Patience};
 
 task_local! {
     static CLIENT: Arc<Client>;
@@ -22,43 +19,69 @@ task_local! {
 /// Runs each stream as a task, and drops one whose answer nobody takes: h2 resets it then.
 #[derive(Clone)]
 pub struct Streams {
-    /// Longest time in which the client takes nothing of what is sent.
-    pub idle: Duration,
+    /// With a client that does not take what is sent.
+    pub patience: Patience,
 }
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let (client, idle) = (Arc::new(Client::default()), self.idle);
+        let client = Arc::new(Client::new(self.patience.clone()));
         tokio::spawn(CLIENT.scope(Arc::clone(&client), async move {
             tokio::select! {
                 _ = stream => {}
-                () = client.stalled(idle) => metrics::LIMITS.of("answer_not_taken").add(1),
+                limit = client.stalled() => metrics::LIMITS.of(limit).add(1),
             }
         }));
     }
 }
 
 /// Who is to take the answer of a stream.
-#[derive(Default)]
 struct Client {
-    /// Since when it could have the next bytes.
-    awaited: Mutex<Option<Instant>>,
+    taking: Mutex<Taking>,
     changed: Notify,
 }
 
+struct Taking {
+    /// Since when the client could have the next bytes.
+    awaited: Option<Instant>,
+    /// How many those are.
+    bytes: u64,
+    patience: Patience,
+}
+
 impl Client {
-    fn set(&self, since: Option<Instant>) {
-        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    fn new(patience: Patience) -> Self {
+        let taking = Taking { awaited: None, bytes: 0, patience };
+        Self { taking: Mutex::new(taking), changed: Notify::new() }
+    }
+
+    fn taking(&self) -> MutexGuard<'_, Taking> {
+        self.taking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it was awaited for is taken; now these bytes are there for it, or none.
+    fn give(&self, bytes: Option<u64>) {
+        let mut taking = self.taking();
+        if let Some(since) = taking.awaited.take() {
+            let taken = taking.bytes;
+            taking.patience.waited(since.elapsed(), taken);
+        }
+        (taking.awaited, taking.bytes) = (bytes.map(|_| Instant::now()), bytes.unwrap_or(0));
+        drop(taking);
         self.changed.notify_one();
     }
 
-    /// Comes to an end when the client was awaited for so long.
-    async fn stalled(&self, idle: Duration) {
+    /// Comes to an end when there is no more patience with it; the limit that it met.
+    async fn stalled(&self) -> &'static str {
         loop {
-            let since = *self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
-            match since {
-                Some(since) => tokio::select! {
-                    () = sleep_until(since + idle) => return,
+            let end = {
+                let taking = self.taking();
+                let end = taking.awaited.map(|since| since + taking.patience.left());
+                end.map(|end| (end, taking.patience.answer_limit()))
+            };
+            match end {
+                Some((end, limit)) => tokio::select! {
+                    () = sleep_until(end) => return limit,
                     () = self.changed.notified() => {}
                 },
                 None => self.changed.notified().await,
@@ -74,18 +97,18 @@ impl Awaited {
     /// From now on the client's; `None` where the connection itself sees to it.
     pub fn begin() -> Option<Self> {
         let client = CLIENT.try_with(Arc::clone).ok()?;
-        client.set(Some(Instant::now()));
+        client.give(Some(0));
         Some(Self(client))
     }
 
-    /// Whether the next bytes are there and wait for the client.
-    pub fn set(&self, ready: bool) {
-        self.0.set(ready.then(Instant::now));
+    /// The next bytes are there and wait for the client; `None` when they are not.
+    pub fn gave(&self, bytes: Option<u64>) {
+        self.0.give(bytes);
     }
 }
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        self.0.set(None);
+        self.0.give(None);
     }
 }

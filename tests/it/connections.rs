@@ -2,7 +2,8 @@
 //! its frames are, by the crate `h2`.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
+    net,
     time::Duration,
 };
 
@@ -114,6 +115,52 @@ fn a_slow_client_that_goes_on_taking_is_not_cut() {
 }
 
 #[test]
+fn a_slow_client_below_the_least_speed_is_cut_although_it_goes_on_taking() {
+    let settings = [("body_idle_timeout", "1s"), ("body_bytes_per_second_min", "10MiB")];
+    let daemon = Daemon::with(&settings);
+    let path = stored(&daemon, 4_000_000);
+    http2(&daemon, 20_000, async |mut sender, connection| {
+        tokio::spawn(connection);
+        let (answer, _) = sender.send_request(get(&daemon, &path), true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        let mut taken = 0;
+        let reset = loop {
+            let chunk = match body.data().await.unwrap() {
+                Ok(chunk) => chunk,
+                Err(reset) => break reset,
+            };
+            taken += chunk.len();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            body.flow_control().release_capacity(chunk.len()).unwrap();
+        };
+        assert_eq!(reset.reason(), Some(h2::Reason::CANCEL), "{reset}");
+        assert!(taken > 200_000, "{taken}: it was cut for silence");
+    });
+    assert!(counted(&daemon, "answer_rate"));
+}
+
+#[test]
+fn a_body_over_http_2_below_the_least_speed_is_refused() {
+    let daemon =
+        Daemon::with(&[("body_idle_timeout", "1s"), ("body_bytes_per_second_min", "1KiB")]);
+    http2(&daemon, 65_535, async |mut sender, connection| {
+        tokio::spawn(connection);
+        let path = "/v1/files/content?filename=f&user_id=u";
+        let put = Request::put(format!("{}{path}", daemon.url()));
+        let put = put.header("x-service-token", TOKEN).body(()).unwrap();
+        let (mut answer, mut body) = sender.send_request(put, false).unwrap();
+        let answer = loop {
+            if let Ok(answer) = timeout(Duration::from_millis(20), &mut answer).await {
+                break answer.unwrap();
+            }
+            body.send_data(Bytes::from_static(b"x"), false).unwrap();
+        };
+        assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+    });
+    assert!(counted(&daemon, "body_rate"));
+}
+
+#[test]
 fn a_connection_that_asks_nothing_is_closed_in_good_order() {
     let daemon = Daemon::with(&[("idle_timeout", "500ms")]);
     http2(&daemon, 65_535, async |mut sender, connection| {
@@ -129,6 +176,79 @@ fn a_connection_that_asks_nothing_is_closed_in_good_order() {
     socket.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(counted(&daemon, "idle"));
+}
+
+/// Asks on a connection that is kept.
+fn ask(socket: &mut net::TcpStream) {
+    socket.write_all(b"HEAD /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[test]
+fn a_connection_may_wait_for_longer_than_a_head_may_take() {
+    let daemon = Daemon::with(&[("header_timeout", "300ms"), ("idle_timeout", "10m")]);
+    let silent = |socket: &mut net::TcpStream| {
+        // Four times the time of a head.
+        socket.set_read_timeout(Some(Duration::from_millis(1200))).unwrap();
+        let silence = socket.read(&mut [0]).unwrap_err();
+        assert_eq!(silence.kind(), ErrorKind::WouldBlock, "{silence}");
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    };
+    let mut socket = connect(&daemon);
+    for _ in 0..2 {
+        ask(&mut socket);
+        silent(&mut socket);
+    }
+    // A body that takes its time is none of a head's.
+    let head = format!(
+        "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
+         x-service-token: {TOKEN}\r\ncontent-length: 2\r\n\r\nh"
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    silent(&mut socket);
+    socket.write_all(b"i").unwrap();
+    let mut status = [0; 12];
+    socket.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 201");
+    // Over HTTP/2 pings are answered meanwhile, which is no head.
+    http2(&daemon, 65_535, async |mut sender, connection| {
+        let lasting = tokio::spawn(connection);
+        for _ in 0..2 {
+            let (answer, _) = sender.send_request(get(&daemon, "/healthz"), true).unwrap();
+            assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+            tokio::time::sleep(Duration::from_millis(1200)).await;
+        }
+        assert!(!lasting.is_finished());
+    });
+    assert!(!counted(&daemon, "head_time") && !counted(&daemon, "idle"));
+}
+
+#[test]
+fn the_head_of_a_later_request_has_its_time_too() {
+    let daemon = Daemon::with(&[("header_timeout", "500ms"), ("idle_timeout", "10m")]);
+    for (pace, most) in [(PATIENCE, 1), (Duration::from_millis(50), 60)] {
+        let mut socket = connect(&daemon);
+        ask(&mut socket);
+        ask(&mut socket);
+        socket.set_read_timeout(Some(pace)).unwrap();
+        let mut sent = 0;
+        // In silence after the first byte, and a byte now and then.
+        while socket.write_all(b"G").is_ok() {
+            sent += 1;
+            assert!(sent <= most, "{sent}");
+            match socket.read(&mut [0]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                _ => break,
+            }
+        }
+    }
+    assert!(counted(&daemon, "head_time"));
 }
 
 #[test]
@@ -205,7 +325,7 @@ fn one_address_does_not_take_all_connections() {
     let mut silent = vec![connect(&daemon), connect(&daemon)];
     let open = "streamlined_connections_open 2";
     eventually(|| daemon.operator("GET", "/metrics").contains(open));
-    let ask = |socket: &mut std::net::TcpStream| {
+    let ask = |socket: &mut net::TcpStream| {
         // Sent or not: a refusal comes before any request.
         let _ = socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let mut status = [0; 12];

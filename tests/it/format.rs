@@ -5,7 +5,10 @@ use std::{collections::HashMap, fs, path::Path, process::Command};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Client, Daemon, sha256};
+use crate::{
+    support::{Client, Daemon, sha256},
+    tokens,
+};
 
 /// Two files and an open upload of 100 of 300 bytes, as format 1 kept them: no journal.
 const FORMAT_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-1.tar.gz");
@@ -35,7 +38,7 @@ fn a_directory_of_format_1_is_taken_over() {
     let mut daemon = Daemon::prepared(|data| unpack(FORMAT_1, data));
     for _ in 0..2 {
         let format = fs::read_to_string(daemon.dir().join("FORMAT")).unwrap();
-        assert_eq!(format, "4\n");
+        assert_eq!(format, "5\n");
         let service = daemon.service();
         let list = service.get("/v1/files/all?user_id=alice").ok();
         assert_eq!(list["total_size"], 70_100);
@@ -91,7 +94,7 @@ fn open_uploads_of_format_3_go_on_to_their_end() {
         if from_journal {
             daemon.expect_trouble("rebuilt from the journal");
         }
-        assert_eq!(fs::read_to_string(daemon.dir().join("FORMAT")).unwrap(), "4\n");
+        assert_eq!(fs::read_to_string(daemon.dir().join("FORMAT")).unwrap(), "5\n");
         let user = daemon.user("alice");
         let ids = open(&user);
         assert_eq!(ids.len(), IN_FORMAT_3.len());
@@ -131,4 +134,21 @@ fn open_uploads_of_format_3_go_on_to_their_end() {
         let staged = fs::read_dir(daemon.dir().join("staging")).unwrap();
         assert_eq!(staged.filter(|it| it.as_ref().unwrap().path().is_file()).count(), 0);
     }
+}
+
+/// The index is laid out anew from the journal, so it stays where the journal lacks what it has.
+#[test]
+fn an_index_that_the_journal_does_not_hold_stays() {
+    let data = tempfile::tempdir().unwrap();
+    unpack(FORMAT_3, data.path());
+    let log = data.path().join("journal/0000000000000000.log");
+    let whole = fs::read(&log).unwrap();
+    fs::write(&log, &whole[..1000]).unwrap();
+    let said = tokens::refused(data.path(), 1, &["user", "list"]);
+    assert!(said.contains("cannot be brought to format 5"), "{said}");
+    assert_eq!(fs::read_to_string(data.path().join("FORMAT")).unwrap(), "3\n");
+    // Nothing is lost: with its journal it is taken.
+    fs::write(&log, &whole).unwrap();
+    let users = tokens::run(data.path(), &["user", "list"]);
+    assert!(users.to_string().contains("alice"), "{users}");
 }

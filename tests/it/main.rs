@@ -36,6 +36,7 @@ mod reload;
 mod resumable;
 mod sessions;
 mod shutdown;
+mod slow;
 mod smuggling;
 mod systemd;
 mod tls;

@@ -1,5 +1,5 @@
 """`/metrics` read by Prometheus' own parser, held to the rules of promlint and to what was done;
-the dashboard and the alerts name nothing that is not there."""
+the dashboard and the alerts are PromQL and name nothing that is not there."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import socket
 from http.client import HTTPConnection
 from pathlib import Path
 
+import promql_parser
 import requests
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -59,6 +60,7 @@ assert requests.get(f"{SERVER}/v1/files/all").status_code == 401
 for made_up in range(30):
     assert requests.request(f"M{made_up}", f"{SERVER}/made/up/{made_up}").status_code == 401
 assert requests.put(put, data=b"y", headers={**AS_SERVICE, "Content-Digest": "sha-256=:AAAA:"}).status_code == 400
+assert requests.get(f"{SERVER}/healthz", headers={"X-Long": "x" * (100 << 10)}).status_code == 431
 after = of_operator()
 
 
@@ -115,23 +117,83 @@ on_port = requests.get(f"{SERVER}/metrics", headers=AS_SERVICE)
 assert on_port.status_code == 200
 assert set(families(on_port.text)) == set(found)
 
-monitoring = Path(os.environ["SEEDS"]).parents[2] / "docs/monitoring"
+root = Path(os.environ["SEEDS"]).parents[2]
+monitoring = root / "docs/monitoring"
 alerts = yaml.safe_load((monitoring / "alerts.yml").read_text())
 rules = [rule for group in alerts["groups"] for rule in group["rules"]]
 dashboard = json.loads((monitoring / "grafana.json").read_text())
-shown = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-# Only shown with TLS.
-there = set(found) | {"streamlined_tls_certificate_expiry_timestamp_seconds"}
-there |= {name + "_total" for name, family in found.items() if family.type == "counter"}
+targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
+
+# What each name can be told by; Prometheus adds the first two, and `up`.
+added = {"instance", "job"}
+labels = {"up": added}
 for name, family in found.items():
-    if family.type == "histogram":
-        there |= {name + "_bucket", name + "_sum", name + "_count"}
+    for suffix in {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""]):
+        labels[name + suffix] = set(added)
+    for sample in family.samples:
+        labels[sample.name] |= set(sample.labels)
+# Shown with TLS alone, and of what has not happened here.
+labels["streamlined_tls_certificate_expiry_timestamp_seconds"] = added
+for name, more_labels in {
+    "streamlined_damage_found_total": {"during"},
+    "streamlined_reloads_total": {"what", "outcome"},
+    "streamlined_tls_handshakes_total": {"outcome"},
+}.items():
+    assert labels[name] == added, f"{name} can be seen, so it need not be told"
+    labels[name] = added | more_labels
+
+described = requests.get(f"{SERVER}/openapi.json").json()["components"]["schemas"]["Problem"]
+row = re.search("^\\| which limit is met \\|.*$", (monitoring / "README.md").read_text(), re.M)[0]
+values = {
+    "code": set(described["properties"]["code"]["enum"]),
+    "limit": set(re.findall("`([a-z_]+)`", row)) - {"streamlined_limits_hit_total", "header_timeout"},
+}
+source = "".join(path.read_text() for path in (root / "src/http").rglob("*.rs"))
+counted = set(re.findall(r'LIMITS\s*\.of\("([a-z_]+)"\)', source))
+assert len(counted) > 5 and counted <= values["limit"], counted - values["limit"]
+assert all(f'"{limit}"' in source for limit in values["limit"]), values["limit"]
+
+
+def names_of(expression):
+    """The names in a query; it is one, and asks for labels and values that are there."""
+    query = promql_parser.parse(expression.replace("$__rate_interval", "5m"))
+    kept, names = [], set()
+
+    def look(node):
+        if isinstance(node, promql_parser.VectorSelector):
+            names.add(node.name)
+            assert node.name in labels, f"{node.name} is not shown: {expression}"
+            for matcher in node.matchers.matchers:
+                assert matcher.name in labels[node.name], f"{node.name} by {matcher.name}"
+                known = values.get(matcher.name)
+                assert known is None or set(matcher.value.split("|")) <= known, matcher
+        elif isinstance(node, promql_parser.AggregateExpr) and node.modifier:
+            kept.extend(node.modifier.labels)
+        elif isinstance(node, promql_parser.BinaryExpr) and node.modifier and node.modifier.matching:
+            kept.extend(node.modifier.matching.labels)
+
+    promql_parser.walk(query, look)
+    told = set.union(*(labels[name] for name in names))
+    assert set(kept) <= told, f"{expression} keeps {set(kept) - told}"
+    return names, set(kept) or told
+
+
 named = set()
-for expression in shown + [rule["expr"] for rule in rules]:
-    names = set(re.findall(r"\b(?:streamlined|process)_[a-z_]+", expression))
-    assert names <= there | {"process"}, names - there
+for rule in rules:
+    names, told = names_of(rule["expr"])
+    text = " ".join(rule["annotations"].values())
+    assert set(re.findall(r"\$labels\.([a-z]+)", text)) <= told, rule
     named |= names
-assert len(named) > 25 and len(rules) > 10 and len(shown) > 20
+for target in targets:
+    names, told = names_of(target["expr"])
+    assert set(re.findall(r"{{([a-z]+)}}", target.get("legendFormat", ""))) <= told, target
+    named |= names
+for variable in dashboard["templating"]["list"]:
+    if variable["type"] == "query":
+        name, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()
+        assert label in labels[name], variable
+        named.add(name)
+assert len(named) > 25 and len(rules) > 10 and len(targets) > 20
 for rule in rules:
     assert rule["annotations"]["summary"] and rule["labels"]["severity"], rule
 print("all held")
