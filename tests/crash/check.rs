@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     clients::{FOLDERS, USERS, next_piece, send},
     dice::Dice,
-    ledger::{Action, Content, File, Ledger, Target, Upload, whole, word},
+    ledger::{Action, Content, File, Final, Ledger, Target, Upload, whole, word},
     wire::{Answer, Wire},
 };
 
@@ -160,12 +160,47 @@ impl Check<'_> {
                 _ => {}
             }
         }
+        content = content.or_else(|| self.joined(user, entry));
         if content.is_none() {
             let deleted = self.ledger.deleted.contains(&word(entry, "key"));
             let why = if deleted { "was deleted" } else { "nobody asked for it" };
             self.wrong.push(format!("listed, but {why}: {entry}"));
         }
         Some(blake3::hash(&whole(&content?)).to_hex().to_string())
+    }
+
+    /// What a final upload that is not known to be a file would be under this entry.
+    fn joined(&self, user: &str, entry: &Value) -> Option<Vec<Content>> {
+        let made_by = |target: &Target| target.user == user && entry["filename"] == target.name;
+        let finals = self.finals().filter(|of| made_by(&of.target) && self.may_be_file(of));
+        let over = self.ledger.joined.iter().filter(|(target, _)| made_by(target));
+        let over = over.map(|(_, content)| content.clone());
+        finals.filter_map(|of| self.ledger.content_of(of)).chain(over).next()
+    }
+
+    /// Final uploads that are there, and those that may be.
+    fn finals(&self) -> impl Iterator<Item = &Final> {
+        let doubted = self.ledger.doubts.iter().filter_map(|doubt| match doubt {
+            Action::Concatenate(of) => Some(of),
+            _ => None,
+        });
+        self.ledger.finals.values().chain(doubted)
+    }
+
+    /// Whether all bytes of a final upload may be there.
+    fn may_be_file(&self, of: &Final) -> bool {
+        let may_be_whole = |id: &String| {
+            let upload = self.ledger.uploads.get(id);
+            upload.is_some_and(|upload| {
+                upload.unfinished(0).is_none_or(|number| {
+                    let is_it = |doubt: &&Action| {
+                        matches!(doubt, Action::Append { number: own, .. } if *own == number)
+                    };
+                    number + 1 == upload.plan.len() && self.doubts(id, upload).iter().any(is_it)
+                })
+            })
+        };
+        of.partials.iter().all(may_be_whole)
     }
 
     fn deletion_doubted(&self, key: &str) -> bool {
@@ -217,6 +252,10 @@ impl Check<'_> {
         for (id, upload) in own {
             self.upload(id, upload, seen.contains(id));
         }
+        let finals = self.ledger.finals.iter().filter(|(_, of)| of.target.user == user);
+        for (id, of) in finals {
+            self.final_upload(id, of, seen.contains(id));
+        }
         open
     }
 
@@ -246,7 +285,11 @@ impl Check<'_> {
             })
         };
         let status = answer.json();
-        let ended = answer.status == 404 && may_be_aborted
+        let may_be_joined = || {
+            let mut finals = self.finals().filter(|of| of.partials.iter().any(|own| own == id));
+            finals.any(|of| self.may_be_file(of))
+        };
+        let ended = answer.status == 404 && (may_be_aborted || may_be_joined())
             || status["state"] == "completed" && may_be_completed;
         let mut wrong = Vec::new();
         if !ended && upload.dialect.is_some() {
@@ -282,6 +325,19 @@ impl Check<'_> {
         for wrong in wrong {
             self.wrong.push(format!("upload {id}: {wrong}: {}", answer.text()));
         }
+    }
+
+    fn final_upload(&mut self, id: &str, of: &Final, listed: bool) {
+        let Some(answer) = self.get(&format!("/v1/files/{id}")) else { return };
+        let aborts = |doubt: &&Action| matches!(doubt, Action::Abort { upload } if upload == id);
+        let may_be_gone = self.expiring || self.ledger.doubts.iter().any(|doubt| aborts(&doubt));
+        let status = answer.json();
+        let fine = match status["state"].as_str() {
+            Some("open") => listed,
+            Some("completed") => self.may_be_file(of),
+            _ => matches!(answer.status, 404 | 410) && may_be_gone,
+        };
+        self.expect(fine, || format!("final upload {id} of {of:?}: {}", answer.text()));
     }
 
     fn used(&mut self, user: &str, stored: u64, open: u64) {
@@ -346,7 +402,7 @@ impl Check<'_> {
     fn finish_uploads(&mut self) {
         let ledger = self.ledger;
         let mut by_name: BTreeMap<&str, Vec<(&String, &Upload)>> = BTreeMap::new();
-        for (id, upload) in &ledger.uploads {
+        for (id, upload) in ledger.uploads.iter().filter(|(_, upload)| !upload.is_partial) {
             let named = upload.batch.as_ref().unwrap_or(id);
             by_name.entry(named).or_default().push((id, upload));
         }
@@ -357,6 +413,18 @@ impl Check<'_> {
             let chosen = self.dice.once_in(FINISH_ONCE_IN);
             if certain && as_told && chosen && !self.expiring {
                 self.finish(id, &uploads);
+            }
+        }
+        for (id, of) in &ledger.finals {
+            let partials = of.partials.iter().filter_map(|id| Some((id, ledger.uploads.get(id)?)));
+            let partials: Vec<(&String, &Upload)> = partials.collect();
+            let certain = partials.iter().all(|(id, upload)| self.doubts(id, upload).is_empty());
+            let doubted = ledger.doubts.iter().any(|doubt| doubt.upload() == Some(id));
+            let whole = partials.len() == of.partials.len();
+            // What is whole may be a file already.
+            let chosen = self.dice.once_in(FINISH_ONCE_IN) && !self.may_be_file(of);
+            if certain && whole && !doubted && chosen && !self.expiring {
+                self.finish(id, &partials);
             }
         }
     }
@@ -390,15 +458,21 @@ impl Check<'_> {
         let told = answer.json();
         let keys = told["files"].as_array().cloned().unwrap_or_else(|| vec![told]);
         for file in keys.iter().filter(|file| file["key"].is_string()) {
-            let made = uploads.iter().find(|(_, upload)| file["filename"] == upload.target.name);
-            let Some(content) = self.get(&format!("/v1/files/content/{}", word(file, "key")))
-            else {
+            if let Some(of) = self.ledger.finals.get(id) {
+                self.made(id, file, self.ledger.content_of(of));
                 continue;
-            };
-            let whole = made.map(|(_, upload)| whole(&upload.plan));
-            self.expect(whole.is_some_and(|bytes| bytes == content.body), || {
-                format!("upload {id} became {file}, which are other bytes than were sent")
-            });
+            }
+            let made = uploads.iter().find(|(_, upload)| file["filename"] == upload.target.name);
+            self.made(id, file, made.map(|(_, upload)| upload.plan.clone()));
         }
+    }
+
+    fn made(&mut self, id: &str, file: &Value, content: Option<Vec<Content>>) {
+        let Some(read) = self.get(&format!("/v1/files/content/{}", word(file, "key"))) else {
+            return;
+        };
+        self.expect(content.is_some_and(|own| whole(&own) == read.body), || {
+            format!("upload {id} became {file}, which are other bytes than were sent")
+        });
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     daemon::{Daemon, Recorder},
     dice::Dice,
-    ledger::{Action, Content, Dialect, Event, Ledger, Target, Upload},
+    ledger::{Action, Content, Dialect, Event, Final, Ledger, Target, Upload},
     wire::{Answer, Wire},
 };
 
@@ -130,6 +130,9 @@ impl Client {
     /// The next step of an upload: now and then a wrong one that is put right later.
     fn go_on(&mut self, id: &str) -> Action {
         let upload = &self.own.uploads[id];
+        if upload.is_partial {
+            return self.go_on_to_join(id);
+        }
         let whole = upload.batch.clone().unwrap_or_else(|| id.to_owned());
         if self.dice.once_in(20) {
             return Action::Abort { upload: whole };
@@ -164,6 +167,45 @@ impl Client {
         Action::Part { upload: id, number, content, raw }
     }
 
+    /// The next step of a partial upload, or of the one that it is part of.
+    fn go_on_to_join(&mut self, id: &str) -> Action {
+        let is_over = self.dice.once_in(20);
+        if let Some((whole, of)) = self.own.final_of(id) {
+            let upload = whole.clone();
+            if self.own.content_of(of).is_none() {
+                return Action::Abort { upload };
+            }
+            let mut pieces = of.partials.iter().map(|id| next_piece(id, &self.own.uploads[id]));
+            return match pieces.find_map(|piece| piece) {
+                Some(_) if is_over => Action::Abort { upload },
+                Some(piece) => piece,
+                None => Action::Complete { upload, inline: false },
+            };
+        }
+        if is_over {
+            return Action::Abort { upload: id.to_owned() };
+        }
+        let upload = self.own.uploads[id].clone();
+        let piece = next_piece(id, &upload);
+        // Whole or not: one that is made of others waits for them.
+        if piece.is_none() || self.dice.once_in(4) {
+            let joins = |(id, other): &(&String, &Upload)| {
+                let same = other.is_partial && other.target.user == upload.target.user;
+                same && self.own.final_of(id).is_none()
+            };
+            let partials = self.own.uploads.iter().filter(joins).map(|(id, _)| id.clone());
+            let partials: Vec<_> = partials.take(3).collect();
+            if partials.len() > 1 || self.dice.once_in(4) {
+                let target = self.target(Some(&upload.target));
+                return Action::Concatenate(Final { target, partials });
+            }
+        }
+        piece.unwrap_or_else(|| {
+            let target = self.target(Some(&upload.target));
+            self.begin_at(target, Dialect::Tus, true)
+        })
+    }
+
     fn init(&mut self) -> Action {
         let mode = ["single", "chunked", "chunked", "batch"][self.dice.below(4)].to_owned();
         let target = self.target(None);
@@ -188,12 +230,18 @@ impl Client {
     }
 
     fn begin(&mut self) -> Action {
-        let dialect = [Dialect::Tus, Dialect::Draft][self.dice.below(2)];
-        let pieces = 1 + self.dice.below(5);
+        let dialect = [Dialect::Tus, Dialect::Tus, Dialect::Draft][self.dice.below(3)];
+        let is_partial = dialect == Dialect::Tus && self.dice.once_in(2);
+        let target = self.target(None);
+        self.begin_at(target, dialect, is_partial)
+    }
+
+    fn begin_at(&mut self, target: Target, dialect: Dialect, is_partial: bool) -> Action {
+        let pieces = 1 + self.dice.below(if is_partial { 2 } else { 5 });
         // An empty piece at the end would come after the last byte.
         let piece = |content: Content| Content { size: content.size.max(1), ..content };
         let plan = (0..pieces).map(|_| piece(self.content())).collect();
-        Action::Begin { target: self.target(None), plan, dialect }
+        Action::Begin { target, plan, dialect, is_partial }
     }
 
     /// Now and then what was there before, so that blobs are shared.
@@ -237,7 +285,7 @@ pub fn next_piece(id: &str, upload: &Upload) -> Option<Action> {
         number,
         offset: upload.received(),
         content: upload.plan[number],
-        last: number + 1 == upload.plan.len(),
+        last: number + 1 == upload.plan.len() && !upload.is_partial,
         dialect,
     })
 }
@@ -278,7 +326,14 @@ pub fn send(wire: &mut Wire, ledger: &Ledger, action: &Action) -> std::io::Resul
                 json!({"uploadId": upload, "partNumber": number + 1, "chunkBase64": content});
             wire.post("/v1/files/part", &body)
         }
-        Action::Begin { target, plan, dialect } => begin(wire, target, plan, *dialect),
+        Action::Begin { target, plan, dialect, is_partial } => {
+            begin(wire, target, plan, *dialect, *is_partial)
+        }
+        Action::Concatenate(of) => {
+            let urls: Vec<_> = of.partials.iter().map(|id| format!("/v1/tus/{id}")).collect();
+            let concat = format!("upload-concat: final;{}\r\n", urls.join(" "));
+            create(wire, &of.target, &concat)
+        }
         Action::Append { upload, offset, content, last, dialect, .. } => {
             append(wire, upload, *offset, &content.bytes(), *last, *dialect)
         }
@@ -303,22 +358,14 @@ fn begin(
     target: &Target,
     plan: &[Content],
     dialect: Dialect,
+    is_partial: bool,
 ) -> std::io::Result<Answer> {
     let Target { user, folder, name } = target;
     let length: usize = plan.iter().map(|content| content.size).sum();
     match dialect {
         Dialect::Tus => {
-            let pair = |(key, value): (&str, &String)| match value.as_str() {
-                "" => key.to_owned(),
-                value => format!("{key} {}", STANDARD.encode(value)),
-            };
-            let pairs = [("filename", name), ("folder", folder), ("user_id", user)].map(pair);
-            let metadata = pairs.join(",");
-            let headers = format!(
-                "tus-resumable: 1.0.0\r\nupload-length: {length}\r\n\
-                 upload-metadata: {metadata}\r\n",
-            );
-            wire.send_with("POST", "/v1/tus", &headers, b"")
+            let concat = if is_partial { "upload-concat: partial\r\n" } else { "" };
+            create(wire, target, &format!("upload-length: {length}\r\n{concat}"))
         }
         Dialect::Draft => {
             let path = format!("/v1/files/content?user_id={user}&folder={folder}&filename={name}");
@@ -326,6 +373,19 @@ fn begin(
             wire.send_with("PUT", &path, &headers, b"")
         }
     }
+}
+
+/// Creates an upload of tus, with more headers.
+fn create(wire: &mut Wire, target: &Target, headers: &str) -> std::io::Result<Answer> {
+    let Target { user, folder, name } = target;
+    let pair = |(key, value): (&str, &String)| match value.as_str() {
+        "" => key.to_owned(),
+        value => format!("{key} {}", STANDARD.encode(value)),
+    };
+    let pairs = [("filename", name), ("folder", folder), ("user_id", user)].map(pair);
+    let metadata = pairs.join(",");
+    let headers = format!("tus-resumable: 1.0.0\r\n{headers}upload-metadata: {metadata}\r\n");
+    wire.send_with("POST", "/v1/tus", &headers, b"")
 }
 
 fn append(

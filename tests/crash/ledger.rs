@@ -60,6 +60,8 @@ pub struct Upload {
     pub batch: Option<String>,
     /// Its plan is appended, piece by piece.
     pub dialect: Option<Dialect>,
+    /// It becomes a file only with others, as a final upload of tus.
+    pub is_partial: bool,
     /// What the whole is to be, part by part.
     pub plan: Vec<Content>,
     /// What was taken; under a number of the plan may lie something else for a while.
@@ -77,6 +79,13 @@ impl Upload {
         let mut numbers = (0..self.plan.len()).map(|number| (number + first) % self.plan.len());
         numbers.find(|number| self.parts.get(number) != Some(&self.plan[*number]))
     }
+}
+
+/// What becomes a file of others once all of them are whole, at the latest when it is completed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Final {
+    pub target: Target,
+    pub partials: Vec<String>,
 }
 
 /// What a client asks for.
@@ -101,7 +110,10 @@ pub enum Action {
         target: Target,
         plan: Vec<Content>,
         dialect: Dialect,
+        is_partial: bool,
     },
+    /// Makes one upload of partial ones.
+    Concatenate(Final),
     /// Its next piece; the last one completes it.
     Append {
         upload: String,
@@ -145,6 +157,10 @@ pub struct Ledger {
     pub uploads: BTreeMap<String, Upload>,
     /// Open ones and their uploads, ended or not.
     pub batches: BTreeMap<String, Vec<String>>,
+    /// Open ones, of which some may be files by now.
+    pub finals: BTreeMap<String, Final>,
+    /// Files that final uploads may have become before they were over.
+    pub joined: Vec<(Target, Vec<Content>)>,
     /// What `complete` said, for uploads and batches.
     pub completed: BTreeMap<String, Value>,
     pub aborted: BTreeSet<String>,
@@ -173,16 +189,36 @@ impl Ledger {
     pub fn answered(&mut self, action: &Action, status: u16, answer: &Value) {
         match status {
             200..300 => self.done(action, answer),
-            // Only what the client asked for too late: its session is over.
-            404 => {
-                if let Some(upload) = action.upload() {
-                    self.end(upload);
-                    self.aborted.insert(upload.to_owned());
-                }
-            }
+            // Only what the client asked for too late: its session is over, or one of its partial ones.
+            404 | 410 => self.over(action),
             400..500 => {}
             _ => self.doubts.push(action.clone()),
         }
+    }
+
+    fn over(&mut self, action: &Action) {
+        if let Action::Concatenate(of) = action {
+            self.uploads.retain(|id, _| !of.partials.contains(id));
+        }
+        let Some(id) = action.upload() else { return };
+        if let Some(of) = self.finals.remove(id) {
+            self.joined.push((of.target.clone(), self.content_of(&of).unwrap_or_default()));
+            self.uploads.retain(|id, _| !of.partials.contains(id));
+        } else {
+            self.end(id);
+            self.aborted.insert(id.to_owned());
+        }
+    }
+
+    /// What a final upload is to be, unless a partial one is not open any more.
+    pub fn content_of(&self, of: &Final) -> Option<Vec<Content>> {
+        let plans = of.partials.iter().map(|id| Some(self.uploads.get(id)?.plan.clone()));
+        Some(plans.collect::<Option<Vec<_>>>()?.concat())
+    }
+
+    /// The final upload that a partial one is part of.
+    pub fn final_of(&self, id: &str) -> Option<(&String, &Final)> {
+        self.finals.iter().find(|(_, of)| of.partials.iter().any(|own| own == id))
     }
 
     fn done(&mut self, action: &Action, answer: &Value) {
@@ -198,8 +234,8 @@ impl Ledger {
                 for (id, (target, plan)) in ids.iter().zip(uploads) {
                     let (target, plan) = (target.clone(), plan.clone());
                     let batch = batch.clone();
-                    let (dialect, parts) = (None, BTreeMap::new());
-                    let upload = Upload { target, batch, dialect, plan, parts };
+                    let (dialect, is_partial, parts) = (None, false, BTreeMap::new());
+                    let upload = Upload { target, batch, dialect, is_partial, plan, parts };
                     self.uploads.insert(id.clone(), upload);
                 }
                 if let Some(batch) = batch {
@@ -212,11 +248,14 @@ impl Ledger {
                     upload.parts.insert(*number, *content);
                 }
             }
-            Action::Begin { target, plan, dialect } => {
+            Action::Begin { target, plan, dialect, is_partial } => {
                 let (target, plan, dialect) = (target.clone(), plan.clone(), Some(*dialect));
-                let (batch, parts) = (None, BTreeMap::new());
-                let upload = Upload { target, batch, dialect, plan, parts };
+                let (batch, is_partial, parts) = (None, *is_partial, BTreeMap::new());
+                let upload = Upload { target, batch, dialect, is_partial, plan, parts };
                 self.uploads.insert(word(answer, "uploadId"), upload);
+            }
+            Action::Concatenate(of) => {
+                self.finals.insert(word(answer, "uploadId"), of.clone());
             }
             Action::Complete { upload, .. } | Action::Append { upload, .. } => {
                 self.complete(upload, answer);
@@ -238,6 +277,12 @@ impl Ledger {
             for (id, answer) in ids.iter().zip(answer["files"].as_array().into_iter().flatten()) {
                 self.complete(id, answer);
             }
+        } else if let Some(of) = self.finals.remove(id) {
+            let content = self.content_of(&of).unwrap_or_default();
+            self.file(&of.target, content, answer);
+            for id in of.partials {
+                self.end(&id);
+            }
         } else if let Some(upload) = self.uploads.remove(id) {
             self.file(&upload.target, upload.plan, answer);
         }
@@ -249,8 +294,9 @@ impl Ledger {
         self.files.insert(word(answer, "key"), file);
     }
 
-    /// Forgets an open upload, or a batch and its open uploads.
+    /// Forgets an open upload, or a batch and its open uploads, or a final one but none of its own.
     fn end(&mut self, id: &str) {
+        self.finals.remove(id);
         for id in self.batches.remove(id).unwrap_or_else(|| vec![id.to_owned()]) {
             if self.uploads.remove(&id).is_some() {
                 self.aborted.insert(id);
@@ -260,9 +306,13 @@ impl Ledger {
 
     /// The ids of uploads that an action speaks of.
     pub fn uploads_of<'a>(&'a self, action: &'a Action) -> Vec<&'a str> {
+        if let Action::Concatenate(of) = action {
+            return of.partials.iter().map(String::as_str).collect();
+        }
         let Some(id) = action.upload() else { return Vec::new() };
-        let of_batch = self.batches.get(id).into_iter().flatten().map(String::as_str);
-        std::iter::once(id).chain(of_batch).collect()
+        let of_final = self.finals.get(id).map(|of| &of.partials);
+        let others = self.batches.get(id).into_iter().chain(of_final).flatten();
+        std::iter::once(id).chain(others.map(String::as_str)).collect()
     }
 
     /// Everything that is open to one of several clients: each file and upload to one of them,
@@ -280,9 +330,20 @@ impl Ledger {
                 share.files.insert(key.clone(), file.clone());
             }
         }
+        let certain = |id: &String| !doubted.contains(id.as_str());
         for (number, (id, upload)) in self.uploads.iter().enumerate() {
-            if mine(number) && upload.batch.is_none() && !doubted.contains(id.as_str()) {
+            let alone = upload.batch.is_none() && self.final_of(id).is_none();
+            if mine(number) && alone && certain(id) {
                 share.uploads.insert(id.clone(), upload.clone());
+            }
+        }
+        for (number, (id, of)) in self.finals.iter().enumerate() {
+            if mine(number) && certain(id) && of.partials.iter().all(certain) {
+                let partials = of.partials.iter();
+                let open =
+                    partials.filter_map(|id| Some((id.clone(), self.uploads.get(id)?.clone())));
+                share.uploads.extend(open);
+                share.finals.insert(id.clone(), of.clone());
             }
         }
         share

@@ -176,8 +176,9 @@ fn generations(seed: u64, cuts: usize) -> Report {
         let count = if generation == 0 { cuts / 2 } else { cuts / 4 };
         let found = session.examine(&session.cuts(count, &mut dice), None);
         println!(
-            "generation {generation}: {} requests, {} cuts, {} losses",
+            "generation {generation}: {} requests ({} concatenations), {} cuts, {} losses",
             session.requests(),
+            session.concatenations(),
             found.cuts,
             found.losses + found.failed_starts,
         );

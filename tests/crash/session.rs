@@ -19,7 +19,7 @@ use super::{
     daemon::{Daemon, Recorder},
     dice::Dice,
     disk::{Disk, Mutation},
-    ledger::{Event, Ledger},
+    ledger::{Action, Event, Ledger},
     recording::{Operation, Recording},
 };
 
@@ -145,7 +145,7 @@ impl Session {
         drop(daemon);
         for event in clients.iter().flatten() {
             let status = event.answered.as_ref().map(|(_, status, _)| *status);
-            let over = plan.expiring && status == Some(404);
+            let over = plan.expiring && matches!(status, Some(404 | 410));
             let done = status.is_some_and(|status| (200..300).contains(&status));
             assert!(done || over, "{:?} was answered {:?}: {said}", event.action, event.answered);
         }
@@ -189,6 +189,12 @@ impl Session {
 
     pub fn requests(&self) -> usize {
         self.clients.iter().map(Vec::len).sum()
+    }
+
+    /// Final uploads that were begun.
+    pub fn concatenations(&self) -> usize {
+        let events = self.clients.iter().flatten();
+        events.filter(|event| matches!(event.action, Action::Concatenate(_))).count()
     }
 
     /// Points to cut at, in order: half right at an answer, some within the start, and some right
