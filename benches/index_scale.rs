@@ -1,6 +1,7 @@
 //! What the index costs as it grows: a page, a lookup, totals and a commit at each size, memory and
-//! disk for each file, and the time of the next open: after a clean close, after a kill that came
-//! upon a tenth more files, and of an index that is made anew from the journal.
+//! disk for each file, memory of a process that only opened and read it, and the time of the next
+//! open: after a clean close, after a kill that came upon a tenth more files, and of an index that
+//! is made anew from the journal.
 //!
 //! `cargo bench --bench index_scale -- 1000 100000 1000000`; `DIR` names a directory to measure on.
 
@@ -33,6 +34,8 @@ const SAMPLES: u64 = 300;
 const CACHE_BYTES: u64 = 32 << 20;
 /// Tells a process that it is the one to be killed: the files to store before.
 const TO_BE_KILLED: &str = "INDEX_SCALE_KILLED";
+/// Tells a process to open the index, look some files up and say what it takes in memory.
+const TO_BE_OPENED: &str = "INDEX_SCALE_OPENED";
 
 fn user(n: u64) -> UserId {
     UserId::parse(&format!("user{}@example.com", n % USERS)).unwrap()
@@ -96,6 +99,25 @@ fn to_be_killed(files: &str) {
     kill_process(getpid(), Signal::KILL).unwrap();
 }
 
+/// Resident memory of a process that only opened and read the index.
+fn resident_when_opened(dir: &Path, files: u64) -> u64 {
+    let mut child = Command::new(env::current_exe().unwrap());
+    let output = child.arg(dir).env(TO_BE_OPENED, files.to_string()).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+}
+
+fn to_be_opened(files: &str) {
+    let files: u64 = files.parse().unwrap();
+    let empty = resident_bytes();
+    let index = open(env::args().nth(1).unwrap().as_ref());
+    let runtime = Runtime::new().unwrap();
+    for n in 0..100_000_u64 {
+        let key = key(n.wrapping_mul(2_654_435_761) % files);
+        assert!(runtime.block_on(index.file(&key)).unwrap().is_some());
+    }
+    println!("{}", resident_bytes().saturating_sub(empty));
+}
+
 fn took<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let began = Instant::now();
     let outcome = work();
@@ -123,6 +145,9 @@ fn main() {
     if let Ok(files) = env::var(TO_BE_KILLED) {
         return to_be_killed(&files);
     }
+    if let Ok(files) = env::var(TO_BE_OPENED) {
+        return to_be_opened(&files);
+    }
     let sizes: Vec<u64> = env::args().filter_map(|argument| argument.parse().ok()).collect();
     let sizes = if sizes.is_empty() { vec![1_000, 100_000] } else { sizes };
     let base = env::var_os("DIR").unwrap_or_else(|| "target".into());
@@ -132,7 +157,7 @@ fn main() {
     let empty = resident_bytes();
     let mut stored = 0;
     println!(
-        "    files  page of 100   lookup   totals   commit   RSS/file  disk/file  load/s    open \
+        "    files  page of 100   lookup   totals   commit   RSS/file  opened  disk/file  load/s    open \
          killed  anew"
     );
     for size in sizes {
@@ -161,6 +186,7 @@ fn main() {
         drop(index);
         let (reopened, clean) = took(|| open(dir.path()));
         drop(reopened);
+        let opened = resident_when_opened(dir.path(), size) / stored;
         let more = stored..stored + size / 10;
         store_and_die(dir.path(), &more);
         stored = more.end;
@@ -174,7 +200,7 @@ fn main() {
         assert!(last.unwrap().is_some(), "what was stored before the kill is lost");
         println!(
             "{size:>9} {page:>12.1?} {lookup:>8.1?} {totals:>8.1?} {commit:>8.1?} {memory:>10} \
-             {disk:>10} {load:>7} {clean:>7.2?} {killed:>6.2?} {anew:>5.2?}"
+             {opened:>7} {disk:>10} {load:>7} {clean:>7.2?} {killed:>6.2?} {anew:>5.2?}"
         );
     }
 }

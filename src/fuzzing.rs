@@ -49,6 +49,7 @@ use crate::{
         accounts,
         codec::{self, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser},
         journal::record,
+        runs::run,
     },
     model::{
         file::CallerMeta,
@@ -218,6 +219,29 @@ pub fn record(input: &[u8]) {
     read::<StoredUpload>(input);
     read::<StoredPart>(input);
     read::<StoredBlob>(input);
+    run_of_records(input);
+}
+
+/// A run is read up to where it is damaged, and what was read is the same when written again.
+fn run_of_records(input: &[u8]) {
+    let read = |bytes: &[u8]| {
+        let (mut entries, mut read) = (run::Reader::new(bytes), Vec::new());
+        while let Ok(Some(value)) = entries.next() {
+            read.push((entries.key().to_vec(), bytes[value].to_vec()));
+        }
+        read
+    };
+    let entries = read(input);
+    let mut again = run::Writer::default();
+    for (key, value) in &entries {
+        again.push(key, value).expect("entries in order are a run");
+    }
+    let again = again.finish();
+    assert_eq!(read(&again), entries);
+    for (key, value) in &entries {
+        let found = run::find(&again, key).expect("a run that was written is read");
+        assert_eq!(found.map(|found| &again[found]), Some(value.as_slice()));
+    }
 }
 
 /// However a body is cut on its way, the same content and the same verdict come out.
@@ -450,7 +474,7 @@ pub fn upload_headers(input: &[u8]) {
             assert_eq!(structured::integer(&again, &NAME), Some(number));
         }
         if let Some(Ok(Concat::Final(ids))) = text(line).map(tus::concat::parse) {
-            let printed = tus::concat::print(Mode::Final, &ids);
+            let printed = tus::concat::print(Mode::Final, &ids, "http://x");
             let again = printed.and_then(|printed| tus::concat::parse(&printed).ok());
             assert_eq!(again, Some(Concat::Final(ids)));
         }

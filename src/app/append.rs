@@ -167,6 +167,16 @@ impl App {
         self.settle(principal, id, Ends::Later, None).await
     }
 
+    /// The file that an upload became, once an older request for it has let go.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Gone`] when that file was deleted.
+    pub async fn file_of(&self, principal: &Principal, id: UploadId) -> Result<Option<FileRecord>> {
+        self.own_upload(principal, id).await?;
+        drop(self.take_over(id).await?);
+        self.completed(&self.own_upload(principal, id).await?).await
+    }
+
     /// As [`App::abort_upload`], once an older request for it has let go.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::{
         locator::Locator,
         name::{Folder, UserId},
         range::Slice,
-        upload::{Upload, UploadState, leading, span_of},
+        upload::{Upload, UploadState, leading, span_from_zero, span_of},
     },
 };
 
@@ -172,6 +172,7 @@ fn site(
     let others = parts.iter().filter(|part| continues.is_none_or(|it| it.number != part.number));
     Site {
         span,
+        from_zero: span_from_zero(upload, parts, number.0, span.len()),
         whole: upload.declared(),
         leading: leading(parts, number.0),
         parts: others.map(address).collect(),

@@ -70,6 +70,8 @@ pub enum Purpose {
 pub struct Site {
     /// The bytes of the whole that it may be.
     pub span: Slice,
+    /// Those that it is instead, should a part 0 be on its way as well.
+    pub from_zero: Option<Slice>,
     /// Bytes of the whole, once that is known.
     pub whole: Option<u64>,
     /// The parts that are recorded, in order of their numbers, but the one that this one continues.

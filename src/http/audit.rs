@@ -21,6 +21,7 @@ pub struct Trace {
 }
 
 /// Something that is worth a line, and what it is about.
+#[derive(Clone)]
 pub struct Event {
     name: &'static str,
     target: Option<String>,
@@ -33,6 +34,14 @@ struct About(String);
 /// Says what an answer is about.
 pub fn about(mut answer: Response<Body>, target: &impl ToString) -> Response<Body> {
     answer.extensions_mut().insert(About(target.to_string()));
+    answer
+}
+
+/// Says that what was asked for was another thing in the end.
+pub fn turned_out(mut answer: Response<Body>, endpoint: &Endpoint) -> Response<Body> {
+    if let Some(event) = Event::of(endpoint) {
+        answer.extensions_mut().insert(event);
+    }
     answer
 }
 
@@ -157,6 +166,7 @@ fn members(
 ) -> Option<Map<String, Value>> {
     let Facts { time, request_id, from, why } = facts;
     let status = answer.status();
+    let event = answer.extensions().get::<Event>().cloned().or(event);
     if event.is_none() && why.is_none() {
         return None;
     }

@@ -158,6 +158,16 @@ impl Context {
         in_query.map(fields::user_id).transpose()
     }
 
+    /// Whether whoever asks may ask for this too, which the request turned out to be.
+    fn check(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        let principal = self.principal()?;
+        match endpoint.access() {
+            Access::Role(needs) if principal.role() < needs => Err(Error::Denied { needs }),
+            _ if !principal.may(endpoint.action()) => Err(Error::OutOfScope("kind of request")),
+            _ => Ok(()),
+        }
+    }
+
     fn is_head(&self) -> bool {
         self.method == Method::HEAD
     }
@@ -256,7 +266,7 @@ impl Server {
             Error::Busy
         })?;
         let (mut head, body) = request.into_parts();
-        v1::tus::override_method(&mut head);
+        v1::tus::override_method(&mut head)?;
         let drained = head.version >= Version::HTTP_2;
         let body = RequestBody::new(body, drained, Arc::clone(received), settings.patience());
         framing::check(&head)?;

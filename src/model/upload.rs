@@ -194,6 +194,24 @@ pub fn span_of<P>(
     fits(size, number, length).then_some(Slice { start, end: start + length })
 }
 
+/// Where it lies if numbers turn out to count from 0, which nothing tells before a part 0 comes.
+/// `length` bytes of it are expected. As much of a guess.
+pub fn span_from_zero<P>(
+    upload: &Upload,
+    parts: &[Part<P>],
+    number: u32,
+    length: u64,
+) -> Option<Slice> {
+    let declared = upload.declared().filter(|_| parts.is_empty() && number > 0)?;
+    let at = |size: u64| {
+        let start = u64::from(number).checked_mul(size)?;
+        Some(Slice { start, end: start.checked_add(length)? }).filter(|span| span.end <= declared)
+    };
+    // One of another size than the suggested is the last one, or as long as the others.
+    let suggested = upload.mode.part_size(declared);
+    at(suggested).filter(|span| length == suggested || span.end == declared).or_else(|| at(length))
+}
+
 /// Whether the parts received so far make a file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Completeness {
@@ -249,6 +267,24 @@ mod tests {
         sizes.iter().map(part).collect()
     }
 
+    fn upload(mode: Mode, size: u64) -> Upload {
+        Upload {
+            id: UploadId([1; 16]),
+            owner: UserId::parse("u").unwrap(),
+            name: FileName::parse("x").unwrap(),
+            folder: Folder::default(),
+            mime: None,
+            size,
+            mode,
+            sha256: None,
+            meta: CallerMeta::default(),
+            expires: UnixMillis(0),
+            received: 0,
+            revision: 0,
+            state: UploadState::Open,
+        }
+    }
+
     #[test]
     fn numbers_run_from_zero_or_one_without_gaps() {
         let check = |declared, sizes: &[_]| completeness(Mode::Chunked, declared, &parts(sizes));
@@ -280,21 +316,6 @@ mod tests {
     #[test]
     fn a_part_belongs_behind_those_before_it_or_where_its_size_puts_it() {
         let full = PART_BYTES_SUGGESTED;
-        let upload = |mode, size| Upload {
-            id: UploadId([1; 16]),
-            owner: UserId::parse("u").unwrap(),
-            name: FileName::parse("x").unwrap(),
-            folder: Folder::default(),
-            mime: None,
-            size,
-            mode,
-            sha256: None,
-            meta: CallerMeta::default(),
-            expires: UnixMillis(0),
-            received: 0,
-            revision: 0,
-            state: UploadState::Open,
-        };
         let span = |upload: &Upload, sizes: &[_], lowest, number, length: Option<u64>| {
             let span = span_of(upload, &parts(sizes), lowest, number, length, 4 * full);
             span.map(|span| (span.start, span.end))
@@ -320,6 +341,28 @@ mod tests {
         assert_eq!(span(&growing, &[(1, 9)], 2, 2, None), Some((9, 9 + 4 * full)));
         assert_eq!(span(&growing, &[(1, 9)], 3, 3, Some(9)), None);
         assert_eq!(span(&upload(Mode::Single, 9), &[(1, 9)], 2, 2, Some(1)), None);
+    }
+
+    #[test]
+    fn a_part_belongs_further_behind_when_numbers_count_from_0() {
+        let full = PART_BYTES_SUGGESTED;
+        let chunked = upload(Mode::Chunked, 3 * full + 5);
+        let span = |upload: &Upload, sizes: &[_], number, length| {
+            let span = span_from_zero(upload, &parts(sizes), number, length);
+            span.map(|span| (span.start, span.end))
+        };
+        assert_eq!(span(&chunked, &[], 1, full), Some((full, 2 * full)));
+        assert_eq!(span(&chunked, &[], 2, full), Some((2 * full, 3 * full)));
+        assert_eq!(span(&chunked, &[], 3, 5), Some((3 * full, 3 * full + 5)));
+        // Of a size of its own.
+        assert_eq!(span(&chunked, &[], 1, 7), Some((7, 14)));
+        assert_eq!(span(&chunked, &[], 3, full), None);
+        assert_eq!(span(&upload(Mode::Single, 20), &[], 1, 7), Some((7, 14)));
+        assert_eq!(span(&upload(Mode::Single, 20), &[], 1, 20), None);
+        // There is nothing to tell any more, or no size.
+        assert_eq!(span(&chunked, &[], 0, full), None);
+        assert_eq!(span(&chunked, &[(1, full)], 2, full), None);
+        assert_eq!(span(&upload(Mode::Growing, 0), &[], 1, 7), None);
     }
 
     #[test]

@@ -27,7 +27,8 @@ fn site(parts: &[Address], number: u32, whole: usize) -> Site {
     let start = number as usize * PART;
     let span = Slice { start: start as u64, end: (start + PART).min(whole) as u64 };
     let leading = parts.len().min(number as usize);
-    Site { span, whole: Some(whole as u64), parts: parts.to_vec(), leading, continues: None }
+    let (whole, parts) = (Some(whole as u64), parts.to_vec());
+    Site { span, from_zero: None, whole, parts, leading, continues: None }
 }
 
 async fn begin(store: &dyn BlobStore, number: u32, site: Site) -> Box<dyn Stage> {
@@ -302,6 +303,42 @@ fn a_whole_that_was_cut_becomes_the_assembly() {
         flip(&assembly(dir), 200_000);
         let sealed = store.assemble(UPLOAD, vec![first, second], true).await.unwrap();
         flip(&assembly(dir), 200_000);
+        assert!(lies_in_place(dir, &sealed));
+        check(&store, &sealed, &whole).await;
+    });
+}
+
+/// Of parts whose numbers count from 0, those begun before part 0 go where they belong once it comes,
+/// and it takes the place that they leave.
+#[test]
+fn numbers_may_turn_out_to_count_from_0() {
+    on_disk(async |dir, store| {
+        let whole = content(4 * PART);
+        let pieces: Vec<&[u8]> = whole.chunks(PART).collect();
+        let mut begun = Vec::new();
+        for number in 1..4 {
+            let from_zero = Some(site(&[], number, whole.len()).span);
+            let guess = Site { from_zero, ..site(&[], number - 1, whole.len()) };
+            let mut stage = begin(&store, number, guess).await;
+            write(&mut stage, &pieces[number as usize][..150_000]).await;
+            begun.push((number, stage));
+        }
+        let mut zero = begin(&store, 0, site(&[], 0, whole.len())).await;
+        write(&mut zero, &pieces[0][..1000]).await;
+        let mut parts = Vec::new();
+        // The one that is furthest behind makes room.
+        for (number, stage) in begun.iter_mut().rev() {
+            write(stage, &pieces[*number as usize][150_000..]).await;
+            parts.push(seal(stage, *number).await);
+        }
+        write(&mut zero, &pieces[0][1000..]).await;
+        parts.push(seal(&mut zero, 0).await);
+        parts.reverse();
+        drop((begun, zero));
+        for (part, piece) in parts.iter().zip(&pieces) {
+            assert!(read(&store, part, Slice::whole(part.size)).await.unwrap() == *piece);
+        }
+        let sealed = store.assemble(UPLOAD, parts, true).await.unwrap();
         assert!(lies_in_place(dir, &sealed));
         check(&store, &sealed, &whole).await;
     });

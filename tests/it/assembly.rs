@@ -1,11 +1,18 @@
 //! Large parts, in order, in windows and backwards: they lie where they belong as they come.
 
-use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, thread};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    thread,
+};
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Client, Daemon, bytes};
+use crate::support::{Client, Daemon, bytes, connect, daemon::TOKEN};
 
 const FULL: usize = 8 << 20;
 const SIZE: usize = 2 * FULL + 100_000;
@@ -63,6 +70,46 @@ fn parts_of_the_suggested_size_need_no_copy_in_any_order() {
             scope.spawn(move || part(&user, id, number, content));
         }
     });
+    complete(&daemon, &user, &id, &content);
+}
+
+/// Begins a part, counted from 0, of which nothing is sent yet; the daemon's handler waits for it.
+fn begin(daemon: &Daemon, id: &str, number: usize, bytes: usize) -> TcpStream {
+    let mut socket = connect(daemon);
+    let head = format!(
+        "PUT /v1/files/{id}/parts/{number} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
+         content-length: {bytes}\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n",
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    let mut interim = [0; 25];
+    socket.read_exact(&mut interim).unwrap();
+    assert!(interim.starts_with(b"HTTP/1.1 100"));
+    socket
+}
+
+fn end(mut socket: TcpStream, rest: &[u8]) {
+    socket.write_all(rest).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// Side by side, and counted from 0, which only a part 0 tells: it begins behind part 1.
+#[test]
+fn parts_counted_from_0_need_no_copy_when_another_begins_first() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let content = bytes(7, SIZE);
+    let id = init(&user);
+    let pieces: Vec<_> = content.chunks(FULL).collect();
+    let mut begun = Vec::new();
+    for number in [1, 0, 2] {
+        let socket = begin(&daemon, &id, number, pieces[number].len());
+        begun.push((number, socket));
+    }
+    for (number, socket) in begun {
+        end(socket, pieces[number]);
+    }
     complete(&daemon, &user, &id, &content);
 }
 

@@ -10,7 +10,8 @@ use crate::{
     tokens::{command, refused, run},
 };
 
-fn lines(data: &Path) -> Vec<Value> {
+/// What was told so far.
+pub fn lines(data: &Path) -> Vec<Value> {
     let mut files: Vec<_> =
         fs::read_dir(data.join("audit")).unwrap().map(|file| file.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|end| end == "jsonl"));

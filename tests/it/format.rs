@@ -1,23 +1,44 @@
 //! Data directories that older versions wrote.
 
-use std::process::Command;
+use std::{collections::HashMap, fs, path::Path, process::Command};
 
 use rustix::process::Signal;
+use serde_json::json;
 
-use crate::support::Daemon;
+use crate::{
+    support::{Client, Daemon, sha256},
+    tokens,
+};
 
 /// Two files and an open upload of 100 of 300 bytes, as format 1 kept them: no journal.
 const FORMAT_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-1.tar.gz");
+/// Open uploads of [`IN_FORMAT_3`], half there, which expire in a hundred years.
+const FORMAT_3: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-3.tar.gz");
+
+/// Name, seed and size of what the open uploads of [`FORMAT_3`] are to become.
+const IN_FORMAT_3: [(&str, usize, usize); 7] = [
+    ("from-one", 1, 300_000),
+    ("from-zero", 2, 200_000),
+    ("whole", 3, 150_000),
+    ("first", 4, 90_000),
+    ("second", 9, 5),
+    ("tus", 5, 400_000),
+    ("growing", 5, 500_000),
+];
+/// That of the files `first` and `second`.
+const BATCH: &str = "edf504aae3a983287cf2214ea8682e94";
+
+fn unpack(fixture: &str, data: &Path) {
+    let unpacked = Command::new("tar").arg("-xzf").arg(fixture).arg("-C").arg(data).status();
+    assert!(unpacked.unwrap().success());
+}
 
 #[test]
 fn a_directory_of_format_1_is_taken_over() {
-    let mut daemon = Daemon::prepared(|data| {
-        let unpacked = Command::new("tar").arg("-xzf").arg(FORMAT_1).arg("-C").arg(data).status();
-        assert!(unpacked.unwrap().success());
-    });
+    let mut daemon = Daemon::prepared(|data| unpack(FORMAT_1, data));
     for _ in 0..2 {
-        let format = std::fs::read_to_string(daemon.dir().join("FORMAT")).unwrap();
-        assert_eq!(format, "4\n");
+        let format = fs::read_to_string(daemon.dir().join("FORMAT")).unwrap();
+        assert_eq!(format, "5\n");
         let service = daemon.service();
         let list = service.get("/v1/files/all?user_id=alice").ok();
         assert_eq!(list["total_size"], 70_100);
@@ -27,7 +48,107 @@ fn a_directory_of_format_1_is_taken_over() {
         assert_eq!(large.body, vec![b'b'; 70_000]);
         // From the new journal alone.
         daemon.expect_trouble("rebuilt from the journal");
-        std::fs::remove_dir_all(daemon.dir().join("meta")).unwrap();
+        fs::remove_dir_all(daemon.dir().join("meta")).unwrap();
         daemon.restart(Signal::KILL);
     }
+}
+
+/// What an upload of [`IN_FORMAT_3`] is to become.
+fn content(name: &str) -> Vec<u8> {
+    let &(_, seed, size) = IN_FORMAT_3.iter().find(|(known, ..)| *known == name).unwrap();
+    (0..size).map(|at| u8::try_from((seed + at / 1000) % 256).unwrap()).collect()
+}
+
+/// Open uploads by their names.
+fn open(user: &Client) -> HashMap<String, String> {
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let list = user.get("/v1/files/uploads").ok();
+    let uploads = list["uploads"].as_array().unwrap().iter();
+    uploads.map(|upload| (text(&upload["name"]), text(&upload["uploadId"]))).collect()
+}
+
+/// Appends what is missing, in two pieces.
+fn append_rest(user: &Client, id: &str, whole: &[u8], at: usize) {
+    let tus = user.header("tus-resumable", "1.0.0");
+    let path = format!("/v1/tus/{id}");
+    assert_eq!(tus.send("HEAD", &path, "").header("upload-offset"), at.to_string());
+    let typed = tus.header("content-type", "application/offset+octet-stream");
+    let sized = typed.header("upload-length", &whole.len().to_string());
+    for (from, to) in [(at, at + 100_000), (at + 100_000, whole.len())] {
+        let sent = sized.header("upload-offset", &from.to_string());
+        assert_eq!(sent.send("PATCH", &path, &whole[from..to]).status, 204);
+    }
+}
+
+/// Parts in files of their own and in packs are joined with parts that come now, which lie in an
+/// assembly, whatever the order of their numbers.
+#[test]
+fn open_uploads_of_format_3_go_on_to_their_end() {
+    for from_journal in [false, true] {
+        let mut daemon = Daemon::prepared(|data| {
+            unpack(FORMAT_3, data);
+            if from_journal {
+                fs::remove_dir_all(data.join("meta")).unwrap();
+            }
+        });
+        if from_journal {
+            daemon.expect_trouble("rebuilt from the journal");
+        }
+        assert_eq!(fs::read_to_string(daemon.dir().join("FORMAT")).unwrap(), "5\n");
+        let user = daemon.user("alice");
+        let ids = open(&user);
+        assert_eq!(ids.len(), IN_FORMAT_3.len());
+        let put = |name: &str, number: u32, from: usize, to: usize| {
+            let path = format!("/v1/files/{}/parts/{number}", ids[name]);
+            user.put(&path, &content(name)[from..to]).ok();
+        };
+        put("from-one", 3, 140_000, 300_000);
+        // One of before is sent again.
+        put("from-one", 2, 40_000, 140_000);
+        put("from-zero", 1, 100_000, 170_000);
+        put("first", 2, 70_000, 90_000);
+        put("second", 1, 0, 5);
+        for name in ["from-one", "from-zero", "whole"] {
+            assert_eq!(user.complete(&ids[name]).ok()["sha256"], sha256(&content(name)));
+        }
+        let batch = user.complete(BATCH).ok();
+        for (at, name) in ["first", "second"].into_iter().enumerate() {
+            assert_eq!(batch["files"][at]["sha256"], sha256(&content(name)));
+        }
+        append_rest(&user, &ids["tus"], &content("tus"), 121_000);
+        append_rest(&user, &ids["growing"], &content("growing"), 70_000);
+        assert_eq!(open(&user), HashMap::new());
+        daemon.restart(Signal::KILL);
+        let user = daemon.user("alice");
+        let list = user.get("/v1/files/all").ok();
+        let files = list["files"].as_array().unwrap();
+        assert_eq!(files.len(), IN_FORMAT_3.len());
+        for file in files {
+            let key = file["key"].as_str().unwrap();
+            assert!(user.content(key).body == content(file["filename"].as_str().unwrap()), "{key}");
+        }
+        let tus = files.iter().find(|file| file["filename"] == "tus").unwrap();
+        let told = user.get(&format!("/v1/files/metadata/{}", tus["key"].as_str().unwrap())).ok();
+        assert_eq!(told["meta"], json!({"camera": "x100"}));
+        // Nothing of before is left behind.
+        let staged = fs::read_dir(daemon.dir().join("staging")).unwrap();
+        assert_eq!(staged.filter(|it| it.as_ref().unwrap().path().is_file()).count(), 0);
+    }
+}
+
+/// The index is laid out anew from the journal, so it stays where the journal lacks what it has.
+#[test]
+fn an_index_that_the_journal_does_not_hold_stays() {
+    let data = tempfile::tempdir().unwrap();
+    unpack(FORMAT_3, data.path());
+    let log = data.path().join("journal/0000000000000000.log");
+    let whole = fs::read(&log).unwrap();
+    fs::write(&log, &whole[..1000]).unwrap();
+    let said = tokens::refused(data.path(), 1, &["user", "list"]);
+    assert!(said.contains("cannot be brought to format 5"), "{said}");
+    assert_eq!(fs::read_to_string(data.path().join("FORMAT")).unwrap(), "3\n");
+    // Nothing is lost: with its journal it is taken.
+    fs::write(&log, &whole).unwrap();
+    let users = tokens::run(data.path(), &["user", "list"]);
+    assert!(users.to_string().contains("alice"), "{users}");
 }

@@ -10,7 +10,6 @@ mod broken;
 mod client;
 mod clients;
 mod complete;
-mod concat;
 mod config;
 mod connections;
 mod download;

@@ -200,7 +200,10 @@ impl Member {
 
     /// Takes the place where a part belongs, when it is free.
     pub fn take(self: &Arc<Self>, site: &Site) -> Option<Berth> {
-        let span = site.span;
+        self.take_span(site, site.span)
+    }
+
+    fn take_span(self: &Arc<Self>, site: &Site, span: Slice) -> Option<Berth> {
         let is_free = |part: &Address| match Place::parse(&part.locator) {
             Ok(Place::Assembled { offset, size, .. }) => {
                 offset + size <= span.start || span.end <= offset
@@ -241,6 +244,15 @@ pub struct Berth {
 impl Berth {
     pub fn upload(&self) -> UploadId {
         self.member.upload
+    }
+
+    /// The place of a part that is on its way, when numbers turned out to count from 0 since it
+    /// began, and the one where it belongs then is free.
+    pub fn counted_from_zero(&self, site: &Site) -> Option<Self> {
+        let Member { store, upload } = &*self.member;
+        let lowest = store.assemblies.known().uploads.get(upload)?.lowest;
+        let span = site.from_zero.filter(|_| lowest == Some(PartNumber(0)))?;
+        self.member.take_span(site, span)
     }
 
     /// Opens the file, and makes it if it is not there, under a durable name. Blocks.

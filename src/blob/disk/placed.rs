@@ -28,6 +28,8 @@ use crate::{
 /// Where a part belongs, and what is known of everything before it.
 pub struct Whereabouts {
     berth: Berth,
+    /// What was known when it began, as long as it may turn out to belong elsewhere.
+    unsure: Option<Site>,
     /// It is expected to be all there is.
     pub is_whole: bool,
     /// Bytes at its begin that another record names.
@@ -61,11 +63,21 @@ impl Whereabouts {
         }
         Some(Self {
             is_whole: berth.span.start == 0 && site.whole == Some(berth.span.end),
+            unsure: site.from_zero.map(|_| site.clone()),
             berth,
             known_bytes: site.continues.as_ref().map_or(0, |part| part.size),
             before: before.len(),
             chain: Chain::of(before),
             running,
+        })
+    }
+
+    /// Where it belongs now that a part 0 came as well, which no earlier guess could tell.
+    fn recounted(&mut self, written: u64) -> Option<Berth> {
+        let berth = self.berth.counted_from_zero(self.unsure.as_ref()?)?;
+        (written <= berth.span.len()).then(|| {
+            (self.unsure, self.running) = (None, None);
+            berth
         })
     }
 
@@ -125,6 +137,17 @@ impl Placed {
         Ok(Self { file: Arc::new(part.berth.open()?), part: Some(part), written: 0 })
     }
 
+    /// Goes with what was written to where the part turned out to belong. The place that it leaves
+    /// is free: no record names it. Blocks.
+    pub fn recount(&mut self) -> Result<()> {
+        let Some(part) = &mut self.part else { return Ok(()) };
+        let Some(berth) = part.recounted(self.written) else { return Ok(()) };
+        let file = berth.open()?;
+        copy_range(&self.file, part.berth.span.start, &file, berth.span.start, self.written)?;
+        (self.file, part.berth) = (Arc::new(file), berth);
+        Ok(())
+    }
+
     /// Bytes that it may have.
     pub fn room(&self) -> u64 {
         self.part.as_ref().map_or(0, |part| part.berth.span.len())
@@ -144,14 +167,23 @@ impl Placed {
         Ok(())
     }
 
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where in the file it begins.
+    pub fn start(&self) -> u64 {
+        self.part.as_ref().map_or(0, |part| part.berth.span.start)
+    }
+
     /// Copies what was written to another file. Blocks.
     pub fn copy_to(&self, file: &File) -> Result<()> {
-        let start = self.part.as_ref().map_or(0, |part| part.berth.span.start);
-        copy_range(&self.file, start, file, 0, self.written)
+        copy_range(&self.file, self.start(), file, 0, self.written)
     }
 
     /// Makes what was written durable. Blocks.
     pub fn seal(mut self, store: &Inner, hasher: Hasher) -> Result<Sealed> {
+        self.recount()?;
         fault::point("assembly: written");
         let sync = || self.file.sync_data();
         store.health.synced(stores::SYNC_SECONDS.of("file").time(sync))?;

@@ -7,12 +7,14 @@
 
 use std::{
     fs::{self, File},
+    num::NonZeroU64,
     os::unix::fs::FileExt,
     path::PathBuf,
     sync::Arc,
 };
 
 use bytes::{Bytes, BytesMut};
+use rustix::fs::{Advice, fadvise};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{
@@ -28,6 +30,10 @@ use crate::{
     model::limits::TRANSFER_BUFFER_BYTES,
     sys::{durable, fault, random},
 };
+
+/// Bytes after which the disk begins to take what was written, while more comes, so that the sync
+/// at the end waits for little.
+const WRITE_BACK_BYTES: u64 = 8 << 20;
 
 /// A file that takes bytes. What it holds goes when it is dropped unsealed.
 pub struct Spill {
@@ -98,6 +104,9 @@ impl Work {
 
     fn take(mut self, bytes: &[u8]) -> Result<Self> {
         let end = self.written + bytes.len() as u64;
+        if let Target::Assembly(placed) = &mut self.target {
+            placed.recount()?;
+        }
         if let Target::Assembly(placed) = &self.target
             && end > placed.room()
         {
@@ -112,8 +121,21 @@ impl Work {
             Target::Own { file, .. } => file.write_all_at(bytes, self.written)?,
             Target::Assembly(placed) => placed.write(bytes)?,
         }
+        self.write_back(end);
         self.written = end;
         Ok(self)
+    }
+
+    /// Has the disk begin with what `end` bytes made whole.
+    fn write_back(&self, end: u64) {
+        let [from, to] = [self.written, end].map(|at| at - at % WRITE_BACK_BYTES);
+        let Some(length) = NonZeroU64::new(to - from) else { return };
+        let (file, start) = match &self.target {
+            Target::Own { file, .. } => (file, 0),
+            Target::Assembly(placed) => (placed.file(), placed.start()),
+        };
+        // Advice, which a file system need not take. What fails to be written, the sync tells.
+        let _ = fadvise(file, start + from, Some(length), Advice::DontNeed);
     }
 
     fn seal(self, purpose: Purpose) -> Result<Sealed> {

@@ -20,6 +20,8 @@ pub struct DiskStage {
     /// Of a part, until its record is there.
     member: Option<Arc<Member>>,
     whereabouts: Option<Whereabouts>,
+    /// Of a part whose place is not free: it may be by the time at which it needs one.
+    waits_for: Option<Site>,
 }
 
 enum Arriving {
@@ -30,15 +32,19 @@ enum Arriving {
 impl DiskStage {
     pub fn new(store: Arc<Inner>, member: Option<Member>) -> Self {
         let bytes = Arriving::Small(BytesMut::new());
-        Self { store, bytes, member: member.map(Arc::new), whereabouts: None }
+        Self { store, bytes, member: member.map(Arc::new), whereabouts: None, waits_for: None }
+    }
+
+    fn take(&self, site: &Site) -> Option<Whereabouts> {
+        Whereabouts::take(&self.store, self.member.as_ref()?, site)
     }
 }
 
 #[async_trait]
 impl Stage for DiskStage {
     fn place(&mut self, site: Site) {
-        let member = self.member.as_ref();
-        self.whereabouts = member.and_then(|member| Whereabouts::take(&self.store, member, &site));
+        self.whereabouts = self.take(&site);
+        self.waits_for = self.whereabouts.is_none().then_some(site);
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
@@ -49,7 +55,8 @@ impl Stage for DiskStage {
             }
             Arriving::Small(held) => {
                 let held = std::mem::take(held).freeze();
-                let mut spill = Spill::begin(&self.store, self.whereabouts.take())?;
+                let waited = self.waits_for.take().and_then(|site| self.take(&site));
+                let mut spill = Spill::begin(&self.store, self.whereabouts.take().or(waited))?;
                 spill.write(held).await?;
                 let outcome = spill.write(bytes).await;
                 self.bytes = Arriving::Large(spill);

@@ -36,7 +36,7 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         .refuses("403", &["final_upload"])
         .refuses("409", &["offset_mismatch", "upload_taken_over", "parts_missing"])
         .refuses("413", &["quota_exceeded"]),
-        _ => done(Operation::new(TUS, "Give an upload up"), "204", "It is gone"),
+        _ => done(Operation::new(TUS, "Give an upload up, or its file"), "204", "It is gone"),
     };
     let operation = match endpoint {
         Endpoint::TusOptions => return operation,

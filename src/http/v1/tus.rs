@@ -22,10 +22,11 @@ use crate::{
         upload::{DeclaredFile, Init},
     },
     http::{
-        Context, Refusal, Reply,
+        Context, Refusal, Reply, audit,
         body::{Body, RequestBody},
         content::value,
         fields,
+        route::Endpoint,
     },
     model::{
         file::FileRecord,
@@ -68,14 +69,19 @@ pub fn within(path: &str) -> Option<&str> {
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }
 
-/// Clients that can send neither PATCH nor DELETE name the method in a header.
-pub fn override_method(head: &mut Parts) {
+/// Clients that can send neither PATCH nor DELETE name the method in a header. The one that they
+/// sent does not count then.
+///
+/// # Errors
+/// [`Error::Invalid`] for what is no method.
+pub fn override_method(head: &mut Parts) -> Result<(), Error> {
     if within(head.uri.path()).is_some()
-        && let Some(named) = head.headers.get(METHOD_OVERRIDE)
-        && let Ok(method) = Method::from_bytes(named.as_bytes())
+        && let Some(named) = text(&head.headers, &METHOD_OVERRIDE)?
     {
-        head.method = method;
+        let invalid = || Error::invalid("invalid_header", "X-HTTP-Method-Override is no method.");
+        head.method = Method::from_bytes(named.as_bytes()).map_err(|_| invalid())?;
     }
+    Ok(())
 }
 
 /// Every answer of the protocol, a refusal too, names its version.
@@ -192,7 +198,8 @@ pub async fn head(context: &Context, id: UploadId) -> Reply {
         None if mode == Mode::Final => {}
         None => drop(headers.insert(UPLOAD_DEFER_LENGTH, HeaderValue::from_static("1"))),
     }
-    if let Some(concat) = concat::print(mode, &partials) {
+    let base = &context.server.settings.load().public_url;
+    if let Some(concat) = concat::print(mode, &partials, base) {
         headers.insert(UPLOAD_CONCAT, value(&concat)?);
     }
     headers.insert(UPLOAD_METADATA, value(&metadata::print(&progress.upload))?);
@@ -213,11 +220,19 @@ pub async fn patch(context: &Context, id: UploadId, body: RequestBody) -> Reply 
     told(StatusCode::NO_CONTENT, &progress)
 }
 
-/// `DELETE /v1/tus/{id}`.
+/// `DELETE /v1/tus/{id}`: what is there of an upload goes. That may be a file by now, which only
+/// those delete who may.
 pub async fn terminate(context: &Context, id: UploadId) -> Reply {
     check_version(&context.headers)?;
-    context.app.terminate_upload(context.principal()?, id).await?;
-    Ok(answer(StatusCode::NO_CONTENT))
+    let principal = context.principal()?;
+    let Some(file) = context.app.file_of(principal, id).await? else {
+        context.app.terminate_upload(principal, id).await?;
+        return Ok(answer(StatusCode::NO_CONTENT));
+    };
+    let deletion = Endpoint::DeleteFile { key: file.key.clone() };
+    context.check(&deletion)?;
+    context.app.delete_file(principal, file.key).await?;
+    Ok(audit::turned_out(answer(StatusCode::NO_CONTENT), &deletion))
 }
 
 fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {

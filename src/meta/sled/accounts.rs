@@ -4,14 +4,14 @@ use std::net::IpAddr;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use sled::{IVec, Tree};
 
 use super::{
     SledMetadata,
     codec::{self, FolderNode, StoredUser},
-    commit::{Txn, failed},
-    index, step,
-    upkeep::page,
+    commit::Txn,
+    index,
+    runs::{Entry, Runs},
+    step,
 };
 use crate::{
     meta::{
@@ -190,14 +190,14 @@ fn remove_user(txn: &mut Txn<'_>, id: &UserId, valid_from: u64) -> Result<()> {
 impl Accounts for SledMetadata {
     async fn users(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<UserRecord>> {
         let after = after.map(index::user);
-        let scan = move |tree: &Tree| {
-            let decode = |(key, value): (IVec, IVec)| {
+        let scan = move |runs: &Runs| {
+            let decode = |(key, value): Entry| {
                 let id = key.get(1..).and_then(|id| std::str::from_utf8(id).ok());
                 let id = id.and_then(|id| UserId::parse(id).ok());
                 let id = id.ok_or_else(|| Error::Corrupt("a user's key".into()))?;
                 Ok(codec::decode::<StoredUser>(&value)?.into_record(id))
             };
-            page(tree, index::USERS, after.as_deref(), limit)?.into_iter().map(decode).collect()
+            runs.page(index::USERS, after.as_deref(), limit)?.into_iter().map(decode).collect()
         };
         self.scan(scan).await
     }
@@ -227,8 +227,8 @@ impl Accounts for SledMetadata {
         limit: usize,
     ) -> Result<Vec<ServiceToken>> {
         let after = after.map(index::token);
-        let scan = move |tree: &Tree| {
-            let tokens = page(tree, index::TOKENS, after.as_deref(), limit)?;
+        let scan = move |runs: &Runs| {
+            let tokens = runs.page(index::TOKENS, after.as_deref(), limit)?;
             tokens.iter().map(|(_, value)| decode_token(value)).collect()
         };
         self.scan(scan).await
@@ -271,10 +271,10 @@ impl Accounts for SledMetadata {
     }
 
     async fn forget_expired_tokens(&self, before: UnixMillis, limit: usize) -> Result<usize> {
-        let scan = move |tree: &Tree| {
+        let scan = move |runs: &Runs| {
             let (mut expired, mut stay) = (Vec::new(), 0);
-            for entry in tree.scan_prefix(index::TOKENS).values() {
-                let token = decode_token(&entry.map_err(failed)?)?;
+            for entry in runs.scan_prefix(index::TOKENS) {
+                let token = decode_token(&entry?.1)?;
                 if token.expired(before) && expired.len() < limit {
                     expired.push(token.id());
                 } else {

@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 
-use sled::Tree;
-
 use super::{
     codec::{self, FolderNode, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser},
-    commit::failed,
     file_id, index,
+    runs::Runs,
 };
 use crate::{
     meta::Result,
@@ -44,37 +42,37 @@ impl Findings {
 }
 
 /// Walks every table. Memory grows with users, folders and blobs, some 100 bytes each.
-pub fn check(tree: &Tree) -> Result<Vec<String>> {
+pub fn check(runs: &Runs) -> Result<Vec<String>> {
     let mut findings = Findings::default();
-    files(tree, &mut findings)?;
-    uploads(tree, &mut findings)?;
+    files(runs, &mut findings)?;
+    uploads(runs, &mut findings)?;
     if findings.more > 0 {
         findings.told.push(format!("and {} more", findings.more));
     }
     Ok(findings.told)
 }
 
-fn get<T: serde::de::DeserializeOwned>(tree: &Tree, key: &[u8]) -> Result<Option<T>> {
-    tree.get(key).map_err(failed)?.map(|bytes| codec::decode(&bytes)).transpose()
+fn get<T: serde::de::DeserializeOwned>(runs: &Runs, key: &[u8]) -> Result<Option<T>> {
+    runs.get(key)?.map(|bytes| codec::decode(&bytes)).transpose()
 }
 
 /// Every file is found by its key, stands in its lists, is counted and has a blob.
-fn files(tree: &Tree, findings: &mut Findings) -> Result<()> {
+fn files(runs: &Runs, findings: &mut Findings) -> Result<()> {
     let mut counts: HashMap<Vec<u8>, Totals> = HashMap::new();
     let mut references: HashMap<ContentHash, u64> = HashMap::new();
-    for entry in tree.scan_prefix(index::FILES) {
-        let (key, bytes) = entry.map_err(failed)?;
+    for entry in runs.scan_prefix(index::FILES) {
+        let (key, bytes) = entry?;
         let id: FileId = file_id(key.get(1..).unwrap_or_default())?;
         let file = codec::decode::<StoredFile>(&bytes)?.into_record(id);
-        let named = tree.get(index::file_key(&file.key)).map_err(failed)?;
+        let named = runs.get(&index::file_key(&file.key))?;
         findings.check(named.is_some_and(|named| *named == id.0), || {
             format!("file {id} is not found by its key")
         });
         for folder in file.folder.lineage() {
             let key = index::folder(&file.owner, &folder);
-            let node = get::<FolderNode>(tree, &key)?;
-            let listed = node.map(|node| tree.contains_key(index::list_entry(node.node, id)));
-            findings.check(listed.transpose().map_err(failed)? == Some(true), || {
+            let node = get::<FolderNode>(runs, &key)?;
+            let listed = node.map(|node| runs.contains_key(&index::list_entry(node.node, id)));
+            findings.check(listed.transpose()? == Some(true), || {
                 format!("file {id} is missing in a list")
             });
             let count = counts.entry(key).or_default();
@@ -83,16 +81,16 @@ fn files(tree: &Tree, findings: &mut Findings) -> Result<()> {
         }
         *references.entry(file.blake3).or_default() += 1;
     }
-    for entry in tree.scan_prefix(index::FOLDERS) {
-        let (key, bytes) = entry.map_err(failed)?;
+    for entry in runs.scan_prefix(index::FOLDERS) {
+        let (key, bytes) = entry?;
         let node = codec::decode::<FolderNode>(&bytes)?;
-        let counted = counts.remove(&key.to_vec()).unwrap_or_default();
+        let counted = counts.remove(&key).unwrap_or_default();
         findings.check(counted == Totals { files: node.files, bytes: node.bytes }, || {
             format!("a folder says {} files and has {}", node.files, counted.files)
         });
     }
-    for entry in tree.scan_prefix(index::BLOBS) {
-        let (key, bytes) = entry.map_err(failed)?;
+    for entry in runs.scan_prefix(index::BLOBS) {
+        let (key, bytes) = entry?;
         let blob = codec::decode::<StoredBlob>(&bytes)?;
         let hash = key.get(1..).and_then(|hash| hash.try_into().ok()).map(ContentHash);
         let counted = hash.and_then(|hash| references.remove(&hash)).unwrap_or(0);
@@ -110,10 +108,10 @@ fn files(tree: &Tree, findings: &mut Findings) -> Result<()> {
 }
 
 /// Every session has what its parts say, and every user what the sessions reserve.
-fn uploads(tree: &Tree, findings: &mut Findings) -> Result<()> {
+fn uploads(runs: &Runs, findings: &mut Findings) -> Result<()> {
     let mut reserved: HashMap<UserId, u64> = HashMap::new();
-    for entry in tree.scan_prefix(index::UPLOADS) {
-        let (key, bytes) = entry.map_err(failed)?;
+    for entry in runs.scan_prefix(index::UPLOADS) {
+        let (key, bytes) = entry?;
         let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(UploadId) else {
             findings.check(false, || "an upload's key".to_owned());
             continue;
@@ -123,8 +121,8 @@ fn uploads(tree: &Tree, findings: &mut Findings) -> Result<()> {
             continue;
         }
         let mut received = 0_u64;
-        for part in tree.scan_prefix(index::parts(id)) {
-            let (key, bytes) = part.map_err(failed)?;
+        for part in runs.scan_prefix(&index::parts(id)) {
+            let (key, bytes) = part?;
             let number = index::part_number(&key).unwrap_or(crate::model::id::PartNumber(0));
             let part = codec::decode::<StoredPart>(&bytes)?.into_record(number);
             received = received.saturating_add(part.size);
@@ -132,13 +130,13 @@ fn uploads(tree: &Tree, findings: &mut Findings) -> Result<()> {
         findings.check(received == upload.received, || {
             format!("upload {id} says {} bytes and has {received}", upload.received)
         });
-        let open = tree.contains_key(index::open(&upload.owner, id)).map_err(failed)?;
+        let open = runs.contains_key(&index::open(&upload.owner, id))?;
         findings.check(open, || format!("upload {id} is missing among those of its user"));
         let own = reserved.entry(upload.owner.clone()).or_default();
         *own = own.saturating_add(upload.reserved());
     }
-    for entry in tree.scan_prefix(index::USERS) {
-        let (key, bytes) = entry.map_err(failed)?;
+    for entry in runs.scan_prefix(index::USERS) {
+        let (key, bytes) = entry?;
         let name = key.get(1..).and_then(|name| std::str::from_utf8(name).ok());
         let Some(id) = name.and_then(|name| UserId::parse(name).ok()) else {
             findings.check(false, || "a user's key".to_owned());

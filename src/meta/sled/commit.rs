@@ -32,14 +32,15 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use sled::{IVec, Tree};
+use sled::IVec;
 use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
 
 use super::{
-    codec, index,
+    codec,
     journal::{self, Builder, Files, Journal, JournalId},
     open::applied_value,
     room,
+    runs::Runs,
 };
 use crate::{
     meta::{Error, Result},
@@ -48,7 +49,7 @@ use crate::{
 };
 
 /// Steps in one batch at most; more wait for the next.
-const BATCH_STEPS_MAX: usize = 512;
+const BATCH_STEPS_MAX: usize = 256;
 /// Steps that wait at most; past it: [`Error::Busy`].
 const WAITING_STEPS_MAX: usize = 4096;
 
@@ -59,11 +60,12 @@ const COMMIT_TIMEOUT: Duration = Duration::from_mins(1);
 /// is less. See `SEGMENT_BYTES` of `open` for why there is a bound.
 pub const RECORD_BYTES_MAX: usize = 32 << 10;
 
-type Writes = BTreeMap<Vec<u8>, Option<IVec>>;
+/// What a commit writes.
+pub type Writes = BTreeMap<Vec<u8>, Option<IVec>>;
 /// Tells the caller how its step ended, once the batch did.
 type Answer = Box<dyn FnOnce(Result<()>) + Send>;
 /// Runs a step, or refuses it where there is no batch for it.
-type Run = Box<dyn FnOnce(&Tree, Option<&mut Writes>) -> Answer + Send>;
+type Run = Box<dyn FnOnce(&Runs, Option<&mut Writes>) -> Answer + Send>;
 
 /// A step and whether it releases room rather than takes it.
 struct Step {
@@ -81,7 +83,7 @@ pub struct Committer {
 
 /// What the committer, its handle and the snapshot thread share.
 struct Shared {
-    tree: Tree,
+    runs: Runs,
     files: Files,
     id: JournalId,
     /// sled's file, see [`super::open::Opened::file`].
@@ -101,10 +103,10 @@ struct Shared {
 impl Committer {
     /// Takes over an opened store. The journal is saved anew when it has grown by `save_bytes`, or
     /// by the size of the last snapshot if that is more.
-    pub fn start(tree: Tree, journal: Journal, file: File, save_bytes: u64) -> Result<Self> {
+    pub fn start(runs: Runs, journal: Journal, file: File, save_bytes: u64) -> Result<Self> {
         let (steps, waiting) = sync_channel(WAITING_STEPS_MAX);
         let shared = Arc::new(Shared {
-            tree,
+            runs,
             files: journal.files().clone(),
             id: journal.id(),
             file,
@@ -175,9 +177,9 @@ impl Committer {
     ) -> Result<T> {
         self.ready()?;
         let (answer, answered) = oneshot::channel();
-        let run: Run = Box::new(move |tree, batch| {
+        let run: Run = Box::new(move |runs, batch| {
             let outcome = batch.map_or(Err(Error::NoSpace), |batch| {
-                let mut txn = Txn { tree, batch, own: Writes::new() };
+                let mut txn = Txn { runs, batch, own: Writes::new() };
                 let outcome = step(&mut txn);
                 if outcome.is_ok() {
                     let own = txn.own;
@@ -236,7 +238,7 @@ impl Shared {
         let _saving = self.saving();
         to.make().map_err(journal::unavailable)?;
         let number = self.applied.load(Ordering::Acquire);
-        journal::save(to, self.id, number, &self.tree, &self.stopping)?;
+        journal::save(to, self.id, number, self.runs.iter(), &self.stopping)?;
         let last = self.applied.load(Ordering::Acquire);
         self.files.survey()?.copy(number, last, to)
     }
@@ -260,8 +262,8 @@ impl Shared {
     /// a sync of it that failed, even one that sled took note of and forgot, shows here.
     fn save(&self, number: u64) {
         let _saving = self.saving();
-        let synced = self.tree.flush().map_err(failed);
-        let synced = synced.and_then(|_| self.file.sync_data().map_err(journal::unavailable));
+        let synced = self.runs.flush();
+        let synced = synced.and_then(|()| self.file.sync_data().map_err(journal::unavailable));
         if let Err(error) = synced {
             self.fail(&error);
             if let Err(error) = self.files.distrust() {
@@ -270,7 +272,7 @@ impl Shared {
             }
             return;
         }
-        match journal::save(&self.files, self.id, number, &self.tree, &self.stopping) {
+        match journal::save(&self.files, self.id, number, self.runs.iter(), &self.stopping) {
             Ok(bytes) => {
                 self.snapshot_bytes.store(bytes, Ordering::Relaxed);
                 tracing::info!(bytes, commit = number, "saved the index");
@@ -322,11 +324,11 @@ impl Writer {
         let has_failed = self.shared.failure.get().cloned();
         let room = has_failed.map_or_else(|| self.make_room(), Err);
         let mut writes = Writes::new();
-        let tree = &self.shared.tree;
+        let runs = &self.shared.runs;
         for step in steps {
             let is_taken = step.releases || matches!(room, Ok(true));
             drop(step.waiting);
-            answers.push((step.run)(tree, is_taken.then_some(&mut writes)));
+            answers.push((step.run)(runs, is_taken.then_some(&mut writes)));
         }
         match room {
             Err(error) if error != Error::NoSpace => return Err(error),
@@ -343,15 +345,7 @@ impl Writer {
         let number = sync.time(|| self.journal.append(record))?;
         stores::COMMIT_STEPS.observe(answers.len() as u64);
         fault::point("commit: journal durable");
-        let mut batch = sled::Batch::default();
-        for (key, value) in writes {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        batch.insert(index::APPLIED, applied_value(self.shared.id, number));
-        tree.apply_batch(batch).map_err(failed)?;
+        runs.apply(&writes, &applied_value(self.shared.id, number))?;
         self.shared.applied.store(number, Ordering::Release);
         fault::point("commit: applied");
         Ok(())
@@ -393,21 +387,21 @@ pub fn failed(error: sled::Error) -> Error {
 
 /// What one step reads and writes: its own writes over the batch's over what is stored.
 pub struct Txn<'a> {
-    tree: &'a Tree,
+    runs: &'a Runs,
     batch: &'a Writes,
     own: Writes,
 }
 
 impl Txn<'_> {
     /// What is stored, without what this batch wrote.
-    pub fn tree(&self) -> &Tree {
-        self.tree
+    pub fn runs(&self) -> &Runs {
+        self.runs
     }
 
     pub fn read(&self, key: &[u8]) -> Result<Option<IVec>> {
         match self.own.get(key).or_else(|| self.batch.get(key)) {
             Some(written) => Ok(written.clone()),
-            None => self.tree.get(key).map_err(failed),
+            None => self.runs.get(key),
         }
     }
 
@@ -418,9 +412,9 @@ impl Txn<'_> {
     /// Every entry under `prefix`, in order.
     pub fn scan(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, IVec>> {
         let mut found = BTreeMap::new();
-        for entry in self.tree.scan_prefix(prefix) {
-            let (key, value) = entry.map_err(failed)?;
-            found.insert(key.to_vec(), value);
+        for entry in self.runs.scan_prefix(prefix) {
+            let (key, value) = entry?;
+            found.insert(key, value);
         }
         for writes in [self.batch, &self.own] {
             let newer = writes.range(prefix.to_vec()..);

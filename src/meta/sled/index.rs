@@ -1,5 +1,4 @@
-//! The key space: one sled tree, one leading byte per table, so that a batch over several
-//! tables is one atomic `apply_batch`.
+//! The key space: one leading byte per table. [`super::runs`] says how the records lie in sled.
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
@@ -51,6 +50,32 @@ fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
         key.extend_from_slice(part);
     }
     key
+}
+
+/// No table is before it.
+pub const FIRST_TABLE: &[u8] = b"A";
+
+/// Greater than every key of the table of `key`, and not than any of the next.
+pub fn end_of_table(key: &[u8]) -> Vec<u8> {
+    vec![key.first().map_or(0, |table| table + 1)]
+}
+
+/// Where in its table most new records come.
+#[derive(Clone, Copy)]
+pub enum Growth {
+    AtTheEnd,
+    /// Of the records that begin as it does.
+    AtTheBegin,
+    Anywhere,
+}
+
+/// Of the table of `key`.
+pub fn growth(key: &[u8]) -> Growth {
+    match key.first() {
+        Some(b'f' | b'e' | b'g' | b'z') => Growth::AtTheEnd,
+        Some(b'l') => Growth::AtTheBegin,
+        _ => Growth::Anywhere,
+    }
 }
 
 pub const USERS: &[u8] = b"u";
@@ -240,13 +265,11 @@ pub const BEGUN: &[u8] = b"a";
 
 pub const NEXT_NODE: &[u8] = b"n";
 
-/// What the engine notes for itself; never in the journal.
+/// What the engine notes for itself: keys of sled that are no runs, and never in the journal.
 pub const PROBE: &[u8] = b"!";
 /// The journal and the last commit of it that sled has.
 pub const APPLIED: &[u8] = b"!applied";
 /// There while sled is made anew.
 pub const HALF_MADE: &[u8] = b"!half-made";
-
-pub fn is_own(key: &[u8]) -> bool {
-    key.starts_with(PROBE)
-}
+/// There when records lie in runs. Up to format 4 each was a key of sled.
+pub const LIES_IN_RUNS: &[u8] = b"!runs";

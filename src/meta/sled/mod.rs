@@ -12,6 +12,7 @@ mod index;
 pub(crate) mod journal;
 mod open;
 mod room;
+pub(crate) mod runs;
 mod selection;
 mod step;
 mod upkeep;
@@ -20,14 +21,15 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use sled::{Db, Tree};
+use sled::Db;
 
 use self::{
     codec::{
         FolderNode, Held, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
     },
-    commit::{Committer, failed},
+    commit::Committer,
     open::{Opened, Place},
+    runs::Runs,
 };
 use super::{
     Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
@@ -46,7 +48,7 @@ use crate::model::{
 
 /// See the module.
 pub struct SledMetadata {
-    tree: Tree,
+    runs: Runs,
     committer: Committer,
     /// Dropped last: closing writes sled's snapshot, which makes the next open fast.
     _db: Db,
@@ -62,9 +64,9 @@ impl SledMetadata {
     /// the disk fails, and when this build would lose data in a power cut.
     pub fn open(data_dir: &Path, cache_bytes: u64, save_bytes: u64) -> Result<Self> {
         let Opened { db, journal, file } = open::open(&Place::new(data_dir, cache_bytes))?;
-        let tree: Tree = (*db).clone();
-        let committer = Committer::start(tree.clone(), journal, file, save_bytes)?;
-        Ok(Self { committer, tree, _db: db })
+        let runs = Runs::new((*db).clone());
+        let committer = Committer::start(runs.clone(), journal, file, save_bytes)?;
+        Ok(Self { committer, runs, _db: db })
     }
 
     /// Makes `meta/` anew from the journal, also when commits are missing there, and keeps the one
@@ -77,7 +79,7 @@ impl SledMetadata {
     }
 
     fn get<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
-        let bytes = self.tree.get(key).map_err(failed)?;
+        let bytes = self.runs.get(key)?;
         bytes.map(|bytes| codec::decode(&bytes)).transpose()
     }
 
@@ -87,17 +89,17 @@ impl SledMetadata {
     }
 
     fn token_now(&self, id: TokenId) -> Result<Option<ServiceToken>> {
-        let bytes = self.tree.get(index::token(id)).map_err(failed)?;
+        let bytes = self.runs.get(&index::token(id))?;
         bytes.map(|bytes| accounts::decode_token(&bytes)).transpose()
     }
 
     /// Runs a scan on the blocking pool.
     async fn scan<T: Send + 'static>(
         &self,
-        scan: impl FnOnce(&Tree) -> Result<T> + Send + 'static,
+        scan: impl FnOnce(&Runs) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let tree = self.tree.clone();
-        let scanned = tokio::task::spawn_blocking(move || scan(&tree)).await;
+        let runs = self.runs.clone();
+        let scanned = tokio::task::spawn_blocking(move || scan(&runs)).await;
         scanned.map_err(|error| Error::Unavailable(error.to_string()))?
     }
 }
@@ -108,9 +110,9 @@ fn file_id(bytes: &[u8]) -> Result<FileId> {
 }
 
 /// Reads a list entry's file; one that was removed meanwhile is passed over.
-fn listed_file(tree: &Tree, entry: &[u8]) -> Result<Option<FileRecord>> {
+fn listed_file(runs: &Runs, entry: &[u8]) -> Result<Option<FileRecord>> {
     let id = index::listed(entry).ok_or_else(|| Error::Corrupt("a list entry".into()))?;
-    let Some(bytes) = tree.get(index::file(id)).map_err(failed)? else { return Ok(None) };
+    let Some(bytes) = runs.get(&index::file(id))? else { return Ok(None) };
     Ok(Some(codec::decode::<StoredFile>(&bytes)?.into_record(id)))
 }
 
@@ -147,8 +149,8 @@ impl Metadata for SledMetadata {
     }
 
     async fn has_service_tokens(&self) -> Result<bool> {
-        let first = self.tree.scan_prefix(index::TOKENS).next();
-        first.transpose().map(|first| first.is_some()).map_err(failed)
+        let first = self.runs.scan_prefix(index::TOKENS).next();
+        first.transpose().map(|first| first.is_some())
     }
 
     async fn create_uploads(
@@ -175,10 +177,10 @@ impl Metadata for SledMetadata {
     }
 
     async fn parts(&self, id: UploadId) -> Result<Vec<Part>> {
-        let scan = move |tree: &Tree| {
-            tree.scan_prefix(index::parts(id))
+        let scan = move |runs: &Runs| {
+            runs.scan_prefix(&index::parts(id))
                 .map(|entry| {
-                    let (key, bytes) = entry.map_err(failed)?;
+                    let (key, bytes) = entry?;
                     let number = index::part_number(&key)
                         .ok_or_else(|| Error::Corrupt("a part's key".into()))?;
                     Ok(codec::decode::<StoredPart>(&bytes)?.into_record(number))
@@ -196,16 +198,16 @@ impl Metadata for SledMetadata {
     ) -> Result<Vec<Upload>> {
         let prefix = index::open_of(owner);
         let start = after.map_or_else(|| prefix.clone(), |after| index::open(owner, after));
-        let scan = move |tree: &Tree| {
+        let scan = move |runs: &Runs| {
             let mut uploads = Vec::new();
-            for entry in tree.range(start.as_slice()..) {
-                let (key, _) = entry.map_err(failed)?;
+            for entry in runs.range(&start) {
+                let (key, _) = entry?;
                 if !key.starts_with(&prefix) || uploads.len() == limit {
                     break;
                 }
                 let id = index::open_upload(&key).filter(|id| Some(*id) != after);
                 let Some(id) = id else { continue };
-                if let Some(bytes) = tree.get(index::upload(id)).map_err(failed)? {
+                if let Some(bytes) = runs.get(&index::upload(id))? {
                     uploads.push(codec::decode::<StoredUpload>(&bytes)?.into_record(id));
                 }
             }
@@ -262,13 +264,13 @@ impl Metadata for SledMetadata {
     }
 
     async fn collect_expired(&self, now: UnixMillis, limit: usize) -> Result<Expired> {
-        let scan = move |tree: &Tree| {
+        let scan = move |runs: &Runs| {
             let mut entries = Vec::new();
-            for entry in tree.scan_prefix(index::EXPIRIES).keys().take(limit) {
-                let entry = entry.map_err(failed)?;
+            for entry in runs.scan_prefix(index::EXPIRIES).take(limit) {
+                let (entry, _) = entry?;
                 match index::expiring(&entry) {
                     Some((at, _)) if at > now => break,
-                    _ => entries.push(entry.to_vec()),
+                    _ => entries.push(entry),
                 }
             }
             Ok(entries)
@@ -296,7 +298,7 @@ impl Metadata for SledMetadata {
     }
 
     async fn file(&self, key: &FileKey) -> Result<Option<FileRecord>> {
-        let Some(bytes) = self.tree.get(index::file_key(key)).map_err(failed)? else {
+        let Some(bytes) = self.runs.get(&index::file_key(key))? else {
             return Ok(None);
         };
         let file = self.file_by_id_now(file_id(&bytes)?)?;
@@ -321,21 +323,21 @@ impl Metadata for SledMetadata {
         limit: usize,
     ) -> Result<Vec<FileRecord>> {
         let folder = index::folder(owner, folder);
-        let scan = move |tree: &Tree| {
-            let Some(bytes) = tree.get(folder).map_err(failed)? else { return Ok(Vec::new()) };
+        let scan = move |runs: &Runs| {
+            let Some(bytes) = runs.get(&folder)? else { return Ok(Vec::new()) };
             let node = codec::decode::<FolderNode>(&bytes)?.node;
             let prefix = index::list(node);
             let start = after.map_or_else(|| prefix.clone(), |id| index::list_entry(node, id));
             let mut files = Vec::new();
-            for entry in tree.range(start.as_slice()..).keys() {
-                let entry = entry.map_err(failed)?;
+            for entry in runs.range(&start) {
+                let (entry, _) = entry?;
                 if !entry.starts_with(&prefix) || files.len() == limit {
                     break;
                 }
-                if after.is_some() && *entry == *start {
+                if after.is_some() && entry == start {
                     continue;
                 }
-                files.extend(listed_file(tree, &entry)?);
+                files.extend(listed_file(runs, &entry)?);
             }
             Ok(files)
         };
@@ -369,10 +371,10 @@ impl Metadata for SledMetadata {
         before: UnixMillis,
         limit: usize,
     ) -> Result<Vec<ContentHash>> {
-        let scan = move |tree: &Tree| {
+        let scan = move |runs: &Runs| {
             let mut blobs = Vec::new();
-            for entry in tree.scan_prefix(index::UNREFERENCED).keys().take(limit) {
-                let entry = entry.map_err(failed)?;
+            for entry in runs.scan_prefix(index::UNREFERENCED).take(limit) {
+                let (entry, _) = entry?;
                 match index::unreferenced_blob(&entry) {
                     Some((since, hash)) if since < before => blobs.push(hash),
                     _ => break,

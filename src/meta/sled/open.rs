@@ -8,6 +8,7 @@
 //! | at commit n | lacks a commit after n | refused: acknowledged changes cannot be read |
 //! | behind the journal's first log, lost, damaged, foreign | whole | set aside, made anew |
 //! | damaged | empty | refused |
+//! | a key for each record, as up to format 4 | whole | removed, made anew in runs |
 //!
 //! What is set aside is kept as `meta.damaged-N` and never looked at again.
 
@@ -20,12 +21,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sled::{Db, Tree};
+use sled::{Db, IVec};
 
 use super::{
-    commit::failed,
+    commit::{Writes, failed},
     index,
     journal::{self, Files, Journal, JournalId, Record, Replay, Survey},
+    runs::Runs,
 };
 use crate::{
     meta::{Error, Result},
@@ -82,12 +84,15 @@ pub fn open(place: &Place) -> Result<Opened> {
         Err(Error::Corrupt(why)) => return rebuild(place, &survey, id, &why),
         opened => opened?,
     };
+    if !lies_in_runs(&db)? {
+        return convert(place, db, &survey, id);
+    }
+    let is_half_made = db.contains_key(index::HALF_MADE).map_err(failed)?;
     let applied = match applied(&db)? {
-        Some((own, number)) if own == id => number,
+        Some((own, number)) if own == id && !is_half_made => number,
         // Not one commit was applied yet.
-        None if db.is_empty() && survey.snapshot.is_none() && survey.reaches(0) => 0,
+        None if !has_records(&db)? && survey.snapshot.is_none() && survey.reaches(0) => 0,
         found => {
-            let is_half_made = db.get(index::HALF_MADE).map_err(failed)?.is_some();
             drop(db);
             if is_half_made {
                 fs::remove_dir_all(&place.meta).map_err(failed_io)?;
@@ -141,8 +146,17 @@ pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
 fn begin(place: &Place, survey: &Survey) -> Result<Opened> {
     debug_assert!(survey.id.is_none());
     let db = open_db(place)?;
+    let is_new = !has_records(&db)?;
+    if !lies_in_runs(&db)? {
+        let (id, last) = applied(&db)?.unwrap_or_else(|| (JournalId::new(), 0));
+        let records = db
+            .range(index::FIRST_TABLE..)
+            .map(|entry| entry.map(|(key, value)| (key.to_vec(), value)).map_err(failed));
+        journal::save(&place.files, id, last, records, &AtomicBool::new(false))?;
+        drop(db);
+        return open(place);
+    }
     prove_durable(&db, &place.meta)?;
-    let is_new = db.is_empty();
     let (id, last) = match applied(&db)? {
         Some(applied) => {
             tracing::warn!("the journal is gone; the index is saved as a new one");
@@ -173,7 +187,7 @@ impl Opened {
         self.journal.close_log();
         let going_on = AtomicBool::new(false);
         let files = self.journal.files();
-        journal::save(files, id, last, &self.db, &going_on)?;
+        journal::save(files, id, last, Runs::new((*self.db).clone()).iter(), &going_on)?;
         files.set_logs_aside().map_err(failed_io)
     }
 }
@@ -196,17 +210,47 @@ fn rebuild(place: &Place, survey: &Survey, id: JournalId, why: &str) -> Result<O
     }
 }
 
+/// Makes an index of format 4 or before anew, from the journal: it has all of it, which is read
+/// before the index goes.
+fn convert(place: &Place, db: Db, survey: &Survey, id: JournalId) -> Result<Opened> {
+    let applied = applied(&db)?.map_or(0, |(_, number)| number);
+    drop(db);
+    let base = survey.load(|_| Ok(()))?;
+    let replay = survey.replay(base, u64::MAX, |_| Ok(()))?;
+    if replay.damage.is_some() || replay.has_hole || replay.last.max(base) < applied {
+        let damage = replay.damage.unwrap_or_else(|| "it ends before the index".to_owned());
+        return Err(Error::Corrupt(format!(
+            "the journal cannot be brought to format 5: {damage}. The version before this one \
+             mends it when it starts"
+        )));
+    }
+    fs::remove_dir_all(&place.meta).map_err(failed_io)?;
+    let (opened, damage) = make_anew(place, survey, id)?;
+    debug_assert!(damage.is_none());
+    tracing::info!(commits = opened.journal.last(), "the index was laid out anew");
+    Ok(opened)
+}
+
 fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, Option<String>)> {
     set_aside(&place.meta).map_err(failed_io)?;
     place.files.trust().map_err(failed_io)?;
     let db = open_db(place)?;
     db.insert(index::HALF_MADE, &[]).map_err(failed)?;
+    lies_in_runs(&db)?;
     prove_durable(&db, &place.meta)?;
-    let base = survey.load(|record| apply(&db, record))?;
+    let runs = Runs::new((*db).clone());
+    let mut loader = runs.loader();
+    let base = survey.load(|record| {
+        for (key, value) in writes(record)? {
+            loader.push(key, value.unwrap_or_default())?;
+        }
+        Ok(())
+    })?;
+    loader.finish()?;
     if base == 0 && !survey.reaches(0) {
         return Err(Error::Corrupt("the journal's first log is missing".into()));
     }
-    let replay = survey.replay(base, u64::MAX, |record| apply(&db, record))?;
+    let replay = survey.replay(base, u64::MAX, |record| apply(&runs, id, record))?;
     mark_applied(&db, id, replay.last.max(base))?;
     db.remove(index::HALF_MADE).map_err(failed)?;
     db.flush().map_err(failed)?;
@@ -215,26 +259,41 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, O
 }
 
 fn replay(db: &Db, survey: &Survey, id: JournalId, applied: u64) -> Result<Replay> {
-    let replay = survey.replay(applied, u64::MAX, |record| apply(db, record))?;
+    let runs = Runs::new((**db).clone());
+    let replay = survey.replay(applied, u64::MAX, |record| apply(&runs, id, record))?;
     if replay.last > applied {
-        mark_applied(db, id, replay.last)?;
         db.flush().map_err(failed)?;
     }
     Ok(replay)
 }
 
-/// Takes the writes of a record into sled, one by one: sled frees the pages that it replaces when
-/// it is called, a few each time, and in large batches memory runs away.
-fn apply(tree: &Tree, record: &Record) -> Result<()> {
+fn writes(record: &Record) -> Result<impl Iterator<Item = (&[u8], Option<&[u8]>)>> {
     let unreadable = || Error::Corrupt("a journal record that is no run of writes".into());
-    for (key, value) in record.writes().ok_or_else(unreadable)? {
-        match value {
-            Some(value) => tree.insert(key, value),
-            None => tree.remove(key),
-        }
-        .map_err(failed)?;
+    record.writes().map(Vec::into_iter).ok_or_else(unreadable)
+}
+
+/// Takes a commit into sled.
+fn apply(runs: &Runs, id: JournalId, record: &Record) -> Result<()> {
+    let commit: Writes =
+        writes(record)?.map(|(key, value)| (key.to_vec(), value.map(IVec::from))).collect();
+    runs.apply(&commit, &applied_value(id, record.number))
+}
+
+/// Whether there is anything but what the engine notes for itself.
+fn has_records(db: &Db) -> Result<bool> {
+    let first = db.range(index::FIRST_TABLE..).next();
+    first.transpose().map(|first| first.is_some()).map_err(failed)
+}
+
+/// Whether records lie in runs; where there is none yet, they do from now on.
+fn lies_in_runs(db: &Db) -> Result<bool> {
+    if db.contains_key(index::LIES_IN_RUNS).map_err(failed)? {
+        return Ok(true);
     }
-    Ok(())
+    if has_records(db)? {
+        return Ok(false);
+    }
+    db.insert(index::LIES_IN_RUNS, &[]).map(|_| true).map_err(failed)
 }
 
 /// The commit that sled has, and of which journal.

@@ -11,8 +11,9 @@ use rustix::{
 use super::journal::{is_full, unavailable};
 use crate::meta::{Error, Result};
 
-/// Allocated ahead of the file's end. sled writes a page whole when a commit changes one record of
-/// it, at the worst some 5 KiB for each of the keys of a commit.
+/// Allocated ahead of the file's end. Each run that a commit changes is written, and with every
+/// tenth change of a page all of its sixteen: some 3 KiB for each of the runs, which are fewer than
+/// the keys.
 const ROOM_BYTES: u64 = 16 << 20;
 /// With less than this left, more is allocated.
 const ROOM_BYTES_MIN: u64 = 12 << 20;

@@ -3,13 +3,8 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use sled::Tree;
 
-use super::{
-    SledMetadata, codec,
-    commit::{Txn, failed},
-    index,
-};
+use super::{SledMetadata, codec, commit::Txn, index, runs::Runs};
 use crate::{
     meta::{Error, Result, Selection, Selections},
     model::{
@@ -52,10 +47,10 @@ impl Selections for SledMetadata {
     }
 
     async fn selection(&self, id: SelectionId) -> Result<Option<Selection>> {
-        let read = move |tree: &Tree| {
+        let read = move |runs: &Runs| {
             let mut files = None;
-            for entry in tree.scan_prefix(index::selection(id)) {
-                let (_, record) = entry.map_err(failed)?;
+            for entry in runs.scan_prefix(&index::selection(id)) {
+                let (_, record) = entry?;
                 match codec::decode(&record)? {
                     StoredSelection::Files(more) => {
                         files.get_or_insert_with(Vec::new).extend(more);
@@ -71,16 +66,16 @@ impl Selections for SledMetadata {
     }
 
     async fn forget_selections(&self, now: UnixMillis, limit: usize) -> Result<bool> {
-        let due = move |tree: &Tree| {
+        let due = move |runs: &Runs| {
             let mut due = Vec::new();
-            for key in tree.scan_prefix(index::SELECTIONS).keys().take(limit) {
-                let key = key.map_err(failed)?;
+            for entry in runs.scan_prefix(index::SELECTIONS).take(limit) {
+                let (key, _) = entry?;
                 let expires = index::selection_expires(&key)
                     .ok_or_else(|| Error::Corrupt("a selection's key".into()))?;
                 if expires > now {
                     break;
                 }
-                due.push(key.to_vec());
+                due.push(key);
             }
             Ok(due)
         };

@@ -1,13 +1,14 @@
 //! Upkeep on sled: pages of scans, and the steps that move and mark blobs.
 
 use async_trait::async_trait;
-use sled::{IVec, Tree};
 
 use super::{
     SledMetadata, check,
     codec::{self, StoredBlob, StoredPart, StoredPass},
-    commit::{Txn, failed},
-    index, step,
+    commit::Txn,
+    index,
+    runs::{Entry, Runs},
+    step,
 };
 use crate::{
     meta::{
@@ -21,27 +22,6 @@ use crate::{
         time::UnixMillis,
     },
 };
-
-/// At most `limit` entries of a table, behind the key `after`.
-pub fn page(
-    tree: &Tree,
-    table: &[u8],
-    after: Option<&[u8]>,
-    limit: usize,
-) -> Result<Vec<(IVec, IVec)>> {
-    let start = after.unwrap_or(table);
-    let mut entries = Vec::new();
-    for entry in tree.range(start..) {
-        let (key, value) = entry.map_err(failed)?;
-        if !key.starts_with(table) || entries.len() == limit {
-            break;
-        }
-        if after != Some(&*key) {
-            entries.push((key, value));
-        }
-    }
-    Ok(entries)
-}
 
 fn content(key: &[u8]) -> Result<ContentHash> {
     index::content(key).ok_or_else(|| Error::Corrupt("a blob's key".into()))
@@ -122,14 +102,14 @@ impl Upkeep for SledMetadata {
         limit: usize,
     ) -> Result<Vec<((UploadId, PartNumber), Locator)>> {
         let after = after.map(|(id, number)| index::part(id, number));
-        let scan = move |tree: &Tree| {
-            let decode = |(key, value): (IVec, IVec)| {
+        let scan = move |runs: &Runs| {
+            let decode = |(key, value): Entry| {
                 let ids = index::part_upload(&key).zip(index::part_number(&key));
                 let (id, number) = ids.ok_or_else(|| Error::Corrupt("a part's key".into()))?;
                 let part = codec::decode::<StoredPart>(&value)?.into_record(number);
                 Ok(((id, number), part.place))
             };
-            page(tree, index::PARTS, after.as_deref(), limit)?.into_iter().map(decode).collect()
+            runs.page(index::PARTS, after.as_deref(), limit)?.into_iter().map(decode).collect()
         };
         self.scan(scan).await
     }
@@ -140,17 +120,17 @@ impl Upkeep for SledMetadata {
         limit: usize,
     ) -> Result<Vec<(ContentHash, BlobRecord)>> {
         let after = after.map(|hash| index::blob(&hash));
-        let scan = move |tree: &Tree| {
+        let scan = move |runs: &Runs| {
             // Few are marked: whether any is need not be asked for each blob.
-            let any_damaged = tree.scan_prefix(index::DAMAGED).next().is_some();
-            let decode = |(key, value): (IVec, IVec)| {
+            let any_damaged = runs.scan_prefix(index::DAMAGED).next().is_some();
+            let decode = |(key, value): Entry| {
                 let hash = content(&key)?;
-                let mark = any_damaged.then(|| tree.get(index::damaged(&hash)));
-                let mark = mark.transpose().map_err(failed)?.flatten();
+                let mark = any_damaged.then(|| runs.get(&index::damaged(&hash)));
+                let mark = mark.transpose()?.flatten();
                 let since = mark.map(|since| codec::decode(&since)).transpose()?;
                 Ok((hash, codec::decode::<StoredBlob>(&value)?.into_record(since)))
             };
-            page(tree, index::BLOBS, after.as_deref(), limit)?.into_iter().map(decode).collect()
+            runs.page(index::BLOBS, after.as_deref(), limit)?.into_iter().map(decode).collect()
         };
         self.scan(scan).await
     }
@@ -190,9 +170,9 @@ impl Upkeep for SledMetadata {
         limit: usize,
     ) -> Result<Vec<(ContentHash, UnixMillis)>> {
         let after = after.map(|hash| index::damaged(&hash));
-        let scan = move |tree: &Tree| {
-            let decode = |(key, since): (IVec, IVec)| Ok((content(&key)?, codec::decode(&since)?));
-            page(tree, index::DAMAGED, after.as_deref(), limit)?.into_iter().map(decode).collect()
+        let scan = move |runs: &Runs| {
+            let decode = |(key, since): Entry| Ok((content(&key)?, codec::decode(&since)?));
+            runs.page(index::DAMAGED, after.as_deref(), limit)?.into_iter().map(decode).collect()
         };
         self.scan(scan).await
     }
@@ -209,7 +189,7 @@ impl Upkeep for SledMetadata {
         let mut findings = self.scan(check::check).await?;
         if !findings.is_empty() {
             // Commits that went on meanwhile look like faults: once more, with none.
-            findings = self.committer.release(|txn| check::check(txn.tree())).await?;
+            findings = self.committer.release(|txn| check::check(txn.runs())).await?;
         }
         findings.extend(self.committer.check_journal(findings.is_empty()).await?);
         Ok(findings)

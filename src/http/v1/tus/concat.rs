@@ -32,12 +32,14 @@ pub fn parse(header: &str) -> Result<Concat, Error> {
     Ok(Concat::Final(ids.collect::<Result<_, _>>()?))
 }
 
-/// What a HEAD tells of an upload of this mode; `None` of one that stands alone.
-pub fn print(mode: Mode, partials: &[UploadId]) -> Option<String> {
+/// What a HEAD tells of an upload of this mode; `None` of one that stands alone. Those that it is
+/// made of are named by the URLs that clients were given, below `base`.
+pub fn print(mode: Mode, partials: &[UploadId], base: &str) -> Option<String> {
     match mode {
         Mode::Partial | Mode::GrowingPartial => Some("partial".to_owned()),
         Mode::Final => {
-            let urls: Vec<_> = partials.iter().map(|id| format!("{}/{id}", super::PATH)).collect();
+            let url = |id| format!("{base}{}/{id}", super::PATH);
+            let urls: Vec<_> = partials.iter().map(url).collect();
             Some(format!("final;{}", urls.join(" ")))
         }
         _ => None,
@@ -54,7 +56,10 @@ mod tests {
         let header = format!("final;/v1/tus/{a}  https://x.example/store/v1/tus/{b}");
         let both = Concat::Final(vec![a, b]);
         assert_eq!(parse(&header).unwrap(), both);
-        assert_eq!(parse(&print(Mode::Final, &[a, b]).unwrap()).unwrap(), both);
+        assert_eq!(
+            parse(&print(Mode::Final, &[a, b], "https://x.example").unwrap()).unwrap(),
+            both
+        );
         assert_eq!(parse("partial").unwrap(), Concat::Partial);
         assert_eq!(parse("final;").unwrap(), Concat::Final(vec![]));
         for bad in ["", "Partial", "final", "final;x", "final;/v1/tus/", "final;/v1/tuš/00"] {

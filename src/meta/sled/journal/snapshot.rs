@@ -7,21 +7,16 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use sled::Tree;
-
 use super::{Builder, Files, JournalId, head};
 use crate::{
-    meta::{
-        Error, Result,
-        sled::{commit::failed, index},
-    },
+    meta::{Error, Result, sled::runs::Entry},
     sys::{durable, fault},
 };
 
 /// Writes of one record of a snapshot.
 const RECORD_BYTES: usize = 256 << 10;
 
-/// Saves every key of `tree` as the snapshot of commit `number`, which must be applied; later
+/// Saves `records`, which are all, as the snapshot of commit `number`, which must be applied; later
 /// ones may go on. The files before it go. Answers its bytes. Setting `stop` ends it early.
 ///
 /// # Errors
@@ -30,11 +25,11 @@ pub fn save(
     files: &Files,
     id: JournalId,
     number: u64,
-    tree: &Tree,
+    records: impl Iterator<Item = Result<Entry>>,
     stop: &AtomicBool,
 ) -> Result<u64> {
     let temporary = files.dir.join("snapshot.tmp");
-    let written = write(&temporary, id, number, tree, stop);
+    let written = write(&temporary, id, number, records, stop);
     if written.is_err() {
         // The next one removes it, too.
         let _ = fs::remove_file(&temporary);
@@ -53,7 +48,13 @@ pub fn save(
     Ok(bytes)
 }
 
-fn write(path: &Path, id: JournalId, number: u64, tree: &Tree, stop: &AtomicBool) -> Result<u64> {
+fn write(
+    path: &Path,
+    id: JournalId,
+    number: u64,
+    records: impl Iterator<Item = Result<Entry>>,
+    stop: &AtomicBool,
+) -> Result<u64> {
     let _ = fs::remove_file(path);
     let file = durable::create_new(path).map_err(super::unavailable)?;
     let mut out = BufWriter::with_capacity(RECORD_BYTES, file);
@@ -64,11 +65,8 @@ fn write(path: &Path, id: JournalId, number: u64, tree: &Tree, stop: &AtomicBool
     };
     put(&head(id, number))?;
     let mut record = Builder::default();
-    for entry in tree {
-        let (key, value) = entry.map_err(failed)?;
-        if index::is_own(&key) {
-            continue;
-        }
+    for entry in records {
+        let (key, value) = entry?;
         if stop.load(Ordering::Relaxed) {
             return Err(Error::Unavailable("the store is closing".into()));
         }

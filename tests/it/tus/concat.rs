@@ -1,29 +1,15 @@
-//! Uploads of tus that are made of others.
+//! Uploads that are made of others.
 
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::{OFFSET_TYPE, Tus, id, path};
 use crate::{
     support::{Client, Daemon, base64, bytes, client::Answer, eventually, sha256},
     tokens::command,
 };
 
-/// A client that speaks the protocol.
-struct Tus(Client);
-
 impl Tus {
-    fn of(client: &Client) -> Self {
-        Self(client.header("tus-resumable", "1.0.0"))
-    }
-
-    fn with(&self, name: &str, value: &str) -> Self {
-        Self(self.0.header(name, value))
-    }
-
-    fn post(&self) -> Answer {
-        self.0.send("POST", "/v1/tus", "")
-    }
-
     /// Begins a partial upload and answers its path.
     fn partial(&self, size: usize) -> String {
         let partial = self.with("upload-concat", "partial");
@@ -38,30 +24,13 @@ impl Tus {
         self.with("upload-metadata", &named).with("upload-concat", &concat).post()
     }
 
-    fn head(&self, path: &str) -> Answer {
-        self.0.send("HEAD", path, "")
-    }
-
-    fn patch(&self, path: &str, offset: usize, body: &[u8]) -> Answer {
-        let typed = self.with("content-type", "application/offset+octet-stream");
-        typed.with("upload-offset", &offset.to_string()).0.send("PATCH", path, body)
-    }
-
-    fn append(&self, path: &str, offset: usize, body: &[u8]) {
+    /// Appends to a partial upload, which never becomes a file by itself.
+    fn add(&self, path: &str, offset: usize, body: &[u8]) {
         let answer = self.patch(path, offset, body);
         let end = (offset + body.len()).to_string();
         assert_eq!((answer.status, answer.header("upload-offset")), (204, &*end), "{answer:?}");
         assert!(answer.headers.get("upload-key").is_none());
     }
-}
-
-fn path(created: &Answer) -> String {
-    let location = created.header("location");
-    location[location.find("/v1/tus/").unwrap()..].to_owned()
-}
-
-fn id(path: &str) -> &str {
-    path.rsplit('/').next().unwrap()
 }
 
 fn key(answer: &Answer) -> String {
@@ -85,10 +54,10 @@ fn whole_partial_uploads_become_one_file() {
         .post()
         .refused(413, "quota_exceeded");
     let [one, two, three] = &paths;
-    tus.append(three, 0, &content[250_000..]);
-    tus.append(two, 0, &content[100_000..200_000]);
-    tus.append(one, 0, &content[..100_000]);
-    tus.append(two, 100_000, &content[200_000..250_000]);
+    tus.add(three, 0, &content[250_000..]);
+    tus.add(two, 0, &content[100_000..200_000]);
+    tus.add(one, 0, &content[..100_000]);
+    tus.add(two, 100_000, &content[200_000..250_000]);
     let head = tus.head(two);
     assert_eq!((head.header("upload-offset"), head.header("upload-length")), ("150000", "150000"));
     assert_eq!(head.header("upload-concat"), "partial");
@@ -100,7 +69,8 @@ fn whole_partial_uploads_become_one_file() {
     assert_eq!(user.content(file["key"].as_str().unwrap()).body, content);
     let head = tus.head(&path(&whole));
     assert_eq!((head.header("upload-offset"), head.header("upload-length")), ("300000", "300000"));
-    assert_eq!(head.header("upload-concat"), format!("final;{one} {two} {three}"));
+    let url = daemon.url();
+    assert_eq!(head.header("upload-concat"), format!("final;{url}{one} {url}{two} {url}{three}"));
     assert_eq!(key(&head), key(&whole));
     // They ended with it.
     assert_eq!((tus.head(one).status, open(&user)), (404, 0));
@@ -117,23 +87,25 @@ fn the_last_byte_of_the_last_one_ends_a_final_upload_that_waits() {
     let tus = Tus::of(&user);
     let one = tus.partial(3);
     let two = path(&tus.with("upload-concat", "partial").with("upload-defer-length", "1").post());
-    tus.append(&two, 0, b"de");
+    tus.add(&two, 0, b"de");
     let waits = tus.concatenate(&[&one, &two]);
     assert_eq!(waits.status, 201);
     assert!(waits.headers.get("upload-offset").is_none());
     let of = path(&waits);
     let head = tus.head(&of);
-    assert_eq!((head.status, head.header("upload-concat")), (200, &*format!("final;{one} {two}")));
+    let url = daemon.url();
+    let named = format!("final;{url}{one} {url}{two}");
+    assert_eq!((head.status, head.header("upload-concat")), (200, &*named));
     for absent in ["upload-offset", "upload-length", "upload-defer-length", "upload-key"] {
         assert!(head.headers.get(absent).is_none(), "{absent}");
     }
-    tus.append(&one, 0, b"abc");
+    tus.add(&one, 0, b"abc");
     let declared = tus.with("upload-length", "4");
-    declared.append(&two, 2, b"");
+    declared.add(&two, 2, b"");
     assert_eq!(tus.head(&of).header("upload-length"), "7");
-    tus.append(&two, 2, b"f");
+    tus.add(&two, 2, b"f");
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
-    tus.append(&two, 3, b"g");
+    tus.add(&two, 3, b"g");
     let files = user.get("/v1/files/all").ok();
     assert_eq!(files["total_count"], 1);
     assert_eq!(user.content(files["files"][0]["key"].as_str().unwrap()).body, b"abcdefg");
@@ -176,10 +148,11 @@ fn what_cannot_be_one_file_is_refused() {
     tus.concatenate(&[&two, &three]).refused(409, "upload_concatenated");
     // Neither kind is an upload like others, in whatever dialect.
     tus.patch(&of, 0, b"x").refused(403, "final_upload");
+    assert_eq!((tus.offset(&one), tus.offset(&two)), (0, 0));
     user.part(id(&of), 1, b"x").refused(403, "final_upload");
     user.put(&format!("/v1/files/{}/parts/1", id(&of)), "x").refused(403, "final_upload");
     user.complete(id(&of)).refused(409, "partials_unfinished");
-    tus.append(&one, 0, b"hello");
+    tus.add(&one, 0, b"hello");
     user.complete(id(&one)).refused(409, "partial_upload");
     let draft = user.header("content-type", "application/partial-upload");
     let last = draft.header("upload-offset", "5").header("upload-complete", "?1");
@@ -201,7 +174,7 @@ fn partial_and_final_uploads_are_given_up_each_by_itself() {
     assert_eq!(tus.head(&of).status, 404);
     // What it was to be made of is free for another.
     let of = path(&tus.concatenate(&[&two, &one]));
-    tus.append(&one, 0, b"world");
+    tus.add(&one, 0, b"world");
     assert_eq!(tus.0.delete(&two).status, 204);
     assert_eq!(tus.head(&of).status, 410);
     user.complete(id(&of)).refused(410, "gone");
@@ -220,8 +193,8 @@ fn a_kill_leaves_partial_and_final_uploads_as_they_were() {
     let (one, two, of) = {
         let tus = Tus::of(&daemon.user("u"));
         let (one, two) = (tus.partial(200_000), tus.partial(200_000));
-        tus.append(&one, 0, &content[..200_000]);
-        tus.append(&two, 0, &content[200_000..300_000]);
+        tus.add(&one, 0, &content[..200_000]);
+        tus.add(&two, 0, &content[200_000..300_000]);
         let of = path(&tus.concatenate(&[&one, &two]));
         (one, two, of)
     };
@@ -237,10 +210,35 @@ fn a_kill_leaves_partial_and_final_uploads_as_they_were() {
     let user = daemon.user("u");
     let head = Tus::of(&user).head(&of);
     assert_eq!(head.header("upload-offset"), "400000");
-    assert_eq!(head.header("upload-concat"), format!("final;{one} {two}"));
+    let url = daemon.url();
+    assert_eq!(head.header("upload-concat"), format!("final;{url}{one} {url}{two}"));
     assert_eq!(user.content(head.header("upload-key")).body, content);
     daemon.restart(Signal::KILL);
     let user = daemon.user("u");
     assert_eq!(key(&Tus::of(&user).head(&of)), key(&head));
     assert_eq!((Tus::of(&user).head(&one).status, open(&user)), (404, 0));
+}
+
+#[test]
+fn a_final_upload_is_named_by_itself_and_in_the_order_of_its_list() {
+    let daemon = Daemon::with(&[("public_url", "https://files.example.com/store")]);
+    let user = daemon.user("u");
+    let tus = Tus::of(&user).with("upload-concat", "partial");
+    let typed = tus.with("content-type", OFFSET_TYPE).with("upload-length", "3");
+    // With all of its bytes a partial upload is still no file.
+    let own = typed.with("upload-metadata", &format!("filename {},own", base64(b"partial")));
+    let made = |content: &str| {
+        let created = own.0.send("POST", "/v1/tus", content);
+        assert_eq!((created.status, created.header("upload-offset")), (201, "3"));
+        created.header("location").to_owned()
+    };
+    let (one, two) = (made("abc"), made("def"));
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
+    let concat = format!("final;{two} {one}");
+    let whole = Tus::of(&user).with("upload-concat", &concat).post();
+    let file = user.get(&format!("/v1/files/metadata/{}", key(&whole))).ok();
+    assert_eq!((&file["filename"], &file["meta"]), (&json!("upload"), &json!({})));
+    assert_eq!(user.content(file["key"].as_str().unwrap()).body, b"defabc");
+    // As it was said.
+    assert_eq!(Tus::of(&user).head(&path(&whole)).header("upload-concat"), concat);
 }

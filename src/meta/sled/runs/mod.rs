@@ -1,0 +1,325 @@
+//! The index as it lies in sled: neighbouring records together in **runs** of up to a kilobyte,
+//! each under one key of sled.
+//!
+//! sled splits a leaf at sixteen keys, however small, and keeps some bytes in memory for each leaf,
+//! cached or not. So what counts is the number of sled's keys, and a run holds many of ours. Its
+//! key in sled is the **bound** at which the next run begins, which no key in it reaches; the last
+//! run of a table is bounded by the byte behind the table's. What covers a key is the first run
+//! with a greater bound: one look into sled, which is atomic. So a reader that goes on from
+//! the last bound misses nothing and sees nothing twice, whatever was split or joined meanwhile.
+//!
+//! A run that grows past its [`run_bytes`] is split, in the way in which its table grows: files
+//! come at the end, entries of a list at the begin, everything else anywhere. One that lost entries
+//! and is nearly empty is joined with the next.
+
+pub(crate) mod run;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, iter::Peekable, ops::Range};
+
+use sled::{Batch, IVec, Tree};
+
+use self::run::{Reader, Writer};
+use super::{
+    commit::{Writes, failed},
+    index::{self, Growth},
+};
+use crate::meta::{Error, Result};
+
+/// Of a run; only a single record may be longer. The longer, the fewer keys of sled, and the more
+/// is written again with each change: where changes come anywhere, each one is of another run.
+const fn run_bytes(growth: Growth) -> usize {
+    match growth {
+        Growth::AtTheEnd | Growth::AtTheBegin => 1024,
+        Growth::Anywhere => 512,
+    }
+}
+
+/// A record and its key.
+pub type Entry = (Vec<u8>, IVec);
+
+/// Every record of the index, by its key.
+#[derive(Clone)]
+pub struct Runs(Tree);
+
+/// What covers a key: a run, or the place of one.
+struct Run {
+    bound: IVec,
+    bytes: IVec,
+}
+
+impl Runs {
+    pub fn new(tree: Tree) -> Self {
+        Self(tree)
+    }
+
+    fn covering(&self, key: &[u8]) -> Result<Run> {
+        let end = index::end_of_table(key);
+        let run = self.0.get_gt(key).map_err(failed)?.filter(|(bound, _)| **bound <= *end);
+        let (bound, bytes) = run.unwrap_or_else(|| (end.into(), IVec::default()));
+        Ok(Run { bound, bytes })
+    }
+
+    /// The record of `key`.
+    pub fn get(&self, key: &[u8]) -> Result<Option<IVec>> {
+        let run = self.covering(key)?;
+        Ok(run::find(&run.bytes, key)?.map(|value| slice(&run.bytes, value)))
+    }
+
+    pub fn contains_key(&self, key: &[u8]) -> Result<bool> {
+        self.get(key).map(|record| record.is_some())
+    }
+
+    /// Every record from `start` on, in order of the keys.
+    pub fn range(&self, start: &[u8]) -> Entries {
+        Entries { tree: self.0.clone(), from: Some(start.into()), read: VecDeque::new() }
+    }
+
+    /// Every record whose key begins with `prefix`.
+    pub fn scan_prefix(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Entry>> + use<> {
+        let prefix = prefix.to_vec();
+        self.range(&prefix).take_while(move |entry| {
+            entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))
+        })
+    }
+
+    /// At most `limit` records of a table, behind the key `after`.
+    pub fn page(&self, table: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
+        let behind = |entry: &Result<Entry>| match (entry, after) {
+            (Ok((key, _)), Some(after)) => key != after,
+            _ => true,
+        };
+        let within = |entry: &Result<Entry>| match entry {
+            Ok((key, _)) => key.starts_with(table),
+            Err(_) => true,
+        };
+        let entries = self.range(after.unwrap_or(table));
+        entries.take_while(within).filter(behind).take(limit).collect()
+    }
+
+    /// Every record.
+    pub fn iter(&self) -> Entries {
+        self.range(index::FIRST_TABLE)
+    }
+
+    /// Makes `writes` in one atomic step, and with it notes `applied` for [`index::APPLIED`].
+    pub fn apply(&self, writes: &Writes, applied: &[u8]) -> Result<()> {
+        let mut batch = self.batch(writes)?;
+        batch.insert(index::APPLIED, applied);
+        self.0.apply_batch(batch).map_err(failed)
+    }
+
+    /// Makes everything durable that sled has.
+    pub fn flush(&self) -> Result<()> {
+        self.0.flush().map(drop).map_err(failed)
+    }
+
+    /// What becomes of the runs that `writes` meet.
+    fn batch(&self, writes: &Writes) -> Result<Batch> {
+        let mut batch = Batch::default();
+        let mut writes = writes.iter().peekable();
+        while let Some((key, _)) = writes.peek() {
+            let mut run = self.covering(key)?;
+            let mut merged = Writer::default();
+            while merge(&run, &mut writes, &mut merged)? {
+                let Some(next) = self.next_to_join(&run, &merged)? else { break };
+                batch.remove(run.bound);
+                run = next;
+            }
+            put(&mut batch, run, merged)?;
+        }
+        Ok(batch)
+    }
+
+    /// The run behind one that lost entries, of which `left` are left, if the two make one.
+    fn next_to_join(&self, run: &Run, left: &Writer) -> Result<Option<Run>> {
+        let is_last = *run.bound == *index::end_of_table(left.last());
+        let limit = run_bytes(index::growth(left.last()));
+        if left.is_empty() || left.len() >= limit / 4 || is_last {
+            return Ok(None);
+        }
+        let next = self.covering(&run.bound)?;
+        let fits = !next.bytes.is_empty() && left.len() + next.bytes.len() <= limit;
+        Ok(fits.then_some(next))
+    }
+
+    /// Takes records in order into an index that has none.
+    pub fn loader(&self) -> Loader<'_> {
+        Loader { tree: &self.0, run: Writer::default() }
+    }
+}
+
+/// A value of a run, without a copy.
+fn slice(run: &IVec, value: Range<usize>) -> IVec {
+    run.subslice(value.start, value.len())
+}
+
+/// Appends what `writes` below the bound of `run` make of it, and says whether entries went.
+fn merge<'a>(
+    run: &Run,
+    writes: &mut Peekable<impl Iterator<Item = (&'a Vec<u8>, &'a Option<IVec>)>>,
+    merged: &mut Writer,
+) -> Result<bool> {
+    let mut shrank = false;
+    let mut old = Reader::new(&run.bytes);
+    let mut stored = old.next()?;
+    loop {
+        let write = writes.next_if(|(key, _)| {
+            ***key < *run.bound && (stored.is_none() || key.as_slice() <= old.key())
+        });
+        let Some((key, written)) = write else {
+            let Some(value) = stored else { return Ok(shrank) };
+            merged.push(old.key(), &run.bytes[value])?;
+            stored = old.next()?;
+            continue;
+        };
+        if stored.is_some() && old.key() == key.as_slice() {
+            shrank |= written.is_none();
+            stored = old.next()?;
+        }
+        if let Some(written) = written {
+            merged.push(key, written)?;
+        }
+    }
+}
+
+/// Puts what was merged in the place of `run`, and splits it where it is too long.
+fn put(batch: &mut Batch, run: Run, merged: Writer) -> Result<()> {
+    if merged.is_empty() {
+        if !run.bytes.is_empty() {
+            batch.remove(run.bound);
+        }
+        return Ok(());
+    }
+    let growth = index::growth(merged.last());
+    if merged.len() <= run_bytes(growth) {
+        batch.insert(run.bound, merged.finish());
+        return Ok(());
+    }
+    let merged = merged.finish();
+    let mut lengths = lengths(growth, &run::sizes(&merged)?).into_iter();
+    let mut left = lengths.next();
+    let mut new = Writer::default();
+    let mut entries = Reader::new(&merged);
+    while let Some(value) = entries.next()? {
+        if left == Some(0) {
+            let full = std::mem::take(&mut new);
+            batch.insert(run::separator(full.last(), entries.key()), full.finish());
+            left = lengths.next();
+        }
+        new.push(entries.key(), &merged[value])?;
+        left = left.map(|left| left - 1);
+    }
+    batch.insert(run.bound, new.finish());
+    Ok(())
+}
+
+/// How many entries each run takes, of which these are the `sizes`.
+fn lengths(growth: Growth, sizes: &[usize]) -> Vec<usize> {
+    let limit = run_bytes(growth);
+    let total: usize = sizes.iter().sum();
+    let sizes = sizes.iter().copied();
+    match growth {
+        Growth::AtTheEnd => fill(sizes, limit),
+        Growth::AtTheBegin => {
+            let mut lengths = fill(sizes.rev(), limit);
+            lengths.reverse();
+            lengths
+        }
+        Growth::Anywhere => fill(sizes, total.div_ceil(total.div_ceil(limit))),
+    }
+}
+
+/// How many entries each run takes when it is closed as soon as it has `limit` bytes.
+fn fill(sizes: impl Iterator<Item = usize>, limit: usize) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    let (mut length, mut bytes) = (0, 0);
+    for size in sizes {
+        length += 1;
+        bytes += size;
+        if bytes >= limit {
+            lengths.push(length);
+            (length, bytes) = (0, 0);
+        }
+    }
+    lengths.extend((length > 0).then_some(length));
+    lengths
+}
+
+/// Records in order, a run at a time.
+pub struct Entries {
+    tree: Tree,
+    /// What was read ends here; `None` behind the last run.
+    from: Option<IVec>,
+    read: VecDeque<Entry>,
+}
+
+impl Entries {
+    fn read_from(&mut self, from: &[u8]) -> Result<()> {
+        let Some((bound, bytes)) = self.tree.get_gt(from).map_err(failed)? else { return Ok(()) };
+        let mut entries = Reader::new(&bytes);
+        while let Some(value) = entries.next()? {
+            if entries.key() >= from {
+                self.read.push_back((entries.key().to_vec(), slice(&bytes, value)));
+            }
+        }
+        if entries.key() >= &*bound {
+            return Err(Error::Corrupt("a run of records that belong elsewhere".into()));
+        }
+        self.from = Some(bound);
+        Ok(())
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.read.pop_front() {
+                return Some(Ok(entry));
+            }
+            let from = self.from.take()?;
+            if let Err(error) = self.read_from(&from) {
+                return Some(Err(error));
+            }
+        }
+    }
+}
+
+/// See [`Runs::loader`].
+pub struct Loader<'a> {
+    tree: &'a Tree,
+    run: Writer,
+}
+
+impl Loader<'_> {
+    /// # Errors
+    /// [`Error::Corrupt`] for a record that is not behind the one before.
+    pub fn push(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let last = self.run.last();
+        if key <= last {
+            return Err(Error::Corrupt("records that are not in order".into()));
+        }
+        if !self.run.is_empty() && key.first() != last.first() {
+            self.close(index::end_of_table(last))?;
+        } else if self.run.len() >= run_bytes(index::growth(last)) {
+            self.close(run::separator(last, key))?;
+        }
+        self.run.push(key, value)
+    }
+
+    fn close(&mut self, bound: Vec<u8>) -> Result<()> {
+        let run = std::mem::take(&mut self.run).finish();
+        self.tree.insert(bound, run).map(drop).map_err(failed)
+    }
+
+    /// Takes what was pushed last.
+    pub fn finish(mut self) -> Result<()> {
+        if self.run.is_empty() {
+            return Ok(());
+        }
+        self.close(index::end_of_table(self.run.last()))
+    }
+}

@@ -1,0 +1,182 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn empty() -> Runs {
+    let db = sled::Config::new().temporary(true).open().unwrap();
+    db.insert(index::PROBE, &[]).unwrap();
+    Runs::new((*db).clone())
+}
+
+/// Keys of three ways to grow, many of which begin alike; one of them is its table's whole name.
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    let table = prop::sample::select(&b"flk"[..]);
+    let near = (0_u8..3, any::<u8>(), 0_u8..4).prop_map(|(a, b, c)| vec![a, b, c]);
+    prop_oneof![
+        9 => (table, near).prop_map(|(table, near)| [&[table][..], &near].concat()),
+        1 => Just(b"n".to_vec()),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Vec<u8>> {
+    let length = prop_oneof![20 => 0_usize..60, 2 => 60_usize..700, 1 => 1000_usize..5000];
+    (length, any::<u8>()).prop_map(|(length, byte)| vec![byte; length])
+}
+
+fn commit() -> impl Strategy<Value = Vec<(Vec<u8>, Option<Vec<u8>>)>> {
+    let write = (key(), prop_oneof![3 => value().prop_map(Some), 2 => Just(None)]);
+    prop::collection::vec(write, 1..150)
+}
+
+fn apply(runs: &Runs, model: &mut Model, commit: &[(Vec<u8>, Option<Vec<u8>>)]) {
+    let mut writes = Writes::new();
+    for (key, value) in commit {
+        writes.insert(key.clone(), value.as_deref().map(IVec::from));
+        match value {
+            Some(value) => model.insert(key.clone(), value.clone()),
+            None => model.remove(key),
+        };
+    }
+    runs.apply(&writes, b"").unwrap();
+}
+
+fn read(entries: impl Iterator<Item = Result<Entry>>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    entries.map(|entry| entry.map(|(key, value)| (key, value.to_vec())).unwrap()).collect()
+}
+
+fn pairs<'a>(model: impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    model.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// Bytes of each run, in order.
+fn sizes(runs: &Runs) -> Vec<usize> {
+    runs.0.range(index::FIRST_TABLE..).map(|run| run.unwrap().1.len()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is split and joined, the runs are one ordered map.
+    #[test]
+    fn runs_are_a_map(commits in prop::collection::vec(commit(), 1..12), asked in key()) {
+        let (runs, mut model) = (empty(), Model::new());
+        for commit in &commits {
+            apply(&runs, &mut model, commit);
+            prop_assert_eq!(read(runs.iter()), pairs(model.iter()));
+        }
+        let stored = runs.get(&asked).unwrap().map(|value| value.to_vec());
+        prop_assert_eq!(stored.as_ref(), model.get(&asked));
+        prop_assert_eq!(read(runs.range(&asked)), pairs(model.range(asked.clone()..)));
+        let under = pairs(model.iter().filter(|(key, _)| key.starts_with(&asked[..1])));
+        prop_assert_eq!(read(runs.scan_prefix(&asked[..1])), under);
+        let longest = model.values().map(Vec::len).max().unwrap_or(0);
+        prop_assert!(sizes(&runs).iter().all(|size| (1..2048 + longest).contains(size)));
+        // What is loaded is the same, and full.
+        let loaded = empty();
+        let mut loader = loaded.loader();
+        for (key, value) in &model {
+            loader.push(key, value).unwrap();
+        }
+        loader.finish().unwrap();
+        prop_assert_eq!(read(loaded.iter()), pairs(model.iter()));
+    }
+
+    /// A reader sees what was there all the time, once and in order, whatever else is written.
+    #[test]
+    fn a_reader_misses_nothing_beside_writes(
+        commits in prop::collection::vec(commit(), 20),
+    ) {
+        let (runs, mut model) = (empty(), Model::new());
+        let stays = |key: &[u8]| key.last().is_some_and(|byte| byte % 4 == 0);
+        let (first, later) = commits.split_at(10);
+        for commit in first {
+            apply(&runs, &mut model, commit);
+        }
+        let there = pairs(model.iter().filter(|(key, _)| stays(key)));
+        let mut later = later.iter();
+        let mut seen = Vec::new();
+        for (at, entry) in runs.iter().enumerate() {
+            let (key, value) = entry.unwrap();
+            if stays(&key) {
+                seen.push((key, value.to_vec()));
+            }
+            if at % 5 == 0 && let Some(commit) = later.next() {
+                let mut commit = commit.clone();
+                commit.retain(|(key, _)| !stays(key));
+                apply(&runs, &mut model, &commit);
+            }
+        }
+        prop_assert_eq!(seen, there);
+    }
+
+    /// Damage is an error, never a panic.
+    #[test]
+    fn any_bytes_are_a_run_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut entries = Reader::new(&bytes);
+        while let Ok(Some(value)) = entries.next() {
+            prop_assert!(value.end <= bytes.len());
+        }
+        let _ = run::find(&bytes, b"f");
+    }
+}
+
+fn fill(runs: &Runs, keys: impl Iterator<Item = Vec<u8>>) {
+    for key in keys {
+        let writes = Writes::from([(key, Some(IVec::from(&[0; 20])))]);
+        runs.apply(&writes, b"").unwrap();
+    }
+}
+
+/// Tables that grow at one end have full runs, others runs that are two thirds full.
+#[test]
+fn runs_fill_as_their_table_grows() {
+    let count = 4000_u32;
+    let key = |table: u8, n: u32| [&[table][..], &n.to_be_bytes()].concat();
+    let scattered = |n: u32| n.wrapping_mul(2_654_435_761);
+    let at_the_end = (0..count).map(|n| key(b'f', n));
+    let at_the_begin = (0..count).map(|n| key(b'l', count - n));
+    let anywhere = (0..count).map(|n| key(b'k', scattered(n)));
+    let mean_bytes = |keys: &mut dyn Iterator<Item = Vec<u8>>| {
+        let runs = empty();
+        fill(&runs, keys);
+        let sizes = sizes(&runs);
+        sizes.iter().sum::<usize>() / sizes.len()
+    };
+    assert!(mean_bytes(&mut { at_the_end }) > 1000);
+    assert!(mean_bytes(&mut { at_the_begin }) > 1000);
+    assert!(mean_bytes(&mut { anywhere }) > 512 * 6 / 10);
+}
+
+/// When most records are gone, most runs are.
+#[test]
+fn runs_that_empty_are_joined() {
+    let runs = empty();
+    let keys: Vec<Vec<u8>> = (0..4000_u32).map(|n| [b"k", &n.to_be_bytes()[..]].concat()).collect();
+    fill(&runs, keys.iter().cloned());
+    let before = sizes(&runs).len();
+    for (_, key) in keys.iter().enumerate().filter(|(n, _)| n % 50 != 0) {
+        runs.apply(&Writes::from([(key.clone(), None)]), b"").unwrap();
+    }
+    assert_eq!(runs.iter().count(), 80);
+    let after = sizes(&runs).len();
+    assert!(after * 12 < before, "{after} of {before}");
+    for key in keys.iter().step_by(50) {
+        runs.apply(&Writes::from([(key.clone(), None)]), b"").unwrap();
+    }
+    assert!(sizes(&runs).is_empty());
+}
+
+/// Nobody reads a run that was put under a bound that is not its own.
+#[test]
+fn a_run_out_of_its_place_is_damage() {
+    let runs = empty();
+    fill(&runs, (0..200_u32).map(|n| [b"k", &n.to_be_bytes()[..]].concat()));
+    let first = runs.0.range(index::FIRST_TABLE..).next().unwrap().unwrap();
+    let second = runs.0.get_gt(&first.0).unwrap().unwrap();
+    runs.0.insert(&first.0, second.1).unwrap();
+    assert!(runs.iter().any(|entry| matches!(entry, Err(Error::Corrupt(_)))));
+}

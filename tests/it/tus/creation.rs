@@ -1,0 +1,107 @@
+//! How uploads begin: with a length or without, with bytes or without, and what they are called.
+
+use serde_json::json;
+
+use super::{OFFSET_TYPE, Tus, content, id, path};
+use crate::support::{Daemon, base64};
+
+#[test]
+fn an_empty_file_is_there_at_once() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let tus = Tus::of(&user);
+    let created = tus.with("upload-length", "0").0.send("POST", "/v1/tus", "");
+    assert_eq!((created.status, created.header("upload-offset")), (201, "0"));
+    assert_eq!(content(&user, &created), b"");
+    assert_eq!(tus.offset(&path(&created)), 0);
+}
+
+#[test]
+fn bytes_may_come_with_the_creation() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let tus = Tus::of(&user).with("content-type", OFFSET_TYPE);
+    let create =
+        |size: &str, body: &str| tus.with("upload-length", size).0.send("POST", "/v1/tus", body);
+    let whole = create("5", "hello");
+    assert_eq!((whole.status, whole.header("upload-offset")), (201, "5"));
+    assert_eq!(content(&user, &whole), b"hello");
+    let begun = create("8", "hello");
+    assert_eq!((begun.status, begun.header("upload-offset")), (201, "5"));
+    let tus = Tus::of(&user);
+    assert_eq!(content(&user, &tus.patch(&path(&begun), 5, b"you")), b"helloyou");
+    create("4", "hello").refused(413, "too_large");
+    // Of no length yet, and of another type, which is not looked at.
+    let deferred =
+        Tus::of(&user).with("content-type", OFFSET_TYPE).with("upload-defer-length", "1");
+    let begun = deferred.0.send("POST", "/v1/tus", "hello");
+    assert_eq!((begun.status, begun.header("upload-offset")), (201, "5"));
+    let last = Tus::of(&user).with("upload-length", "6").patch(&path(&begun), 5, b"!");
+    assert_eq!(content(&user, &last), b"hello!");
+    let other = Tus::of(&user).with("content-type", "text/plain").with("upload-length", "5");
+    let created = other.0.send("POST", "/v1/tus", "hello");
+    assert_eq!((created.status, created.header("upload-offset")), (201, "0"));
+    let tus = Tus::of(&user);
+    assert_eq!(tus.0.delete(&path(&created)).status, 204);
+    let wrong = format!("sha256 {}", base64(&[0; 32]));
+    let summed = Tus(tus.0.clone()).with("content-type", OFFSET_TYPE).with("upload-length", "9");
+    let refused = summed.with("upload-checksum", &wrong).0.send("POST", "/v1/tus", "hello");
+    refused.refused(460, "checksum_mismatch");
+    assert_eq!(user.get("/v1/files/uploads").ok(), json!({"uploads": []}));
+}
+
+#[test]
+fn a_length_may_come_later_and_the_quota_grows_with_the_bytes() {
+    let daemon = Daemon::with(&[("quota_bytes", "1000"), ("file_bytes_max", "900")]);
+    let user = daemon.user("u");
+    let tus = Tus::of(&user);
+    let deferred = tus.with("upload-defer-length", "1").0.send("POST", "/v1/tus", "");
+    assert_eq!(deferred.status, 201);
+    let path = path(&deferred);
+    let head = tus.head(&path);
+    assert_eq!(head.header("upload-defer-length"), "1");
+    assert!(head.headers.get("upload-length").is_none());
+    assert_eq!(tus.append(&path, 0, &[1; 300]), 300);
+    let status = format!("/v1/files/{}", id(&path));
+    assert_eq!(user.get(&status).ok()["size"], json!(null));
+    // 300 of 1000 are taken: 700 more fit, 701 do not.
+    let store = |size| user.put("/v1/files/content?filename=f", vec![0; size]);
+    store(701).refused(413, "quota_exceeded");
+    assert_eq!(store(500).status, 201);
+    tus.patch(&path, 300, &[1; 201]).refused(413, "quota_exceeded");
+    tus.with("transfer-encoding", "chunked")
+        .patch(&path, 300, &[1; 201])
+        .refused(413, "quota_exceeded");
+    let length = |size: &str, offset, body: &[u8]| {
+        tus.with("upload-length", size).patch(&path, offset, body)
+    };
+    length("299", 300, b"").refused(400, "inconsistent_upload_length");
+    length("901", 300, b"").refused(413, "too_large");
+    length("501", 300, b"").refused(413, "quota_exceeded");
+    length("901", 300, b"").refused(413, "too_large");
+    length("299", 300, b"").refused(400, "inconsistent_upload_length");
+    length("x", 300, b"").refused(400, "invalid_upload_length");
+    assert_eq!(tus.head(&path).header("upload-defer-length"), "1");
+    assert_eq!(length("500", 300, &[1; 100]).header("upload-offset"), "400");
+    assert_eq!(tus.head(&path).header("upload-length"), "500");
+    length("450", 400, b"").refused(400, "inconsistent_upload_length");
+    let last = length("500", 400, &[1; 100]);
+    assert_eq!(content(&user, &last), [1; 500]);
+    // One whose length turns out to be what is there.
+    let small = daemon.user("v");
+    let deferred = Tus::of(&small).with("upload-defer-length", "1").0.send("POST", "/v1/tus", "");
+    let path = self::path(&deferred);
+    Tus::of(&small).append(&path, 0, b"abc");
+    let ended = Tus::of(&small).with("upload-length", "3").patch(&path, 3, b"");
+    assert_eq!(content(&small, &ended), b"abc");
+}
+
+#[test]
+fn locations_stand_behind_the_public_url() {
+    let daemon = Daemon::with(&[("public_url", "https://files.example.com/store/")]);
+    let created =
+        Tus::of(&daemon.user("u")).with("upload-length", "1").0.send("POST", "/v1/tus/", "");
+    let location = created.header("location");
+    let id = location.strip_prefix("https://files.example.com/store/v1/tus/").unwrap();
+    assert_eq!(id.len(), 32);
+}
