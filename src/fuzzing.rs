@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hyper::{
     HeaderMap, Method,
     header::{
@@ -27,9 +28,11 @@ use serde_json::Value;
 pub use self::sequence::sequence;
 use crate::{
     auth::{
+        jwks,
         jwt::{self, Expected},
         keyring::KeyRing,
         link::LinkKey,
+        receipt::Receipt,
     },
     config::{
         KNOBS,
@@ -63,12 +66,13 @@ use crate::{
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by the name of its file below `fuzz/fuzz_targets`.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("route", route),
     ("conditional", conditional),
     ("file_key", file_key),
     ("jwt", jwt),
     ("link", link),
+    ("receipt", receipt),
     ("record", record),
     ("encoded_part", encoded_part),
     ("journal", journal),
@@ -182,6 +186,21 @@ pub fn link(input: &[u8]) {
     let sig = links.sign(&key, exp, disposition);
     assert!(links.verify(&key, exp, disposition, &sig));
     assert!(!links.verify(&key, exp ^ 1, disposition, &sig));
+}
+
+/// A key set on the first line, a receipt behind it: whatever they are, they are read or refused,
+/// and nobody makes a receipt of ours, not even one that names our key.
+pub fn receipt(input: &[u8]) {
+    let (Some(text), (ring, _)) = (text(input), &*KEYS) else { return };
+    let (key_set, receipt) = text.split_once('\n').unwrap_or(("", text));
+    let _ = Receipt::verify(receipt, key_set.as_bytes());
+    let Ok(ours) = serde_json::to_vec(&jwks::public_keys(ring)) else { return };
+    let Some(key) = ring.keys().first().cloned() else { return };
+    let head = format!(r#"{{"alg":"RS256","typ":"streamlined-receipt+jwt","kid":"{}"}}"#, key.kid);
+    let signed = format!("{}.{receipt}", URL_SAFE_NO_PAD.encode(head));
+    for forged in [receipt, &signed] {
+        assert!(Receipt::verify(forged, &ours).is_err(), "a forged receipt is taken");
+    }
 }
 
 /// Stored bytes are a record or an error, and a record is the same when stored again.

@@ -38,19 +38,34 @@ case $verb in
 esac
 "#;
 
-/// The blocks that are marked `sh`.
-fn commands(page: &str) -> String {
-    let mut commands = Vec::new();
-    let mut inside = false;
-    for line in page.lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            line if inside => commands.push(line),
-            _ => {}
-        }
-    }
-    commands.join("\n")
+/// What needs more than a test has: a package, or a release and a build of half an hour.
+const ELSEWHERE: [(&str, &str); 3] = [
+    ("tried by .ci/deb", "apt install ./streamlined_VERSION-1_amd64.deb"),
+    (
+        "tried by .ci/release",
+        "sha256sum --check SHA256SUMS
+tar xf streamlined-VERSION.tar.gz
+cd streamlined-VERSION
+SOURCE_DATE_EPOCH=0 .ci/offline
+sha256sum target/release/streamlined",
+    ),
+    ("tried by .ci/deb", "apt install ./streamlined_0.2.0-1_amd64.deb"),
+];
+
+fn page() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md")).unwrap()
+}
+
+/// The blocks whose mark begins with this word, each with the rest of its mark.
+fn blocks<'a>(page: &'a str, word: &str) -> Vec<(&'a str, &'a str)> {
+    let all = page.split("\n```").skip(1).step_by(2);
+    let marked = all.filter_map(|block| {
+        let (mark, text) = block.split_once('\n').unwrap();
+        let rest = mark.strip_prefix(word)?;
+        assert!(rest.is_empty() || rest.starts_with(' '), "{mark}");
+        Some((rest.trim_start(), text))
+    });
+    marked.collect()
 }
 
 fn executable(path: &Path, text: &str) {
@@ -59,9 +74,48 @@ fn executable(path: &Path, text: &str) {
 }
 
 #[test]
+fn what_is_not_run_here_is_known_and_tried_elsewhere() {
+    let page = page();
+    let version = env!("CARGO_PKG_VERSION");
+    let wanted = ELSEWHERE.map(|(mark, text)| (mark, text.replace("VERSION", version)));
+    let found = blocks(&page, "console");
+    assert_eq!(found, wanted.each_ref().map(|(mark, text)| (*mark, text.as_str())));
+    for (mark, _) in ELSEWHERE {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(&mark["tried by ".len()..]);
+        assert!(script.metadata().unwrap().permissions().mode() & 0o100 != 0, "{mark}");
+    }
+    let marked = found.len() + blocks(&page, "sh").len() + blocks(&page, "ini").len();
+    assert_eq!(marked * 2, page.matches("\n```").count(), "every block says what it is");
+}
+
+#[test]
+fn commands_in_the_text_are_those_of_the_program() {
+    const COMMANDS: [&str; 12] = [
+        "audit", "backup", "config", "fsck", "gc", "import", "key", "log", "restore", "scrub",
+        "token", "user",
+    ];
+    let page = page();
+    let text: String = page.split("\n```").step_by(2).collect();
+    let mut tried = 0;
+    for span in text.split('`').skip(1).step_by(2) {
+        let words = span.strip_prefix("streamlined ").unwrap_or(span).split_whitespace();
+        if !words.clone().next().is_some_and(|word| COMMANDS.contains(&word)) {
+            continue;
+        }
+        // Unknown words before --help are refused.
+        let mut program = Command::new(env!("CARGO_BIN_EXE_streamlined"));
+        let output = program.args(words).arg("--help").output().unwrap();
+        assert!(output.status.success(), "{span}: {}", String::from_utf8_lossy(&output.stderr));
+        tried += 1;
+    }
+    assert!(tried > 8, "{tried}");
+}
+
+#[test]
 fn every_command_of_the_page_does_what_it_says() {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md"));
-    let commands = commands(&page.unwrap());
+    let page = page();
+    let blocks = blocks(&page, "sh");
+    let commands = blocks.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("\n");
     assert!(commands.lines().count() > 40);
     let root = tempfile::tempdir().unwrap();
     let path = |name: &str| root.path().join(name);

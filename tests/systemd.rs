@@ -44,10 +44,18 @@ fn systemd_finds_nothing_to_say() {
         fs::write(&path, "#!/bin/sh\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let names = named(&[".service", ".socket", ".timer"]);
+    let mut names = named(&[".service", ".socket", ".timer"]);
     for name in &names {
         fs::copy(units().join(name), system.join(name)).unwrap();
     }
+    // The one that an operator is told to write.
+    let page = units().join("../docs/OPERATIONS.md");
+    let page = fs::read_to_string(page).unwrap();
+    let block = page.split_once("\n```ini\n# /etc/systemd/system/").unwrap().1;
+    let (name, text) = block.split_once("\n```").unwrap().0.split_once('\n').unwrap();
+    assert!(name.ends_with(".socket") && text.contains("FileDescriptorName=metrics"), "{block}");
+    fs::write(system.join(name), text).unwrap();
+    names.push(name.into());
     let root = format!("--root={}", root.path().display());
     let mut verify = Command::new("systemd-analyze");
     let output = verify.args(["verify", "--man=no", &root]).args(&names).output().unwrap();

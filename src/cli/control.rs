@@ -1,6 +1,6 @@
 //! What a running daemon is told, and tells: signals, files that change, the service manager.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use rustix::process::{Resource, getrlimit};
 use tokio::{
@@ -39,7 +39,7 @@ pub struct Control {
     started: Config,
     config: Config,
     read: Arc<ReadConfig>,
-    address: SocketAddr,
+    address: String,
     app: Arc<App>,
     server: Arc<Server>,
     manager: Arc<Manager>,
@@ -52,7 +52,7 @@ impl Control {
     pub fn new(
         config: Config,
         read: Arc<ReadConfig>,
-        address: SocketAddr,
+        address: String,
         app: Arc<App>,
         server: Arc<Server>,
         manager: Arc<Manager>,
@@ -84,7 +84,7 @@ impl Control {
 
     /// Where the daemon is reached when nobody says otherwise.
     pub fn url(&self) -> String {
-        url(&self.config, self.address)
+        url(&self.config, &self.address)
     }
 
     /// Does what it is told until it is told to stop; by which signal.
@@ -138,7 +138,7 @@ impl Control {
         }
         log::change(&config.log).map_err(Failures::at("log"))?;
         self.app.set_policy(policy(&config));
-        self.server.set(settings(&config, self.address));
+        self.server.set(settings(&config, &self.address));
         present(&self.server, identity);
         (self.config, self.tls, self.marks) = (config, tls, marks);
         Ok(())
@@ -180,7 +180,7 @@ fn present(server: &Server, identity: Option<Identity>) {
     server.set_tls(identity.map(|identity| identity.config));
 }
 
-fn url(config: &Config, address: SocketAddr) -> String {
+fn url(config: &Config, address: &str) -> String {
     let scheme = if config.tls_certificate.is_some() { "https" } else { "http" };
     format!("{scheme}://{address}")
 }
@@ -204,7 +204,7 @@ pub fn policy(config: &Config) -> Policy {
 }
 
 /// What it says of the surface.
-pub fn settings(config: &Config, address: SocketAddr) -> Settings {
+pub fn settings(config: &Config, address: &str) -> Settings {
     let (connections, requests) = within_open_files();
     if connections < config.connections_max || requests < config.requests_max {
         tracing::info!(connections, requests, "limited by the open files that are allowed");

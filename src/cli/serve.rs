@@ -16,7 +16,7 @@ use rustix::{
     },
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     runtime::Builder,
     time::{sleep, timeout},
 };
@@ -31,14 +31,18 @@ use crate::{
     auth::{keyring::KeyRing, link::LinkKey, service_token},
     blob::disk::DiskBlobs,
     config::Config,
-    http::{Server, admin::Door},
+    http::{
+        Server,
+        admin::Door,
+        listener::{Listener, Serves, Socket},
+    },
     meta::sled::SledMetadata,
     sys::{
         audit::{AuditLog, Retention},
         clock::SystemClock,
         data_dir, durable, log,
         signal::{Signals, Told},
-        systemd::{self, Manager},
+        systemd::{self, Inherited, Manager},
     },
 };
 
@@ -98,14 +102,22 @@ async fn run(
 ) -> Result<(), Failures> {
     register_tokens(&config, &app).await?;
     let mut signals = Signals::install().map_err(Failures::at("signals"))?;
-    let listener = listen(&config.listen).await?;
-    let address = listener.local_addr().map_err(Failures::at("listen"))?;
+    let listeners = listen(&config.listen).await?;
+    // Without one of a network, what the configuration says is as good as anything.
+    let address = listeners.iter().find_map(Listener::address);
+    let address = address.map_or_else(|| config.listen.clone(), |address| address.to_string());
     let audit = open_audit(&config)?;
-    let server = Server::new(Arc::clone(&app), settings(&config, address), Arc::clone(&audit));
+    let server = Server::new(Arc::clone(&app), settings(&config, &address), Arc::clone(&audit));
     let dir = config.data_dir.clone();
     let manager = Arc::new(manager);
-    let mut control =
-        Control::new(config, read, address, Arc::clone(&app), Arc::clone(&server), manager)?;
+    let mut control = Control::new(
+        config,
+        read,
+        address.clone(),
+        Arc::clone(&app),
+        Arc::clone(&server),
+        manager,
+    )?;
     let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
     let answering = Arc::new(Door { app: Arc::clone(&app), data_dir: dir.clone(), audit });
     let admin = match door::bind(&dir) {
@@ -117,7 +129,7 @@ async fn run(
         }
     };
     let announced = dir.join("listen");
-    announce(&announced, &address.to_string()).map_err(Failures::at("listen file"))?;
+    announce(&announced, &address).map_err(Failures::at("listen file"))?;
     // Whoever started the daemon may not care to read it.
     let _ = writeln!(io::stdout(), "streamlined listens on {}", control.url());
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
@@ -130,7 +142,7 @@ async fn run(
         manager.tell("STOPPING=1\nSTATUS=letting requests finish");
         drop(tokio::spawn(end_at_once(signals)));
     };
-    server.run(listener, stop).await;
+    server.run(listeners, stop).await;
     sweeping.abort();
     // It ends at its next step; one that found the runtime gone would report a failure.
     let _ = sweeping.await;
@@ -153,16 +165,38 @@ async fn run(
     Ok(())
 }
 
-/// The socket that was handed over, else a new one. One that was handed over stays open while the
-/// daemon is started again, and whoever connects meanwhile waits in it.
-async fn listen(address: &str) -> Result<TcpListener, Failures> {
+/// The name of a handed-over socket by which only metrics and health are served.
+const WATCHING: &str = "metrics";
+
+/// The sockets that were handed over, else a new one. Those that were handed over stay open while
+/// the daemon is started again, and whoever connects meanwhile waits in them.
+async fn listen(address: &str) -> Result<Vec<Listener>, Failures> {
     let inherited = systemd::inherited().map_err(Failures::at("socket activation"))?;
-    let Some(inherited) = inherited else {
+    if inherited.is_empty() {
         let bound = TcpListener::bind(address).await;
-        return bound.map_err(Failures::at(&format!("listen on {address}")));
+        let bound = bound.map_err(Failures::at(&format!("listen on {address}")))?;
+        return Ok(vec![Listener { socket: Socket::Tcp(bound), serves: Serves::Everything }]);
+    }
+    let take = |Inherited { name, socket }| {
+        let serves = if name == WATCHING { Serves::Watching } else { Serves::Everything };
+        let socket = match socket {
+            systemd::Socket::Tcp(socket) => {
+                socket.set_nonblocking(true)?;
+                Socket::Tcp(TcpListener::from_std(socket)?)
+            }
+            systemd::Socket::Unix(socket) => {
+                socket.set_nonblocking(true)?;
+                Socket::Unix(UnixListener::from_std(socket)?)
+            }
+        };
+        Ok::<_, io::Error>(Listener { socket, serves })
     };
-    let taken = inherited.set_nonblocking(true).and_then(|()| TcpListener::from_std(inherited));
-    taken.map_err(Failures::at("socket activation"))
+    let listeners: io::Result<Vec<_>> = inherited.into_iter().map(take).collect();
+    let listeners = listeners.map_err(Failures::at("socket activation"))?;
+    if listeners.iter().all(|listener| listener.serves == Serves::Watching) {
+        return Err(Failures::at("socket activation")("by its sockets only metrics are served"));
+    }
+    Ok(listeners)
 }
 
 /// Whoever asks a second time does not want to wait. What is acknowledged is on the disk already.

@@ -20,7 +20,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Server, metrics, settings::Settings};
+use super::{Server, listener::Serves, metrics, settings::Settings};
 
 /// How long a connection that is closed early may keep sending what nobody reads, and one that was
 /// told to close may take to do so.
@@ -31,6 +31,7 @@ const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(25), Duration::f
 /// What the requests of one connection share.
 pub struct Connection {
     pub peer: SocketAddr,
+    pub serves: Serves,
     began: Instant,
     speaks_http_1: AtomicBool,
     lingers: AtomicBool,
@@ -54,9 +55,10 @@ enum Verdict {
 }
 
 impl Connection {
-    pub fn new(peer: SocketAddr) -> Arc<Self> {
+    pub fn new(peer: SocketAddr, serves: Serves) -> Arc<Self> {
         Arc::new(Self {
             peer,
+            serves,
             began: Instant::now(),
             speaks_http_1: AtomicBool::new(false),
             lingers: AtomicBool::new(false),

@@ -11,8 +11,11 @@ use serde::{
     de::{self, DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{Refusal, Reply, body::Body, body::RequestBody};
-use crate::{app::Error, model::limits::JSON_BYTES_MAX};
+use super::{Refusal, Reply, body::Body, body::RequestBody, inline};
+use crate::{
+    app::Error,
+    model::limits::{JSON_BYTES_MAX, JSON_DEPTH_MAX},
+};
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -34,8 +37,31 @@ pub async fn read_optional<T: DeserializeOwned + Default>(body: RequestBody) -> 
 }
 
 fn parse<T: DeserializeOwned>(document: &[u8]) -> Result<T, Error> {
+    if depth(document) > JSON_DEPTH_MAX {
+        return Err(Error::invalid("json_too_deep", inline::Refused::TooDeep.to_string()));
+    }
     let object = serde_json::from_slice(document).map_err(|error| invalid(&error.to_string()));
     object.map(|Object(members)| members)
+}
+
+/// How deep it is nested. serde looks only at what it keeps and passes anything else over.
+fn depth(document: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_text, mut is_escaped) = (false, false);
+    for byte in document {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_text,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 async fn collect(mut body: RequestBody) -> Result<Vec<u8>, Error> {

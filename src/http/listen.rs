@@ -1,11 +1,8 @@
-//! The accept loop: connection limit, TLS, drain.
+//! The accept loops: connection limit, TLS, drain.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -14,7 +11,6 @@ use hyper_util::{
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
@@ -28,6 +24,7 @@ use super::{
     connection::{Connection, LINGER},
     flood::Metered,
     gate::{Gate, Pass},
+    listener::{Listener, Stream},
     metrics, respond,
     settings::Settings,
     socket::Socket,
@@ -42,20 +39,51 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// Connections past the limit that are being told so at a time.
 const TURNED_AWAY_MAX: usize = 64;
 
+/// What the connections of all listeners share.
+#[derive(Clone)]
+struct Hall {
+    connections: Arc<Gate>,
+    addresses: Arc<Addresses>,
+    turned_away: Arc<Semaphore>,
+    stopping: watch::Receiver<bool>,
+    tracker: TaskTracker,
+}
+
 impl Server {
     /// Serves until `shutdown` resolves, then lets requests in flight finish.
-    pub async fn run(self: Arc<Self>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let (connections, addresses) = <(Arc<Gate>, Arc<Addresses>)>::default();
-        let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    pub async fn run(
+        self: Arc<Self>,
+        listeners: Vec<Listener>,
+        shutdown: impl Future<Output = ()>,
+    ) {
         let (stop, stopping) = watch::channel(false);
-        let tracker = TaskTracker::new();
-        let mut shutdown = std::pin::pin!(shutdown);
+        let hall = Hall {
+            connections: Arc::default(),
+            addresses: Arc::default(),
+            turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
+            stopping,
+            tracker: TaskTracker::new(),
+        };
+        let accepting =
+            listeners.into_iter().map(|listener| Arc::clone(&self).accept(listener, &hall));
+        tokio::select! {
+            // They have no end; what they hold is closed with them.
+            _ = join_all(accepting) => {}
+            () = shutdown => {}
+        }
+        hall.tracker.close();
+        // Who serves the last connection may be gone already.
+        let _ = stop.send(true);
+        let drain_timeout = self.settings.load().drain_timeout;
+        if timeout(drain_timeout, hall.tracker.wait()).await.is_err() {
+            tracing::warn!("requests in flight did not finish in time and were cut");
+        }
+    }
+
+    /// Lets clients in by one socket.
+    async fn accept(self: Arc<Self>, listener: Listener, hall: &Hall) {
         loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = &mut shutdown => break,
-            };
-            let (stream, peer) = match accepted {
+            let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors, most likely: others must close first.
@@ -64,28 +92,27 @@ impl Server {
                     continue;
                 }
             };
-            let Some(pass) = self.admit_connection(peer.ip(), &connections, &addresses) else {
+            let Some(pass) = self.admit_connection(peer.ip(), &hall.connections, &hall.addresses)
+            else {
                 // Past this limit too, a closed connection is all the answer there is.
-                if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
+                if let Ok(permit) = Arc::clone(&hall.turned_away).try_acquire_owned() {
                     tokio::spawn(Arc::clone(&self).turn_away(stream, permit));
                 }
                 continue;
             };
             metrics::CONNECTIONS.add(1);
-            let connecting = Arc::clone(&self).connect(stream, peer, stopping.clone());
-            tracker.spawn(async move {
+            let connection = Connection::new(peer, listener.serves);
+            let connecting = Arc::clone(&self).connect(stream, connection, hall.stopping.clone());
+            hall.tracker.spawn(async move {
                 let _held = (pass, metrics::CONNECTIONS_OPEN.count());
                 connecting.await;
             });
         }
-        drop(listener);
-        tracker.close();
-        // Who serves the last connection may be gone already.
-        let _ = stop.send(true);
-        let drain_timeout = self.settings.load().drain_timeout;
-        if timeout(drain_timeout, tracker.wait()).await.is_err() {
-            tracing::warn!("requests in flight did not finish in time and were cut");
-        }
+    }
+
+    /// What to speak TLS with on this stream.
+    fn tls_on(&self, stream: &Stream) -> Option<Arc<ServerConfig>> {
+        matches!(stream, Stream::Left(_)).then(|| self.tls.load_full()).flatten()
     }
 
     /// What a connection holds as long as it is open; `None` past a limit.
@@ -112,15 +139,13 @@ impl Server {
     /// Serves one connection to its end.
     async fn connect(
         self: Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
+        stream: Stream,
+        connection: Arc<Connection>,
         stopping: watch::Receiver<bool>,
     ) {
-        let connection = Connection::new(peer);
-        // Small answers go out at once.
-        let _ = stream.set_nodelay(true);
+        let tls = self.tls_on(&stream);
         let socket = Socket::new(stream, Arc::clone(&connection), &self.settings.load());
-        match self.tls.load_full() {
+        match tls {
             None => Box::pin(self.speak(socket, connection, stopping)).await,
             Some(config) => match Box::pin(TlsAcceptor::from(config).accept(socket)).await {
                 Ok(stream) => {
@@ -129,7 +154,7 @@ impl Server {
                 }
                 Err(error) => {
                     metrics::TLS_HANDSHAKES.of("failed").add(1);
-                    tracing::debug!(%error, %peer, "TLS handshake failed");
+                    tracing::debug!(%error, peer = %connection.peer, "TLS handshake failed");
                 }
             },
         }
@@ -157,9 +182,9 @@ impl Server {
     }
 
     /// Past the connection limit: an answer, not silence.
-    async fn turn_away(self: Arc<Self>, stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    async fn turn_away(self: Arc<Self>, stream: Stream, _permit: OwnedSemaphorePermit) {
         let turn_away = async {
-            match self.tls.load_full() {
+            match self.tls_on(&stream) {
                 None => say_busy(stream).await,
                 Some(config) => {
                     let mut config = ServerConfig::clone(&config);

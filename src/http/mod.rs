@@ -26,6 +26,7 @@ pub mod inline;
 mod json;
 mod label;
 pub mod listen;
+pub mod listener;
 pub mod metrics;
 pub mod openapi;
 mod patience;
@@ -60,6 +61,7 @@ use self::{
     connection::Connection,
     exchange::Asked,
     gate::Gate,
+    listener::Serves,
     penalty::Penalties,
     query::Query,
     route::{Access, Endpoint},
@@ -210,7 +212,8 @@ impl Server {
         let peer = connection.peer.ip();
         let client = client::address(peer, request.headers(), &settings.trusted_proxies);
         let from = *client.as_ref().unwrap_or(&peer);
-        let handling = self.handle(request, &asked.received, &settings, client, &mut trace);
+        let handling =
+            self.handle(request, &asked.received, &settings, connection.serves, client, &mut trace);
         let handled = AssertUnwindSafe(handling).catch_unwind().await;
         let outcome =
             handled.unwrap_or_else(|_| Err(Error::Internal("a handler panicked".into()).into()));
@@ -254,6 +257,7 @@ impl Server {
         request: Request<Incoming>,
         received: &Arc<Received>,
         settings: &Settings,
+        serves: Serves,
         from: Result<IpAddr, Error>,
         trace: &mut Trace,
     ) -> Reply {
@@ -267,10 +271,14 @@ impl Server {
         let body = RequestBody::new(body, drained, Arc::clone(received), settings.patience());
         framing::check(&head)?;
         let endpoint = route::route(&head.method, head.uri.path());
-        let endpoint = endpoint.and_then(|endpoint| offered(endpoint, settings.metrics));
+        let metrics = match serves {
+            Serves::Everything => settings.metrics,
+            Serves::Watching => Audience::Anybody,
+        };
+        let endpoint = endpoint.and_then(|endpoint| offered(endpoint, serves, metrics));
         // Who may not ask is not told what there is.
         let access = match &endpoint {
-            Ok(Endpoint::Metrics) if settings.metrics == Audience::Anybody => Access::Open,
+            Ok(Endpoint::Metrics) if metrics == Audience::Anybody => Access::Open,
             Ok(endpoint) => endpoint.access(),
             Err(_) => route::hidden(head.uri.path()),
         };
@@ -329,9 +337,11 @@ impl Server {
     }
 }
 
-/// What is there for nobody on the port is not there.
-fn offered(endpoint: Endpoint, metrics: Audience) -> Result<Endpoint, Refusal> {
+/// What is there for nobody on the port, or not by this socket, is not there.
+fn offered(endpoint: Endpoint, serves: Serves, metrics: Audience) -> Result<Endpoint, Refusal> {
     match endpoint {
+        Endpoint::Metrics | Endpoint::Health if serves == Serves::Watching => Ok(endpoint),
+        _ if serves == Serves::Watching => Err(Refusal::NoRoute),
         Endpoint::Metrics if metrics == Audience::Nobody => Err(Refusal::NoRoute),
         endpoint => Ok(endpoint),
     }

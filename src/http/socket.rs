@@ -14,12 +14,12 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{self, Sleep, sleep},
 };
 
 use super::{
     connection::{Connection, LINGER},
+    listener::Stream,
     metrics,
     patience::Patience,
     settings::Settings,
@@ -27,7 +27,7 @@ use super::{
 
 /// See the module.
 pub struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     connection: Arc<Connection>,
     /// For the first head from the start, on HTTP/1 for each other one from its first byte.
     head: Pin<Box<Sleep>>,
@@ -44,7 +44,7 @@ pub struct Socket {
 
 impl Socket {
     /// In one place, as every future on its way holds it: who waits is to cost little.
-    pub fn new(stream: TcpStream, connection: Arc<Connection>, settings: &Settings) -> Box<Self> {
+    pub fn new(stream: Stream, connection: Arc<Connection>, settings: &Settings) -> Box<Self> {
         Box::new(Self {
             stream,
             connection,

@@ -7,7 +7,7 @@ use std::{
         linux::net::SocketAddrExt,
         unix::{
             ffi::OsStrExt,
-            net::{SocketAddr, UnixDatagram},
+            net::{SocketAddr, UnixDatagram, UnixListener},
         },
     },
     time::Duration,
@@ -62,17 +62,34 @@ impl Manager {
     }
 }
 
-/// The listening socket that was handed over, with `FileDescriptorName` or without.
+/// A listening socket that was handed over.
+pub struct Inherited {
+    /// Its unit's, or what `FileDescriptorName=` says.
+    pub name: String,
+    pub socket: Socket,
+}
+
+pub enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// All listening sockets that were handed over.
 ///
 /// # Errors
-/// When it is no TCP socket, or there are several.
-pub fn inherited() -> io::Result<Option<TcpListener>> {
+/// When one is no stream socket of TCP or of the machine.
+pub fn inherited() -> io::Result<Vec<Inherited>> {
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
     let mut sockets = ListenFd::from_env();
-    if sockets.len() > 1 {
-        return Err(io::Error::other("one socket can be listened on, several were handed over"));
+    let mut inherited = Vec::with_capacity(sockets.len());
+    for at in 0..sockets.len() {
+        let name = names.next().unwrap_or_default().to_owned();
+        let socket = match sockets.take_unix_listener(at) {
+            Ok(socket) => socket.map(Socket::Unix),
+            Err(_) => sockets.take_tcp_listener(at)?.map(Socket::Tcp),
+        };
+        inherited.extend(socket.map(|socket| Inherited { name, socket }));
     }
-    if sockets.len() == 0 {
-        return Ok(None);
-    }
-    sockets.take_tcp_listener(0)
+    Ok(inherited)
 }

@@ -172,6 +172,46 @@ fn json_of_any_shape_is_refused_in_little_memory() {
     assert!(after - before < 32 << 10, "{before} to {after} KiB");
 }
 
+/// Wherever JSON is taken, as the description has it.
+#[test]
+fn json_of_a_million_members_or_a_hundred_thousand_levels_is_refused_by_name() {
+    let daemon = Daemon::start();
+    let service = daemon.service();
+    let described = service.get("/openapi.json").ok();
+    let before = daemon.peak_memory_kib();
+    let keys: Vec<_> = (0..1_000_000).map(|at| format!("\"storage/u/{at:08x}_f\"")).collect();
+    let members: Vec<_> = (0..1_000_000).map(|at| format!("\"k{at}\":0")).collect();
+    let wide = [format!("{{\"keys\":[{}]}}", keys.join(",")), format!("{{{}}}", members.join(","))];
+    let (opening, closing) = ("{\"a\":".repeat(100_000), "}".repeat(100_000));
+    let (arrays, ends) = ("[".repeat(100_000), "]".repeat(100_000));
+    let deep = [
+        format!("{opening}0{closing}"),
+        format!("{arrays}{ends}"),
+        format!("{{\"keys\":{arrays}{ends}}}"),
+        format!("{{\"passed over\":{arrays}{ends}}}"),
+    ];
+    let mut tried = 0;
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            if operation["requestBody"]["content"]["application/json"].is_null() {
+                continue;
+            }
+            tried += 1;
+            let path = path.replace(['{', '}'], "");
+            let send = |body: &String| service.send(&method.to_uppercase(), &path, body.as_str());
+            for body in &wide {
+                send(body).refused(413, "too_large");
+            }
+            for body in &deep {
+                send(body).refused(400, "json_too_deep");
+            }
+        }
+    }
+    assert!(tried > 8, "{tried}");
+    let after = daemon.peak_memory_kib();
+    assert!(after - before < 16 << 10, "{before} to {after} KiB");
+}
+
 /// Requests behind one another, of which nobody reads the answers.
 #[test]
 fn pipelined_requests_wait_until_their_answers_are_taken() {

@@ -1,11 +1,12 @@
 //! `import`: the tree of another server, beside a daemon and without one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::{
         fs::{MetadataExt, PermissionsExt, chown, symlink},
         net::UnixListener,
+        process::ExitStatusExt,
     },
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -259,6 +260,99 @@ fn an_import_that_was_killed_goes_on() {
     assert_eq!(count(), 600);
     for (key, content) in &files {
         assert!(daemon.service().content(key).body == *content, "{key}");
+    }
+}
+
+/// Deadly for whoever does the work, again and again: between the steps of a small content, a large
+/// one, and their records.
+const DEADLY: [&str; 6] = [
+    "pack: written 3",
+    "pack: durable 4",
+    "file: written 3",
+    "file: name durable 3",
+    "commit: journal durable 6",
+    "commit: applied 7",
+];
+
+/// The keys that are listed, each once.
+fn listed(daemon: &Daemon) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    for user in ["user0", "user1", "user2"] {
+        let page = daemon.service().get(&format!("/v1/files/all?user_id={user}")).ok();
+        for file in page["files"].as_array().unwrap() {
+            let key = file["key"].as_str().unwrap().to_owned();
+            assert!(keys.insert(key), "{file} is listed twice");
+        }
+    }
+    keys
+}
+
+/// The whole of a forest is there, once, and nothing is wrong with it.
+fn stands(daemon: &Daemon, tree: &Tree, files: &[(String, Vec<u8>)]) {
+    let count = u64::try_from(files.len()).unwrap();
+    assert_eq!(tree.import(&daemon.dir()).counts(), [0, count, 0]);
+    let keys: BTreeSet<String> = files.iter().map(|(key, _)| key.clone()).collect();
+    assert_eq!(listed(daemon), keys);
+    for (key, content) in files {
+        assert!(daemon.service().content(key).body == *content, "{key}");
+    }
+    let fsck = Command::new(BINARY).args(["fsck", "--data-dir"]).arg(daemon.dir()).output();
+    let fsck = fsck.unwrap();
+    assert!(fsck.status.success(), "{}", String::from_utf8_lossy(&fsck.stdout));
+}
+
+#[test]
+fn an_import_whose_daemon_dies_again_and_again_comes_to_its_end() {
+    let (tree, files) = forest(300);
+    for point in DEADLY {
+        let mut daemon = Daemon::under(&[], &[("SLT_FAULT_POINT", point)]);
+        let (mut deaths, mut before) = (0, BTreeSet::new());
+        loop {
+            let output = tree.command(&daemon.dir()).output().unwrap();
+            if output.status.success() {
+                // What it found is what was there, and it brought the rest.
+                let [taken, known, left_out] = Imported::of(&output).counts();
+                assert_eq!([taken + known, known, left_out], [300, before.len() as u64, 0]);
+                break;
+            }
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(said.contains("streamlined: ") && output.status.code() == Some(1), "{said}");
+            daemon.wait();
+            daemon.resume();
+            deaths += 1;
+            let now = listed(&daemon);
+            assert!(now.is_superset(&before), "{point}: {:?}", before.difference(&now));
+            before = now;
+        }
+        eprintln!("{point}: {deaths} deaths");
+        assert!(deaths > 0, "{point}");
+        stands(&daemon, &tree, &files);
+    }
+}
+
+#[test]
+fn an_import_without_a_daemon_that_dies_again_and_again_comes_to_its_end() {
+    let (tree, files) = forest(300);
+    for point in DEADLY {
+        let mut daemon = Daemon::start();
+        daemon.signal(Signal::TERM);
+        daemon.wait();
+        let mut deaths = 0;
+        loop {
+            let output =
+                tree.command(&daemon.dir()).env("SLT_FAULT_POINT", point).output().unwrap();
+            if output.status.success() {
+                let [taken, known, left_out] = Imported::of(&output).counts();
+                assert_eq!((taken + known, left_out), (300, 0));
+                break;
+            }
+            assert_eq!(output.status.signal(), Some(Signal::KILL.as_raw()), "{point}");
+            deaths += 1;
+        }
+        eprintln!("{point}: {deaths} deaths");
+        assert!(deaths > 0, "{point}");
+        daemon.resume();
+        stands(&daemon, &tree, &files);
     }
 }
 

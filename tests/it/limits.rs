@@ -65,7 +65,13 @@ fn json_bodies_are_bounded() {
     user.post("/v1/files/init", &wide).refused(413, "too_large");
     user.post("/v1/files/part", &wide).refused(413, "too_large");
     user.post("/v1/files/part", "[".repeat(100)).refused(400, "json_too_deep");
-    user.post("/v1/files/init", "[".repeat(1000)).refused(400, "invalid_json");
+    user.post("/v1/files/init", "[".repeat(1000)).refused(400, "json_too_deep");
+    // Brackets in a text nest nothing, and what is passed over does.
+    let text = json!({"mode": "single", "files": [], "x": "[\\\"[".repeat(100)});
+    user.post("/v1/files/init", text).refused(400, "invalid_files");
+    let deep =
+        format!("{{\"mode\":\"single\",\"files\":[],\"x\":{}{}}}", "[".repeat(64), "]".repeat(64));
+    user.post("/v1/files/init", deep).refused(400, "json_too_deep");
     let meta = json!({"mode": "single", "files": [{"name": "f", "size": 0}],
         "meta": {"x": "y".repeat(16 << 10)}});
     user.post("/v1/files/init", meta).refused(400, "meta_too_large");

@@ -2,8 +2,11 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixDatagram, UnixListener, UnixStream},
+    },
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -15,6 +18,7 @@ use crate::support::{
     Daemon, PATIENCE,
     daemon::{BINARY, TOKEN},
     eventually,
+    tls::Authority,
 };
 
 /// `$NOTIFY_SOCKET` and its reader.
@@ -155,4 +159,124 @@ fn a_socket_that_is_handed_over_drops_no_connection_over_a_restart() {
     answered(ask());
     second.kill().unwrap();
     second.wait().unwrap();
+}
+
+/// Starts the daemon with these sockets from descriptor 3 on, and what it says.
+fn activated_by(sockets: [OwnedFd; 3], names: &str, data: &Path, more: &[(&str, &str)]) -> Child {
+    let script = "export LISTEN_PID=$$ LISTEN_FDS=3
+        exec \"$0\" \"$@\" 3<&0 4<&1 5<&2 0</dev/null 1>/dev/null 2>\"$LOG\"";
+    let [first, second, third] = sockets.map(Stdio::from);
+    Command::new("bash")
+        .args(["-c", script, BINARY, "serve", "--data-dir"])
+        .arg(data)
+        .env("STREAMLINED_SERVICE_TOKEN", TOKEN)
+        .env("LISTEN_FDNAMES", names)
+        .env("LOG", log_of(data))
+        .envs(more.iter().copied())
+        .stdin(first)
+        .stdout(second)
+        .stderr(third)
+        .spawn()
+        .unwrap()
+}
+
+fn log_of(data: &Path) -> std::path::PathBuf {
+    data.with_extension("log")
+}
+
+/// What is answered to one request.
+fn asked(mut socket: impl Read + Write, line: &str, headers: &str) -> String {
+    let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+    socket.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    // Who speaks TLS says so and closes.
+    let _ = socket.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn stop(mut daemon: Child) {
+    let pid = Pid::from_raw(i32::try_from(daemon.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
+}
+
+#[test]
+fn every_socket_that_is_handed_over_is_served_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, path) = (dir.path().join("data"), dir.path().join("socket"));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let local = UnixListener::bind(&path).unwrap();
+    let watching = TcpListener::bind("127.0.0.1:0").unwrap();
+    let [address, watched] = [&port, &watching].map(|socket| socket.local_addr().unwrap());
+    let sockets = || -> [OwnedFd; 3] {
+        let (port, watching) = (port.try_clone().unwrap(), watching.try_clone().unwrap());
+        [port.into(), local.try_clone().unwrap().into(), watching.into()]
+    };
+    let by_port = || {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let by_path = || {
+        let socket = UnixStream::connect(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let by_watched = || {
+        let socket = TcpStream::connect(watched).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let names = "streamlined.socket:proxy:metrics";
+    let token = format!("x-service-token: {TOKEN}\r\n");
+    let list = "GET /v1/files/all?user_id=u";
+    let more = [("STREAMLINED_TRUSTED_PROXIES", "127.0.0.1/32")];
+    let first = activated_by(sockets(), names, &data, &more);
+    assert!(asked(by_port(), list, &token).starts_with("HTTP/1.1 200"));
+    assert!(asked(by_port(), "GET /metrics", &token).starts_with("HTTP/1.1 404"));
+    // A proxy says by the Unix socket who asks.
+    let from = format!("{token}x-forwarded-for: 203.0.113.9\r\n");
+    assert!(asked(by_path(), list, &from).starts_with("HTTP/1.1 200"));
+    let told = || std::fs::read_to_string(log_of(&data)).unwrap();
+    eventually(|| told().contains("\"client\":\"203.0.113.9\""));
+    assert!(asked(by_path(), list, "").starts_with("HTTP/1.1 401"));
+    let page = asked(by_watched(), "GET /metrics", "");
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("streamlined_build_info"), "{page}");
+    assert!(asked(by_watched(), "GET /readyz", "").starts_with("HTTP/1.1 200"));
+    for line in [list, "GET /openapi.json", "GET /.well-known/jwks.json"] {
+        assert!(asked(by_watched(), line, &token).starts_with("HTTP/1.1 404"), "{line}");
+    }
+    assert_eq!(std::fs::read_to_string(data.join("listen")).unwrap().trim(), address.to_string());
+    stop(first);
+    // In each of them the next daemon finds who came meanwhile; TLS is for the network.
+    Authority::new().write(dir.path(), "server");
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (file("server.pem"), file("server.key"));
+    let more = [("STREAMLINED_TLS_CERTIFICATE", &*certificate), ("STREAMLINED_TLS_KEY", &*key)];
+    let (local_early, port_early, watching_early) = (by_path(), by_port(), by_watched());
+    let second = activated_by(sockets(), names, &data, &more);
+    assert!(asked(local_early, list, &token).starts_with("HTTP/1.1 200"));
+    for early in [port_early, watching_early] {
+        let answer = asked(early, "GET /healthz", "");
+        assert!(!answer.contains("HTTP/1.1"), "{answer}");
+    }
+    stop(second);
+}
+
+#[test]
+fn sockets_by_which_no_client_could_come_stop_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let tcp = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let udp = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
+    for (sockets, names, why) in [
+        ([tcp(), tcp(), udp], "a:b:c", "fd 5 is not a valid tcp socket"),
+        ([tcp(), tcp(), tcp()], "metrics:metrics:metrics", "only metrics are served"),
+    ] {
+        let mut daemon = activated_by(sockets, names, &data, &[]);
+        eventually(|| daemon.try_wait().unwrap().is_some());
+        assert_eq!(daemon.wait().unwrap().code(), Some(1));
+        let log = std::fs::read_to_string(log_of(&data)).unwrap();
+        assert!(log.contains("socket activation: ") && log.contains(why), "{log}");
+    }
 }

@@ -81,7 +81,7 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         Endpoint::MintBatch => acts_for_a_user(Operation::new(DOWNLOADS, "A token for a ZIP"))
             .json_body("MintBatch")
             .answers_json("200", "The token, good for an hour", "BatchToken")
-            .refuses("400", &["invalid_json", "invalid_keys", "invalid_folder", "too_many_files"])
+            .refuses("400", &["invalid_keys", "invalid_folder", "too_many_files"])
             .refuses("400", &["invalid_meta"])
             .refuses("404", &["file_not_found", "not_found"])
             .refuses("410", &["gone"])
@@ -92,9 +92,9 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
             .query("ttl", &reference("Ttl"), "Seconds until it expires.")
             .query("disposition", &reference("Disposition"), "How browsers show it.")
             .refuses("400", &["missing_parameter"]),
-        Endpoint::SignLinkForm => sign(Operation::new(LINKS, "Sign a link to a file, by a form"))
-            .json_body("SignLink")
-            .refuses("400", &["invalid_json"]),
+        Endpoint::SignLinkForm => {
+            sign(Operation::new(LINKS, "Sign a link to a file, by a form")).json_body("SignLink")
+        }
         Endpoint::RedeemLink { .. } => {
             let positive = json!({"type": "integer", "minimum": 0});
             content(Operation::new(LINKS, "The content behind a signed link"))
@@ -157,7 +157,7 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .query("folder", &reference("Folder"), "When the body names none.")
             .json_body("Init")
             .answers_json("200", "The session", "Opened")
-            .refuses("400", &["invalid_json", "invalid_files", "invalid_sha256", "invalid_blake3"])
+            .refuses("400", &["invalid_files", "invalid_sha256", "invalid_blake3"])
             .refuses("400", &names)
             .refuses("400", &meta)
             .refuses("413", &["quota_exceeded"]),
@@ -165,7 +165,7 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .detail("Line breaks in the base64 are skipped. A part sent again replaces the first.")
             .json_body("EncodedPart")
             .answers_json("200", "The part is on the disk", "PartTaken")
-            .refuses("400", &["invalid_json", "json_too_deep", "invalid_base64"])
+            .refuses("400", &["invalid_base64"])
             .refuses("400", &["invalid_part_number", "not_for_a_batch"])
             .refuses("403", &["final_upload"]),
         Endpoint::RawPart { .. } => Operation::new(UPLOADS, "Send a part as it is")
@@ -205,7 +205,7 @@ fn upload(endpoint: &Endpoint) -> Operation {
             )
             .json_body("Complete")
             .answers_json("200", "The file is on the disk and listed", "Completed")
-            .refuses("400", &["invalid_json", "json_too_deep", "invalid_base64"])
+            .refuses("400", &["invalid_base64"])
             .refuses("400", &["invalid_sha256", "sha256_mismatch", "size_mismatch"])
             .refuses("400", &["not_for_a_batch", "invalid_blake3"])
             .refuses("400", &names)

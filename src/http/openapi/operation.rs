@@ -49,7 +49,8 @@ impl Operation {
 
     pub fn json_body(self, schema: &str) -> Self {
         let content = json!({"application/json": {"schema": reference(schema)}});
-        Self { body: Some(json!({"required": true, "content": content})), ..self }
+        let body = Some(json!({"required": true, "content": content}));
+        Self { body, ..self }.refuses("400", &["invalid_json", "json_too_deep"])
     }
 
     /// Bytes of any type.
