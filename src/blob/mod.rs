@@ -215,6 +215,13 @@ impl Hasher {
         self.size += bytes.len() as u64;
     }
 
+    /// The same of more bytes.
+    #[must_use]
+    pub fn and(mut self, bytes: &[u8]) -> Self {
+        self.update(bytes);
+        self
+    }
+
     pub fn finish(self) -> Digests {
         let (blake3, tree) = self.blake3.finish();
         let mut sha256 = [0; 32];

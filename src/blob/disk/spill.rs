@@ -1,5 +1,5 @@
-//! Bytes on their way into a file: hashing and writing run on the blocking pool while the next
-//! bytes arrive, with one buffer in each place.
+//! Bytes on their way into a file: hashing and writing run beside each other on the blocking pool
+//! while the next bytes arrive, with one buffer there and one here.
 //!
 //! A part goes where it belongs in the assembly of its upload, when it was told; everything else
 //! into a file of its own. A part that is expected to be the whole begins in a file of its own too,
@@ -39,6 +39,7 @@ const WRITE_BACK_BYTES: u64 = 8 << 20;
 pub struct Spill {
     waiting: BytesMut,
     writing: JoinHandle<Result<Work>>,
+    hashing: JoinHandle<Result<Hasher>>,
 }
 
 impl Spill {
@@ -48,6 +49,7 @@ impl Spill {
         Ok(Self {
             waiting: BytesMut::with_capacity(TRANSFER_BUFFER_BYTES),
             writing: spawn_blocking(move || Work::begin(store, part)),
+            hashing: spawn_blocking(|| Ok(Hasher::default())),
         })
     }
 
@@ -58,18 +60,23 @@ impl Spill {
             self.waiting.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
             if self.waiting.len() == TRANSFER_BUFFER_BYTES {
                 let empty = BytesMut::with_capacity(TRANSFER_BUFFER_BYTES);
-                let full = std::mem::replace(&mut self.waiting, empty);
+                let full = std::mem::replace(&mut self.waiting, empty).freeze();
                 let work = joined((&mut self.writing).await)?;
+                let hasher = joined((&mut self.hashing).await)?;
+                let same = full.clone();
                 self.writing = spawn_blocking(move || work.take(&full));
+                self.hashing = spawn_blocking(move || Ok(hasher.and(&same)));
             }
         }
         Ok(())
     }
 
     pub async fn seal(self, purpose: Purpose) -> Result<Sealed> {
-        let Self { waiting, writing } = self;
+        let Self { waiting, writing, hashing } = self;
         let work = joined(writing.await)?;
-        joined(spawn_blocking(move || work.take(&waiting)?.seal(purpose)).await)
+        let hasher = joined(hashing.await)?;
+        let seal = move || work.take(&waiting)?.seal(purpose, hasher.and(&waiting));
+        joined(spawn_blocking(seal).await)
     }
 }
 
@@ -77,7 +84,6 @@ struct Work {
     store: Arc<Inner>,
     target: Target,
     written: u64,
-    hasher: Hasher,
 }
 
 enum Target {
@@ -99,7 +105,7 @@ impl Work {
                 Target::Own { file: durable::create_new(&temporary.0)?, temporary, part }
             }
         };
-        Ok(Self { store, target, written: 0, hasher: Hasher::default() })
+        Ok(Self { store, target, written: 0 })
     }
 
     fn take(mut self, bytes: &[u8]) -> Result<Self> {
@@ -116,7 +122,6 @@ impl Work {
             placed.copy_to(&file)?;
             self.target = Target::Own { file, temporary, part: None };
         }
-        self.hasher.update(bytes);
         match &mut self.target {
             Target::Own { file, .. } => file.write_all_at(bytes, self.written)?,
             Target::Assembly(placed) => placed.write(bytes)?,
@@ -138,8 +143,8 @@ impl Work {
         let _ = fadvise(file, start + from, Some(length), Advice::DontNeed);
     }
 
-    fn seal(self, purpose: Purpose) -> Result<Sealed> {
-        let Self { store, target, written, hasher } = self;
+    fn seal(self, purpose: Purpose, hasher: Hasher) -> Result<Sealed> {
+        let Self { store, target, written } = self;
         match target {
             Target::Assembly(placed) => placed.seal(&store, hasher),
             Target::Own { file, temporary, part: Some(part) } if part.is_less(written) => {

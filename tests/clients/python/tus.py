@@ -59,7 +59,8 @@ with socket.create_connection((address.hostname, address.port)) as wire:
     wire.sendall(content[500_000:1_700_000])
     # One that still believes in the old offset is told that it is wrong, and finds the new one.
 stale = tus.uploader(file_stream=io.BytesIO(content), url=cut.url)
-assert 500_000 < stale.offset <= 1_700_000, stale.offset
+# It may ask before any of it was read.
+assert 500_000 <= stale.offset <= 1_700_000, stale.offset
 stale.offset -= 1
 try:
     stale.upload()
