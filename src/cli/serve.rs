@@ -80,7 +80,6 @@ pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
     let links = LinkKey::open(&dir.join("keys")).map_err(Failures::at("keys"))?;
     let meta = SledMetadata::open(dir, config.meta_cache_bytes, config.journal_bytes);
     let meta = meta.map_err(Failures::at("meta"))?;
-    data_dir::stamp(dir).map_err(Failures::at("data directory"))?;
     let pack_bytes_max = usize::try_from(config.pack_bytes_max).unwrap_or(usize::MAX);
     let blobs = DiskBlobs::open(dir, pack_bytes_max).map_err(Failures::at("blobs"))?;
     let (meta, blobs) = (Arc::new(meta), Arc::new(blobs));

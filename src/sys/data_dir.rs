@@ -54,18 +54,24 @@ pub fn prepare(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Says that what lies in the directory has the newest layout, once it has.
+/// Keeps older versions out, before the first byte of the newest layout is written. What has no
+/// `FORMAT` is no data directory as a whole, and gets none.
 ///
 /// # Errors
-/// When it cannot be written.
+/// When it cannot be read or written.
 pub fn stamp(dir: &Path) -> io::Result<()> {
     let path = dir.join("FORMAT");
     let newest = format!("{FORMAT}\n");
-    if fs::read_to_string(&path)? != newest {
-        durable::write_file(&path, newest.as_bytes())?;
-        tracing::info!(format = FORMAT, "the data directory has a new format");
+    match fs::read_to_string(&path) {
+        Ok(format) if format == newest => Ok(()),
+        Ok(_) => {
+            durable::write_file(&path, newest.as_bytes())?;
+            tracing::info!(format = FORMAT, "the data directory has a new format");
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 /// Makes a data directory of what was copied there.

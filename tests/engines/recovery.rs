@@ -98,6 +98,11 @@ impl World {
         files
     }
 
+    /// What sled itself holds, between two opens of the store.
+    fn sled(&self) -> sled::Db {
+        sled::Config::new().path(self.path("meta")).segment_size(4 << 20).open().unwrap()
+    }
+
     fn set_aside(&self) -> bool {
         self.path("meta.damaged-1").exists()
     }
@@ -281,6 +286,70 @@ fn files_of_two_directories_are_not_mixed() {
     fs::copy(&other.logs()[0], world.path("journal/0000000000000007.log")).unwrap();
     let refused = world.try_open(NEVER).err().unwrap();
     assert!(refused.to_string().contains("another data directory"), "{refused}");
+}
+
+/// Replaying commits into a run that cannot be read is no reason to refuse to start.
+#[test]
+fn a_damaged_run_that_commits_meet_is_made_anew() {
+    let world = World::new();
+    let meta = world.open(NEVER);
+    world.add(&meta, 0..20);
+    drop(meta);
+    copy(&world.path("meta"), &world.path("early"));
+    let meta = world.open(NEVER);
+    world.add(&meta, 20..40);
+    drop(meta);
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    fs::rename(world.path("early"), world.path("meta")).unwrap();
+    let db = world.sled();
+    for run in db.range("A"..).keys().map(Result::unwrap).collect::<Vec<_>>() {
+        db.insert(run, b"\xff\xff").unwrap();
+    }
+    drop(db);
+    world.reopened(40);
+    assert!(world.set_aside());
+}
+
+#[test]
+fn half_an_index_without_a_journal_is_refused() {
+    let world = World::with(20, NEVER);
+    world.sled().insert("!half-made", "").unwrap();
+    fs::rename(world.path("journal"), world.path("kept")).unwrap();
+    let refused = world.try_open(NEVER).err().unwrap();
+    assert!(refused.to_string().contains("half made"), "{refused}");
+    fs::remove_dir_all(world.path("journal")).unwrap();
+    fs::rename(world.path("kept"), world.path("journal")).unwrap();
+    world.reopened(20);
+}
+
+/// An index of before is removed for one that the journal makes, but only for that of its own.
+#[test]
+fn an_index_of_before_beside_another_journal_is_set_aside() {
+    let (world, other) = (World::with(5, NEVER), World::with(20, NEVER));
+    // Without the mark that it lies in runs, an index is one of before.
+    world.sled().remove("!runs").unwrap();
+    fs::remove_dir_all(world.path("journal")).unwrap();
+    copy(&other.path("journal"), &world.path("journal"));
+    world.reopened(20);
+    assert!(world.set_aside());
+}
+
+/// An older version would take runs for records: it is kept out before there is one.
+#[test]
+fn a_new_layout_is_told_before_it_is_there() {
+    let format = |world: &World| fs::read_to_string(world.path("FORMAT")).unwrap();
+    for (is_damaged, expected) in [(false, "5\n"), (true, "4\n")] {
+        let world = World::with(50, NEVER);
+        world.sled().remove("!runs").unwrap();
+        fs::write(world.path("FORMAT"), "4\n").unwrap();
+        if is_damaged {
+            damage(&world.logs()[0], 20);
+        }
+        assert_eq!(world.try_open(NEVER).is_err(), is_damaged);
+        assert_eq!(format(&world), expected);
+        let missing = SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap();
+        assert_eq!((missing.is_some(), format(&world).as_str()), (is_damaged, "5\n"));
+    }
 }
 
 #[test]

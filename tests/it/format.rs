@@ -145,7 +145,7 @@ fn an_index_that_the_journal_does_not_hold_stays() {
     let whole = fs::read(&log).unwrap();
     fs::write(&log, &whole[..1000]).unwrap();
     let said = tokens::refused(data.path(), 1, &["user", "list"]);
-    assert!(said.contains("cannot be brought to format 5"), "{said}");
+    assert!(said.contains("cannot be brought to format 5 by the journal"), "{said}");
     assert_eq!(fs::read_to_string(data.path().join("FORMAT")).unwrap(), "3\n");
     // Nothing is lost: with its journal it is taken.
     fs::write(&log, &whole).unwrap();

@@ -35,7 +35,8 @@ use crate::{
 /// at the end waits for little.
 const WRITE_BACK_BYTES: u64 = 8 << 20;
 
-/// A file that takes bytes. What it holds goes when it is dropped unsealed.
+/// A file that takes bytes. What it holds goes when it is dropped unsealed, which is all that can
+/// become of it after a `write` that failed or was not waited for.
 pub struct Spill {
     waiting: BytesMut,
     writing: JoinHandle<Result<Work>>,

@@ -31,12 +31,12 @@ use super::{
 };
 use crate::{
     meta::{Error, Result},
-    sys::{durable, fault, sync_override},
+    sys::{data_dir, durable, fault, sync_override},
 };
 
 /// sled writes a page that is larger than a quarter of a segment into a file of its own and never
-/// syncs that file. A leaf holds up to 16 records and a chain of 10 more: at
-/// [`super::commit::RECORD_BYTES_MAX`] each, a quarter of this is never reached.
+/// syncs that file. A leaf holds up to 16 runs and a chain of 10 more: at
+/// [`super::commit::RECORD_BYTES_MAX`] and a run each, a quarter of this is never reached.
 const SEGMENT_BYTES: usize = 4 << 20;
 /// How long a store that was closed a moment ago may take to let go of its lock: sled's own threads
 /// do it behind the last handle.
@@ -55,6 +55,7 @@ pub struct Opened {
 
 /// Where things lie, and how much sled may cache.
 pub struct Place {
+    data_dir: PathBuf,
     meta: PathBuf,
     files: Files,
     cache_bytes: u64,
@@ -63,7 +64,7 @@ pub struct Place {
 impl Place {
     pub fn new(data_dir: &Path, cache_bytes: u64) -> Self {
         let files = Files::new(&data_dir.join("journal"));
-        Self { meta: data_dir.join("meta"), files, cache_bytes }
+        Self { data_dir: data_dir.into(), meta: data_dir.join("meta"), files, cache_bytes }
     }
 }
 
@@ -84,10 +85,10 @@ pub fn open(place: &Place) -> Result<Opened> {
         Err(Error::Corrupt(why)) => return rebuild(place, &survey, id, &why),
         opened => opened?,
     };
-    if !lies_in_runs(&db)? {
+    if !lies_in_runs(place, &db)? {
         return convert(place, db, &survey, id);
     }
-    let is_half_made = db.contains_key(index::HALF_MADE).map_err(failed)?;
+    let is_half_made = is_half_made(&db)?;
     let applied = match applied(&db)? {
         Some((own, number)) if own == id && !is_half_made => number,
         // Not one commit was applied yet.
@@ -106,7 +107,13 @@ pub fn open(place: &Place) -> Result<Opened> {
         return rebuild(place, &survey, id, "it fell behind");
     }
     prove_durable(&db, &place.meta)?;
-    let replay = replay(&db, &survey, id, applied)?;
+    let replay = match replay(&db, &survey, id, applied) {
+        Err(Error::Corrupt(why)) => {
+            drop(db);
+            return rebuild(place, &survey, id, &why);
+        }
+        replay => replay?,
+    };
     fault::point("open: replayed");
     if let Some(damage) = replay.damage {
         return Err(Error::Corrupt(format!(
@@ -147,7 +154,11 @@ fn begin(place: &Place, survey: &Survey) -> Result<Opened> {
     debug_assert!(survey.id.is_none());
     let db = open_db(place)?;
     let is_new = !has_records(&db)?;
-    if !lies_in_runs(&db)? {
+    if is_half_made(&db)? {
+        let why = "the index is half made, and there is no journal to make it of";
+        return Err(Error::Corrupt(why.into()));
+    }
+    if !lies_in_runs(place, &db)? {
         let (id, last) = applied(&db)?.unwrap_or_else(|| (JournalId::new(), 0));
         let records = db
             .range(index::FIRST_TABLE..)
@@ -165,7 +176,7 @@ fn begin(place: &Place, survey: &Survey) -> Result<Opened> {
         None => (JournalId::new(), 0),
     };
     let mut opened = opened(place, db, id, last, 0)?;
-    if !is_new {
+    if !is_new || last > 0 {
         opened.save()?;
     }
     Ok(opened)
@@ -213,15 +224,28 @@ fn rebuild(place: &Place, survey: &Survey, id: JournalId, why: &str) -> Result<O
 /// Makes an index of format 4 or before anew, from the journal: it has all of it, which is read
 /// before the index goes.
 fn convert(place: &Place, db: Db, survey: &Survey, id: JournalId) -> Result<Opened> {
-    let applied = applied(&db)?.map_or(0, |(_, number)| number);
+    let applied = applied(&db)?;
     drop(db);
-    let base = survey.load(|_| Ok(()))?;
-    let replay = survey.replay(base, u64::MAX, |_| Ok(()))?;
-    if replay.damage.is_some() || replay.has_hole || replay.last.max(base) < applied {
-        let damage = replay.damage.unwrap_or_else(|| "it ends before the index".to_owned());
+    if applied.is_some_and(|(own, _)| own != id) {
+        return rebuild(place, survey, id, "it belongs elsewhere");
+    }
+    let (whole, damage) = match survey.load(|record| writes(record).map(drop)) {
+        Err(Error::Corrupt(damage)) => (0, Some(damage)),
+        loaded => {
+            let base = loaded?;
+            let replay = survey.replay(base, u64::MAX, |record| writes(record).map(drop))?;
+            let begins = base > 0 || survey.reaches(0);
+            let hole = (replay.has_hole || !begins).then(|| "commits are missing".to_owned());
+            (replay.last.max(base), replay.damage.or(hole))
+        }
+    };
+    let ends = applied.is_some_and(|(_, number)| number > whole);
+    let damage = damage.or_else(|| ends.then(|| "it ends before the index".to_owned()));
+    if let Some(damage) = damage {
         return Err(Error::Corrupt(format!(
-            "the journal cannot be brought to format 5: {damage}. The version before this one \
-             mends it when it starts"
+            "the index cannot be brought to format 5 by the journal: {damage}. To have it mended \
+             by the index, start the version before this one, run its `fsck` beside it and store \
+             something"
         )));
     }
     fs::remove_dir_all(&place.meta).map_err(failed_io)?;
@@ -236,7 +260,7 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, O
     place.files.trust().map_err(failed_io)?;
     let db = open_db(place)?;
     db.insert(index::HALF_MADE, &[]).map_err(failed)?;
-    lies_in_runs(&db)?;
+    lies_in_runs(place, &db)?;
     prove_durable(&db, &place.meta)?;
     let runs = Runs::new((*db).clone());
     let mut loader = runs.loader();
@@ -285,14 +309,20 @@ fn has_records(db: &Db) -> Result<bool> {
     first.transpose().map(|first| first.is_some()).map_err(failed)
 }
 
-/// Whether records lie in runs; where there is none yet, they do from now on.
-fn lies_in_runs(db: &Db) -> Result<bool> {
+fn is_half_made(db: &Db) -> Result<bool> {
+    db.contains_key(index::HALF_MADE).map_err(failed)
+}
+
+/// Whether records lie in runs; where there is none yet, they do from now on, and versions before
+/// format 5, which would take runs for records, are kept out.
+fn lies_in_runs(place: &Place, db: &Db) -> Result<bool> {
     if db.contains_key(index::LIES_IN_RUNS).map_err(failed)? {
         return Ok(true);
     }
     if has_records(db)? {
         return Ok(false);
     }
+    data_dir::stamp(&place.data_dir).map_err(failed_io)?;
     db.insert(index::LIES_IN_RUNS, &[]).map(|_| true).map_err(failed)
 }
 

@@ -146,8 +146,12 @@ impl Runs {
 
     /// Takes records in order into an index that has none.
     pub fn loader(&self) -> Loader<'_> {
-        Loader { tree: &self.0, run: Writer::default() }
+        Loader { tree: &self.0, run: Writer::default(), last: Vec::new() }
     }
+}
+
+fn elsewhere() -> Error {
+    Error::Corrupt("a run of records that belong elsewhere".into())
 }
 
 /// A value of a run, without a copy.
@@ -169,7 +173,9 @@ fn merge<'a>(
             ***key < *run.bound && (stored.is_none() || key.as_slice() <= old.key())
         });
         let Some((key, written)) = write else {
-            let Some(value) = stored else { return Ok(shrank) };
+            let Some(value) = stored else {
+                return if old.key() < &*run.bound { Ok(shrank) } else { Err(elsewhere()) };
+            };
             merged.push(old.key(), &run.bytes[value])?;
             stored = old.next()?;
             continue;
@@ -265,7 +271,7 @@ impl Entries {
             }
         }
         if entries.key() >= &*bound {
-            return Err(Error::Corrupt("a run of records that belong elsewhere".into()));
+            return Err(elsewhere());
         }
         self.from = Some(bound);
         Ok(())
@@ -292,34 +298,35 @@ impl Iterator for Entries {
 pub struct Loader<'a> {
     tree: &'a Tree,
     run: Writer,
+    last: Vec<u8>,
 }
 
 impl Loader<'_> {
     /// # Errors
     /// [`Error::Corrupt`] for a record that is not behind the one before.
     pub fn push(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        let last = self.run.last();
-        if key <= last {
+        if key <= self.last.as_slice() {
             return Err(Error::Corrupt("records that are not in order".into()));
         }
-        if !self.run.is_empty() && key.first() != last.first() {
-            self.close(index::end_of_table(last))?;
-        } else if self.run.len() >= run_bytes(index::growth(last)) {
-            self.close(run::separator(last, key))?;
+        if key.first() != self.last.first() {
+            self.close(index::end_of_table(&self.last))?;
+        } else if self.run.len() >= run_bytes(index::growth(key)) {
+            self.close(run::separator(&self.last, key))?;
         }
+        key.clone_into(&mut self.last);
         self.run.push(key, value)
     }
 
     fn close(&mut self, bound: Vec<u8>) -> Result<()> {
-        let run = std::mem::take(&mut self.run).finish();
-        self.tree.insert(bound, run).map(drop).map_err(failed)
+        let run = std::mem::take(&mut self.run);
+        if run.is_empty() {
+            return Ok(());
+        }
+        self.tree.insert(bound, run.finish()).map(drop).map_err(failed)
     }
 
     /// Takes what was pushed last.
     pub fn finish(mut self) -> Result<()> {
-        if self.run.is_empty() {
-            return Ok(());
-        }
-        self.close(index::end_of_table(self.run.last()))
+        self.close(index::end_of_table(&self.last))
     }
 }

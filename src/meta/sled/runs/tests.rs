@@ -170,7 +170,20 @@ fn runs_that_empty_are_joined() {
     assert!(sizes(&runs).is_empty());
 }
 
-/// Nobody reads a run that was put under a bound that is not its own.
+/// Records are loaded in order or not at all, also where a run ends.
+#[test]
+fn what_is_not_in_order_is_not_loaded() {
+    let runs = empty();
+    let mut loader = runs.loader();
+    loader.push(b"k2", &[0; 2000]).unwrap();
+    loader.push(b"k3", &[0; 2000]).unwrap();
+    loader.push(b"k4", b"").unwrap();
+    for key in [b"k4", b"k1", b"f9"] {
+        assert!(loader.push(key, b"").is_err());
+    }
+}
+
+/// A run under a bound that is not its own is neither scanned nor written to.
 #[test]
 fn a_run_out_of_its_place_is_damage() {
     let runs = empty();
@@ -179,4 +192,6 @@ fn a_run_out_of_its_place_is_damage() {
     let second = runs.0.get_gt(&first.0).unwrap().unwrap();
     runs.0.insert(&first.0, second.1).unwrap();
     assert!(runs.iter().any(|entry| matches!(entry, Err(Error::Corrupt(_)))));
+    let write = Writes::from([(b"k\0".to_vec(), None)]);
+    assert!(matches!(runs.apply(&write, b""), Err(Error::Corrupt(_))));
 }
