@@ -32,6 +32,9 @@ use crate::metrics::stores;
 const WAITING_LINES_MAX: usize = 8_192;
 /// Lines written at once.
 const BATCH_LINES_MAX: usize = 512;
+/// How long others may join the first line of a batch. Without it the thread is woken for every
+/// line, and each costs the calls of a batch.
+const GATHER: Duration = Duration::from_millis(5);
 /// What was written is on the disk after this time at most.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// A file is closed after this time, however small.
@@ -158,6 +161,9 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            if first.is_some() {
+                std::thread::sleep(GATHER);
+            }
             let lines = first.into_iter().chain(waiting.try_iter().take(BATCH_LINES_MAX));
             self.take(lines.collect());
         }
