@@ -20,7 +20,7 @@ use super::{
     Result, Selection, ServiceToken, UserRecord, accounts::TokenUse, upkeep::ScrubState,
 };
 use crate::model::{
-    digest::ContentHash,
+    digest::{ContentHash, Sha256},
     file::{FileRecord, Totals},
     id::{FileId, PartNumber, SelectionId, TokenId, UploadId},
     key::FileKey,
@@ -399,6 +399,16 @@ impl Metadata for MemoryMetadata {
         let state = self.read();
         let stored = state.files.values().rev().filter(|file| file.blake3 == *hash);
         Ok(stored.take(HOLDERS_MAX).find(|file| file.owner == *owner).cloned())
+    }
+
+    async fn file_with_sha256(
+        &self,
+        owner: &UserId,
+        sha256: &Sha256,
+    ) -> Result<Option<FileRecord>> {
+        let state = self.read();
+        let mut files = state.files.values();
+        Ok(files.find(|file| file.owner == *owner && file.sha256 == *sha256).cloned())
     }
 
     async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>> {
