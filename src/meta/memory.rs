@@ -16,8 +16,8 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Batch, BlobRecord, Error, Expired, HOLDERS_MAX, Metadata, NewFile, Part, Recorded, Removal,
-    Result, Selection, ServiceToken, UserRecord, accounts::TokenUse, upkeep::ScrubState,
+    Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
+    Selection, ServiceToken, UserRecord, accounts::TokenUse, upkeep::ScrubState,
 };
 use crate::model::{
     digest::{ContentHash, Sha256},
@@ -397,8 +397,8 @@ impl Metadata for MemoryMetadata {
 
     async fn file_with(&self, owner: &UserId, hash: &ContentHash) -> Result<Option<FileRecord>> {
         let state = self.read();
-        let stored = state.files.values().rev().filter(|file| file.blake3 == *hash);
-        Ok(stored.take(HOLDERS_MAX).find(|file| file.owner == *owner).cloned())
+        let mut files = state.files.values().rev();
+        Ok(files.find(|file| file.owner == *owner && file.blake3 == *hash).cloned())
     }
 
     async fn file_with_sha256(

@@ -304,8 +304,9 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     /// Count and size of `folder` and everything beneath it.
     async fn totals(&self, owner: &UserId, folder: &Folder) -> Result<Totals>;
 
-    /// A file of `owner` with this content, if it is among the last [`HOLDERS_MAX`] that were
-    /// stored of it.
+    /// A file of `owner` with this content; what others store of it makes no difference. One from
+    /// before contents were indexed is found among the last [`HOLDERS_MAX`] that were stored of it,
+    /// and one of which all of those are gone may not be.
     async fn file_with(&self, owner: &UserId, hash: &ContentHash) -> Result<Option<FileRecord>>;
     /// The first file of `owner` whose content has this digest. What others have makes no
     /// difference. A file that was stored before contents were indexed is not found.

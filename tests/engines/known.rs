@@ -17,7 +17,7 @@ const ONE: ContentHash = ContentHash([1; 32]);
 const KEEP: UnixMillis = UnixMillis(1_000);
 
 #[test]
-fn the_last_files_of_a_content_are_found_by_their_owner() {
+fn a_file_of_a_content_is_found_by_its_owner() {
     on_every_engine(async |meta| {
         let put = async |owner, salt| {
             let new = new_file(file(owner, 0, salt, u64::from(salt), 1, 5), salt.into(), None);
@@ -37,10 +37,12 @@ fn the_last_files_of_a_content_are_found_by_their_owner() {
         let newest = file(1, 0, 30, 30, 1, 5).key;
         meta.remove_file(&newest, UnixMillis(40)).await.unwrap();
         assert_eq!(found(1).await, Some(10));
+        // More than a blob's record names.
         for salt in (50..).take(HOLDERS_MAX) {
             put(3, salt).await;
         }
-        assert_eq!((found(1).await, found(3).await), (None, Some(49 + HOLDERS_MAX as u64)));
+        assert_eq!((found(1).await, found(3).await), (Some(10), Some(49 + HOLDERS_MAX as u64)));
+        assert_eq!(found(4).await, None);
     });
 }
 

@@ -159,6 +159,25 @@ fn nothing_is_told_of_what_others_have() {
     }
 }
 
+/// Whether it is known must not depend on others, or it would tell of them.
+#[test]
+fn what_others_store_and_delete_makes_no_difference() {
+    let daemon = Daemon::start();
+    let content = bytes(14, 300_000);
+    let owner = daemon.user("owner");
+    let own = owner.store("first", "", &content);
+    let others = ["a", "b", "c", "d", "e"].map(|name| daemon.user(name));
+    let theirs = others.each_ref().map(|other| other.store("theirs", "", &content));
+    assert!(BY.iter().all(|by| is_known(&owner, by, &content)));
+    owner.delete(&format!("/v1/files/{}", own["key"].as_str().unwrap())).ok();
+    assert!(BY.iter().all(|by| !is_known(&owner, by, &content)));
+    for (other, file) in others.iter().zip(theirs) {
+        assert!(BY.iter().all(|by| is_known(other, by, &content)));
+        other.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap())).ok();
+        assert!(BY.iter().all(|by| !is_known(other, by, &content)));
+    }
+}
+
 #[test]
 fn files_of_a_batch_are_proven_one_by_one() {
     let daemon = Daemon::start();
