@@ -18,6 +18,7 @@ use crate::{
     blob::Sealed,
     model::{
         digest::{ContentHash, Sha256},
+        file::FileRecord,
         id::UploadId,
         name::UserId,
         range::Slice,
@@ -37,9 +38,10 @@ pub struct Challenge {
     pub expires: UnixMillis,
 }
 
-/// What a client says to prove that it knows a content.
+/// What a client says to prove that it knows a content, which one digest names, or both.
 pub struct Possession {
-    pub blake3: ContentHash,
+    pub blake3: Option<ContentHash>,
+    pub sha256: Option<Sha256>,
     pub proof: Sha256,
 }
 
@@ -47,17 +49,32 @@ impl App {
     /// What a new upload may prove in place of sending a content that its owner has.
     pub(super) async fn challenge(
         &self,
-        owner: &UserId,
-        id: UploadId,
-        hash: &ContentHash,
-        size: u64,
+        upload: &Upload,
+        blake3: Option<ContentHash>,
     ) -> Result<Option<Challenge>> {
-        let known = self.meta.file_with(owner, hash).await?;
-        if known.is_none_or(|file| file.size != size) {
-            return Ok(None);
-        }
+        let known = self.known_file(&upload.owner, blake3, upload.sha256).await?;
+        let known = known.filter(|file| file.size == upload.size && file.size > 0);
         let expires = self.clock.now().after(LIFE);
-        Ok(Some(Challenge { ranges: ranges(id, hash, size), expires }))
+        let challenge = |file: FileRecord| Challenge {
+            ranges: ranges(upload.id, &file.blake3, file.size),
+            expires,
+        };
+        Ok(known.map(challenge))
+    }
+
+    /// The owner's file of a content. Two digests that name it have to agree.
+    async fn known_file(
+        &self,
+        owner: &UserId,
+        blake3: Option<ContentHash>,
+        sha256: Option<Sha256>,
+    ) -> Result<Option<FileRecord>> {
+        let file = match (blake3, sha256) {
+            (Some(hash), _) => self.meta.file_with(owner, &hash).await?,
+            (None, Some(sha256)) => self.meta.file_with_sha256(owner, &sha256).await?,
+            (None, None) => None,
+        };
+        Ok(file.filter(|file| sha256.is_none_or(|sha256| sha256 == file.sha256)))
     }
 
     /// The content that was proven to be known, where it lies.
@@ -65,12 +82,12 @@ impl App {
     /// # Errors
     /// [`Error::Conflict`].
     pub(super) async fn proven(&self, upload: &Upload, said: &Possession) -> Result<Sealed> {
-        let file = self.meta.file_with(&upload.owner, &said.blake3).await?;
+        let file = self.known_file(&upload.owner, said.blake3, said.sha256).await?;
         let begun = upload.expires.before(self.policy().upload_ttl);
         let in_time = self.clock.now() < begun.after(LIFE);
         let file = file.filter(|file| in_time && Some(file.size) == upload.declared());
-        let blob = self.meta.blob(&said.blake3).await?;
-        let (Some(file), Some(blob)) = (file, blob) else { return Err(unproven()) };
+        let file = file.ok_or_else(unproven)?;
+        let blob = self.meta.blob(&file.blake3).await?.ok_or_else(unproven)?;
         let mut message = upload.id.to_string().into_bytes();
         for range in ranges(upload.id, &file.blake3, file.size) {
             let mut content = self.open_content(&file, range).await.map_err(|_| unproven())?;

@@ -32,7 +32,7 @@ pub struct DeclaredFile {
     pub mime: Option<Box<str>>,
     /// Of content that its owner may have already.
     pub blake3: Option<ContentHash>,
-    /// What it must be, asked once it is whole.
+    /// The same, and what the whole must be.
     pub sha256: Option<Sha256>,
 }
 
@@ -107,11 +107,8 @@ impl App {
             (None, None) => return Err(Error::Internal("an init without a file".into())),
         };
         let mut challenges = Vec::with_capacity(uploads.len());
-        for (upload, hash) in uploads.iter().zip(&hashes) {
-            challenges.push(match hash.filter(|_| upload.size > 0) {
-                Some(hash) => self.challenge(&owner, upload.id, &hash, upload.size).await?,
-                None => None,
-            });
+        for (upload, hash) in uploads.iter().zip(hashes) {
+            challenges.push(self.challenge(upload, hash).await?);
         }
         let named = uploads.iter().map(|upload| (upload.id, upload.name.clone()));
         let opened = Opened {

@@ -16,11 +16,11 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Batch, BlobRecord, Error, Expired, HOLDERS_MAX, Metadata, NewFile, Part, Recorded, Removal,
-    Result, Selection, ServiceToken, UserRecord, accounts::TokenUse, upkeep::ScrubState,
+    Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
+    Selection, ServiceToken, UserRecord, accounts::TokenUse, upkeep::ScrubState,
 };
 use crate::model::{
-    digest::ContentHash,
+    digest::{ContentHash, Sha256},
     file::{FileRecord, Totals},
     id::{FileId, PartNumber, SelectionId, TokenId, UploadId},
     key::FileKey,
@@ -397,8 +397,18 @@ impl Metadata for MemoryMetadata {
 
     async fn file_with(&self, owner: &UserId, hash: &ContentHash) -> Result<Option<FileRecord>> {
         let state = self.read();
-        let stored = state.files.values().rev().filter(|file| file.blake3 == *hash);
-        Ok(stored.take(HOLDERS_MAX).find(|file| file.owner == *owner).cloned())
+        let mut files = state.files.values().rev();
+        Ok(files.find(|file| file.owner == *owner && file.blake3 == *hash).cloned())
+    }
+
+    async fn file_with_sha256(
+        &self,
+        owner: &UserId,
+        sha256: &Sha256,
+    ) -> Result<Option<FileRecord>> {
+        let state = self.read();
+        let mut files = state.files.values();
+        Ok(files.find(|file| file.owner == *owner && file.sha256 == *sha256).cloned())
     }
 
     async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>> {

@@ -27,7 +27,7 @@ pub use self::{
     upkeep::Upkeep,
 };
 use crate::model::{
-    digest::ContentHash,
+    digest::{ContentHash, Sha256},
     file::{FileRecord, Totals},
     id::{FileId, PartNumber, UploadId},
     key::FileKey,
@@ -304,9 +304,14 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     /// Count and size of `folder` and everything beneath it.
     async fn totals(&self, owner: &UserId, folder: &Folder) -> Result<Totals>;
 
-    /// A file of `owner` with this content, if it is among the last [`HOLDERS_MAX`] that were
-    /// stored of it.
+    /// A file of `owner` with this content; what others store of it makes no difference. One from
+    /// before contents were indexed is found among the last [`HOLDERS_MAX`] that were stored of it,
+    /// and one of which all of those are gone may not be.
     async fn file_with(&self, owner: &UserId, hash: &ContentHash) -> Result<Option<FileRecord>>;
+    /// The first file of `owner` whose content has this digest. What others have makes no
+    /// difference. A file that was stored before contents were indexed is not found.
+    async fn file_with_sha256(&self, owner: &UserId, sha256: &Sha256)
+    -> Result<Option<FileRecord>>;
     async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>>;
     /// Blobs without a file since before `before`, at most `limit`.
     async fn unreferenced_blobs(

@@ -163,38 +163,49 @@ pub fn span_of<P>(
     length: Option<u64>,
     most: u64,
 ) -> Option<Slice> {
-    let first = lowest.min(parts.first().map_or(1, |part| part.number.0)).min(1);
-    let before = number.checked_sub(first)?;
+    let mut first = lowest.min(parts.first().map_or(1, |part| part.number.0)).min(1);
     let leading = leading(parts, number);
     let start = parts[..leading].iter().map(|part| part.size).sum::<u64>();
     let sizes = parts.iter().map(|part| part.size);
     let Some(declared) = upload.declared() else {
-        let follows = leading == before as usize;
+        let follows = leading == number.checked_sub(first)? as usize;
         return follows.then_some(Slice { start, end: start.saturating_add(most) });
     };
     let suggested = upload.mode.part_size(declared);
+    let at = |first: u32, size: u64, number: u32| {
+        u64::from(number.saturating_sub(first)).checked_mul(size)
+    };
+    // One of another size than the rest can only be the last.
+    let fits = |first: u32, size: u64, number: u32, length: u64| {
+        let end = at(first, size, number).and_then(|start| start.checked_add(length));
+        end.is_some_and(|end| if length == size { end <= declared } else { end == declared })
+    };
+    // Which it is, and so whence numbers count, its size tells where the others have the suggested.
+    let all_fit = |first: u32| {
+        let own = length.map(|length| (number, length));
+        let mut all = parts.iter().map(|part| (part.number.0, part.size)).chain(own);
+        all.all(|(number, length)| fits(first, suggested, number, length))
+    };
+    if first == 1 && !all_fit(1) && all_fit(0) {
+        first = 0;
+    }
+    let before = number.checked_sub(first)?;
     if leading == before as usize {
         let largest = length.unwrap_or_else(|| sizes.fold(suggested, u64::max).min(most));
         let end = start.saturating_add(largest).min(declared);
         return (start < end).then_some(Slice { start, end });
     }
-    let at = |size: u64, number: u32| u64::from(number.saturating_sub(first)).checked_mul(size);
-    // One of another size than the rest can only be the last.
-    let fits = |size: u64, number: u32, length: u64| {
-        let end = at(size, number).and_then(|start| start.checked_add(length));
-        end.is_some_and(|end| if length == size { end <= declared } else { end == declared })
-    };
     let largest = sizes.chain(length).max().unwrap_or(suggested);
     let size = [suggested, largest].into_iter().find(|size| {
-        let all = parts.iter().all(|part| fits(*size, part.number.0, part.size));
+        let all = parts.iter().all(|part| fits(first, *size, part.number.0, part.size));
         all && (!parts.is_empty() || *size == suggested)
     })?;
-    let start = at(size, number)?;
+    let start = at(first, size, number)?;
     let length = length.unwrap_or(size.min(declared.saturating_sub(start)));
-    fits(size, number, length).then_some(Slice { start, end: start + length })
+    fits(first, size, number, length).then_some(Slice { start, end: start + length })
 }
 
-/// Where it lies if numbers turn out to count from 0, which nothing tells before a part 0 comes.
+/// Where it lies if a part 0 that is still to come tells that numbers count from 0.
 /// `length` bytes of it are expected. As much of a guess.
 pub fn span_from_zero<P>(
     upload: &Upload,
@@ -337,6 +348,17 @@ mod tests {
         assert_eq!(span(&chunked, &[(1, 9)], 3, 3, Some(9)), Some((18, 27)));
         assert_eq!(span(&chunked, &[(1, 9)], 3, 3, Some(8)), None);
         assert_eq!(span(&chunked, &[(1, 9), (3, 8)], 4, 4, Some(9)), None);
+        // The last one, which came first, tells that they count from 0.
+        assert_eq!(span(&chunked, &[], 3, 3, Some(5)), Some(last));
+        assert_eq!(span(&chunked, &[(3, 5)], 2, 2, Some(full)), Some((2 * full, 3 * full)));
+        assert_eq!(span(&chunked, &[(3, 5)], 1, 1, Some(full)), Some((full, 2 * full)));
+        assert_eq!(span(&chunked, &[(1, full), (3, 5)], 2, 2, None), Some((2 * full, 3 * full)));
+        assert_eq!(span(&chunked, &[(1, full), (3, 5)], 0, 0, Some(full)), Some((0, full)));
+        assert_eq!(
+            span(&upload(Mode::Chunked, full + 5), &[], 1, 1, Some(5)),
+            Some((full, full + 5))
+        );
+        assert_eq!(span(&upload(Mode::Chunked, 2 * full), &[], 1, 1, Some(full)), Some((0, full)));
         let growing = upload(Mode::Growing, 0);
         assert_eq!(span(&growing, &[(1, 9)], 2, 2, None), Some((9, 9 + 4 * full)));
         assert_eq!(span(&growing, &[(1, 9)], 3, 3, Some(9)), None);

@@ -2,7 +2,10 @@
 
 use streamlined::{
     meta::{Error, HOLDERS_MAX, NewFile},
-    model::{digest::ContentHash, time::UnixMillis},
+    model::{
+        digest::{ContentHash, Sha256},
+        time::UnixMillis,
+    },
 };
 
 use super::{
@@ -14,7 +17,7 @@ const ONE: ContentHash = ContentHash([1; 32]);
 const KEEP: UnixMillis = UnixMillis(1_000);
 
 #[test]
-fn the_last_files_of_a_content_are_found_by_their_owner() {
+fn a_file_of_a_content_is_found_by_its_owner() {
     on_every_engine(async |meta| {
         let put = async |owner, salt| {
             let new = new_file(file(owner, 0, salt, u64::from(salt), 1, 5), salt.into(), None);
@@ -34,10 +37,43 @@ fn the_last_files_of_a_content_are_found_by_their_owner() {
         let newest = file(1, 0, 30, 30, 1, 5).key;
         meta.remove_file(&newest, UnixMillis(40)).await.unwrap();
         assert_eq!(found(1).await, Some(10));
+        // More than a blob's record names.
         for salt in (50..).take(HOLDERS_MAX) {
             put(3, salt).await;
         }
-        assert_eq!((found(1).await, found(3).await), (None, Some(49 + HOLDERS_MAX as u64)));
+        assert_eq!((found(1).await, found(3).await), (Some(10), Some(49 + HOLDERS_MAX as u64)));
+        assert_eq!(found(4).await, None);
+    });
+}
+
+#[test]
+fn every_file_of_a_content_is_found_by_its_owner() {
+    on_every_engine(async |meta| {
+        let put = async |owner, salt, content| {
+            let file = file(owner, 0, salt, u64::from(salt), content, 5);
+            meta.record_files(vec![new_file(file, salt.into(), None)], KEEP, 1_000_000).await
+        };
+        let found = async |owner, content| {
+            let file = meta.file_with_sha256(&user(owner), &Sha256([content; 32])).await.unwrap();
+            file.map(|file| (file.id.created().0, file.sha256.0[0]))
+        };
+        put(1, 10, 1).await.unwrap();
+        put(1, 20, 2).await.unwrap();
+        assert_eq!((found(1, 1).await, found(1, 2).await), (Some((10, 1)), Some((20, 2))));
+        // Another user stores it, more often than a blob remembers.
+        assert_eq!((found(2, 1).await, found(1, 3).await), (None, None));
+        for salt in (30..).take(HOLDERS_MAX + 1) {
+            put(2, salt, 1).await.unwrap();
+        }
+        put(1, 50, 1).await.unwrap();
+        assert_eq!((found(1, 1).await, found(2, 1).await), (Some((10, 1)), Some((30, 1))));
+        // One is as good as another; with the last one goes what is known of the content.
+        for (salt, next) in [(10, Some((50, 1))), (50, None)] {
+            meta.remove_file(&file(1, 0, salt, 0, 1, 5).key, KEEP).await.unwrap();
+            assert_eq!(found(1, 1).await, next);
+        }
+        assert_eq!((found(2, 1).await, found(1, 2).await), (Some((30, 1)), Some((20, 2))));
+        assert_eq!(meta.check().await, Ok(vec![]));
     });
 }
 

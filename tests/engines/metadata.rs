@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, fs, path::Path};
 use proptest::{collection::vec, prelude::*};
 use streamlined::{
     meta::{
-        Batch, Error, Metadata, Removal, Selection,
+        Batch, Error, Metadata, Removal, Selection, Upkeep,
         accounts::{Holder, UserChange},
         memory::MemoryMetadata,
         sled::SledMetadata,
     },
     model::{
-        digest::ContentHash,
+        digest::{ContentHash, Sha256},
         file::{CallerMeta, Totals},
         id::{FileId, SelectionId, TokenId},
         locator::Locator,
@@ -534,6 +534,8 @@ async fn observe(meta: &dyn Metadata) -> Vec<String> {
         for n in 0..5 {
             seen.push(format!("{:?}", meta.totals(&user(owner), &folder(n)).await));
             seen.push(format!("{:?}", meta.list_files(&user(owner), &folder(n), None, 99).await));
+            let sha256 = Sha256([n; 32]);
+            seen.push(format!("{:?}", meta.file_with_sha256(&user(owner), &sha256).await));
         }
     }
     for n in 0..4 {
@@ -581,6 +583,7 @@ proptest! {
                 prop_assert_eq!(wanted, got, "step {}: {:?}", at, step);
             }
             prop_assert_eq!(observe(&reference).await, observe(&engine).await);
+            prop_assert_eq!(engine.check().await, Ok(vec![]));
             Ok(())
         })?;
     }

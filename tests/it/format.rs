@@ -51,6 +51,17 @@ fn a_directory_of_format_1_is_taken_over() {
         fs::remove_dir_all(daemon.dir().join("meta")).unwrap();
         daemon.restart(Signal::KILL);
     }
+    // What was stored then is found by its SHA-256 once it is stored again.
+    let user = daemon.user("alice");
+    let large = vec![b'b'; 70_000];
+    let is_known = || {
+        let file = json!({"name": "f", "size": large.len(), "sha256": sha256(&large)});
+        let opened = user.post("/v1/files/init", json!({"mode": "single", "files": [file]})).ok();
+        opened.get("known").is_some()
+    };
+    assert!(!is_known());
+    user.store("again.txt", "main", &large);
+    assert!(is_known());
 }
 
 /// What an upload of [`IN_FORMAT_3`] is to become.

@@ -157,11 +157,14 @@ fn base64_pattern() -> String {
 
 fn completion(named: &Value) -> Value {
     let content = json!({"anyOf": [reference("Base64"), {"type": "null"}]});
-    let known = json!({"blake3": reference("SentSha256"), "proof": reference("SentSha256")});
+    let digest = json!({"anyOf": [reference("SentSha256"), {"type": "null"}]});
+    let known = json!({
+        "blake3": digest, "sha256": digest, "proof": reference("SentSha256"),
+    });
     object(
         &json!({
             "uploadId": reference("UploadId"),
-            "sha256": {"anyOf": [reference("SentSha256"), {"type": "null"}]},
+            "sha256": digest,
             "parts": {
                 "type": ["array", "null"],
                 "items": {"type": "object", "properties": {"data": content}},
@@ -169,8 +172,9 @@ fn completion(named: &Value) -> Value {
             },
             "meta": named,
             "known": {
-                "anyOf": [object(&known, &[]), {"type": "null"}],
-                "description": "Proof of the content that init answered to be known.",
+                "anyOf": [object(&known, &["blake3", "sha256"]), {"type": "null"}],
+                "description": "Proof of the content that init answered to be known, \
+                    named by one digest at least.",
             },
             "receipt": {
                 "type": ["boolean", "null"],
@@ -207,7 +211,7 @@ fn requests() -> Value {
             },
             "sha256": {
                 "anyOf": [reference("SentSha256"), {"type": "null"}],
-                "description": "What the whole must have.",
+                "description": "What the whole must have; the owner may have it already.",
             },
             "blake3": {
                 "anyOf": [reference("SentSha256"), {"type": "null"}],

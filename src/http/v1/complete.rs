@@ -37,7 +37,8 @@ struct InlinePart {
 /// Of content that its owner has: what init asked to prove.
 #[derive(Deserialize)]
 struct KnownContent {
-    blake3: String,
+    blake3: Option<String>,
+    sha256: Option<String>,
     proof: String,
 }
 
@@ -86,7 +87,13 @@ fn possession(json::Object(known): json::Object<KnownContent>) -> Result<Possess
     let detail = "known.proof must be 64 hex digits.";
     let proof = Sha256::parse(&known.proof);
     let proof = proof.ok_or_else(|| Error::invalid("invalid_sha256", detail))?;
-    Ok(Possession { blake3: fields::blake3(&known.blake3)?, proof })
+    let blake3 = known.blake3.as_deref().map(fields::blake3).transpose()?;
+    let sha256 = known.sha256.as_deref().map(fields::sha256).transpose()?;
+    if blake3.is_none() && sha256.is_none() {
+        let detail = "known needs the blake3 or the sha256 that init carried.";
+        return Err(Error::invalid("invalid_sha256", detail));
+    }
+    Ok(Possession { blake3, sha256, proof })
 }
 
 async fn completed_answer(

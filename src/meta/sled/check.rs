@@ -45,6 +45,7 @@ impl Findings {
 pub fn check(runs: &Runs) -> Result<Vec<String>> {
     let mut findings = Findings::default();
     files(runs, &mut findings)?;
+    contents(runs, &mut findings)?;
     uploads(runs, &mut findings)?;
     if findings.more > 0 {
         findings.told.push(format!("and {} more", findings.more));
@@ -107,6 +108,22 @@ fn files(runs: &Runs, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
+/// Whatever a user is said to have is what its file holds. A file that is missing here was stored
+/// before contents were indexed.
+fn contents(runs: &Runs, findings: &mut Findings) -> Result<()> {
+    for entry in runs.scan_prefix(index::OWNED) {
+        let (key, _) = entry?;
+        let file = match index::owned_file(&key) {
+            Some(id) => get::<StoredFile>(runs, &index::file(id))?.map(|it| it.into_record(id)),
+            None => None,
+        };
+        findings.check(file.is_some_and(|file| index::owned_entry(&file) == key), || {
+            "a content is said to be that of a file which has another".to_owned()
+        });
+    }
+    Ok(())
+}
+
 /// Every session has what its parts say, and every user what the sessions reserve.
 fn uploads(runs: &Runs, findings: &mut Findings) -> Result<()> {
     let mut reserved: HashMap<UserId, u64> = HashMap::new();
@@ -152,4 +169,84 @@ fn uploads(runs: &Runs, findings: &mut Findings) -> Result<()> {
         findings.check(false, || format!("user {user} has uploads and no record"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::{
+        meta::{Metadata, NewFile, Upkeep, sled::SledMetadata},
+        model::{
+            digest::Sha256,
+            file::{CallerMeta, FileRecord},
+            key::FileKey,
+            locator::Locator,
+            name::{FileName, Folder},
+            time::UnixMillis,
+        },
+    };
+
+    fn file(owner: &str, content: u8, salt: u32) -> FileRecord {
+        let owner = UserId::parse(owner).unwrap();
+        let (folder, name) = (Folder::default(), FileName::parse("f").unwrap());
+        FileRecord {
+            id: FileId::new(UnixMillis(salt.into()), 0, 0),
+            key: FileKey::compose(&owner, &folder, salt, &name),
+            owner,
+            folder,
+            name,
+            mime: "text/plain".into(),
+            size: 5,
+            blake3: ContentHash([content; 32]),
+            sha256: Sha256([content; 32]),
+            meta: CallerMeta::default(),
+        }
+    }
+
+    async fn store(meta: &SledMetadata, file: &FileRecord) {
+        let (file, locator) = (file.clone(), Locator([file.blake3.0[0]].into()));
+        let new = NewFile { file, locator, is_known: false, upload: None };
+        meta.record_files(vec![new], UnixMillis(0), 99).await.unwrap();
+    }
+
+    /// Half a hash leads to a record, which is compared; what no step writes is found by `fsck`.
+    #[test]
+    fn a_content_is_only_that_of_files_which_have_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = SledMetadata::open(dir.path(), 16 << 20, u64::MAX).unwrap();
+        let (own, others, again) = (file("a", 1, 1), file("b", 2, 2), file("a", 1, 3));
+        let found = async |content| meta.file_with_sha256(&own.owner, &Sha256([content; 32])).await;
+        let set = async |entries: Vec<Vec<u8>>, is_there: bool| {
+            let set = move |txn: &mut crate::meta::sled::commit::Txn<'_>| {
+                for entry in entries {
+                    if is_there { txn.write(entry, &[]) } else { txn.delete(entry) }
+                }
+                Ok(())
+            };
+            meta.committer.commit(set).await.unwrap();
+        };
+        Runtime::new().unwrap().block_on(async {
+            store(&meta, &own).await;
+            store(&meta, &others).await;
+            let wrong = |content, id: [u8; 16]| {
+                [index::owned(&own.owner, &Sha256([content; 32])), id.to_vec()].concat()
+            };
+            let entries = vec![wrong(2, others.id.0), wrong(3, own.id.0), wrong(4, [9; 16])];
+            set(entries.clone(), true).await;
+            for content in [2, 3, 4] {
+                assert_eq!(found(content).await, Ok(None), "{content}");
+            }
+            assert_eq!(found(1).await, Ok(Some(own.clone())));
+            assert_eq!(meta.check().await.unwrap().len(), entries.len());
+            set(entries, false).await;
+            // As if it was stored before contents were indexed.
+            set(vec![index::owned_entry(&own)], false).await;
+            assert_eq!(found(1).await, Ok(None));
+            assert_eq!(meta.check().await, Ok(vec![]));
+            store(&meta, &again).await;
+            assert_eq!(found(1).await, Ok(Some(again)));
+        });
+    }
 }

@@ -10,6 +10,7 @@
 //! | key | first 16 bytes of BLAKE3(key) | file id |
 //! | folder | first 16 bytes of BLAKE3(user 0 path) | [`super::codec::FolderNode`] |
 //! | list | node, inverted file id | nothing: newest first by key order |
+//! | owned | first 16 bytes of BLAKE3(user 0 SHA-256), file id | nothing: who has which content |
 //! | blob | content hash | [`super::codec::StoredBlob`] |
 //! | unreferenced | since, content hash | nothing |
 //! | upload | upload id | [`super::codec::StoredUpload`] |
@@ -35,7 +36,8 @@
 use crate::{
     meta::accounts::Holder,
     model::{
-        digest::ContentHash,
+        digest::{ContentHash, Sha256},
+        file::FileRecord,
         id::{FileId, PartNumber, SelectionId, TokenId, UploadId},
         key::FileKey,
         name::{Folder, UserId},
@@ -135,6 +137,26 @@ pub fn list_entry(node: u64, id: FileId) -> Vec<u8> {
 pub fn listed(entry: &[u8]) -> Option<FileId> {
     let inverted: [u8; 16] = entry.get(9..)?.try_into().ok()?;
     Some(FileId(inverted.map(|byte| !byte)))
+}
+
+pub const OWNED: &[u8] = b"h";
+
+/// Every file of a user whose content has this digest.
+pub fn owned(owner: &UserId, sha256: &Sha256) -> Vec<u8> {
+    let mut content = blake3::Hasher::new();
+    content.update(owner.as_str().as_bytes()).update(&[0]).update(&sha256.0);
+    key(b'h', &[&content.finalize().as_bytes()[..16]])
+}
+
+pub fn owned_entry(file: &FileRecord) -> Vec<u8> {
+    let mut key = owned(&file.owner, &file.sha256);
+    key.extend_from_slice(&file.id.0);
+    key
+}
+
+/// The file of an [`owned_entry`].
+pub fn owned_file(entry: &[u8]) -> Option<FileId> {
+    Some(FileId(entry.get(17..)?.try_into().ok()?))
 }
 
 pub fn blob(hash: &ContentHash) -> Vec<u8> {

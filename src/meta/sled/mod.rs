@@ -36,7 +36,7 @@ use super::{
     ServiceToken, UserRecord,
 };
 use crate::model::{
-    digest::ContentHash,
+    digest::{ContentHash, Sha256},
     file::{FileRecord, Totals},
     id::{FileId, PartNumber, TokenId, UploadId},
     key::FileKey,
@@ -357,9 +357,33 @@ impl Metadata for SledMetadata {
     async fn file_with(&self, owner: &UserId, hash: &ContentHash) -> Result<Option<FileRecord>> {
         let Some(blob) = self.get::<StoredBlob>(&index::blob(hash))? else { return Ok(None) };
         let Held::By(files) = blob.held else { return Ok(None) };
+        let mut sha256 = None;
         for id in files.into_iter().rev() {
-            let file = self.file_by_id(id).await?;
-            if let Some(file) = file.filter(|file| file.owner == *owner && file.blake3 == *hash) {
+            let file = self.file_by_id_now(id)?.filter(|file| file.blake3 == *hash);
+            let Some(file) = file else { continue };
+            if file.owner == *owner {
+                return Ok(Some(file));
+            }
+            // Whoever stored it tells the digest by which any user's own file of it is found.
+            sha256 = Some(file.sha256);
+        }
+        let Some(sha256) = sha256 else { return Ok(None) };
+        let file = self.file_with_sha256(owner, &sha256).await?;
+        Ok(file.filter(|file| file.blake3 == *hash))
+    }
+
+    async fn file_with_sha256(
+        &self,
+        owner: &UserId,
+        sha256: &Sha256,
+    ) -> Result<Option<FileRecord>> {
+        for entry in self.runs.scan_prefix(&index::owned(owner, sha256)) {
+            let (entry, _) = entry?;
+            let id = index::owned_file(&entry).ok_or_else(|| Error::Corrupt("an entry".into()))?;
+            let file = self.file_by_id_now(id)?;
+            // The index holds half a hash; the record holds whose file it is, and of what.
+            let is_it = |file: &FileRecord| file.owner == *owner && file.sha256 == *sha256;
+            if let Some(file) = file.filter(is_it) {
                 return Ok(Some(file));
             }
         }

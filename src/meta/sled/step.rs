@@ -277,6 +277,7 @@ pub fn record_file(
     txn.write(key, &file.id.0);
     txn.put(index::file(file.id), &StoredFile::new(file))?;
     list(txn, file)?;
+    txn.write(index::owned_entry(file), &[]);
     let replaced = refer_to_blob(txn, new)?;
     Ok(Recorded { replaced, parts })
 }
@@ -371,6 +372,7 @@ pub fn remove_file(txn: &mut Txn<'_>, key: &FileKey, now: UnixMillis) -> Result<
     txn.delete(index::file_key(key));
     txn.delete(index::file(id));
     unlist(txn, &file)?;
+    txn.delete(index::owned_entry(&file));
     let blob_key = index::blob(&file.blake3);
     let mut blob = txn.get::<StoredBlob>(&blob_key)?.ok_or_else(|| dangling("blob"))?;
     blob.references = blob.references.saturating_sub(1);
