@@ -257,7 +257,7 @@ impl App {
 
 impl Completion {
     /// A completion that says nothing but which upload.
-    pub(super) fn of(id: UploadId) -> Self {
+    pub fn of(id: UploadId) -> Self {
         let (sha256, name, folder, user) = (None, None, None, None);
         let (meta, inline, possession) = (CallerMeta::default(), None, None);
         Self { id, sha256, name, folder, user, meta, inline, possession }

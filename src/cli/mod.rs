@@ -5,7 +5,7 @@ mod client;
 mod config;
 mod control;
 mod door;
-mod import;
+pub(crate) mod import;
 mod key;
 mod receipt;
 mod serve;

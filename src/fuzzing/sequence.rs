@@ -130,7 +130,7 @@ pub fn sequence(input: &[u8]) {
     let _ = fs::remove_dir_all(dir);
 }
 
-fn app(
+pub(super) fn app(
     dir: &Path,
     meta: Arc<dyn Metadata>,
     blobs: Arc<dyn BlobStore>,

@@ -1,6 +1,6 @@
 //! The address of the client: the peer's, or what a proxy that is trusted says it is.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hyper::{
     HeaderMap,
@@ -34,13 +34,13 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Result<I
         }
         Ok::<_, Error>(client)
     };
-    let hops = |name: &HeaderName| {
+    let hops = |name: &HeaderName, elements: fn(&str) -> Option<Vec<&str>>| {
         let values = headers.get_all(name).iter();
-        let texts: Result<Vec<&str>, Error> =
-            values.map(|value| value.to_str().map_err(|_| unclear())).collect();
-        texts.map(|texts| texts.into_iter().flat_map(|text| text.split(',')).collect::<Vec<_>>())
+        let lists = values.map(|value| value.to_str().ok().and_then(elements).ok_or_else(unclear));
+        lists.collect::<Result<Vec<_>, Error>>().map(|lists| lists.concat())
     };
-    let (forwarded, x_forwarded) = (hops(&FORWARDED)?, hops(&X_FORWARDED_FOR)?);
+    let forwarded = hops(&FORWARDED, elements)?;
+    let x_forwarded = hops(&X_FORWARDED_FOR, |text| Some(text.split(',').collect()))?;
     let both = !forwarded.is_empty() && !x_forwarded.is_empty();
     let by_forwarded = walk(forwarded, forwarded_for)?;
     let by_x_forwarded = walk(x_forwarded, plain)?;
@@ -60,21 +60,36 @@ fn unclear() -> Error {
     Error::invalid("unclear_client", detail)
 }
 
-/// An address, with a port or without; IPv6 in brackets or without.
+/// An address, with a port or without; IPv6 in brackets or without, but a port only behind them:
+/// bare, the two make another address.
 fn plain(text: &str) -> Option<IpAddr> {
-    let address = text.parse().ok().or_else(|| {
-        let (host, port) = text.rsplit_once(':')?;
-        port.parse::<u16>().ok()?;
-        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse().ok()
-    });
-    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    address.or_else(bare).map(|address: IpAddr| address.to_canonical())
+    let with_port = || text.parse().ok().map(|socket: SocketAddr| socket.ip());
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    let address = text.parse::<IpAddr>().ok().or_else(with_port).or_else(in_brackets);
+    address.map(|address| address.to_canonical())
 }
 
-/// The `for` of a forwarded element (RFC 7239 section 4).
+/// The elements of a forwarded header (RFC 7239 section 4). What is in quotes may be the client's:
+/// a proxy puts there the host that was asked for. `None` where quotes stay open, which those of a
+/// proxy would then close, or hold escapes.
+fn elements(text: &str) -> Option<Vec<&str>> {
+    let is_clear = text.matches('"').count().is_multiple_of(2) && !text.contains('\\');
+    is_clear.then(|| split_outside_quotes(text, ',').collect())
+}
+
+fn split_outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    text.split(move |c| {
+        is_quoted ^= c == '"';
+        c == separator && !is_quoted
+    })
+}
+
+/// The one `for` of an element.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
-    let mut pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
-    let (_, node) = pairs.find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
+    let pairs = split_outside_quotes(element, ';').filter_map(|pair| pair.trim().split_once('='));
+    let mut nodes = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for"));
+    let (Some((_, node)), None) = (nodes.next(), nodes.next()) else { return None };
     plain(node.strip_prefix('"').and_then(|node| node.strip_suffix('"')).unwrap_or(node))
 }
 
@@ -112,8 +127,15 @@ mod tests {
             ("10.0.0.1", &[x("[2001:db9::1]:80")], Some("2001:db9::1")),
             ("2001:db8::1", &[f("for=\"[2001:db9::9]:1\";proto=https")], Some("2001:db9::9")),
             ("10.0.0.1", &[f("by=10.0.0.1; For=198.51.100.7, for=10.0.0.3")], Some("198.51.100.7")),
+            ("10.0.0.1", &[x("2001:db9::1")], Some("2001:db9::1")),
+            ("10.0.0.1", &[x("2001:db9::1:54321")], None),
             ("10.0.0.1", &[f("for=unknown")], None),
             ("10.0.0.1", &[f("proto=https")], None),
+            ("10.0.0.1", &[f("for=198.51.100.7;for=1.1.1.1")], None),
+            // The client chose the host that its proxy tells of.
+            ("10.0.0.1", &[f("for=198.51.100.7;host=\"a,for=1.1.1.1;x=\"")], Some("198.51.100.7")),
+            ("10.0.0.1", &[f("for=1.1.1.1;x=\", for=198.51.100.7;host=\"a\"")], None),
+            ("10.0.0.1", &[f("for=1.1.1.1;x=\", for=198.51.100.7;host=\"a\\\"b\"")], None),
             // A proxy that sets the one lets the other through.
             ("10.0.0.1", &[f("for=10.1.1.1"), x("198.51.100.7")], None),
             ("10.0.0.1", &[f("for=198.51.100.7"), x("198.51.100.7")], Some("198.51.100.7")),

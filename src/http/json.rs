@@ -45,7 +45,7 @@ fn parse<T: DeserializeOwned>(document: &[u8]) -> Result<T, Error> {
 }
 
 /// How deep it is nested. serde looks only at what it keeps and passes anything else over.
-fn depth(document: &[u8]) -> usize {
+pub fn depth(document: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_text, mut is_escaped) = (false, false);
     for byte in document {

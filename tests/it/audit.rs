@@ -127,6 +127,11 @@ fn a_client_behind_a_trusted_proxy_is_told_by_its_own_address() {
         .get(list)
         .refused(401, "unauthenticated");
     holder.get(list).refused(401, "unauthenticated");
+    // A proxy tells of the host that was asked for, which is whatever the client wrote.
+    holder
+        .header("forwarded", r#"for=203.0.113.9;host="a,for=198.51.100.7;x=""#)
+        .get(list)
+        .refused(401, "unauthenticated");
     // Without a proxy that is trusted, nobody's word counts.
     let daemon = Daemon::start();
     let made = run(&daemon.dir(), &["token", "create", "s", "--allow-ip", "198.51.100.0/24"]);

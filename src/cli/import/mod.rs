@@ -6,7 +6,7 @@
 
 mod bring;
 mod report;
-mod side;
+pub(crate) mod side;
 mod tree;
 
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
@@ -73,7 +73,7 @@ struct Job {
     listed: Option<Value>,
 }
 
-pub fn run(import: Import) -> Result<(), Failures> {
+pub(super) fn run(import: Import) -> Result<(), Failures> {
     let config = super::configure(import.place, None)?;
     let tree = Tree::open(&import.dir).map_err(Failures::at(&import.dir.display().to_string()))?;
     door::prepare(&config)?;

@@ -4,10 +4,10 @@ use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    http::import::Described,
+    http::{import::Described, json},
     model::{
         key::{FileKey, Segments},
-        limits::META_BYTES_MAX,
+        limits::{JSON_DEPTH_MAX, META_BYTES_MAX},
         name::{FileName, Folder, UserId},
         time::UnixMillis,
     },
@@ -79,9 +79,10 @@ pub fn add(described: &mut Described, side: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Lets go of a `meta` that is larger than one may be; answers whether it was.
+/// Lets go of a `meta` that is larger or deeper than one may be; answers whether it was.
 pub fn let_go_of_large_meta(described: &mut Described) -> bool {
-    let large = Value::Object(described.meta.clone()).to_string().len() > META_BYTES_MAX;
+    let text = Value::Object(described.meta.clone()).to_string();
+    let large = text.len() > META_BYTES_MAX || json::depth(text.as_bytes()) > JSON_DEPTH_MAX;
     if large {
         described.meta.clear();
     }
@@ -150,6 +151,17 @@ mod tests {
         let named = (found.user.as_str(), found.folder.as_str(), found.name.as_str());
         assert_eq!((named, found.created), (("u", "x", "n"), 7));
         assert_eq!((found.mime, found.sha256), (None, None));
+    }
+
+    #[test]
+    fn meta_that_the_daemon_would_not_read_stays_behind() {
+        for (levels, is_kept) in [(JSON_DEPTH_MAX - 1, true), (JSON_DEPTH_MAX, false)] {
+            let side = format!(r#"{{"a": {}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+            let mut described = of_path("storage/u/0000abcd_n", UnixMillis(7)).unwrap();
+            add(&mut described, side.as_bytes()).unwrap();
+            assert_eq!(let_go_of_large_meta(&mut described), !is_kept);
+            assert_eq!(described.meta.contains_key("a"), is_kept);
+        }
     }
 
     #[test]
