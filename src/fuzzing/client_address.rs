@@ -73,7 +73,7 @@ fn nodes(line: &str) -> Option<Vec<Option<IpAddr>>> {
         }
         let said = std::mem::take(&mut pair);
         if let Some((name, value)) = said.trim().split_once('=')
-            && name.to_ascii_lowercase() == "for"
+            && name.eq_ignore_ascii_case("for")
         {
             let is_quoted = value.len() > 1 && value.starts_with('"') && value.ends_with('"');
             of_element.push(address(if is_quoted { &value[1..value.len() - 1] } else { value }));
