@@ -32,9 +32,9 @@ pub struct Batch {
 
 impl Batch {
     pub fn push(&mut self, bytes: Bytes) {
+        self.held_bytes += held_by(&bytes);
         if bytes.len() >= KEPT_BYTES_MIN {
             self.close_tail();
-            self.held_bytes += bytes.len().max(KEPT_BUFFER_BYTES);
             self.pieces.push(bytes);
             return;
         }
@@ -42,7 +42,6 @@ impl Batch {
             self.close_tail();
             self.tail = BytesMut::with_capacity(TRANSFER_BUFFER_BYTES);
         }
-        self.held_bytes += bytes.len();
         self.tail.extend_from_slice(&bytes);
     }
 
@@ -52,9 +51,9 @@ impl Batch {
         }
     }
 
-    /// Whether it has what goes on at once.
-    pub fn is_full(&self) -> bool {
-        self.held_bytes >= TRANSFER_BUFFER_BYTES
+    /// Whether these bytes would hold more memory with it than a buffer.
+    pub fn is_full_for(&self, bytes: &Bytes) -> bool {
+        self.held_bytes > 0 && self.held_bytes + held_by(bytes) > TRANSFER_BUFFER_BYTES
     }
 
     /// Whether more may gather although it is full.
@@ -65,7 +64,17 @@ impl Batch {
         self.ahead.is_some() && self.held_bytes < AHEAD_BYTES_MAX
     }
 
+    pub fn is_large(&self) -> bool {
+        self.held_bytes >= TRANSFER_BUFFER_BYTES
+    }
+
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.pieces.iter().map(|piece| &**piece).chain([&*self.tail])
     }
+}
+
+/// Memory that a piece takes until it is at work.
+fn held_by(bytes: &Bytes) -> usize {
+    let least = if bytes.len() >= KEPT_BYTES_MIN { KEPT_BUFFER_BYTES } else { 0 };
+    bytes.len().max(least)
 }

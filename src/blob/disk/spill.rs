@@ -58,12 +58,14 @@ impl Spill {
 
     /// Gathers bytes, however small they come, and hands them on a batch at a time.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        self.waiting.push(bytes);
-        let is_busy = !(self.writing.is_finished() && self.hashing.is_finished());
-        if !self.waiting.is_full() || (is_busy && self.waiting.goes_ahead(&self.store.ahead)) {
-            return Ok(());
+        let is_busy = || !(self.writing.is_finished() && self.hashing.is_finished());
+        if self.waiting.is_full_for(&bytes)
+            && !(is_busy() && self.waiting.goes_ahead(&self.store.ahead))
+        {
+            self.hand_on().await?;
         }
-        self.hand_on().await
+        self.waiting.push(bytes);
+        Ok(())
     }
 
     async fn hand_on(&mut self) -> Result<()> {
@@ -77,7 +79,7 @@ impl Spill {
     }
 
     pub async fn seal(mut self, purpose: Purpose) -> Result<Sealed> {
-        if self.waiting.is_full() {
+        if self.waiting.is_large() {
             self.hand_on().await?;
         }
         let Self { waiting, writing, hashing, .. } = self;
