@@ -64,6 +64,5 @@ pub const RANGES_MAX: usize = 64;
 pub const CLOCK_LEEWAY_SECONDS: u64 = 60;
 /// Files read from the index at a time while a list streams.
 pub const LIST_PAGE_FILES: usize = 256;
-/// One buffer of a transfer; a transfer holds at most two, but for what a bounded number of uploads
-/// gather while their bytes are at work (`blob/disk/batch.rs`).
+/// One buffer of a transfer; a transfer holds at most two.
 pub const TRANSFER_BUFFER_BYTES: usize = 128 << 10;

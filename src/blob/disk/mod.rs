@@ -2,7 +2,6 @@
 
 mod assemble;
 mod assembly;
-mod batch;
 mod content;
 mod copy;
 mod layout;
@@ -65,8 +64,6 @@ pub struct Inner {
     /// Contents up to this size are packed.
     pack_bytes_max: usize,
     assembling: Semaphore,
-    /// For batches that are larger than a buffer.
-    ahead: Arc<Semaphore>,
     assemblies: Assemblies,
     /// Packed bytes that were discarded since the start.
     discarded: AtomicU64,
@@ -138,7 +135,6 @@ impl DiskBlobs {
             health,
             pack_bytes_max,
             assembling: Semaphore::new(cores),
-            ahead: Arc::new(Semaphore::new(batch::AHEAD_BATCHES_MAX)),
             assemblies: Assemblies::default(),
             discarded: AtomicU64::new(0),
         })))

@@ -1,5 +1,5 @@
 //! Bytes on their way into a file: hashing and writing run beside each other on the blocking pool
-//! while the next bytes arrive, with one batch there and one here.
+//! while the next bytes arrive, with one buffer there and one here.
 //!
 //! A part goes where it belongs in the assembly of its upload, when it was told; everything else
 //! into a file of its own. A part that is expected to be the whole begins in a file of its own too,
@@ -13,13 +13,12 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rustix::fs::{Advice, fadvise};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{
     Inner,
-    batch::Batch,
     layout::Place,
     placed::{Placed, Whereabouts},
     stage::joined,
@@ -28,6 +27,7 @@ use super::{
 use crate::{
     blob::{Digests, Hasher, Purpose, Result, Sealed},
     metrics::stores,
+    model::limits::TRANSFER_BUFFER_BYTES,
     sys::{durable, fault, random},
 };
 
@@ -38,8 +38,7 @@ const WRITE_BACK_BYTES: u64 = 8 << 20;
 /// A file that takes bytes. What it holds goes when it is dropped unsealed, which is all that can
 /// become of it after a `write` that failed or was not waited for.
 pub struct Spill {
-    store: Arc<Inner>,
-    waiting: Batch,
+    waiting: BytesMut,
     writing: JoinHandle<Result<Work>>,
     hashing: JoinHandle<Result<Hasher>>,
 }
@@ -47,48 +46,37 @@ pub struct Spill {
 impl Spill {
     pub fn begin(store: &Arc<Inner>, part: Option<Whereabouts>) -> Result<Self> {
         store.health.check()?;
-        let worked_on = Arc::clone(store);
+        let store = Arc::clone(store);
         Ok(Self {
-            store: Arc::clone(store),
-            waiting: Batch::default(),
-            writing: spawn_blocking(move || Work::begin(worked_on, part)),
+            waiting: BytesMut::with_capacity(TRANSFER_BUFFER_BYTES),
+            writing: spawn_blocking(move || Work::begin(store, part)),
             hashing: spawn_blocking(|| Ok(Hasher::default())),
         })
     }
 
-    /// Gathers bytes, however small they come, and hands them on a batch at a time.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let is_busy = || !(self.writing.is_finished() && self.hashing.is_finished());
-        if self.waiting.is_full_for(&bytes)
-            && !(is_busy() && self.waiting.goes_ahead(&self.store.ahead))
-        {
-            self.hand_on().await?;
+    /// Gathers bytes, however small they come, and hands them on a buffer at a time.
+    pub async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = TRANSFER_BUFFER_BYTES - self.waiting.len();
+            self.waiting.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
+            if self.waiting.len() == TRANSFER_BUFFER_BYTES {
+                let empty = BytesMut::with_capacity(TRANSFER_BUFFER_BYTES);
+                let full = std::mem::replace(&mut self.waiting, empty).freeze();
+                let work = joined((&mut self.writing).await)?;
+                let hasher = joined((&mut self.hashing).await)?;
+                let same = full.clone();
+                self.writing = spawn_blocking(move || work.take(&full));
+                self.hashing = spawn_blocking(move || Ok(hasher.and(&same)));
+            }
         }
-        self.waiting.push(bytes);
         Ok(())
     }
 
-    async fn hand_on(&mut self) -> Result<()> {
-        let batch = Arc::new(std::mem::take(&mut self.waiting));
-        let work = joined((&mut self.writing).await)?;
-        let hasher = joined((&mut self.hashing).await)?;
-        let same = Arc::clone(&batch);
-        self.writing = spawn_blocking(move || batch.pieces().try_fold(work, Work::take));
-        self.hashing = spawn_blocking(move || Ok(same.pieces().fold(hasher, Hasher::and)));
-        Ok(())
-    }
-
-    pub async fn seal(mut self, purpose: Purpose) -> Result<Sealed> {
-        if self.waiting.is_large() {
-            self.hand_on().await?;
-        }
-        let Self { waiting, writing, hashing, .. } = self;
+    pub async fn seal(self, purpose: Purpose) -> Result<Sealed> {
+        let Self { waiting, writing, hashing } = self;
         let work = joined(writing.await)?;
         let hasher = joined(hashing.await)?;
-        let seal = move || {
-            let hasher = waiting.pieces().fold(hasher, Hasher::and);
-            waiting.pieces().try_fold(work, Work::take)?.seal(purpose, hasher)
-        };
+        let seal = move || work.take(&waiting)?.seal(purpose, hasher.and(&waiting));
         joined(spawn_blocking(seal).await)
     }
 }
