@@ -181,7 +181,8 @@ fn names_come_from_complete_else_from_init() {
         "mode": "single",
         "files": [{"name": "a.txt", "size": 0, "mime": "x/y"}],
         "folder": "/one//two/",
-        "meta": {"user_id": "u", "project": {"n": 1}, "size": 99, "key": "mine"},
+        "meta": {"user_id": "u", "project": {"n": 1, "x": 0.123_456_789_010_123_45},
+            "size": 99, "key": "mine"},
     });
     let id = service.post("/v1/files/init", &init).ok()["uploadId"].clone();
     let file = service.post("/v1/files/complete", json!({"uploadId": id})).ok();
@@ -189,7 +190,9 @@ fn names_come_from_complete_else_from_init() {
     assert_eq!((&file["mime"], &file["size"]), (&json!("x/y"), &json!(0)));
     let path = format!("/v1/files/metadata/{}", file["key"].as_str().unwrap());
     let stored = service.get(&path).ok();
-    let own = json!({"project": {"n": 1}, "size": 99, "key": "mine"});
+    let own = json!({
+        "project": {"n": 1, "x": 0.123_456_789_010_123_45}, "size": 99, "key": "mine"
+    });
     assert_eq!((&stored["meta"], &stored["size"]), (&own, &json!(0)));
     assert_eq!(stored["key"], file["key"]);
 
