@@ -1,7 +1,7 @@
 //! What the index costs as it grows: a page, a lookup, totals and a commit at each size, memory and
 //! disk for each file, memory of a process that only opened and read it, and the time of the next
-//! open: after a clean close, after a kill that came upon a tenth more files, and of an index that
-//! is made anew from the journal.
+//! open: after a clean close, with what it reads, and again; after a kill that came upon a tenth more
+//! files; and of an index that is made anew from the journal.
 //!
 //! `cargo bench --bench index_scale -- 1000 100000 1000000`; `DIR` names a directory to measure on.
 
@@ -137,6 +137,13 @@ fn resident_bytes() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
+/// Bytes that this process has read so far, cached or not.
+fn read_bytes() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap();
+    let line = io.lines().find(|line| line.starts_with("rchar:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 fn disk_bytes(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir.join("meta")).unwrap();
     entries.map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
@@ -158,8 +165,8 @@ fn main() {
     let empty = resident_bytes();
     let mut stored = 0;
     println!(
-        "    files  page of 100   lookup   totals   commit   RSS/file  disk/file  load/s    open \
-         RSS/file  killed    anew"
+        "    files  page of 100   lookup   totals   commit   RSS/file  disk/file  load/s    open    \
+         reads   again RSS/file  killed    anew"
     );
     for size in sizes {
         let ((), loading) = took(|| store(&runtime, &index, stored..size));
@@ -190,10 +197,14 @@ fn main() {
         );
         io::stdout().flush().unwrap();
         drop(index);
+        let before = read_bytes();
         let (reopened, clean) = took(|| open(dir.path()));
+        let read = (read_bytes() - before) >> 20;
+        drop(reopened);
+        let (reopened, again) = took(|| open(dir.path()));
         drop(reopened);
         let opened = resident_when_opened(dir.path(), size) / stored;
-        print!(" {clean:>7.2?} {opened:>7}");
+        print!(" {clean:>7.2?} {read:>5}MiB {again:>7.2?} {opened:>8}");
         io::stdout().flush().unwrap();
         let more = stored..stored + size / 10;
         store_and_die(dir.path(), &more);

@@ -1,15 +1,13 @@
-//! Connections that repeat a request, over bare sockets: what the client costs is the same for all.
+//! Connections that repeat a request, each on a thread over a bare socket: the least that a client
+//! can cost, and the same for all.
 
 use std::{
     fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
-
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{Read, Write},
     net::TcpStream,
-    runtime::Runtime,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 #[derive(Clone, Copy)]
@@ -62,44 +60,40 @@ fn piece(base64: bool) -> Vec<u8> {
 /// Requests a second of `clients` connections. The last request of each is finished and counted.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 pub fn run(job: &Job, clients: usize, span: Duration) -> f64 {
-    let runtime = Runtime::new().unwrap();
     let began = Instant::now();
     let piece = piece(job.document.is_some());
-    let counts = runtime.block_on(async {
-        let repeats = (0..clients).map(|_| repeat(job, piece.clone(), began + span));
-        futures_util::future::join_all(repeats).await
+    let count: u64 = thread::scope(|scope| {
+        let start = |_| scope.spawn(|| repeat(job, piece.clone(), began + span));
+        let clients: Vec<_> = (0..clients).map(start).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
     });
-    counts.into_iter().sum::<u64>() as f64 / began.elapsed().as_secs_f64()
+    count as f64 / began.elapsed().as_secs_f64()
 }
 
 /// One request: its number, and what was answered.
 pub fn once(job: &Job) -> (u64, String) {
-    let runtime = Runtime::new().unwrap();
-    runtime.block_on(async {
-        let mut stream = TcpStream::connect(&job.address).await.unwrap();
-        let mut buffer = vec![0; 256 << 10];
-        let mut piece = piece(job.document.is_some());
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        send(&mut stream, job, number, &mut piece).await;
-        let body = receive(&mut stream, &mut buffer).await;
-        (number, String::from_utf8_lossy(&body).into_owned())
-    })
+    let mut stream = TcpStream::connect(&job.address).unwrap();
+    let mut piece = piece(job.document.is_some());
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    send(&mut stream, job, number, &mut piece);
+    let body = receive(&mut stream, &mut vec![0; 256 << 10]);
+    (number, String::from_utf8_lossy(&body).into_owned())
 }
 
-async fn repeat(job: &Job, mut piece: Vec<u8>, until: Instant) -> u64 {
-    let mut stream = TcpStream::connect(&job.address).await.unwrap();
+fn repeat(job: &Job, mut piece: Vec<u8>, until: Instant) -> u64 {
+    let mut stream = TcpStream::connect(&job.address).unwrap();
     stream.set_nodelay(true).unwrap();
     let (mut buffer, mut count) = (vec![0; 256 << 10], 0);
     while Instant::now() < until {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        send(&mut stream, job, number, &mut piece).await;
-        receive(&mut stream, &mut buffer).await;
+        send(&mut stream, job, number, &mut piece);
+        receive(&mut stream, &mut buffer);
         count += 1;
     }
     count
 }
 
-async fn send(stream: &mut TcpStream, job: &Job, number: u64, piece: &mut [u8]) {
+fn send(stream: &mut TcpStream, job: &Job, number: u64, piece: &mut [u8]) {
     let mut head = (job.head)(number);
     let (before, after) = job.document.as_ref().map(|document| document(number)).unzip();
     let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
@@ -115,23 +109,23 @@ async fn send(stream: &mut TcpStream, job: &Job, number: u64, piece: &mut [u8]) 
         head.extend_from_slice(&piece[..usize::try_from(content).unwrap()]);
         left = 0;
     }
-    stream.write_all(&head).await.unwrap();
+    stream.write_all(&head).unwrap();
     while left > 0 {
         let bytes = usize::try_from(left.min(PIECE as u64)).unwrap();
-        stream.write_all(&piece[..bytes]).await.unwrap();
+        stream.write_all(&piece[..bytes]).unwrap();
         left -= bytes as u64;
     }
-    stream.write_all(after.as_bytes()).await.unwrap();
+    stream.write_all(after.as_bytes()).unwrap();
 }
 
 /// Reads one answer; of a long one, only the first buffer is kept.
-async fn receive(stream: &mut TcpStream, buffer: &mut [u8]) -> Vec<u8> {
+fn receive(stream: &mut TcpStream, buffer: &mut [u8]) -> Vec<u8> {
     let (mut head, mut read) = (Vec::new(), 0);
     let end = loop {
         if let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
             break end + 4;
         }
-        let bytes = stream.read(buffer).await.unwrap();
+        let bytes = stream.read(buffer).unwrap();
         assert!(bytes > 0, "the server hung up: {}", String::from_utf8_lossy(&head));
         head.extend_from_slice(&buffer[..bytes]);
         read += bytes;
@@ -142,7 +136,7 @@ async fn receive(stream: &mut TcpStream, buffer: &mut [u8]) -> Vec<u8> {
     let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
     let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
     while read < end + length {
-        let bytes = stream.read(buffer).await.unwrap();
+        let bytes = stream.read(buffer).unwrap();
         assert!(bytes > 0, "the answer is cut");
         read += bytes;
     }
