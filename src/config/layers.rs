@@ -158,11 +158,17 @@ impl Load {
 
     /// What means nothing without another setting.
     fn pairs(&mut self) {
-        let Config { tls_certificate, tls_key, tls_client_ca, .. } = &self.config;
-        if tls_certificate.is_some() != tls_key.is_some() {
-            self.faults.push("tls_certificate and tls_key go together".into());
-        } else if tls_client_ca.is_some() && tls_key.is_none() {
-            self.faults.push("tls_client_ca needs tls_certificate and tls_key".into());
+        let pairs = [
+            ("tls_certificate", "tls_key"),
+            ("tls_key", "tls_certificate"),
+            ("tls_client_ca", "tls_key"),
+        ];
+        for (name, other) in pairs {
+            if let Some(said) = self.origins.get(name)
+                && !self.origins.contains_key(other)
+            {
+                self.faults.push(format!("{}: {name} needs {other}", said.place));
+            }
         }
     }
 
@@ -281,7 +287,7 @@ mod tests {
         let load = || load(&Flags::default(), &environment(&variables));
         assert_eq!(load().ok().unwrap().service_token.unwrap().as_str(), "0123456789abcdef");
         fs::write(dir.path().join("tls_key"), "").unwrap();
-        assert_eq!(load().err().unwrap(), ["tls_certificate and tls_key go together"]);
+        assert_eq!(load().err().unwrap(), ["CREDENTIALS_DIRECTORY: tls_key needs tls_certificate"]);
         fs::write(dir.path().join("tls_certificate"), "").unwrap();
         assert_eq!(load().ok().unwrap().tls_key, Some(dir.path().join("tls_key")));
     }
