@@ -62,7 +62,8 @@ fn clients_do_not_get_at_the_last_open_files() {
 }
 
 fn idle_connections(count: usize) {
-    let daemon = Daemon::with(&[("header_timeout", "10m")]);
+    let settings = [("header_timeout", "10m"), ("connections_per_address_max", "16384")];
+    let daemon = Daemon::with(&settings);
     let user = daemon.user("u");
     let key = user.store("f", "", b"hello")["key"].as_str().unwrap().to_owned();
     let (calm, before, files) = (p99(&user, &key), daemon.peak_memory_kib(), open_files(&daemon));
