@@ -291,4 +291,22 @@ mod tests {
         fs::write(dir.path().join("tls_certificate"), "").unwrap();
         assert_eq!(load().ok().unwrap().tls_key, Some(dir.path().join("tls_key")));
     }
+
+    #[test]
+    fn half_a_pair_is_refused_where_it_stands() {
+        let faults = |text: &str| {
+            let (_file, flags) = file(text);
+            load(&flags, &environment(&[])).err().unwrap_or_default()
+        };
+        for (text, wanted) in [
+            ("\ntls_certificate = 'c'", ":2: tls_certificate needs tls_key"),
+            ("tls_key = 'k'", ":1: tls_key needs tls_certificate"),
+            ("tls_client_ca = 'a'", ":1: tls_client_ca needs tls_key"),
+        ] {
+            let faults = faults(text);
+            assert!(faults.len() == 1 && faults[0].ends_with(wanted), "{faults:?}");
+        }
+        let whole = "tls_certificate = 'c'\ntls_key = 'k'\ntls_client_ca = 'a'";
+        assert!(faults(whole).is_empty());
+    }
 }
