@@ -68,8 +68,10 @@ pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
     let app = open(&config)?;
     let runtime = Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failures::at("runtime"))?;
-    let outcome = runtime.block_on(run(config, read, app, manager));
+    let outcome = runtime.block_on(run(config, read, Arc::clone(&app), manager));
     runtime.shutdown_timeout(STOP_TIMEOUT);
+    // Here and not with the runtime, which waits for so long only: closing the index may take more.
+    drop(app);
     outcome
 }
 

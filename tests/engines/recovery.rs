@@ -398,6 +398,29 @@ fn an_export_taken_under_writes_opens_as_a_store() {
 }
 
 #[test]
+fn a_close_notes_how_far_sled_got() {
+    let world = World::new();
+    let meta = world.open(NEVER);
+    // The name tells up to where sled need not read its log again.
+    let noted = || {
+        let entries = fs::read_dir(world.path("meta")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let ends =
+            names.filter_map(|name| u64::from_str_radix(name.strip_prefix("snap.")?, 16).ok());
+        ends.max().unwrap_or(0)
+    };
+    let before = noted();
+    world.add(&meta, 0..1000);
+    assert_eq!(noted(), before);
+    drop(meta);
+    let closed = noted();
+    assert!(closed > before + 1000 * 10, "{before} to {closed}");
+    drop(world.open(NEVER));
+    let meta = world.open(NEVER);
+    world.check(&meta, 1000);
+}
+
+#[test]
 fn tokens_come_back_too() {
     let world = World::with(1, NEVER);
     let token = token(5);

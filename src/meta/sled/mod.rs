@@ -50,8 +50,30 @@ use crate::model::{
 pub struct SledMetadata {
     runs: Runs,
     committer: Committer,
-    /// Dropped last: closing writes sled's snapshot, which makes the next open fast.
     _db: Db,
+    /// Behind every handle of sled.
+    closing: Closing,
+}
+
+/// Notes where sled's pages lie once nothing holds sled any more, for the next open to be fast.
+struct Closing(Option<Place>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let Some(place) = &self.0 else { return };
+        if let Err(error) = open::note_pages(place) {
+            tracing::warn!(%error, "the next start takes longer: sled was not opened once more");
+        }
+    }
+}
+
+impl Drop for SledMetadata {
+    fn drop(&mut self) {
+        // Of a disk that failed nothing more is asked.
+        if self.committer.ready().is_err() {
+            self.closing.0 = None;
+        }
+    }
 }
 
 impl SledMetadata {
@@ -63,10 +85,11 @@ impl SledMetadata {
     /// [`Error::Corrupt`] when acknowledged changes cannot be read; [`Error::Unavailable`] when
     /// the disk fails, and when this build would lose data in a power cut.
     pub fn open(data_dir: &Path, cache_bytes: u64, save_bytes: u64) -> Result<Self> {
-        let Opened { db, journal, file } = open::open(&Place::new(data_dir, cache_bytes))?;
+        let place = Place::new(data_dir, cache_bytes);
+        let Opened { db, journal, file } = open::open(&place)?;
         let runs = Runs::new((*db).clone());
         let committer = Committer::start(runs.clone(), journal, file, save_bytes)?;
-        Ok(Self { committer, runs, _db: db })
+        Ok(Self { runs, committer, _db: db, closing: Closing(Some(place)) })
     }
 
     /// Makes `meta/` anew from the journal, also when commits are missing there, and keeps the one

@@ -416,17 +416,29 @@ fn prove_durable(db: &Db, dir: &Path) -> Result<()> {
         let why = "sled's sync is not overridden in this build: a power cut would lose data";
         return Err(Error::Unavailable(why.into()));
     }
-    let sync = || -> io::Result<()> {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                File::open(entry.path())?.sync_all()?;
-            }
+    sync_files(dir).map_err(failed_io)
+}
+
+fn sync_files(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            File::open(entry.path())?.sync_all()?;
         }
-        durable::sync_dir(dir)?;
-        dir.parent().map_or(Ok(()), durable::sync_dir)
-    };
-    sync().map_err(failed_io)
+    }
+    durable::sync_dir(dir)?;
+    dir.parent().map_or(Ok(()), durable::sync_dir)
+}
+
+/// Has sled note where its pages lie, which it does only when it is opened: else the next open
+/// reads all that was written since the last. What was written is in the page cache now, and may
+/// not be then. Blocks.
+///
+/// # Errors
+/// As [`open`]; nothing is lost with it.
+pub fn note_pages(place: &Place) -> Result<()> {
+    drop(open_db(place)?);
+    sync_files(&place.meta).map_err(failed_io)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "goes into `map_err`")]
