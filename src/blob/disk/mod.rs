@@ -4,6 +4,7 @@ mod assemble;
 mod assembly;
 mod content;
 mod copy;
+mod lane;
 mod layout;
 mod pack;
 mod placed;
@@ -64,6 +65,8 @@ pub struct Inner {
     /// Contents up to this size are packed.
     pack_bytes_max: usize,
     assembling: Semaphore,
+    /// For buffers of all transfers that wait to be hashed and written.
+    waiting: Arc<Semaphore>,
     assemblies: Assemblies,
     /// Packed bytes that were discarded since the start.
     discarded: AtomicU64,
@@ -135,6 +138,7 @@ impl DiskBlobs {
             health,
             pack_bytes_max,
             assembling: Semaphore::new(cores),
+            waiting: Arc::new(Semaphore::new(lane::SHARED_BUFFERS_MAX)),
             assemblies: Assemblies::default(),
             discarded: AtomicU64::new(0),
         })))

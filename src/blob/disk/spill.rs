@@ -1,5 +1,5 @@
-//! Bytes on their way into a file: hashing and writing run beside each other on the blocking pool
-//! while the next bytes arrive, with one buffer there and one here.
+//! Bytes on their way into a file: hashing and writing run beside each other, each in a [`Lane`],
+//! while the next bytes arrive.
 //!
 //! A part goes where it belongs in the assembly of its upload, when it was told; everything else
 //! into a file of its own. A part that is expected to be the whole begins in a file of its own too,
@@ -15,10 +15,11 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use rustix::fs::{Advice, fadvise};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use super::{
     Inner,
+    lane::{Lane, Room},
     layout::Place,
     placed::{Placed, Whereabouts},
     stage::joined,
@@ -38,45 +39,46 @@ const WRITE_BACK_BYTES: u64 = 8 << 20;
 /// A file that takes bytes. What it holds goes when it is dropped unsealed, which is all that can
 /// become of it after a `write` that failed or was not waited for.
 pub struct Spill {
-    waiting: BytesMut,
-    writing: JoinHandle<Result<Work>>,
-    hashing: JoinHandle<Result<Hasher>>,
+    gathered: BytesMut,
+    room: Room,
+    writing: Lane<Work>,
+    hashing: Lane<Hasher>,
 }
 
 impl Spill {
     pub fn begin(store: &Arc<Inner>, part: Option<Whereabouts>) -> Result<Self> {
         store.health.check()?;
+        let room = Room::new(&store.waiting);
         let store = Arc::clone(store);
         Ok(Self {
-            waiting: BytesMut::with_capacity(TRANSFER_BUFFER_BYTES),
-            writing: spawn_blocking(move || Work::begin(store, part)),
-            hashing: spawn_blocking(|| Ok(Hasher::default())),
+            gathered: BytesMut::with_capacity(TRANSFER_BUFFER_BYTES),
+            room,
+            writing: Lane::begin(move || Work::begin(store, part), Work::take),
+            hashing: Lane::begin(|| Ok(Hasher::default()), |hasher, bytes| Ok(hasher.and(bytes))),
         })
     }
 
     /// Gathers bytes, however small they come, and hands them on a buffer at a time.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
-            let room = TRANSFER_BUFFER_BYTES - self.waiting.len();
-            self.waiting.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
-            if self.waiting.len() == TRANSFER_BUFFER_BYTES {
+            let missing = TRANSFER_BUFFER_BYTES - self.gathered.len();
+            self.gathered.extend_from_slice(&bytes.split_to(missing.min(bytes.len())));
+            if self.gathered.len() == TRANSFER_BUFFER_BYTES {
                 let empty = BytesMut::with_capacity(TRANSFER_BUFFER_BYTES);
-                let full = std::mem::replace(&mut self.waiting, empty).freeze();
-                let work = joined((&mut self.writing).await)?;
-                let hasher = joined((&mut self.hashing).await)?;
-                let same = full.clone();
-                self.writing = spawn_blocking(move || work.take(&full));
-                self.hashing = spawn_blocking(move || Ok(hasher.and(&same)));
+                let full = std::mem::replace(&mut self.gathered, empty).freeze();
+                let piece = self.room.take(full).await?;
+                self.writing.push(piece.clone()).await?;
+                self.hashing.push(piece).await?;
             }
         }
         Ok(())
     }
 
     pub async fn seal(self, purpose: Purpose) -> Result<Sealed> {
-        let Self { waiting, writing, hashing } = self;
-        let work = joined(writing.await)?;
-        let hasher = joined(hashing.await)?;
-        let seal = move || work.take(&waiting)?.seal(purpose, hasher.and(&waiting));
+        let Self { gathered: rest, writing, hashing, .. } = self;
+        let work = writing.finish().await?;
+        let hasher = hashing.finish().await?;
+        let seal = move || work.take(&rest)?.seal(purpose, hasher.and(&rest));
         joined(spawn_blocking(seal).await)
     }
 }
