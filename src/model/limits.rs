@@ -65,5 +65,5 @@ pub const CLOCK_LEEWAY_SECONDS: u64 = 60;
 /// Files read from the index at a time while a list streams.
 pub const LIST_PAGE_FILES: usize = 256;
 /// One buffer of a transfer; a transfer holds at most two, and all uploads together some more
-/// (`blob/disk/lane.rs`).
+/// (`blob/disk/buffers.rs`).
 pub const TRANSFER_BUFFER_BYTES: usize = 128 << 10;

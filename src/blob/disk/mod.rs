@@ -2,6 +2,7 @@
 
 mod assemble;
 mod assembly;
+mod buffers;
 mod content;
 mod copy;
 mod lane;
@@ -32,6 +33,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use self::{
     assembly::{Assemblies, Member},
+    buffers::Buffers,
     content::Content,
     layout::{Layout, Place, changed, remove_file},
     pack::{PACK_BYTES_MAX, Packer, Packs},
@@ -65,8 +67,7 @@ pub struct Inner {
     /// Contents up to this size are packed.
     pack_bytes_max: usize,
     assembling: Semaphore,
-    /// For buffers of all transfers that wait to be hashed and written.
-    waiting: Arc<Semaphore>,
+    buffers: Arc<Buffers>,
     assemblies: Assemblies,
     /// Packed bytes that were discarded since the start.
     discarded: AtomicU64,
@@ -138,7 +139,7 @@ impl DiskBlobs {
             health,
             pack_bytes_max,
             assembling: Semaphore::new(cores),
-            waiting: Arc::new(Semaphore::new(lane::SHARED_BUFFERS_MAX)),
+            buffers: Arc::default(),
             assemblies: Assemblies::default(),
             discarded: AtomicU64::new(0),
         })))

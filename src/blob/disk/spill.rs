@@ -13,13 +13,14 @@ use std::{
     sync::Arc,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rustix::fs::{Advice, fadvise};
 use tokio::task::spawn_blocking;
 
 use super::{
     Inner,
-    lane::{Lane, Room},
+    buffers::Gatherer,
+    lane::Lane,
     layout::Place,
     placed::{Placed, Whereabouts},
     stage::joined,
@@ -28,7 +29,6 @@ use super::{
 use crate::{
     blob::{Digests, Hasher, Purpose, Result, Sealed},
     metrics::stores,
-    model::limits::TRANSFER_BUFFER_BYTES,
     sys::{durable, fault, random},
 };
 
@@ -39,8 +39,7 @@ const WRITE_BACK_BYTES: u64 = 8 << 20;
 /// A file that takes bytes. What it holds goes when it is dropped unsealed, which is all that can
 /// become of it after a `write` that failed or was not waited for.
 pub struct Spill {
-    gathered: BytesMut,
-    room: Room,
+    gatherer: Gatherer,
     writing: Lane<Work>,
     hashing: Lane<Hasher>,
 }
@@ -48,11 +47,10 @@ pub struct Spill {
 impl Spill {
     pub fn begin(store: &Arc<Inner>, part: Option<Whereabouts>) -> Result<Self> {
         store.health.check()?;
-        let room = Room::new(&store.waiting);
+        let gatherer = Gatherer::new(&store.buffers);
         let store = Arc::clone(store);
         Ok(Self {
-            gathered: BytesMut::with_capacity(TRANSFER_BUFFER_BYTES),
-            room,
+            gatherer,
             writing: Lane::begin(move || Work::begin(store, part), Work::take),
             hashing: Lane::begin(|| Ok(Hasher::default()), |hasher, bytes| Ok(hasher.and(bytes))),
         })
@@ -61,21 +59,18 @@ impl Spill {
     /// Gathers bytes, however small they come, and hands them on a buffer at a time.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
-            let missing = TRANSFER_BUFFER_BYTES - self.gathered.len();
-            self.gathered.extend_from_slice(&bytes.split_to(missing.min(bytes.len())));
-            if self.gathered.len() == TRANSFER_BUFFER_BYTES {
-                let empty = BytesMut::with_capacity(TRANSFER_BUFFER_BYTES);
-                let full = std::mem::replace(&mut self.gathered, empty).freeze();
-                let piece = self.room.take(full).await?;
-                self.writing.push(piece.clone()).await?;
-                self.hashing.push(piece).await?;
+            if self.gatherer.fill(&mut bytes) {
+                let full = self.gatherer.full().await?;
+                self.writing.push(full.clone()).await?;
+                self.hashing.push(full).await?;
             }
         }
         Ok(())
     }
 
     pub async fn seal(self, purpose: Purpose) -> Result<Sealed> {
-        let Self { gathered: rest, writing, hashing, .. } = self;
+        let Self { gatherer, writing, hashing } = self;
+        let rest = gatherer.rest();
         let work = writing.finish().await?;
         let hasher = hashing.finish().await?;
         let seal = move || work.take(&rest)?.seal(purpose, hasher.and(&rest));
