@@ -51,7 +51,7 @@ pub struct SledMetadata {
     runs: Runs,
     committer: Committer,
     _db: Db,
-    /// Behind every handle of sled.
+    /// Dropped last, as fields are in their order: behind every handle of sled.
     closing: Closing,
 }
 
