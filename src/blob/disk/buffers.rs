@@ -80,7 +80,7 @@ impl Gatherer {
         };
         let place = place.map_err(|error| Error::Io(error.to_string()))?;
         let bytes = std::mem::replace(&mut self.gathered, self.buffers.empty());
-        Ok(Full(Arc::new(Waiting { bytes, buffers: Arc::clone(&self.buffers), _place: place })))
+        Ok(Full(Arc::new(Held { bytes, buffers: Arc::clone(&self.buffers), _place: place })))
     }
 
     /// What was gathered since.
@@ -91,9 +91,9 @@ impl Gatherer {
 
 /// A buffer that waits. Its place is free when the last clone is gone.
 #[derive(Clone)]
-pub struct Full(Arc<Waiting>);
+pub struct Full(Arc<Held>);
 
-struct Waiting {
+struct Held {
     bytes: BytesMut,
     buffers: Arc<Buffers>,
     _place: OwnedSemaphorePermit,
@@ -107,7 +107,7 @@ impl Deref for Full {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Held {
     fn drop(&mut self) {
         self.buffers.take_back(std::mem::take(&mut self.bytes));
     }
