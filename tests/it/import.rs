@@ -271,7 +271,7 @@ const DEADLY: [&str; 6] = [
     "file: written 3",
     "file: name durable 3",
     "commit: journal durable 6",
-    "commit: applied 7",
+    "commit: seen 7",
 ];
 
 /// The keys that are listed, each once.

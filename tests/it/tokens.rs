@@ -170,7 +170,7 @@ fn a_command_that_dies_leaves_all_of_its_change_or_nothing() {
     for (point, is_taken) in [
         ("commit: before the journal 1", false),
         ("commit: journal durable 1", true),
-        ("commit: applied 1", true),
+        ("commit: seen 1", true),
     ] {
         let made = run(&dir, &["token", "create", point]);
         let id = text(&made, "id");

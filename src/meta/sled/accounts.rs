@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     SledMetadata,
     codec::{self, FolderNode, StoredUser},
-    commit::Txn,
     index,
-    runs::{Entry, Runs},
+    records::Records,
+    runs::Entry,
     step,
+    txn::Txn,
 };
 use crate::{
     meta::{
@@ -190,14 +191,14 @@ fn remove_user(txn: &mut Txn<'_>, id: &UserId, valid_from: u64) -> Result<()> {
 impl Accounts for SledMetadata {
     async fn users(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<UserRecord>> {
         let after = after.map(index::user);
-        let scan = move |runs: &Runs| {
+        let scan = move |records: &Records| {
             let decode = |(key, value): Entry| {
                 let id = key.get(1..).and_then(|id| std::str::from_utf8(id).ok());
                 let id = id.and_then(|id| UserId::parse(id).ok());
                 let id = id.ok_or_else(|| Error::Corrupt("a user's key".into()))?;
                 Ok(codec::decode::<StoredUser>(&value)?.into_record(id))
             };
-            runs.page(index::USERS, after.as_deref(), limit)?.into_iter().map(decode).collect()
+            records.page(index::USERS, after.as_deref(), limit)?.into_iter().map(decode).collect()
         };
         self.scan(scan).await
     }
@@ -227,8 +228,8 @@ impl Accounts for SledMetadata {
         limit: usize,
     ) -> Result<Vec<ServiceToken>> {
         let after = after.map(index::token);
-        let scan = move |runs: &Runs| {
-            let tokens = runs.page(index::TOKENS, after.as_deref(), limit)?;
+        let scan = move |records: &Records| {
+            let tokens = records.page(index::TOKENS, after.as_deref(), limit)?;
             tokens.iter().map(|(_, value)| decode_token(value)).collect()
         };
         self.scan(scan).await
@@ -271,9 +272,9 @@ impl Accounts for SledMetadata {
     }
 
     async fn forget_expired_tokens(&self, before: UnixMillis, limit: usize) -> Result<usize> {
-        let scan = move |runs: &Runs| {
+        let scan = move |records: &Records| {
             let (mut expired, mut stay) = (Vec::new(), 0);
-            for entry in runs.scan_prefix(index::TOKENS) {
+            for entry in records.scan_prefix(index::TOKENS) {
                 let token = decode_token(&entry?.1)?;
                 if token.expired(before) && expired.len() < limit {
                     expired.push(token.id());

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{
     codec::{self, FolderNode, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser},
     file_id, index,
-    runs::Runs,
+    records::Records,
 };
 use crate::{
     meta::Result,
@@ -42,37 +42,37 @@ impl Findings {
 }
 
 /// Walks every table. Memory grows with users, folders and blobs, some 100 bytes each.
-pub fn check(runs: &Runs) -> Result<Vec<String>> {
+pub fn check(records: &Records) -> Result<Vec<String>> {
     let mut findings = Findings::default();
-    files(runs, &mut findings)?;
-    contents(runs, &mut findings)?;
-    uploads(runs, &mut findings)?;
+    files(records, &mut findings)?;
+    contents(records, &mut findings)?;
+    uploads(records, &mut findings)?;
     if findings.more > 0 {
         findings.told.push(format!("and {} more", findings.more));
     }
     Ok(findings.told)
 }
 
-fn get<T: serde::de::DeserializeOwned>(runs: &Runs, key: &[u8]) -> Result<Option<T>> {
-    runs.get(key)?.map(|bytes| codec::decode(&bytes)).transpose()
+fn get<T: serde::de::DeserializeOwned>(records: &Records, key: &[u8]) -> Result<Option<T>> {
+    records.get(key)?.map(|bytes| codec::decode(&bytes)).transpose()
 }
 
 /// Every file is found by its key, stands in its lists, is counted and has a blob.
-fn files(runs: &Runs, findings: &mut Findings) -> Result<()> {
+fn files(records: &Records, findings: &mut Findings) -> Result<()> {
     let mut counts: HashMap<Vec<u8>, Totals> = HashMap::new();
     let mut references: HashMap<ContentHash, u64> = HashMap::new();
-    for entry in runs.scan_prefix(index::FILES) {
+    for entry in records.scan_prefix(index::FILES) {
         let (key, bytes) = entry?;
         let id: FileId = file_id(key.get(1..).unwrap_or_default())?;
         let file = codec::decode::<StoredFile>(&bytes)?.into_record(id);
-        let named = runs.get(&index::file_key(&file.key))?;
+        let named = records.get(&index::file_key(&file.key))?;
         findings.check(named.is_some_and(|named| *named == id.0), || {
             format!("file {id} is not found by its key")
         });
         for folder in file.folder.lineage() {
             let key = index::folder(&file.owner, &folder);
-            let node = get::<FolderNode>(runs, &key)?;
-            let listed = node.map(|node| runs.contains_key(&index::list_entry(node.node, id)));
+            let node = get::<FolderNode>(records, &key)?;
+            let listed = node.map(|node| records.contains_key(&index::list_entry(node.node, id)));
             findings.check(listed.transpose()? == Some(true), || {
                 format!("file {id} is missing in a list")
             });
@@ -82,7 +82,7 @@ fn files(runs: &Runs, findings: &mut Findings) -> Result<()> {
         }
         *references.entry(file.blake3).or_default() += 1;
     }
-    for entry in runs.scan_prefix(index::FOLDERS) {
+    for entry in records.scan_prefix(index::FOLDERS) {
         let (key, bytes) = entry?;
         let node = codec::decode::<FolderNode>(&bytes)?;
         let counted = counts.remove(&key).unwrap_or_default();
@@ -90,7 +90,7 @@ fn files(runs: &Runs, findings: &mut Findings) -> Result<()> {
             format!("a folder says {} files and has {}", node.files, counted.files)
         });
     }
-    for entry in runs.scan_prefix(index::BLOBS) {
+    for entry in records.scan_prefix(index::BLOBS) {
         let (key, bytes) = entry?;
         let blob = codec::decode::<StoredBlob>(&bytes)?;
         let hash = key.get(1..).and_then(|hash| hash.try_into().ok()).map(ContentHash);
@@ -110,11 +110,11 @@ fn files(runs: &Runs, findings: &mut Findings) -> Result<()> {
 
 /// Whatever a user is said to have is what its file holds. A file that is missing here was stored
 /// before contents were indexed.
-fn contents(runs: &Runs, findings: &mut Findings) -> Result<()> {
-    for entry in runs.scan_prefix(index::OWNED) {
+fn contents(records: &Records, findings: &mut Findings) -> Result<()> {
+    for entry in records.scan_prefix(index::OWNED) {
         let (key, _) = entry?;
         let file = match index::owned_file(&key) {
-            Some(id) => get::<StoredFile>(runs, &index::file(id))?.map(|it| it.into_record(id)),
+            Some(id) => get::<StoredFile>(records, &index::file(id))?.map(|it| it.into_record(id)),
             None => None,
         };
         findings.check(file.is_some_and(|file| index::owned_entry(&file) == key), || {
@@ -125,9 +125,9 @@ fn contents(runs: &Runs, findings: &mut Findings) -> Result<()> {
 }
 
 /// Every session has what its parts say, and every user what the sessions reserve.
-fn uploads(runs: &Runs, findings: &mut Findings) -> Result<()> {
+fn uploads(records: &Records, findings: &mut Findings) -> Result<()> {
     let mut reserved: HashMap<UserId, u64> = HashMap::new();
-    for entry in runs.scan_prefix(index::UPLOADS) {
+    for entry in records.scan_prefix(index::UPLOADS) {
         let (key, bytes) = entry?;
         let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(UploadId) else {
             findings.check(false, || "an upload's key".to_owned());
@@ -138,7 +138,7 @@ fn uploads(runs: &Runs, findings: &mut Findings) -> Result<()> {
             continue;
         }
         let mut received = 0_u64;
-        for part in runs.scan_prefix(&index::parts(id)) {
+        for part in records.scan_prefix(&index::parts(id)) {
             let (key, bytes) = part?;
             let number = index::part_number(&key).unwrap_or(crate::model::id::PartNumber(0));
             let part = codec::decode::<StoredPart>(&bytes)?.into_record(number);
@@ -147,12 +147,12 @@ fn uploads(runs: &Runs, findings: &mut Findings) -> Result<()> {
         findings.check(received == upload.received, || {
             format!("upload {id} says {} bytes and has {received}", upload.received)
         });
-        let open = runs.contains_key(&index::open(&upload.owner, id))?;
+        let open = records.contains_key(&index::open(&upload.owner, id))?;
         findings.check(open, || format!("upload {id} is missing among those of its user"));
         let own = reserved.entry(upload.owner.clone()).or_default();
         *own = own.saturating_add(upload.reserved());
     }
-    for entry in runs.scan_prefix(index::USERS) {
+    for entry in records.scan_prefix(index::USERS) {
         let (key, bytes) = entry?;
         let name = key.get(1..).and_then(|name| std::str::from_utf8(name).ok());
         let Some(id) = name.and_then(|name| UserId::parse(name).ok()) else {
@@ -219,7 +219,7 @@ mod tests {
         let (own, others, again) = (file("a", 1, 1), file("b", 2, 2), file("a", 1, 3));
         let found = async |content| meta.file_with_sha256(&own.owner, &Sha256([content; 32])).await;
         let set = async |entries: Vec<Vec<u8>>, is_there: bool| {
-            let set = move |txn: &mut crate::meta::sled::commit::Txn<'_>| {
+            let set = move |txn: &mut crate::meta::sled::txn::Txn<'_>| {
                 for entry in entries {
                     if is_there { txn.write(entry, &[]) } else { txn.delete(entry) }
                 }

@@ -6,19 +6,23 @@
 //! 2. Each step runs against what is stored plus what this batch wrote before it. A refused step
 //!    leaves nothing in the batch and refuses nobody else.
 //! 3. The batch is appended to the journal as one record and synced. From here on it is durable.
-//! 4. It is applied to sled by one atomic `apply_batch`, together with its number. sled is not
-//!    flushed: what it loses is replayed at the next open. So nothing can be read that is not
+//! 4. It is pushed to the [`Records`], where it is seen. So nothing can be read that is not
 //!    durable.
 //! 5. Every step of the batch is answered.
 //!
-//! When 3 or 4 fails, nobody knows what the disk or sled holds: every step of the batch is answered
-//! with the failure and so is every later one. Only a new open, which reads the disk, ends that.
+//! Another thread settles what was pushed: takes it into sled, many commits at a time, together
+//! with the number of the last. sled is not flushed: what it loses, or never had, is replayed at
+//! the next open.
+//!
+//! When 3 fails, nobody knows what the disk holds: every step of the batch is answered with the
+//! failure, and so is every later one. When settling fails, nobody knows what sled holds: every
+//! later step is answered with that, and what was answered before stays durable, and seen. Only a
+//! new open, which reads the disk, ends either.
 //!
 //! Once the journal has grown enough, or was found damaged, sled is saved as a snapshot by another
 //! thread, and the logs before it go. Never `flush_async`: it deadlocks (spacejam/sled#1308).
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
@@ -31,16 +35,13 @@ use std::{
     time::Duration,
 };
 
-use serde::{Serialize, de::DeserializeOwned};
-use sled::IVec;
 use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
 
 use super::{
-    codec,
     journal::{self, Builder, Files, Journal, JournalId},
-    open::applied_value,
+    records::Records,
     room,
-    runs::Runs,
+    txn::{Txn, Writes},
 };
 use crate::{
     meta::{Error, Result},
@@ -56,16 +57,16 @@ const WAITING_STEPS_MAX: usize = 4096;
 /// sled can wait for ever behind a disk that failed it; past this time it has.
 const COMMIT_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Longest key and value of one record together; the sum of the longest names that it can hold
-/// is less. See `SEGMENT_BYTES` of `open` for why there is a bound.
-pub const RECORD_BYTES_MAX: usize = 32 << 10;
+/// A layer is settled once its commits are this long in the journal, or this part of what the
+/// journal grows by before it is saved, if that is less. Twice as long, it is settled before the
+/// next commit. Four times as long found no more to write at once (`docs/DESIGN.md`).
+const LAYER_BYTES: u64 = 512 << 10;
+const LAYERS_IN_JOURNAL: u64 = 16;
 
-/// What a commit writes.
-pub type Writes = BTreeMap<Vec<u8>, Option<IVec>>;
 /// Tells the caller how its step ended, once the batch did.
 type Answer = Box<dyn FnOnce(Result<()>) + Send>;
 /// Runs a step, or refuses it where there is no batch for it.
-type Run = Box<dyn FnOnce(&Runs, Option<&mut Writes>) -> Answer + Send>;
+type Run = Box<dyn FnOnce(&Records, Option<&mut Writes>) -> Answer + Send>;
 
 /// A step and whether it releases room rather than takes it.
 struct Step {
@@ -83,7 +84,7 @@ pub struct Committer {
 
 /// What the committer, its handle and the snapshot thread share.
 struct Shared {
-    runs: Runs,
+    records: Records,
     files: Files,
     id: JournalId,
     /// sled's file, see [`super::open::Opened::file`].
@@ -93,8 +94,8 @@ struct Shared {
     saving: Mutex<()>,
     /// Of the newest snapshot.
     snapshot_bytes: AtomicU64,
-    /// The last commit that was applied.
-    applied: AtomicU64,
+    /// The last commit that is seen.
+    last: AtomicU64,
     /// The journal is to be saved anew, however little it has grown.
     is_damaged: AtomicBool,
     stopping: AtomicBool,
@@ -103,21 +104,28 @@ struct Shared {
 impl Committer {
     /// Takes over an opened store. The journal is saved anew when it has grown by `save_bytes`, or
     /// by the size of the last snapshot if that is more.
-    pub fn start(runs: Runs, journal: Journal, file: File, save_bytes: u64) -> Result<Self> {
+    pub fn start(records: Records, journal: Journal, file: File, save_bytes: u64) -> Result<Self> {
         let (steps, waiting) = sync_channel(WAITING_STEPS_MAX);
         let shared = Arc::new(Shared {
-            runs,
+            records,
             files: journal.files().clone(),
             id: journal.id(),
             file,
             failure: OnceLock::new(),
             saving: Mutex::default(),
             snapshot_bytes: AtomicU64::new(save_bytes),
-            applied: AtomicU64::new(journal.last()),
+            last: AtomicU64::new(journal.last()),
             is_damaged: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
-        let writer = Writer { shared: Arc::clone(&shared), journal, save_bytes, saver: None };
+        let writer = Writer {
+            settler: Settler::start(&shared)?,
+            layer_bytes: (save_bytes / LAYERS_IN_JOURNAL).min(LAYER_BYTES),
+            shared: Arc::clone(&shared),
+            journal,
+            save_bytes,
+            saver: None,
+        };
         let thread = std::thread::Builder::new()
             .name("meta-commit".into())
             .spawn(move || writer.run(&waiting))
@@ -177,16 +185,8 @@ impl Committer {
     ) -> Result<T> {
         self.ready()?;
         let (answer, answered) = oneshot::channel();
-        let run: Run = Box::new(move |runs, batch| {
-            let outcome = batch.map_or(Err(Error::NoSpace), |batch| {
-                let mut txn = Txn { runs, batch, own: Writes::new() };
-                let outcome = step(&mut txn);
-                if outcome.is_ok() {
-                    let own = txn.own;
-                    batch.extend(own);
-                }
-                outcome
-            });
+        let run: Run = Box::new(move |records, batch| {
+            let outcome = batch.map_or(Err(Error::NoSpace), |batch| Txn::run(records, batch, step));
             Box::new(move |durable| {
                 // A caller that is gone needs no answer.
                 let _ = answer.send(durable.and(outcome));
@@ -237,16 +237,16 @@ impl Shared {
     fn export(&self, to: &Files) -> Result<()> {
         let _saving = self.saving();
         to.make().map_err(journal::unavailable)?;
-        let number = self.applied.load(Ordering::Acquire);
-        journal::save(to, self.id, number, self.runs.iter(), &self.stopping)?;
-        let last = self.applied.load(Ordering::Acquire);
+        let number = self.last.load(Ordering::Acquire);
+        journal::save(to, self.id, number, self.records.iter(), &self.stopping)?;
+        let last = self.last.load(Ordering::Acquire);
         self.files.survey()?.copy(number, last, to)
     }
 
     fn check_journal(&self, index_is_good: bool) -> Result<Vec<String>> {
         let _saving = self.saving();
-        // What is applied was durable before; what comes behind it may be half-written.
-        let last = self.applied.load(Ordering::Acquire);
+        // What is seen was durable before; what comes behind it may be half-written.
+        let last = self.last.load(Ordering::Acquire);
         let findings = match self.files.survey() {
             Err(Error::Corrupt(why)) => vec![why],
             survey => survey?.check(last)?,
@@ -258,11 +258,24 @@ impl Shared {
         Ok(findings)
     }
 
-    /// Saves sled as the snapshot of commit `number`. Logs go only when sled is durable as well:
-    /// a sync of it that failed, even one that sled took note of and forgot, shows here.
+    /// Takes into sled what was pushed.
+    fn settle(&self) -> Result<()> {
+        // sled panics on some damage.
+        let settled = catch_unwind(AssertUnwindSafe(|| self.records.settle(self.id)));
+        let settled =
+            settled.unwrap_or_else(|_| Err(Error::Unavailable("the engine panicked".into())));
+        settled.inspect_err(|error| self.fail(error))
+    }
+
+    /// Saves all records as the snapshot of commit `number`. Logs go only when sled has them and is
+    /// durable as well: a sync of it that failed, even one that sled took note of and forgot, shows
+    /// here.
     fn save(&self, number: u64) {
         let _saving = self.saving();
-        let synced = self.runs.flush();
+        if self.settle().is_err() {
+            return;
+        }
+        let synced = self.records.flush();
         let synced = synced.and_then(|()| self.file.sync_data().map_err(journal::unavailable));
         if let Err(error) = synced {
             self.fail(&error);
@@ -272,7 +285,7 @@ impl Shared {
             }
             return;
         }
-        match journal::save(&self.files, self.id, number, self.runs.iter(), &self.stopping) {
+        match journal::save(&self.files, self.id, number, self.records.iter(), &self.stopping) {
             Ok(bytes) => {
                 self.snapshot_bytes.store(bytes, Ordering::Relaxed);
                 tracing::info!(bytes, commit = number, "saved the index");
@@ -285,8 +298,27 @@ impl Shared {
     }
 }
 
+/// The thread that settles full layers.
+struct Settler {
+    full: SyncSender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Settler {
+    fn start(shared: &Arc<Shared>) -> Result<Self> {
+        let (full, waiting) = sync_channel(1);
+        let shared = Arc::clone(shared);
+        let settle = move || while waiting.recv().is_ok() && shared.settle().is_ok() {};
+        let thread = std::thread::Builder::new().name("meta-settle".into()).spawn(settle);
+        let thread = thread.map_err(|error| Error::Unavailable(error.to_string()))?;
+        Ok(Self { full, thread })
+    }
+}
+
 struct Writer {
     shared: Arc<Shared>,
+    settler: Settler,
+    layer_bytes: u64,
     journal: Journal,
     save_bytes: u64,
     saver: Option<JoinHandle<()>>,
@@ -309,10 +341,18 @@ impl Writer {
             for answer in answers {
                 answer(outcome.clone());
             }
+            self.settle_when_due();
             self.save_when_due();
         }
         if let Some(saver) = self.saver.take() {
             let _ = saver.join();
+        }
+        let Settler { full, thread } = self.settler;
+        drop(full);
+        let _ = thread.join();
+        if self.shared.failure.get().is_none() {
+            // What it says it said to the log, and the next open replays the rest.
+            let _ = self.shared.settle();
         }
     }
 
@@ -324,11 +364,11 @@ impl Writer {
         let has_failed = self.shared.failure.get().cloned();
         let room = has_failed.map_or_else(|| self.make_room(), Err);
         let mut writes = Writes::new();
-        let runs = &self.shared.runs;
+        let records = &self.shared.records;
         for step in steps {
             let is_taken = step.releases || matches!(room, Ok(true));
             drop(step.waiting);
-            answers.push((step.run)(runs, is_taken.then_some(&mut writes)));
+            answers.push((step.run)(records, is_taken.then_some(&mut writes)));
         }
         match room {
             Err(error) if error != Error::NoSpace => return Err(error),
@@ -339,23 +379,38 @@ impl Writer {
         for (key, value) in &writes {
             record.push(key, value.as_deref());
         }
-        self.journal.reserve(record.len())?;
+        let bytes = record.len();
+        self.journal.reserve(bytes)?;
         fault::point("commit: before the journal");
         let sync = stores::SYNC_SECONDS.of("index");
         let number = sync.time(|| self.journal.append(record))?;
         stores::COMMIT_STEPS.observe(answers.len() as u64);
         fault::point("commit: journal durable");
-        runs.apply(&writes, &applied_value(self.shared.id, number))?;
-        self.shared.applied.store(number, Ordering::Release);
-        fault::point("commit: applied");
+        records.push(writes, bytes, number);
+        self.shared.last.store(number, Ordering::Release);
+        fault::point("commit: seen");
         Ok(())
     }
 
     /// Whether steps that take room may run.
     fn make_room(&mut self) -> Result<bool> {
         let has_room = self.journal.reserve(0)?;
-        room::reserve(&self.shared.file)?;
+        room::reserve(&self.shared.file, self.shared.records.waiting().writes)?;
         Ok(has_room)
+    }
+
+    /// Has a full layer settled beside the next commits, or before them when they are faster.
+    fn settle_when_due(&self) {
+        let bytes = self.shared.records.waiting().bytes as u64;
+        if bytes < self.layer_bytes || self.shared.failure.get().is_some() {
+            return;
+        }
+        if bytes >= self.layer_bytes * 2 {
+            let _ = self.shared.settle();
+        } else {
+            // One that is asked already will find all that is there.
+            let _ = self.settler.full.try_send(());
+        }
     }
 
     fn save_when_due(&mut self) {
@@ -382,66 +437,5 @@ pub fn failed(error: sled::Error) -> Error {
     match error {
         sled::Error::Corruption { .. } => Error::Corrupt(error.to_string()),
         error => Error::Unavailable(error.to_string()),
-    }
-}
-
-/// What one step reads and writes: its own writes over the batch's over what is stored.
-pub struct Txn<'a> {
-    runs: &'a Runs,
-    batch: &'a Writes,
-    own: Writes,
-}
-
-impl Txn<'_> {
-    /// What is stored, without what this batch wrote.
-    pub fn runs(&self) -> &Runs {
-        self.runs
-    }
-
-    pub fn read(&self, key: &[u8]) -> Result<Option<IVec>> {
-        match self.own.get(key).or_else(|| self.batch.get(key)) {
-            Some(written) => Ok(written.clone()),
-            None => self.runs.get(key),
-        }
-    }
-
-    pub fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
-        self.read(key)?.map(|bytes| codec::decode(&bytes)).transpose()
-    }
-
-    /// Every entry under `prefix`, in order.
-    pub fn scan(&self, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, IVec>> {
-        let mut found = BTreeMap::new();
-        for entry in self.runs.scan_prefix(prefix) {
-            let (key, value) = entry?;
-            found.insert(key, value);
-        }
-        for writes in [self.batch, &self.own] {
-            let newer = writes.range(prefix.to_vec()..);
-            for (key, value) in newer.take_while(|(key, _)| key.starts_with(prefix)) {
-                match value {
-                    Some(value) => found.insert(key.clone(), value.clone()),
-                    None => found.remove(key),
-                };
-            }
-        }
-        Ok(found)
-    }
-
-    pub fn put<T: Serialize>(&mut self, key: Vec<u8>, record: &T) -> Result<()> {
-        let bytes = codec::encode(record)?;
-        if key.len() + bytes.len() > RECORD_BYTES_MAX {
-            return Err(Error::Corrupt(format!("a record of {} bytes", bytes.len())));
-        }
-        self.write(key, bytes);
-        Ok(())
-    }
-
-    pub fn write(&mut self, key: Vec<u8>, value: impl Into<IVec>) {
-        self.own.insert(key, Some(value.into()));
-    }
-
-    pub fn delete(&mut self, key: Vec<u8>) {
-        self.own.insert(key, None);
     }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{SledMetadata, codec::StoredUpload, commit::Txn, index, step};
+use super::{SledMetadata, codec::StoredUpload, index, step, txn::Txn};
 use crate::{
     meta::{Concatenations, Error, Part, Result},
     model::{

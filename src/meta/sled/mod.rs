@@ -11,10 +11,12 @@ mod concatenation;
 mod index;
 pub(crate) mod journal;
 mod open;
+mod records;
 mod room;
 pub(crate) mod runs;
 mod selection;
 mod step;
+mod txn;
 mod upkeep;
 
 use std::path::Path;
@@ -29,6 +31,7 @@ use self::{
     },
     commit::Committer,
     open::{Opened, Place},
+    records::Records,
     runs::Runs,
 };
 use super::{
@@ -48,7 +51,7 @@ use crate::model::{
 
 /// See the module.
 pub struct SledMetadata {
-    runs: Runs,
+    records: Records,
     committer: Committer,
     _db: Db,
     /// Dropped last, as fields are in their order: behind every handle of sled.
@@ -87,9 +90,9 @@ impl SledMetadata {
     pub fn open(data_dir: &Path, cache_bytes: u64, save_bytes: u64) -> Result<Self> {
         let place = Place::new(data_dir, cache_bytes);
         let Opened { db, journal, file } = open::open(&place)?;
-        let runs = Runs::new((*db).clone());
-        let committer = Committer::start(runs.clone(), journal, file, save_bytes)?;
-        Ok(Self { runs, committer, _db: db, closing: Closing(Some(place)) })
+        let records = Records::new(Runs::new((*db).clone()));
+        let committer = Committer::start(records.clone(), journal, file, save_bytes)?;
+        Ok(Self { records, committer, _db: db, closing: Closing(Some(place)) })
     }
 
     /// Makes `meta/` anew from the journal, also when commits are missing there, and keeps the one
@@ -102,7 +105,7 @@ impl SledMetadata {
     }
 
     fn get<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
-        let bytes = self.runs.get(key)?;
+        let bytes = self.records.get(key)?;
         bytes.map(|bytes| codec::decode(&bytes)).transpose()
     }
 
@@ -112,17 +115,17 @@ impl SledMetadata {
     }
 
     fn token_now(&self, id: TokenId) -> Result<Option<ServiceToken>> {
-        let bytes = self.runs.get(&index::token(id))?;
+        let bytes = self.records.get(&index::token(id))?;
         bytes.map(|bytes| accounts::decode_token(&bytes)).transpose()
     }
 
     /// Runs a scan on the blocking pool.
     async fn scan<T: Send + 'static>(
         &self,
-        scan: impl FnOnce(&Runs) -> Result<T> + Send + 'static,
+        scan: impl FnOnce(&Records) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let runs = self.runs.clone();
-        let scanned = tokio::task::spawn_blocking(move || scan(&runs)).await;
+        let records = self.records.clone();
+        let scanned = tokio::task::spawn_blocking(move || scan(&records)).await;
         scanned.map_err(|error| Error::Unavailable(error.to_string()))?
     }
 }
@@ -133,9 +136,9 @@ fn file_id(bytes: &[u8]) -> Result<FileId> {
 }
 
 /// Reads a list entry's file; one that was removed meanwhile is passed over.
-fn listed_file(runs: &Runs, entry: &[u8]) -> Result<Option<FileRecord>> {
+fn listed_file(records: &Records, entry: &[u8]) -> Result<Option<FileRecord>> {
     let id = index::listed(entry).ok_or_else(|| Error::Corrupt("a list entry".into()))?;
-    let Some(bytes) = runs.get(&index::file(id))? else { return Ok(None) };
+    let Some(bytes) = records.get(&index::file(id))? else { return Ok(None) };
     Ok(Some(codec::decode::<StoredFile>(&bytes)?.into_record(id)))
 }
 
@@ -172,7 +175,7 @@ impl Metadata for SledMetadata {
     }
 
     async fn has_service_tokens(&self) -> Result<bool> {
-        let first = self.runs.scan_prefix(index::TOKENS).next();
+        let first = self.records.scan_prefix(index::TOKENS).next();
         first.transpose().map(|first| first.is_some())
     }
 
@@ -183,7 +186,7 @@ impl Metadata for SledMetadata {
         now: UnixMillis,
         default_quota: u64,
     ) -> Result<()> {
-        let create = move |txn: &mut commit::Txn<'_>| {
+        let create = move |txn: &mut txn::Txn<'_>| {
             step::create_uploads(txn, &uploads, batch.as_ref(), now, default_quota)
         };
         self.committer.commit(create).await
@@ -200,8 +203,9 @@ impl Metadata for SledMetadata {
     }
 
     async fn parts(&self, id: UploadId) -> Result<Vec<Part>> {
-        let scan = move |runs: &Runs| {
-            runs.scan_prefix(&index::parts(id))
+        let scan = move |records: &Records| {
+            records
+                .scan_prefix(&index::parts(id))
                 .map(|entry| {
                     let (key, bytes) = entry?;
                     let number = index::part_number(&key)
@@ -221,16 +225,16 @@ impl Metadata for SledMetadata {
     ) -> Result<Vec<Upload>> {
         let prefix = index::open_of(owner);
         let start = after.map_or_else(|| prefix.clone(), |after| index::open(owner, after));
-        let scan = move |runs: &Runs| {
+        let scan = move |records: &Records| {
             let mut uploads = Vec::new();
-            for entry in runs.range(&start) {
+            for entry in records.range(&start) {
                 let (key, _) = entry?;
                 if !key.starts_with(&prefix) || uploads.len() == limit {
                     break;
                 }
                 let id = index::open_upload(&key).filter(|id| Some(*id) != after);
                 let Some(id) = id else { continue };
-                if let Some(bytes) = runs.get(&index::upload(id))? {
+                if let Some(bytes) = records.get(&index::upload(id))? {
                     uploads.push(codec::decode::<StoredUpload>(&bytes)?.into_record(id));
                 }
             }
@@ -246,7 +250,7 @@ impl Metadata for SledMetadata {
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>> {
-        let record = move |txn: &mut commit::Txn<'_>| {
+        let record = move |txn: &mut txn::Txn<'_>| {
             step::record_part(txn, id, &part, None, expires, default_quota)
         };
         self.committer.commit(record).await
@@ -260,7 +264,7 @@ impl Metadata for SledMetadata {
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>> {
-        let record = move |txn: &mut commit::Txn<'_>| {
+        let record = move |txn: &mut txn::Txn<'_>| {
             step::record_part(txn, id, &part, Some(revision), expires, default_quota)
         };
         self.committer.commit(record).await
@@ -274,7 +278,7 @@ impl Metadata for SledMetadata {
         default_quota: u64,
     ) -> Result<Upload> {
         let declare =
-            move |txn: &mut commit::Txn<'_>| step::declare_size(txn, id, size, mode, default_quota);
+            move |txn: &mut txn::Txn<'_>| step::declare_size(txn, id, size, mode, default_quota);
         self.committer.commit(declare).await
     }
 
@@ -287,9 +291,9 @@ impl Metadata for SledMetadata {
     }
 
     async fn collect_expired(&self, now: UnixMillis, limit: usize) -> Result<Expired> {
-        let scan = move |runs: &Runs| {
+        let scan = move |records: &Records| {
             let mut entries = Vec::new();
-            for entry in runs.scan_prefix(index::EXPIRIES).take(limit) {
+            for entry in records.scan_prefix(index::EXPIRIES).take(limit) {
                 let (entry, _) = entry?;
                 match index::expiring(&entry) {
                     Some((at, _)) if at > now => break,
@@ -314,14 +318,14 @@ impl Metadata for SledMetadata {
         keep_until: UnixMillis,
         default_quota: u64,
     ) -> Result<Vec<Recorded>> {
-        let record = move |txn: &mut commit::Txn<'_>| {
+        let record = move |txn: &mut txn::Txn<'_>| {
             files.iter().map(|new| step::record_file(txn, new, keep_until, default_quota)).collect()
         };
         self.committer.commit(record).await
     }
 
     async fn file(&self, key: &FileKey) -> Result<Option<FileRecord>> {
-        let Some(bytes) = self.runs.get(&index::file_key(key))? else {
+        let Some(bytes) = self.records.get(&index::file_key(key))? else {
             return Ok(None);
         };
         let file = self.file_by_id_now(file_id(&bytes)?)?;
@@ -346,13 +350,13 @@ impl Metadata for SledMetadata {
         limit: usize,
     ) -> Result<Vec<FileRecord>> {
         let folder = index::folder(owner, folder);
-        let scan = move |runs: &Runs| {
-            let Some(bytes) = runs.get(&folder)? else { return Ok(Vec::new()) };
+        let scan = move |records: &Records| {
+            let Some(bytes) = records.get(&folder)? else { return Ok(Vec::new()) };
             let node = codec::decode::<FolderNode>(&bytes)?.node;
             let prefix = index::list(node);
             let start = after.map_or_else(|| prefix.clone(), |id| index::list_entry(node, id));
             let mut files = Vec::new();
-            for entry in runs.range(&start) {
+            for entry in records.range(&start) {
                 let (entry, _) = entry?;
                 if !entry.starts_with(&prefix) || files.len() == limit {
                     break;
@@ -360,7 +364,7 @@ impl Metadata for SledMetadata {
                 if after.is_some() && entry == start {
                     continue;
                 }
-                files.extend(listed_file(runs, &entry)?);
+                files.extend(listed_file(records, &entry)?);
             }
             Ok(files)
         };
@@ -400,7 +404,7 @@ impl Metadata for SledMetadata {
         owner: &UserId,
         sha256: &Sha256,
     ) -> Result<Option<FileRecord>> {
-        for entry in self.runs.scan_prefix(&index::owned(owner, sha256)) {
+        for entry in self.records.scan_prefix(&index::owned(owner, sha256)) {
             let (entry, _) = entry?;
             let id = index::owned_file(&entry).ok_or_else(|| Error::Corrupt("an entry".into()))?;
             let file = self.file_by_id_now(id)?;
@@ -418,9 +422,9 @@ impl Metadata for SledMetadata {
         before: UnixMillis,
         limit: usize,
     ) -> Result<Vec<ContentHash>> {
-        let scan = move |runs: &Runs| {
+        let scan = move |records: &Records| {
             let mut blobs = Vec::new();
-            for entry in runs.scan_prefix(index::UNREFERENCED).take(limit) {
+            for entry in records.scan_prefix(index::UNREFERENCED).take(limit) {
                 let (entry, _) = entry?;
                 match index::unreferenced_blob(&entry) {
                     Some((since, hash)) if since < before => blobs.push(hash),

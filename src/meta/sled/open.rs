@@ -24,10 +24,12 @@ use std::{
 use sled::{Db, IVec};
 
 use super::{
-    commit::{Writes, failed},
+    commit::failed,
     index,
     journal::{self, Files, Journal, JournalId, Record, Replay, Survey},
+    records::Records,
     runs::Runs,
+    txn::Writes,
 };
 use crate::{
     meta::{Error, Result},
@@ -36,7 +38,7 @@ use crate::{
 
 /// sled writes a page that is larger than a quarter of a segment into a file of its own and never
 /// syncs that file. A leaf holds up to 16 runs and a chain of 10 more: at
-/// [`super::commit::RECORD_BYTES_MAX`] and a run each, a quarter of this is never reached.
+/// [`super::txn::RECORD_BYTES_MAX`] and a run each, a quarter of this is never reached.
 const SEGMENT_BYTES: usize = 4 << 20;
 /// How long a store that was closed a moment ago may take to let go of its lock: sled's own threads
 /// do it behind the last handle.
@@ -198,7 +200,8 @@ impl Opened {
         self.journal.close_log();
         let going_on = AtomicBool::new(false);
         let files = self.journal.files();
-        journal::save(files, id, last, Runs::new((*self.db).clone()).iter(), &going_on)?;
+        let records = Records::new(Runs::new((*self.db).clone()));
+        journal::save(files, id, last, records.iter(), &going_on)?;
         files.set_logs_aside().map_err(failed_io)
     }
 }

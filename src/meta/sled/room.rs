@@ -11,27 +11,30 @@ use rustix::{
 use super::journal::{is_full, unavailable};
 use crate::meta::{Error, Result};
 
-/// Allocated ahead of the file's end. Each run that a commit changes is written, and with every
+/// What sled writes for each write that is settled. Each run that is met is written, and with every
 /// tenth change of a page all of its sixteen: some 3 KiB for each of the runs, which are fewer than
-/// the keys.
+/// the writes.
+const WRITE_BYTES: u64 = 3 << 10;
+/// Allocated ahead of the file's end beside what waits to be settled needs.
 const ROOM_BYTES: u64 = 16 << 20;
-/// With less than this left, more is allocated.
+/// With less than this left, more is allocated: what the largest commits need.
 const ROOM_BYTES_MIN: u64 = 12 << 20;
 /// Bytes of the blocks that `st_blocks` counts.
 const BLOCK_BYTES: u64 = 512;
 
-/// Makes sure that `file` can grow.
+/// Makes sure that `file` can take `waiting` writes and those of a commit.
 ///
 /// # Errors
 /// [`Error::NoSpace`] when there is no room; [`Error::Unavailable`] when the disk fails.
-pub fn reserve(file: &File) -> Result<()> {
+pub fn reserve(file: &File, waiting: usize) -> Result<()> {
+    let waiting_bytes = (waiting as u64).saturating_mul(WRITE_BYTES);
     let stat = file.metadata().map_err(unavailable)?;
     let ahead = stat.blocks().saturating_mul(BLOCK_BYTES).saturating_sub(stat.len());
-    if ahead >= ROOM_BYTES_MIN {
+    if ahead >= ROOM_BYTES_MIN + waiting_bytes {
         return Ok(());
     }
     // Keeps the size, which sled reads as the end of its log.
-    match fallocate(file, FallocateFlags::KEEP_SIZE, stat.len(), ROOM_BYTES) {
+    match fallocate(file, FallocateFlags::KEEP_SIZE, stat.len(), ROOM_BYTES + waiting_bytes) {
         // A file system that cannot allocate ahead: sled takes its chance.
         Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
         Err(errno) if is_full(&io::Error::from(errno)) => Err(Error::NoSpace),

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{SledMetadata, codec, commit::Txn, index, runs::Runs};
+use super::{SledMetadata, codec, index, records::Records, txn::Txn};
 use crate::{
     meta::{Error, Result, Selection, Selections},
     model::{
@@ -47,9 +47,9 @@ impl Selections for SledMetadata {
     }
 
     async fn selection(&self, id: SelectionId) -> Result<Option<Selection>> {
-        let read = move |runs: &Runs| {
+        let read = move |records: &Records| {
             let mut files = None;
-            for entry in runs.scan_prefix(&index::selection(id)) {
+            for entry in records.scan_prefix(&index::selection(id)) {
                 let (_, record) = entry?;
                 match codec::decode(&record)? {
                     StoredSelection::Files(more) => {
@@ -66,9 +66,9 @@ impl Selections for SledMetadata {
     }
 
     async fn forget_selections(&self, now: UnixMillis, limit: usize) -> Result<bool> {
-        let due = move |runs: &Runs| {
+        let due = move |records: &Records| {
             let mut due = Vec::new();
-            for entry in runs.scan_prefix(index::SELECTIONS).take(limit) {
+            for entry in records.scan_prefix(index::SELECTIONS).take(limit) {
                 let (key, _) = entry?;
                 let expires = index::selection_expires(&key)
                     .ok_or_else(|| Error::Corrupt("a selection's key".into()))?;

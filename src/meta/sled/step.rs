@@ -4,8 +4,9 @@ use super::{
     codec::{
         FolderNode, Held, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
     },
-    commit::Txn,
-    concatenation, index, upkeep,
+    concatenation, index,
+    txn::Txn,
+    upkeep,
 };
 use crate::{
     meta::{Batch, Error, HOLDERS_MAX, NewFile, Part, Recorded, Removal, Result, UserRecord},
@@ -353,7 +354,10 @@ fn refer_to_blob(txn: &mut Txn<'_>, new: &NewFile) -> Result<Option<Locator>> {
         held: Held::By(files),
     };
     txn.put(key, &blob)?;
-    upkeep::unmark(txn, hash)?;
+    // Only what has a record is marked.
+    if replaced.is_some() {
+        upkeep::unmark(txn, hash)?;
+    }
     Ok(replaced)
 }
 

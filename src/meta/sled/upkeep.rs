@@ -5,10 +5,11 @@ use async_trait::async_trait;
 use super::{
     SledMetadata, check,
     codec::{self, StoredBlob, StoredPart, StoredPass},
-    commit::Txn,
     index,
-    runs::{Entry, Runs},
+    records::Records,
+    runs::Entry,
     step,
+    txn::Txn,
 };
 use crate::{
     meta::{
@@ -102,14 +103,14 @@ impl Upkeep for SledMetadata {
         limit: usize,
     ) -> Result<Vec<((UploadId, PartNumber), Locator)>> {
         let after = after.map(|(id, number)| index::part(id, number));
-        let scan = move |runs: &Runs| {
+        let scan = move |records: &Records| {
             let decode = |(key, value): Entry| {
                 let ids = index::part_upload(&key).zip(index::part_number(&key));
                 let (id, number) = ids.ok_or_else(|| Error::Corrupt("a part's key".into()))?;
                 let part = codec::decode::<StoredPart>(&value)?.into_record(number);
                 Ok(((id, number), part.place))
             };
-            runs.page(index::PARTS, after.as_deref(), limit)?.into_iter().map(decode).collect()
+            records.page(index::PARTS, after.as_deref(), limit)?.into_iter().map(decode).collect()
         };
         self.scan(scan).await
     }
@@ -120,17 +121,17 @@ impl Upkeep for SledMetadata {
         limit: usize,
     ) -> Result<Vec<(ContentHash, BlobRecord)>> {
         let after = after.map(|hash| index::blob(&hash));
-        let scan = move |runs: &Runs| {
+        let scan = move |records: &Records| {
             // Few are marked: whether any is need not be asked for each blob.
-            let any_damaged = runs.scan_prefix(index::DAMAGED).next().is_some();
+            let any_damaged = records.scan_prefix(index::DAMAGED).next().is_some();
             let decode = |(key, value): Entry| {
                 let hash = content(&key)?;
-                let mark = any_damaged.then(|| runs.get(&index::damaged(&hash)));
+                let mark = any_damaged.then(|| records.get(&index::damaged(&hash)));
                 let mark = mark.transpose()?.flatten();
                 let since = mark.map(|since| codec::decode(&since)).transpose()?;
                 Ok((hash, codec::decode::<StoredBlob>(&value)?.into_record(since)))
             };
-            runs.page(index::BLOBS, after.as_deref(), limit)?.into_iter().map(decode).collect()
+            records.page(index::BLOBS, after.as_deref(), limit)?.into_iter().map(decode).collect()
         };
         self.scan(scan).await
     }
@@ -170,9 +171,9 @@ impl Upkeep for SledMetadata {
         limit: usize,
     ) -> Result<Vec<(ContentHash, UnixMillis)>> {
         let after = after.map(|hash| index::damaged(&hash));
-        let scan = move |runs: &Runs| {
+        let scan = move |records: &Records| {
             let decode = |(key, since): Entry| Ok((content(&key)?, codec::decode(&since)?));
-            runs.page(index::DAMAGED, after.as_deref(), limit)?.into_iter().map(decode).collect()
+            records.page(index::DAMAGED, after.as_deref(), limit)?.into_iter().map(decode).collect()
         };
         self.scan(scan).await
     }
@@ -189,7 +190,7 @@ impl Upkeep for SledMetadata {
         let mut findings = self.scan(check::check).await?;
         if !findings.is_empty() {
             // Commits that went on meanwhile look like faults: once more, with none.
-            findings = self.committer.release(|txn| check::check(txn.runs())).await?;
+            findings = self.committer.release(|txn| check::check(txn.records())).await?;
         }
         findings.extend(self.committer.check_journal(findings.is_empty()).await?);
         Ok(findings)

@@ -14,16 +14,17 @@
 
 pub(crate) mod run;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
-use std::{collections::VecDeque, iter::Peekable, ops::Range};
+use std::{iter::Peekable, ops::Range};
 
 use sled::{Batch, IVec, Tree};
 
 use self::run::{Reader, Writer};
 use super::{
-    commit::{Writes, failed},
+    commit::failed,
     index::{self, Growth},
+    txn::Writes,
 };
 use crate::meta::{Error, Result};
 
@@ -36,10 +37,13 @@ const fn run_bytes(growth: Growth) -> usize {
     }
 }
 
+/// Readers wait while sled takes an atomic step, so a step has no more runs than this.
+const RUNS_AT_ONCE: usize = 64;
+
 /// A record and its key.
 pub type Entry = (Vec<u8>, IVec);
 
-/// Every record of the index, by its key.
+/// Every record that sled has, by its key.
 #[derive(Clone)]
 pub struct Runs(Tree);
 
@@ -67,47 +71,39 @@ impl Runs {
         Ok(run::find(&run.bytes, key)?.map(|value| slice(&run.bytes, value)))
     }
 
-    pub fn contains_key(&self, key: &[u8]) -> Result<bool> {
-        self.get(key).map(|record| record.is_some())
-    }
-
-    /// Every record from `start` on, in order of the keys.
-    pub fn range(&self, start: &[u8]) -> Entries {
-        Entries { tree: self.0.clone(), from: Some(start.into()), read: VecDeque::new() }
-    }
-
-    /// Every record whose key begins with `prefix`.
-    pub fn scan_prefix(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Entry>> + use<> {
-        let prefix = prefix.to_vec();
-        self.range(&prefix).take_while(move |entry| {
-            entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))
-        })
-    }
-
-    /// At most `limit` records of a table, behind the key `after`.
-    pub fn page(&self, table: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
-        let behind = |entry: &Result<Entry>| match (entry, after) {
-            (Ok((key, _)), Some(after)) => key != after,
-            _ => true,
+    /// The records from `from` on of the run that covers it, or of the next one, and the bound at
+    /// which the one after that begins; `None` behind the last run.
+    pub fn behind(&self, from: &[u8]) -> Result<(Vec<Entry>, Option<IVec>)> {
+        let Some((bound, bytes)) = self.0.get_gt(from).map_err(failed)? else {
+            return Ok((Vec::new(), None));
         };
-        let within = |entry: &Result<Entry>| match entry {
-            Ok((key, _)) => key.starts_with(table),
-            Err(_) => true,
-        };
-        let entries = self.range(after.unwrap_or(table));
-        entries.take_while(within).filter(behind).take(limit).collect()
+        let (mut found, mut entries) = (Vec::new(), Reader::new(&bytes));
+        while let Some(value) = entries.next()? {
+            if entries.key() >= from {
+                found.push((entries.key().to_vec(), slice(&bytes, value)));
+            }
+        }
+        if entries.key() >= &*bound {
+            return Err(elsewhere());
+        }
+        Ok((found, Some(bound)))
     }
 
-    /// Every record.
-    pub fn iter(&self) -> Entries {
-        self.range(index::FIRST_TABLE)
-    }
-
-    /// Makes `writes` in one atomic step, and with it notes `applied` for [`index::APPLIED`].
+    /// Makes `writes` in atomic steps of some runs each, and with the last one notes `applied` for
+    /// [`index::APPLIED`].
     pub fn apply(&self, writes: &Writes, applied: &[u8]) -> Result<()> {
-        let mut batch = self.batch(writes)?;
-        batch.insert(index::APPLIED, applied);
-        self.0.apply_batch(batch).map_err(failed)
+        let mut writes = writes.iter().peekable();
+        loop {
+            let mut batch = self.batch(&mut writes)?;
+            let is_last = writes.peek().is_none();
+            if is_last {
+                batch.insert(index::APPLIED, applied);
+            }
+            self.0.apply_batch(batch).map_err(failed)?;
+            if is_last {
+                return Ok(());
+            }
+        }
     }
 
     /// Makes everything durable that sled has.
@@ -115,14 +111,17 @@ impl Runs {
         self.0.flush().map(drop).map_err(failed)
     }
 
-    /// What becomes of the runs that `writes` meet.
-    fn batch(&self, writes: &Writes) -> Result<Batch> {
+    /// What becomes of the first runs that `writes` meet, which are taken.
+    fn batch<'a>(
+        &self,
+        writes: &mut Peekable<impl Iterator<Item = (&'a Vec<u8>, &'a Option<IVec>)>>,
+    ) -> Result<Batch> {
         let mut batch = Batch::default();
-        let mut writes = writes.iter().peekable();
-        while let Some((key, _)) = writes.peek() {
+        for _ in 0..RUNS_AT_ONCE {
+            let Some((key, _)) = writes.peek() else { break };
             let mut run = self.covering(key)?;
             let mut merged = Writer::default();
-            while merge(&run, &mut writes, &mut merged)? {
+            while merge(&run, writes, &mut merged)? {
                 let Some(next) = self.next_to_join(&run, &merged)? else { break };
                 batch.remove(run.bound);
                 run = next;
@@ -251,47 +250,6 @@ fn fill(sizes: impl Iterator<Item = usize>, limit: usize) -> Vec<usize> {
     }
     lengths.extend((length > 0).then_some(length));
     lengths
-}
-
-/// Records in order, a run at a time.
-pub struct Entries {
-    tree: Tree,
-    /// What was read ends here; `None` behind the last run.
-    from: Option<IVec>,
-    read: VecDeque<Entry>,
-}
-
-impl Entries {
-    fn read_from(&mut self, from: &[u8]) -> Result<()> {
-        let Some((bound, bytes)) = self.tree.get_gt(from).map_err(failed)? else { return Ok(()) };
-        let mut entries = Reader::new(&bytes);
-        while let Some(value) = entries.next()? {
-            if entries.key() >= from {
-                self.read.push_back((entries.key().to_vec(), slice(&bytes, value)));
-            }
-        }
-        if entries.key() >= &*bound {
-            return Err(elsewhere());
-        }
-        self.from = Some(bound);
-        Ok(())
-    }
-}
-
-impl Iterator for Entries {
-    type Item = Result<Entry>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(entry) = self.read.pop_front() {
-                return Some(Ok(entry));
-            }
-            let from = self.from.take()?;
-            if let Err(error) = self.read_from(&from) {
-                return Some(Err(error));
-            }
-        }
-    }
 }
 
 /// See [`Runs::loader`].

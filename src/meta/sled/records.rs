@@ -1,0 +1,283 @@
+//! Every record: what sled holds, beneath the newest commits, which it does not have yet.
+//!
+//! A commit is durable in the journal before anybody can see it, so sled need not have it at once.
+//! Commits gather in memory in a **layer**, and a full one is **settled**: taken into sled in order
+//! of its keys, so that a run which many commits met is written once. Readers find what is newest:
+//! the layer that fills, then the one that is being settled, then sled. What a kill leaves
+//! unsettled, the next open replays.
+//!
+//! sled takes no other step meanwhile than the settling, but that is in many small steps. Until the
+//! last one a reader finds in the layer what sled has in part.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use sled::IVec;
+
+use super::{
+    index,
+    journal::JournalId,
+    open::applied_value,
+    runs::{Entry, Runs},
+    txn::Writes,
+};
+use crate::{
+    meta::{Error, Result},
+    sys::fault,
+};
+
+/// Written entries that are read at a time.
+const PAGE: usize = 64;
+
+/// See the module.
+#[derive(Clone)]
+pub struct Records {
+    runs: Runs,
+    layers: Arc<RwLock<Layers>>,
+    /// One layer is settled at a time.
+    turn: Arc<Mutex<()>>,
+}
+
+#[derive(Default)]
+struct Layers {
+    filling: Layer,
+    settling: Option<Arc<Layer>>,
+    /// Layers that came into sled and are gone here.
+    settled: u64,
+}
+
+#[derive(Default)]
+struct Layer {
+    writes: Writes,
+    /// Of its commits in the journal.
+    bytes: usize,
+    /// Of its last commit.
+    number: u64,
+}
+
+/// Where the newest of a record is: in a layer, removed or not, or else in sled.
+enum Newest {
+    Written(Option<IVec>),
+    InSled,
+}
+
+/// What waits to be settled.
+#[derive(Clone, Copy)]
+pub struct Waiting {
+    /// In the layer that fills.
+    pub bytes: usize,
+    /// In all layers.
+    pub writes: usize,
+}
+
+impl Layers {
+    fn newest_first(&self) -> impl Iterator<Item = &Layer> {
+        std::iter::once(&self.filling).chain(self.settling.as_deref())
+    }
+
+    fn newest_of(&self, key: &[u8]) -> Newest {
+        match self.newest_first().find_map(|layer| layer.writes.get(key)) {
+            Some(written) => Newest::Written(written.clone()),
+            None => Newest::InSled,
+        }
+    }
+
+    /// What was written from `from` on and below `end`, which is moved nearer when that is much.
+    fn written_from(&self, from: &[u8], end: &mut Option<IVec>) -> Writes {
+        let mut written = Writes::new();
+        for layer in self.newest_first() {
+            let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let range = layer.writes.range::<[u8], _>((Bound::Included(from), upper));
+            let mut further = None;
+            for (at, (key, value)) in range.enumerate() {
+                if at == PAGE {
+                    further = Some(IVec::from(key.as_slice()));
+                    break;
+                }
+                written.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+            if let Some(further) = further {
+                written.split_off(&*further);
+                *end = Some(further);
+            }
+        }
+        written
+    }
+}
+
+impl Records {
+    /// Of an index that has all commits.
+    pub fn new(runs: Runs) -> Self {
+        Self { runs, layers: Arc::default(), turn: Arc::default() }
+    }
+
+    fn layers(&self) -> RwLockReadGuard<'_, Layers> {
+        self.layers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn layers_to_change(&self) -> RwLockWriteGuard<'_, Layers> {
+        self.layers.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record of `key`.
+    pub fn get(&self, key: &[u8]) -> Result<Option<IVec>> {
+        // What is found in no layer any more, sled has.
+        let newest = self.layers().newest_of(key);
+        match newest {
+            Newest::Written(record) => Ok(record),
+            Newest::InSled => self.runs.get(key),
+        }
+    }
+
+    pub fn contains_key(&self, key: &[u8]) -> Result<bool> {
+        self.get(key).map(|record| record.is_some())
+    }
+
+    /// Every record from `start` on, in order of the keys.
+    pub fn range(&self, start: &[u8]) -> Entries {
+        Entries { records: self.clone(), from: Some(start.into()), read: VecDeque::new() }
+    }
+
+    /// Every record whose key begins with `prefix`.
+    pub fn scan_prefix(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Entry>> + use<> {
+        let prefix = prefix.to_vec();
+        self.range(&prefix).take_while(move |entry| {
+            entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))
+        })
+    }
+
+    /// At most `limit` records of a table, behind the key `after`.
+    pub fn page(&self, table: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
+        let behind = |entry: &Result<Entry>| match (entry, after) {
+            (Ok((key, _)), Some(after)) => key != after,
+            _ => true,
+        };
+        let within = |entry: &Result<Entry>| match entry {
+            Ok((key, _)) => key.starts_with(table),
+            Err(_) => true,
+        };
+        let entries = self.range(after.unwrap_or(table));
+        entries.take_while(within).filter(behind).take(limit).collect()
+    }
+
+    /// Every record.
+    pub fn iter(&self) -> Entries {
+        self.range(index::FIRST_TABLE)
+    }
+
+    /// Takes commit `number`, which is `bytes` in the journal: from here on it is seen.
+    pub fn push(&self, writes: Writes, bytes: usize, number: u64) {
+        let mut layers = self.layers_to_change();
+        layers.filling.writes.extend(writes);
+        layers.filling.bytes += bytes;
+        layers.filling.number = number;
+    }
+
+    pub fn waiting(&self) -> Waiting {
+        let layers = self.layers();
+        let writes = layers.newest_first().map(|layer| layer.writes.len()).sum();
+        Waiting { bytes: layers.filling.bytes, writes }
+    }
+
+    /// Takes into sled what was pushed before, and with its last step notes which commit that was.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// When sled fails: then what waits stays, to be read, and is not settled any more.
+    pub fn settle(&self, id: JournalId) -> Result<()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(layer) = self.close_layer()? else { return Ok(()) };
+        self.take_into_sled(&layer, id)
+    }
+
+    /// Begins another layer and answers the one before; `None` when nothing is in it.
+    fn close_layer(&self) -> Result<Option<Arc<Layer>>> {
+        let mut layers = self.layers_to_change();
+        if layers.settling.is_some() {
+            return Err(Error::Unavailable("the index has failed before".into()));
+        }
+        if layers.filling.writes.is_empty() {
+            return Ok(None);
+        }
+        let layer = Arc::new(std::mem::take(&mut layers.filling));
+        layers.settling = Some(Arc::clone(&layer));
+        Ok(Some(layer))
+    }
+
+    fn take_into_sled(&self, layer: &Layer, id: JournalId) -> Result<()> {
+        self.runs.apply(&layer.writes, &applied_value(id, layer.number))?;
+        fault::point("settle: in sled");
+        let mut layers = self.layers_to_change();
+        layers.settling = None;
+        layers.settled += 1;
+        Ok(())
+    }
+
+    /// Makes everything durable that sled has.
+    pub fn flush(&self) -> Result<()> {
+        self.runs.flush()
+    }
+}
+
+/// Records in order, a run at a time.
+pub struct Entries {
+    records: Records,
+    /// What was read ends here; `None` behind the last run.
+    from: Option<IVec>,
+    read: VecDeque<Entry>,
+}
+
+impl Entries {
+    fn read_from(&mut self, from: &[u8]) -> Result<()> {
+        let (mut stored, written, end) = loop {
+            let settled = self.records.layers().settled;
+            let (stored, bound) = self.records.runs.behind(from)?;
+            let layers = self.records.layers();
+            // A layer that came into sled between the two would be seen in neither.
+            if layers.settled == settled {
+                let mut end = bound;
+                let written = layers.written_from(from, &mut end);
+                break (stored, written, end);
+            }
+        };
+        if let Some(end) = &end {
+            stored.truncate(stored.partition_point(|(key, _)| **key < **end));
+        }
+        if written.is_empty() {
+            self.read = stored.into();
+        } else {
+            let mut merged: BTreeMap<_, _> = stored.into_iter().collect();
+            for (key, value) in written {
+                match value {
+                    Some(value) => merged.insert(key, value),
+                    None => merged.remove(&key),
+                };
+            }
+            self.read = merged.into_iter().collect();
+        }
+        self.from = end;
+        Ok(())
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.read.pop_front() {
+                return Some(Ok(entry));
+            }
+            let from = self.from.take()?;
+            if let Err(error) = self.read_from(&from) {
+                return Some(Err(error));
+            }
+        }
+    }
+}
