@@ -6,8 +6,8 @@
 //! the layer that fills, then the one that is being settled, then sled. What a kill leaves
 //! unsettled, the next open replays.
 //!
-//! sled takes no other step meanwhile than the settling, but that is in many small steps. Until the
-//! last one a reader finds in the layer what sled has in part.
+//! Settling is many small steps of sled's, which readers need not wait for: until the last one they
+//! find in the layer what sled has in part.
 
 #[cfg(test)]
 mod tests;

@@ -125,7 +125,9 @@ proptest! {
         }
         let commits: Vec<Writes> = commits.iter().map(|one| writes(&mut model, one)).collect();
         let mut layer = Writes::new();
-        commits.iter().for_each(|commit| layer.extend(commit.clone()));
+        for commit in &commits {
+            layer.extend(commit.clone());
+        }
         runs.apply(&layer.into_iter().take(taken).collect(), b"").unwrap();
         for commit in &commits {
             runs.apply(commit, b"").unwrap();
