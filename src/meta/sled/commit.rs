@@ -29,7 +29,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
     time::Duration,
@@ -55,7 +55,7 @@ const BATCH_STEPS_MAX: usize = 256;
 const WAITING_STEPS_MAX: usize = 4096;
 
 /// sled can wait for ever behind a disk that failed it; past this time it has.
-const COMMIT_TIMEOUT: Duration = Duration::from_mins(1);
+pub const COMMIT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A layer is settled once its commits are this long in the journal, or this part of what the
 /// journal grows by before it is saved, if that is less. Twice as long, it is settled before the
@@ -79,7 +79,8 @@ struct Step {
 pub struct Committer {
     steps: Option<SyncSender<Step>>,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    /// Hangs up when the thread ends. One that closes has it alone.
+    ended: Option<Mutex<Receiver<()>>>,
 }
 
 /// What the committer, its handle and the snapshot thread share.
@@ -126,11 +127,15 @@ impl Committer {
             save_bytes,
             saver: None,
         };
-        let thread = std::thread::Builder::new()
+        let (running, ended) = sync_channel(0);
+        std::thread::Builder::new()
             .name("meta-commit".into())
-            .spawn(move || writer.run(&waiting))
+            .spawn(move || {
+                let _running = running;
+                writer.run(&waiting);
+            })
             .map_err(|error| Error::Unavailable(error.to_string()))?;
-        Ok(Self { steps: Some(steps), shared, thread: Some(thread) })
+        Ok(Self { steps: Some(steps), shared, ended: Some(Mutex::new(ended)) })
     }
 
     /// # Errors
@@ -178,6 +183,31 @@ impl Committer {
         checked.map_err(|error| Error::Unavailable(error.to_string()))?
     }
 
+    /// Takes into sled what it does not have yet.
+    ///
+    /// # Errors
+    /// When sled fails; then every later step is refused.
+    pub async fn settle(&self) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let settled = spawn_blocking(move || shared.settle()).await;
+        settled.map_err(|error| Error::Unavailable(error.to_string()))?
+    }
+
+    /// Lets the steps that wait finish and sled have what they wrote. What takes longer than
+    /// `limit` counts as a failure. Blocks.
+    pub fn close(&mut self, limit: Duration) {
+        self.steps = None;
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        // After a failure it may wait for sled for ever.
+        let Some(ended) = self.ended.take().filter(|_| self.ready().is_ok()) else { return };
+        // Nothing is ever sent: it ends with the thread.
+        let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            self.shared
+                .fail(&Error::Unavailable("the last commit does not come to its end".into()));
+        }
+    }
+
     async fn send<T: Send + 'static>(
         &self,
         releases: bool,
@@ -205,19 +235,6 @@ impl Committer {
             }
             Err(TrySendError::Full(_)) => Err(Error::Busy),
             Err(TrySendError::Disconnected(_)) => Err(stopped()),
-        }
-    }
-}
-
-impl Drop for Committer {
-    /// Lets the steps that wait finish.
-    fn drop(&mut self) {
-        self.steps = None;
-        self.shared.stopping.store(true, Ordering::Relaxed);
-        // After a failure it may wait for sled for ever.
-        if let Some(thread) = self.thread.take().filter(|_| self.ready().is_ok()) {
-            // A panic there was caught and answered already.
-            let _ = thread.join();
         }
     }
 }
@@ -260,11 +277,7 @@ impl Shared {
 
     /// Takes into sled what was pushed.
     fn settle(&self) -> Result<()> {
-        // sled panics on some damage.
-        let settled = catch_unwind(AssertUnwindSafe(|| self.records.settle(self.id)));
-        let settled =
-            settled.unwrap_or_else(|_| Err(Error::Unavailable("the engine panicked".into())));
-        settled.inspect_err(|error| self.fail(error))
+        unless_panicked(|| self.records.settle(self.id)).inspect_err(|error| self.fail(error))
     }
 
     /// Saves all records as the snapshot of commit `number`. Logs go only when sled has them and is
@@ -329,10 +342,7 @@ impl Writer {
         while let Ok(first) = waiting.recv() {
             let steps = std::iter::once(first).chain(waiting.try_iter()).take(BATCH_STEPS_MAX);
             let mut answers = Vec::new();
-            // sled panics on some damage; that must not take waiting callers with it.
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(steps, &mut answers)));
-            let outcome =
-                outcome.unwrap_or_else(|_| Err(Error::Unavailable("the engine panicked".into())));
+            let outcome = unless_panicked(|| self.commit(steps, &mut answers));
             if let Err(error) = &outcome
                 && *error != Error::NoSpace
             {
@@ -351,7 +361,7 @@ impl Writer {
         drop(full);
         let _ = thread.join();
         if self.shared.failure.get().is_none() {
-            // What it says it said to the log, and the next open replays the rest.
+            // A failure is in the log, and the next open replays the rest.
             let _ = self.shared.settle();
         }
     }
@@ -395,8 +405,14 @@ impl Writer {
     /// Whether steps that take room may run.
     fn make_room(&mut self) -> Result<bool> {
         let has_room = self.journal.reserve(0)?;
-        room::reserve(&self.shared.file, self.shared.records.waiting().writes)?;
-        Ok(has_room)
+        let Shared { file, records, .. } = &*self.shared;
+        let mut reserved = room::reserve(file, records.waiting().writes);
+        if reserved == Err(Error::NoSpace) && records.waiting().writes > 0 {
+            // What waits has its room, and needs less of it once it is in sled.
+            self.shared.settle()?;
+            reserved = room::reserve(file, records.waiting().writes);
+        }
+        reserved.map(|()| has_room)
     }
 
     /// Has a full layer settled beside the next commits, or before them when they are faster.
@@ -432,6 +448,12 @@ impl Writer {
     }
 }
 
+/// sled panics on some damage; that must not take waiting callers with it.
+fn unless_panicked(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    outcome.unwrap_or_else(|_| Err(Error::Unavailable("the engine panicked".into())))
+}
+
 /// What a failure of sled itself means to a caller.
 pub fn failed(error: sled::Error) -> Error {
     match error {
@@ -439,3 +461,6 @@ pub fn failed(error: sled::Error) -> Error {
         error => Error::Unavailable(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

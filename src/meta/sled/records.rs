@@ -219,6 +219,18 @@ impl Records {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// Keeps everybody from settling while `work` is done.
+    #[cfg(test)]
+    pub fn while_settling<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _turn = self.turn.lock().unwrap();
+        work()
+    }
+
     /// Makes everything durable that sled has.
     pub fn flush(&self) -> Result<()> {
         self.runs.flush()

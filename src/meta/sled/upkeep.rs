@@ -94,7 +94,8 @@ impl Upkeep for SledMetadata {
             }
             Ok(())
         };
-        self.committer.commit(rewrite).await
+        self.committer.commit(rewrite).await?;
+        self.committer.settle().await
     }
 
     async fn parts_after(
