@@ -87,7 +87,11 @@ impl App {
         Ok(())
     }
 
-    async fn with_keys<T: Send + 'static>(
+    /// Works with the keys where it may block, and lets go of what was verified when they change.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::Unavailable`].
+    pub(super) async fn with_keys<T: Send + 'static>(
         &self,
         work: impl FnOnce(&KeyRing, UnixMillis) -> io::Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -108,5 +112,8 @@ impl App {
 }
 
 fn failed(error: &io::Error) -> Error {
-    Error::Unavailable(format!("keys: {error}"))
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace,
+        _ => Error::Unavailable(format!("keys: {error}")),
+    }
 }

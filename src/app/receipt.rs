@@ -1,10 +1,6 @@
 //! Receipts of stored files.
 
-use std::sync::Arc;
-
-use tokio::task::spawn_blocking;
-
-use super::{App, Error, Result};
+use super::{App, Result};
 use crate::{auth::receipt::Receipt, model::file::FileRecord};
 
 impl App {
@@ -14,9 +10,6 @@ impl App {
     /// When it cannot be signed.
     pub async fn receipt(&self, file: &FileRecord, server: &str) -> Result<String> {
         let receipt = Receipt::of(file, &self.policy().tokens.issuer, server);
-        let (keys, now) = (Arc::clone(&self.keys), self.clock.now());
-        let signed = spawn_blocking(move || receipt.sign(&keys, now)).await;
-        let signed = signed.map_err(|error| Error::Internal(error.to_string()))?;
-        signed.map_err(|error| Error::Internal(error.to_string()))
+        self.with_keys(move |keys, now| receipt.sign(keys, now)).await
     }
 }

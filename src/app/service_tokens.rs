@@ -2,12 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use super::{App, Error, Result};
 use crate::{
-    auth::{jwt, service_token},
+    auth::{jwt, keyring::KeyRing, service_token},
     meta::{
         self,
         accounts::{Holder, ServiceToken, TokenKind, TokenState, TokenUse},
@@ -112,14 +111,11 @@ impl App {
             expires: Some(UnixMillis(exp.saturating_mul(1000))),
             state: TokenState::Active,
         };
-        let (keys, now) = (Arc::clone(&self.keys), self.clock.now());
-        let sign = move || {
+        let sign = move |keys: &KeyRing, now| {
             let claims = jwt::ServiceClaims { sub: &name, roles: "service", iat, exp, jti: &jti };
-            jwt::sign(&claims, &keys, now, exp)
+            jwt::sign(&claims, keys, now, exp)
         };
-        let signed = spawn_blocking(sign).await.map_err(|e| Error::Internal(e.to_string()))?;
-        let secret = Zeroizing::new(signed.map_err(|e| Error::Internal(e.to_string()))?);
-        Ok(Issued { secret, token })
+        Ok(Issued { secret: Zeroizing::new(self.with_keys(sign).await?), token })
     }
 
     /// Tokens in order of their ids, after `after`, at most `limit`.

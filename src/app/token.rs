@@ -1,12 +1,8 @@
 //! Tokens that the daemon hands out, and the opaque ones it registers.
 
-use std::sync::Arc;
-
-use tokio::task::spawn_blocking;
-
 use super::{App, Error, Result};
 use crate::{
-    auth::{jwt, service_token},
+    auth::{jwt, keyring::KeyRing, service_token},
     meta::{
         self,
         accounts::{Holder, ServiceToken, TokenKind, TokenState},
@@ -45,8 +41,7 @@ impl App {
         let role = record.role.unwrap_or(Role::Researcher).min(cap);
         let (user, tokens) = (user.clone(), self.policy().tokens.clone());
         let expires = now.seconds() + expires_in;
-        let keys = Arc::clone(&self.keys);
-        let sign = move || {
+        let sign = move |keys: &KeyRing, now| {
             let claims = jwt::UserClaims {
                 user_id: user.as_str(),
                 sub: user.as_str(),
@@ -57,11 +52,9 @@ impl App {
                 exp: expires,
                 jti: &random::token_id(),
             };
-            jwt::sign(&claims, &keys, now, expires)
+            jwt::sign(&claims, keys, now, expires)
         };
-        let signed = spawn_blocking(sign).await.map_err(|e| Error::Internal(e.to_string()))?;
-        let token = signed.map_err(|error| Error::Internal(error.to_string()))?;
-        Ok(UserToken { token, expires_in })
+        Ok(UserToken { token: self.with_keys(sign).await?, expires_in })
     }
 
     /// Registers an opaque service token under a name; one that is known stays as it is. Answers

@@ -26,8 +26,8 @@ const NAME: u32 = 4;
 const CREATE: u32 = 8;
 const RESIZE: u32 = 16;
 /// From `errno.h`.
-const EIO: i32 = 5;
-const ENOSPC: i32 = 28;
+pub const EIO: i32 = 5;
+pub const ENOSPC: i32 = 28;
 
 const STEPS_BEFORE: usize = 40;
 const STEPS_DURING: usize = 50;
@@ -41,7 +41,8 @@ pub const KINDS: &[(&str, u32, i32, &str)] = &[
     ("a write fails", WRITE, EIO, "!meta/"),
     ("a write of the index fails", WRITE, EIO, "meta/"),
     ("no room in a sync", SYNC, ENOSPC, "!meta/"),
-    ("a sync fails", SYNC, EIO, "!meta/"),
+    ("a sync of the journal fails", SYNC, EIO, "journal/"),
+    ("a sync of content fails", SYNC, EIO, "blobs/"),
     ("no room for a name", NAME | CREATE, ENOSPC, ""),
     ("a rename or link fails", NAME, EIO, ""),
     ("no room anywhere", WRITE | NAME | CREATE | RESIZE | SYNC, ENOSPC, "!meta/"),
@@ -115,6 +116,23 @@ pub fn stores_after_a_failed_sync(below: &'static str) -> (u16, Value) {
     let ready = Wire::service(&daemon.address).get("/readyz").unwrap();
     assert_eq!(ready.status, 503);
     (status, ready.json()["stores"].clone())
+}
+
+/// What two tokens in a row are answered when the first one cannot be noted, and `/readyz` between.
+pub fn tokens_beside_keys_that_fail(error: i32) -> [u16; 3] {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let recorder = Recorder::new(dir.path(), 1);
+    let stderr = dir.path().join("stderr");
+    let daemon =
+        Daemon::start(&data, &stderr, &[], Some(&recorder)).unwrap_or_else(|said| panic!("{said}"));
+    recorder.arm(&Fault { kinds: SYNC, error, skip: 0, times: 1, filter: "keys/" });
+    let mut wire = Wire::service(&daemon.address);
+    let token = Action::Token { user: "eve".into() };
+    let mut ask = || super::clients::send(&mut wire, &Ledger::default(), &token).unwrap().status;
+    let first = ask();
+    [first, Wire::service(&daemon.address).get("/readyz").unwrap().status, ask()]
 }
 
 fn name(action: &Action) -> String {

@@ -150,6 +150,13 @@ fn a_failed_sync_names_the_store_that_stopped() {
     }
 }
 
+/// The keys are no store: what could not be noted there is tried again with the next token.
+#[test]
+fn a_token_that_cannot_be_noted_is_refused_and_the_next_one_is_not() {
+    assert_eq!(faults::tokens_beside_keys_that_fail(faults::EIO), [503, 200, 200]);
+    assert_eq!(faults::tokens_beside_keys_that_fail(faults::ENOSPC), [507, 200, 200]);
+}
+
 /// What a failure prints: starts a daemon on a kept directory and checks it again.
 #[test]
 #[ignore = "needs CRASH_CASE"]
