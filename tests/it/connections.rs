@@ -276,7 +276,10 @@ fn so_many_requests_and_the_connection_is_closed_in_good_order() {
             waiting = Some(ready);
         }
         assert!(answered >= 3, "{answered}");
-        lasting.await.unwrap().unwrap();
+        // Here, too: what the client still says may find nobody.
+        if let Err(error) = lasting.await.unwrap() {
+            assert!(error.is_io(), "{error:?}");
+        }
     });
     assert!(counted(&daemon, "requests_per_connection"));
 }
