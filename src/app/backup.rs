@@ -19,21 +19,24 @@ impl App {
     /// Copies the store below `from`, which is this one's data directory, to `to`.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the copy cannot be written; what an earlier one left is good
-    /// until the last step.
+    /// [`Error::Invalid`] when `to` cannot be written at all, [`Error::Unavailable`] when that ends
+    /// later; what an earlier one left is good until the last step.
     pub async fn backup(&self, from: &Path, to: &Path) -> Result<Copied> {
         let _hold = self.hold().await;
         let incoming = to.join("incoming");
-        on_disk(&incoming, |incoming| {
+        let begun = on_disk(&incoming, |incoming| {
             if incoming.exists() {
                 fs::remove_dir_all(incoming)?;
             }
-            if let Some(to) = incoming.parent() {
-                durable::create_dir(to)?;
-            }
-            durable::create_dir(incoming)
-        })
-        .await?;
+            durable::create_dir_all(incoming)
+        });
+        begun.await.map_err(|error| match error {
+            Error::Unavailable(why) => Error::invalid(
+                "invalid_dir",
+                format!("The store's own user cannot write there: {why}."),
+            ),
+            error => error,
+        })?;
         self.meta.export(&incoming).await?;
         let copied = self.blobs.copy(to).await?;
         let (from, to) = (from.to_owned(), to.to_owned());
@@ -57,6 +60,14 @@ fn finish(from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(&journal, &old)?;
     }
     fs::rename(to.join("incoming").join("journal"), &journal)?;
+    // A key that was withdrawn here is not to come back with what is restored.
+    for entry in fs::read_dir(&keys)? {
+        let entry = entry?;
+        if !from.join("keys").join(entry.file_name()).exists() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    durable::sync_dir(&keys)?;
     data_dir::mark(to)?;
     fs::remove_dir_all(to.join("incoming"))?;
     durable::sync_dir(to)

@@ -71,6 +71,14 @@ pub fn prepare(config: &Config) -> Result<(), Failures> {
     prepared.map_err(Failures::at("data directory"))
 }
 
+/// Takes a data directory that no daemon has. No thread may have begun before.
+pub fn take(config: &Config) -> Result<File, Failures> {
+    let dir = &config.data_dir;
+    let taken =
+        owner::assume(dir).and_then(|()| data_dir::check(dir)).and_then(|()| data_dir::lock(dir));
+    taken.map_err(Failures::at("data directory"))
+}
+
 /// Who does what is asked.
 pub enum Door {
     Daemon(PathBuf),
@@ -89,8 +97,7 @@ impl Door {
         if StdStream::connect(socket(dir)).is_ok() {
             return Ok(Self::Daemon(socket(dir)));
         }
-        owner::assume(dir).map_err(Failures::at("data directory"))?;
-        let lock = data_dir::lock(dir).map_err(Failures::at("data directory"))?;
+        let lock = take(config)?;
         let app = serve::open(config)?;
         let audit = serve::open_audit(config)?;
         let inner = admin::Door { app: Arc::clone(&app), data_dir: dir.clone(), audit };

@@ -1,5 +1,4 @@
-//! The composition root: sub-commands and flags here, and the only code that names concrete
-//! engines in `serve`.
+//! The composition root: sub-commands and flags here; `serve` and `upkeep` name concrete engines.
 
 mod client;
 mod config;

@@ -4,7 +4,7 @@
 use std::{
     fs, io,
     os::unix::{fs::PermissionsExt, net::UnixStream},
-    path::Path,
+    path::{self, Path},
 };
 
 use hyper::Method;
@@ -14,7 +14,7 @@ use super::{Failures, door};
 use crate::{
     config::Config,
     meta::sled::SledMetadata,
-    sys::{data_dir, durable, owner},
+    sys::{data_dir, durable},
 };
 
 /// Runs a command and prints its report; what it found is a failure.
@@ -42,8 +42,7 @@ pub fn log(config: &Config, filter: Option<&str>) -> Result<(), Failures> {
 
 /// Takes a backup into `to`; an earlier one there is brought up to date.
 pub fn backup(config: &Config, to: &Path) -> Result<(), Failures> {
-    fs::create_dir_all(to).map_err(Failures::at("backup"))?;
-    let to = fs::canonicalize(to).map_err(Failures::at("backup"))?;
+    let to = path::absolute(to).map_err(Failures::at("backup"))?;
     let bytes = to.to_str().ok_or_else(|| Failures(vec!["backup: a UTF-8 path".into()]))?;
     run(config, &format!("backup?dir={}", door::encoded(bytes)))
 }
@@ -56,10 +55,8 @@ pub fn restore(config: &Config, from: &Path) -> Result<(), Failures> {
         let why = format!("restore: {} is not empty", dir.display());
         return Err(Failures(vec![why]));
     }
-    if !from.join("FORMAT").exists() {
-        let why = format!("restore: {} is no whole backup", from.display());
-        return Err(Failures(vec![why]));
-    }
+    // A backup gets its mark last of all.
+    data_dir::check(from).map_err(Failures::at("restore: no whole backup"))?;
     fs::create_dir_all(dir).map_err(failed())?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(failed())?;
     for name in ["journal", "blobs", "staging", "keys"] {
@@ -90,8 +87,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 /// `fsck --rebuild`: makes `meta/` anew from the journal, at any loss, which is told.
 pub fn rebuild(config: &Config) -> Result<(), Failures> {
     let dir = &config.data_dir;
-    owner::assume(dir).map_err(Failures::at("data directory"))?;
-    let lock = data_dir::lock(dir).map_err(Failures::at("data directory"))?;
+    let lock = door::take(config)?;
     let missing = SledMetadata::rebuild(dir, config.meta_cache_bytes);
     drop(lock);
     match missing.map_err(Failures::at("fsck"))? {

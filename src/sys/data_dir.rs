@@ -23,34 +23,39 @@ const FORMAT_MIN: u32 = 1;
 /// # Errors
 /// When it cannot be made, holds data without a `FORMAT`, or was written by a newer version.
 pub fn prepare(dir: &Path) -> io::Result<()> {
-    if !dir.exists() {
-        let missing = dir.ancestors().take_while(|dir| !dir.exists());
-        let missing: Vec<&Path> = missing.filter(|dir| !dir.as_os_str().is_empty()).collect();
-        missing.into_iter().rev().try_for_each(durable::create_dir)?;
-    }
+    durable::create_dir_all(dir)?;
     // Two that start on an empty directory write the same file.
     let _alone = durable::lock_dir(dir)?;
+    let is_empty = |name: &str| !dir.join(name).exists();
+    if ["FORMAT", "meta", "journal", "blobs", "staging"].into_iter().all(is_empty) {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+        return mark(dir);
+    }
+    check(dir)
+}
+
+/// Whether the directory is one of ours, of a layout that this program reads.
+///
+/// # Errors
+/// When it has no `FORMAT`, was written by a newer version, or cannot be read.
+pub fn check(dir: &Path) -> io::Result<()> {
     let path = dir.join("FORMAT");
-    match fs::read_to_string(&path) {
-        Ok(text) => match text.trim().parse::<u32>() {
-            Ok(FORMAT_MIN..=FORMAT) => Ok(()),
-            Ok(newer) if newer > FORMAT => Err(io::Error::other(format!(
-                "{} has format {newer}, this program reads up to {FORMAT}: use a newer one",
-                dir.display(),
-            ))),
-            _ => Err(io::Error::other(format!("{}: not a format number", path.display()))),
-        },
+    let text = match fs::read_to_string(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if ["meta", "journal", "blobs", "staging"].iter().any(|name| dir.join(name).exists()) {
-                return Err(io::Error::other(format!(
-                    "{} holds data but no FORMAT file: not a data directory of streamlined",
-                    dir.display(),
-                )));
-            }
-            fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-            durable::write_file(&path, format!("{FORMAT}\n").as_bytes())
+            return Err(io::Error::other(format!(
+                "{} has no FORMAT file: not a data directory of streamlined",
+                dir.display(),
+            )));
         }
-        Err(error) => Err(error),
+        read => read?,
+    };
+    match text.trim().parse::<u32>() {
+        Ok(FORMAT_MIN..=FORMAT) => Ok(()),
+        Ok(newer) if newer > FORMAT => Err(io::Error::other(format!(
+            "{} has format {newer}, this program reads up to {FORMAT}: use a newer one",
+            dir.display(),
+        ))),
+        _ => Err(io::Error::other(format!("{}: not a format number", path.display()))),
     }
 }
 
@@ -74,7 +79,7 @@ pub fn stamp(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a data directory of what was copied there.
+/// Makes a data directory of what is there.
 ///
 /// # Errors
 /// When it cannot be written.

@@ -27,6 +27,13 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// As [`create_dir`], with those above it that are missing.
+pub fn create_dir_all(dir: &Path) -> io::Result<()> {
+    let missing = dir.ancestors().take_while(|dir| !dir.exists());
+    let missing: Vec<&Path> = missing.filter(|dir| !dir.as_os_str().is_empty()).collect();
+    missing.into_iter().rev().try_for_each(create_dir)
+}
+
 /// A new file, mode 0600, open for reading and writing.
 pub fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)

@@ -1,6 +1,11 @@
 //! Data directories that older versions wrote.
 
-use std::{collections::HashMap, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -162,4 +167,77 @@ fn an_index_that_the_journal_does_not_hold_stays() {
     fs::write(&log, &whole).unwrap();
     let users = tokens::run(data.path(), &["user", "list"]);
     assert!(users.to_string().contains("alice"), "{users}");
+}
+
+/// Every file below a directory, with its content.
+fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(tree(&path));
+            found.insert(path, Vec::new());
+        } else if path.is_file() {
+            found.insert(path.clone(), fs::read(path).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn a_directory_that_is_not_ours_is_left_as_it_is_by_every_command() {
+    let mut daemon = Daemon::start();
+    daemon.user("alice").store("f", "a", b"content");
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    let data = daemon.dir();
+    let other = tempfile::tempdir().unwrap();
+    let tree_of_before = other.path().join("before");
+    fs::create_dir_all(tree_of_before.join("storage")).unwrap();
+    let to = other.path().join("to").to_str().unwrap().to_owned();
+    let work: [&[&str]; 10] = [
+        &["gc"],
+        &["scrub"],
+        &["fsck"],
+        &["fsck", "--rebuild"],
+        &["backup", &to],
+        &["user", "list"],
+        &["token", "list"],
+        &["token", "revoke", "--jti", "a"],
+        &["key", "list"],
+        &["key", "rotate"],
+    ];
+    let begin: [&[&str]; 5] = [
+        &["serve"],
+        &["user", "set", "alice", "--quota", "1"],
+        &["token", "create", "name"],
+        &["token", "generate", "name"],
+        &["import", tree_of_before.to_str().unwrap()],
+    ];
+    fs::write(data.join("FORMAT"), "99\n").unwrap();
+    let before = tree(&data);
+    for command in work.iter().chain(&begin) {
+        let said = tokens::refused(&data, 1, command);
+        assert!(said.contains("has format 99"), "{command:?}: {said}");
+    }
+    let from = data.to_str().unwrap();
+    let restored = other.path().join("restored");
+    let said = tokens::refused(&restored, 1, &["restore", from]);
+    assert!(said.contains("has format 99"), "{said}");
+    assert!(tree(&data) == before);
+
+    // Nor is a wrong directory made one.
+    for is_there in [true, false] {
+        let empty = other.path().join(format!("empty-{is_there}"));
+        if is_there {
+            fs::create_dir(&empty).unwrap();
+        }
+        for command in work {
+            let said = tokens::refused(&empty, 1, command);
+            assert!(said.contains("no FORMAT file"), "{command:?}: {said}");
+        }
+        assert!(!empty.exists() || tree(&empty).is_empty());
+    }
+    fs::remove_dir_all(tree_of_before).unwrap();
+    assert_eq!(tree(other.path()).len(), 1, "but for the empty one");
 }

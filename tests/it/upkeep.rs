@@ -1,6 +1,7 @@
 //! What an operator runs: fsck, scrub, gc, backup and restore, beside a daemon and without one.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     process::{Command, Output},
@@ -26,6 +27,11 @@ fn report(arguments: &[&str], data: &Path) -> Value {
     let printed = String::from_utf8(output.stdout).unwrap();
     let begin = printed.find('{').unwrap();
     serde_json::from_str(&printed[begin..]).unwrap()
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 /// Ends the daemon and keeps its directory.
@@ -174,6 +180,35 @@ fn a_backup_under_load_restores_what_was_acknowledged() {
     user.part(&open, 2, &bytes(9, 10)).ok();
     let whole = [bytes(8, 100_000), bytes(9, 10)].concat();
     assert_eq!(user.content(user.complete(&open).ok()["key"].as_str().unwrap()).body, whole);
+}
+
+#[test]
+fn a_key_that_was_withdrawn_does_not_come_back_with_a_backup() {
+    let daemon = Daemon::start();
+    daemon.user("u").store("f", "a", b"content");
+    let target = tempfile::tempdir().unwrap();
+    let backup = target.path().join("made/with/those/above");
+    let to = backup.to_str().unwrap();
+    report(&["backup", to], &daemon.dir());
+    let (keys, kept) = (daemon.dir().join("keys"), backup.join("keys"));
+    let before = names(&keys);
+    assert_eq!(names(&kept), before);
+    assert!(run(&["key", "rotate"], &daemon.dir()).status.success());
+    let withdrawn = before.iter().find(|name| Path::new(name).extension() == Some("pem".as_ref()));
+    let withdrawn = withdrawn.unwrap();
+    fs::remove_file(keys.join(withdrawn)).unwrap();
+    report(&["backup", to], &daemon.dir());
+    assert_eq!(names(&kept), names(&keys));
+    assert!(!kept.join(withdrawn).exists());
+}
+
+#[test]
+fn a_backup_that_cannot_be_written_says_where() {
+    let daemon = Daemon::start();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let output = run(&["backup", file.path().join("b").to_str().unwrap()], &daemon.dir());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains(file.path().to_str().unwrap()), "{told}");
 }
 
 #[test]
