@@ -135,6 +135,26 @@ pub fn tokens_beside_keys_that_fail(error: i32) -> [u16; 3] {
     [first, Wire::service(&daemon.address).get("/readyz").unwrap().status, ask()]
 }
 
+/// What a write is answered when the first `times` syncs of the journal find no room, and how many
+/// files there are when the daemon is killed then; one was there before.
+pub fn refused_by_the_journal_and_killed(times: i64) -> (u16, Value) {
+    let dir = scratch();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let recorder = Recorder::new(dir.path(), 1);
+    let stderr = dir.path().join("stderr");
+    let daemon =
+        Daemon::start(&data, &stderr, &[], Some(&recorder)).unwrap_or_else(|said| panic!("{said}"));
+    assert_eq!(put(&daemon, 3_000).0, 201);
+    recorder.arm(&Fault { kinds: SYNC, error: ENOSPC, skip: 0, times, filter: "journal/" });
+    let (status, _) = put(&daemon, 3_000);
+    recorder.stop();
+    drop(daemon);
+    let daemon = Daemon::start(&data, &stderr, &[], None).unwrap_or_else(|said| panic!("{said}"));
+    let list = Wire::service(&daemon.address).get("/v1/files/all?user_id=eve").unwrap();
+    (status, list.json()["total_count"].clone())
+}
+
 fn name(action: &Action) -> String {
     let text = format!("{action:?}");
     text.split(' ').next().unwrap_or_default().to_owned()

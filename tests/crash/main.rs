@@ -157,6 +157,13 @@ fn a_token_that_cannot_be_noted_is_refused_and_the_next_one_is_not() {
     assert_eq!(faults::tokens_beside_keys_that_fail(faults::ENOSPC), [507, 200, 200]);
 }
 
+/// 507 says that nothing was kept, and 503 that nobody knows.
+#[test]
+fn a_commit_that_found_no_room_does_not_come_back() {
+    assert_eq!(faults::refused_by_the_journal_and_killed(1), (507, 1.into()));
+    assert_eq!(faults::refused_by_the_journal_and_killed(2).0, 503);
+}
+
 /// What a failure prints: starts a daemon on a kept directory and checks it again.
 #[test]
 #[ignore = "needs CRASH_CASE"]

@@ -431,3 +431,38 @@ fn tokens_come_back_too() {
     let meta = world.open(NEVER);
     assert_eq!(world.runtime.block_on(meta.service_token(&[5; 32])), Ok(Some(token)));
 }
+
+/// A log for each life is not kept for ever because none of them was long.
+#[test]
+fn short_lives_are_saved_too() {
+    let world = World::new();
+    for life in 0..12 {
+        world.add(&world.open(4 << 20), life..life + 1);
+    }
+    // One that lives long enough, and writes no more than they did.
+    let meta = world.open(4 << 20);
+    let mut count = 12;
+    while world.snapshots().is_empty() || world.logs().len() > 1 {
+        assert!(count < 2_000, "{:?}", world.logs());
+        world.add(&meta, count..count + 1);
+        count += 1;
+    }
+    drop(meta);
+    world.reopened(count);
+}
+
+#[test]
+fn an_index_that_is_damaged_where_an_open_looks_first_is_made_anew() {
+    let world = World::with(20, NEVER);
+    let path = world.path("meta").join("db");
+    let mut bytes = fs::read(&path).unwrap();
+    let found: Vec<usize> = memchr::memmem::find_iter(&bytes, b"!applied").collect();
+    assert!(!found.is_empty());
+    for at in found {
+        bytes[at + 1] ^= 1;
+    }
+    fs::write(&path, bytes).unwrap();
+    let meta = world.open(NEVER);
+    assert!(world.set_aside());
+    world.check(&meta, 20);
+}

@@ -95,6 +95,39 @@ fn a_full_disk_refuses_what_takes_room_and_recovers_by_itself() {
     drop(mount);
 }
 
+/// Deletions need room as well, some, which is kept for them. Were it used up, they would be refused
+/// like anything else.
+#[test]
+fn deletions_on_a_full_disk_end_nothing() {
+    let mut mount = None;
+    let mut daemon = Daemon::prepared(|data| mount = Mount::new(data, "64m"));
+    if mount.is_none() {
+        println!("NOT TESTED: this machine does not let us mount a file system");
+        return;
+    }
+    daemon.expect_trouble("no space");
+    daemon.expect_trouble("the audit log cannot be written");
+    let user = daemon.user("u");
+    let stored: Vec<_> = (0..2_500).map(|n| user.store("f", "", &bytes(n, 50))).collect();
+    let filler = daemon.dir().join("filler");
+    fill(&filler);
+    let (mut deleted, mut refused) = (0, 0);
+    for file in &stored {
+        let answer = user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap()));
+        match answer.status {
+            200 => deleted += 1,
+            507 => refused += 1,
+            status => panic!("{status}: {}", String::from_utf8_lossy(&answer.body)),
+        }
+    }
+    assert!(deleted > 1_000, "{deleted} deleted, {refused} refused");
+    fs::remove_file(&filler).unwrap();
+    user.store("later", "", b"there is room again");
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], refused + 1);
+    drop(daemon);
+    drop(mount);
+}
+
 /// What waits to be taken into the index has its room allocated, which is some times what it takes
 /// in the end: that alone fills no disk.
 #[test]

@@ -1,14 +1,20 @@
 //! The index held against itself: what is written twice has to agree.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use serde::de::DeserializeOwned;
 
 use super::{
     codec::{self, FolderNode, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser},
     file_id, index,
     records::Records,
+    runs::Entry,
 };
 use crate::{
-    meta::Result,
+    meta::{Error, Result},
     model::{
         digest::ContentHash,
         file::Totals,
@@ -19,160 +25,220 @@ use crate::{
 };
 
 /// Findings that are told; more are only counted.
-const FINDINGS_MAX: usize = 100;
+const TOLD_MAX: usize = 100;
+/// Records of which findings are kept; of more nobody can say whether they changed meanwhile.
+const KEPT_MAX: usize = 100_000;
 
-/// What does not agree, a line each.
+/// What does not agree, by the record that every step writes which changes what it is held against:
+/// of one that was written beside the walk nothing can be said.
 #[derive(Default)]
-struct Findings {
-    told: Vec<String>,
+pub struct Findings {
+    of: BTreeMap<Vec<u8>, Vec<String>>,
     more: usize,
+    forgotten: usize,
 }
 
 impl Findings {
-    fn check(&mut self, holds: bool, finding: impl FnOnce() -> String) {
+    fn check(&mut self, holds: bool, record: &[u8], finding: impl FnOnce() -> String) {
         if holds {
             return;
         }
-        if self.told.len() < FINDINGS_MAX {
-            self.told.push(finding());
+        if self.of.len() < KEPT_MAX || self.of.contains_key(record) {
+            self.of.entry(record.to_vec()).or_default().push(finding());
         } else {
             self.more += 1;
         }
     }
-}
 
-/// Walks every table. Memory grows with users, folders and blobs, some 100 bytes each.
-pub fn check(records: &Records) -> Result<Vec<String>> {
-    let mut findings = Findings::default();
-    files(records, &mut findings)?;
-    contents(records, &mut findings)?;
-    uploads(records, &mut findings)?;
-    if findings.more > 0 {
-        findings.told.push(format!("and {} more", findings.more));
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty() && self.more == 0
     }
-    Ok(findings.told)
+
+    /// Takes back what was found of a record.
+    pub fn forget(&mut self, record: &[u8]) {
+        self.forgotten += usize::from(self.of.remove(record).is_some());
+    }
+
+    /// Of how many records that was done.
+    pub fn forgotten(&self) -> usize {
+        self.forgotten
+    }
+
+    /// A line each.
+    pub fn told(self) -> Vec<String> {
+        let mut told: Vec<String> = self.of.into_values().flatten().collect();
+        let more = told.len().saturating_sub(TOLD_MAX) + self.more;
+        told.truncate(TOLD_MAX);
+        if more > 0 {
+            told.push(format!("and {more} more"));
+        }
+        told
+    }
 }
 
-fn get<T: serde::de::DeserializeOwned>(records: &Records, key: &[u8]) -> Result<Option<T>> {
-    records.get(key)?.map(|bytes| codec::decode(&bytes)).transpose()
+/// The records, as long as nobody waits for an end.
+pub struct Walk<'a> {
+    pub records: &'a Records,
+    pub stopping: &'a AtomicBool,
 }
 
-/// Every file is found by its key, stands in its lists, is counted and has a blob.
-fn files(records: &Records, findings: &mut Findings) -> Result<()> {
-    let mut counts: HashMap<Vec<u8>, Totals> = HashMap::new();
-    let mut references: HashMap<ContentHash, u64> = HashMap::new();
-    for entry in records.scan_prefix(index::FILES) {
-        let (key, bytes) = entry?;
-        let id: FileId = file_id(key.get(1..).unwrap_or_default())?;
-        let file = codec::decode::<StoredFile>(&bytes)?.into_record(id);
-        let named = records.get(&index::file_key(&file.key))?;
-        findings.check(named.is_some_and(|named| *named == id.0), || {
-            format!("file {id} is not found by its key")
-        });
-        for folder in file.folder.lineage() {
-            let key = index::folder(&file.owner, &folder);
-            let node = get::<FolderNode>(records, &key)?;
-            let listed = node.map(|node| records.contains_key(&index::list_entry(node.node, id)));
-            findings.check(listed.transpose()? == Some(true), || {
-                format!("file {id} is missing in a list")
+impl Walk<'_> {
+    /// Walks every table. Memory grows with users, folders and blobs, some 100 bytes each. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a record that cannot be read, [`Error::Unavailable`] when it stops.
+    pub fn findings(&self) -> Result<Findings> {
+        let mut findings = Findings::default();
+        self.files(&mut findings)?;
+        self.contents(&mut findings)?;
+        self.uploads(&mut findings)?;
+        Ok(findings)
+    }
+
+    fn table(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Entry>> {
+        self.records.scan_prefix(prefix).map(|entry| {
+            if self.stopping.load(Ordering::Relaxed) {
+                return Err(Error::Unavailable("the store is being closed".into()));
+            }
+            entry
+        })
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
+        self.records.get(key)?.map(|bytes| codec::decode(&bytes)).transpose()
+    }
+
+    /// Every file is found by its key, stands in its lists, is counted and has a blob.
+    fn files(&self, findings: &mut Findings) -> Result<()> {
+        let mut counts: HashMap<Vec<u8>, Totals> = HashMap::new();
+        let mut references: HashMap<ContentHash, u64> = HashMap::new();
+        for entry in self.table(index::FILES) {
+            let (key, bytes) = entry?;
+            let id: FileId = file_id(key.get(1..).unwrap_or_default())?;
+            let file = codec::decode::<StoredFile>(&bytes)?.into_record(id);
+            let named = self.records.get(&index::file_key(&file.key))?;
+            findings.check(named.is_some_and(|named| *named == id.0), &key, || {
+                format!("file {id} is not found by its key")
             });
-            let count = counts.entry(key).or_default();
-            count.files += 1;
-            count.bytes = count.bytes.saturating_add(file.size);
+            for folder in file.folder.lineage() {
+                let folder_key = index::folder(&file.owner, &folder);
+                let node = self.get::<FolderNode>(&folder_key)?;
+                let entry = node.map(|node| index::list_entry(node.node, id));
+                let listed = entry.map(|entry| self.records.contains_key(&entry)).transpose()?;
+                findings.check(listed == Some(true), &key, || {
+                    format!("file {id} is missing in a list")
+                });
+                let count = counts.entry(folder_key).or_default();
+                count.files += 1;
+                count.bytes = count.bytes.saturating_add(file.size);
+            }
+            *references.entry(file.blake3).or_default() += 1;
         }
-        *references.entry(file.blake3).or_default() += 1;
+        for entry in self.table(index::FOLDERS) {
+            let (key, bytes) = entry?;
+            let node = codec::decode::<FolderNode>(&bytes)?;
+            let counted = counts.remove(&key).unwrap_or_default();
+            findings.check(
+                counted == Totals { files: node.files, bytes: node.bytes },
+                &key,
+                || format!("a folder says {} files and has {}", node.files, counted.files),
+            );
+        }
+        for entry in self.table(index::BLOBS) {
+            let (key, bytes) = entry?;
+            let blob = codec::decode::<StoredBlob>(&bytes)?;
+            let hash = key.get(1..).and_then(|hash| hash.try_into().ok()).map(ContentHash);
+            let counted = hash.and_then(|hash| references.remove(&hash)).unwrap_or(0);
+            findings.check(counted == blob.references, &key, || {
+                format!("a blob says {} files and has {counted}", blob.references)
+            });
+            findings.check((counted == 0) == blob.unreferenced().is_some(), &key, || {
+                "a blob without a file would never go".to_owned()
+            });
+        }
+        for hash in references.keys() {
+            findings.check(false, &index::blob(hash), || {
+                format!("blob {hash} has files and no record")
+            });
+        }
+        Ok(())
     }
-    for entry in records.scan_prefix(index::FOLDERS) {
-        let (key, bytes) = entry?;
-        let node = codec::decode::<FolderNode>(&bytes)?;
-        let counted = counts.remove(&key).unwrap_or_default();
-        findings.check(counted == Totals { files: node.files, bytes: node.bytes }, || {
-            format!("a folder says {} files and has {}", node.files, counted.files)
-        });
-    }
-    for entry in records.scan_prefix(index::BLOBS) {
-        let (key, bytes) = entry?;
-        let blob = codec::decode::<StoredBlob>(&bytes)?;
-        let hash = key.get(1..).and_then(|hash| hash.try_into().ok()).map(ContentHash);
-        let counted = hash.and_then(|hash| references.remove(&hash)).unwrap_or(0);
-        findings.check(counted == blob.references, || {
-            format!("a blob says {} files and has {counted}", blob.references)
-        });
-        findings.check((counted == 0) == blob.unreferenced().is_some(), || {
-            "a blob without a file would never go".to_owned()
-        });
-    }
-    for hash in references.keys() {
-        findings.check(false, || format!("blob {hash} has files and no record"));
-    }
-    Ok(())
-}
 
-/// Whatever a user is said to have is what its file holds. A file that is missing here was stored
-/// before contents were indexed.
-fn contents(records: &Records, findings: &mut Findings) -> Result<()> {
-    for entry in records.scan_prefix(index::OWNED) {
-        let (key, _) = entry?;
-        let file = match index::owned_file(&key) {
-            Some(id) => get::<StoredFile>(records, &index::file(id))?.map(|it| it.into_record(id)),
-            None => None,
-        };
-        findings.check(file.is_some_and(|file| index::owned_entry(&file) == key), || {
-            "a content is said to be that of a file which has another".to_owned()
-        });
+    /// Whatever a user is said to have is what its file holds. A file that is missing here was
+    /// stored before contents were indexed.
+    fn contents(&self, findings: &mut Findings) -> Result<()> {
+        for entry in self.table(index::OWNED) {
+            let (key, _) = entry?;
+            let file = match index::owned_file(&key) {
+                Some(id) => self.get::<StoredFile>(&index::file(id))?.map(|it| it.into_record(id)),
+                None => None,
+            };
+            let record = index::owned_file(&key).map_or(key.clone(), index::file);
+            findings.check(
+                file.is_some_and(|file| index::owned_entry(&file) == key),
+                &record,
+                || "a content is said to be that of a file which has another".to_owned(),
+            );
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Every session has what its parts say, and every user what the sessions reserve.
-fn uploads(records: &Records, findings: &mut Findings) -> Result<()> {
-    let mut reserved: HashMap<UserId, u64> = HashMap::new();
-    for entry in records.scan_prefix(index::UPLOADS) {
-        let (key, bytes) = entry?;
-        let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(UploadId) else {
-            findings.check(false, || "an upload's key".to_owned());
-            continue;
-        };
-        let upload = codec::decode::<StoredUpload>(&bytes)?.into_record(id);
-        if upload.state != UploadState::Open {
-            continue;
+    /// Every session has what its parts say, and every user what the sessions reserve.
+    fn uploads(&self, findings: &mut Findings) -> Result<()> {
+        let mut reserved: HashMap<UserId, u64> = HashMap::new();
+        for entry in self.table(index::UPLOADS) {
+            let (key, bytes) = entry?;
+            let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(UploadId) else {
+                findings.check(false, &key, || "an upload's key".to_owned());
+                continue;
+            };
+            let upload = codec::decode::<StoredUpload>(&bytes)?.into_record(id);
+            if upload.state != UploadState::Open {
+                continue;
+            }
+            let mut received = 0_u64;
+            for part in self.table(&index::parts(id)) {
+                let (key, bytes) = part?;
+                let number = index::part_number(&key).unwrap_or(crate::model::id::PartNumber(0));
+                let part = codec::decode::<StoredPart>(&bytes)?.into_record(number);
+                received = received.saturating_add(part.size);
+            }
+            let record = index::upload(id);
+            findings.check(received == upload.received, &record, || {
+                format!("upload {id} says {} bytes and has {received}", upload.received)
+            });
+            let open = self.records.contains_key(&index::open(&upload.owner, id))?;
+            findings
+                .check(open, &record, || format!("upload {id} is missing among those of its user"));
+            let own = reserved.entry(upload.owner.clone()).or_default();
+            *own = own.saturating_add(upload.reserved());
         }
-        let mut received = 0_u64;
-        for part in records.scan_prefix(&index::parts(id)) {
-            let (key, bytes) = part?;
-            let number = index::part_number(&key).unwrap_or(crate::model::id::PartNumber(0));
-            let part = codec::decode::<StoredPart>(&bytes)?.into_record(number);
-            received = received.saturating_add(part.size);
+        for entry in self.table(index::USERS) {
+            let (key, bytes) = entry?;
+            let name = key.get(1..).and_then(|name| std::str::from_utf8(name).ok());
+            let Some(id) = name.and_then(|name| UserId::parse(name).ok()) else {
+                findings.check(false, &key, || "a user's key".to_owned());
+                continue;
+            };
+            let user = codec::decode::<StoredUser>(&bytes)?.into_record(id);
+            let counted = reserved.remove(&user.id).unwrap_or(0);
+            findings.check(counted == user.reserved, &key, || {
+                format!("user {} reserves {} bytes, uploads {counted}", user.id, user.reserved)
+            });
         }
-        findings.check(received == upload.received, || {
-            format!("upload {id} says {} bytes and has {received}", upload.received)
-        });
-        let open = records.contains_key(&index::open(&upload.owner, id))?;
-        findings.check(open, || format!("upload {id} is missing among those of its user"));
-        let own = reserved.entry(upload.owner.clone()).or_default();
-        *own = own.saturating_add(upload.reserved());
+        for user in reserved.keys() {
+            findings.check(false, &index::user(user), || {
+                format!("user {user} has uploads and no record")
+            });
+        }
+        Ok(())
     }
-    for entry in records.scan_prefix(index::USERS) {
-        let (key, bytes) = entry?;
-        let name = key.get(1..).and_then(|name| std::str::from_utf8(name).ok());
-        let Some(id) = name.and_then(|name| UserId::parse(name).ok()) else {
-            findings.check(false, || "a user's key".to_owned());
-            continue;
-        };
-        let user = codec::decode::<StoredUser>(&bytes)?.into_record(id);
-        let counted = reserved.remove(&user.id).unwrap_or(0);
-        findings.check(counted == user.reserved, || {
-            format!("user {} reserves {} bytes, uploads {counted}", user.id, user.reserved)
-        });
-    }
-    for user in reserved.keys() {
-        findings.check(false, || format!("user {user} has uploads and no record"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::runtime::Runtime;
 
     use super::*;
@@ -206,9 +272,62 @@ mod tests {
     }
 
     async fn store(meta: &SledMetadata, file: &FileRecord) {
-        let (file, locator) = (file.clone(), Locator([file.blake3.0[0]].into()));
-        let new = NewFile { file, locator, is_known: false, upload: None };
-        meta.record_files(vec![new], UnixMillis(0), 99).await.unwrap();
+        store_all(meta, vec![file.clone()]).await;
+    }
+
+    async fn store_all(meta: &SledMetadata, files: Vec<FileRecord>) {
+        let new = files.into_iter().map(|file| NewFile {
+            locator: Locator([file.blake3.0[0]].into()),
+            file,
+            is_known: false,
+            upload: None,
+        });
+        meta.record_files(new.collect(), UnixMillis(0), u64::MAX).await.unwrap();
+    }
+
+    /// What a commit changes beside the walk is no finding; what none touched is one all the same.
+    #[test]
+    fn faults_are_told_from_what_changes_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Arc::new(SledMetadata::open(dir.path(), 16 << 20, u64::MAX).unwrap());
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            for first in (0..2_000).step_by(500) {
+                let files = (first..first + 500).map(|salt| file("a", 201, salt)).collect();
+                store_all(&meta, files).await;
+            }
+        });
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (changing, over) = (Arc::clone(&meta), Arc::clone(&is_over));
+        let changes = runtime.spawn(async move {
+            for salt in 10_000_u32.. {
+                if over.load(Ordering::Relaxed) {
+                    return salt;
+                }
+                let content = u8::try_from(salt % 200).unwrap();
+                store(&changing, &file("a", content, salt)).await;
+                let old = file("a", u8::try_from((salt - 5) % 200).unwrap(), salt - 5);
+                let _ = changing.remove_file(&old.key, UnixMillis(0)).await;
+            }
+            0
+        });
+        runtime.block_on(async {
+            for _ in 0..10 {
+                assert_eq!(meta.check().await, Ok(vec![]));
+            }
+            let fault = index::owned(&UserId::parse("b").unwrap(), &Sha256([7; 32]));
+            let fault = [fault, vec![9; 16]].concat();
+            let set = move |txn: &mut crate::meta::sled::txn::Txn<'_>| {
+                txn.write(fault, &[]);
+                Ok(())
+            };
+            meta.committer.commit(set).await.unwrap();
+            for _ in 0..5 {
+                assert_eq!(meta.check().await.unwrap().len(), 1);
+            }
+            is_over.store(true, Ordering::Relaxed);
+            assert!(changes.await.unwrap() > 10_050, "nothing changed meanwhile");
+        });
     }
 
     /// Half a hash leads to a record, which is compared; what no step writes is found by `fsck`.

@@ -1,8 +1,8 @@
 //! The one writer: a thread that takes every waiting step, makes them durable as one commit and
 //! only then applies and answers them.
 //!
-//! 1. Room is made in the journal and for sled. Without it only steps that release something run;
-//!    the others are refused and have changed nothing.
+//! 1. Room is made in the journal and for sled. Without it only steps that release something run,
+//!    as long as what was made before lasts; the others are refused and have changed nothing.
 //! 2. Each step runs against what is stored plus what this batch wrote before it. A refused step
 //!    leaves nothing in the batch and refuses nobody else.
 //! 3. The batch is appended to the journal as one record and synced. From here on it is durable.
@@ -17,15 +17,22 @@
 //! When 3 fails, nobody knows what the disk holds: every step of the batch is answered with the
 //! failure, and so is every later one. When settling fails, nobody knows what sled holds: every
 //! later step is answered with that, and what was answered before stays durable, and seen. Only a
-//! new open, which reads the disk, ends either.
+//! new open, which reads the disk, ends either; behind failed settling it makes sled anew.
+//!
+//! A disk that is full in 3 is another matter: what it may have kept is cut off before the answer.
+//! Where there is no room for that either, the answer is that nobody knows, and no other step is
+//! taken until there is.
 //!
 //! Once the journal has grown enough, or was found damaged, sled is saved as a snapshot by another
 //! thread, and the logs before it go. Never `flush_async`: it deadlocks (spacejam/sled#1308).
 
+mod inspect;
+#[cfg(test)]
+mod tests;
+
 use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -95,8 +102,6 @@ struct Shared {
     saving: Mutex<()>,
     /// Of the newest snapshot.
     snapshot_bytes: AtomicU64,
-    /// The last commit that is seen.
-    last: AtomicU64,
     /// The journal is to be saved anew, however little it has grown.
     is_damaged: AtomicBool,
     stopping: AtomicBool,
@@ -107,6 +112,7 @@ impl Committer {
     /// by the size of the last snapshot if that is more.
     pub fn start(records: Records, journal: Journal, file: File, save_bytes: u64) -> Result<Self> {
         let (steps, waiting) = sync_channel(WAITING_STEPS_MAX);
+        let snapshot_bytes = journal.files().snapshot_bytes().map_err(journal::unavailable)?;
         let shared = Arc::new(Shared {
             records,
             files: journal.files().clone(),
@@ -114,8 +120,7 @@ impl Committer {
             file,
             failure: OnceLock::new(),
             saving: Mutex::default(),
-            snapshot_bytes: AtomicU64::new(save_bytes),
-            last: AtomicU64::new(journal.last()),
+            snapshot_bytes: AtomicU64::new(snapshot_bytes),
             is_damaged: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
@@ -163,24 +168,6 @@ impl Committer {
         step: impl FnOnce(&mut Txn<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.send(true, step).await
-    }
-
-    /// See [`crate::meta::Metadata::export`].
-    pub async fn export(&self, data_dir: &Path) -> Result<()> {
-        let (shared, to) = (Arc::clone(&self.shared), Files::new(&data_dir.join("journal")));
-        let exported = spawn_blocking(move || shared.export(&to)).await;
-        exported.map_err(|error| Error::Unavailable(error.to_string()))?
-    }
-
-    /// Reads the journal and answers what is damaged in it. Beside a good index that is mended with
-    /// the next commit.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when it cannot be read.
-    pub async fn check_journal(&self, index_is_good: bool) -> Result<Vec<String>> {
-        let shared = Arc::clone(&self.shared);
-        let checked = spawn_blocking(move || shared.check_journal(index_is_good)).await;
-        checked.map_err(|error| Error::Unavailable(error.to_string()))?
     }
 
     /// Takes into sled what it does not have yet.
@@ -250,52 +237,36 @@ impl Shared {
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A snapshot and the commits that came while it was taken.
-    fn export(&self, to: &Files) -> Result<()> {
-        let _saving = self.saving();
-        to.make().map_err(journal::unavailable)?;
-        let number = self.last.load(Ordering::Acquire);
-        journal::save(to, self.id, number, self.records.iter(), &self.stopping)?;
-        let last = self.last.load(Ordering::Acquire);
-        self.files.survey()?.copy(number, last, to)
-    }
-
-    fn check_journal(&self, index_is_good: bool) -> Result<Vec<String>> {
-        let _saving = self.saving();
-        // What is seen was durable before; what comes behind it may be half-written.
-        let last = self.last.load(Ordering::Acquire);
-        let findings = match self.files.survey() {
-            Err(Error::Corrupt(why)) => vec![why],
-            survey => survey?.check(last)?,
-        };
-        if !findings.is_empty() && index_is_good {
-            tracing::error!(?findings, "the journal is damaged; the next commit saves it anew");
-            self.is_damaged.store(true, Ordering::Relaxed);
-        }
-        Ok(findings)
-    }
-
     /// Takes into sled what was pushed.
     fn settle(&self) -> Result<()> {
-        unless_panicked(|| self.records.settle(self.id)).inspect_err(|error| self.fail(error))
+        unless_panicked(|| self.records.settle(self.id)).inspect_err(|error| self.distrust(error))
+    }
+
+    /// sled may have lost writes: it fails, and is not to be opened again.
+    fn distrust(&self, error: &Error) {
+        self.fail(error);
+        if let Err(error) = self.files.distrust() {
+            tracing::error!(%error, "the index may have lost writes: remove meta/ before the next \
+                start, which makes it anew from the journal");
+        }
+    }
+
+    /// Makes durable what sled has. A sync of it that failed, even one that sled took note of and
+    /// forgot, shows here.
+    ///
+    /// # Errors
+    /// The failure, behind which sled is not to be trusted.
+    fn sync(&self) -> Result<()> {
+        let synced = self.records.flush();
+        let synced = synced.and_then(|()| self.file.sync_data().map_err(journal::unavailable));
+        synced.inspect_err(|error| self.distrust(error))
     }
 
     /// Saves all records as the snapshot of commit `number`. Logs go only when sled has them and is
-    /// durable as well: a sync of it that failed, even one that sled took note of and forgot, shows
-    /// here.
+    /// durable as well.
     fn save(&self, number: u64) {
         let _saving = self.saving();
-        if self.settle().is_err() {
-            return;
-        }
-        let synced = self.records.flush();
-        let synced = synced.and_then(|()| self.file.sync_data().map_err(journal::unavailable));
-        if let Err(error) = synced {
-            self.fail(&error);
-            if let Err(error) = self.files.distrust() {
-                tracing::error!(%error, "the index may have lost writes: remove meta/ before the \
-                    next start, which makes it anew from the journal");
-            }
+        if self.settle().and_then(|()| self.sync()).is_err() {
             return;
         }
         match journal::save(&self.files, self.id, number, self.records.iter(), &self.stopping) {
@@ -345,6 +316,7 @@ impl Writer {
             let outcome = unless_panicked(|| self.commit(steps, &mut answers));
             if let Err(error) = &outcome
                 && *error != Error::NoSpace
+                && !self.journal.waits_for_room()
             {
                 self.shared.fail(error);
             }
@@ -362,7 +334,7 @@ impl Writer {
         let _ = thread.join();
         if self.shared.failure.get().is_none() {
             // A failure is in the log, and the next open replays the rest.
-            let _ = self.shared.settle();
+            let _ = self.shared.settle().and_then(|()| self.shared.sync());
         }
     }
 
@@ -383,7 +355,14 @@ impl Writer {
         match room {
             Err(error) if error != Error::NoSpace => return Err(error),
             _ if writes.is_empty() => return Ok(()),
-            _ => {}
+            // Of what is released there may be more than sled has room to note.
+            Err(no_space) => {
+                let waiting = records.waiting().writes;
+                if !room::holds(&self.shared.file, waiting + writes.len())? {
+                    return Err(no_space);
+                }
+            }
+            Ok(_) => {}
         }
         let mut record = Builder::default();
         for (key, value) in &writes {
@@ -397,7 +376,6 @@ impl Writer {
         stores::COMMIT_STEPS.observe(answers.len() as u64);
         fault::point("commit: journal durable");
         records.push(writes, bytes, number);
-        self.shared.last.store(number, Ordering::Release);
         fault::point("commit: seen");
         Ok(())
     }
@@ -437,8 +415,10 @@ impl Writer {
         if !is_due || is_busy || self.shared.failure.get().is_some() {
             return;
         }
+        if self.journal.close_log().is_err() {
+            return;
+        }
         self.shared.is_damaged.store(false, Ordering::Relaxed);
-        self.journal.close_log();
         let (shared, number) = (Arc::clone(&self.shared), self.journal.last());
         let saver = std::thread::Builder::new().name("meta-save".into());
         match saver.spawn(move || shared.save(number)) {
@@ -461,6 +441,3 @@ pub fn failed(error: sled::Error) -> Error {
         error => Error::Unavailable(error.to_string()),
     }
 }
-
-#[cfg(test)]
-mod tests;

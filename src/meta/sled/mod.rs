@@ -11,6 +11,7 @@ mod concatenation;
 mod index;
 pub(crate) mod journal;
 mod open;
+mod read_ahead;
 mod records;
 mod room;
 pub(crate) mod runs;
@@ -91,7 +92,7 @@ impl SledMetadata {
     pub fn open(data_dir: &Path, cache_bytes: u64, save_bytes: u64) -> Result<Self> {
         let place = Place::new(data_dir, cache_bytes);
         let Opened { db, journal, file } = open::open(&place)?;
-        let records = Records::new(Runs::new((*db).clone()));
+        let records = Records::new(Runs::new((*db).clone()), journal.last());
         let committer = Committer::start(records.clone(), journal, file, save_bytes)?;
         Ok(Self { records, committer, _db: db, closing: Closing(Some(place)) })
     }

@@ -27,6 +27,7 @@ use super::{
     commit::failed,
     index,
     journal::{self, Files, Journal, JournalId, Record, Replay, Survey},
+    read_ahead,
     records::Records,
     runs::Runs,
     txn::Writes,
@@ -83,18 +84,23 @@ pub fn open(place: &Place) -> Result<Opened> {
     if place.files.is_distrusted() {
         return rebuild(place, &survey, id, "it lost writes");
     }
-    let db = match open_db(place) {
+    let found = unless_panicked(|| {
+        let db = open_db(place)?;
+        let found = Found::of(place, &db)?;
+        Ok((db, found))
+    });
+    let (db, found) = match found {
         Err(Error::Corrupt(why)) => return rebuild(place, &survey, id, &why),
-        opened => opened?,
+        found => found?,
     };
-    if !lies_in_runs(place, &db)? {
-        return convert(place, db, &survey, id);
+    let Found { lies_in_runs, is_half_made, has_records, applied } = found;
+    if !lies_in_runs {
+        return convert(place, db, &survey, id, applied);
     }
-    let is_half_made = is_half_made(&db)?;
-    let applied = match applied(&db)? {
+    let applied = match applied {
         Some((own, number)) if own == id && !is_half_made => number,
         // Not one commit was applied yet.
-        None if !has_records(&db)? && survey.snapshot.is_none() && survey.reaches(0) => 0,
+        None if !has_records && survey.snapshot.is_none() && survey.reaches(0) => 0,
         found => {
             drop(db);
             if is_half_made {
@@ -108,8 +114,11 @@ pub fn open(place: &Place) -> Result<Opened> {
         drop(db);
         return rebuild(place, &survey, id, "it fell behind");
     }
-    prove_durable(&db, &place.meta)?;
-    let replay = match replay(&db, &survey, id, applied) {
+    let replay = unless_panicked(|| {
+        prove_durable(&db, &place.meta)?;
+        replay(&db, &survey, id, applied)
+    });
+    let replay = match replay {
         Err(Error::Corrupt(why)) => {
             drop(db);
             return rebuild(place, &survey, id, &why);
@@ -126,7 +135,7 @@ pub fn open(place: &Place) -> Result<Opened> {
         tracing::info!(commits = replay.last - applied, "replayed what the index did not have yet");
     }
     let last = replay.last.max(applied);
-    let mut opened = opened(place, db, id, last, replay.bytes)?;
+    let mut opened = opened(place, db, id, last, survey.unsaved_bytes()?)?;
     if replay.has_hole || replay.last < applied {
         tracing::warn!("the journal is damaged; the index has what it held and is saved anew");
         opened.save()?;
@@ -197,10 +206,10 @@ impl Opened {
         let (id, last) = (self.journal.id(), self.journal.last());
         mark_applied(&self.db, id, last)?;
         self.db.flush().map_err(failed)?;
-        self.journal.close_log();
+        self.journal.close_log()?;
         let going_on = AtomicBool::new(false);
         let files = self.journal.files();
-        let records = Records::new(Runs::new((*self.db).clone()));
+        let records = Records::new(Runs::new((*self.db).clone()), last);
         journal::save(files, id, last, records.iter(), &going_on)?;
         files.set_logs_aside().map_err(failed_io)
     }
@@ -226,8 +235,13 @@ fn rebuild(place: &Place, survey: &Survey, id: JournalId, why: &str) -> Result<O
 
 /// Makes an index of format 4 or before anew, from the journal: it has all of it, which is read
 /// before the index goes.
-fn convert(place: &Place, db: Db, survey: &Survey, id: JournalId) -> Result<Opened> {
-    let applied = applied(&db)?;
+fn convert(
+    place: &Place,
+    db: Db,
+    survey: &Survey,
+    id: JournalId,
+    applied: Option<(JournalId, u64)>,
+) -> Result<Opened> {
     drop(db);
     if applied.is_some_and(|(own, _)| own != id) {
         return rebuild(place, survey, id, "it belongs elsewhere");
@@ -281,7 +295,7 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, O
     mark_applied(&db, id, replay.last.max(base))?;
     db.remove(index::HALF_MADE).map_err(failed)?;
     db.flush().map_err(failed)?;
-    let opened = opened(place, db, id, replay.last.max(base), replay.bytes)?;
+    let opened = opened(place, db, id, replay.last.max(base), survey.unsaved_bytes()?)?;
     Ok((opened, replay.damage))
 }
 
@@ -304,6 +318,31 @@ fn apply(runs: &Runs, id: JournalId, record: &Record) -> Result<()> {
     let commit: Writes =
         writes(record)?.map(|(key, value)| (key.to_vec(), value.map(IVec::from))).collect();
     runs.apply(&commit, &applied_value(id, record.number))
+}
+
+/// What sled says of itself.
+struct Found {
+    lies_in_runs: bool,
+    is_half_made: bool,
+    has_records: bool,
+    applied: Option<(JournalId, u64)>,
+}
+
+impl Found {
+    fn of(place: &Place, db: &Db) -> Result<Self> {
+        Ok(Self {
+            lies_in_runs: lies_in_runs(place, db)?,
+            is_half_made: is_half_made(db)?,
+            has_records: has_records(db)?,
+            applied: applied(db)?,
+        })
+    }
+}
+
+/// Does what reads sled's pages; sled panics over some that are damaged.
+fn unless_panicked<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    outcome.unwrap_or_else(|_| Err(Error::Corrupt("sled cannot read its directory".into())))
 }
 
 /// Whether there is anything but what the engine notes for itself.
@@ -389,7 +428,8 @@ fn open_db(place: &Place) -> Result<Db> {
     let began = Instant::now();
     loop {
         // sled panics rather than fails on some damaged directories.
-        let opened = catch_unwind(AssertUnwindSafe(|| config.open()))
+        let open = || catch_unwind(AssertUnwindSafe(|| config.open()));
+        let opened = read_ahead::beside(&place.meta, SEGMENT_BYTES as u64, open)
             .map_err(|_| Error::Corrupt("sled cannot open its directory".into()))?;
         match opened {
             Err(sled::Error::Io(error)) if error.to_string().contains(LOCK_HELD) => {

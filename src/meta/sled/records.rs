@@ -50,6 +50,8 @@ struct Layers {
     settling: Option<Arc<Layer>>,
     /// Layers that came into sled and are gone here.
     settled: u64,
+    /// The last commit that is seen.
+    last: u64,
 }
 
 #[derive(Default)]
@@ -112,9 +114,10 @@ impl Layers {
 }
 
 impl Records {
-    /// Of an index that has all commits.
-    pub fn new(runs: Runs) -> Self {
-        Self { runs, layers: Arc::default(), turn: Arc::default() }
+    /// Of an index that has all commits up to `last`.
+    pub fn new(runs: Runs, last: u64) -> Self {
+        let layers = Layers { last, ..Layers::default() };
+        Self { runs, layers: Arc::new(RwLock::new(layers)), turn: Arc::default() }
     }
 
     fn layers(&self) -> RwLockReadGuard<'_, Layers> {
@@ -177,6 +180,12 @@ impl Records {
         layers.filling.writes.extend(writes);
         layers.filling.bytes += bytes;
         layers.filling.number = number;
+        layers.last = number;
+    }
+
+    /// The last commit that is seen, or may have been.
+    pub fn last(&self) -> u64 {
+        self.layers().last
     }
 
     pub fn waiting(&self) -> Waiting {

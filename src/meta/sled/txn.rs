@@ -36,11 +36,6 @@ impl Txn<'_> {
         Ok(outcome)
     }
 
-    /// What is stored, without what this batch wrote.
-    pub fn records(&self) -> &Records {
-        self.records
-    }
-
     pub fn read(&self, key: &[u8]) -> Result<Option<IVec>> {
         match self.own.get(key).or_else(|| self.batch.get(key)) {
             Some(written) => Ok(written.clone()),

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{
-    SledMetadata, check,
+    SledMetadata,
     codec::{self, StoredBlob, StoredPart, StoredPass},
     index,
     records::Records,
@@ -188,11 +188,7 @@ impl Upkeep for SledMetadata {
     }
 
     async fn check(&self) -> Result<Vec<String>> {
-        let mut findings = self.scan(check::check).await?;
-        if !findings.is_empty() {
-            // Commits that went on meanwhile look like faults: once more, with none.
-            findings = self.committer.release(|txn| check::check(txn.records())).await?;
-        }
+        let mut findings = self.committer.check().await?;
         findings.extend(self.committer.check_journal(findings.is_empty()).await?);
         Ok(findings)
     }

@@ -118,6 +118,12 @@ impl Files {
         Ok(numbers)
     }
 
+    /// Bytes of the newest snapshot; 0 without one.
+    pub fn snapshot_bytes(&self) -> io::Result<u64> {
+        let newest = self.numbers("snapshot")?.pop();
+        newest.map_or(Ok(0), |number| Ok(fs::metadata(self.snapshot(number))?.len()))
+    }
+
     /// Makes the directory.
     pub fn make(&self) -> io::Result<()> {
         durable::create_dir(&self.dir)
@@ -167,8 +173,8 @@ struct Log {
     file: File,
     end: u64,
     zeros_until: u64,
-    /// A record that was refused may lie behind the end.
-    refused: bool,
+    /// A record that was not taken may lie behind the end.
+    uncut: bool,
 }
 
 /// The end of the journal, where commits are appended.
@@ -213,6 +219,7 @@ impl Journal {
     /// [`Error::Unavailable`] when the disk fails.
     pub fn reserve(&mut self, bytes: usize) -> Result<bool> {
         let bytes = bytes as u64;
+        self.cut()?;
         let log = match &mut self.log {
             Some(log) if log.end + bytes <= LOG_BYTES_MAX => log,
             full => {
@@ -220,7 +227,6 @@ impl Journal {
                 full.insert(create(&self.files, self.id, self.last)?)
             }
         };
-        log.cut_refused()?;
         if log.end + bytes + RESERVE_BYTES <= log.zeros_until {
             return Ok(true);
         }
@@ -235,8 +241,8 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::NoSpace`] from a file system that moves what is written over; what it may have kept
-    /// is cut off before another record is taken. [`Error::Unavailable`]: nobody knows what the
-    /// disk holds now.
+    /// is cut off. [`Error::Unavailable`]: nobody knows what the disk holds now, for good unless it
+    /// [waits](Journal::waits_for_room) for room to cut that off.
     pub fn append(&mut self, commit: Builder) -> Result<u64> {
         let number = self.last + 1;
         let bytes = commit.finish(number);
@@ -244,8 +250,13 @@ impl Journal {
         let log = self.log.as_mut().ok_or_else(stopped)?;
         let written = log.file.write_all_at(&bytes, log.end);
         if let Err(error) = written.and_then(|()| log.file.sync_data()) {
-            log.refused = is_full(&error);
-            return Err(if log.refused { Error::NoSpace } else { unavailable(error) });
+            if !is_full(&error) {
+                return Err(unavailable(error));
+            }
+            // Before the answer: what a later open found there, it would replay.
+            log.uncut = true;
+            log.cut().map_err(unavailable)?;
+            return Err(Error::NoSpace);
         }
         log.end += bytes.len() as u64;
         self.unsaved_bytes += bytes.len() as u64;
@@ -253,28 +264,38 @@ impl Journal {
         Ok(number)
     }
 
+    /// Whether a record that was not taken is to be cut off before another one is.
+    pub fn waits_for_room(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.uncut)
+    }
+
+    fn cut(&mut self) -> Result<()> {
+        let cut = self.log.as_mut().map_or(Ok(()), Log::cut);
+        cut.map_err(|error| if is_full(&error) { Error::NoSpace } else { unavailable(error) })
+    }
+
     /// Ends the log, so that a snapshot of the last commit makes all of it needless.
-    pub fn close_log(&mut self) {
+    ///
+    /// # Errors
+    /// As [`Journal::reserve`].
+    pub fn close_log(&mut self) -> Result<()> {
+        self.cut()?;
         self.log = None;
         self.unsaved_bytes = 0;
+        Ok(())
     }
 }
 
 impl Log {
-    /// Cuts a refused record off, durably.
-    fn cut_refused(&mut self) -> Result<()> {
-        if !self.refused {
-            return Ok(());
+    /// Cuts a record off that was not taken, durably.
+    fn cut(&mut self) -> io::Result<()> {
+        if self.uncut {
+            self.file.set_len(self.end)?;
+            self.file.sync_all()?;
+            self.zeros_until = self.end;
+            self.uncut = false;
         }
-        match self.file.set_len(self.end).and_then(|()| self.file.sync_all()) {
-            Ok(()) => {
-                self.zeros_until = self.end;
-                self.refused = false;
-                Ok(())
-            }
-            Err(error) if is_full(&error) => Err(Error::NoSpace),
-            Err(error) => Err(unavailable(error)),
-        }
+        Ok(())
     }
 
     /// Zeros up to `room` bytes behind the end, synced.
@@ -316,7 +337,7 @@ fn create(files: &Files, id: JournalId, number: u64) -> Result<Log> {
         file.sync_all()?;
         fault::point("journal: log begun");
         durable::sync_dir(&files.dir)?;
-        Ok(Log { file, end, zeros_until, refused: false })
+        Ok(Log { file, end, zeros_until, uncut: false })
     };
     attempt().map_err(|error| {
         // The next attempt removes it, too.

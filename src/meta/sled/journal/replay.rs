@@ -1,10 +1,12 @@
 //! Reading the journal back.
 
 use std::{
-    fs::File,
-    io::{BufWriter, Write},
+    fs::{self, File},
+    io::{self, BufWriter, Write},
     path::Path,
 };
+
+use rustix::fs::{Advice, fadvise};
 
 use super::{
     Files, JournalId, Record, head, id_of,
@@ -69,9 +71,21 @@ impl Survey {
         self.snapshot == Some(number) || self.logs.iter().any(|log| *log <= number)
     }
 
+    /// Bytes of the logs that the newest snapshot does not make needless.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when they cannot be asked for.
+    pub fn unsaved_bytes(&self) -> Result<u64> {
+        let saved = self.snapshot.unwrap_or(0);
+        let first = self.logs.iter().rposition(|log| *log <= saved).unwrap_or(0);
+        let lengths = self.logs[first..].iter().map(|number| fs::metadata(self.files.log(*number)));
+        lengths.map(|log| Ok(log.map_err(unavailable)?.len())).sum()
+    }
+
     /// Gives every commit after `after` up to `until` to `apply`, in order, as far as there are any
     /// before the end or damage. The logs are synced first: a commit that a killed process did not
-    /// live to sync is part of the store from here on.
+    /// live to sync is part of the store from here on. They are read from the disk, not from the
+    /// page cache, which keeps what a failed sync did not bring there.
     ///
     /// # Errors
     /// What `apply` says, and [`Error::Unavailable`] when a file cannot be read.
@@ -88,7 +102,7 @@ impl Survey {
         let mut last = logs[0];
         for (place, number) in logs.iter().enumerate() {
             let path = self.files.log(*number);
-            File::open(&path).and_then(|log| log.sync_data()).map_err(unavailable)?;
+            File::open(&path).and_then(|log| as_on_disk(&log)).map_err(unavailable)?;
             let mut records = Records::open(&path).map_err(unavailable)?;
             let is_last = place + 1 == logs.len();
             match records.next().map_err(unavailable)?.as_ref().and_then(id_of) {
@@ -210,6 +224,12 @@ impl Survey {
         let file = out.into_inner().map_err(|error| unavailable(error.into()))?;
         file.sync_all().and_then(|()| durable::sync_dir(&to.dir)).map_err(unavailable)
     }
+}
+
+/// Syncs a file and has the kernel forget what it keeps of it.
+fn as_on_disk(file: &File) -> io::Result<()> {
+    file.sync_data()?;
+    Ok(fadvise(file, 0, None, Advice::DontNeed)?)
 }
 
 fn damage(path: &Path, position: u64, last: u64, next: u64) -> String {

@@ -32,7 +32,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let (records, model) = (Records::new(empty()), Model::new());
+        let (records, model) = (Records::new(empty(), 0), Model::new());
         Self { records, model, id: JournalId::new(), settling: None }
     }
 
@@ -132,14 +132,14 @@ proptest! {
         for commit in &commits {
             runs.apply(commit, b"").unwrap();
         }
-        prop_assert_eq!(read(Records::new(runs).iter()), pairs(model.iter()));
+        prop_assert_eq!(read(Records::new(runs, 0).iter()), pairs(model.iter()));
     }
 }
 
 /// What was pushed is found while it is settled: in its layer or in sled, never in neither.
 #[test]
 fn a_reader_misses_nothing_that_is_being_settled() {
-    let (records, id) = (Records::new(empty()), JournalId::new());
+    let (records, id) = (Records::new(empty(), 0), JournalId::new());
     let (pushed, is_over) = (AtomicU32::new(0), AtomicBool::new(false));
     let key = |n: u32| [b"f", &n.to_be_bytes()[..]].concat();
     thread::scope(|scope| {
@@ -167,7 +167,7 @@ fn a_reader_misses_nothing_that_is_being_settled() {
 #[test]
 fn what_fails_to_settle_is_still_there() {
     let runs = empty();
-    let (records, id) = (Records::new(runs.clone()), JournalId::new());
+    let (records, id) = (Records::new(runs.clone(), 0), JournalId::new());
     let write = |key: &[u8]| Writes::from([(key.to_vec(), Some(IVec::from(b"v")))]);
     damage(&runs, b"l");
     records.push(write(b"kept"), 1, 1);

@@ -65,7 +65,7 @@ pub fn pairs<'a>(
 }
 
 fn all(runs: &Runs) -> impl Iterator<Item = Result<Entry>> {
-    Records::new(runs.clone()).iter()
+    Records::new(runs.clone(), 0).iter()
 }
 
 /// Bytes of each run, in order.

@@ -1,0 +1,103 @@
+//! What is read of the index and the journal as wholes, beside the commits: held against itself,
+//! and copied.
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
+
+use tokio::task::spawn_blocking;
+
+use super::{
+    super::{
+        check::Walk,
+        journal::{self, Files},
+    },
+    Committer, Shared,
+};
+use crate::meta::{Error, Result};
+
+/// How often the index is walked when commits write what does not seem to agree.
+const WALKS_MAX: u32 = 3;
+
+impl Committer {
+    /// See [`crate::meta::Metadata::export`].
+    pub async fn export(&self, data_dir: &Path) -> Result<()> {
+        let (shared, to) = (Arc::clone(&self.shared), Files::new(&data_dir.join("journal")));
+        let exported = spawn_blocking(move || shared.export(&to)).await;
+        exported.map_err(|error| Error::Unavailable(error.to_string()))?
+    }
+
+    /// Holds the index against itself and answers what does not agree.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it cannot be read.
+    pub async fn check(&self) -> Result<Vec<String>> {
+        let shared = Arc::clone(&self.shared);
+        let checked = spawn_blocking(move || shared.check()).await;
+        checked.map_err(|error| Error::Unavailable(error.to_string()))?
+    }
+
+    /// Reads the journal and answers what is damaged in it. Beside a good index that is mended with
+    /// the next commit.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it cannot be read.
+    pub async fn check_journal(&self, index_is_good: bool) -> Result<Vec<String>> {
+        let shared = Arc::clone(&self.shared);
+        let checked = spawn_blocking(move || shared.check_journal(index_is_good)).await;
+        checked.map_err(|error| Error::Unavailable(error.to_string()))?
+    }
+}
+
+impl Shared {
+    /// A snapshot and the commits that came while it was taken.
+    fn export(&self, to: &Files) -> Result<()> {
+        let _saving = self.saving();
+        to.make().map_err(journal::unavailable)?;
+        let number = self.records.last();
+        journal::save(to, self.id, number, self.records.iter(), &self.stopping)?;
+        let last = self.records.last();
+        self.files.survey()?.copy(number, last, to)
+    }
+
+    /// Walks the index beside the commits. What is found of a record that one of them wrote says
+    /// nothing: the index is walked again for it, a few times.
+    fn check(&self) -> Result<Vec<String>> {
+        let _saving = self.saving();
+        let walk = Walk { records: &self.records, stopping: &self.stopping };
+        let mut walks = 1;
+        loop {
+            let before = self.records.last();
+            let mut findings = walk.findings()?;
+            let last = self.records.last();
+            if !findings.is_empty() {
+                self.files.survey()?.replay(before, last, |commit| {
+                    for (key, _) in commit.writes().into_iter().flatten() {
+                        findings.forget(key);
+                    }
+                    Ok(())
+                })?;
+            }
+            if findings.forgotten() == 0 || walks == WALKS_MAX {
+                return Ok(findings.told());
+            }
+            walks += 1;
+        }
+    }
+
+    fn check_journal(&self, index_is_good: bool) -> Result<Vec<String>> {
+        let _saving = self.saving();
+        // What is seen was durable before; what comes behind it may be half-written.
+        let last = self.records.last();
+        let findings = match self.files.survey() {
+            Err(Error::Corrupt(why)) => vec![why],
+            survey => survey?.check(last)?,
+        };
+        if !findings.is_empty() && index_is_good {
+            tracing::error!(?findings, "the journal is damaged; the next commit saves it anew");
+            self.is_damaged.store(true, Ordering::Relaxed);
+        }
+        Ok(findings)
+    }
+}
