@@ -16,7 +16,7 @@ use streamlined::{
     app::{App, Policy, archive::Chosen, catalog::Listing},
     auth::{jwt::Expected, keyring::KeyRing, link::LinkKey},
     blob::{
-        Address, Begun, BlobStore, Error, Reader, Result, Sealed, Space, Stage,
+        Address, Begun, BlobStore, Error, Join, Reader, Result, Space, Stage,
         upkeep::{Copied, Found, Nothing, Pace, Shelf, Survey},
     },
     meta::{Metadata, NewFile, sled::SledMetadata},
@@ -67,11 +67,7 @@ impl BlobStore for Zeros {
         Err(Error::NoSpace)
     }
 
-    async fn assemble(&self, _: UploadId, _: Vec<Address>, _: bool) -> Result<Sealed> {
-        Err(Error::NoSpace)
-    }
-
-    async fn promote(&self, _: &Address) -> Result<Locator> {
+    async fn join(&self, _: UploadId) -> Result<Box<dyn Join>> {
         Err(Error::NoSpace)
     }
 

@@ -11,7 +11,7 @@ use super::{
     upload::upload_error,
 };
 use crate::{
-    blob::{self, Address, Purpose, Sealed},
+    blob::{self, Address, Join, Purpose, Sealed},
     meta::{self, Part},
     metrics::stores,
     model::{
@@ -104,6 +104,7 @@ impl App {
     async fn complete_one(&self, completion: Completion) -> Result<FileRecord> {
         let upload = self.session(completion.id).await?;
         if let Some(file) = self.completed(&upload).await? {
+            check_digest(completion.sha256, file.sha256, "sha256_mismatch")?;
             return Ok(file);
         }
         let revision = upload.revision;
@@ -128,7 +129,8 @@ impl App {
         for id in ids {
             let upload = self.session(*id).await?;
             if upload.state == UploadState::Open {
-                check_complete(&upload, &self.meta.parts(*id).await?)?;
+                let complete = check_complete(&upload, &self.meta.parts(*id).await?);
+                complete.map_err(|error| error.of_upload(*id))?;
             }
         }
         let mut done = Vec::new();
@@ -144,7 +146,7 @@ impl App {
                     for ready in prepared {
                         self.discard_prepared(&ready).await;
                     }
-                    return Err(error);
+                    return Err(error.of_upload(*id));
                 }
             }
         }
@@ -171,6 +173,8 @@ impl App {
 
     /// Makes one durable blob of what arrived and checks it against what was declared.
     async fn prepare(&self, upload: Upload, completion: Completion) -> Result<Prepared> {
+        // Before the parts are read: one that is recorded behind it lies where nothing is written.
+        let joining = self.blobs.join(upload.id).await?;
         let (parts, revision) = self.sources(&upload).await?;
         let inline = completion.inline.filter(|_| parts.is_empty() && upload.mode != Mode::Final);
         let possession = completion.possession.filter(|_| parts.is_empty());
@@ -181,7 +185,7 @@ impl App {
                 check_size(upload.declared(), inline.received())?;
                 inline.seal(Purpose::Blob).await?
             }
-            None => self.join(&upload, &parts).await?,
+            None => self.join(joining, &upload, &parts).await?,
         };
         let mime = upload.mime.clone();
         let name = completion.name.unwrap_or(upload.name);
@@ -206,17 +210,22 @@ impl App {
     }
 
     /// One blob of all parts; of a single one without touching its bytes.
-    async fn join(&self, upload: &Upload, parts: &[Part]) -> Result<Sealed> {
+    async fn join(
+        &self,
+        joining: Box<dyn Join>,
+        upload: &Upload,
+        parts: &[Part],
+    ) -> Result<Sealed> {
         check_complete(upload, parts)?;
         let joined = if let [part] = parts {
             let Part { size, blake3, sha256, .. } = *part;
-            let promoted = self.blobs.promote(&address(part)).await;
+            let promoted = joining.promote(&address(part)).await;
             promoted.map(|locator| Sealed { size, blake3, sha256, locator })
         } else {
             // What a backup has just listed is not written over.
             let allowed = self.removals.try_begin();
             let parts = parts.iter().map(address).collect();
-            self.blobs.assemble(upload.id, parts, allowed.is_some()).await
+            joining.assemble(parts, allowed.is_some()).await
         };
         match joined {
             Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {

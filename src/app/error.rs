@@ -2,7 +2,12 @@
 
 use crate::{
     blob, meta,
-    model::{digest::ContentHash, id::FileId, key::FileKey, principal::Role},
+    model::{
+        digest::ContentHash,
+        id::{FileId, UploadId},
+        key::FileKey,
+        principal::Role,
+    },
 };
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -70,9 +75,18 @@ pub enum Error {
     Damaged(ContentHash),
     #[error("{0}")]
     Internal(String),
+    /// What is wrong with one file of a batch.
+    #[error("upload {0}: {1}")]
+    OfUpload(UploadId, Box<Error>),
 }
 
 impl Error {
+    /// The same, with the upload of a batch that it is about.
+    #[must_use]
+    pub fn of_upload(self, id: UploadId) -> Self {
+        Self::OfUpload(id, Box::new(self))
+    }
+
     pub fn invalid(code: &'static str, detail: impl Into<String>) -> Self {
         Self::Invalid { code, detail: detail.into() }
     }

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Address, Begun, BlobStore, Error, Hasher, Purpose, Reader, Result, Sealed, Site, Space, Stage,
+    Address, Begun, BlobStore, Error, Hasher, Join, Purpose, Reader, Result, Sealed, Site, Space,
+    Stage,
     proof::Prover,
     tree::TreeHasher,
     upkeep::{Copied, Found, Nothing, Pace, Shelf, Survey},
@@ -76,6 +77,22 @@ impl MemoryBlobs {
 }
 
 #[async_trait]
+impl Join for MemoryBlobs {
+    async fn assemble(self: Box<Self>, parts: Vec<Address>, _: bool) -> Result<Sealed> {
+        let mut whole = Vec::new();
+        for part in &parts {
+            whole.extend_from_slice(&self.bytes(part)?);
+        }
+        Ok(keep(&self.0, whole.into()))
+    }
+
+    async fn promote(self: Box<Self>, part: &Address) -> Result<Locator> {
+        let bytes = self.bytes(part)?;
+        Ok(keep(&self.0, bytes).locator)
+    }
+}
+
+#[async_trait]
 impl BlobStore for MemoryBlobs {
     async fn stage(&self) -> Result<Box<dyn Stage>> {
         Ok(Box::new(MemoryStage { state: Arc::clone(&self.0), bytes: Vec::new() }))
@@ -85,17 +102,8 @@ impl BlobStore for MemoryBlobs {
         Ok(Begun { stage: self.stage().await?, lowest: number })
     }
 
-    async fn assemble(&self, _: UploadId, parts: Vec<Address>, _: bool) -> Result<Sealed> {
-        let mut whole = Vec::new();
-        for part in &parts {
-            whole.extend_from_slice(&self.bytes(part)?);
-        }
-        Ok(keep(&self.0, whole.into()))
-    }
-
-    async fn promote(&self, part: &Address) -> Result<Locator> {
-        let bytes = self.bytes(part)?;
-        Ok(keep(&self.0, bytes).locator)
+    async fn join(&self, _: UploadId) -> Result<Box<dyn Join>> {
+        Ok(Box::new(Self(Arc::clone(&self.0))))
     }
 
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {

@@ -122,19 +122,9 @@ pub trait BlobStore: Send + Sync {
     /// parts there are is read from the records after this, and the stage is dropped when its own
     /// part is recorded: so no two parts ever take the same place.
     async fn stage_part(&self, upload: UploadId, number: PartNumber) -> Result<Begun>;
-    /// Makes a blob of all parts of an upload. Those that lie where they belong are not copied, and
-    /// those that were hashed in order not read again; what is read is checked against its hash.
-    /// The parts stay until they are discarded; that never takes the blob's bytes away. Bytes of
-    /// parts that were replaced are written over where `may_overwrite`.
-    async fn assemble(
-        &self,
-        upload: UploadId,
-        parts: Vec<Address>,
-        may_overwrite: bool,
-    ) -> Result<Sealed>;
-    /// Makes a blob of one sealed part without copying. The part stays until it is discarded;
-    /// that never takes the blob's bytes away.
-    async fn promote(&self, part: &Address) -> Result<Locator>;
+    /// Begins to make a blob of the parts of an upload. Which parts there are is read from the
+    /// records after this: what comes from here on lies where nothing is written.
+    async fn join(&self, upload: UploadId) -> Result<Box<dyn Join>>;
     /// Opens bytes for reading. A whole blob is checked against its hash on the way.
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>>;
     /// Opens the proof of a slice that is not empty, see [`proof`], which has
@@ -174,6 +164,18 @@ pub trait Stage: Send {
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
     /// Makes the bytes durable. The stage takes no more of them then.
     async fn seal(&mut self, purpose: Purpose) -> Result<Sealed>;
+}
+
+/// Parts that are to become a blob. They stay until they are discarded, and that never takes the
+/// blob's bytes away.
+#[async_trait]
+pub trait Join: Send {
+    /// Makes a blob of all parts. Those that lie where they belong are not copied, and those that
+    /// were hashed in order not read again; what is read is checked against its hash. Bytes of
+    /// parts that were replaced are written over where `may_overwrite`.
+    async fn assemble(self: Box<Self>, parts: Vec<Address>, may_overwrite: bool) -> Result<Sealed>;
+    /// Makes a blob of the only part, without copying.
+    async fn promote(self: Box<Self>, part: &Address) -> Result<Locator>;
 }
 
 /// Bytes on their way out.

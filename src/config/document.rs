@@ -6,8 +6,8 @@ use super::{KNOBS, Knob, layers::Origins};
 
 const HEAD: &str = "\
 # Settings of streamlined, all at their defaults. The later wins: this file, credentials of systemd
-# (secrets only), variables STREAMLINED_NAME, flags. `streamlined config check` finds every fault,
-# `streamlined config show` says what is in force and why.
+# (service_token and the files of TLS), variables STREAMLINED_NAME, flags. `config check` finds
+# every fault, `config show` says what is in force and why.
 ";
 
 /// A file in which every setting stands as a comment, with its default.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
 };
@@ -16,7 +16,7 @@ use super::{Config, KNOBS, Knob};
 const PREFIX: &str = "STREAMLINED_";
 /// Variables that say something else than a setting: where the file is, and what the client in this
 /// binary is told.
-const NO_SETTINGS: [&str; 3] = ["CONFIG", "SERVER", "TOKEN"];
+const NO_SETTINGS: [&str; 5] = ["CONFIG", "SERVER", "TOKEN", "CA", "CLIENT_CERTIFICATE"];
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
@@ -177,11 +177,20 @@ impl Load {
             let Some(name) = name.to_str() else { continue };
             match name.strip_prefix(PREFIX) {
                 None => {}
-                Some(other) if NO_SETTINGS.contains(&other) => {}
+                Some(other) if NO_SETTINGS.contains(&other) || is_of_kubernetes(other, value) => {}
                 Some(setting) => self.text(&setting.to_ascii_lowercase(), value.to_str(), name),
             }
         }
     }
+}
+
+/// Whether Kubernetes says so where a Service that is named `streamlined` lies. None of it is the
+/// name of a setting.
+fn is_of_kubernetes(name: &str, value: &OsStr) -> bool {
+    let is_url = value.to_str().is_some_and(|value| value.contains("://"));
+    let begins =
+        ["SERVICE_HOST", "SERVICE_PORT", "PORT_"].iter().any(|word| name.starts_with(word));
+    begins || name == "PORT" && is_url
 }
 
 /// A setting whose name is much like this one.
@@ -269,6 +278,12 @@ mod tests {
             ("STREAMLINED_SERVICE_TOKEN", "0123456789abcdef"),
             ("STREAMLINED_SERVER", "the client's"),
             ("STREAMLINED_TOKEN", "the client's"),
+            ("STREAMLINED_CA", "the client's"),
+            ("STREAMLINED_CLIENT_CERTIFICATE", "the client's"),
+            ("STREAMLINED_SERVICE_HOST", "10.0.0.1"),
+            ("STREAMLINED_SERVICE_PORT_HTTP", "8000"),
+            ("STREAMLINED_PORT", "tcp://10.0.0.1:8000"),
+            ("STREAMLINED_PORT_8000_TCP_ADDR", "10.0.0.1"),
         ];
         let (_, origins) = explain(&flags, &environment(&variables)).ok().unwrap();
         let said = |name: &str| (origins[name].value.as_str(), origins[name].place.as_str());
@@ -277,6 +292,8 @@ mod tests {
         assert_eq!(said("service_token"), ("", "STREAMLINED_SERVICE_TOKEN"));
         assert!(said("quota_bytes").1.ends_with(":2") && said("quota_bytes").0 == "2KiB");
         assert_eq!(origins.len(), 4);
+        let meant = environment(&[("STREAMLINED_PORT", "8000")]);
+        assert!(load(&Flags::default(), &meant).is_err());
     }
 
     #[test]

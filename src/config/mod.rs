@@ -153,8 +153,11 @@ pub const KNOBS: &[Knob] = &[
     ),
     knob("public_url", "", "Base of signed URLs; http://LISTEN when not set.", |config, text| {
         let valid = text.starts_with("http://") || text.starts_with("https://");
-        let valid = valid && text.bytes().all(|byte| byte.is_ascii_graphic());
-        config.public_url = Some(valid.then(|| text.into()).ok_or("must be an http(s) URL")?);
+        // A path, a query and their signature are put behind it.
+        let valid =
+            valid && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
+        let fault = "must be an http(s) URL without a query or a fragment";
+        config.public_url = Some(valid.then(|| text.into()).ok_or(fault)?);
         Ok(())
     }),
     knob("public_read", "false", "Serve /storage/… to anybody.", |config, text| {
@@ -458,6 +461,8 @@ mod tests {
             ("log", "a=b=c"),
             ("log", "eq\0\0w\n\u{7a8}=}%i"),
             ("public_url", "ftp://x"),
+            ("public_url", "http://x?y"),
+            ("public_url", "http://x/#y"),
             ("requests_max", "0"),
             ("requests_per_connection_max", "0"),
             ("streams_per_connection_max", "0"),

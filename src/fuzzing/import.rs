@@ -19,7 +19,7 @@ pub fn import(input: &[u8]) {
     let Ok(mut described) = side::of_path(path, NOW) else { return };
     assert!(taken(path, &described).is_ok(), "what a path says is no file");
     let members = serde_json::from_slice::<Map<String, Value>>(side);
-    if let Err(why) = side::add(&mut described, side) {
+    if let Err(why) = side::add(&mut described, side, side.len() as u64) {
         assert!(why.starts_with("its side file"), "{why}");
         assert!(members.is_ok() || why.contains(" at line "), "{why}");
         assert!(!why.chars().any(char::is_control), "a terminal would obey {why:?}");

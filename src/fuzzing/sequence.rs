@@ -163,6 +163,7 @@ fn told(error: &Error) -> String {
         Error::NoSuchFiles(keys) => format!("{} files are not there", keys.len()),
         Error::FilesGone(ids) => format!("{} files are gone", ids.len()),
         Error::Internal(why) | Error::Unavailable(why) => panic!("it failed: {why}"),
+        Error::OfUpload(_, error) => format!("one of a batch: {}", told(error)),
         error => format!("{error:?}"),
     }
 }

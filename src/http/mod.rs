@@ -151,6 +151,10 @@ impl Context {
             match value {
                 None | Some(Value::Null) => {}
                 Some(Value::String(user)) => return fields::user_id(&user).map(Some),
+                // Callers count their users.
+                Some(Value::Number(user)) if user.is_u64() => {
+                    return fields::user_id(&user.to_string()).map(Some);
+                }
                 Some(_) => return Err(fields::not_text(name)),
             }
         }

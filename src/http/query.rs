@@ -6,7 +6,14 @@ use super::fields;
 use crate::{app::Error, model::name::Folder};
 
 /// The parameters of a request. Unknown ones are passed over.
-pub struct Query(Vec<(String, String)>);
+pub struct Query(Vec<Parameter>);
+
+struct Parameter {
+    name: String,
+    value: String,
+    /// With each `+` as it stands, where there is one.
+    literal: Option<String>,
+}
 
 /// Parameters of one request at most.
 const PARAMETERS_MAX: usize = 32;
@@ -16,25 +23,35 @@ impl Query {
     /// [`Error::Invalid`] for text that is not percent-encoded UTF-8, and for a parameter that
     /// comes twice: nobody can say which one counts.
     pub fn parse(query: Option<&str>) -> Result<Self, Error> {
-        let mut parameters: Vec<(String, String)> = Vec::new();
+        let mut parameters: Vec<Parameter> = Vec::new();
         let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         for pair in pairs {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let literal = value.contains('+').then(|| decode(&value.replace('+', "%2B")));
             let (name, value) = (decode(name)?, decode(value)?);
             if parameters.len() == PARAMETERS_MAX {
                 return Err(Error::invalid("invalid_query", "There are more than 32 parameters."));
             }
-            if parameters.iter().any(|(known, _)| *known == name) {
+            if parameters.iter().any(|known| known.name == name) {
                 let detail = format!("The parameter {name} comes twice.");
                 return Err(Error::invalid("duplicate_parameter", detail));
             }
-            parameters.push((name, value));
+            parameters.push(Parameter { name, value, literal: literal.transpose()? });
         }
         Ok(Self(parameters))
     }
 
+    fn parameter(&self, name: &str) -> Option<&Parameter> {
+        self.0.iter().find(|known| known.name == name)
+    }
+
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.parameter(name).map(|parameter| parameter.value.as_str())
+    }
+
+    /// What whoever pasted the value as it is meant by a `+` in it; `None` where there is none.
+    pub fn literal(&self, name: &str) -> Option<&str> {
+        self.parameter(name)?.literal.as_deref()
     }
 
     /// # Errors

@@ -69,8 +69,13 @@ impl Problem {
         Self { status, code, detail: detail.into(), members: Value::Null, header: None }
     }
 
-    fn member(self, members: Value) -> Self {
-        Self { members, ..self }
+    /// Adds members of its own to the document.
+    fn member(mut self, members: Value) -> Self {
+        match (&mut self.members, members) {
+            (Value::Object(known), Value::Object(more)) => known.extend(more),
+            (known, members) => *known = members,
+        }
+        self
     }
 
     fn header(self, name: HeaderName, value: impl Into<String>) -> Self {
@@ -228,6 +233,9 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
             let detail =
                 "The stored content is damaged; it is good again once it is uploaded again.";
             Problem::new(S::INTERNAL_SERVER_ERROR, "content_damaged", detail)
+        }
+        Error::OfUpload(id, error) => {
+            describe_error(error, request_id).member(json!({"uploadId": id.to_string()}))
         }
         Error::Internal(why) => {
             tracing::error!(request_id, why, "internal error");

@@ -172,19 +172,11 @@ pub fn span_of<P>(
         return follows.then_some(Slice { start, end: start.saturating_add(most) });
     };
     let suggested = upload.mode.part_size(declared);
-    let at = |first: u32, size: u64, number: u32| {
-        u64::from(number.saturating_sub(first)).checked_mul(size)
-    };
-    // One of another size than the rest can only be the last.
-    let fits = |first: u32, size: u64, number: u32, length: u64| {
-        let end = at(first, size, number).and_then(|start| start.checked_add(length));
-        end.is_some_and(|end| if length == size { end <= declared } else { end == declared })
-    };
     // Which it is, and so whence numbers count, its size tells where the others have the suggested.
     let all_fit = |first: u32| {
         let own = length.map(|length| (number, length));
         let mut all = parts.iter().map(|part| (part.number.0, part.size)).chain(own);
-        all.all(|(number, length)| fits(first, suggested, number, length))
+        all.all(|(number, length)| fits(declared, first, suggested, number, length))
     };
     if first == 1 && !all_fit(1) && all_fit(0) {
         first = 0;
@@ -197,12 +189,25 @@ pub fn span_of<P>(
     }
     let largest = sizes.chain(length).max().unwrap_or(suggested);
     let size = [suggested, largest].into_iter().find(|size| {
-        let all = parts.iter().all(|part| fits(first, *size, part.number.0, part.size));
+        let all = parts.iter().all(|part| fits(declared, first, *size, part.number.0, part.size));
         all && (!parts.is_empty() || *size == suggested)
     })?;
     let start = at(first, size, number)?;
     let length = length.unwrap_or(size.min(declared.saturating_sub(start)));
-    fits(first, size, number, length).then_some(Slice { start, end: start + length })
+    let fits = fits(declared, first, size, number, length);
+    fits.then_some(Slice { start, end: start + length })
+}
+
+/// Where a part begins when those before it have one size and numbers run from `first`.
+fn at(first: u32, size: u64, number: u32) -> Option<u64> {
+    u64::from(number.saturating_sub(first)).checked_mul(size)
+}
+
+/// Whether a part of `length` bytes may begin there: of another size than the rest it can only be
+/// the last one.
+fn fits(declared: u64, first: u32, size: u64, number: u32, length: u64) -> bool {
+    let end = at(first, size, number).and_then(|start| start.checked_add(length));
+    end.is_some_and(|end| if length == size { end <= declared } else { end == declared })
 }
 
 /// Where it lies if a part 0 that is still to come tells that numbers count from 0.
@@ -238,18 +243,24 @@ pub enum Completeness {
 
 /// Decides from the declared size and the parts in order of their numbers.
 ///
-/// Numbers run from 0 when part 0 is there, else from 1. A missing tail can be named only when
-/// the client cut the file at the suggested size; otherwise the sizes tell.
+/// Numbers run from 0 when part 0 is there, or when the suggested size puts each part where that
+/// says and not where 1 would; else from 1. A missing tail can be named only when the client cut
+/// the file at the suggested size; otherwise the sizes tell.
 pub fn completeness<P>(mode: Mode, declared: u64, parts: &[Part<P>]) -> Completeness {
     let received: u64 = parts.iter().map(|part| part.size).sum();
-    let first = u32::from(parts.first().is_none_or(|part| part.number.0 != 0));
+    let part_size = mode.part_size(declared);
+    let all_fit = |first: u32| {
+        let fits = |part: &Part<P>| fits(declared, first, part_size, part.number.0, part.size);
+        parts.iter().all(|part| part.size > 0 && fits(part))
+    };
+    let has_first = parts.first().is_some_and(|part| part.number.0 == 0);
+    let first = u32::from(!has_first && (parts.is_empty() || all_fit(1) || !all_fit(0)));
     let mut missing = Vec::new();
     let mut next = first;
     for part in parts {
         missing.extend(next..part.number.0);
         next = part.number.0 + 1;
     }
-    let part_size = mode.part_size(declared);
     if received < declared && parts.iter().all(|part| part.size == part_size) {
         let end = u64::from(first) + mode.parts(declared);
         missing.extend(next..u32::try_from(end).unwrap_or(u32::MAX));
@@ -307,6 +318,20 @@ mod tests {
         assert_eq!(check(0, &[(1, 0)]), Completeness::Complete);
         let differs = Completeness::SizeDiffers { declared: 4, received: 3 };
         assert_eq!(check(4, &[(1, 1), (2, 2)]), differs);
+        let none_of_5 = completeness(Mode::Single, 5, &parts(&[(1, 0)]));
+        assert_eq!(none_of_5, Completeness::SizeDiffers { declared: 5, received: 0 });
+    }
+
+    #[test]
+    fn a_short_last_part_tells_that_numbers_run_from_zero() {
+        let full = PART_BYTES_SUGGESTED;
+        let check = |sizes: &[_]| completeness(Mode::Chunked, 2 * full + 5, &parts(sizes));
+        assert_eq!(check(&[(1, full), (2, 5)]), Completeness::Missing(vec![0]));
+        assert_eq!(check(&[(2, 5)]), Completeness::Missing(vec![0, 1]));
+        assert_eq!(check(&[(1, full), (3, 5)]), Completeness::Missing(vec![2]));
+        assert_eq!(check(&[(1, full), (2, full)]), Completeness::Missing(vec![3]));
+        let differs = Completeness::SizeDiffers { declared: 2 * full + 5, received: full + 7 };
+        assert_eq!(check(&[(1, full), (2, 7)]), differs);
     }
 
     #[test]

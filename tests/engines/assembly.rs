@@ -116,7 +116,8 @@ fn parts_make_the_whole_in_any_order() {
         on_every_store(async |store| {
             let whole = content(3 * PART + 1000);
             let parts = parts(store, &whole, order).await;
-            let sealed = store.assemble(UPLOAD, parts.clone(), true).await.unwrap();
+            let sealed =
+                store.join(UPLOAD).await.unwrap().assemble(parts.clone(), true).await.unwrap();
             store.end(UPLOAD).await.unwrap();
             for part in parts {
                 store.discard(&part.locator).await.unwrap();
@@ -133,7 +134,7 @@ fn in_order_nothing_is_read_again_and_nothing_is_copied() {
         let parts = parts(&store, &whole, &[0, 1, 2, 3]).await;
         // Who reads it again does not find what came.
         flip(&assembly(dir), 2 * PART);
-        let sealed = store.assemble(UPLOAD, parts, true).await.unwrap();
+        let sealed = store.join(UPLOAD).await.unwrap().assemble(parts, true).await.unwrap();
         assert!(lies_in_place(dir, &sealed));
         assert_eq!(sealed.blake3.0, *blake3::hash(&whole).as_bytes());
         flip(&assembly(dir), 2 * PART);
@@ -149,9 +150,9 @@ fn out_of_order_and_after_a_restart_it_is_read_once_and_not_copied() {
         drop(store);
         let store = disk(dir);
         flip(&assembly(dir), 2 * PART);
-        store.assemble(UPLOAD, parts.clone(), true).await.unwrap_err();
+        store.join(UPLOAD).await.unwrap().assemble(parts.clone(), true).await.unwrap_err();
         flip(&assembly(dir), 2 * PART);
-        let sealed = store.assemble(UPLOAD, parts, true).await.unwrap();
+        let sealed = store.join(UPLOAD).await.unwrap().assemble(parts, true).await.unwrap();
         assert!(lies_in_place(dir, &sealed));
         check(&store, &sealed, &whole).await;
     });
@@ -168,7 +169,7 @@ fn small_parts_and_those_that_lie_elsewhere_are_filled_in() {
         let third = &whole[2 * PART..3 * PART];
         known.push(part(&store, 2, site(&known, 2, whole.len()), third).await);
         known.push(part(&store, 3, site(&known, 3, whole.len()), &whole[3 * PART..]).await);
-        let sealed = store.assemble(UPLOAD, known, true).await.unwrap();
+        let sealed = store.join(UPLOAD).await.unwrap().assemble(known, true).await.unwrap();
         assert!(lies_in_place(dir, &sealed));
         check(&store, &sealed, &whole).await;
     });
@@ -192,7 +193,8 @@ fn no_part_is_written_over_another() {
             assert!(read(&store, &other, Slice::whole(other.size)).await.unwrap() == again);
         }
         let rest = part(&store, 1, site(slice::from_ref(&kept), 1, whole.len()), second).await;
-        let sealed = store.assemble(UPLOAD, vec![kept, rest], true).await.unwrap();
+        let sealed =
+            store.join(UPLOAD).await.unwrap().assemble(vec![kept, rest], true).await.unwrap();
         assert!(lies_in_place(dir, &sealed));
         check(&store, &sealed, &whole).await;
     });
@@ -208,16 +210,37 @@ fn a_part_that_was_replaced_counts_no_more() {
         came[1] = part(&store, 1, site(&others, 1, whole.len()), &other).await;
         let now = [&whole[..PART], &other, &whole[2 * PART..]].concat();
         // While it must not be written over, the first one stays.
-        let copied = store.assemble(UPLOAD, came.clone(), false).await.unwrap();
+        let copied = store.join(UPLOAD).await.unwrap().assemble(came.clone(), false).await.unwrap();
         assert!(!lies_in_place(dir, &copied));
         check(&store, &copied, &now).await;
         let first = read(&store, &others[1], Slice::whole(others[1].size)).await.unwrap();
         assert!(first == whole[PART..2 * PART]);
         store.discard(&copied.locator).await.unwrap();
-        let sealed = store.assemble(UPLOAD, came, true).await.unwrap();
+        let sealed = store.join(UPLOAD).await.unwrap().assemble(came, true).await.unwrap();
         assert!(lies_in_place(dir, &sealed));
         check(&store, &sealed, &now).await;
     });
+}
+
+#[test]
+fn a_part_that_comes_once_the_others_are_joined_lies_elsewhere() {
+    for count in [1, 2] {
+        on_disk(async |_, store| {
+            let whole = content((count + 1) * PART);
+            let (first, rest) = whole.split_at(count * PART);
+            let next = u32::try_from(count).unwrap();
+            let came = parts(&store, first, &(0..next).collect::<Vec<_>>()).await;
+            let behind = Site { whole: None, ..site(&came, next, whole.len()) };
+            let joining = store.join(UPLOAD).await.unwrap();
+            let late = part(&store, next, behind, rest).await;
+            match &came[..] {
+                [only] => drop(joining.promote(only).await.unwrap()),
+                _ => check(&store, &joining.assemble(came, true).await.unwrap(), first).await,
+            }
+            let read = read(&store, &late, Slice::whole(late.size)).await;
+            assert!(read.unwrap() == rest, "{count}");
+        });
+    }
 }
 
 #[test]
@@ -229,7 +252,7 @@ fn a_blob_is_never_written_to() {
         // One that is at work there keeps the assembly for itself.
         let mut begun = begin(&store, 2, behind.clone()).await;
         write(&mut begun, &whole[..80_000]).await;
-        let copied = store.assemble(UPLOAD, came.clone(), true).await.unwrap();
+        let copied = store.join(UPLOAD).await.unwrap().assemble(came.clone(), true).await.unwrap();
         assert!(!lies_in_place(dir, &copied));
         write(&mut begun, &whole[..80_000]).await;
         seal(&mut begun, 2).await;
@@ -237,17 +260,29 @@ fn a_blob_is_never_written_to() {
         check(&store, &copied, &whole).await;
         store.discard(&copied.locator).await.unwrap();
         // And a blob that is made of it keeps everybody out, until it is discarded.
-        let sealed = store.assemble(UPLOAD, came.clone(), true).await.unwrap();
+        let sealed = store.join(UPLOAD).await.unwrap().assemble(came.clone(), true).await.unwrap();
         assert!(lies_in_place(dir, &sealed));
         let apart = part(&store, 2, behind.clone(), &whole[..PART]).await;
         check(&store, &sealed, &whole).await;
-        let grown = store.assemble(UPLOAD, [&came[..], &[apart]].concat(), true).await.unwrap();
+        let grown = store
+            .join(UPLOAD)
+            .await
+            .unwrap()
+            .assemble([&came[..], &[apart]].concat(), true)
+            .await
+            .unwrap();
         assert_eq!(grown.size, 3 * PART as u64);
         check(&store, &sealed, &whole).await;
         store.discard(&grown.locator).await.unwrap();
         store.discard(&sealed.locator).await.unwrap();
         let third = part(&store, 2, behind, &whole[..PART]).await;
-        let sealed = store.assemble(UPLOAD, [&came[..], &[third]].concat(), true).await.unwrap();
+        let sealed = store
+            .join(UPLOAD)
+            .await
+            .unwrap()
+            .assemble([&came[..], &[third]].concat(), true)
+            .await
+            .unwrap();
         assert!(lies_in_place(dir, &sealed));
     });
 }
@@ -277,7 +312,13 @@ fn a_part_may_grow_and_outgrow_its_room() {
             }
             store.discard(&grown.locator).await.unwrap();
         };
-        let sealed = store.assemble(UPLOAD, vec![first.clone(), grown], true).await.unwrap();
+        let sealed = store
+            .join(UPLOAD)
+            .await
+            .unwrap()
+            .assemble(vec![first.clone(), grown], true)
+            .await
+            .unwrap();
         assert!(lies_in_place(dir, &sealed));
         check(&store, &sealed, &whole).await;
         store.discard(&sealed.locator).await.unwrap();
@@ -287,7 +328,7 @@ fn a_part_may_grow_and_outgrow_its_room() {
             read(&store, &long, Slice::whole(long.size)).await.unwrap(),
             content(PART + 50_000)
         );
-        store.assemble(UPLOAD, vec![first, long], true).await.unwrap();
+        store.join(UPLOAD).await.unwrap().assemble(vec![first, long], true).await.unwrap();
     });
 }
 
@@ -301,7 +342,8 @@ fn a_whole_that_was_cut_becomes_the_assembly() {
         let behind = Site { span: rest, parts: vec![first.clone()], leading: 1, ..all };
         let second = part(&store, 2, behind, &whole[100_000..]).await;
         flip(&assembly(dir), 200_000);
-        let sealed = store.assemble(UPLOAD, vec![first, second], true).await.unwrap();
+        let sealed =
+            store.join(UPLOAD).await.unwrap().assemble(vec![first, second], true).await.unwrap();
         flip(&assembly(dir), 200_000);
         assert!(lies_in_place(dir, &sealed));
         check(&store, &sealed, &whole).await;
@@ -338,7 +380,7 @@ fn numbers_may_turn_out_to_count_from_0() {
         for (part, piece) in parts.iter().zip(&pieces) {
             assert!(read(&store, part, Slice::whole(part.size)).await.unwrap() == *piece);
         }
-        let sealed = store.assemble(UPLOAD, parts, true).await.unwrap();
+        let sealed = store.join(UPLOAD).await.unwrap().assemble(parts, true).await.unwrap();
         assert!(lies_in_place(dir, &sealed));
         check(&store, &sealed, &whole).await;
     });
@@ -352,7 +394,13 @@ fn parts_in_other_places_than_they_belong_are_copied() {
         let known = [second.clone()];
         let first = part(&store, 0, site(&known, 0, whole.len()), &whole[..PART]).await;
         let third = part(&store, 2, site(&[], 2, whole.len()), &whole[2 * PART..]).await;
-        let sealed = store.assemble(UPLOAD, vec![first, second, third], true).await.unwrap();
+        let sealed = store
+            .join(UPLOAD)
+            .await
+            .unwrap()
+            .assemble(vec![first, second, third], true)
+            .await
+            .unwrap();
         assert!(!lies_in_place(dir, &sealed));
         check(&store, &sealed, &whole).await;
     });

@@ -117,7 +117,7 @@ fn parts_assemble_in_order() {
                 parts.push(address(&put(store, &content, part(at)).await));
                 whole.extend_from_slice(&content);
             }
-            let sealed = store.assemble(UPLOAD, parts, true).await.unwrap();
+            let sealed = store.join(UPLOAD).await.unwrap().assemble(parts, true).await.unwrap();
             let blob = address(&sealed);
             assert_eq!(sealed.blake3.0, *blake3::hash(&whole).as_bytes());
             assert_eq!(read(store, &blob, Slice::whole(blob.size)).await.unwrap(), whole);
@@ -126,7 +126,7 @@ fn parts_assemble_in_order() {
         let mut wrong = address(&sealed);
         wrong.blake3.0[0] ^= 1;
         let other = address(&put(store, &content(1), part(1)).await);
-        let refused = store.assemble(UPLOAD, vec![wrong, other], true).await;
+        let refused = store.join(UPLOAD).await.unwrap().assemble(vec![wrong, other], true).await;
         assert!(matches!(refused, Err(Error::Corrupt(_))));
     });
 }
@@ -137,7 +137,8 @@ fn a_promoted_part_outlives_the_part() {
         for size in SIZES {
             let content = content(size);
             let sealed = put(store, &content, part(1)).await;
-            let locator = store.promote(&address(&sealed)).await.unwrap();
+            let locator =
+                store.join(UPLOAD).await.unwrap().promote(&address(&sealed)).await.unwrap();
             if locator != sealed.locator {
                 store.discard(&sealed.locator).await.unwrap();
             }

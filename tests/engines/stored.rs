@@ -139,7 +139,8 @@ fn shelves_list_what_lies_in_files_of_its_own() {
         let packed = put(&store, &content(100), Purpose::Blob).await;
         let of_part = put(&store, &content(100_000), part(7)).await;
         let blob = put(&store, &content(100_001), Purpose::Blob).await;
-        let promoted = store.promote(&address(&of_part)).await.unwrap();
+        let promoted =
+            store.join(UploadId([5; 16])).await.unwrap().promote(&address(&of_part)).await.unwrap();
         // The age of a second name counts, not that of the bytes.
         let part_file = fs::File::open(only_part(dir.path())).unwrap();
         part_file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();

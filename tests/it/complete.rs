@@ -54,6 +54,9 @@ fn a_repeat_answers_the_same() {
     let first = user.complete(&id).ok();
     let other_meta = json!({"uploadId": id, "meta": {"filename": "z"}, "parts": []});
     assert_eq!(user.post("/v1/files/complete", other_meta).ok(), first);
+    let completed = |content: &[u8]| json!({"uploadId": id, "sha256": sha256(content)});
+    assert_eq!(user.post("/v1/files/complete", completed(b"hello")).ok(), first);
+    user.post("/v1/files/complete", completed(b"other")).refused(400, "sha256_mismatch");
     let answers: Vec<_> = std::thread::scope(|scope| {
         let ask = || scope.spawn(|| user.complete(&id).ok());
         let asked: Vec<_> = std::iter::repeat_with(ask).take(8).collect();
@@ -196,6 +199,15 @@ fn names_come_from_complete_else_from_init() {
     assert_eq!((&stored["meta"], &stored["size"]), (&own, &json!(0)));
     assert_eq!(stored["key"], file["key"]);
 
+    // What stands in `meta` counts where it does not stand beside it.
+    let mut init = init;
+    init.as_object_mut().unwrap().remove("folder");
+    init["meta"] = json!({"user_id": 17, "folder": "in/meta"});
+    let id = service.post("/v1/files/init", &init).ok()["uploadId"].clone();
+    let file = service.post("/v1/files/complete", json!({"uploadId": id})).ok();
+    assert!(file["key"].as_str().unwrap().starts_with("storage/17/in/meta/"), "{file}");
+
+    init["meta"] = json!({"user_id": "u"});
     let id = service.post("/v1/files/init", &init).ok()["uploadId"].clone();
     let meta = json!({"filename": "b.pdf", "folder": "three", "user_id": "u"});
     let body = json!({"uploadId": id, "meta": meta});
@@ -240,10 +252,12 @@ fn a_batch_completes_as_one() {
         .collect();
     assert_eq!(opened["files"][1]["name"], "b");
     user.part(ids[0], 1, b"a").ok();
-    user.complete(batch).refused(409, "parts_missing");
+    let missing = user.complete(batch).refused(409, "parts_missing");
+    assert_eq!(missing["uploadId"], ids[1]);
     let status = user.get(&format!("/v1/files/{batch}")).ok();
     assert_eq!((&status["state"], &status["bytesReceived"]), (&json!("open"), &json!(1)));
     assert_eq!(status["files"][1]["uploadId"], ids[1]);
+    assert_eq!((&status["received"], &status["expiresAt"]), (&json!([]), &opened["expiresAt"]));
     let named = json!({"uploadId": batch, "meta": {"filename": "c"}});
     user.post("/v1/files/complete", named).refused(400, "not_for_a_batch");
     daemon.user("v").complete(batch).refused(404, "upload_not_found");
@@ -297,9 +311,15 @@ fn a_file_comes_in_one_request() {
         "text/html"
     );
     assert_eq!(
+        mime(&user.header("content-type", "application/x-www-form-urlencoded; charset=UTF-8")),
+        "text/html"
+    );
+    assert_eq!(
         mime(&user.header("content-type", "text/x-other; charset=utf-8")),
         "text/x-other; charset=utf-8"
     );
+    let form = user.header("content-type", "multipart/form-data; boundary=x");
+    form.put(path, "x").refused(400, "encoded_content");
     user.header("content-encoding", "gzip").put(path, "x").refused(400, "encoded_content");
     user.header("content-range", "bytes 0-0/9").put(path, "x").refused(400, "encoded_content");
     user.put("/v1/files/content", "x").refused(400, "missing_parameter");

@@ -99,6 +99,12 @@ fn links_are_made_only_for_files_one_may_read() {
         let code = if wrong.starts_with("ttl") { "invalid_ttl" } else { "invalid_disposition" };
         user.get(&format!("{path}&{wrong}")).refused(400, code);
     }
+    let pasted = user.store("C++ notes.txt", "", b"y")["key"].as_str().unwrap().to_owned();
+    for key in [pasted.replace(' ', "%20"), pasted.replace('+', "%2B").replace(' ', "+")] {
+        let link = user.get(&format!("/v1/files/signed-url?key={key}")).ok();
+        let path = link["url"].as_str().unwrap().splitn(4, '/').nth(3).unwrap().to_owned();
+        assert_eq!(daemon.anyone().get(&format!("/{path}")).body, b"y", "{key}");
+    }
     let form = json!({"file_key": key, "expires_in": -1});
     user.post("/v1/files/signed-url", form).refused(400, "invalid_json");
 }

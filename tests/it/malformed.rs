@@ -95,7 +95,12 @@ fn bodies_that_are_not_what_they_should_be() {
     user.post("/v1/files/init", twice).refused(400, "invalid_json");
     assert_eq!(user.get("/v1/files/uploads").ok(), json!({"uploads": []}));
     // What a user says of who it is does not count, however it is written; a service must say it.
-    for meta in [json!({"user_id": 7}), json!({"user_id": "a/b"}), json!({"user_email": ""})] {
+    for meta in [
+        json!({"user_id": -7}),
+        json!({"user_id": 1.5}),
+        json!({"user_id": "a/b"}),
+        json!({"user_email": ""}),
+    ] {
         let init = json!({"mode": "single", "files": [file], "meta": meta});
         user.post("/v1/files/init?user_id=%2F", &init).ok();
         let refused = daemon.service().post("/v1/files/init", &init);

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use streamlined::{
     blob::{
-        Address, Begun, BlobStore, Error, Purpose, Reader, Result, Sealed, Site, Space, Stage,
+        Address, Begun, BlobStore, Error, Join, Purpose, Reader, Result, Sealed, Site, Space,
+        Stage,
         upkeep::{Found, Freed, Pace, Shelf, Survey},
     },
     model::{
@@ -72,17 +73,8 @@ impl BlobStore for Faulty {
         Ok(Begun { stage, lowest })
     }
 
-    async fn assemble(
-        &self,
-        upload: UploadId,
-        parts: Vec<Address>,
-        may_overwrite: bool,
-    ) -> Result<Sealed> {
-        self.store.assemble(upload, parts, may_overwrite).await
-    }
-
-    async fn promote(&self, part: &Address) -> Result<Locator> {
-        self.store.promote(part).await
+    async fn join(&self, upload: UploadId) -> Result<Box<dyn Join>> {
+        self.store.join(upload).await
     }
 
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {

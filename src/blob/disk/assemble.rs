@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
+use async_trait::async_trait;
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -20,45 +21,82 @@ use super::{
     trailer,
 };
 use crate::{
-    blob::{Address, Error, Hasher, Purpose, Result, Sealed},
+    blob::{Address, Error, Hasher, Join, Purpose, Result, Sealed},
     metrics::stores,
-    model::id::UploadId,
+    model::{id::UploadId, locator::Locator},
     sys::{durable, fault, random},
 };
 
-pub async fn assemble(
-    store: &Arc<Inner>,
+/// See [`BlobStore::join`](crate::blob::BlobStore::join).
+pub struct Joining {
+    store: Arc<Inner>,
     upload: UploadId,
-    parts: Vec<Address>,
-    may_overwrite: bool,
-) -> Result<Sealed> {
-    let size: u64 = parts.iter().map(|part| part.size).sum();
-    let inner = Arc::clone(store);
-    if usize::try_from(size).is_ok_and(|size| size <= store.pack_bytes_max) {
-        let gather = move || {
-            let mut whole = Vec::new();
-            for part in &parts {
-                read_checked(&inner, part, |bytes| {
-                    whole.extend_from_slice(bytes);
-                    Ok(())
-                })?;
-            }
-            Ok(whole)
-        };
-        let whole = joined(spawn_blocking(gather).await)?;
-        return seal_small(store, whole.into()).await;
+    /// The assembly, unless somebody was at work there.
+    closed: Option<Closed>,
+}
+
+impl Joining {
+    pub fn begin(store: &Arc<Inner>, upload: UploadId) -> Self {
+        let closed = Assemblies::close(store, upload, random::nonce());
+        Self { store: Arc::clone(store), upload, closed }
     }
-    store.health.check()?;
-    let fills = Fill::of(upload, &parts)?.filter(|fills| fills.is_empty() || may_overwrite);
-    let closed =
-        fills.and_then(|fills| Some((fills, Assemblies::close(store, upload, random::nonce())?)));
-    // As many at a time as the machine has cores: more would only share them.
-    let _permit = store.assembling.acquire().await.map_err(|_| Error::Busy)?;
-    let join = move || match closed {
-        Some((fills, closed)) => in_place(&inner, closed, upload, &parts, &fills),
-        None => concatenate(&inner, &parts),
-    };
-    joined(spawn_blocking(join).await)
+}
+
+#[async_trait]
+impl Join for Joining {
+    async fn assemble(self: Box<Self>, parts: Vec<Address>, may_overwrite: bool) -> Result<Sealed> {
+        let Self { store, upload, closed } = *self;
+        let size: u64 = parts.iter().map(|part| part.size).sum();
+        let inner = Arc::clone(&store);
+        if usize::try_from(size).is_ok_and(|size| size <= store.pack_bytes_max) {
+            let gather = move || {
+                let mut whole = Vec::new();
+                for part in &parts {
+                    read_checked(&inner, part, |bytes| {
+                        whole.extend_from_slice(bytes);
+                        Ok(())
+                    })?;
+                }
+                Ok(whole)
+            };
+            let whole = joined(spawn_blocking(gather).await)?;
+            return seal_small(&store, whole.into()).await;
+        }
+        store.health.check()?;
+        let fills = Fill::of(upload, &parts)?.filter(|fills| fills.is_empty() || may_overwrite);
+        let in_place_of = fills.zip(closed);
+        // As many at a time as the machine has cores: more would only share them.
+        let _permit = store.assembling.acquire().await.map_err(|_| Error::Busy)?;
+        let join = move || match in_place_of {
+            Some((fills, closed)) => in_place(&inner, closed, upload, &parts, &fills),
+            None => concatenate(&inner, &parts),
+        };
+        joined(spawn_blocking(join).await)
+    }
+
+    /// A packed part is a blob as it lies. A part's file gets a second name: the first one stays
+    /// good for the session until the index knows the second.
+    async fn promote(self: Box<Self>, part: &Address) -> Result<Locator> {
+        let place = Place::parse(&part.locator)?;
+        if place.packed().is_some() {
+            return Ok(part.locator.clone());
+        }
+        if let Place::Assembled { .. } = place {
+            // Nothing lies elsewhere that would be filled in.
+            return Ok(self.assemble(vec![part.clone()], false).await?.locator);
+        }
+        let (store, hash) = (self.store, part.blake3);
+        store.health.check()?;
+        let link = move || {
+            let blob = place.as_blob(hash, random::nonce());
+            let path = store.file(&blob)?;
+            fs::hard_link(store.file(&place)?, &path)?;
+            fault::point("promote: linked");
+            store.sync_parent(&path)?;
+            blob.locator()
+        };
+        joined(spawn_blocking(link).await)
+    }
 }
 
 fn concatenate(store: &Inner, parts: &[Address]) -> Result<Sealed> {

@@ -32,6 +32,7 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use self::{
+    assemble::Joining,
     assembly::{Assemblies, Member},
     buffers::Buffers,
     content::Content,
@@ -41,7 +42,7 @@ use self::{
     stage::{DiskStage, joined},
 };
 use super::{
-    Address, Begun, BlobStore, Error, Reader, Result, Sealed, Space, Stage,
+    Address, Begun, BlobStore, Error, Join, Reader, Result, Space, Stage,
     upkeep::{Copied, Found, Owner, Pace, Shelf, Survey},
 };
 use crate::{
@@ -52,7 +53,7 @@ use crate::{
         range::Slice,
         time::UnixMillis,
     },
-    sys::{durable, fault, random},
+    sys::durable,
 };
 
 /// See the module.
@@ -168,37 +169,8 @@ impl BlobStore for DiskBlobs {
         Ok(Begun { stage, lowest })
     }
 
-    async fn assemble(
-        &self,
-        upload: UploadId,
-        parts: Vec<Address>,
-        may_overwrite: bool,
-    ) -> Result<Sealed> {
-        assemble::assemble(&self.0, upload, parts, may_overwrite).await
-    }
-
-    /// A packed part is a blob as it lies. A part's file gets a second name: the first one stays
-    /// good for the session until the index knows the second.
-    async fn promote(&self, part: &Address) -> Result<Locator> {
-        let place = Place::parse(&part.locator)?;
-        if place.packed().is_some() {
-            return Ok(part.locator.clone());
-        }
-        if let Place::Assembled { upload, .. } = place {
-            // Nothing lies elsewhere that would be filled in.
-            return Ok(self.assemble(upload, vec![part.clone()], false).await?.locator);
-        }
-        let hash = part.blake3;
-        self.blocking(move |inner| {
-            inner.health.check()?;
-            let blob = place.as_blob(hash, random::nonce());
-            let path = inner.file(&blob)?;
-            fs::hard_link(inner.file(&place)?, &path)?;
-            fault::point("promote: linked");
-            inner.sync_parent(&path)?;
-            blob.locator()
-        })
-        .await
+    async fn join(&self, upload: UploadId) -> Result<Box<dyn Join>> {
+        Ok(Box::new(Joining::begin(&self.0, upload)))
     }
 
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {

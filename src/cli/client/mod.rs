@@ -167,11 +167,12 @@ impl Client {
         body: Option<&[u8]>,
     ) -> Result<Response<Body>, Refused> {
         let mut request = Request::builder().method(method).uri(url);
-        // Nobody but the server is given the token.
-        let is_ours = url.strip_prefix(&self.server).is_some_and(|rest| rest.starts_with('/'));
-        // A signed URL is its own credential.
-        let is_signed = url.contains("/get/") || url.contains("/batch-download/");
-        if let Some(token) = self.token.as_ref().filter(|_| is_ours && !is_signed) {
+        // Nobody but the server is given the token; a signed URL is its own credential.
+        let needs_token = url.strip_prefix(&self.server).is_some_and(|path| {
+            let signed = ["/get/", "/v1/files/batch-download/"];
+            path.starts_with('/') && !signed.iter().any(|signed| path.starts_with(signed))
+        });
+        if let Some(token) = self.token.as_ref().filter(|_| needs_token) {
             let is_jwt = token.split('.').count() == 3;
             request = if is_jwt {
                 request.header("authorization", format!("Bearer {}", **token))

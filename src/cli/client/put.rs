@@ -1,6 +1,6 @@
 //! `put`: a small file in one request, a large one in parts, or by a proof when its owner has it
-//! already. An upload that broke is found again by its name, folder and size, and goes on; the
-//! SHA-256 of the whole decides in the end.
+//! already. An upload that broke is found again by its name, folder and SHA-256, and goes on: one
+//! of other content may be somebody else's.
 
 use std::{
     collections::HashMap,
@@ -55,6 +55,9 @@ pub fn run(put: &Put) -> Result<(), Failures> {
     } else {
         in_parts(&client, put, name, &file)?
     };
+    if stored["sha256"] != hex(&file.sha256) {
+        return Err(failure("the server has stored something else: the file changed meanwhile"));
+    }
     println!("{}", stored["key"].as_str().unwrap_or_default());
     Ok(())
 }
@@ -119,19 +122,11 @@ fn whole(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Value, 
 }
 
 fn in_parts(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Value, Failures> {
-    if let Some(upload) = begun(client, put, name, file.size)? {
-        match go_on(client, &upload, file)? {
-            Ok(stored) => return Ok(stored),
-            // Another file of that name and size was on its way.
-            Err(refused) if ["sha256_mismatch", "size_mismatch"].contains(&&*refused.code) => {
-                let url = client.url(&format!("/v1/files/{}", upload.id), &[]);
-                client.call(Method::DELETE, &url, None)?;
-            }
-            Err(refused) => return Err(refused.into()),
-        }
+    if let Some(upload) = begun(client, put, name, file)? {
+        return Ok(go_on(client, &upload, file)??);
     }
-    let blake3 = file.blake3.to_hex().to_string();
-    let mut declared = json!({"name": name, "size": file.size, "blake3": blake3});
+    let (blake3, sha256) = (file.blake3.to_hex().to_string(), hex(&file.sha256));
+    let mut declared = json!({"name": name, "size": file.size, "blake3": blake3, "sha256": sha256});
     if let Some(mime) = &put.mime {
         declared["mime"] = mime.as_str().into();
     }
@@ -174,8 +169,9 @@ struct Upload {
     part_bytes: u64,
 }
 
-/// An upload of this name, folder and size that broke.
-fn begun(client: &Client, put: &Put, name: &str, size: u64) -> Result<Option<Upload>, Failures> {
+/// An upload of this file, to this name and folder, that broke.
+fn begun(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Option<Upload>, Failures> {
+    let sha256 = hex(&file.sha256);
     let mut cursor = String::new();
     loop {
         let query = [("limit", "100"), ("cursor", &cursor)];
@@ -183,7 +179,7 @@ fn begun(client: &Client, put: &Put, name: &str, size: u64) -> Result<Option<Upl
         let page = client.call(Method::GET, &client.url("/v1/files/uploads", query), None)?;
         let folder = put.folder.trim_matches('/');
         let same = |upload: &&Value| {
-            upload["name"] == name && upload["folder"] == folder && upload["size"] == size
+            upload["name"] == name && upload["folder"] == folder && upload["sha256"] == sha256
         };
         if let Some(found) = page["uploads"].as_array().into_iter().flatten().find(same) {
             let id = found["uploadId"].as_str().unwrap_or_default();

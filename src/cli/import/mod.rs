@@ -120,7 +120,7 @@ fn walk(tree: &Tree, report: &Report, batches: &Sender<Vec<Candidate>>) {
         match found {
             Found::Other { path, why } => report.skipped(&path, 0, &why),
             Found::File { path, size, modified, has_side } => {
-                match describe(tree, report, &path, modified, has_side) {
+                match describe(tree, report, &path, size, modified, has_side) {
                     Ok(described) => batch.push(Candidate { described, size }),
                     Err(why) => report.skipped(&path, size, &why),
                 }
@@ -142,13 +142,14 @@ fn describe(
     tree: &Tree,
     report: &Report,
     path: &str,
+    size: u64,
     modified: UnixMillis,
     has_side: bool,
 ) -> Result<Described, String> {
     let mut described = side::of_path(path, modified)?;
     if has_side {
         let text = tree.side(path).map_err(|error| format!("its side file: {error}"))?;
-        side::add(&mut described, &text)?;
+        side::add(&mut described, &text, size)?;
     } else {
         report.without_side_file();
     }

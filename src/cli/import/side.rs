@@ -38,10 +38,11 @@ pub fn of_path(path: &str, modified: UnixMillis) -> Result<Described, String> {
     })
 }
 
-/// Adds what a side file says. Its user must be that of the path; its folder and names count where
-/// they are ones that a file of this key can have. Members that mean nothing here are kept as the
-/// file's own `meta`, where they fit.
-pub fn add(described: &mut Described, side: &[u8]) -> Result<(), String> {
+/// Adds what the side file of a file of `size` bytes says. Its user must be that of the path; its
+/// folder and names count where they are ones that a file of this key can have. Members that mean
+/// nothing here are kept as the file's own `meta`, where they fit. Without a digest the size that
+/// it says must be the file's: nothing else tells that the file was cut.
+pub fn add(described: &mut Described, side: &[u8], size: u64) -> Result<(), String> {
     let mut members: Map<String, Value> =
         serde_json::from_slice(side).map_err(|error| format!("its side file: {error}"))?;
     let key = FileKey::parse(&described.key).ok_or("no file can have this key")?;
@@ -67,6 +68,10 @@ pub fn add(described: &mut Described, side: &[u8]) -> Result<(), String> {
     }
     described.mime = text(&mut members, "mime")?.filter(|mime| !mime.is_empty());
     described.sha256 = text(&mut members, "sha256")?.filter(|digest| !digest.is_empty());
+    let said = members.get("size").and_then(Value::as_u64);
+    if let Some(said) = said.filter(|said| described.sha256.is_none() && *said != size) {
+        return Err(format!("its side file says {said} bytes and no sha256"));
+    }
     for name in CREATED {
         if let Some(created) = members.get(name).and_then(time) {
             members.remove(name);
@@ -121,7 +126,7 @@ mod tests {
 
     fn described(path: &str, side: &Value) -> Result<Described, String> {
         let mut described = of_path(path, UnixMillis(7))?;
-        add(&mut described, side.to_string().as_bytes())?;
+        add(&mut described, side.to_string().as_bytes(), 3)?;
         Ok(described)
     }
 
@@ -158,7 +163,7 @@ mod tests {
         for (levels, is_kept) in [(JSON_DEPTH_MAX - 1, true), (JSON_DEPTH_MAX, false)] {
             let side = format!(r#"{{"a": {}{}}}"#, "[".repeat(levels), "]".repeat(levels));
             let mut described = of_path("storage/u/0000abcd_n", UnixMillis(7)).unwrap();
-            add(&mut described, side.as_bytes()).unwrap();
+            add(&mut described, side.as_bytes(), 3).unwrap();
             assert_eq!(let_go_of_large_meta(&mut described), !is_kept);
             assert_eq!(described.meta.contains_key("a"), is_kept);
         }
@@ -169,9 +174,18 @@ mod tests {
         for path in ["storage/x", "storage/u/x", "storage/u/abcd_x", "storage/a%b/0000abcd_x"] {
             assert!(described(path, &json!({})).is_err(), "{path}");
         }
-        for side in [json!({"user_id": "v"}), json!({"sha256": ["x"]}), json!([]), json!("x")] {
+        for side in [
+            json!({"user_id": "v"}),
+            json!({"sha256": ["x"]}),
+            json!({"size": 4}),
+            json!([]),
+            json!("x"),
+        ] {
             assert!(described("storage/u/0000abcd_x", &side).is_err(), "{side}");
         }
+        // A digest says more.
+        let told = json!({"size": 4, "sha256": "00"});
+        assert!(described("storage/u/0000abcd_x", &told).is_ok());
     }
 
     #[test]

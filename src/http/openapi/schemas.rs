@@ -81,6 +81,7 @@ fn problem(codes: &BTreeSet<String>) -> Value {
             "code": {"enum": codes, "description": "A stable word for a program."},
             "request_id": {"type": "string", "description": "As in X-Request-Id."},
             "missing": {"type": "array", "description": "Parts, keys or ids that are not there."},
+            "uploadId": {"type": "string", "description": "The file of a batch that it is about."},
             "limit": {"type": "integer", "description": "Bytes that are allowed."},
             "quota": {"type": "integer"},
             "used": {"type": "integer"},
@@ -88,7 +89,16 @@ fn problem(codes: &BTreeSet<String>) -> Value {
             "expected-offset": {"type": "integer", "description": "Where the upload goes on."},
             "provided-offset": {"type": "integer"},
         }),
-        &["missing", "limit", "quota", "used", "requested", "expected-offset", "provided-offset"],
+        &[
+            "missing",
+            "uploadId",
+            "limit",
+            "quota",
+            "used",
+            "requested",
+            "expected-offset",
+            "provided-offset",
+        ],
     );
     problem["description"] = json!("A refusal (RFC 9457).");
     problem
@@ -186,16 +196,22 @@ fn completion(named: &Value) -> Value {
 }
 
 fn requests() -> Value {
+    let counted = json!({"type": "integer", "minimum": 0, "maximum": u64::MAX});
+    let in_meta = json!({"anyOf": [reference("UserId"), counted, {"type": "null"}]});
     let user = json!({"anyOf": [reference("UserId"), {"type": "null"}]});
     let meta = json!({
         "type": ["object", "null"],
-        "properties": {"user_id": user, "user_email": user},
-        "description": "The caller's own, at most 4 KiB of JSON. A service names its user here.",
+        "properties": {
+            "user_id": in_meta, "user_email": in_meta,
+            "folder": {"anyOf": [reference("Folder"), {"type": "null"}]},
+        },
+        "description": "The caller's own, at most 4 KiB of JSON. A service names its user here; \
+            folder counts where none stands beside it.",
     });
     let named = json!({
         "type": ["object", "null"],
         "properties": {
-            "user_id": user, "user_email": user,
+            "user_id": in_meta, "user_email": in_meta,
             "filename": {"anyOf": [reference("FileName"), {"type": "null"}]},
             "folder": {"anyOf": [reference("Folder"), {"type": "null"}]},
         },
@@ -360,16 +376,20 @@ fn sessions() -> Value {
     );
     let batch = json!({
         "uploadId": reference("UploadId"), "mode": {"const": "batch"}, "state": state,
-        "bytesReceived": reference("Size"), "size": reference("Size"), "files": array(&of_batch),
+        "received": {
+            "type": "array", "maxItems": 0, "description": "Parts are those of its files.",
+        },
+        "bytesReceived": reference("Size"), "size": reference("Size"),
+        "expiresAt": reference("Time"), "files": array(&of_batch),
     });
     let listed = object(
         &json!({
             "uploadId": reference("UploadId"), "state": state, "name": reference("FileName"),
             "folder": reference("Folder"), "size": reference("Size"),
             "bytesReceived": reference("Size"), "missing": array(&reference("PartNumber")),
-            "expiresAt": reference("Time"),
+            "expiresAt": reference("Time"), "sha256": reference("Sha256"),
         }),
-        &[],
+        &["sha256"],
     );
     let range = json!({"offset": reference("Size"), "length": reference("Size")});
     let known = json!({"ranges": array(&object(&range, &[])), "expiresAt": reference("Time")});

@@ -131,14 +131,19 @@ pub async fn put_content(context: &Context, mut body: RequestBody, size: Option<
 }
 
 /// What `Content-Type` says of the file. Types that HTTP clients send for want of a better one
-/// say nothing of it.
+/// say nothing of it. A form is not the file, but an envelope around it.
 pub fn declared_type(context: &Context) -> Result<Option<Box<str>>, Error> {
     const SAYS_NOTHING: [&str; 2] =
         ["application/x-www-form-urlencoded", "application/octet-stream"];
     let Some(value) = context.headers.get(CONTENT_TYPE) else { return Ok(None) };
     let value = value.to_str().unwrap_or_default();
-    if value.is_empty() || SAYS_NOTHING.iter().any(|word| value.eq_ignore_ascii_case(word)) {
+    let essence = value.split(';').next().unwrap_or_default().trim_end();
+    if essence.is_empty() || SAYS_NOTHING.iter().any(|word| essence.eq_ignore_ascii_case(word)) {
         return Ok(None);
+    }
+    if essence.eq_ignore_ascii_case("multipart/form-data") {
+        let detail = "The body is the file itself; a form (multipart/form-data) is not taken.";
+        return Err(Error::invalid("encoded_content", detail));
     }
     fields::media_type(value.to_owned()).map(Some)
 }

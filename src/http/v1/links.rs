@@ -14,7 +14,7 @@ use crate::{
         Error,
         link::{Disposition, Link},
     },
-    http::{Context, Reply, audit, body::RequestBody, json},
+    http::{Context, Refusal, Reply, audit, body::RequestBody, json},
     model::key::FileKey,
 };
 
@@ -33,7 +33,13 @@ pub async fn sign(context: &Context) -> Reply {
     let key = context.query.required("key")?;
     let ttl = context.query.number("ttl", "invalid_ttl")?;
     let disposition = context.query.text("disposition").map(disposition).transpose()?;
-    answer(context, key, ttl, disposition).await
+    let asked = answer(context, key, ttl, disposition).await;
+    match (asked, context.query.literal("key")) {
+        (Err(Refusal::App(Error::NotFound(_))), Some(pasted)) => {
+            answer(context, pasted, ttl, disposition).await
+        }
+        (asked, _) => asked,
+    }
 }
 
 #[derive(Deserialize)]

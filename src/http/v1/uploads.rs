@@ -54,7 +54,10 @@ pub async fn init(context: &Context, body: RequestBody) -> Reply {
     let user = context.named_user(&mut meta)?;
     let folder = match body.folder {
         Some(folder) => fields::folder(&folder)?,
-        None => context.query.folder()?,
+        None => match fields::text(&mut meta, "folder")? {
+            Some(folder) => fields::folder(&folder)?,
+            None => context.query.folder()?,
+        },
     };
     let declared = |json::Object(file): json::Object<InitFile>| {
         Ok(DeclaredFile {
@@ -153,6 +156,9 @@ fn batch_answer(id: UploadId, uploads: &[Upload]) -> Value {
         "state": if open { "open" } else { "completed" },
         "bytesReceived": uploads.iter().map(|upload| upload.received).sum::<u64>(),
         "size": uploads.iter().map(|upload| upload.size).sum::<u64>(),
+        // Parts are those of its files.
+        "received": [],
+        "expiresAt": uploads.iter().map(|upload| upload.expires).min().map(|at| at.to_string()),
         "files": uploads.iter().map(file).collect::<Value>(),
     })
 }
@@ -195,7 +201,7 @@ pub async fn list(context: &Context) -> Reply {
             Completeness::Complete | Completeness::SizeDiffers { .. } => Vec::new(),
         };
         missing.truncate(MISSING_NAMED_MAX);
-        listed.push(json!({
+        let mut entry = json!({
             "uploadId": upload.id.to_string(),
             "state": state(upload),
             "name": upload.name.as_str(),
@@ -204,7 +210,11 @@ pub async fn list(context: &Context) -> Reply {
             "bytesReceived": upload.received,
             "missing": missing,
             "expiresAt": upload.expires.to_string(),
-        }));
+        });
+        if let Some(sha256) = upload.sha256 {
+            entry["sha256"] = sha256.to_string().into();
+        }
+        listed.push(entry);
     }
     let mut answer = json!({"uploads": listed});
     if uploads.len() > limit {
