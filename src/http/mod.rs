@@ -147,16 +147,19 @@ impl Context {
         if self.principal()?.role() < Role::Admin {
             return Ok(None);
         }
-        for (name, value) in in_meta {
-            match value {
-                None | Some(Value::Null) => {}
-                Some(Value::String(user)) => return fields::user_id(&user).map(Some),
-                // Callers count their users.
-                Some(Value::Number(user)) if user.is_u64() => {
-                    return fields::user_id(&user.to_string()).map(Some);
-                }
-                Some(_) => return Err(fields::not_text(name)),
+        let named = |(name, value)| match value {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(user)) => fields::user_id(&user).map(Some),
+            // Callers count their users.
+            Some(Value::Number(user)) if user.is_u64() => {
+                fields::user_id(&user.to_string()).map(Some)
             }
+            Some(_) => Err(fields::not_text(name)),
+        };
+        let [id, email] = in_meta.map(named);
+        let (id, email) = (id?, email?);
+        if let Some(user) = id.or(email) {
+            return Ok(Some(user));
         }
         let in_query = self.query.text("user_id").or_else(|| self.query.text("user_email"));
         in_query.map(fields::user_id).transpose()

@@ -98,6 +98,7 @@ fn bodies_that_are_not_what_they_should_be() {
     for meta in [
         json!({"user_id": -7}),
         json!({"user_id": 1.5}),
+        json!({"user_id": 1, "user_email": 1.5}),
         json!({"user_id": "a/b"}),
         json!({"user_email": ""}),
     ] {
