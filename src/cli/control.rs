@@ -213,6 +213,7 @@ pub fn settings(config: &Config, address: &str) -> Settings {
     Settings {
         public_url: public_url.trim_end_matches('/').to_owned(),
         metrics: config.metrics,
+        allowed_origins: config.allowed_origins.clone(),
         trusted_proxies: config.trusted_proxies.clone(),
         connections_max: config.connections_max.min(connections),
         connections_per_address_max: config.connections_per_address_max,

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use self::values::{boolean, count, non_empty, number, within};
 pub use self::values::{bytes, duration};
 use crate::{
-    model::{grant, limits, principal::Audience},
+    model::{grant, limits, origins::Origins, principal::Audience},
     sys::log,
 };
 
@@ -52,6 +52,7 @@ pub struct Config {
     pub body_idle_timeout: Duration,
     pub body_bytes_per_second_min: u64,
     pub drain_timeout: Duration,
+    pub allowed_origins: Origins,
     pub trusted_proxies: Vec<IpNet>,
     pub audit_file_bytes: u64,
     pub audit_keep: Duration,
@@ -95,6 +96,7 @@ impl Default for Config {
             body_idle_timeout: Duration::from_mins(1),
             body_bytes_per_second_min: 1 << 10,
             drain_timeout: Duration::from_secs(30),
+            allowed_origins: Origins::None,
             trusted_proxies: Vec::new(),
             audit_file_bytes: 64 << 20,
             audit_keep: Duration::from_hours(365 * 24),
@@ -373,6 +375,16 @@ pub const KNOBS: &[Knob] = &[
         Ok(())
     }),
     knob(
+        "allowed_origins",
+        "",
+        "Origins, with commas between, whose pages may ask from a browser (CORS); * for any.",
+        |config, text| {
+            let fault = "must be origins such as https://app.example, with commas between, or *";
+            config.allowed_origins = Origins::parse(text).ok_or(fault)?;
+            Ok(())
+        },
+    ),
+    knob(
         "trusted_proxies",
         "",
         "Networks, with commas between, whose X-Forwarded-For or Forwarded counts.",
@@ -471,6 +483,9 @@ mod tests {
             ("head_bytes_max", "2MiB"),
             ("metrics", "everybody"),
             ("tls_key", ""),
+            ("allowed_origins", "app.example"),
+            ("allowed_origins", "https://app.example/"),
+            ("allowed_origins", "https://a.example,*"),
             ("trusted_proxies", "10.0.0.0/33"),
             ("trusted_proxies", "10.0.0.1 10.0.0.2"),
             ("service_token", "too short"),

@@ -43,6 +43,7 @@ pub fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
         body_idle_timeout: _,
         body_bytes_per_second_min: _,
         drain_timeout: _,
+        allowed_origins: _,
         trusted_proxies: _,
     } = read;
     let changed = [

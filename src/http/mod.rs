@@ -11,6 +11,7 @@ pub mod client;
 pub mod conditional;
 mod connection;
 mod content;
+mod cors;
 mod credentials;
 mod digest;
 mod disposition;
@@ -214,6 +215,7 @@ impl Server {
         let asked = Asked::new(&request, id, connection.open(request.version(), &settings));
         let is_http_1 = request.version() < Version::HTTP_2;
         let is_head = request.method() == Method::HEAD;
+        let marks = cors::Marks::of(&settings.allowed_origins, request.headers());
         let speaks_draft = v1::resumable::is_spoken(asked.path(), request.headers());
         let mut trace = Trace::default();
         let peer = connection.peer.ip();
@@ -234,6 +236,7 @@ impl Server {
         if speaks_draft {
             v1::resumable::mark(&self.app.policy(), &mut response);
         }
+        marks.put_on(&mut response);
         if is_head {
             response = without_body(response);
         }
@@ -277,6 +280,9 @@ impl Server {
         let drained = head.version >= Version::HTTP_2;
         let body = RequestBody::new(body, drained, Arc::clone(received), settings.patience());
         framing::check(&head)?;
+        if let Some(allowed) = cors::preflight(&settings.allowed_origins, &head) {
+            return Ok(allowed);
+        }
         let endpoint = route::route(&head.method, head.uri.path());
         let metrics = match serves {
             Serves::Everything => settings.metrics,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::patience::Patience;
-use crate::model::principal::Audience;
+use crate::model::{origins::Origins, principal::Audience};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -13,6 +13,8 @@ pub struct Settings {
     pub public_url: String,
     /// Who gets `/metrics` on the port. On the admin socket its operator always does.
     pub metrics: Audience,
+    /// Whose pages may ask from a browser.
+    pub allowed_origins: Origins,
     /// Proxies whose word on the client's address counts.
     pub trusted_proxies: Vec<IpNet>,
     /// Past it: 503 `busy`, and closed.
@@ -59,6 +61,7 @@ pub mod tests {
         Settings {
             public_url: "http://127.0.0.1".into(),
             metrics: Audience::Nobody,
+            allowed_origins: Origins::None,
             trusted_proxies: Vec::new(),
             connections_max: 9,
             connections_per_address_max: 9,

@@ -11,6 +11,7 @@ pub mod key;
 pub mod limits;
 pub mod locator;
 pub mod name;
+pub mod origins;
 pub mod principal;
 pub mod range;
 pub mod time;

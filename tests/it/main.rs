@@ -12,6 +12,7 @@ mod clients;
 mod complete;
 mod config;
 mod connections;
+mod cors;
 mod download;
 mod exhaustion;
 mod floods;

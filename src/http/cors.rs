@@ -1,0 +1,72 @@
+//! Which pages of other origins may ask from a browser (Fetch, section 3.3: CORS).
+//!
+//! They send a token in a header of their own, never the cookie: an answer never allows a browser's
+//! own credentials. So a page learns here what anybody learns who has the token, and nothing else.
+
+use hyper::{
+    HeaderMap, Method, Response, StatusCode,
+    header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+        ACCESS_CONTROL_REQUEST_METHOD, HeaderValue, ORIGIN, VARY,
+    },
+    http::request::Parts,
+};
+
+use super::body::Body;
+use crate::model::origins::Origins;
+
+/// How long a browser may remember what it was allowed, in seconds; the longest that Chromium does.
+const REMEMBERED: HeaderValue = HeaderValue::from_static("7200");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
+const EVERYTHING: HeaderValue = HeaderValue::from_static("*");
+
+/// What an answer allows to whoever sent these headers.
+fn allowed(origins: &Origins, headers: &HeaderMap) -> Option<HeaderValue> {
+    let origin = headers.get(ORIGIN)?;
+    match origins {
+        Origins::None => None,
+        Origins::Any => Some(EVERYTHING),
+        Origins::Of(origins) => origins.iter().any(|it| it == origin).then(|| origin.clone()),
+    }
+}
+
+/// The answer to a browser that asks whether a page may ask. It tells nothing of the path.
+pub fn preflight(origins: &Origins, head: &Parts) -> Option<Response<Body>> {
+    let asks =
+        head.method == Method::OPTIONS && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    allowed(origins, &head.headers).filter(|_| asks)?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+    if let Some(wanted) = head.headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+    }
+    headers.insert(ACCESS_CONTROL_MAX_AGE, REMEMBERED);
+    Some(response)
+}
+
+/// What an answer has to say to a page.
+pub struct Marks {
+    origin: Option<HeaderValue>,
+    varies: bool,
+}
+
+impl Marks {
+    /// Of the answer to a request with these headers.
+    pub fn of(origins: &Origins, headers: &HeaderMap) -> Self {
+        Self { origin: allowed(origins, headers), varies: matches!(origins, Origins::Of(_)) }
+    }
+
+    pub fn put_on(self, response: &mut Response<Body>) {
+        let headers = response.headers_mut();
+        if let Some(origin) = self.origin {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EVERYTHING);
+        }
+        if self.varies {
+            headers.append(VARY, HeaderValue::from_static("Origin"));
+        }
+    }
+}
