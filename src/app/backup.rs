@@ -5,7 +5,10 @@
 //! taken, so whatever its index names is still there to be copied; what comes later only adds.
 //! Files that an earlier backup into the same directory has are not copied again.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use tokio::task::spawn_blocking;
 
@@ -25,6 +28,9 @@ impl App {
         let _hold = self.hold().await;
         let incoming = to.join("incoming");
         let begun = on_disk(&incoming, |incoming| {
+            if let Some(to) = incoming.parent() {
+                give_back(to)?;
+            }
             if incoming.exists() {
                 fs::remove_dir_all(incoming)?;
             }
@@ -45,6 +51,21 @@ impl App {
     }
 }
 
+/// Where the journal lies while another one takes its place.
+fn old_journal(to: &Path) -> PathBuf {
+    to.join("incoming").join("old")
+}
+
+/// Puts a journal back that one who was killed had taken away, and had nothing in its place.
+fn give_back(to: &Path) -> io::Result<()> {
+    let journal = to.join("journal");
+    if old_journal(to).exists() && !journal.exists() {
+        fs::rename(old_journal(to), journal)?;
+        durable::sync_dir(to)?;
+    }
+    Ok(())
+}
+
 /// Keys, the new journal in place of the old, and the mark of a data directory.
 fn finish(from: &Path, to: &Path) -> io::Result<()> {
     let keys = to.join("keys");
@@ -55,9 +76,9 @@ fn finish(from: &Path, to: &Path) -> io::Result<()> {
             durable::write_file(&keys.join(entry.file_name()), &fs::read(entry.path())?)?;
         }
     }
-    let (journal, old) = (to.join("journal"), to.join("incoming").join("old"));
+    let journal = to.join("journal");
     if journal.exists() {
-        fs::rename(&journal, &old)?;
+        fs::rename(&journal, old_journal(to))?;
     }
     fs::rename(to.join("incoming").join("journal"), &journal)?;
     // A key that was withdrawn here is not to come back with what is restored.

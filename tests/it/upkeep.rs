@@ -202,6 +202,28 @@ fn a_key_that_was_withdrawn_does_not_come_back_with_a_backup() {
     assert!(!kept.join(withdrawn).exists());
 }
 
+/// As if it had been killed between the two renames, and the next one does not come to its end.
+#[test]
+fn what_an_earlier_backup_left_stays_good() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("a store is unavailable");
+    daemon.user("u").store("f", "a", b"content");
+    let target = tempfile::tempdir().unwrap();
+    let backup = target.path().join("backup");
+    let to = backup.to_str().unwrap();
+    report(&["backup", to], &daemon.dir());
+    fs::create_dir(backup.join("incoming")).unwrap();
+    fs::rename(backup.join("journal"), backup.join("incoming/old")).unwrap();
+    fs::rename(backup.join("keys"), backup.join("kept")).unwrap();
+    fs::write(backup.join("keys"), "in the way").unwrap();
+    assert!(!run(&["backup", to], &daemon.dir()).status.success());
+    fs::remove_file(backup.join("keys")).unwrap();
+    fs::rename(backup.join("kept"), backup.join("keys")).unwrap();
+    let data = target.path().join("data");
+    assert!(run(&["restore", to], &data).status.success());
+    assert_eq!(report(&["user", "show", "u", "--json"], &data)["files"], 1);
+}
+
 #[test]
 fn a_backup_that_cannot_be_written_says_where() {
     let daemon = Daemon::start();

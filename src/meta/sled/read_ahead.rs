@@ -26,6 +26,8 @@ use rustix::{
 /// but the sign's inverted (sled 0.34, `pagecache/logger.rs`).
 const HEADER_BYTES: usize = 20;
 const INVERTED: u64 = i64::MAX.cast_unsigned();
+/// The kernel takes no more than the device's own read-ahead at a time, which is seldom less.
+const STEP_BYTES: usize = 128 << 10;
 /// What names sled's snapshots, before the LSN that each of them reaches, in hexadecimal.
 const SNAPSHOT: &str = "snap.";
 
@@ -48,10 +50,12 @@ fn read(dir: &Path, segment_bytes: u64, is_open: &AtomicBool) -> io::Result<()> 
     let room = memory.freeram as u64 * u64::from(memory.mem_unit) / 2 / segment_bytes;
     let segments = behind_snapshot(dir, &log, segment_bytes)?;
     for offset in segments.into_iter().take(usize::try_from(room).unwrap_or(usize::MAX)) {
-        if is_open.load(Relaxed) {
-            break;
+        for at in (offset..offset + segment_bytes).step_by(STEP_BYTES) {
+            if is_open.load(Relaxed) {
+                return Ok(());
+            }
+            fadvise(&log, at, NonZeroU64::new(STEP_BYTES as u64), Advice::WillNeed)?;
         }
-        fadvise(&log, offset, NonZeroU64::new(segment_bytes), Advice::WillNeed)?;
     }
     Ok(())
 }
