@@ -100,7 +100,8 @@ impl From<meta::Error> for Error {
     fn from(error: meta::Error) -> Self {
         match error {
             meta::Error::NotFound => Self::NotFound("record"),
-            meta::Error::Exists => Self::conflict("exists", "The record exists already."),
+            // Where a client can bring it about, a use case says so.
+            meta::Error::Exists => Self::Internal("a record exists already".into()),
             meta::Error::Closed => {
                 Self::conflict("upload_completed", "The upload is completed already.")
             }
