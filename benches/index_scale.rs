@@ -3,7 +3,8 @@
 //! and the time of the next open: after that close, with what it reads; after a kill that came upon a
 //! tenth more files; and of an index that is made anew from the journal.
 //!
-//! `cargo bench --bench index_scale -- 1000 100000 1000000`; `DIR` names a directory to measure on.
+//! `cargo bench --bench index_scale -- 1000 100000 1000000`; `DIR` names a directory to measure on,
+//! `USERS` among how many users the files are shared out (100).
 
 use std::{
     env, fs,
@@ -11,6 +12,7 @@ use std::{
     ops::Range,
     path::Path,
     process::Command,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -29,7 +31,6 @@ use streamlined::{
 };
 use tokio::runtime::Runtime;
 
-const USERS: u64 = 100;
 const STEP_FILES: usize = 500;
 const SAMPLES: u64 = 300;
 const CACHE_BYTES: u64 = 32 << 20;
@@ -38,8 +39,11 @@ const TO_BE_KILLED: &str = "INDEX_SCALE_KILLED";
 /// Tells a process to open the index, look some files up and say what it takes in memory.
 const TO_BE_OPENED: &str = "INDEX_SCALE_OPENED";
 
+static USERS: LazyLock<u64> =
+    LazyLock::new(|| env::var("USERS").map_or(100, |users| users.parse().unwrap()));
+
 fn user(n: u64) -> UserId {
-    UserId::parse(&format!("user{}@example.com", n % USERS)).unwrap()
+    UserId::parse(&format!("user{}@example.com", n % *USERS)).unwrap()
 }
 
 fn key(n: u64) -> FileKey {
