@@ -287,15 +287,14 @@ impl Journal {
 }
 
 impl Log {
-    /// Cuts a record off that was not taken, durably.
+    /// Cuts a record off that was not taken, durably. Only for room is it tried again.
     fn cut(&mut self) -> io::Result<()> {
-        if self.uncut {
-            self.file.set_len(self.end)?;
-            self.file.sync_all()?;
-            self.zeros_until = self.end;
-            self.uncut = false;
+        if !self.uncut {
+            return Ok(());
         }
-        Ok(())
+        let cut = self.file.set_len(self.end).and_then(|()| self.file.sync_all());
+        self.uncut = cut.as_ref().is_err_and(is_full);
+        cut.map(|()| self.zeros_until = self.end)
     }
 
     /// Zeros up to `room` bytes behind the end, synced.
