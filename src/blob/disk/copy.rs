@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
+    time::{Duration, SystemTime},
 };
 
 use super::layout::Layout;
@@ -55,15 +56,42 @@ fn same(source: &Path, target: &Path) -> io::Result<bool> {
     Ok(here.len() == there.len() && here.modified()? == there.modified()?)
 }
 
-/// A pack that grows meanwhile is copied as it was, with the time of then, and again next time.
+/// The kernel tells times of change by a clock that ticks at least this often, some of it to spare.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A pack that grows meanwhile is copied as it was, with the time of then, and again next time. So
+/// is one that may have grown since in the same tick.
 fn file(source: &Path, target: &Path) -> io::Result<u64> {
     let temporary = target.with_extension("tmp");
     let _ = fs::remove_file(&temporary);
     let (mut from, mut to) = (File::open(source)?, durable::create_new(&temporary)?);
     let modified = from.metadata()?.modified()?;
+    let now = SystemTime::now();
     let bytes = io::copy(&mut from, &mut to)?;
-    to.set_modified(modified)?;
+    let is_settled = now.duration_since(modified).is_ok_and(|age| age > TICK);
+    to.set_modified(if is_settled { modified } else { SystemTime::UNIX_EPOCH })?;
     to.sync_all()?;
     fs::rename(&temporary, target)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_a_moment_ago_is_copied_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::write(&from, b"content").unwrap();
+        let changed = |at: SystemTime| {
+            File::options().write(true).open(&from).unwrap().set_modified(at).unwrap();
+            file(&from, &to).unwrap();
+            assert_eq!(fs::read(&to).unwrap(), b"content");
+            same(&from, &to).unwrap()
+        };
+        let now = SystemTime::now();
+        assert!(!changed(now + Duration::from_secs(5)));
+        assert!(changed(now - Duration::from_secs(5)));
+    }
 }
