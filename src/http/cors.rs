@@ -23,11 +23,14 @@ const EVERYTHING: HeaderValue = HeaderValue::from_static("*");
 
 /// What an answer allows to whoever sent these headers.
 fn allowed(origins: &Origins, headers: &HeaderMap) -> Option<HeaderValue> {
-    let origin = headers.get(ORIGIN)?;
     match origins {
         Origins::None => None,
+        // Also to who is no page: a cache may have the answer for one.
         Origins::Any => Some(EVERYTHING),
-        Origins::Of(origins) => origins.iter().any(|it| it == origin).then(|| origin.clone()),
+        Origins::Of(origins) => {
+            let origin = headers.get(ORIGIN)?;
+            origins.iter().any(|it| it == origin).then(|| origin.clone())
+        }
     }
 }
 

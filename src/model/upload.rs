@@ -243,9 +243,9 @@ pub enum Completeness {
 
 /// Decides from the declared size and the parts in order of their numbers.
 ///
-/// Numbers run from 0 when part 0 is there, or when the suggested size puts each part where that
-/// says and not where 1 would; else from 1. A missing tail can be named only when the client cut
-/// the file at the suggested size; otherwise the sizes tell.
+/// Numbers run from 0 when part 0 is there, or when bytes are missing and the suggested size puts
+/// each part where that says and not where 1 would; else from 1. A missing tail can be named only
+/// when the client cut the file at the suggested size; otherwise the sizes tell.
 pub fn completeness<P>(mode: Mode, declared: u64, parts: &[Part<P>]) -> Completeness {
     let received: u64 = parts.iter().map(|part| part.size).sum();
     let part_size = mode.part_size(declared);
@@ -254,7 +254,8 @@ pub fn completeness<P>(mode: Mode, declared: u64, parts: &[Part<P>]) -> Complete
         parts.iter().all(|part| part.size > 0 && fits(part))
     };
     let has_first = parts.first().is_some_and(|part| part.number.0 == 0);
-    let first = u32::from(!has_first && (parts.is_empty() || all_fit(1) || !all_fit(0)));
+    let tells = received < declared && !parts.is_empty() && !all_fit(1) && all_fit(0);
+    let first = u32::from(!has_first && !tells);
     let mut missing = Vec::new();
     let mut next = first;
     for part in parts {
@@ -330,6 +331,10 @@ mod tests {
         assert_eq!(check(&[(2, 5)]), Completeness::Missing(vec![0, 1]));
         assert_eq!(check(&[(1, full), (3, 5)]), Completeness::Missing(vec![2]));
         assert_eq!(check(&[(1, full), (2, full)]), Completeness::Missing(vec![3]));
+        // All bytes are there, in parts of another size.
+        assert_eq!(check(&[(1, 2 * full + 5)]), Completeness::Complete);
+        let of_three = completeness(Mode::Chunked, 3 * full, &parts(&[(1, 2 * full), (2, full)]));
+        assert_eq!(of_three, Completeness::Complete);
         let differs = Completeness::SizeDiffers { declared: 2 * full + 5, received: full + 7 };
         assert_eq!(check(&[(1, full), (2, 7)]), differs);
     }

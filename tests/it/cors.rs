@@ -61,6 +61,8 @@ fn nobody_is_allowed_or_everybody_as_it_is_set() {
         assert_eq!(status, if allowed.is_empty() { 401 } else { 204 });
         let answer = from(&daemon.user("u"), APP).get("/v1/files/all");
         assert_eq!(told(&answer, "access-control-allow-origin"), allowed);
+        let of_no_page = daemon.user("u").get("/v1/files/all");
+        assert_eq!(told(&of_no_page, "access-control-allow-origin"), allowed);
         assert_eq!(told(&answer, "vary"), "");
     }
 }

@@ -64,6 +64,19 @@ impl Findings {
         self.forgotten
     }
 
+    /// What an earlier walk proved, and this one.
+    #[must_use]
+    pub fn and(mut self, proven: Self) -> Self {
+        for (record, found) in proven.of {
+            self.of.entry(record).or_insert(found);
+        }
+        // Who changed much has changed some of those, too.
+        if self.forgotten > 0 {
+            self.more = 0;
+        }
+        self
+    }
+
     /// A line each.
     pub fn told(self) -> Vec<String> {
         let mut told: Vec<String> = self.of.into_values().flatten().collect();

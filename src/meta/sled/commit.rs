@@ -415,8 +415,10 @@ impl Writer {
         if !is_due || is_busy || self.shared.failure.get().is_some() {
             return;
         }
-        if self.journal.close_log().is_err() {
-            return;
+        match self.journal.close_log() {
+            Ok(()) => {}
+            Err(Error::NoSpace) => return,
+            Err(error) => return self.shared.fail(&error),
         }
         self.shared.is_damaged.store(false, Ordering::Relaxed);
         let (shared, number) = (Arc::clone(&self.shared), self.journal.last());
