@@ -11,7 +11,15 @@ use crate::support::{
     daemon::{BINARY, TOKEN},
 };
 
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 fn run(program: &Path, script: &str, daemon: &Daemon) {
+    run_with(program, script, &[], daemon);
+}
+
+fn run_with(program: &Path, script: &str, arguments: &[&str], daemon: &Daemon) {
     assert!(
         program.exists(),
         "{} is missing: run .ci/test, which installs the test clients",
@@ -21,6 +29,7 @@ fn run(program: &Path, script: &str, daemon: &Daemon) {
     let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients");
     let output = Command::new(program)
         .arg(tests.join("clients").join(script))
+        .args(arguments)
         .current_dir(&clients)
         .env("SERVER", daemon.url())
         .env("TOKEN", TOKEN)
@@ -123,10 +132,18 @@ fn aiotus_uploads_side_by_side_through_a_wire_that_breaks() {
     run(&python(), "python/concurrent_tus.py", &Daemon::start());
 }
 
+#[test]
+fn a_page_of_an_allowed_origin_uploads_and_reads_in_chromium() {
+    let port = free_port();
+    let origin = format!("http://localhost:{port}");
+    let daemon = Daemon::with(&[("allowed_origins", &origin)]);
+    run_with(&node(), "node/origins.js", &[&port.to_string()], &daemon);
+}
+
 /// Behind a proxy that puts a prefix before every path.
 #[test]
 fn uppy_in_chromium_goes_on_after_cuts_and_a_reload() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let proxied = format!("http://127.0.0.1:{port}/store");
     run(&node(), "node/uppy.js", &Daemon::with(&[("public_url", &proxied)]));
 }
