@@ -13,6 +13,7 @@ pub(crate) mod journal;
 mod open;
 mod read_ahead;
 mod records;
+mod replay;
 mod room;
 pub(crate) mod runs;
 mod selection;

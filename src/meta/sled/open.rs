@@ -21,16 +21,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sled::{Db, IVec};
+use sled::Db;
 
 use super::{
     commit::failed,
     index,
-    journal::{self, Files, Journal, JournalId, Record, Replay, Survey},
+    journal::{self, Files, Journal, JournalId, Replay, Survey},
     read_ahead,
     records::Records,
+    replay::{replay_into, writes},
     runs::Runs,
-    txn::Writes,
 };
 use crate::{
     meta::{Error, Result},
@@ -291,7 +291,7 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, O
     if base == 0 && !survey.reaches(0) {
         return Err(Error::Corrupt("the journal's first log is missing".into()));
     }
-    let replay = survey.replay(base, u64::MAX, |record| apply(&runs, id, record))?;
+    let replay = replay_into(&runs, survey, id, base)?;
     mark_applied(&db, id, replay.last.max(base))?;
     db.remove(index::HALF_MADE).map_err(failed)?;
     db.flush().map_err(failed)?;
@@ -301,23 +301,11 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, O
 
 fn replay(db: &Db, survey: &Survey, id: JournalId, applied: u64) -> Result<Replay> {
     let runs = Runs::new((**db).clone());
-    let replay = survey.replay(applied, u64::MAX, |record| apply(&runs, id, record))?;
+    let replay = replay_into(&runs, survey, id, applied)?;
     if replay.last > applied {
         db.flush().map_err(failed)?;
     }
     Ok(replay)
-}
-
-fn writes(record: &Record) -> Result<impl Iterator<Item = (&[u8], Option<&[u8]>)>> {
-    let unreadable = || Error::Corrupt("a journal record that is no run of writes".into());
-    record.writes().map(Vec::into_iter).ok_or_else(unreadable)
-}
-
-/// Takes a commit into sled.
-fn apply(runs: &Runs, id: JournalId, record: &Record) -> Result<()> {
-    let commit: Writes =
-        writes(record)?.map(|(key, value)| (key.to_vec(), value.map(IVec::from))).collect();
-    runs.apply(&commit, &applied_value(id, record.number))
 }
 
 /// What sled says of itself.

@@ -62,3 +62,32 @@ fn a_close_that_takes_too_long_is_a_failure() {
     });
     drop(meta);
 }
+
+/// sled syncs each step that it takes, so what a killed daemon left waiting is not replayed a
+/// commit at a time.
+#[test]
+fn many_commits_are_replayed_in_few_steps() {
+    const COMMITS: u64 = 300;
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let meta = open(&dir);
+    let user = |n: u64| UserId::parse(&format!("user{n}")).unwrap();
+    runtime().block_on(async {
+        for n in 0..COMMITS {
+            meta.ensure_user(&user(n), UnixMillis(n)).await.unwrap();
+        }
+    });
+    // As a kill would leave it.
+    let (from, to) = (dir.path().join("."), copy.path());
+    let copied = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status();
+    assert!(copied.unwrap().success());
+    drop(meta);
+    let before = crate::sys::sync_override::calls();
+    let meta = open(&copy);
+    let syncs = crate::sys::sync_override::calls() - before;
+    assert!(syncs < COMMITS / 4, "{syncs} syncs");
+    runtime().block_on(async {
+        for n in 0..COMMITS {
+            assert!(meta.user(&user(n)).await.unwrap().is_some(), "{n}");
+        }
+    });
+}
