@@ -321,6 +321,9 @@ pub fn verify(dir: &Path, ledger: &Ledger, expiring: bool, seed: u64) -> Report 
             report.rebuilds = rebuilds.len();
             // The journal can rebuild it, but a power cut alone must not make that needful.
             report.failures.extend(rebuilds.into_iter().map(str::to_owned));
+            for line in &troubles {
+                println!("other trouble: {line}");
+            }
             report.troubles = troubles.len();
             if !wrong.is_empty() {
                 report.losses = 1;
