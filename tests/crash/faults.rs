@@ -6,9 +6,13 @@
 //! otherwise the daemon says that it is not ready and takes no writes. After a restart everything
 //! acknowledged is there.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::{
     clients::Client,
@@ -48,15 +52,34 @@ pub const KINDS: &[(&str, u32, i32, &str)] = &[
     ("no room anywhere", WRITE | NAME | CREATE | RESIZE | SYNC, ENOSPC, "!meta/"),
 ];
 
+/// A daemon on a new directory whose disk can be made to fail. What it is taken apart into is dropped
+/// the other way round.
+struct Recorded {
+    dir: TempDir,
+    recorder: Recorder,
+    daemon: Daemon,
+}
+
+/// The data directory, and where the daemon's log goes.
+fn places(dir: &TempDir) -> (PathBuf, PathBuf) {
+    (dir.path().join("data"), dir.path().join("stderr"))
+}
+
+impl Recorded {
+    fn start() -> Self {
+        let dir = scratch();
+        let (data, stderr) = places(&dir);
+        std::fs::create_dir(&data).unwrap();
+        let recorder = Recorder::new(dir.path(), 1);
+        let daemon = Daemon::start(&data, &stderr, &[], Some(&recorder));
+        let daemon = daemon.unwrap_or_else(|said| panic!("{said}"));
+        Self { dir, recorder, daemon }
+    }
+}
+
 /// Runs one case and answers what was wrong; `None` when nothing came to fail.
 pub fn case(fault: &Fault, seed: u64) -> Option<Report> {
-    let dir = scratch();
-    let data = dir.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    let recorder = Recorder::new(dir.path(), 1);
-    let stderr = dir.path().join("stderr");
-    let mut daemon =
-        Daemon::start(&data, &stderr, &[], Some(&recorder)).unwrap_or_else(|said| panic!("{said}"));
+    let Recorded { dir, recorder, mut daemon } = Recorded::start();
     let mut client = Client::new(&daemon, Ledger::default(), seed, 0);
     for _ in 0..STEPS_BEFORE {
         assert!(client.step(&recorder), "seed {seed}: not answered without a fault");
@@ -104,13 +127,7 @@ pub fn case(fault: &Fault, seed: u64) -> Option<Report> {
 /// What `/readyz` says of the stores, and the answer to one write, after a sync failed below a
 /// directory.
 pub fn stores_after_a_failed_sync(below: &'static str) -> (u16, Value) {
-    let dir = scratch();
-    let data = dir.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    let recorder = Recorder::new(dir.path(), 1);
-    let stderr = dir.path().join("stderr");
-    let daemon =
-        Daemon::start(&data, &stderr, &[], Some(&recorder)).unwrap_or_else(|said| panic!("{said}"));
+    let Recorded { dir: _dir, recorder, daemon } = Recorded::start();
     recorder.arm(&Fault { kinds: SYNC, error: EIO, skip: 0, times: -1, filter: below });
     let (status, _) = put(&daemon, 3_000);
     let ready = Wire::service(&daemon.address).get("/readyz").unwrap();
@@ -120,13 +137,7 @@ pub fn stores_after_a_failed_sync(below: &'static str) -> (u16, Value) {
 
 /// What two tokens in a row are answered when the first one cannot be noted, and `/readyz` between.
 pub fn tokens_beside_keys_that_fail(error: i32) -> [u16; 3] {
-    let dir = scratch();
-    let data = dir.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    let recorder = Recorder::new(dir.path(), 1);
-    let stderr = dir.path().join("stderr");
-    let daemon =
-        Daemon::start(&data, &stderr, &[], Some(&recorder)).unwrap_or_else(|said| panic!("{said}"));
+    let Recorded { dir: _dir, recorder, daemon } = Recorded::start();
     recorder.arm(&Fault { kinds: SYNC, error, skip: 0, times: 1, filter: "keys/" });
     let mut wire = Wire::service(&daemon.address);
     let token = Action::Token { user: "eve".into() };
@@ -138,18 +149,13 @@ pub fn tokens_beside_keys_that_fail(error: i32) -> [u16; 3] {
 /// What a write is answered when the first `times` syncs of the journal find no room, and how many
 /// files there are when the daemon is killed then; one was there before.
 pub fn refused_by_the_journal_and_killed(times: i64) -> (u16, Value) {
-    let dir = scratch();
-    let data = dir.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    let recorder = Recorder::new(dir.path(), 1);
-    let stderr = dir.path().join("stderr");
-    let daemon =
-        Daemon::start(&data, &stderr, &[], Some(&recorder)).unwrap_or_else(|said| panic!("{said}"));
+    let Recorded { dir, recorder, daemon } = Recorded::start();
     assert_eq!(put(&daemon, 3_000).0, 201);
     recorder.arm(&Fault { kinds: SYNC, error: ENOSPC, skip: 0, times, filter: "journal/" });
     let (status, _) = put(&daemon, 3_000);
     recorder.stop();
     drop(daemon);
+    let (data, stderr) = places(&dir);
     let daemon = Daemon::start(&data, &stderr, &[], None).unwrap_or_else(|said| panic!("{said}"));
     let list = Wire::service(&daemon.address).get("/v1/files/all?user_id=eve").unwrap();
     (status, list.json()["total_count"].clone())

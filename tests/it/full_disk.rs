@@ -32,6 +32,16 @@ impl Drop for Mount {
     }
 }
 
+/// A daemon on a file system of its own; `None`, and said, where that is not allowed.
+fn on_a_disk_of(size: &str) -> Option<(Mount, Daemon)> {
+    let mut mount = None;
+    let daemon = Daemon::prepared(|data| mount = Mount::new(data, size));
+    if mount.is_none() {
+        println!("NOT TESTED: this machine does not let us mount a file system");
+    }
+    Some((mount?, daemon))
+}
+
 /// Takes every byte that is left.
 fn fill(path: &Path) {
     let mut filler = fs::File::create(path).unwrap();
@@ -42,12 +52,7 @@ fn fill(path: &Path) {
 
 #[test]
 fn a_full_disk_refuses_what_takes_room_and_recovers_by_itself() {
-    let mut mount = None;
-    let mut daemon = Daemon::prepared(|data| mount = Mount::new(data, "48m"));
-    if mount.is_none() {
-        println!("NOT TESTED: this machine does not let us mount a file system");
-        return;
-    }
+    let Some((mount, mut daemon)) = on_a_disk_of("48m") else { return };
     daemon.expect_trouble("no space");
     daemon.expect_trouble("the audit log cannot be written");
     let user = daemon.user("u");
@@ -99,12 +104,7 @@ fn a_full_disk_refuses_what_takes_room_and_recovers_by_itself() {
 /// like anything else.
 #[test]
 fn deletions_on_a_full_disk_end_nothing() {
-    let mut mount = None;
-    let mut daemon = Daemon::prepared(|data| mount = Mount::new(data, "64m"));
-    if mount.is_none() {
-        println!("NOT TESTED: this machine does not let us mount a file system");
-        return;
-    }
+    let Some((mount, mut daemon)) = on_a_disk_of("64m") else { return };
     daemon.expect_trouble("no space");
     daemon.expect_trouble("the audit log cannot be written");
     let user = daemon.user("u");
@@ -132,12 +132,7 @@ fn deletions_on_a_full_disk_end_nothing() {
 /// in the end: that alone fills no disk.
 #[test]
 fn a_small_disk_is_full_when_it_is() {
-    let mut mount = None;
-    let daemon = Daemon::prepared(|data| mount = Mount::new(data, "40m"));
-    if mount.is_none() {
-        println!("NOT TESTED: this machine does not let us mount a file system");
-        return;
-    }
+    let Some((mount, daemon)) = on_a_disk_of("40m") else { return };
     let user = daemon.user("u");
     for n in 0..2_500 {
         user.store("f", "", &bytes(n, 50));
