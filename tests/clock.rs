@@ -17,13 +17,13 @@ use streamlined::{
     },
     auth::{batch_token, jwt::Expected, keyring::KeyRing, link::LinkKey},
     blob::memory::MemoryBlobs,
-    meta::memory::MemoryMetadata,
+    meta::{accounts::UserChange, memory::MemoryMetadata},
     model::{
         file::{CallerMeta, FileRecord},
         grant::Grant,
         id::{PartNumber, UploadId},
         name::{FileName, Folder, UserId},
-        principal::{Principal, Role},
+        principal::{Principal, Role, TokenStamp},
         range::Slice,
         time::UnixMillis,
         upload::Mode,
@@ -135,7 +135,7 @@ fn owner() -> UserId {
 }
 
 fn user() -> Principal {
-    Principal::User { id: owner(), role: Role::Researcher }
+    Principal::User { id: owner(), role: Role::Researcher, token: TokenStamp::default() }
 }
 
 #[test]
@@ -164,6 +164,61 @@ fn an_upload_lives_while_it_makes_progress() {
     world.sweep();
     assert!(matches!(world.complete(going), Err(Error::NotFound(_))));
     assert!(world.is_readable(&file));
+}
+
+#[test]
+fn an_upload_does_not_expire_while_bytes_for_it_come() {
+    let world = World::new();
+    let id = world.init(2);
+    world.part(id, 1, b"a").unwrap();
+    let incoming = world.runtime.block_on(async {
+        let mut incoming = world.app.begin_part_of(id, PartNumber(2), None).await.unwrap();
+        incoming.write(Bytes::from_static(b"b")).await.unwrap();
+        incoming
+    });
+    world.pass(TTL * 2);
+    world.sweep();
+    let user = user();
+    let status = world.runtime.block_on(world.app.upload_status(&user, id));
+    assert_eq!(status.unwrap().parts.len(), 1);
+    let ended = world.app.finish_part(&user, id, PartNumber(2), incoming, None);
+    assert_eq!(world.runtime.block_on(ended).unwrap(), 1);
+    world.pass(TTL.saturating_sub(Duration::from_secs(1)));
+    world.sweep();
+    assert_eq!(world.complete(id).unwrap().size, 2);
+
+    // Bytes that are given up keep nothing alive.
+    let id = world.init(1);
+    let incoming =
+        world.runtime.block_on(world.app.begin_part_of(id, PartNumber(1), None)).unwrap();
+    world.pass(TTL);
+    drop(incoming);
+    assert!(matches!(world.complete(id), Err(Error::NotFound(_))));
+}
+
+#[test]
+fn who_is_logged_out_twice_within_a_second_is_logged_out() {
+    let world = World::new();
+    let log_out = || {
+        let change = world.app.change_user(owner(), UserChange::default(), true);
+        world.runtime.block_on(change).unwrap();
+    };
+    let token = || {
+        let owner = owner();
+        let made = world.app.generate_token(&owner, 1, Role::Researcher);
+        let credential = [Credential::Bearer(world.runtime.block_on(made).unwrap().token.into())];
+        move |world: &World| {
+            let asked = world.app.authenticate(&credential, Ipv4Addr::LOCALHOST.into());
+            world.runtime.block_on(asked).is_ok()
+        }
+    };
+    log_out();
+    let between = token();
+    assert!(between(&world));
+    log_out();
+    let last = token();
+    world.pass(Duration::from_secs(5));
+    assert_eq!((between(&world), last(&world)), (false, true));
 }
 
 #[test]
@@ -206,7 +261,8 @@ fn links_and_tokens_end_on_their_second() {
     assert_eq!(redeem().unwrap(), (file, 1));
     world.pass(Duration::from_millis(1));
     assert!(matches!(redeem(), Err(Error::LinkRefused { code: "link_expired", .. })));
-    assert_eq!(authenticate().unwrap(), Some(user()));
+    let proven = authenticate().unwrap().unwrap();
+    assert!(matches!(proven, Principal::User { id, role: Role::Researcher, .. } if id == owner()));
     world.pass(Duration::from_millis(3_600_000 - 60_000 - 1));
     assert!(authenticate().is_ok(), "remembered, and still valid");
     world.pass(Duration::from_millis(1));

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use super::{Error, Result};
+use crate::model::digest::Sha256;
 
 /// Bytes that are hashed where they are; more leave the reactor.
 const INLINE_BYTES_MAX: usize = 16 << 10;
@@ -45,6 +46,10 @@ impl Digest {
     pub fn new(algorithm: Algorithm, bytes: Vec<u8>) -> Option<Self> {
         let fits = bytes.len() == algorithm.function().output_len();
         fits.then_some(Self { algorithm, bytes })
+    }
+
+    pub fn of_sha256(digest: Sha256) -> Self {
+        Self { algorithm: Algorithm::Sha256, bytes: digest.0.to_vec() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{App, Error, Result, complete::address};
+use super::{App, Error, Result, arrivals::Arriving, complete::address};
 use crate::{
     blob::{self, Begun, Purpose, Reader, Sealed, Site, Stage},
     meta::Part,
@@ -23,6 +23,7 @@ pub struct Incoming {
     what: &'static str,
     limit: u64,
     left: u64,
+    _arriving: Option<Arriving>,
 }
 
 impl Incoming {
@@ -46,6 +47,11 @@ impl Incoming {
             return Err(Error::TooLarge { what: self.what, limit: self.limit });
         }
         Ok(())
+    }
+
+    /// Keeps the session that it is for from expiring meanwhile.
+    fn of(self, arriving: Arriving) -> Self {
+        Self { _arriving: Some(arriving), ..self }
     }
 
     /// Puts bytes that were stored before in front of those that come; they do not count.
@@ -85,7 +91,13 @@ impl App {
     }
 
     pub(super) async fn begin(&self, what: &'static str, limit: u64) -> Result<Incoming> {
-        Ok(Incoming { stage: self.blobs.stage().await?, what, limit, left: limit })
+        let stage = self.blobs.stage().await?;
+        Ok(Incoming { stage, what, limit, left: limit, _arriving: None })
+    }
+
+    /// Says for which session bytes come that began to come before that was known.
+    pub fn arrives_for(&self, id: UploadId, incoming: Incoming) -> Incoming {
+        incoming.of(self.arrivals.begin(id))
     }
 
     /// As [`App::begin_part`], when it is known before its bytes which part it is, and maybe how
@@ -113,15 +125,17 @@ impl App {
         announced: Option<u64>,
         continues: Option<&Part>,
     ) -> Result<Incoming> {
+        let arriving = self.arrivals.begin(id);
         let known = continues.map_or(0, |part| part.size);
         let bytes = announced.map(|bytes| known.saturating_add(bytes));
         if bytes.is_some_and(|bytes| bytes <= PLACED_BYTES_MIN) {
-            return self.begin(what, limit).await;
+            return Ok(self.begin(what, limit).await?.of(arriving));
         }
+        let arriving = Some(arriving);
         let Begun { mut stage, lowest } = self.blobs.stage_part(id, number).await?;
         // A place that is free now may be named by what a backup has just listed.
         let Some(_allowed) = self.removals.try_begin() else {
-            return Ok(Incoming { stage, what, limit, left: limit });
+            return Ok(Incoming { stage, what, limit, left: limit, _arriving: arriving });
         };
         // Read after the stage has begun: what it does not see is not there yet.
         if let Some(upload) = self.meta.upload(id).await?
@@ -134,7 +148,7 @@ impl App {
                 stage.place(site(&upload, &parts, span, number, continues));
             }
         }
-        Ok(Incoming { stage, what, limit, left: limit })
+        Ok(Incoming { stage, what, limit, left: limit, _arriving: arriving })
     }
 
     /// Refuses content that cannot fit the quota of `owner` before it is received. The commit

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod append;
 pub mod archive;
+mod arrivals;
 pub mod backup;
 pub mod catalog;
 pub mod checksum;
@@ -82,6 +83,7 @@ pub struct App {
     uses: uses::Uses,
     completing: lease::Leases,
     appending: lease::Leases,
+    arrivals: Arc<arrivals::Arrivals>,
     detached: TaskTracker,
     epochs: epochs::Epochs,
     /// One permit for each file of the archives that are being sent.
@@ -113,6 +115,7 @@ impl App {
             uses: uses::Uses::default(),
             completing: lease::Leases::default(),
             appending: lease::Leases::default(),
+            arrivals: Arc::default(),
             detached: TaskTracker::new(),
             epochs: epochs::Epochs::default(),
             archives: Arc::new(Semaphore::new(archive::FILES_IN_WORK_MAX)),

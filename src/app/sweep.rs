@@ -50,8 +50,9 @@ impl App {
         let mut swept = Swept { more: expired.more, ..Swept::default() };
         for id in expired.ids {
             match self.expire(id, now).await {
-                Ok(()) => swept.sessions += 1,
-                // One that cannot go must not keep the others, but waits for the next time.
+                Ok(true) => swept.sessions += 1,
+                // Those that cannot go must not keep the others, but wait for the next time.
+                Ok(false) => swept.more = false,
                 Err(error) => {
                     tracing::warn!(upload = %id, %error, "an expired upload stays");
                     swept.more = false;
@@ -75,10 +76,17 @@ impl App {
         Ok(swept)
     }
 
-    async fn expire(&self, id: UploadId, now: UnixMillis) -> Result<()> {
-        let removed = match self.meta.upload(id).await? {
-            Some(_) => self.meta.remove_upload(id, Removal::ExpiredBy(now)).await,
-            None => self.meta.remove_batch(id).await.map(|()| Vec::new()),
+    /// Whether it is gone; one for which bytes are on their way stays.
+    async fn expire(&self, id: UploadId, now: UnixMillis) -> Result<bool> {
+        let batch = self.meta.batch(id).await?;
+        let alone = [id];
+        let uploads = batch.as_ref().map_or(&alone[..], |batch| &batch.uploads);
+        if uploads.iter().any(|upload| self.arrivals.has(*upload)) {
+            return Ok(false);
+        }
+        let removed = match batch {
+            None => self.meta.remove_upload(id, Removal::ExpiredBy(now)).await,
+            Some(_) => self.meta.remove_batch(id).await.map(|()| Vec::new()),
         };
         match removed {
             Ok(parts) => {
@@ -89,6 +97,6 @@ impl App {
             Err(meta::Error::NotFound | meta::Error::Changed) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -111,11 +111,12 @@ impl App {
             challenges.push(self.challenge(upload, hash).await?);
         }
         let named = uploads.iter().map(|upload| (upload.id, upload.name.clone()));
+        let part_size = init.mode.part_size(largest).min(self.policy().part_bytes_max.max(1));
         let opened = Opened {
             id,
             mode: init.mode,
-            part_size: init.mode.part_size(largest),
-            parts: init.mode.parts(largest),
+            part_size,
+            parts: largest.div_ceil(part_size).max(1),
             expires,
             batch: if batch.is_some() { named.collect() } else { Vec::new() },
             challenges,
@@ -189,7 +190,6 @@ impl App {
         sha256: Option<Sha256>,
     ) -> Result<u64> {
         self.check_part(principal, id).await?;
-        self.check_standing(principal).await?;
         self.keep_part(id, number, incoming, sha256, None).await
     }
 
@@ -304,16 +304,18 @@ impl App {
         Ok(self.meta.uploads_of(&owner, after, limit).await?)
     }
 
-    async fn remove_open_upload(&self, id: UploadId) -> Result<()> {
+    pub(super) async fn remove_open_upload(&self, id: UploadId) -> Result<()> {
         let parts = self.meta.remove_upload(id, Removal::Open).await.map_err(upload_error)?;
         self.discard_parts(&parts).await;
         self.end(id).await;
         Ok(())
     }
 
-    /// An open session whose time is over is gone, swept or not.
+    /// An open session whose time is over is gone, swept or not; bytes on their way keep it.
     pub(super) fn is_over(&self, upload: &Upload) -> bool {
-        upload.state == UploadState::Open && upload.expires <= self.clock.now()
+        upload.state == UploadState::Open
+            && upload.expires <= self.clock.now()
+            && !self.arrivals.has(upload.id)
     }
 
     /// The session, for those who may touch it.
@@ -335,11 +337,15 @@ impl App {
         let Some(batch) = batch.filter(|batch| principal.may_touch_upload(&batch.owner)) else {
             return Ok(None);
         };
-        // All of its uploads lie in one folder.
-        if let Some(first) = batch.uploads.first()
-            && let Some(upload) = self.meta.upload(*first).await?
-        {
-            self.check_scope(principal, &batch.owner, &upload.folder)?;
+        if !principal.reaches_user(&batch.owner) {
+            return Err(Error::OutOfScope("user"));
+        }
+        // All of its uploads lie in one folder; some may be gone.
+        for id in &batch.uploads {
+            if let Some(upload) = self.meta.upload(*id).await? {
+                self.check_scope(principal, &batch.owner, &upload.folder)?;
+                break;
+            }
         }
         Ok(Some(batch))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{App, Error, Result};
 use crate::{
     meta::{
-        self, Removal, UserRecord,
+        self, UserRecord,
         accounts::{Holder, UserChange},
     },
     model::{
@@ -66,7 +66,9 @@ impl App {
         mut change: UserChange,
         log_out: bool,
     ) -> Result<ListedUser> {
-        change.tokens_valid_from = log_out.then(|| self.next_second());
+        if log_out {
+            change.tokens_valid_from = Some(self.next_second(Holder::User(&id)).await?);
+        }
         let app = Arc::clone(self);
         let changed = self.detached(async move {
             let outcome = app.meta.change_user(&id, change, app.clock.now()).await;
@@ -89,7 +91,8 @@ impl App {
         let app = Arc::clone(self);
         self.detached(async move {
             app.empty_user(&id).await?;
-            let outcome = app.meta.remove_user(&id, app.next_second()).await;
+            let valid_from = app.next_second(Holder::User(&id)).await?;
+            let outcome = app.meta.remove_user(&id, valid_from).await;
             app.verified.forget();
             match outcome {
                 Err(meta::Error::NotFound) => Err(Error::NotFound("user")),
@@ -106,11 +109,10 @@ impl App {
                 break;
             }
             for upload in uploads {
-                match self.meta.remove_upload(upload.id, Removal::Open).await {
-                    Ok(parts) => self.discard_parts(&parts).await,
+                match self.remove_open_upload(upload.id).await {
                     // It ended meanwhile.
-                    Err(meta::Error::NotFound | meta::Error::Closed) => {}
-                    Err(error) => return Err(error.into()),
+                    Ok(()) | Err(Error::NotFound(_) | Error::Conflict { .. }) => {}
+                    Err(error) => return Err(error),
                 }
             }
         }

@@ -205,7 +205,7 @@ pub const KNOBS: &[Knob] = &[
         config.quota_bytes = bytes(text)?;
         Ok(())
     }),
-    knob("upload_ttl", "24h", "Life of an upload without progress.", |config, text| {
+    knob("upload_ttl", "24h", "Life of an upload for which no bytes come.", |config, text| {
         config.upload_ttl = duration(text)?;
         Ok(())
     }),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use hyper::{HeaderMap, header::CONTENT_TYPE};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
@@ -78,6 +79,14 @@ pub fn blake3(text: &str) -> Result<ContentHash, Error> {
 pub fn file_name(name: &str) -> Result<FileName, Error> {
     FileName::parse(name)
         .map_err(|why| Error::invalid("invalid_filename", format!("The file name {why}.")))
+}
+
+/// Whether a body is of a media type, by its name (RFC 9110 section 8.3.1): in any case, with
+/// whatever parameters.
+pub fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
+    let sent = headers.get(CONTENT_TYPE).and_then(|sent| sent.to_str().ok());
+    let essence = sent.and_then(|sent| sent.split(';').next());
+    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(wanted))
 }
 
 /// A media type is kept as sent (RFC 9110 section 8.3.1). One alone: of a list with commas browsers

@@ -81,7 +81,7 @@ impl Folder {
     pub fn parse(path: &str) -> Result<Self, Refused> {
         let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
         if segments.len() > FOLDER_SEGMENTS_MAX {
-            return Err("must have at most 32 segments");
+            return Err("is one too many: a folder has at most 32");
         }
         segments.iter().try_for_each(|segment| check(segment))?;
         Ok(Self(segments.join("/").into()))

@@ -40,6 +40,23 @@ fn parts_come_in_any_order_and_again() {
 }
 
 #[test]
+fn the_part_size_that_init_names_is_taken() {
+    let daemon = Daemon::with(&[("part_bytes_max", "1MiB")]);
+    let user = daemon.user("u");
+    let content = bytes(3, 3 << 20);
+    for mode in ["single", "chunked"] {
+        let files = json!([{"name": "f", "size": content.len()}]);
+        let opened = user.post("/v1/files/init", json!({"mode": mode, "files": files})).ok();
+        assert_eq!((&opened["partSize"], &opened["parts"]), (&json!(1 << 20), &json!(3)));
+        let id = opened["uploadId"].as_str().unwrap();
+        for (number, part) in (1_u64..).zip(content.chunks(1 << 20)) {
+            user.put(&format!("/v1/files/{id}/parts/{number}"), part).ok();
+        }
+        assert_eq!(user.complete(id).ok()["sha256"], sha256(&content));
+    }
+}
+
+#[test]
 fn base64_is_what_the_tool_prints_and_nothing_else() {
     let daemon = Daemon::start();
     let user = daemon.user("u");

@@ -153,6 +153,8 @@ fn a_whole_file_in_one_request_is_a_request_like_any_other() {
     for said in [&whole, &whole.with("upload-length", "5")] {
         let stored = said.0.put(PUT, "hello");
         assert_eq!((stored.status, stored.header("upload-complete")), (201, "?1"));
+        assert_eq!(stored.header("upload-key"), stored.json()["key"].as_str().unwrap());
+        assert_eq!(stored.header("repr-digest"), digest(b"hello"));
         assert_eq!(user.content(stored.json()["key"].as_str().unwrap()).body, b"hello");
     }
     let empty = whole.0.put(PUT, "");
@@ -163,6 +165,9 @@ fn a_whole_file_in_one_request_is_a_request_like_any_other() {
     whole.with("repr-digest", &digest(b"x")).0.put(PUT, "hello").refused(400, "digest_mismatch");
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 3);
     nothing_is_open(&user);
+    // There is no file yet that could match.
+    user.header("if-match", "*").put(PUT, "hello").refused(412, "precondition_failed");
+    assert_eq!(user.header("if-none-match", "*").put(PUT, "hello").status, 201);
     // Without the word that makes it one of the draft, or with one that is malformed, it is what it
     // always was.
     for (name, value) in [

@@ -88,12 +88,17 @@ fn a_deleted_user_leaves_nothing_and_its_tokens_stay_dead() {
     }
     let open = user.init("open", 10);
     user.part(&open, 1, b"12345").ok();
+    let large = user.init("large", 300_000);
+    user.put(&format!("/v1/files/{large}/parts/1"), bytes(9, 200_000)).ok();
     let batch = json!({"mode": "batch", "files": [{"name": "a", "size": 1}]});
     user.post("/v1/files/init", batch).ok();
     let of_other = daemon.user("other").store("f", "", b"x");
     run(&daemon.dir(), &["user", "delete", "u"]);
     user.get("/v1/files/all").refused(401, "unauthenticated");
     assert!(command(&daemon.dir(), &["fsck"]).status.success());
+    let staged = std::fs::read_dir(daemon.dir().join("staging")).unwrap();
+    let staged: Vec<_> = staged.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(staged, ["tmp"]);
     let anew = daemon.user("u");
     assert_eq!(anew.get("/v1/files/all").ok()["total_count"], 0);
     user.get("/v1/files/all").refused(401, "unauthenticated");
@@ -144,7 +149,8 @@ fn an_admin_does_over_http_what_the_commands_do() {
     let next = admin.post(&format!("{path}/rotate"), "").json();
     let holder = daemon.anyone().header("x-service-token", next["token"].as_str().unwrap());
     holder.get("/v1/files/all?user_id=u").ok();
-    admin.delete("/v1/admin/tokens/s").ok();
+    admin.delete("/v1/admin/tokens/s").refused(409, "ambiguous_name");
+    admin.delete(&format!("/v1/admin/tokens/{}", next["id"].as_str().unwrap())).ok();
     holder.get("/v1/files/all?user_id=u").refused(401, "unauthenticated");
     assert_eq!(admin.get("/v1/admin/users/boss").ok()["role"], "admin");
     assert_eq!(admin.get("/v1/admin/keys").ok()["keys"].as_array().unwrap().len(), 1);

@@ -13,7 +13,7 @@ use crate::{
         possession::Possession,
         publish::NewContent,
     },
-    http::{Context, Reply, audit, body::RequestBody, digest, fields, inline::Step, json},
+    http::{Context, Refusal, Reply, audit, body::RequestBody, digest, fields, inline::Step, json},
     model::{digest::Sha256, file::FileRecord},
 };
 
@@ -109,8 +109,18 @@ async fn completed_answer(
     Ok(answer)
 }
 
-/// A whole file in one request, of this size where that was said.
-pub async fn put_content(context: &Context, mut body: RequestBody, size: Option<u64>) -> Reply {
+/// A whole file in one request.
+pub async fn put_content(context: &Context, body: RequestBody) -> Reply {
+    let file = store_content(context, body, None).await?;
+    json::reply(StatusCode::CREATED, &metadata_answer(&file)).map(|a| audit::about(a, &file.key))
+}
+
+/// Stores a whole file, of this size where that was said.
+pub async fn store_content(
+    context: &Context,
+    mut body: RequestBody,
+    size: Option<u64>,
+) -> Result<FileRecord, Refusal> {
     let principal = context.principal()?;
     let name = fields::file_name(context.query.required("filename")?)?;
     let folder = context.query.folder()?;
@@ -121,13 +131,11 @@ pub async fn put_content(context: &Context, mut body: RequestBody, size: Option<
     let sha256 = digest::announced(&context.headers)?;
     let mime = declared_type(context)?;
     let content = receive::raw(&mut body, context.app.begin_file().await?).await?;
-    context.app.check_standing(principal).await?;
     if size.is_some_and(|size| size != content.received()) {
         return Err(inconsistent_length().into());
     }
     let new = NewContent { owner, name, folder, mime, sha256, content };
-    let file = context.app.put_content(new).await?;
-    json::reply(StatusCode::CREATED, &metadata_answer(&file)).map(|a| audit::about(a, &file.key))
+    Ok(context.app.put_content(new).await?)
 }
 
 /// What `Content-Type` says of the file. Types that HTTP clients send for want of a better one

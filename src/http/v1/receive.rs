@@ -54,6 +54,7 @@ pub async fn inline<T: DeserializeOwned>(
             if let Some(json::Object(early)) = splitter.so_far::<json::Object<EarlyBody>>() {
                 let id = fields::upload_id(&early.upload_id)?;
                 context.app.check_upload(context.principal()?, id).await?;
+                incoming = context.app.arrives_for(id, incoming);
                 let number = early.part_number.and_then(|number| PartNumber::new(number.0));
                 if let Some(number) = number.filter(|_| is_large) {
                     incoming = context.app.begin_part_of(id, number, None).await?;

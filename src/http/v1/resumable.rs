@@ -10,7 +10,7 @@
 
 use hyper::{
     HeaderMap, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION},
+    header::{ALLOW, CACHE_CONTROL, HeaderName, HeaderValue, IF_MATCH, LOCATION},
 };
 use serde_json::Map;
 
@@ -19,7 +19,7 @@ use crate::{
     app::{
         Error, Policy,
         append::{Claim, Content, Ends, Piece, Progress, inconsistent_length},
-        checksum::{Algorithm, Checksum, Digest},
+        checksum::{Checksum, Digest},
         upload::{DeclaredFile, Init},
     },
     http::{
@@ -93,16 +93,19 @@ pub const ALLOWED: &str = "OPTIONS, HEAD, PATCH, DELETE";
 
 /// `PUT /v1/files/content`: a whole file in one request, or the begin of one.
 pub async fn create(context: &Context, body: RequestBody) -> Reply {
+    // There is no file yet that could match (RFC 9110 section 13.1.1).
+    if context.headers.contains_key(IF_MATCH) {
+        return Err(Refusal::PreconditionFailed);
+    }
     let said = structured::integer(&context.headers, &UPLOAD_LENGTH);
     match completes(&context.headers) {
-        None => complete::put_content(context, body, None).await,
+        None => complete::put_content(context, body).await,
         Some(true) => {
             if said.is_some() && body.announced().is_some_and(|length| Some(length) != said) {
                 return Err(inconsistent_length().into());
             }
-            let mut response = complete::put_content(context, body, said).await?;
-            response.headers_mut().insert(UPLOAD_COMPLETE, TRUE);
-            Ok(response)
+            let file = complete::store_content(context, body, said).await?;
+            created(context, &file)
         }
         Some(false) => begin(context, said, body).await,
     }
@@ -161,7 +164,7 @@ pub async fn head(context: &Context, id: UploadId) -> Reply {
 /// `PATCH /v1/uploads/{id}`: more bytes, or the last ones.
 pub async fn append(context: &Context, id: UploadId, body: RequestBody) -> Reply {
     let headers = &context.headers;
-    if headers.get(CONTENT_TYPE).is_none_or(|it| it != PIECE_TYPE) {
+    if !fields::is_of_type(headers, PIECE_TYPE) {
         return Err(Refusal::MediaTypeUnsupported { takes: PIECE_TYPE });
     }
     let missing = || Error::invalid("invalid_upload_offset", "Upload-Offset is needed.");
@@ -187,8 +190,7 @@ pub async fn append(context: &Context, id: UploadId, body: RequestBody) -> Reply
     match &progress.file {
         Some(file) => {
             // As if all had come at once.
-            let response = json::reply(StatusCode::CREATED, &metadata_answer(file))?;
-            ended(context, response, file).map(|response| audit::about(response, &file.key))
+            created(context, file)
         }
         None => told(context, StatusCode::NO_CONTENT, &progress),
     }
@@ -206,7 +208,7 @@ fn piece(
     body: RequestBody,
 ) -> Result<Piece<impl Content + use<>>, Error> {
     let digest = digest::of_content(&context.headers)?;
-    let digest = digest.and_then(|digest| Digest::new(Algorithm::Sha256, digest.0.to_vec()));
+    let digest = digest.map(Digest::of_sha256);
     let content = body.arrivals(|_| Ok(None));
     Ok(Piece { claim, checksum: digest.map(Checksum::new), content })
 }
@@ -236,6 +238,11 @@ fn told(context: &Context, status: StatusCode, progress: &Progress) -> Reply {
         Some(file) => ended(context, response, file),
         None => Ok(response),
     }
+}
+
+fn created(context: &Context, file: &FileRecord) -> Reply {
+    let response = json::reply(StatusCode::CREATED, &metadata_answer(file))?;
+    ended(context, response, file).map(|response| audit::about(response, &file.key))
 }
 
 /// What an answer says of an upload that became a file.

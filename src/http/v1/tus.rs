@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, TRAILER},
+    header::{CACHE_CONTROL, HeaderName, HeaderValue, LOCATION, TRAILER},
     http::request::Parts,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -25,7 +25,7 @@ use crate::{
         Context, Refusal, Reply, audit,
         body::{Body, RequestBody},
         content::value,
-        fields,
+        digest, fields,
         route::Endpoint,
     },
     model::{
@@ -156,7 +156,7 @@ async fn begin(
     size: Option<u64>,
     body: RequestBody,
 ) -> Result<Progress, Error> {
-    let comes_with_bytes = context.headers.get(CONTENT_TYPE).is_some_and(|it| it == OFFSET_TYPE);
+    let comes_with_bytes = fields::is_of_type(&context.headers, OFFSET_TYPE);
     let piece = comes_with_bytes.then(|| piece(context, 0, None, body)).transpose()?;
     if let (Some(size), Some(piece)) = (size, &piece)
         && piece.claim.announced.is_some_and(|announced| announced > size)
@@ -209,7 +209,7 @@ pub async fn head(context: &Context, id: UploadId) -> Reply {
 /// `PATCH /v1/tus/{id}`: more bytes.
 pub async fn patch(context: &Context, id: UploadId, body: RequestBody) -> Reply {
     check_version(&context.headers)?;
-    if context.headers.get(CONTENT_TYPE).is_none_or(|it| it != OFFSET_TYPE) {
+    if !fields::is_of_type(&context.headers, OFFSET_TYPE) {
         return Err(Refusal::MediaTypeUnsupported { takes: OFFSET_TYPE });
     }
     let missing = || Error::invalid("invalid_upload_offset", "Upload-Offset is needed.");
@@ -260,7 +260,8 @@ fn piece(
     size: Option<u64>,
     body: RequestBody,
 ) -> Result<Piece<impl Content + use<>>, Error> {
-    let digest = digest_in(&context.headers)?;
+    let content = digest::of_content(&context.headers)?.map(Digest::of_sha256);
+    let digest = digest_in(&context.headers)?.or(content);
     // A digest that comes behind the bytes is announced before them.
     let comes_last =
         digest.is_none() && context.headers.get_all(TRAILER).iter().any(names_checksum);

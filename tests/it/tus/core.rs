@@ -174,6 +174,11 @@ fn requests_that_make_no_sense_change_nothing() {
     }
     let typed = tus.with("content-type", OFFSET_TYPE);
     typed.0.send("PATCH", &path, "x").refused(400, "invalid_upload_offset");
+    // What would be stored for the content, although it is not.
+    let zipped = tus.with("content-encoding", "gzip");
+    zipped.patch(&path, 0, b"x").refused(400, "encoded_content");
+    let digest = "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:";
+    tus.with("content-digest", digest).patch(&path, 0, b"x").refused(460, "checksum_mismatch");
     for bad in ["-1", "+0", "0.0", "0x0", "x", "", "0,0", "18446744073709551616"] {
         let wrong = typed.with("upload-offset", bad);
         wrong.0.send("PATCH", &path, "x").refused(400, "invalid_upload_offset");
@@ -185,6 +190,7 @@ fn requests_that_make_no_sense_change_nothing() {
     let chunked = tus.with("transfer-encoding", "chunked");
     chunked.patch(&path, 0, b"sixsix").refused(413, "too_large");
     assert_eq!(tus.offset(&path), 0);
+    assert_eq!(at("Application/Offset+Octet-Stream; v=1").0.send("PATCH", &path, "x").status, 204);
     tus.0.get(&path).refused(405, "method_not_allowed");
     tus.0.put("/v1/tus", "").refused(405, "method_not_allowed");
     tus.patch("/v1/tus/nothing", 0, b"x").refused(404, "upload_not_found");
