@@ -27,7 +27,7 @@ use streamlined::{
         key::FileKey,
         locator::Locator,
         name::{FileName, Folder, UserId},
-        principal::{Principal, Role},
+        principal::{Principal, Role, TokenStamp},
         range::Slice,
         time::UnixMillis,
     },
@@ -172,7 +172,8 @@ fn policy() -> Policy {
 /// Writes the archive, with holes where it holds zeros.
 async fn write(app: &Arc<App>, path: &Path) -> u64 {
     let listing = Listing { owner: owner(), folder: Folder::parse("many").unwrap() };
-    let user = Principal::User { id: owner(), role: Role::Researcher };
+    let user =
+        Principal::User { id: owner(), role: Role::Researcher, token: TokenStamp::default() };
     let token = app.mint_batch_token(&user, Chosen::Folder(listing)).await.unwrap();
     let archive = app.open_archive(&token).await.unwrap();
     let bytes = archive.bytes();

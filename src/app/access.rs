@@ -23,7 +23,7 @@ use crate::{
         id::TokenId,
         limits::{JWT_BYTES_MAX, OPAQUE_TOKEN_BYTES_MAX},
         name::{Folder, UserId},
-        principal::{Principal, Role},
+        principal::{Principal, Role, TokenStamp},
         time::UnixMillis,
     },
 };
@@ -73,6 +73,11 @@ impl Verifications {
 
     fn write(&self) -> RwLockWriteGuard<'_, Memory> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often all were forgotten.
+    fn epoch(&self) -> u64 {
+        self.read().epoch
     }
 
     /// What is remembered, or the epoch for [`Verifications::remember`].
@@ -145,7 +150,7 @@ impl App {
                 if !grant.admits(from) {
                     return Err(refused("the token is not for this address"));
                 }
-                self.uses.note(*token, TokenUse { at: now, from });
+                self.uses.note(token.id, TokenUse { at: now, from });
             }
             speaking.get_or_insert(principal);
         }
@@ -164,38 +169,50 @@ impl App {
         };
         let opaque = if may_be_opaque { self.meta.service_token(&digest).await? } else { None };
         let known = match opaque {
-            Some(record) => self.opaque(record, now).await?,
-            None if token.matches('.').count() == 2 => self.jwt(token, &digest, now).await?,
+            Some(record) => self.opaque(record, epoch, now).await?,
+            None if token.matches('.').count() == 2 => self.jwt(token, &digest, epoch, now).await?,
             None => return Err(refused("unknown service token")),
         };
         self.verified.remember(digest, known.clone(), epoch, now);
         Ok(known)
     }
 
-    async fn opaque(&self, record: ServiceToken, now: UnixMillis) -> Result<Known> {
+    async fn opaque(&self, record: ServiceToken, epoch: u64, now: UnixMillis) -> Result<Known> {
+        let issued = record.created.seconds();
         self.check_record(&record, now)?;
-        self.check_issue(&record.name, record.created.seconds()).await?;
+        self.check_issue(Holder::Service(&record.name), issued).await?;
         let expires = record.ends().unwrap_or(UnixMillis(u64::MAX));
-        let token = record.id();
+        let token = TokenStamp { id: record.id(), issued, epoch };
         let principal =
             Principal::Service { name: record.name, token, grant: Arc::new(record.grant) };
         Ok(Known { principal, is_opaque: true, expires })
     }
 
-    async fn jwt(&self, token: &str, digest: &[u8; 32], now: UnixMillis) -> Result<Known> {
-        let Verified { subject, mut expires, issued, jti } = self.verify(token, now).await?;
+    async fn jwt(
+        &self,
+        token: &str,
+        digest: &[u8; 32],
+        epoch: u64,
+        now: UnixMillis,
+    ) -> Result<Known> {
+        let Verified { subject, mut expires, issued, jti, limited } =
+            self.verify(token, now).await?;
+        let digest = jti.as_deref().map_or(*digest, service_token::jti_digest);
+        let record = self.meta.service_token(&digest).await?;
+        let token = TokenStamp { id: TokenId::of(&digest), issued, epoch };
         let principal = match subject {
-            Subject::User { id, role } => self.user(id, role, issued).await?,
+            // No record is made for a user's token but by revoking its `jti`.
+            Subject::User { id, role } => self.user(id, role, token, record).await?,
             Subject::Service { name } => {
-                let digest = jti.as_deref().map_or(*digest, service_token::jti_digest);
-                let record = self.meta.service_token(&digest).await?;
                 if let Some(record) = &record {
                     self.check_record(record, now)?;
                     expires = record.ends().map_or(expires, |end| end.min(expires));
+                } else if limited {
+                    return Err(refused("the record of what the token is limited to is gone"));
                 }
-                self.check_issue(&name, issued).await?;
+                self.check_issue(Holder::Service(&name), issued).await?;
                 let grant = Arc::new(record.map(|record| record.grant).unwrap_or_default());
-                Principal::Service { name, token: TokenId::of(&digest), grant }
+                Principal::Service { name, token, grant }
             }
         };
         Ok(Known { principal, is_opaque: false, expires })
@@ -209,55 +226,77 @@ impl App {
         }
     }
 
-    /// Refuses what was issued before the tokens of a service, or of all, were ended.
-    async fn check_issue(&self, name: &str, issued: u64) -> Result<()> {
-        if issued < self.first_good_second(name).await? {
-            return Err(refused("the tokens of this service were revoked"));
+    /// Refuses what was issued before the tokens of a holder were ended.
+    async fn check_issue(&self, holder: Holder<'_>, issued: u64) -> Result<()> {
+        if issued >= self.first_good_second(holder).await? {
+            return Ok(());
         }
-        Ok(())
+        Err(refused(match holder {
+            Holder::User(_) => "the user was logged out",
+            Holder::Service(_) | Holder::Services => "the tokens of this service were revoked",
+        }))
     }
 
-    /// The first second of which tokens of a service are good.
-    pub(super) async fn first_good_second(&self, name: &str) -> Result<u64> {
-        let all = self.meta.tokens_valid_from(Holder::Services).await?;
-        Ok(all.max(self.meta.tokens_valid_from(Holder::Service(name)).await?))
+    /// The first Unix second of which tokens of a holder are good: of a service its own, or that
+    /// of all services.
+    pub(super) async fn first_good_second(&self, holder: Holder<'_>) -> Result<u64> {
+        let own = self.meta.tokens_valid_from(holder).await?;
+        Ok(match holder {
+            Holder::Service(_) => own.max(self.meta.tokens_valid_from(Holder::Services).await?),
+            Holder::User(_) | Holder::Services => own,
+        })
     }
 
-    /// Whether who began a request that takes long is still let in at its end. A token may run out
-    /// meanwhile; a user who was disabled, or a token that was revoked, ends it.
+    /// Whether who sent a body is still let in at its end. A token may run out meanwhile; one that
+    /// was revoked or replaced, and a user who was disabled, logged out or deleted, are refused.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`].
     pub async fn check_standing(&self, principal: &Principal) -> Result<()> {
+        let token = principal.token();
+        if token.epoch == self.verified.epoch() {
+            return Ok(());
+        }
+        let record = self.meta.service_token_by_id(token.id).await?;
         match principal {
-            Principal::User { id, .. } => {
-                let record = self.meta.user(id).await?;
-                if record.is_some_and(|record| record.disabled) {
-                    return Err(refused("the user was disabled meanwhile"));
-                }
+            Principal::User { id, role, .. } => {
+                self.user(id.clone(), *role, token, record).await?;
+                Ok(())
             }
-            Principal::Service { token, .. } => {
-                let record = self.meta.service_token_by_id(*token).await?;
-                let state = record.map(|record| record.state);
-                if matches!(state, Some(TokenState::Revoked { .. })) {
-                    return Err(refused("the service token was revoked meanwhile"));
+            Principal::Service { name, .. } => {
+                let now = self.clock.now();
+                match record.map(|record| record.state) {
+                    Some(TokenState::Revoked { .. }) => {
+                        return Err(refused("the service token was revoked meanwhile"));
+                    }
+                    Some(TokenState::Superseded { until }) if until <= now => {
+                        return Err(refused("the service token was replaced meanwhile"));
+                    }
+                    _ => {}
                 }
+                self.check_issue(Holder::Service(name), token.issued).await
             }
         }
-        Ok(())
     }
 
     /// The role is what the token claims, capped by what the user's record says.
-    async fn user(&self, id: UserId, claimed: Role, issued: u64) -> Result<Principal> {
+    async fn user(
+        &self,
+        id: UserId,
+        claimed: Role,
+        token: TokenStamp,
+        revocation: Option<ServiceToken>,
+    ) -> Result<Principal> {
+        if revocation.is_some_and(|record| matches!(record.state, TokenState::Revoked { .. })) {
+            return Err(refused("the token is revoked"));
+        }
         let record = self.meta.user(&id).await?;
         if record.as_ref().is_some_and(|record| record.disabled) {
             return Err(refused("the user is disabled"));
         }
-        if issued < self.meta.tokens_valid_from(Holder::User(&id)).await? {
-            return Err(refused("the user was logged out"));
-        }
+        self.check_issue(Holder::User(&id), token.issued).await?;
         let cap = record.and_then(|record| record.role).unwrap_or(Role::Admin);
-        Ok(Principal::User { id, role: claimed.min(cap) })
+        Ok(Principal::User { id, role: claimed.min(cap), token })
     }
 
     async fn verify(&self, token: &str, now: UnixMillis) -> Result<Verified> {

@@ -14,7 +14,7 @@ use crate::{
     model::{
         grant::Grant,
         id::TokenId,
-        limits::{SERVICE_TOKEN_DAYS, is_service_name},
+        limits::{CLOCK_LEEWAY_SECONDS, SERVICE_TOKEN_DAYS, is_service_name},
         time::UnixMillis,
     },
     sys::random,
@@ -35,11 +35,42 @@ pub struct Issued {
     pub token: ServiceToken,
 }
 
+/// A token that has a successor.
+pub struct Rotated {
+    pub issued: Issued,
+    pub previous: TokenId,
+    /// The previous one is good until then.
+    pub until: UnixMillis,
+}
+
 /// A token as an operator sees it.
 pub struct Listed {
     pub token: ServiceToken,
-    pub standing: &'static str,
+    pub standing: Standing,
     pub used: Option<TokenUse>,
+}
+
+/// Whether a token is good, and if not, why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Active,
+    /// Another one took its place, and both are good for a while.
+    Superseding,
+    Superseded,
+    Expired,
+    Revoked,
+}
+
+impl Standing {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Standing::Active => "active",
+            Standing::Superseding => "superseding",
+            Standing::Superseded => "superseded",
+            Standing::Expired => "expired",
+            Standing::Revoked => "revoked",
+        }
+    }
 }
 
 const JWT_LIFETIME: Duration = Duration::from_hours(365 * 24);
@@ -81,7 +112,7 @@ impl App {
             name,
             grant,
             created,
-            expires: lifetime.map(|lifetime| created.after(lifetime)),
+            expires: lifetime.map(|lifetime| self.clock.now().after(lifetime)),
             state: TokenState::Active,
         };
         Ok(Issued { secret, token })
@@ -89,7 +120,7 @@ impl App {
 
     /// Now, or the first second that counts when the tokens of the service were just ended.
     async fn issue_time(&self, name: &str) -> Result<UnixMillis> {
-        let first = self.first_good_second(name).await?;
+        let first = self.first_good_second(Holder::Service(name)).await?;
         Ok(self.clock.now().max(UnixMillis(first.saturating_mul(1000))))
     }
 
@@ -101,7 +132,8 @@ impl App {
         lifetime: Duration,
     ) -> Result<Issued> {
         let jti: Box<str> = random::token_id().into();
-        let (iat, exp) = (created.seconds(), created.after(lifetime).seconds());
+        let (iat, exp) = (created.seconds(), self.clock.now().after(lifetime).seconds());
+        let limited = grant != Grant::default();
         let token = ServiceToken {
             digest: service_token::jti_digest(&jti),
             kind: TokenKind::Jwt { jti: jti.clone() },
@@ -112,7 +144,8 @@ impl App {
             state: TokenState::Active,
         };
         let sign = move |keys: &KeyRing, now| {
-            let claims = jwt::ServiceClaims { sub: &name, roles: "service", iat, exp, jti: &jti };
+            let roles = "service";
+            let claims = jwt::ServiceClaims { sub: &name, roles, iat, exp, jti: &jti, limited };
             jwt::sign(&claims, keys, now, exp)
         };
         Ok(Issued { secret: Zeroizing::new(self.with_keys(sign).await?), token })
@@ -135,6 +168,11 @@ impl App {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Conflict`] for a name that several have.
     pub async fn token(&self, id_or_name: &str) -> Result<Listed> {
+        self.find_token(id_or_name, &[Standing::Active, Standing::Superseding]).await
+    }
+
+    /// As [`App::token`]; a name finds only those that stand so.
+    async fn find_token(&self, id_or_name: &str, standings: &[Standing]) -> Result<Listed> {
         if let Some(id) = TokenId::parse(id_or_name)
             && let Some(token) = self.meta.service_token_by_id(id).await?
         {
@@ -150,7 +188,7 @@ impl App {
         let mut good = Vec::new();
         for token in named {
             let listed = self.listed(token).await?;
-            if listed.standing == "active" {
+            if standings.contains(&listed.standing) {
                 good.push(listed);
             }
         }
@@ -163,14 +201,14 @@ impl App {
 
     async fn listed(&self, token: ServiceToken) -> Result<Listed> {
         let now = self.clock.now();
-        let ended = token.created.seconds() < self.first_good_second(&token.name).await?;
+        let first = self.first_good_second(Holder::Service(&token.name)).await?;
         let standing = match token.state {
-            TokenState::Revoked { .. } => "revoked",
-            _ if ended => "revoked",
-            _ if token.expires.is_some_and(|expires| expires <= now) => "expired",
-            TokenState::Superseded { until } if until <= now => "superseded",
-            TokenState::Superseded { .. } => "superseding",
-            TokenState::Active => "active",
+            TokenState::Revoked { .. } => Standing::Revoked,
+            _ if token.created.seconds() < first => Standing::Revoked,
+            _ if token.expires.is_some_and(|expires| expires <= now) => Standing::Expired,
+            TokenState::Superseded { until } if until <= now => Standing::Superseded,
+            TokenState::Superseded { .. } => Standing::Superseding,
+            TokenState::Active => Standing::Active,
         };
         let used = self.last_use(token.id()).await?;
         Ok(Listed { token, standing, used })
@@ -180,15 +218,17 @@ impl App {
     /// good for `grace`.
     ///
     /// # Errors
-    /// As [`App::token`]; [`Error::Conflict`] for one that has ended or was rotated before.
+    /// As [`App::token`], but a name finds only a token that was not rotated yet;
+    /// [`Error::Conflict`] for one that has ended or was rotated before.
     pub async fn rotate_token(
         self: &Arc<Self>,
         id_or_name: &str,
         grace: Duration,
-    ) -> Result<(Issued, UnixMillis)> {
-        let Listed { token, standing, .. } = self.token(id_or_name).await?;
+    ) -> Result<Rotated> {
+        let Listed { token, standing, .. } =
+            self.find_token(id_or_name, &[Standing::Active]).await?;
         let over = || Error::conflict("token_ended", "The token has ended or was rotated before.");
-        if standing != "active" {
+        if standing != Standing::Active {
             return Err(over());
         }
         let lifetime = token.expires.map(|expires| {
@@ -200,9 +240,9 @@ impl App {
             NewToken { name: token.name.clone(), is_jwt, grant: token.grant.clone(), lifetime };
         let issued = self.make_token(new).await?;
         let until = self.clock.now().after(grace);
-        let (app, id, successor) = (Arc::clone(self), token.id(), issued.token.clone());
+        let (app, previous, successor) = (Arc::clone(self), token.id(), issued.token.clone());
         self.detached(async move {
-            let outcome = app.meta.supersede_service_token(id, until, successor).await;
+            let outcome = app.meta.supersede_service_token(previous, until, successor).await;
             app.verified.forget();
             outcome.map_err(|error| match error {
                 meta::Error::Changed => over(),
@@ -210,13 +250,13 @@ impl App {
             })
         })
         .await?;
-        Ok((issued, until))
+        Ok(Rotated { issued, previous, until })
     }
 
     /// Ends a token from the next request on.
     ///
     /// # Errors
-    /// As [`App::token`]; a name finds only a token that is still good.
+    /// As [`App::token`]: during the grace of a rotation a name is that of two tokens.
     pub async fn revoke_token(self: &Arc<Self>, id_or_name: &str) -> Result<Listed> {
         let id = self.token(id_or_name).await?.token.id();
         let app = Arc::clone(self);
@@ -261,17 +301,24 @@ impl App {
     /// now, when none is named. Answers the first second whose tokens are good.
     ///
     /// # Errors
-    /// What the store says.
+    /// [`Error::Invalid`] for a time that is still to come.
     pub async fn end_service_tokens(
         self: &Arc<Self>,
         name: Option<Box<str>>,
         before: Option<UnixMillis>,
     ) -> Result<u64> {
+        let holder = name.as_deref().map_or(Holder::Services, Holder::Service);
         let valid_from = match before {
-            Some(before) => before.0.div_ceil(1000),
-            None => self.next_second(),
+            Some(before) if before <= self.clock.now() => before.0.div_ceil(1000),
+            // Never taken back, it would refuse what is issued until then.
+            Some(_) => {
+                let detail = "before is a Unix second that has passed.";
+                return Err(Error::invalid("invalid_revocation", detail));
+            }
+            None => self.next_second(holder).await?,
         };
         let app = Arc::clone(self);
+        let name = name.clone();
         self.detached(async move {
             let holder = name.as_deref().map_or(Holder::Services, Holder::Service);
             let outcome = app.meta.end_tokens(holder, valid_from).await;
@@ -282,8 +329,11 @@ impl App {
         Ok(valid_from)
     }
 
-    /// The first second none of whose tokens can have been issued yet.
-    pub(super) fn next_second(&self) -> u64 {
-        self.clock.now().seconds() + 1
+    /// The first second in which no token of a holder can have been issued yet: the next one, or
+    /// behind the one that tokens are dated to since they were ended within this second.
+    pub(super) async fn next_second(&self, holder: Holder<'_>) -> Result<u64> {
+        let now = self.clock.now().seconds();
+        let dated = self.meta.tokens_valid_from(holder).await?;
+        Ok((dated + 1).clamp(now + 1, now + CLOCK_LEEWAY_SECONDS))
     }
 }

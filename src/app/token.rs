@@ -1,6 +1,6 @@
 //! Tokens that the daemon hands out, and the opaque ones it registers.
 
-use super::{App, Error, Result};
+use super::{App, Error, Result, service_tokens::Standing};
 use crate::{
     auth::{jwt, keyring::KeyRing, service_token},
     meta::{
@@ -57,6 +57,17 @@ impl App {
         Ok(UserToken { token: self.with_keys(sign).await?, expires_in })
     }
 
+    /// Whether the token that everybody knows would be let in.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn admits_public_token(&self) -> Result<bool> {
+        let public = self.meta.service_token(&service_token::digest(service_token::PUBLIC)).await?;
+        let Some(public) = public else { return Ok(false) };
+        let standing = self.token(&public.id().to_string()).await?.standing;
+        Ok(matches!(standing, Standing::Active | Standing::Superseding))
+    }
+
     /// Registers an opaque service token under a name; one that is known stays as it is. Answers
     /// whether it is good.
     ///
@@ -75,7 +86,7 @@ impl App {
         let id = record.id();
         match self.meta.add_service_token(record).await {
             Ok(()) | Err(meta::Error::Exists) => {
-                Ok(self.token(&id.to_string()).await?.standing == "active")
+                Ok(self.token(&id.to_string()).await?.standing == Standing::Active)
             }
             Err(error) => Err(error.into()),
         }

@@ -68,6 +68,13 @@ impl App {
     /// Does what is due. To be called every minute or so, by one caller. What fails is tried
     /// again the next time it is due.
     pub async fn upkeep(self: &Arc<Self>) {
+        // First, as collecting may take hours.
+        if let Err(error) = self.tend_keys().await {
+            tracing::warn!(%error, "the signing keys were not looked after");
+        }
+        if let Err(error) = self.record_uses().await {
+            tracing::warn!(%error, "the last uses of tokens were not recorded");
+        }
         let mut collected = Collected::default();
         let outcome = self.collect_due(&mut collected).await;
         if collected != Collected::default() {
@@ -86,12 +93,6 @@ impl App {
         }
         if let Err(error) = outcome {
             tracing::warn!(%error, "upkeep failed; the next round tries again");
-        }
-        if let Err(error) = self.tend_keys().await {
-            tracing::warn!(%error, "the signing keys were not looked after");
-        }
-        if let Err(error) = self.record_uses().await {
-            tracing::warn!(%error, "the last uses of tokens were not recorded");
         }
     }
 

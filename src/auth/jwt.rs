@@ -61,6 +61,8 @@ pub struct Verified {
     /// The Unix second of its issue; 0 when it does not tell.
     pub issued: u64,
     pub jti: Option<Box<str>>,
+    /// It may do only what its record says, see [`ServiceClaims`].
+    pub limited: bool,
 }
 
 #[derive(Deserialize)]
@@ -85,6 +87,8 @@ struct Claims {
     #[serde(default, deserialize_with = "some")]
     iat: Option<NumericDate>,
     jti: Option<Box<str>>,
+    #[serde(default)]
+    limited: bool,
 }
 
 #[derive(Deserialize)]
@@ -192,7 +196,8 @@ fn check_claims(claims: Claims, expected: &Expected, now: UnixMillis) -> Result<
         Subject::User { id, role: highest.unwrap_or(Role::Viewer) }
     };
     let issued = claims.iat.map_or(0, |iat| iat.millis().seconds());
-    Ok(Verified { subject, expires: claims.exp.millis(), issued, jti: claims.jti })
+    let Claims { exp, jti, limited, .. } = claims;
+    Ok(Verified { subject, expires: exp.millis(), issued, jti, limited })
 }
 
 impl NumericDate {
@@ -227,6 +232,10 @@ pub struct ServiceClaims<'a> {
     pub iat: u64,
     pub exp: u64,
     pub jti: &'a str,
+    /// The record of its `jti` holds what it is limited to. Without that record, which a restored
+    /// backup may be too old to have, it is good for nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub limited: bool,
 }
 
 /// Signs claims, whose `exp` is `expires`, with the key whose turn it is. Blocks.

@@ -9,7 +9,7 @@ use std::{
 use clap::{CommandFactory, Subcommand};
 use clap_complete::Shell;
 
-use super::{Cli, Failures, Place};
+use super::{Cli, Failures, Place, control};
 use crate::config::{
     Config, document,
     layers::{self, Origins},
@@ -34,7 +34,10 @@ pub enum ConfigCommand {
 pub fn run(command: ConfigCommand) -> Result<(), Failures> {
     match command {
         ConfigCommand::Check { place } => {
-            let (_, origins) = explain(place)?;
+            let (config, origins) = explain(place)?;
+            if let Some(tls) = control::files(&config) {
+                tls.load().map_err(Failures::at("TLS"))?;
+            }
             let said = origins.len();
             print(&format!("No faults; {said} settings differ from or repeat their defaults.\n"))
         }

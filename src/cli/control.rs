@@ -169,7 +169,8 @@ impl Control {
     }
 }
 
-fn files(config: &Config) -> Option<Files> {
+/// The certificate and key that a configuration names, where it names any.
+pub fn files(config: &Config) -> Option<Files> {
     let (certificate, key) = config.tls_certificate.clone().zip(config.tls_key.clone())?;
     Some(Files { certificate, key, client_ca: config.tls_client_ca.clone() })
 }

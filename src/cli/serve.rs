@@ -215,10 +215,6 @@ fn announce(path: &Path, address: &str) -> io::Result<()> {
 /// Registers the configured token; on the very first start without one, makes one and shows it.
 async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures> {
     register_token(config, app).await?;
-    let public = app.meta.service_token(&service_token::digest(service_token::PUBLIC)).await;
-    if public.map_err(Failures::at("service tokens"))?.is_some() {
-        tracing::warn!("the service token printed in the public document is in use: change it");
-    }
     if app.meta.has_service_tokens().await.map_err(Failures::at("service tokens"))? {
         return Ok(());
     }
@@ -229,13 +225,16 @@ async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures
     registered.map(drop).map_err(Failures::at("service token"))
 }
 
-/// Registers the configured token, where there is one.
+/// Registers the configured token, where there is one; warns of one that everybody knows.
 pub async fn register_token(config: &Config, app: &Arc<App>) -> Result<(), Failures> {
     if let Some(token) = &config.service_token {
         let registered = app.register_service_token(token, "configured").await;
         if !registered.map_err(Failures::at("service token"))? {
             tracing::warn!("the configured service token was revoked or rotated: it is not good");
         }
+    }
+    if app.admits_public_token().await.map_err(Failures::at("service tokens"))? {
+        tracing::warn!("the service token printed in the public document is in use: change it");
     }
     Ok(())
 }

@@ -273,6 +273,7 @@ fn signed(dir: &Path, name: &str, days: u64) -> Result<String, Failures> {
         iat: now.seconds(),
         exp: now.seconds() + days * 24 * 3600,
         jti: &random::token_id(),
+        limited: false,
     };
     jwt::sign(&claims, &keys, now, claims.exp).map_err(Failures::at("signing"))
 }

@@ -27,7 +27,7 @@ use crate::{
         file::{CallerMeta, FileRecord},
         id::UploadId,
         name::{FileName, Folder, UserId},
-        principal::{Principal, Role},
+        principal::{Principal, Role, TokenStamp},
         range::{RangeSpec, Slice},
         upload::Mode,
     },
@@ -176,7 +176,7 @@ fn app() -> io::Result<Arc<App>> {
 }
 
 fn user(id: &UserId) -> Principal {
-    Principal::User { id: id.clone(), role: Role::Researcher }
+    Principal::User { id: id.clone(), role: Role::Researcher, token: TokenStamp::default() }
 }
 
 /// Begins an upload of the same content.

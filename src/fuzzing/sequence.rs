@@ -40,7 +40,7 @@ use crate::{
         file::{CallerMeta, FileRecord},
         id::{PartNumber, UploadId},
         name::{FileName, Folder, UserId},
-        principal::{Principal, Role},
+        principal::{Principal, Role, TokenStamp},
         range::Slice,
         upload::{Mode, Upload, UploadState},
     },
@@ -80,7 +80,11 @@ impl Dice<'_> {
     fn principal(&mut self) -> Principal {
         let id = self.user();
         let role = self.of(&[Role::Researcher, Role::Researcher, Role::Admin, Role::Viewer]);
-        Principal::User { id: id.expect("a name"), role: role.expect("a role") }
+        Principal::User {
+            id: id.expect("a name"),
+            role: role.expect("a role"),
+            token: TokenStamp::default(),
+        }
     }
 
     fn name(&mut self) -> FileName {
@@ -460,7 +464,11 @@ impl Pair {
                 let seen = |files: &Vec<FileRecord>| files.iter().map(seen).collect::<Vec<_>>();
                 self.ask("list", list, seen).await;
             }
-            let principal = Principal::User { id: id.clone(), role: Role::Researcher };
+            let principal = Principal::User {
+                id: id.clone(),
+                role: Role::Researcher,
+                token: TokenStamp::default(),
+            };
             let uploads =
                 async |app: &Arc<App>, _| app.list_uploads(&principal, None, None, 1000).await;
             let sorted = |uploads: &Vec<Upload>| {

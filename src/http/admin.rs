@@ -105,7 +105,7 @@ impl Door {
         let answer = answered.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
         let time = self.app.clock.now();
         let facts = Facts { time, request_id: &id, from: Ipv4Addr::LOCALHOST.into(), why: None };
-        if let Some(line) = audit::operator_line(event, uid, &answer, facts) {
+        if let Some(line) = audit::operator_line(event.as_ref(), uid, &answer, facts) {
             self.audit.record(line);
         }
         answer

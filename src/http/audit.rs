@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{Refusal, body::Body, route::Endpoint, v1::admin::Command};
 use crate::{
     app::Error,
-    model::{principal::Principal, time::UnixMillis},
+    model::{id::TokenId, principal::Principal, time::UnixMillis},
 };
 
 /// What is known of a request once it was answered.
@@ -18,6 +18,8 @@ pub struct Trace {
     /// What was asked for, as [`super::label`] calls it.
     pub route: Option<&'static str>,
     pub event: Option<Event>,
+    /// Its handler was begun.
+    pub is_admitted: bool,
 }
 
 /// Something that is worth a line, and what it is about.
@@ -52,6 +54,11 @@ impl Event {
 
     fn on(name: &'static str, target: &impl ToString) -> Self {
         Self { name, target: Some(target.to_string()) }
+    }
+
+    /// What somebody takes for the id or the name of a token may be the token itself.
+    fn on_token(name: &'static str, token: &str) -> Self {
+        TokenId::parse(token).map_or_else(|| Self::new(name), |id| Self::on(name, &id))
     }
 
     /// Lists and metadata are passed over; so are parts, whose upload is told.
@@ -106,8 +113,8 @@ impl Event {
             | Command::ShowUser(_)
             | Command::ListKeys => return None,
             Command::CreateToken => Self::new("token_created"),
-            Command::RotateToken(token) => Self::on("token_rotated", token),
-            Command::RevokeToken(token) => Self::on("token_revoked", token),
+            Command::RotateToken(token) => Self::on_token("token_rotated", token),
+            Command::RevokeToken(token) => Self::on_token("token_revoked", token),
             Command::RevokeMany => Self::new("tokens_revoked"),
             Command::ChangeUser(id) => Self::on("user_changed", id),
             Command::DeleteUser(id) => Self::on("user_deleted", id),
@@ -137,50 +144,56 @@ pub fn reason(refusal: &Refusal) -> Option<String> {
     }
 }
 
-/// The line of a request; `None` where there is nothing to tell.
-pub fn line(trace: Trace, answer: &Response<Body>, facts: Facts<'_>) -> Option<Map<String, Value>> {
+/// The line of a request, without an answer of one that was cut; `None` where there is nothing to
+/// tell.
+pub fn line(
+    trace: &Trace,
+    answer: Option<&Response<Body>>,
+    facts: Facts<'_>,
+) -> Option<Map<String, Value>> {
     let Trace { who, event, .. } = trace;
     let who_text = who.as_ref().map_or_else(|| "anyone".to_owned(), ToString::to_string);
-    let mut line = members(event, &who_text, answer, facts)?;
+    let mut line = members(event.as_ref(), &who_text, answer, facts)?;
     if let Some(Principal::Service { token, .. }) = who {
-        line.insert("token".into(), token.to_string().into());
+        line.insert("token".into(), token.id.to_string().into());
     }
     Some(line)
 }
 
 /// As [`line()`], for one who needs no credential.
 pub fn operator_line(
-    event: Option<Event>,
+    event: Option<&Event>,
     uid: &str,
     answer: &Response<Body>,
     facts: Facts<'_>,
 ) -> Option<Map<String, Value>> {
-    members(event, &format!("operator:{uid}"), answer, facts)
+    members(event, &format!("operator:{uid}"), Some(answer), facts)
 }
 
 fn members(
-    event: Option<Event>,
+    event: Option<&Event>,
     who: &str,
-    answer: &Response<Body>,
+    answer: Option<&Response<Body>>,
     facts: Facts<'_>,
 ) -> Option<Map<String, Value>> {
     let Facts { time, request_id, from, why } = facts;
-    let status = answer.status();
-    let event = answer.extensions().get::<Event>().cloned().or(event);
+    let status = answer.map(Response::status);
+    let event = answer.and_then(|answer| answer.extensions().get::<Event>()).or(event);
     if event.is_none() && why.is_none() {
         return None;
     }
-    let event = event.unwrap_or_else(|| Event::new("request"));
-    let about = answer.extensions().get::<About>().map(|About(target)| target.clone());
+    let Event { name, target } = event.cloned().unwrap_or_else(|| Event::new("request"));
+    let about = answer.and_then(|answer| answer.extensions().get::<About>());
+    let about = about.map(|About(target)| target.clone());
     let line = json!({
         "time": time.to_string(),
         "request_id": request_id,
         "who": who,
         "from": from.to_string(),
-        "event": event.name,
-        "target": about.or(event.target),
-        "status": status.as_u16(),
-        "outcome": outcome(status),
+        "event": name,
+        "target": about.or(target),
+        "status": status.map(|status| status.as_u16()),
+        "outcome": status.map_or("cut", outcome),
         "why": why,
     });
     let Value::Object(mut line) = line else { return None };

@@ -23,12 +23,13 @@ use tokio::time::timeout;
 use super::{exchange::Exchange, metrics, patience::Patience, streams::Awaited};
 use crate::{
     app::{
-        Error,
+        App, Error,
         append::{Arrival, Content as Arrivals},
         checksum::Digest,
     },
     blob::Reader,
     metrics::Counted,
+    model::principal::Principal,
 };
 
 /// What came of a request's body so far.
@@ -64,6 +65,7 @@ pub struct RequestBody {
     received: Arc<Received>,
     patience: Patience,
     trailers: HeaderMap,
+    sender: Option<(Arc<App>, Principal)>,
     _receiving: Option<Counted>,
 }
 
@@ -71,7 +73,12 @@ impl RequestBody {
     pub fn new(body: Incoming, drained: bool, received: Arc<Received>, patience: Patience) -> Self {
         let receiving = (!body.is_end_stream()).then(|| metrics::RECEIVING.count());
         let (body, trailers) = (Some(body), HeaderMap::new());
-        Self { body, drained, received, patience, trailers, _receiving: receiving }
+        Self { body, drained, received, patience, trailers, sender: None, _receiving: receiving }
+    }
+
+    /// Says who sends it: one who is not let in any more when it ends sent it in vain.
+    pub fn comes_from(&mut self, app: &Arc<App>, principal: &Principal) {
+        self.sender = Some((Arc::clone(app), principal.clone()));
     }
 
     /// Bytes still to come, when the client said so.
@@ -84,8 +91,16 @@ impl RequestBody {
     ///
     /// # Errors
     /// [`Error::BodyTimeout`] without progress or with too little, [`Error::BodyAborted`] when the
-    /// client is gone.
+    /// client is gone, at the end [`Error::Unauthenticated`] of one who is not let in any more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let bytes = self.read().await?;
+        if let (None, Some((app, sender))) = (&bytes, &self.sender) {
+            app.check_standing(sender).await?;
+        }
+        Ok(bytes)
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, Error> {
         let Some(body) = &mut self.body else { return Ok(None) };
         loop {
             let since = Instant::now();

@@ -1,8 +1,9 @@
 //! Where credentials are carried: `X-Service-Token`, `Authorization: Bearer`, `auth_token`.
 
 use hyper::{
-    HeaderMap, Method,
-    header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue},
+    HeaderMap,
+    header::{AUTHORIZATION, COOKIE, HOST, HeaderName, HeaderValue, ORIGIN},
+    http::{request::Parts, uri::Authority},
 };
 use zeroize::Zeroizing;
 
@@ -12,12 +13,12 @@ const SERVICE_TOKEN: HeaderName = HeaderName::from_static("x-service-token");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const COOKIE_NAME: &[u8] = b"auth_token";
 
-/// Every credential of a request, the one that speaks first.
-pub fn carried(method: &Method, headers: &HeaderMap) -> Vec<Credential> {
-    let mut carried = in_headers(headers);
-    carried.extend(cookie(headers).map(|cookie| {
+/// Every credential of a request, the one that speaks first. `public_url` is where browsers find us.
+pub fn carried(head: &Parts, public_url: &str) -> Vec<Credential> {
+    let mut carried = in_headers(&head.headers);
+    carried.extend(cookie(&head.headers).map(|cookie| {
         // Browsers add cookies to what other sites make them send.
-        if !method.is_safe() && is_cross_site(headers) {
+        if !head.method.is_safe() && is_cross_site(head, public_url) {
             return Credential::Unusable("a cookie on another site's request");
         }
         cookie
@@ -25,9 +26,26 @@ pub fn carried(method: &Method, headers: &HeaderMap) -> Vec<Credential> {
     carried
 }
 
-/// Fetch Metadata, which every current browser sends (W3C, section 2.3).
-fn is_cross_site(headers: &HeaderMap) -> bool {
-    headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site")
+/// Fetch Metadata (W3C, section 2.3), which browsers send over TLS and to loopback only; elsewhere
+/// the `Origin` of a page must be ours.
+fn is_cross_site(head: &Parts, public_url: &str) -> bool {
+    if let Some(site) = head.headers.get(SEC_FETCH_SITE) {
+        return site == "cross-site";
+    }
+    let Some(origin) = head.headers.get(ORIGIN) else { return false };
+    let Some(origin) = origin.to_str().ok().and_then(authority) else { return true };
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let asked = head.uri.authority().map(Authority::as_str).or(host);
+    ![asked, authority(public_url)]
+        .into_iter()
+        .flatten()
+        .any(|own| own.eq_ignore_ascii_case(origin))
+}
+
+/// Host and port of a URL; nothing of the origin `null`.
+fn authority(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    rest.split('/').next()
 }
 
 /// Those that a client sends on purpose.

@@ -4,6 +4,7 @@
 //! nothing that is a credential.
 
 use std::{
+    borrow::Cow,
     net::IpAddr,
     sync::Arc,
     task::Poll,
@@ -13,8 +14,8 @@ use std::{
 use bytes::Bytes;
 use hyper::{Method, Request, StatusCode, Version, body::Incoming, http::response};
 
-use super::{body::Received, connection::Open, label, metrics, route};
-use crate::metrics::Counted;
+use super::{body::Received, connection::Open, label, metrics, route, v1::admin};
+use crate::{metrics::Counted, model::id::TokenId};
 
 /// A request that is not answered yet, and may never be: its client may leave.
 pub struct Asked {
@@ -49,7 +50,7 @@ impl Asked {
             received: Arc::new(Received::of(request.body())),
             began: Instant::now(),
             method: request.method().clone(),
-            path: logged(request.uri().path()).to_owned(),
+            path: logged(request.uri().path()).into_owned(),
             version: request.version(),
             open,
             is_answered: false,
@@ -164,7 +165,18 @@ fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// A path without the secret that it may end in.
-fn logged(path: &str) -> &str {
-    if path.starts_with(route::BATCH) { route::BATCH } else { path }
+/// A path without the secret that it may end in: that of a batch, or a service token which somebody
+/// took for its own id.
+fn logged(path: &str) -> Cow<'_, str> {
+    // As the router reads it: a secret may be written in another way.
+    let Ok(decoded) = route::decode(path) else { return Cow::Borrowed("") };
+    if decoded.starts_with(route::BATCH) {
+        return Cow::Borrowed(route::BATCH);
+    }
+    match decoded.strip_prefix(admin::TOKENS) {
+        Some(token) if TokenId::parse(token.trim_end_matches("/rotate")).is_none() => {
+            Cow::Borrowed(admin::TOKENS)
+        }
+        _ => Cow::Borrowed(path),
+    }
 }

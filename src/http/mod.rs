@@ -181,6 +181,39 @@ impl Context {
     }
 }
 
+/// A request on its way to its line in the audit log. A reset HTTP/2 stream drops the handler, but
+/// not what that has begun: of a request that was let in, the line says then that it was cut.
+struct Told<'a> {
+    server: &'a Server,
+    request_id: String,
+    from: IpAddr,
+    trace: Option<Trace>,
+}
+
+impl Told<'_> {
+    fn tell(&mut self, answer: &Response<Body>, why: Option<String>) -> Trace {
+        let trace = self.trace.take().unwrap_or_default();
+        self.record(&trace, Some(answer), why);
+        trace
+    }
+
+    fn record(&self, trace: &Trace, answer: Option<&Response<Body>>, why: Option<String>) {
+        let Self { server, request_id, from, .. } = self;
+        let facts = Facts { time: server.app.clock.now(), request_id, from: *from, why };
+        if let Some(line) = audit::line(trace, answer, facts) {
+            server.audit.record(line);
+        }
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if let Some(trace) = self.trace.take().filter(|trace| trace.is_admitted) {
+            self.record(&trace, None, None);
+        }
+    }
+}
+
 impl Server {
     pub fn new(app: Arc<App>, settings: Settings, audit: Arc<AuditLog>) -> Arc<Self> {
         Arc::new(Self {
@@ -217,19 +250,27 @@ impl Server {
         let is_head = request.method() == Method::HEAD;
         let marks = cors::Marks::of(&settings.allowed_origins, request.headers());
         let speaks_draft = v1::resumable::is_spoken(asked.path(), request.headers());
-        let mut trace = Trace::default();
         let peer = connection.peer.ip();
         let client = client::address(peer, request.headers(), &settings.trusted_proxies);
         let from = *client.as_ref().unwrap_or(&peer);
-        let handling =
-            self.handle(request, &asked.received, &settings, connection.serves, client, &mut trace);
+        let mut told =
+            Told { server: &self, request_id: asked.request_id.clone(), from, trace: None };
+        let trace = told.trace.insert(Trace::default());
+        // A connection keeps room for this future as long as it is open; what handles a request is
+        // large, and there for as long as the request is.
+        let handling = Box::pin(self.handle(
+            request,
+            &asked.received,
+            &settings,
+            connection.serves,
+            client,
+            trace,
+        ));
         let handled = AssertUnwindSafe(handling).catch_unwind().await;
         let outcome =
             handled.unwrap_or_else(|_| Err(Error::Internal("a handler panicked".into()).into()));
         let why = outcome.as_ref().err().and_then(audit::reason);
-        if let Err(Refusal::App(Error::Unauthenticated(_))) = &outcome {
-            self.penalties.pay(from).await;
-        }
+        let is_guess = matches!(outcome, Err(Refusal::App(Error::Unauthenticated(_))));
         let refused = |refusal| respond::problem(&refusal, &asked.request_id);
         let mut response = outcome.unwrap_or_else(refused);
         v1::tus::mark(asked.path(), &mut response);
@@ -251,12 +292,12 @@ impl Server {
         if let Ok(id) = HeaderValue::from_str(&asked.request_id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
-        let who = trace.who.as_ref().map(ToString::to_string);
-        let route = trace.route;
-        let facts = Facts { time: self.app.clock.now(), request_id: &asked.request_id, from, why };
-        if let Some(line) = audit::line(trace, &response, facts) {
-            self.audit.record(line);
+        let Trace { who, route, .. } = told.tell(&response, why);
+        if is_guess {
+            // Told before: who does not wait for the answer is known all the same.
+            self.penalties.pay(from).await;
         }
+        let who = who.as_ref().map(ToString::to_string);
         let (head, body) = response.into_parts();
         let exchange = asked.answered(&head, route, who, from, body.streams());
         Ok(Response::from_parts(head, body.told(exchange)))
@@ -278,7 +319,7 @@ impl Server {
         let (mut head, body) = request.into_parts();
         v1::tus::override_method(&mut head)?;
         let drained = head.version >= Version::HTTP_2;
-        let body = RequestBody::new(body, drained, Arc::clone(received), settings.patience());
+        let mut body = RequestBody::new(body, drained, Arc::clone(received), settings.patience());
         framing::check(&head)?;
         if let Some(allowed) = cors::preflight(&settings.allowed_origins, &head) {
             return Ok(allowed);
@@ -304,6 +345,7 @@ impl Server {
         }
         let share = match &principal {
             Some(principal) => {
+                body.comes_from(&self.app, principal);
                 let share = self.shares.take(principal, Instant::now(), settings);
                 Some(share.ok_or(Refusal::TooManyRequests)?)
             }
@@ -317,6 +359,7 @@ impl Server {
             headers: head.headers,
             principal,
         };
+        trace.is_admitted = true;
         let response = dispatch(endpoint, context, body).await?;
         Ok(response.map(|body| body.holding((permit, share))))
     }
@@ -333,7 +376,9 @@ impl Server {
             Access::Open => return Ok(None),
             // A link is the credential; a browser adds its cookie to it unasked.
             Access::Link => credentials::in_headers(&head.headers),
-            Access::Public | Access::Role(_) => credentials::carried(&head.method, &head.headers),
+            Access::Public | Access::Role(_) => {
+                credentials::carried(head, &self.settings.load().public_url)
+            }
         };
         let principal = self.app.authenticate(&carried, from).await?;
         who.clone_from(&principal);

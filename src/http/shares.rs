@@ -60,11 +60,18 @@ mod tests {
     use super::*;
     use crate::{
         http::settings::tests::settings,
-        model::{name::UserId, principal::Role},
+        model::{
+            name::UserId,
+            principal::{Role, TokenStamp},
+        },
     };
 
     fn user(id: &str) -> Principal {
-        Principal::User { id: UserId::parse(id).unwrap(), role: Role::Viewer }
+        Principal::User {
+            id: UserId::parse(id).unwrap(),
+            role: Role::Viewer,
+            token: TokenStamp::default(),
+        }
     }
 
     #[test]

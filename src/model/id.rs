@@ -93,7 +93,7 @@ pub struct SelectionId {
 }
 
 /// Identity of a service token: the begin of the digest that stands for it, 16 hex digits outside.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TokenId(pub [u8; 8]);
 
 impl TokenId {

@@ -44,13 +44,23 @@ impl Role {
     }
 }
 
+/// The token that proved who asks: enough to look later whether it still would.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenStamp {
+    pub id: TokenId,
+    /// The Unix second of its issue; 0 when it does not tell.
+    pub issued: u64,
+    /// How often tokens, users or keys had changed when it was checked. While that is so, it holds.
+    pub epoch: u64,
+}
+
 /// The identity that a valid credential proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
     /// A program, by the name its token was issued to, and what that token grants.
-    Service { name: Box<str>, token: TokenId, grant: Arc<Grant> },
+    Service { name: Box<str>, token: TokenStamp, grant: Arc<Grant> },
     /// A user with the role its token and its record leave it (never [`Role::Service`]).
-    User { id: UserId, role: Role },
+    User { id: UserId, role: Role, token: TokenStamp },
 }
 
 impl Principal {
@@ -61,11 +71,17 @@ impl Principal {
         }
     }
 
+    pub fn token(&self) -> TokenStamp {
+        match self {
+            Principal::Service { token, .. } | Principal::User { token, .. } => *token,
+        }
+    }
+
     /// Whether files and uploads of `owner` exist for this principal at all.
     pub fn sees(&self, owner: &UserId) -> bool {
         match self {
             Principal::Service { .. } => true,
-            Principal::User { id, role } => id == owner || *role >= Role::Admin,
+            Principal::User { id, role, .. } => id == owner || *role >= Role::Admin,
         }
     }
 
@@ -128,7 +144,7 @@ mod tests {
     use super::*;
 
     fn user(id: &str, role: Role) -> Principal {
-        Principal::User { id: UserId::parse(id).unwrap(), role }
+        Principal::User { id: UserId::parse(id).unwrap(), role, token: TokenStamp::default() }
     }
 
     #[test]
@@ -147,7 +163,7 @@ mod tests {
         assert!(!user("other", Role::Researcher).sees(&owner));
         assert!(user("other", Role::Admin).sees(&owner));
         assert!(!user("other", Role::Admin).may_touch_upload(&owner));
-        let token = TokenId([0; 8]);
+        let token = TokenStamp::default();
         let service = Principal::Service { name: "s".into(), token, grant: Arc::default() };
         assert!(service.may_touch_upload(&owner));
     }

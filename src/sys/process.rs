@@ -1,10 +1,11 @@
 //! What the kernel knows of this process (proc(5)).
 
-use std::{fs, io};
+use std::{fs, io, time::UNIX_EPOCH};
 
 use rustix::{
     param::{clock_ticks_per_second, page_size},
     process::{Resource, getrlimit},
+    time::{ClockId, clock_gettime},
 };
 
 /// What it takes of the machine.
@@ -36,8 +37,6 @@ impl Figures {
         };
         #[expect(clippy::cast_precision_loss, reason = "what is shown needs no more digits")]
         let seconds = |ticks: u64| ticks as f64 / clock_ticks_per_second() as f64;
-        let booted = fs::read_to_string("/proc/stat")?;
-        let booted = booted.lines().find_map(|line| line.strip_prefix("btime ")?.parse().ok());
         Ok(Self {
             cpu_seconds: seconds(field(14) + field(15)),
             resident_bytes: field(24).saturating_mul(page_size() as u64),
@@ -45,9 +44,19 @@ impl Figures {
             threads: field(20),
             open_fds: fs::read_dir("/proc/self/fd")?.count().saturating_sub(1),
             max_fds: getrlimit(Resource::Nofile).current,
-            started: booted.unwrap_or(0.0) + seconds(field(22)),
+            started: started(seconds(field(22))),
         })
     }
+}
+
+/// Seconds after 1970, of a start that came so many after the boot. The clock tells that of the
+/// boot, as `ProcSubset=pid` of systemd hides `/proc/stat`.
+#[expect(clippy::cast_precision_loss, reason = "what is shown needs no more digits")]
+fn started(after_boot: f64) -> f64 {
+    let since_boot = clock_gettime(ClockId::Boottime);
+    let since_boot = since_boot.tv_sec as f64 + since_boot.tv_nsec as f64 / 1e9;
+    let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64();
+    now - since_boot + after_boot
 }
 
 #[cfg(test)]
@@ -62,7 +71,7 @@ mod tests {
         assert!(figures.resident_bytes > held.len() as u64, "{figures:?}");
         assert!(figures.virtual_bytes >= figures.resident_bytes, "{figures:?}");
         assert!(figures.open_fds > 3 && figures.threads >= 2, "{figures:?}");
-        let since = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64() - figures.started;
+        let since = UNIX_EPOCH.elapsed().unwrap().as_secs_f64() - figures.started;
         assert!((0.0..3600.0).contains(&since), "{figures:?}");
         drop(file);
     }

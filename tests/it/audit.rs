@@ -16,7 +16,10 @@ pub fn lines(data: &Path) -> Vec<Value> {
         fs::read_dir(data.join("audit")).unwrap().map(|file| file.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|end| end == "jsonl"));
     files.sort();
-    let text: String = files.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let text: String = files
+        .iter()
+        .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned())
+        .collect();
     // The last line may be on its way.
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -41,6 +44,11 @@ fn every_event_has_a_line_and_no_line_a_secret() {
     daemon.anyone().header("x-service-token", "wrong-secret").get("/v1/files/all?user_id=u");
     user.post("/v1/files/generate-token?user_id=u", "").refused(403, "forbidden");
     run(&dir, &["token", "revoke", "s"]);
+    // Somebody takes the token for its id.
+    refused(&dir, 1, &["token", "revoke", &secret]);
+    daemon.user("admin").get(&format!("/v1/admin/tokens/{secret}")).refused(403, "forbidden");
+    daemon.anyone().get("/v1/files/batch%2Ddownload/wrong-secret").refused(403, "link_invalid");
+    assert!(!daemon.log().contains(&secret) && !daemon.log().contains("wrong-secret"));
     run(&dir, &["user", "set", "u", "--disabled"]);
     run(&dir, &["user", "delete", "u"]);
     run(&dir, &["key", "rotate", "--after", "1h"]);
@@ -67,7 +75,8 @@ fn every_event_has_a_line_and_no_line_a_secret() {
         ("user_changed", 200, "operator:0", json!("u")),
         ("user_deleted", 200, "operator:0", json!("u")),
         ("token_created", 201, "operator:0", made["id"].clone()),
-        ("token_revoked", 200, "operator:0", json!("s")),
+        ("token_revoked", 200, "operator:0", made["id"].clone()),
+        ("token_revoked", 404, "operator:0", Value::Null),
         ("tokens_revoked", 200, "operator:0", json!("service:s")),
         ("key_rotated", 201, "operator:0", Value::Null),
     ] {
@@ -106,6 +115,14 @@ fn an_edit_is_found_beside_a_daemon_and_the_log_survives_a_kill() {
     fs::write(&path, edited).unwrap();
     let said = refused(&dir, 1, &["audit", "verify"]);
     assert!(said.contains(".jsonl:3: the line before it was changed"), "{said}");
+    // What a disk did to it keeps nobody from starting.
+    let mut damaged = fs::read(&path).unwrap();
+    damaged[20] = 0xff;
+    fs::write(&path, damaged).unwrap();
+    daemon.restart(Signal::KILL);
+    daemon.user("w");
+    eventually(|| lines(&dir).iter().any(|line| line["target"] == "w"));
+    assert!(refused(&dir, 1, &["audit", "verify"]).contains("no text"));
 }
 
 #[test]

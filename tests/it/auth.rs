@@ -29,7 +29,7 @@ fn user_claims(id: &str, role: &str) -> Value {
         "iat": now(), "exp": now() + 60})
 }
 
-fn claims(token: &str) -> Value {
+pub fn claims(token: &str) -> Value {
     let payload = token.split('.').nth(1).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
 }
@@ -102,6 +102,12 @@ fn every_carrier_works_and_one_bad_credential_spoils_the_rest() {
     cross.get(path).ok();
     cross.post("/v1/files/init", "{}").refused(401, "unauthenticated");
     cookie.post("/v1/files/init", "{}").refused(403, "forbidden");
+    // Over plain HTTP a browser tells only from where a page is.
+    let from = |origin: &str| cookie.header("origin", origin).post("/v1/files/init", "{}");
+    for elsewhere in ["http://evil.example", "null", "http://127.0.0.1:1", "nonsense"] {
+        from(elsewhere).refused(401, "unauthenticated");
+    }
+    from(daemon.url()).refused(403, "forbidden");
     // Who may not ask is not told what there is.
     for hidden in ["/nothing", "/v1/files/init", "/v1/files/metadata/x", "/api/images/1/download"] {
         anyone.get(hidden).refused(401, "unauthenticated");
@@ -135,6 +141,14 @@ fn expired_and_foreign_tokens_are_refused() {
     ] {
         daemon.bearer(&token).get("/v1/files/all").refused(401, "unauthenticated");
     }
+    // What it may do stands in a record, which a restored backup may not have.
+    let service =
+        |limited| json!({"sub": "s", "roles": "service", "exp": now() + 60, "limited": limited});
+    let list = |limited| {
+        let token = signed(&daemon, &service(limited));
+        daemon.bearer(&token).get("/v1/files/all?user_id=u").status
+    };
+    assert_eq!((list(false), list(true)), (200, 401));
     daemon.bearer(&with("sub", json!("other"))).get("/v1/files/all").ok();
 }
 

@@ -129,6 +129,9 @@ fn a_check_names_every_fault_and_its_place() {
     let (status, out, err) = check("listen = 'a:1'", &[]);
     assert_eq!((status, err.as_str()), (Some(0), ""));
     assert!(out.contains("No faults"), "{out}");
+    let (status, _, err) = check("tls_certificate = '/no/c.pem'\ntls_key = '/no/k.pem'", &[]);
+    assert_eq!(status, Some(1));
+    assert!(err.contains("TLS: ") && err.contains("/no/c.pem"), "{err}");
 }
 
 #[test]

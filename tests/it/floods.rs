@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Daemon, bytes, connect, daemon::TOKEN, eventually};
+use crate::{
+    audit::lines,
+    support::{Daemon, bytes, connect, daemon::TOKEN, eventually},
+};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -333,4 +336,28 @@ fn a_malformed_request_is_refused_or_reset() {
         });
         assert_eq!(status, answered, "{:?}", String::from_utf8_lossy(&block));
     }
+}
+
+#[test]
+fn what_a_reset_request_did_is_told() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let mut socket = speak(&daemon);
+    let keys: Vec<_> =
+        (0..10).map(|n| user.store(&n.to_string(), "", b"x")["key"].clone()).collect();
+    for (stream, key) in (1_u32..).step_by(2).zip(&keys) {
+        let path = format!("/v1/files/{}", key.as_str().unwrap());
+        let delete = request("DELETE", &path, &[("x-service-token", TOKEN)]);
+        let delete = frame(HEADERS, END_STREAM | END_HEADERS, stream, &delete);
+        let reset = frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+        socket.write_all(&[delete, reset].concat()).unwrap();
+    }
+    let told = || {
+        let mut lines = lines(&daemon.dir());
+        lines.retain(|line| line["event"] == "delete");
+        lines
+    };
+    eventually(|| told().len() == keys.len());
+    assert!(told().iter().any(|line| line["outcome"] == "cut"), "{:?}", told());
+    assert!(told().iter().all(|line| keys.contains(&line["target"])));
 }

@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
+    auth::claims,
     support::{Client, Daemon, connect},
     tokens::run,
 };
@@ -98,8 +99,10 @@ fn what_one_token_began_a_fresh_one_of_the_same_subject_ends() {
 }
 
 /// Begins a request with a body of five bytes, of which none is sent yet.
-fn hang(daemon: &Daemon, credential: &str, head: &str) -> TcpStream {
+fn hang(daemon: &Daemon, at: usize, credential: &str, head: &str) -> TcpStream {
     let mut socket = connect(daemon);
+    // Whose credentials fail again and again has to wait: each is another one.
+    let credential = format!("x-forwarded-for: 192.0.2.{at}\r\n{credential}");
     let head = format!(
         "{head} HTTP/1.1\r\nhost: x\r\n{credential}\r\ncontent-length: 5\r\n\
          tus-resumable: 1.0.0\r\nupload-offset: 0\r\nupload-complete: ?1\r\n\
@@ -115,7 +118,7 @@ fn hang(daemon: &Daemon, credential: &str, head: &str) -> TcpStream {
 
 #[test]
 fn who_is_shut_out_meanwhile_ends_nothing() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::with(&[("trusted_proxies", "127.0.0.1")]);
     let dir = daemon.dir();
     let user = daemon.user("u");
     let id = init(&user);
@@ -124,30 +127,49 @@ fn who_is_shut_out_meanwhile_ends_nothing() {
         format!("PUT /v1/files/{id}/parts/1"),
         format!("PATCH /v1/tus/{}", init(&user)),
         format!("PATCH /v1/uploads/{}", init(&user)),
+        "POST /v1/files/init".to_owned(),
+        "POST /v1/files/complete".to_owned(),
+        "POST /v1/files/signed-url".to_owned(),
+        "POST /v1/admin/tokens".to_owned(),
     ];
-    let made = run(&dir, &["token", "create", "s"]);
-    let service = format!("x-service-token: {}", made["token"].as_str().unwrap());
-    let bearer = daemon.service().post("/v1/files/generate-token?user_id=u", "").ok();
-    let bearer = format!("authorization: Bearer {}", bearer["token"].as_str().unwrap());
-    let shut_out: [(&str, &[&str]); 2] = [
-        (&bearer, &["user", "set", "u", "--disabled"]),
-        (&service, &["token", "revoke", made["id"].as_str().unwrap()]),
+    let by_user: [&[&str]; 4] = [
+        &["user", "set", "u", "--disabled"],
+        &["user", "set", "u", "--log-out"],
+        &["token", "revoke", "--jti"],
+        &["user", "delete", "u"],
     ];
-    for (credential, command) in shut_out {
-        let hanging: Vec<_> = heads.iter().map(|head| hang(&daemon, credential, head)).collect();
-        run(&dir, command);
+    let by_service: [&[&str]; 3] = [
+        &["token", "revoke", "s"],
+        &["token", "rotate", "s", "--grace", "0"],
+        &["token", "revoke", "--service", "s"],
+    ];
+    for command in by_service.into_iter().chain(by_user) {
+        let (credential, command) = if by_service.contains(&command) {
+            let made = run(&dir, &["token", "create", "s"]);
+            (format!("x-service-token: {}", made["token"].as_str().unwrap()), command.to_vec())
+        } else {
+            run(&dir, &["user", "set", "u", "--disabled=false", "--role", "admin"]);
+            let made = daemon.service().post("/v1/files/generate-token?user_id=u", "").ok();
+            let token = made["token"].as_str().unwrap();
+            let jti = claims(token)["jti"].as_str().unwrap().to_owned();
+            let mut command = command.to_vec();
+            if command.ends_with(&["--jti"]) {
+                command.push(jti.leak());
+            }
+            (format!("authorization: Bearer {token}"), command)
+        };
+        let hanging = heads.iter().enumerate();
+        let hanging = hanging.map(|(at, head)| hang(&daemon, at, &credential, head));
+        let hanging: Vec<_> = hanging.collect();
+        run(&dir, &command);
         for (mut socket, head) in hanging.into_iter().zip(&heads) {
-            socket.write_all(b"hello").unwrap();
+            socket.write_all(b"{}   ").unwrap();
             let mut answer = String::new();
             socket.read_to_string(&mut answer).unwrap();
-            assert!(answer.starts_with("HTTP/1.1 401"), "{head}: {answer}");
+            assert!(answer.starts_with("HTTP/1.1 401"), "{command:?}, {head}: {answer}");
         }
-        run(&dir, &["user", "set", "u", "--disabled=false"]);
         assert_eq!(files(&daemon), 0);
-        let open = user.get("/v1/files/uploads").ok();
-        for upload in open["uploads"].as_array().unwrap() {
-            assert_eq!(upload["bytesReceived"], 0, "{upload}");
-        }
     }
+    assert_eq!(run(&dir, &["user", "list"]), json!([]));
     assert_eq!(std::fs::read_dir(dir.join("staging")).unwrap().count(), 1);
 }

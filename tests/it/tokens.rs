@@ -219,6 +219,9 @@ fn tokens_of_a_service_or_of_all_end_together_and_new_ones_are_good() {
     holder(&daemon, &make("a", &["--jwt"])).get(LIST).ok();
     run(&dir, &["token", "revoke", "--all", "--before", "1000000000"]);
     holder(&daemon, &other).get(LIST).ok();
+    // Milliseconds by mistake would end for good what is issued in the next fifty thousand years.
+    let future = ["token", "revoke", "--all", "--before", "1767225600000"];
+    assert!(refused(&dir, 1, &future).contains("a Unix second that has passed"));
     run(&dir, &["token", "revoke", "--all"]);
     holder(&daemon, &other).get(LIST).refused(401, "unauthenticated");
     daemon.service().get(LIST).refused(401, "unauthenticated");
@@ -312,6 +315,11 @@ fn a_superseded_token_ends_with_the_grace_and_an_expired_one_at_its_time() {
     let last = run(&dir, &["token", "rotate", "s", "--grace", "1h"]);
     holder(&daemon, &next).get(LIST).ok();
     holder(&daemon, &last).get(LIST).ok();
+    // Which of the two?
+    assert!(refused(&dir, 1, &["token", "revoke", "s"]).contains("Several tokens"));
+    run(&dir, &["token", "revoke", text(&next, "id")]);
+    run(&dir, &["token", "revoke", "s"]);
+    holder(&daemon, &last).get(LIST).refused(401, "unauthenticated");
     let short = run(&dir, &["token", "create", "short", "--expires", "2s"]);
     holder(&daemon, &short).get(LIST).ok();
     eventually(|| holder(&daemon, &short).get(LIST).status == 401);

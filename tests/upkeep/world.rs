@@ -23,7 +23,7 @@ use streamlined::{
         file::{CallerMeta, FileRecord},
         id::{PartNumber, UploadId},
         name::{FileName, Folder, UserId},
-        principal::{Principal, Role},
+        principal::{Principal, Role, TokenStamp},
         range::Slice,
         upload::Mode,
     },
@@ -126,7 +126,7 @@ pub fn owner() -> UserId {
 }
 
 pub fn user() -> Principal {
-    Principal::User { id: owner(), role: Role::Researcher }
+    Principal::User { id: owner(), role: Role::Researcher, token: TokenStamp::default() }
 }
 
 /// Bytes that differ everywhere and from those of any other seed.

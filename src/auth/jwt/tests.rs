@@ -65,7 +65,8 @@ fn a_service_token_needs_neither_kid_nor_issuer() {
 
 #[test]
 fn what_we_sign_we_accept() {
-    let claims = ServiceClaims { sub: "s", roles: "service", iat: NOW, exp: NOW + 9, jti: "j" };
+    let (roles, exp) = ("service", NOW + 9);
+    let claims = ServiceClaims { sub: "s", roles, iat: NOW, exp, jti: "j", limited: false };
     assert!(check(&sign(&claims, &RING.0, UnixMillis(NOW * 1000), NOW + 9).unwrap()).is_ok());
 }
 

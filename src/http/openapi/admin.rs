@@ -39,8 +39,10 @@ pub fn describe(command: &Command) -> Operation {
         Command::ShowUser(_) => answers(user("What is known of a user"), "200", "The user"),
         Command::ChangeUser(_) => answers(sent(user("Change a user")), "200", "The user")
             .refuses("400", &["invalid_role"]),
-        Command::DeleteUser(_) => answers(user("Delete a user without files"), "200", "Gone")
-            .refuses("409", &["user_not_empty"]),
+        Command::DeleteUser(_) => {
+            answers(user("Delete a user with its files and uploads"), "200", "Gone")
+                .refuses("409", &["user_not_empty"])
+        }
         Command::ListKeys => answers(new("List signing keys"), "200", "The keys"),
         Command::ImportKey => answers(sent(new("Take over a key")), "201", "Its id")
             .refuses("400", &["invalid_key"])

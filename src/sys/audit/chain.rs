@@ -37,8 +37,8 @@ impl fmt::Display for Head {
 impl Head {
     /// What was noted in `dir`; nothing when nothing was.
     pub fn read(dir: &Path) -> io::Result<Self> {
-        let text = match fs::read_to_string(dir.join("head")) {
-            Ok(text) => text,
+        let text = match fs::read(dir.join("head")) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(error),
         };
@@ -77,8 +77,8 @@ pub fn files(dir: &Path) -> io::Result<Vec<u64>> {
     Ok(files)
 }
 
-fn hash(line: &str) -> String {
-    hex(blake3::hash(line.as_bytes()).as_bytes())
+fn hash(line: &[u8]) -> String {
+    hex(blake3::hash(line).as_bytes())
 }
 
 /// A line, which has members, with its number and the hash of the one before, and the head behind.
@@ -87,7 +87,7 @@ pub fn seal(line: &Map<String, Value>, head: &Head) -> io::Result<(String, Head)
     let members = serde_json::to_string(line)?;
     let members = members.trim_start_matches('{');
     let line = format!(r#"{{"number":{number},"previous":"{}",{members}"#, head.hash);
-    let hash = hash(&line);
+    let hash = hash(line.as_bytes());
     Ok((line, Head { number, hash }))
 }
 
@@ -95,10 +95,12 @@ pub fn seal(line: &Map<String, Value>, head: &Head) -> io::Result<(String, Head)
 pub fn end(path: &Path, start: Head) -> io::Result<(Head, u64)> {
     let (mut head, mut bytes) = (start, 0);
     let mut reader = BufReader::new(File::open(path)?);
-    let mut line = String::new();
-    while reader.read_line(&mut line)? > 0 && line.ends_with('\n') {
+    // Bytes: what a disk did to them is for `verify` to find, and no reason not to write on.
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let Some(text) = line.strip_suffix(b"\n") else { break };
         bytes += line.len() as u64;
-        head = Head { number: head.number + 1, hash: hash(line.trim_end_matches('\n')) };
+        head = Head { number: head.number + 1, hash: hash(text) };
         line.clear();
     }
     Ok((head, bytes))
@@ -140,7 +142,7 @@ pub fn verify(dir: &Path) -> Result<Verified, String> {
             if previous != before || (number == 1 && !previous.is_empty()) {
                 return Err(format!("{}: the line before it was changed", place()));
             }
-            let hash = hash(text);
+            let hash = hash(&line);
             if number == noted.number && hash != noted.hash {
                 return Err(format!("{}: the line was changed", place()));
             }

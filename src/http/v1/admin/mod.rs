@@ -46,6 +46,9 @@ pub enum Command {
 /// What stands before every path of this family.
 pub const PREFIX: &str = "/v1/admin/";
 
+/// What stands before the id or the name of a service token.
+pub const TOKENS: &str = "/v1/admin/tokens/";
+
 /// Entries of a page.
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1_000;

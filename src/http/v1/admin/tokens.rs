@@ -10,11 +10,11 @@ use super::limit;
 use crate::{
     app::{
         App, Error,
-        service_tokens::{Issued, Listed, NewToken},
+        service_tokens::{Issued, Listed, NewToken, Rotated},
     },
     http::{Reply, audit, body::RequestBody, json, query::Query},
     meta::accounts::{ServiceToken, TokenKind, TokenState},
-    model::{grant::Grant, id::TokenId, time::UnixMillis},
+    model::{grant::Grant, id::TokenId, limits::JWT_BYTES_MAX, time::UnixMillis},
 };
 
 /// How long both tokens of a rotation are good when nobody says.
@@ -95,28 +95,32 @@ pub async fn rotate(app: &Arc<App>, token: &str, body: RequestBody) -> Reply {
         let detail = "Both tokens of a rotation are good for at most 90 days.";
         return Err(Error::invalid("invalid_grace", detail).into());
     }
-    let (issued, until) = app.rotate_token(token, grace).await?;
+    let Rotated { issued, previous, until } = app.rotate_token(token, grace).await?;
     let mut answer = reveal(&issued);
     answer["previous_until"] = json!(until.to_string());
-    json::reply(StatusCode::CREATED, &answer)
+    let answer = json::reply(StatusCode::CREATED, &answer)?;
+    Ok(audit::about(answer, &previous))
 }
 
 pub async fn revoke(app: &Arc<App>, token: &str) -> Reply {
-    json::reply(StatusCode::OK, &describe(&app.revoke_token(token).await?))
+    let revoked = app.revoke_token(token).await?;
+    let answer = json::reply(StatusCode::OK, &describe(&revoked))?;
+    Ok(audit::about(answer, &revoked.token.id()))
 }
 
 pub async fn revoke_many(app: &Arc<App>, body: RequestBody) -> Reply {
     let wanted: Revocation = json::read(body).await?;
     let before = wanted.before.map(|second| UnixMillis(second.saturating_mul(1000)));
     let name = match (wanted.jti, wanted.service, wanted.all) {
-        (Some(jti), None, false) if before.is_none() => {
+        (Some(jti), None, false) if before.is_none() && jti.len() <= JWT_BYTES_MAX => {
             let answer = json::reply(StatusCode::OK, &describe(&app.revoke_jti(&jti).await?))?;
             return Ok(audit::about(answer, &format!("jti:{jti}")));
         }
         (None, Some(service), false) => Some(service),
         (None, None, true) => None,
         _ => {
-            let detail = "Name one of jti, service, or all; before goes with the last two.";
+            let detail = "Name one of jti (at most 8192 bytes), service, or all; before goes with \
+                          the last two.";
             return Err(Error::invalid("invalid_revocation", detail).into());
         }
     };
@@ -136,7 +140,7 @@ fn reveal(issued: &Issued) -> Value {
 
 fn describe(listed: &Listed) -> Value {
     let mut answer = members(&listed.token);
-    answer["state"] = json!(listed.standing);
+    answer["state"] = json!(listed.standing.as_str());
     answer["last_used"] = json!(listed.used.map(|used| used.at.to_string()));
     answer["last_used_from"] = json!(listed.used.map(|used| used.from.to_string()));
     match listed.token.state {
