@@ -210,8 +210,12 @@ fn said(place: Place, listen: Option<String>) -> (Flags, BTreeMap<OsString, OsSt
 fn verify_audit(config: &Config) -> Result<(), Failures> {
     let dir = config.data_dir.join("audit");
     let Verified { lines, first, last } = audit::verify(&dir).map_err(Failures::at("audit"))?;
-    println!("{lines} lines, {first} to {last}, none cut out, added or edited");
-    Ok(())
+    say(&format!("{lines} lines, {first} to {last}, none cut out, added or edited"))
+}
+
+/// Prints a line. Nobody may be there to read it any more.
+fn say(line: &str) -> Result<(), Failures> {
+    writeln!(io::stdout(), "{line}").map_err(Failures::at("standard output"))
 }
 
 /// Prints an answer for people, or as it is.

@@ -10,7 +10,7 @@ use std::{
 use hyper::Method;
 use serde_json::Value;
 
-use super::{Failures, door};
+use super::{Failures, door, say};
 use crate::{
     config::Config,
     meta::sled::SledMetadata,
@@ -21,7 +21,7 @@ use crate::{
 pub fn run(config: &Config, command: &str) -> Result<(), Failures> {
     let report = door::call(config, &Method::POST, &format!("/{command}"), &Value::Null)
         .map_err(|Failures(why)| Failures(vec![format!("{command}: {}", why.join(", "))]))?;
-    println!("{report:#}");
+    say(&format!("{report:#}"))?;
     let found = ["damaged", "unreadable"].iter().any(|name| report[name].as_u64() > Some(0));
     let findings = report["findings"].as_array().map_or(0, Vec::len);
     if found || findings > 0 {
@@ -36,8 +36,7 @@ pub fn log(config: &Config, filter: Option<&str>) -> Result<(), Failures> {
     let change = filter.map(|filter| format!("?filter={}", door::encoded(filter)));
     let path = format!("/log{}", change.unwrap_or_default());
     let answer = door::call(config, &Method::POST, &path, &Value::Null)?;
-    println!("{}", answer["filter"].as_str().unwrap_or_default());
-    Ok(())
+    say(answer["filter"].as_str().unwrap_or_default())
 }
 
 /// Takes a backup into `to`; an earlier one there is brought up to date.
@@ -91,7 +90,7 @@ pub fn rebuild(config: &Config) -> Result<(), Failures> {
     let missing = SledMetadata::rebuild(dir, config.meta_cache_bytes);
     drop(lock);
     match missing.map_err(Failures::at("fsck"))? {
-        None => println!("The index was made anew from the journal; nothing is missing."),
+        None => say("The index was made anew from the journal; nothing is missing.")?,
         Some(missing) => return Err(Failures(vec![format!("fsck: rebuilt, but {missing}")])),
     }
     run(config, "fsck")

@@ -22,7 +22,8 @@ use std::{
 };
 
 use hyper::{
-    Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
+    Method, Request, Response, StatusCode, body::Incoming, header::HeaderValue,
+    server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::TokioIo;
 use rustix::process::geteuid;
@@ -33,7 +34,7 @@ use tokio::{
 };
 
 use super::{
-    Reply,
+    REQUEST_ID, Reply,
     audit::{self, Event, Facts},
     body::{Body, RequestBody},
     import,
@@ -102,7 +103,10 @@ impl Door {
             None if path == "/metrics" => Ok(metrics::page(&self.app).await),
             None => run(&self.app, &self.data_dir, &request).await,
         };
-        let answer = answered.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
+        let mut answer = answered.unwrap_or_else(|refusal| respond::problem(&refusal, &id));
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            answer.headers_mut().insert(REQUEST_ID, id);
+        }
         let time = self.app.clock.now();
         let facts = Facts { time, request_id: &id, from: Ipv4Addr::LOCALHOST.into(), why: None };
         if let Some(line) = audit::operator_line(event.as_ref(), uid, &answer, facts) {

@@ -65,7 +65,8 @@ pub fn decide(method: &Method, headers: &HeaderMap, validators: &Validators, siz
         return Answer::NotModified;
     }
     // Ranges are defined for GET alone (section 14.2).
-    let applies = *method == Method::GET && range_applies(headers, validators);
+    // Of nothing there is no part: a range of it is passed over, as a server may.
+    let applies = *method == Method::GET && size > 0 && range_applies(headers, validators);
     let range = text(headers, &RANGE).filter(|_| applies);
     let parts = range.and_then(|range| RangeSet::parse(&range)).map(|range| range.resolve(size));
     match parts {
@@ -73,6 +74,22 @@ pub fn decide(method: &Method, headers: &HeaderMap, validators: &Validators, siz
         Some(parts) if parts.is_empty() => Answer::NotSatisfiable,
         Some(parts) => Answer::Partial(parts),
     }
+}
+
+/// Whether a request that changes what there is may do so (section 13.2.2, for other methods than
+/// GET and HEAD).
+pub fn permits(headers: &HeaderMap, validators: &Validators) -> bool {
+    let holds = match text(headers, &IF_MATCH) {
+        Some(tags) => matches(&tags, &validators.etag, &Comparison::Strong),
+        None => validators.is_newer_than(headers, &IF_UNMODIFIED_SINCE) != Some(true),
+    };
+    let none = text(headers, &IF_NONE_MATCH);
+    holds && none.is_none_or(|tags| !matches(&tags, &validators.etag, &Comparison::Weak))
+}
+
+/// Whether a request says under which conditions it is to be done.
+pub fn has_conditions(headers: &HeaderMap) -> bool {
+    [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE].iter().any(|name| headers.contains_key(name))
 }
 
 /// Whether a client's copy is the one that `etag` names.
@@ -169,6 +186,13 @@ mod tests {
             let sent = [vec![(RANGE, "bytes=2-4")], sent].concat();
             assert_eq!(answer(&sent), wanted, "{sent:?}");
         }
+        let changes = |name: HeaderName, value: &str| {
+            let validators = Validators::dated("\"tag\"".into(), UnixMillis(784_903_526_700));
+            permits(&HeaderMap::from_iter([(name, value.parse().unwrap())]), &validators)
+        };
+        assert!(changes(IF_MATCH, "\"tag\"") && !changes(IF_MATCH, "\"a\""));
+        assert!(changes(IF_NONE_MATCH, "\"a\"") && !changes(IF_NONE_MATCH, "*"));
+        assert!(changes(IF_UNMODIFIED_SINCE, SAME) && !changes(IF_UNMODIFIED_SINCE, EARLIER));
         assert_eq!(answer(&[(RANGE, "bytes=10-")]), Answer::NotSatisfiable);
         assert_eq!(answer(&[(RANGE, "bytes=2-2,4-4")]), part());
         assert_eq!(answer(&[(RANGE, "bytes=2-2"), (RANGE, "bytes=4-4")]), Answer::Whole);

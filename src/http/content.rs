@@ -106,8 +106,13 @@ pub async fn send(
     Ok(response)
 }
 
+/// What conditions of requests are held against.
+pub fn validators(file: &FileRecord) -> Validators {
+    Validators::dated(format!("\"{}\"", file.blake3), file.id.created())
+}
+
 async fn content(context: &Context, file: &FileRecord, disposition: Disposition) -> Reply {
-    let validators = Validators::dated(format!("\"{}\"", file.blake3), file.id.created());
+    let validators = validators(file);
     let mut response =
         match conditional::decide(&context.method, &context.headers, &validators, file.size) {
             Answer::Whole => {
@@ -184,7 +189,7 @@ fn described(
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Browsers show a PDF in a viewer of their own, but not under a sandbox.
-    if !file.mime.eq_ignore_ascii_case("application/pdf") {
+    if essence(&file.mime) != "application/pdf" {
         let sandbox = HeaderValue::from_static("default-src 'none'; sandbox");
         headers.insert(CONTENT_SECURITY_POLICY, sandbox);
     }

@@ -13,7 +13,7 @@ const SERVICE_TOKEN: HeaderName = HeaderName::from_static("x-service-token");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const COOKIE_NAME: &[u8] = b"auth_token";
 
-/// Every credential of a request, the one that speaks first. `public_url` is where browsers find us.
+/// Every credential of a request, the one that speaks first. Browsers find us at `public_url`.
 pub fn carried(head: &Parts, public_url: &str) -> Vec<Credential> {
     let mut carried = in_headers(&head.headers);
     carried.extend(cookie(&head.headers).map(|cookie| {

@@ -19,7 +19,8 @@ pub fn wanted(headers: &HeaderMap, sha256: &Sha256) -> Option<String> {
     let weights = lines.flat_map(|line| line.split(',')).filter_map(|it| it.trim().split_once('='));
     // Of members with one name the last one counts (RFC 9651 section 4.2.2).
     let weight = weights.rev().find(|(name, _)| *name == "sha-256");
-    let unwanted = weight.is_some_and(|(_, weight)| weight.trim() == "0");
+    let bare = |weight: &str| weight.split(';').next().is_some_and(|weight| weight.trim() == "0");
+    let unwanted = weight.is_some_and(|(_, weight)| bare(weight));
     (!unwanted).then(|| format!("sha-256=:{}:", STANDARD.encode(sha256.0)))
 }
 

@@ -103,6 +103,26 @@ impl<T> Edit<T> {
             Self::Set(value) => Some(value),
         }
     }
+
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Edit<U> {
+        match self {
+            Self::Keep => Edit::Keep,
+            Self::Clear => Edit::Clear,
+            Self::Set(value) => Edit::Set(change(value)),
+        }
+    }
+
+    /// The new value of a member that is always there; `None` where it stays.
+    pub fn or_default(self) -> Option<T>
+    where
+        T: Default,
+    {
+        match self {
+            Self::Keep => None,
+            Self::Clear => Some(T::default()),
+            Self::Set(value) => Some(value),
+        }
+    }
 }
 
 /// What of a user's record changes.

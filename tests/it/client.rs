@@ -51,6 +51,32 @@ fn files_go_there_and_back() {
     assert!(shared.body == large && shared.header("content-disposition").starts_with("attachment"));
     assert_eq!(run(&["rm", &keys[0], &keys[2]]).lines().count(), 2);
     assert_eq!(run(&["ls"]).lines().count(), 1);
+    // Uploads lie below the same path.
+    let open = user.init("f", 1);
+    let rm = |key: &str| {
+        let mut rm = Command::new(BINARY);
+        rm.args(["rm", key, "--user", "u"]).env_clear().env("STREAMLINED_TOKEN", TOKEN);
+        let output = rm.env("STREAMLINED_SERVER", daemon.url()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(rm(&open).contains("is no key: those begin with storage/"));
+    user.get(&format!("/v1/files/{open}")).ok();
+    // Who is asked, and what for, when nobody is there or nobody reads.
+    let mut ls = Command::new(BINARY);
+    ls.args(["ls"]).env_clear().env("STREAMLINED_SERVER", "127.0.0.1:1");
+    let told = String::from_utf8(ls.output().unwrap().stderr).unwrap();
+    assert!(told.contains("a URL begins with http://"), "{told}");
+    ls.env("STREAMLINED_SERVER", "http://127.0.0.1:1");
+    let told = String::from_utf8(ls.output().unwrap().stderr).unwrap();
+    assert!(told.contains("no answer from http://127.0.0.1:1/v1/files/all: "), "{told}");
+    let mut share = Command::new(BINARY);
+    share.args(["share", &keys[1], "--user", "u"]).env_clear().env("STREAMLINED_TOKEN", TOKEN);
+    share.env("STREAMLINED_SERVER", daemon.url());
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = share.stdout(full).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
     // Names that stand in the paths of signed URLs.
     for folder in ["get", "a/batch-download/b"] {
         let key = run(&["put", "ü #1.txt", "--folder", folder]);

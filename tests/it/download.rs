@@ -358,3 +358,23 @@ fn damaged_content_is_never_served_as_good() {
     assert_eq!(health["damaged_blobs"], 1);
     assert_eq!(health["stores"], serde_json::json!({"index": "ok", "blobs": "ok"}));
 }
+
+#[test]
+fn a_file_is_deleted_under_the_conditions_that_were_named() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let file = user.store("f", "", b"x");
+    let path = format!("/v1/files/{}", file["key"].as_str().unwrap());
+    let tag = format!("\"{}\"", file["blake3"].as_str().unwrap());
+    for (name, value) in [
+        ("if-match", "\"other\""),
+        ("if-none-match", &tag),
+        ("if-none-match", "*"),
+        ("if-unmodified-since", "Thu, 01 Jan 1970 00:00:01 GMT"),
+    ] {
+        user.header(name, value).delete(&path).refused(412, "precondition_failed");
+    }
+    daemon.user("other").header("if-match", "*").delete(&path).refused(404, "file_not_found");
+    user.header("if-match", &tag).delete(&path).ok();
+    user.header("if-match", &tag).delete(&path).refused(404, "file_not_found");
+}

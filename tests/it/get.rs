@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::TcpListener,
+    os::unix::fs::{FileTypeExt, symlink},
     path::Path,
     process::{Command, Output},
     sync::{Arc, Mutex},
@@ -43,15 +44,20 @@ fn a_file_comes_whole_goes_on_and_comes_in_part() {
     assert!(get(&[key]).status.success());
     assert_eq!(fs::read(place.path().join("ü b#.bin")).unwrap(), content);
     // What an earlier try left is not asked for again: only good bytes behind it make a good file.
-    fs::write(place.path().join("again.part"), &content[..500_000]).unwrap();
+    let part = |name: &str| {
+        place.path().join(format!("{name}.{}.part", &file["blake3"].as_str().unwrap()[..16]))
+    };
+    fs::write(part("again"), &content[..500_000]).unwrap();
     assert!(get(&[key, "-o", "again"]).status.success());
     assert_eq!(fs::read(place.path().join("again")).unwrap(), content);
-    fs::write(place.path().join("long.part"), vec![0; 5_000_000]).unwrap();
+    fs::write(part("long"), vec![0; 5_000_000]).unwrap();
     assert!(get(&[key, "-o", "long"]).status.success());
-    fs::write(place.path().join("bad.part"), &content[1..500_000]).unwrap();
+    fs::write(part("bad"), &content[1..500_000]).unwrap();
+    fs::write(place.path().join("bad.part"), "somebody's notes").unwrap();
     assert!(complaint(&get(&[key, "-o", "bad"])).contains("BLAKE3"));
     assert!(get(&[key, "-o", "bad"]).status.success());
-    assert!(!place.path().join("bad.part").exists());
+    assert!(!part("bad").exists());
+    assert_eq!(fs::read(place.path().join("bad.part")).unwrap(), b"somebody's notes");
 
     let link =
         user.get(&format!("/v1/files/signed-url?key={}", crate::support::client::query(key)));
@@ -150,4 +156,29 @@ fn a_server_is_not_told_the_token_of_another_and_not_where_to_write() {
     let (url, _) = liar(answer("200 OK", file.as_bytes()));
     assert!(complaint(&get(&inner, &url, &["storage/u/x"])).contains("is there"));
     assert_eq!(fs::read(inner.join("there")).unwrap(), b"mine");
+}
+
+#[test]
+fn what_is_no_file_is_written_to_and_not_replaced() {
+    let daemon = Daemon::start();
+    let content = bytes(1, 100_000);
+    let file = daemon.user("u").store("f", "", &content);
+    let key = file["key"].as_str().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let get = |arguments: &[&str]| get(place.path(), daemon.url(), arguments);
+    assert!(Command::new("mkfifo").arg(place.path().join("pipe")).status().unwrap().success());
+    let pipe = place.path().join("pipe");
+    let reading = thread::spawn(move || fs::read(pipe).unwrap());
+    assert!(get(&[key, "-o", "pipe"]).status.success());
+    assert_eq!(reading.join().unwrap(), content);
+    assert!(fs::metadata(place.path().join("pipe")).unwrap().file_type().is_fifo());
+    fs::write(place.path().join("behind"), "old").unwrap();
+    symlink("behind", place.path().join("link")).unwrap();
+    assert!(get(&[key, "-o", "link"]).status.success());
+    assert!(fs::symlink_metadata(place.path().join("link")).unwrap().is_symlink());
+    assert_eq!(fs::read(place.path().join("behind")).unwrap(), content);
+    fs::create_dir(place.path().join("dir")).unwrap();
+    assert!(complaint(&get(&[key, "-o", "dir"])).contains("dir is a directory"));
+    assert!(complaint(&get(&[key, "-o", "none/f"])).contains("none/f: No such file"));
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 4);
 }

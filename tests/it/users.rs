@@ -170,7 +170,21 @@ fn an_admin_does_over_http_what_the_commands_do() {
     let patch = |body: Value| admin.send("PATCH", "/v1/admin/users/u", body.to_string());
     patch(json!({"role": "service"})).refused(400, "invalid_role");
     patch(json!({"quota": -1})).refused(400, "invalid_json");
+    // What is misspelt must not be a limit that is not there.
+    patch(json!({"qouta": 1})).refused(400, "invalid_json");
+    admin
+        .post("/v1/admin/tokens", json!({"name": "s", "scope": ["read"]}))
+        .refused(400, "invalid_json");
     admin.get("/v1/admin/users/u").refused(404, "not_found");
+    let user = patch(json!({"quota": 1024.0, "disabled": true, "private": true})).ok();
+    assert_eq!((&user["quota"], &user["disabled"]), (&json!(1024), &json!(true)));
+    let user = patch(json!({"quota": null, "disabled": null, "private": null})).ok();
+    assert_eq!(
+        json!([user["quota"], user["disabled"], user["private"]]),
+        json!([null, false, false])
+    );
+    let head = admin.send("HEAD", "/v1/admin/users/u", "");
+    assert_eq!((head.status, head.body.len()), (200, 0));
     for low in ["/v1/admin/tokens", "/v1/admin/users", "/v1/admin/keys", "/v1/admin/x"] {
         daemon.user("u").get(low);
         daemon.anyone().get(low).refused(401, "unauthenticated");

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::Value;
 use ureq::http::Method;
 
-use super::{Client, Connection, Failures, path};
+use super::{Client, Connection, Failures, failure, path, say};
 use crate::config;
 
 /// List files, newest first.
@@ -80,12 +80,16 @@ fn line(file: &Value) -> String {
 }
 
 pub fn remove(remove: &Remove) -> Result<(), Failures> {
+    // Below the same path uploads are found by their ids.
+    if let Some(other) = remove.keys.iter().find(|key| !key.starts_with("storage/")) {
+        return Err(failure(format!("{other:?} is no key: those begin with storage/")));
+    }
     let client = Client::new(&remove.connection)?;
     let mut failed = Vec::new();
     for key in &remove.keys {
         let url = client.url(&format!("/v1/files/{}", path(key)), &[]);
         match client.call(Method::DELETE, &url, None) {
-            Ok(_) => println!("{key}"),
+            Ok(_) => say(key)?,
             Err(refused) => {
                 let Failures(why) = refused.into();
                 failed.extend(why.into_iter().map(|why| format!("{key}: {why}")));
@@ -101,6 +105,5 @@ pub fn share(share: &Share) -> Result<(), Failures> {
     let disposition = if share.attachment { "attachment" } else { "inline" };
     let query = [("key", share.key.as_str()), ("ttl", &ttl), ("disposition", disposition)];
     let answer = client.call(Method::GET, &client.url("/v1/files/signed-url", &query), None)?;
-    println!("{}", answer["signed_url"].as_str().unwrap_or_default());
-    Ok(())
+    say(answer["signed_url"].as_str().unwrap_or_default())
 }

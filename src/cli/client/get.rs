@@ -2,6 +2,7 @@
 //! or one part of it without the rest.
 
 use std::{
+    fmt::Display,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     path::{Path, PathBuf},
@@ -59,31 +60,70 @@ pub fn run(get: &Get) -> Result<(), Failures> {
         Some(output) => output.clone(),
         None => remote.own_name()?,
     };
-    let to_stdout = output.as_os_str() == "-";
-    match &get.range {
-        Some(range) if to_stdout => remote.fetch_part(range, &mut io::stdout().lock()),
-        Some(range) => {
-            let part = beside(&output);
-            let mut file = File::create(&part).map_err(Failures::at("get"))?;
+    match (Target::of(&output)?, &get.range) {
+        (Target::Stream(mut stream), Some(range)) => remote.fetch_part(range, &mut stream),
+        (Target::Stream(mut stream), None) => remote.stream(&mut stream),
+        (Target::File(output), Some(range)) => {
+            let part = remote.beside(&output, &format!(".{range}"));
+            let mut file = File::create(&part).map_err(at(&part))?;
             if let Err(failures) = remote.fetch_part(range, &mut file) {
-                fs::remove_file(&part).map_err(Failures::at("get"))?;
+                fs::remove_file(&part).map_err(at(&part))?;
                 return Err(failures);
             }
-            fs::rename(&part, &output).map_err(Failures::at("get"))
+            fs::rename(&part, &output).map_err(at(&output))
         }
-        None if to_stdout => remote.stream(&mut io::stdout().lock()),
-        None => remote.fetch(&output),
+        (Target::File(output), None) => remote.fetch(&output),
     }
 }
 
-/// Where a file lies until it is good.
-fn beside(output: &Path) -> PathBuf {
-    let mut part = output.as_os_str().to_owned();
-    part.push(".part");
-    part.into()
+/// Where what is fetched goes.
+enum Target {
+    /// As it comes: the standard output, a device, a pipe.
+    Stream(Box<dyn Write>),
+    /// At once, when it is good.
+    File(PathBuf),
+}
+
+impl Target {
+    fn of(output: &Path) -> Result<Self, Failures> {
+        if output.as_os_str() == "-" {
+            return Ok(Self::Stream(Box::new(io::stdout())));
+        }
+        // Behind links; a file that is not there yet needs a directory that is.
+        match fs::metadata(output) {
+            Ok(found) if found.is_file() => {
+                fs::canonicalize(output).map(Self::File).map_err(at(output))
+            }
+            Ok(found) if found.is_dir() => {
+                Err(failure(format!("{} is a directory; --output names a file", output.display())))
+            }
+            Ok(_) => {
+                let stream = OpenOptions::new().write(true).open(output).map_err(at(output))?;
+                Ok(Self::Stream(Box::new(stream)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let dir = output.parent().filter(|dir| !dir.as_os_str().is_empty());
+                fs::metadata(dir.unwrap_or(Path::new("."))).map_err(at(output))?;
+                Ok(Self::File(output.to_owned()))
+            }
+            Err(error) => Err(at(output)(error)),
+        }
+    }
+}
+
+fn at<E: Display>(path: &Path) -> impl FnOnce(E) -> Failures + use<E> {
+    let path = path.display().to_string();
+    move |error| failure(format!("{path}: {error}"))
 }
 
 impl Remote {
+    /// Where this file lies until it is good: under a name that no other file is given.
+    fn beside(&self, output: &Path, part: &str) -> PathBuf {
+        let mut name = output.as_os_str().to_owned();
+        name.push(format!(".{}{part}.part", &self.hash.to_hex()[..16]));
+        name.into()
+    }
+
     fn find(get: &Get) -> Result<Self, Failures> {
         let client = Client::of(&get.connection, &get.source)?;
         if ["http://", "https://"].iter().any(|scheme| get.source.starts_with(scheme)) {
@@ -164,10 +204,10 @@ impl Remote {
         self.check(&hasher.finalize())
     }
 
-    /// Fetches the whole into `FILE.part`, which goes on where it ended, and names it `FILE` once
-    /// it was checked.
+    /// Fetches the whole into a file beside, which goes on where it ended, and gives it its name
+    /// once it was checked.
     fn fetch(&self, output: &Path) -> Result<(), Failures> {
-        let part = beside(output);
+        let part = self.beside(output, "");
         let mut fruitless = 0;
         loop {
             let before = fs::metadata(&part).map_or(0, |file| file.len());
@@ -185,14 +225,14 @@ impl Remote {
             }
         }
         let mut hasher = Hasher::new();
-        let file = File::open(&part).map_err(Failures::at("get"))?;
-        hasher.update_reader(&file).map_err(Failures::at("get"))?;
+        let file = File::open(&part).map_err(at(&part))?;
+        hasher.update_reader(&file).map_err(at(&part))?;
         if let Err(wrong) = self.check(&hasher.finalize()) {
-            fs::remove_file(&part).map_err(Failures::at("get"))?;
+            fs::remove_file(&part).map_err(at(&part))?;
             return Err(wrong);
         }
-        file.sync_all().map_err(Failures::at("get"))?;
-        fs::rename(&part, output).map_err(Failures::at("get"))
+        file.sync_all().map_err(at(&part))?;
+        fs::rename(&part, output).map_err(at(output))
     }
 
     fn fetch_on(&self, part: &Path, from: u64) -> Result<(), Broken> {
@@ -207,7 +247,7 @@ impl Remote {
         let goes_on = answer.status() == 206;
         let mut options = OpenOptions::new();
         options.create(true).write(true).append(goes_on).truncate(!goes_on);
-        let file = options.open(part).map_err(Failures::at("get"));
+        let file = options.open(part).map_err(at(part));
         let mut file = file.map_err(|failures| Broken { may_pass: false, failures })?;
         let mut progress = Progress::of(self.size, if goes_on { from } else { 0 });
         copy(&mut answer.body_mut().as_reader(), &mut file, |chunk| {

@@ -19,7 +19,7 @@ use ureq::{
 };
 use zeroize::Zeroizing;
 
-use super::Failures;
+use super::{Failures, say};
 
 #[derive(Subcommand)]
 pub enum ClientCommand {
@@ -123,6 +123,13 @@ impl Client {
 
     /// A client that may also ask `url`.
     fn of(connection: &Connection, url: &str) -> Result<Self, Failures> {
+        let is_url = |url: &str| ["http://", "https://"].iter().any(|it| url.starts_with(it));
+        if !is_url(url) && !is_url(&connection.server) {
+            let server = &connection.server;
+            return Err(failure(format!(
+                "server {server:?}: a URL begins with http:// or https://"
+            )));
+        }
         let token = match &connection.token_file {
             Some(path) => Some(fs::read_to_string(path).map_err(Failures::at("token file"))?),
             None => std::env::var("STREAMLINED_TOKEN").ok(),
@@ -188,8 +195,11 @@ impl Client {
             None => request.body(()).map(|request| self.agent.run(request)),
         };
         let unanswered = |detail: String| Refused { status: None, code: String::new(), detail };
-        let answer = answer.map_err(|error| unanswered(error.to_string()))?;
-        accepted(answer.map_err(|error| unanswered(error.to_string()))?)
+        let wrong = |error| unanswered(format!("{url:?} is no URL of a daemon: {error}"));
+        let answer = answer.map_err(wrong)?.map_err(|error| {
+            unanswered(format!("no answer from {}: {error}", url.split('?').next().unwrap_or(url)))
+        });
+        accepted(answer?)
     }
 
     fn fetch(&self, url: &str, headers: &[(&str, String)]) -> Result<Response<Body>, Refused> {

@@ -18,7 +18,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::{Client, Connection, Failures, Refused, failure, progress::Progress, read_json};
+use super::{Client, Connection, Failures, Refused, failure, progress::Progress, read_json, say};
 use crate::model::digest::hex;
 
 /// Store a file; again after a break it goes on where it was.
@@ -58,8 +58,7 @@ pub fn run(put: &Put) -> Result<(), Failures> {
     if stored["sha256"] != hex(&file.sha256) {
         return Err(failure("the server has stored something else: the file changed meanwhile"));
     }
-    println!("{}", stored["key"].as_str().unwrap_or_default());
-    Ok(())
+    say(stored["key"].as_str().unwrap_or_default())
 }
 
 /// A file on its way up. It must not change meanwhile; its digest tells if it did.

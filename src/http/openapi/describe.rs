@@ -65,11 +65,7 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         Endpoint::Metadata { .. } => Operation::new(FILES, "What is known of a file")
             .answers_json("200", "The file", "Metadata")
             .refuses("404", &["file_not_found"]),
-        Endpoint::DeleteFile { .. } => Operation::new(FILES, "Delete a file")
-            .detail("The key is `storage/{user}/{path}`, its slashes raw or percent-encoded.")
-            .answers_json("200", "It is gone", "Deleted")
-            .refuses("404", &["file_not_found"])
-            .refuses("507", &["no_space"]),
+        Endpoint::DeleteFile { .. } => delete_file(),
         Endpoint::Content { .. } => {
             content(Operation::new(DOWNLOADS, "A file's content, as an attachment"))
         }
@@ -277,6 +273,15 @@ fn content(operation: Operation) -> Operation {
         .refuses("412", &["precondition_failed"])
         .refuses("416", &["range_not_satisfiable"])
         .refuses("500", &["content_damaged"])
+}
+
+fn delete_file() -> Operation {
+    Operation::new(FILES, "Delete a file")
+        .detail("The key is `storage/{user}/{path}`, its slashes raw or percent-encoded.")
+        .answers_json("200", "It is gone", "Deleted")
+        .refuses("404", &["file_not_found"])
+        .refuses("412", &["precondition_failed"])
+        .refuses("507", &["no_space"])
 }
 
 fn image() -> Operation {

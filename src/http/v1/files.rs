@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use crate::{
     app::{Error, catalog::Listing},
     http::{
-        Context, Reply,
+        Context, Refusal, Reply,
         body::Body,
+        conditional, content,
         json::{self, JSON},
     },
     model::{
@@ -55,6 +56,13 @@ fn meta_answer(meta: &CallerMeta) -> Result<Value, Error> {
 
 /// `DELETE /v1/files/{key}`.
 pub async fn delete(context: &Context, key: FileKey) -> Reply {
+    // What is there under a key never changes, so nothing comes between the look and the deletion.
+    if conditional::has_conditions(&context.headers) {
+        let file = context.app.file(context.principal()?, &key).await?;
+        if !conditional::permits(&context.headers, &content::validators(&file)) {
+            return Err(Refusal::PreconditionFailed);
+        }
+    }
     let key = context.app.delete_file(context.principal()?, key).await?;
     json::reply(StatusCode::OK, &json!({"status": "deleted", "key": key.as_str()}))
 }

@@ -18,9 +18,10 @@ const AFTER_DEFAULT: Duration = Duration::from_mins(10);
 const AFTER_MAX: Duration = Duration::from_hours(30 * 24);
 
 #[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Rotation {
     /// Seconds until the new key signs.
-    after: Option<u64>,
+    after: Option<json::Whole>,
     /// The key of links, which signs at once.
     #[serde(default)]
     links: bool,
@@ -54,7 +55,7 @@ pub async fn rotate(app: &Arc<App>, body: RequestBody) -> Reply {
         app.rotate_link_key().await?;
         return json::reply(StatusCode::CREATED, &json!({ "links": "rotated" }));
     }
-    let after = after.map_or(AFTER_DEFAULT, Duration::from_secs);
+    let after = after.map_or(AFTER_DEFAULT, |json::Whole(seconds)| Duration::from_secs(seconds));
     if after > AFTER_MAX {
         let detail = "A new key signs within 30 days.";
         return Err(Error::invalid("invalid_after", detail).into());

@@ -60,7 +60,8 @@ const LIMIT_MAX: usize = 1_000;
 pub fn route(method: &Method, path: &str) -> Result<Command, Refusal> {
     let other = |allow| Err(Refusal::MethodNotAllowed { allow });
     let user = |id: &str| fields::user_id(id);
-    match (method.as_str(), path.split_once('/')) {
+    let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
+    match (method, path.split_once('/')) {
         ("GET", None) if path == "tokens" => Ok(Command::ListTokens),
         ("POST", None) if path == "tokens" => Ok(Command::CreateToken),
         ("POST", None) if path == "revocations" => Ok(Command::RevokeMany),
@@ -68,20 +69,20 @@ pub fn route(method: &Method, path: &str) -> Result<Command, Refusal> {
         ("GET", None) if path == "keys" => Ok(Command::ListKeys),
         ("POST", None) if path == "keys" => Ok(Command::ImportKey),
         ("POST", Some(("keys", "rotate"))) => Ok(Command::RotateKeys),
-        (_, None) if matches!(path, "tokens" | "keys") => other("GET, POST"),
-        (_, None) if path == "users" => other("GET"),
+        (_, None) if matches!(path, "tokens" | "keys") => other("GET, HEAD, POST"),
+        (_, None) if path == "users" => other("GET, HEAD"),
         (_, None) if path == "revocations" => other("POST"),
         (_, Some(("keys", "rotate"))) => other("POST"),
         ("GET", Some(("users", id))) => Ok(Command::ShowUser(user(id)?)),
         ("PATCH", Some(("users", id))) => Ok(Command::ChangeUser(user(id)?)),
         ("DELETE", Some(("users", id))) => Ok(Command::DeleteUser(user(id)?)),
-        (_, Some(("users", _))) => other("GET, PATCH, DELETE"),
+        (_, Some(("users", _))) => other("GET, HEAD, PATCH, DELETE"),
         (method, Some(("tokens", id))) => match (method, id.strip_suffix("/rotate")) {
             ("POST", Some(id)) => Ok(Command::RotateToken(id.into())),
             (_, Some(_)) => other("POST"),
             ("GET", None) => Ok(Command::ShowToken(id.into())),
             ("DELETE", None) => Ok(Command::RevokeToken(id.into())),
-            _ => other("GET, DELETE"),
+            _ => other("GET, HEAD, DELETE"),
         },
         _ => Err(Refusal::NoRoute),
     }
@@ -125,14 +126,15 @@ mod tests {
         let token = || "a/b".to_owned();
         assert_eq!(found("GET", "tokens/a/b").unwrap(), Command::ShowToken(token()));
         assert_eq!(found("POST", "tokens/a/b/rotate").unwrap(), Command::RotateToken(token()));
+        assert_eq!(found("HEAD", "keys").unwrap(), Command::ListKeys);
         assert_eq!(found("POST", "keys/rotate").unwrap(), Command::RotateKeys);
         for (method, path, wanted) in [
-            ("PUT", "tokens", "GET, POST"),
-            ("POST", "users", "GET"),
+            ("PUT", "tokens", "GET, HEAD, POST"),
+            ("POST", "users", "GET, HEAD"),
             ("GET", "revocations", "POST"),
-            ("PUT", "tokens/x", "GET, DELETE"),
+            ("PUT", "tokens/x", "GET, HEAD, DELETE"),
             ("GET", "tokens/x/rotate", "POST"),
-            ("POST", "users/u", "GET, PATCH, DELETE"),
+            ("POST", "users/u", "GET, HEAD, PATCH, DELETE"),
             ("GET", "keys/rotate", "POST"),
         ] {
             let Err(Refusal::MethodNotAllowed { allow }) = found(method, path) else {

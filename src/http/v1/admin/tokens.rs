@@ -22,11 +22,12 @@ const GRACE_DEFAULT: Duration = Duration::from_hours(24);
 const GRACE_MAX: Duration = Duration::from_hours(90 * 24);
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct New {
     name: Box<str>,
     kind: Option<Kind>,
     /// Seconds.
-    expires_in: Option<u64>,
+    expires_in: Option<json::Whole>,
     #[serde(default)]
     scopes: Vec<String>,
     #[serde(default)]
@@ -41,19 +42,21 @@ enum Kind {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Rotation {
     /// Seconds.
-    grace: Option<u64>,
+    grace: Option<json::Whole>,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Revocation {
     jti: Option<Box<str>>,
     service: Option<Box<str>>,
     #[serde(default)]
     all: bool,
     /// Unix seconds.
-    before: Option<u64>,
+    before: Option<json::Whole>,
 }
 
 pub async fn list(app: &App, query: &Query) -> Reply {
@@ -81,7 +84,7 @@ pub async fn create(app: &Arc<App>, body: RequestBody) -> Reply {
         name: new.name,
         is_jwt: new.kind == Some(Kind::Jwt),
         grant: grant.map_err(|why| Error::invalid("invalid_scope", why))?,
-        lifetime: new.expires_in.map(Duration::from_secs),
+        lifetime: new.expires_in.map(|json::Whole(seconds)| Duration::from_secs(seconds)),
     };
     let issued = app.issue_token(new).await?;
     let answer = json::reply(StatusCode::CREATED, &reveal(&issued))?;
@@ -90,7 +93,7 @@ pub async fn create(app: &Arc<App>, body: RequestBody) -> Reply {
 
 pub async fn rotate(app: &Arc<App>, token: &str, body: RequestBody) -> Reply {
     let Rotation { grace } = json::read_optional(body).await?;
-    let grace = grace.map_or(GRACE_DEFAULT, Duration::from_secs);
+    let grace = grace.map_or(GRACE_DEFAULT, |json::Whole(seconds)| Duration::from_secs(seconds));
     if grace > GRACE_MAX {
         let detail = "Both tokens of a rotation are good for at most 90 days.";
         return Err(Error::invalid("invalid_grace", detail).into());
@@ -110,7 +113,7 @@ pub async fn revoke(app: &Arc<App>, token: &str) -> Reply {
 
 pub async fn revoke_many(app: &Arc<App>, body: RequestBody) -> Reply {
     let wanted: Revocation = json::read(body).await?;
-    let before = wanted.before.map(|second| UnixMillis(second.saturating_mul(1000)));
+    let before = wanted.before.map(|json::Whole(second)| UnixMillis(second.saturating_mul(1000)));
     let name = match (wanted.jti, wanted.service, wanted.all) {
         (Some(jti), None, false) if before.is_none() && jti.len() <= JWT_BYTES_MAX => {
             let answer = json::reply(StatusCode::OK, &describe(&app.revoke_jti(&jti).await?))?;

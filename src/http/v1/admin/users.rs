@@ -14,15 +14,19 @@ use crate::{
     model::{name::UserId, principal::Role, time::UnixMillis},
 };
 
-/// A member that is not there changes nothing; `null` takes the user's own value away.
+/// A member that is not there changes nothing; `null` takes the user's own value away. One that
+/// nobody knows is refused, here as in all of this family: it may be a limit that was misspelt.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Change {
     #[serde(default, deserialize_with = "named")]
     role: Edit<String>,
     #[serde(default, deserialize_with = "named")]
-    quota: Edit<u64>,
-    disabled: Option<bool>,
-    private: Option<bool>,
+    quota: Edit<json::Whole>,
+    #[serde(default, deserialize_with = "named")]
+    disabled: Edit<bool>,
+    #[serde(default, deserialize_with = "named")]
+    private: Edit<bool>,
     #[serde(default)]
     log_out: bool,
 }
@@ -51,10 +55,12 @@ pub async fn change(app: &Arc<App>, id: UserId, body: RequestBody) -> Reply {
     let change: Change = json::read(body).await?;
     let Change { role, quota, disabled, private, log_out } = change;
     let role = match role {
-        Edit::Keep => Edit::Keep,
-        Edit::Clear => Edit::Clear,
         Edit::Set(role) => Edit::Set(self::role(&role)?),
+        Edit::Clear => Edit::Clear,
+        Edit::Keep => Edit::Keep,
     };
+    let quota = quota.map(|json::Whole(bytes)| bytes);
+    let (disabled, private) = (disabled.or_default(), private.or_default());
     let changes = UserChange { role, quota, disabled, private, tokens_valid_from: None };
     json::reply(StatusCode::OK, &describe(&app.change_user(id, changes, log_out).await?))
 }
