@@ -73,6 +73,11 @@ fn the_node_of_the_upload_document_runs_unchanged() {
 }
 
 #[test]
+fn answers_to_an_admin_have_the_shapes_that_are_described() {
+    run(&python(), "python/administered.py", &Daemon::start());
+}
+
+#[test]
 fn the_commands_of_both_documents_run_unchanged() {
     run(&python(), "python/commands.py", &Daemon::start());
 }

@@ -1,19 +1,23 @@
-//! What there is to say of `/v1/admin/…`. `docs/API.md` has its members, `docs/TOKENS.md` what
-//! they mean.
+//! What there is to say of `/v1/admin/…`, and its shapes. `docs/TOKENS.md` says what they mean.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{describe::ADMIN, operation::Operation};
-use crate::http::v1::admin::Command;
+use super::{
+    describe::ADMIN,
+    operation::Operation,
+    schemas::{array, object, reference},
+};
+use crate::{
+    http::v1::admin::Command,
+    model::{limits::JWT_BYTES_MAX, principal::Role},
+};
 
 pub fn describe(command: &Command) -> Operation {
     let new = |summary| Operation::new(ADMIN, summary);
-    let answers = |operation: Operation, status, about| {
-        operation.answers_with(status, about, &json!({"application/json": {}}))
-    };
-    let page = |summary| {
+    let page = |summary, schema| {
         let limit = json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100});
-        answers(new(summary), "200", "A page")
+        new(summary)
+            .answers_json("200", "A page", schema)
             .query("limit", &limit, "Entries of a page.")
             .query("cursor", &json!({"type": "string"}), "`next_cursor` of the page before.")
             .refuses("400", &["invalid_limit", "invalid_cursor"])
@@ -21,35 +25,140 @@ pub fn describe(command: &Command) -> Operation {
     let known = |operation: Operation| operation.refuses("404", &["not_found"]);
     let token = |summary| known(new(summary)).refuses("409", &["ambiguous_name"]);
     let user = |summary| known(new(summary)).refuses("400", &["invalid_user_id"]);
-    let sent = |operation: Operation| operation.json_body("Administered");
     let operation = match command {
-        Command::ListTokens => page("List service tokens"),
-        Command::CreateToken => answers(sent(new("Make a service token")), "201", "Shown once")
+        Command::ListTokens => page("List service tokens", "ServiceTokenList"),
+        Command::CreateToken => new("Make a service token")
+            .json_body("NewServiceToken")
+            .answers_json("201", "Shown once", "IssuedServiceToken")
             .refuses("400", &["invalid_token_name", "invalid_expires_in", "invalid_scope"]),
-        Command::ShowToken(_) => answers(token("What is known of a token"), "200", "The token"),
-        Command::RotateToken(_) => {
-            answers(sent(token("Put another in a token's place")), "201", "Shown once")
-                .refuses("400", &["invalid_grace"])
-                .refuses("409", &["token_ended"])
+        Command::ShowToken(_) => {
+            token("What is known of a token").answers_json("200", "The token", "ServiceToken")
         }
-        Command::RevokeToken(_) => answers(token("Revoke a token"), "200", "Revoked"),
-        Command::RevokeMany => answers(sent(known(new("Revoke tokens"))), "200", "Revoked")
+        Command::RotateToken(_) => token("Put another in a token's place")
+            .json_body("TokenRotation")
+            .answers_json("201", "Shown once", "IssuedServiceToken")
+            .refuses("400", &["invalid_grace"])
+            .refuses("409", &["token_ended"]),
+        Command::RevokeToken(_) => {
+            token("Revoke a token").answers_json("200", "Revoked", "ServiceToken")
+        }
+        Command::RevokeMany => known(new("Revoke tokens"))
+            .json_body("Revocation")
+            .answers_json("200", "Revoked", "Revoked")
             .refuses("400", &["invalid_revocation"]),
-        Command::ListUsers => page("List users"),
-        Command::ShowUser(_) => answers(user("What is known of a user"), "200", "The user"),
-        Command::ChangeUser(_) => answers(sent(user("Change a user")), "200", "The user")
-            .refuses("400", &["invalid_role"]),
-        Command::DeleteUser(_) => {
-            answers(user("Delete a user with its files and uploads"), "200", "Gone")
-                .refuses("409", &["user_not_empty"])
+        Command::ListUsers => page("List users", "UserList"),
+        Command::ShowUser(_) => {
+            user("What is known of a user").answers_json("200", "The user", "User")
         }
-        Command::ListKeys => answers(new("List signing keys"), "200", "The keys"),
-        Command::ImportKey => answers(sent(new("Take over a key")), "201", "Its id")
+        Command::ChangeUser(_) => user("Change a user")
+            .json_body("UserChange")
+            .answers_json("200", "The user", "User")
+            .refuses("400", &["invalid_role"]),
+        Command::DeleteUser(_) => user("Delete a user with its files and uploads")
+            .answers_json("200", "Gone", "DeletedUser")
+            .refuses("409", &["user_not_empty"]),
+        Command::ListKeys => new("List signing keys").answers_json("200", "The keys", "KeyList"),
+        Command::ImportKey => new("Take over a key")
+            .json_body("KeyImport")
+            .answers_json("201", "Its id", "NewKey")
             .refuses("400", &["invalid_key"])
             .refuses("409", &["key_exists"]),
-        Command::RotateKeys => {
-            answers(sent(new("Make a new key")), "201", "Its id").refuses("400", &["invalid_after"])
-        }
+        Command::RotateKeys => new("Make a new key")
+            .json_body("KeyRotation")
+            .answers_json("201", "Its id", "NewKey")
+            .refuses("400", &["invalid_after"]),
     };
     operation.refuses("507", &["no_space"])
+}
+
+/// The shapes that `/v1/admin/…` takes and gives.
+pub fn schemas() -> Value {
+    let text = json!({"type": "string"});
+    let texts = array(&text);
+    let seconds = json!({"type": "integer", "minimum": 0});
+    let time = reference("Time");
+    let perhaps = |schema: &Value| json!({"anyOf": [schema, {"type": "null"}]});
+    let role = json!({"enum": Role::ALL[..4].iter().map(|role| role.as_str()).collect::<Vec<_>>()});
+    // A member that nobody knows is refused: it may be a limit that was misspelt.
+    let sent = |properties: Value, required: &[&str]| {
+        json!({
+            "type": "object", "properties": properties, "required": required,
+            "additionalProperties": false,
+        })
+    };
+    let token = json!({
+        "id": text, "name": text, "kind": {"enum": ["opaque", "jwt"]}, "scopes": texts,
+        "allow_ip": texts, "created": time, "expires": perhaps(&time), "jti": text,
+    });
+    let with = |more: Value| {
+        let mut members = token.clone();
+        if let (Value::Object(members), Value::Object(more)) = (&mut members, more) {
+            members.extend(more);
+        }
+        members
+    };
+    let standing = ["active", "superseding", "superseded", "expired", "revoked"];
+    let shown = with(json!({
+        "state": {"enum": standing}, "last_used": perhaps(&time), "last_used_from": perhaps(&text),
+        "superseded_until": time, "revoked": time,
+    }));
+    let issued = with(json!({"token": text, "previous_until": time}));
+    let user = json!({
+        "id": reference("UserId"), "created": time, "role": perhaps(&role),
+        "quota": perhaps(&reference("Size")), "disabled": {"type": "boolean"},
+        "private": {"type": "boolean"}, "files": reference("Size"), "bytes": reference("Size"),
+        "reserved": reference("Size"), "tokens_valid_from": perhaps(&time),
+    });
+    let key = json!({
+        "kid": text, "signs": {"type": "boolean"}, "signs_from": perhaps(&time),
+        "last_expiry": perhaps(&time),
+    });
+    let page = |name: &str, of: &str| {
+        let members = json!({name: array(&reference(of)), "next_cursor": text});
+        object(&members, &["next_cursor"])
+    };
+    let ended = object(&json!({"tokens_valid_from": time}), &[]);
+    let jti = json!({"type": ["string", "null"], "maxLength": JWT_BYTES_MAX});
+    json!({
+        "NewServiceToken": sent(
+            json!({
+                "name": {"type": "string", "minLength": 1, "maxLength": 255},
+                "kind": perhaps(&json!({"enum": ["opaque", "jwt"]})),
+                "expires_in": perhaps(&seconds), "scopes": texts, "allow_ip": texts,
+            }),
+            &["name"],
+        ),
+        "TokenRotation": sent(json!({"grace": perhaps(&seconds)}), &[]),
+        "Revocation": sent(
+            json!({
+                "jti": jti, "service": perhaps(&text), "all": {"type": "boolean"},
+                "before": perhaps(&seconds),
+            }),
+            &[],
+        ),
+        "UserChange": sent(
+            json!({
+                "role": perhaps(&role), "quota": perhaps(&reference("Size")),
+                "disabled": {"type": ["boolean", "null"]},
+                "private": {"type": ["boolean", "null"]}, "log_out": {"type": "boolean"},
+            }),
+            &[],
+        ),
+        "KeyImport": sent(json!({"pem": text}), &["pem"]),
+        "KeyRotation": sent(json!({"after": perhaps(&seconds), "links": {"type": "boolean"}}), &[]),
+        "ServiceToken": object(&shown, &["jti", "superseded_until", "revoked"]),
+        "IssuedServiceToken": object(&issued, &["jti", "previous_until"]),
+        "ServiceTokenList": page("tokens", "ServiceToken"),
+        "Revoked": {"oneOf": [reference("ServiceToken"), ended]},
+        "User": object(&user, &[]),
+        "UserList": page("users", "User"),
+        "DeletedUser": object(
+            &json!({"status": {"const": "deleted"}, "id": reference("UserId")}), &[],
+        ),
+        "KeyList": object(&json!({"keys": array(&object(&key, &[]))}), &[]),
+        "NewKey": object(
+            &json!({"kid": text, "signs_in": {"type": "integer"}, "links": {"const": "rotated"}}),
+            &["kid", "signs_in", "links"],
+        ),
+    })
 }

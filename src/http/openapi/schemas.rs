@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::admin;
 use crate::model::{
     limits::{
         ARCHIVE_FILES_MAX, BATCH_FILES_MAX, LINK_TTL_SECONDS, MIME_BYTES_MAX, NAME_BYTES_MAX,
@@ -23,7 +24,7 @@ const MIME_PATTERN: &str =
 /// Schemas, headers and security schemes; `codes` are all that a refusal can carry.
 pub fn components(codes: &BTreeSet<String>) -> Value {
     let mut schemas = json!({"Problem": problem(codes)});
-    for group in [values(), requests(), files(), sessions(), service()] {
+    for group in [values(), requests(), files(), sessions(), service(), admin::schemas()] {
         if let (Value::Object(schemas), Value::Object(group)) = (&mut schemas, group) {
             schemas.extend(group);
         }
@@ -59,13 +60,13 @@ fn header(kind: &str, about: &str, required: bool) -> Value {
 }
 
 /// An object all of whose `properties` are there, but for those named `optional`.
-fn object(properties: &Value, optional: &[&str]) -> Value {
+pub fn object(properties: &Value, optional: &[&str]) -> Value {
     let names = properties.as_object().into_iter().flat_map(|members| members.keys());
     let required: Vec<_> = names.filter(|name| !optional.contains(&name.as_str())).collect();
     json!({"type": "object", "properties": properties, "required": required})
 }
 
-fn array(items: &Value) -> Value {
+pub fn array(items: &Value) -> Value {
     json!({"type": "array", "items": items})
 }
 
@@ -333,7 +334,6 @@ fn files() -> Value {
             }),
             &["next_cursor"],
         ),
-        "Administered": {"type": "object", "description": "See docs/API.md."},
         "Deleted": object(
             &json!({"status": {"const": "deleted"}, "key": reference("Key")}), &[],
         ),
