@@ -9,7 +9,10 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    task::{spawn_blocking, yield_now},
+};
 use zeroize::Zeroizing;
 
 use super::{App, Error, Result, catalog::Listing};
@@ -36,6 +39,9 @@ pub const TOKEN_LIFE: Duration = Duration::from_hours(1);
 /// Files of all archives that are being sent; past it: [`Error::Busy`]. Each takes some 150 bytes
 /// and its name.
 pub const FILES_IN_WORK_MAX: usize = 2 * ARCHIVE_FILES_MAX;
+
+/// Point reads in one go; then others have their turn.
+const READS_IN_A_GO: usize = 256;
 
 /// What a batch is asked for.
 pub enum Chosen {
@@ -77,7 +83,8 @@ impl App {
         }
         check_count(keys.len() as u64)?;
         let (mut ids, mut known, mut missing) = (Vec::new(), HashSet::new(), Vec::new());
-        for key in keys {
+        for (at, key) in keys.into_iter().enumerate() {
+            give_way(at).await;
             match self.file(principal, &key).await {
                 Ok(file) if known.insert(file.id) => ids.push(file.id),
                 Ok(_) => {}
@@ -101,11 +108,10 @@ impl App {
         if id.expires <= self.clock.now() {
             return Err(refused("link_expired", "The batch token has expired."));
         }
-        let (name, permit, files) = match self.meta.selection(id).await?.ok_or_else(unknown)? {
+        let (name, top, permit, files) = match self.meta.selection(id).await?.ok_or_else(unknown)? {
             Selection::Files(ids) => {
                 let permit = self.archive_permit(ids.len() as u64)?;
-                let files = self.files_of(ids).await?;
-                ("files".to_owned(), permit, named(&files, None))
+                ("files".to_owned(), None, permit, self.files_of(ids).await?)
             }
             Selection::Folder { owner, folder } => {
                 let listing = Listing { owner, folder };
@@ -113,11 +119,15 @@ impl App {
                 let files = self.files_in(&listing).await?;
                 let name = listing.folder.as_str().rsplit('/').next().unwrap_or_default();
                 let name = if name.is_empty() { "files" } else { name };
-                (name.to_owned(), permit, named(&files, Some(&listing.folder)))
+                (name.to_owned(), Some(listing.folder), permit, files)
             }
         };
-        self.check_damage(&files).await?;
-        Ok(Archive::new(Arc::clone(self), name, files, permit))
+        let app = Arc::clone(self);
+        let plan = move || Archive::new(app, name, named(&files, top.as_ref()), permit);
+        let planned = spawn_blocking(plan).await;
+        let archive = planned.map_err(|error| Error::Internal(error.to_string()))?;
+        self.check_damage(&archive.members).await?;
+        Ok(archive)
     }
 
     /// Refuses members that are known to be damaged before anything is sent.
@@ -125,7 +135,8 @@ impl App {
         if self.meta.damaged_count().await? == 0 {
             return Ok(());
         }
-        for Member { blake3, .. } in members {
+        for (at, Member { blake3, .. }) in members.iter().enumerate() {
+            give_way(at).await;
             let blob = self.meta.blob(blake3).await?;
             if blob.is_some_and(|blob| blob.damaged.is_some()) {
                 return Err(Error::Damaged(*blake3));
@@ -142,7 +153,8 @@ impl App {
 
     async fn files_of(&self, ids: Vec<FileId>) -> Result<Vec<FileRecord>> {
         let (mut files, mut gone) = (Vec::with_capacity(ids.len()), Vec::new());
-        for id in ids {
+        for (at, id) in ids.into_iter().enumerate() {
+            give_way(at).await;
             match self.meta.file_by_id(id).await? {
                 Some(file) => files.push(file),
                 None => gone.push(id),
@@ -164,6 +176,12 @@ impl App {
             }
         }
         if files.is_empty() { Err(Error::Gone("folder")) } else { Ok(files) }
+    }
+}
+
+async fn give_way(done: usize) {
+    if done % READS_IN_A_GO == READS_IN_A_GO - 1 {
+        yield_now().await;
     }
 }
 
@@ -221,6 +239,8 @@ pub struct Archive {
     app: Arc<App>,
     /// What to call it, without an extension.
     pub name: String,
+    /// Differs whenever a byte of the archive does.
+    pub tag: ContentHash,
     members: Vec<Member>,
     directory: zip::Directory,
     _permit: OwnedSemaphorePermit,
@@ -245,23 +265,11 @@ impl Archive {
         }
         let entries = members.len() as u64;
         let directory = zip::Directory { entries, offset, bytes: at - offset };
-        Self { app, name, members, directory, _permit: permit }
+        Self { app, name, tag: tag(&members), members, directory, _permit: permit }
     }
 
     pub fn bytes(&self) -> u64 {
         self.directory.offset + self.directory.bytes + self.directory.end_bytes()
-    }
-
-    /// Differs whenever a byte of the archive does.
-    pub fn tag(&self) -> ContentHash {
-        let mut hasher = blake3::Hasher::new();
-        for member in &self.members {
-            hasher.update(&(member.name.len() as u64).to_le_bytes());
-            hasher.update(member.name.as_bytes());
-            hasher.update(&member.blake3.0);
-            hasher.update(&member.modified.0.to_le_bytes());
-        }
-        ContentHash(*hasher.finalize().as_bytes())
     }
 
     /// A part of it, or all.
@@ -304,6 +312,17 @@ impl Archive {
             Segment::End => None,
         }
     }
+}
+
+fn tag(members: &[Member]) -> ContentHash {
+    let mut hasher = blake3::Hasher::new();
+    for member in members {
+        hasher.update(&(member.name.len() as u64).to_le_bytes());
+        hasher.update(member.name.as_bytes());
+        hasher.update(&member.blake3.0);
+        hasher.update(&member.modified.0.to_le_bytes());
+    }
+    ContentHash(*hasher.finalize().as_bytes())
 }
 
 /// What an archive is made of, in this order: a header and a content for each member, a record for

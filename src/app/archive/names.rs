@@ -18,19 +18,24 @@ pub fn unique(paths: Vec<String>) -> Vec<Box<str>> {
         let folders = folded.match_indices('/').map(|(at, _)| folded[..at].to_owned());
         taken.extend(folders);
     }
+    // The next number of all paths that are the same with one: long ones are when they are cut, and
+    // each would try the numbers of all others. How much is cut depends on the number's digits.
     let mut next: HashMap<String, u64> = HashMap::new();
     let name = |path: String| {
-        let folded = fold(&path);
-        if taken.insert(folded.clone()) {
+        if taken.insert(fold(&path)) {
             return path.into();
         }
-        let number = next.entry(folded).or_insert(2);
+        let mut power = 1;
         loop {
-            let numbered = numbered(&path, *number);
-            *number += 1;
-            if taken.insert(fold(&numbered)) {
-                return numbered.into();
+            let number = next.entry(fold(&numbered(&path, power))).or_insert(power.max(2));
+            while *number < power * 10 {
+                let numbered = numbered(&path, *number);
+                *number += 1;
+                if taken.insert(fold(&numbered)) {
+                    return numbered.into();
+                }
             }
+            power *= 10;
         }
     };
     paths.into_iter().map(name).collect()
@@ -119,6 +124,28 @@ mod tests {
         let second = &names(&[&long, &long])[1];
         assert!(second.len() <= 255 && second.ends_with("ä (2).txt"), "{second}");
         assert_eq!(names(&["d", "D/x", "d/x/y"]), ["d (2)", "D/x (2)", "d/x/y"]);
+    }
+
+    #[test]
+    fn numbers_go_on_where_names_are_cut_and_where_they_are_not() {
+        let short = names(&["a.txt"; 102]);
+        assert_eq!((&*short[9], &*short[101]), ("a (10).txt", "a (102).txt"));
+        // The first is whole with a number of one digit, the second is cut to the same.
+        let long = [247, 248].map(|bytes| format!("{}.txt", "x".repeat(bytes)));
+        let made = names(&long.iter().cycle().take(24).map(String::as_str).collect::<Vec<_>>());
+        for (number, name) in made.iter().enumerate().skip(2) {
+            let whole = if number < 10 { 247 } else { 246 };
+            assert_eq!(*name, format!("{} ({number}).txt", "x".repeat(whole)));
+        }
+    }
+
+    #[test]
+    fn names_that_are_the_same_when_cut_take_no_longer_than_others() {
+        let distinct = |at: usize| format!("{}{:06}.txt", "x".repeat(245), at % 10_000);
+        let began = std::time::Instant::now();
+        let made = unique((0..20_000).map(distinct).collect());
+        assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+        assert_eq!(made.iter().collect::<HashSet<_>>().len(), 20_000);
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub async fn fetch(context: &Context, token: &str) -> Reply {
     let archive = context.app.open_archive(token).await?;
     let (size, name) = (archive.bytes(), format!("{}.zip", archive.name));
     // No date tells that a file was taken out.
-    let validators = Validators { etag: format!("\"zip-{}\"", archive.tag()), modified: None };
+    let validators = Validators { etag: format!("\"zip-{}\"", archive.tag), modified: None };
     let answer = conditional::decide(&context.method, &context.headers, &validators, size);
     let (status, slice) = match answer {
         Answer::Partial(slices) if slices.len() == 1 => (StatusCode::PARTIAL_CONTENT, slices[0]),
