@@ -4,6 +4,7 @@
 //! first byte, and any part of it can be made alone.
 
 mod names;
+mod plan;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -15,6 +16,8 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
+pub use self::plan::PLANS_BYTES_MAX;
+use self::plan::{Member, Plan};
 use super::{App, Error, Result, catalog::Listing};
 use crate::{
     auth::batch_token,
@@ -22,23 +25,17 @@ use crate::{
     meta::Selection,
     model::{
         digest::ContentHash,
-        file::FileRecord,
         id::FileId,
         key::FileKey,
         limits::{ARCHIVE_FILES_MAX, LIST_PAGE_FILES},
-        name::Folder,
         principal::Principal,
         range::Slice,
-        time::UnixMillis,
     },
     zip,
 };
 
 /// Life of a batch token.
 pub const TOKEN_LIFE: Duration = Duration::from_hours(1);
-/// Files of all archives that are being sent; past it: [`Error::Busy`]. Each takes some 150 bytes
-/// and its name.
-pub const FILES_IN_WORK_MAX: usize = 2 * ARCHIVE_FILES_MAX;
 
 /// Point reads in one go; then others have their turn.
 const READS_IN_A_GO: usize = 256;
@@ -100,7 +97,7 @@ impl App {
     /// # Errors
     /// [`Error::LinkRefused`] for a token that is not one of ours or whose time is over;
     /// [`Error::FilesGone`] and [`Error::Gone`] for what was deleted meanwhile; [`Error::Damaged`];
-    /// [`Error::Busy`].
+    /// [`Error::Busy`]; [`Error::Invalid`] for more than an archive may hold.
     pub async fn open_archive(self: &Arc<Self>, token: &str) -> Result<Archive> {
         let refused = |code, detail| Error::LinkRefused { code, detail };
         let unknown = || refused("link_invalid", "The batch token is not one of ours.");
@@ -108,23 +105,18 @@ impl App {
         if id.expires <= self.clock.now() {
             return Err(refused("link_expired", "The batch token has expired."));
         }
-        let (name, top, permit, files) = match self.meta.selection(id).await?.ok_or_else(unknown)? {
-            Selection::Files(ids) => {
-                let permit = self.archive_permit(ids.len() as u64)?;
-                ("files".to_owned(), None, permit, self.files_of(ids).await?)
-            }
+        let (name, plan) = match self.meta.selection(id).await?.ok_or_else(unknown)? {
+            Selection::Files(ids) => ("files".to_owned(), self.files_of(ids).await?),
             Selection::Folder { owner, folder } => {
                 let listing = Listing { owner, folder };
-                let permit = self.archive_permit(self.totals(&listing).await?.files)?;
-                let files = self.files_in(&listing).await?;
+                let plan = self.files_in(&listing).await?;
                 let name = listing.folder.as_str().rsplit('/').next().unwrap_or_default();
                 let name = if name.is_empty() { "files" } else { name };
-                (name.to_owned(), Some(listing.folder), permit, files)
+                (name.to_owned(), plan)
             }
         };
         let app = Arc::clone(self);
-        let plan = move || Archive::new(app, name, named(&files, top.as_ref()), permit);
-        let planned = spawn_blocking(plan).await;
+        let planned = spawn_blocking(move || Archive::new(app, name, plan)).await;
         let archive = planned.map_err(|error| Error::Internal(error.to_string()))?;
         self.check_damage(&archive.members).await?;
         Ok(archive)
@@ -145,37 +137,33 @@ impl App {
         Ok(())
     }
 
-    fn archive_permit(&self, files: u64) -> Result<OwnedSemaphorePermit> {
-        check_count(files)?;
-        let files = u32::try_from(files).map_err(|_| Error::Busy)?;
-        Arc::clone(&self.archives).try_acquire_many_owned(files).map_err(|_| Error::Busy)
-    }
-
-    async fn files_of(&self, ids: Vec<FileId>) -> Result<Vec<FileRecord>> {
-        let (mut files, mut gone) = (Vec::with_capacity(ids.len()), Vec::new());
+    async fn files_of(&self, ids: Vec<FileId>) -> Result<Plan> {
+        let (mut plan, mut gone) = (Plan::new(&self.archives)?, Vec::new());
         for (at, id) in ids.into_iter().enumerate() {
             give_way(at).await;
             match self.meta.file_by_id(id).await? {
-                Some(file) => files.push(file),
+                Some(file) => plan.add(&file, None)?,
                 None => gone.push(id),
             }
         }
-        if gone.is_empty() { Ok(files) } else { Err(Error::FilesGone(gone)) }
+        if gone.is_empty() { Ok(plan) } else { Err(Error::FilesGone(gone)) }
     }
 
-    async fn files_in(&self, listing: &Listing) -> Result<Vec<FileRecord>> {
-        let mut files: Vec<FileRecord> = Vec::new();
+    async fn files_in(&self, listing: &Listing) -> Result<Plan> {
+        check_count(self.totals(listing).await?.files)?;
+        let (mut plan, mut after) = (Plan::new(&self.archives)?, None);
         loop {
-            let after = files.last().map(|file| file.id);
             let page = self.list_files(listing, after, LIST_PAGE_FILES).await?;
-            let is_last = page.len() < LIST_PAGE_FILES;
-            files.extend(page);
-            check_count(files.len() as u64)?;
-            if is_last {
+            for file in &page {
+                plan.add(file, Some(&listing.folder))?;
+                after = Some(file.id);
+            }
+            check_count(plan.members.len() as u64)?;
+            if page.len() < LIST_PAGE_FILES {
                 break;
             }
         }
-        if files.is_empty() { Err(Error::Gone("folder")) } else { Ok(files) }
+        if plan.members.is_empty() { Err(Error::Gone("folder")) } else { Ok(plan) }
     }
 }
 
@@ -193,47 +181,6 @@ fn check_count(files: u64) -> Result<()> {
     Ok(())
 }
 
-/// A file in an archive.
-struct Member {
-    name: Box<str>,
-    blake3: ContentHash,
-    size: u64,
-    modified: UnixMillis,
-    /// Where its header begins, and its record in the directory.
-    header: u64,
-    record: u64,
-}
-
-/// Members of files: named as they lie in a folder, or side by side.
-fn named(files: &[FileRecord], folder: Option<&Folder>) -> Vec<Member> {
-    let path = |file: &FileRecord| {
-        let within = folder.and_then(|top| file.folder.as_str().strip_prefix(top.as_str()));
-        let within = within.unwrap_or_default().trim_start_matches('/');
-        let slash = if within.is_empty() { "" } else { "/" };
-        format!("{within}{slash}{}", file.name.as_str())
-    };
-    let names = names::unique(files.iter().map(path).collect());
-    let member = |(file, name): (&FileRecord, Box<str>)| Member {
-        name,
-        blake3: file.blake3,
-        size: file.size,
-        modified: file.id.created(),
-        header: 0,
-        record: 0,
-    };
-    files.iter().zip(names).map(member).collect()
-}
-
-impl Member {
-    fn entry(&self) -> zip::Entry<'_> {
-        zip::Entry { name: &self.name, size: self.size, modified: self.modified }
-    }
-
-    fn content_start(&self) -> u64 {
-        self.header + self.entry().local_bytes()
-    }
-}
-
 /// A ZIP archive that is not made yet.
 pub struct Archive {
     app: Arc<App>,
@@ -247,12 +194,8 @@ pub struct Archive {
 }
 
 impl Archive {
-    fn new(
-        app: Arc<App>,
-        name: String,
-        mut members: Vec<Member>,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
+    fn new(app: Arc<App>, name: String, plan: Plan) -> Self {
+        let (mut members, permit) = plan.named();
         let mut at = 0;
         for member in &mut members {
             member.header = at;

@@ -86,7 +86,7 @@ pub struct App {
     arrivals: Arc<arrivals::Arrivals>,
     detached: TaskTracker,
     epochs: epochs::Epochs,
-    /// One permit for each file of the archives that are being sent.
+    /// One permit for each byte of memory that the plans of archives take.
     archives: Arc<Semaphore>,
     removals: gc::Removals,
     upkeep: upkeep::Schedule,
@@ -118,7 +118,7 @@ impl App {
             arrivals: Arc::default(),
             detached: TaskTracker::new(),
             epochs: epochs::Epochs::default(),
-            archives: Arc::new(Semaphore::new(archive::FILES_IN_WORK_MAX)),
+            archives: Arc::new(Semaphore::new(archive::PLANS_BYTES_MAX)),
             removals: gc::Removals::default(),
             upkeep: upkeep::Schedule::default(),
             scrubbing: tokio::sync::Mutex::default(),

@@ -105,6 +105,21 @@ fn a_folder_is_fetched_as_it_is() {
 }
 
 #[test]
+fn folders_of_an_archive_take_little_memory() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    for file in 0..300 {
+        let folders: Vec<_> = (0..31).map(|at| format!("{file:04}{at:0>251}")).collect();
+        user.store("f", &folders.join("/"), b"");
+    }
+    let path = mint(&user, json!({"folder": ""}));
+    let before = daemon.peak_memory_kib();
+    assert_eq!(daemon.anyone().send("HEAD", &path, "").status, 200);
+    let after = daemon.peak_memory_kib();
+    assert!(after - before < 16 << 10, "{before} to {after} KiB");
+}
+
+#[test]
 fn a_token_is_for_files_one_may_read_and_for_as_long_as_they_are_there() {
     let daemon = Daemon::start();
     let (user, other) = (daemon.user("u"), daemon.user("v"));

@@ -10,28 +10,33 @@ use crate::model::limits::NAME_BYTES_MAX;
 /// Makes names of paths. Those that differ only in case, or in how a letter is composed, count as
 /// one, as they would on Windows and macOS; the second one is called `name (2).ext`. So is a file
 /// where others need a folder.
-pub fn unique(paths: Vec<String>) -> Vec<Box<str>> {
-    let paths: Vec<String> = paths.into_iter().map(|path| safe(&path)).collect();
-    let mut taken: HashSet<String> = HashSet::new();
+pub fn unique(paths: Vec<Box<str>>) -> Vec<Box<str>> {
+    let paths: Vec<Box<str>> = paths.into_iter().map(|path| safe(&path)).collect();
+    // Hashes: a path may name 31 folders, and all of them are to be kept.
+    let mut taken: HashSet<Hash> = HashSet::new();
     for path in &paths {
         let folded = fold(path);
-        let folders = folded.match_indices('/').map(|(at, _)| folded[..at].to_owned());
-        taken.extend(folders);
+        let (mut hasher, mut hashed) = (blake3::Hasher::new(), 0);
+        for (end, _) in folded.match_indices('/') {
+            hasher.update(&folded.as_bytes()[hashed..end]);
+            hashed = end;
+            taken.insert(short(&hasher));
+        }
     }
     // The next number of all paths that are the same with one: long ones are when they are cut, and
     // each would try the numbers of all others. How much is cut depends on the number's digits.
-    let mut next: HashMap<String, u64> = HashMap::new();
-    let name = |path: String| {
-        if taken.insert(fold(&path)) {
-            return path.into();
+    let mut next: HashMap<Hash, u64> = HashMap::new();
+    let name = |path: Box<str>| {
+        if taken.insert(hash(&path)) {
+            return path;
         }
         let mut power = 1;
         loop {
-            let number = next.entry(fold(&numbered(&path, power))).or_insert(power.max(2));
+            let number = next.entry(hash(&numbered(&path, power))).or_insert(power.max(2));
             while *number < power * 10 {
                 let numbered = numbered(&path, *number);
                 *number += 1;
-                if taken.insert(fold(&numbered)) {
+                if taken.insert(hash(&numbered)) {
                     return numbered.into();
                 }
             }
@@ -39,6 +44,19 @@ pub fn unique(paths: Vec<String>) -> Vec<Box<str>> {
         }
     };
     paths.into_iter().map(name).collect()
+}
+
+/// Of a folded path.
+type Hash = [u8; 16];
+
+fn hash(path: &str) -> Hash {
+    short(blake3::Hasher::new().update(fold(path).as_bytes()))
+}
+
+fn short(hasher: &blake3::Hasher) -> Hash {
+    let mut hash = Hash::default();
+    hasher.finalize_xof().fill(&mut hash);
+    hash
 }
 
 /// What a path is to a file system that knows neither case nor composition and drops dots and
@@ -69,7 +87,7 @@ fn numbered(path: &str, number: u64) -> String {
 
 /// What Windows would read as a drive, a stream or a way up becomes `_`. File names and folders
 /// hold no `\`, no control characters, no `.` and no `..` anyway.
-fn safe(path: &str) -> String {
+fn safe(path: &str) -> Box<str> {
     let segment = |segment: &str| {
         // Windows lets dots and spaces at the end of a name fall away.
         let is_only_dots = segment.trim_end_matches(['.', ' ']).is_empty();
@@ -79,7 +97,7 @@ fn safe(path: &str) -> String {
         };
         segment.chars().map(replaced).collect::<String>()
     };
-    path.split('/').map(segment).collect::<Vec<_>>().join("/")
+    path.split('/').map(segment).collect::<Vec<_>>().join("/").into()
 }
 
 #[cfg(test)]
@@ -87,7 +105,7 @@ mod tests {
     use super::*;
 
     fn names(paths: &[&str]) -> Vec<String> {
-        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let paths = paths.iter().map(|path| (*path).into()).collect();
         unique(paths).into_iter().map(String::from).collect()
     }
 
@@ -141,7 +159,7 @@ mod tests {
 
     #[test]
     fn names_that_are_the_same_when_cut_take_no_longer_than_others() {
-        let distinct = |at: usize| format!("{}{:06}.txt", "x".repeat(245), at % 10_000);
+        let distinct = |at: usize| format!("{}{:06}.txt", "x".repeat(245), at % 10_000).into();
         let began = std::time::Instant::now();
         let made = unique((0..20_000).map(distinct).collect());
         assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());

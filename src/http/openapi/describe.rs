@@ -305,6 +305,7 @@ fn archive() -> Operation {
         .answers_with("200", "The archive", &json!({"application/zip": {}}))
         .answers_with("206", "A range of it", &json!({"application/zip": {}}))
         .answers_with("304", "The copy is current", &Value::Null)
+        .refuses("400", &["too_many_files"])
         .refuses("403", &["link_invalid", "link_expired"])
         .refuses("404", &["not_found"])
         .refuses("410", &["gone"])
