@@ -258,17 +258,23 @@ impl App {
         id: UploadId,
     ) -> Result<Option<Vec<Upload>>> {
         let Some(batch) = self.own_batch(principal, id).await? else { return Ok(None) };
-        let mut uploads = Vec::with_capacity(batch.uploads.len());
-        for id in batch.uploads {
-            uploads.extend(self.meta.upload(id).await?.filter(|upload| !self.is_over(upload)));
+        Ok(Some(self.left_of(&batch.uploads).await?))
+    }
+
+    /// Those sessions of a batch that are still there.
+    pub(super) async fn left_of(&self, batch: &[UploadId]) -> Result<Vec<Upload>> {
+        let mut uploads = Vec::with_capacity(batch.len());
+        for id in batch {
+            uploads.extend(self.meta.upload(*id).await?.filter(|upload| !self.is_over(upload)));
         }
-        Ok(Some(uploads))
+        Ok(uploads)
     }
 
     /// Ends a session, or every open one of a batch. Completed files stay.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] for a completed upload.
+    /// [`Error::NotFound`]; [`Error::Conflict`] for a completed upload, or a batch that has none
+    /// but these.
     pub async fn abort_upload(self: &Arc<Self>, principal: &Principal, id: UploadId) -> Result<()> {
         let batch = self.own_batch(principal, id).await?;
         if batch.is_none() {
@@ -277,13 +283,20 @@ impl App {
         let app = Arc::clone(self);
         self.detached(async move {
             let Some(batch) = batch else { return app.remove_open_upload(id).await };
-            for upload in batch.uploads {
-                match app.remove_open_upload(upload).await {
-                    // Completed or gone already: nothing to abort.
-                    Ok(()) | Err(Error::Conflict { .. } | Error::NotFound(_)) => {}
-                    Err(error) => return Err(error),
+            let mut aborted = Err(Error::NotFound("upload"));
+            for upload in app.left_of(&batch.uploads).await? {
+                match app.remove_open_upload(upload.id).await {
+                    Ok(()) => aborted = Ok(()),
+                    // Completed: that is the answer when there is nothing else to abort.
+                    conflict @ Err(Error::Conflict { .. }) if aborted.is_err() => {
+                        aborted = conflict;
+                    }
+                    Err(Error::Conflict { .. } | Error::NotFound(_)) => {}
+                    error => return error,
                 }
             }
+            // The batch stays, so that its completion can be asked for again.
+            aborted?;
             app.meta.remove_batch(id).await.map_err(upload_error)
         })
         .await

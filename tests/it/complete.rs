@@ -269,6 +269,9 @@ fn a_batch_completes_as_one() {
     assert_eq!(files[1]["sha256"], sha256(&content));
     assert_eq!(user.complete(batch).ok()["files"], files);
     assert_eq!(user.complete(ids[1]).ok(), files[1]);
+    // Nothing is left to abort, and the result stays.
+    user.delete(&format!("/v1/files/{batch}")).refused(409, "upload_completed");
+    assert_eq!(user.complete(batch).ok()["files"], files);
     assert_eq!(user.get("/v1/files/all?folder=batch").ok()["total_size"], 200_001);
 
     let opened = user.post("/v1/files/init", &init).ok();
