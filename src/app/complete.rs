@@ -123,19 +123,22 @@ impl App {
         }
     }
 
-    /// Files of a batch in the order of its init.
+    /// Files of a batch in the order of its init, without those that were aborted.
     async fn complete_batch(&self, ids: &[UploadId]) -> Result<Vec<FileRecord>> {
+        let uploads = self.left_of(ids).await?;
+        if uploads.is_empty() {
+            return Err(Error::NotFound("upload"));
+        }
         // What is missing is found before any bytes are copied.
-        for id in ids {
-            let upload = self.session(*id).await?;
+        for upload in &uploads {
             if upload.state == UploadState::Open {
-                let complete = check_complete(&upload, &self.meta.parts(*id).await?);
-                complete.map_err(|error| error.of_upload(*id))?;
+                let complete = check_complete(upload, &self.meta.parts(upload.id).await?);
+                complete.map_err(|error| error.of_upload(upload.id))?;
             }
         }
         let mut done = Vec::new();
         let (mut prepared, mut places) = (Vec::new(), Vec::new());
-        for (place, id) in ids.iter().enumerate() {
+        for (place, Upload { id, .. }) in uploads.iter().enumerate() {
             match self.prepare_of_batch(*id).await {
                 Ok(OfBatch::Done(file)) => done.push((place, *file)),
                 Ok(OfBatch::Prepared(ready)) => {

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Daemon, base64, bytes, sha256};
 
@@ -290,6 +290,39 @@ fn a_batch_completes_as_one() {
         let init = json!({"mode": "batch", "files": files});
         user.post("/v1/files/init", init).refused(400, "invalid_files");
     }
+}
+
+#[test]
+fn a_batch_goes_on_without_what_was_aborted_of_it() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let open = || {
+        let files: Vec<_> = ["a", "b", "c"].map(|name| json!({"name": name, "size": 1})).into();
+        let opened = user.post("/v1/files/init", json!({"mode": "batch", "files": files})).ok();
+        let id = |of: &Value| of["uploadId"].as_str().unwrap().to_owned();
+        let ids: Vec<_> = opened["files"].as_array().unwrap().iter().map(id).collect();
+        (id(&opened), ids)
+    };
+    let path = |id: &str| format!("/v1/files/{id}");
+    for aborted in [0, 1] {
+        let (batch, mut ids) = open();
+        user.delete(&path(&ids.remove(aborted))).ok();
+        user.part(&ids[1], 1, b"x").ok();
+        assert_eq!(user.complete(&batch).refused(409, "parts_missing")["uploadId"], ids[0]);
+        user.part(&ids[0], 1, b"y").ok();
+        let files = user.complete(&batch).ok()["files"].clone();
+        let left: Vec<_> = ids.iter().map(|id| user.complete(id).ok()).collect();
+        assert_eq!(files, json!(left));
+        assert_eq!(user.complete(&batch).ok()["files"], files);
+        assert_eq!(user.get(&path(&batch)).ok()["state"], "completed");
+    }
+    let (batch, ids) = open();
+    for id in &ids {
+        user.delete(&path(id)).ok();
+    }
+    user.get(&path(&batch)).refused(404, "upload_not_found");
+    user.complete(&batch).refused(404, "upload_not_found");
+    user.delete(&path(&batch)).refused(404, "upload_not_found");
 }
 
 #[test]
