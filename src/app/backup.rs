@@ -4,9 +4,14 @@
 //! blobs, parts, keys, and `FORMAT` last of all. Nothing is removed from the store while it is
 //! taken, so whatever its index names is still there to be copied; what comes later only adds.
 //! Files that an earlier backup into the same directory has are not copied again.
+//!
+//! What it replaces there is a journal, which a data directory cannot do without. So nothing is
+//! touched in a directory that a daemon has served from, and as long as a backup is written there,
+//! its lock keeps out daemons and other backups.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -22,33 +27,76 @@ impl App {
     /// Copies the store below `from`, which is this one's data directory, to `to`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when `to` cannot be written at all, [`Error::Unavailable`] when that ends
-    /// later; what an earlier one left is good until the last step.
+    /// [`Error::Invalid`] when `to` is no place for a backup or cannot be written at all,
+    /// [`Error::Conflict`] beside another backup or a daemon there, [`Error::Unavailable`] when
+    /// writing ends later; what an earlier one left is good until the last step.
     pub async fn backup(&self, from: &Path, to: &Path) -> Result<Copied> {
+        let _target = {
+            let from = from.to_owned();
+            on_disk(to, move |to| begin(&from, to)).await??
+        };
         let _hold = self.hold().await;
-        let incoming = to.join("incoming");
-        let begun = on_disk(&incoming, |incoming| {
-            if let Some(to) = incoming.parent() {
-                give_back(to)?;
-            }
-            if incoming.exists() {
-                fs::remove_dir_all(incoming)?;
-            }
-            durable::create_dir_all(incoming)
-        });
-        begun.await.map_err(|error| match error {
-            Error::Unavailable(why) => Error::invalid(
-                "invalid_dir",
-                format!("The store's own user cannot write there: {why}."),
-            ),
-            error => error,
-        })?;
-        self.meta.export(&incoming).await?;
+        self.meta.export(&to.join("incoming")).await?;
         let copied = self.blobs.copy(to).await?;
-        let (from, to) = (from.to_owned(), to.to_owned());
-        on_disk(&to, move |to| finish(&from, to)).await?;
+        let from = from.to_owned();
+        let finished = on_disk(to, move |to| finish(&from, to)).await?;
+        finished.map_err(|error| unavailable(to, &error))?;
         Ok(copied)
     }
+}
+
+/// Takes the directory and makes room in it; who has the handle has the directory.
+fn begin(from: &Path, to: &Path) -> Result<File> {
+    let unwritable = |error: io::Error| {
+        let why = format!("The store's own user cannot write to {}: {error}.", to.display());
+        Error::invalid("invalid_dir", why)
+    };
+    let source = fs::canonicalize(from).map_err(|error| unavailable(from, &error))?;
+    let target = real(to).map_err(unwritable)?;
+    if source.starts_with(&target) || target.starts_with(&source) {
+        let why = "A backup goes to a directory of its own, neither in the data directory nor \
+                   around it.";
+        return Err(Error::invalid("invalid_dir", why));
+    }
+    durable::create_dir_all(to).map_err(unwritable)?;
+    let lock = data_dir::lock(to).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::conflict(
+            "dir_in_use",
+            format!("{} is in use by a daemon or another backup.", to.display()),
+        ),
+        _ => unwritable(error),
+    })?;
+    // Looked for behind the lock: a daemon makes it when it has that.
+    if to.join("meta").try_exists().map_err(unwritable)? {
+        let why = format!("{} is a data directory and no backup: it has meta/.", to.display());
+        return Err(Error::invalid("invalid_dir", why));
+    }
+    make_room(to).map_err(unwritable)?;
+    Ok(lock)
+}
+
+fn unavailable(path: &Path, error: &io::Error) -> Error {
+    Error::Unavailable(format!("{}: {error}", path.display()))
+}
+
+/// Where a path leads to that need not be there yet.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    match (fs::canonicalize(path), path.parent().zip(path.file_name())) {
+        (Err(error), Some((parent, name))) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(real(parent)?.join(name))
+        }
+        (found, _) => found,
+    }
+}
+
+/// Puts in order what one that did not come to its end left.
+fn make_room(to: &Path) -> io::Result<()> {
+    give_back(to)?;
+    let incoming = to.join("incoming");
+    if incoming.exists() {
+        fs::remove_dir_all(&incoming)?;
+    }
+    durable::create_dir(&incoming)
 }
 
 /// Where the journal lies while another one takes its place.
@@ -94,12 +142,11 @@ fn finish(from: &Path, to: &Path) -> io::Result<()> {
     durable::sync_dir(to)
 }
 
-async fn on_disk(
+async fn on_disk<T: Send + 'static>(
     path: &Path,
-    job: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
-) -> Result<()> {
+    job: impl FnOnce(&Path) -> T + Send + 'static,
+) -> Result<T> {
     let path = path.to_owned();
-    let done = spawn_blocking(move || job(&path).map_err(|error| (path, error))).await;
-    let done = done.map_err(|error| Error::Internal(error.to_string()))?;
-    done.map_err(|(path, error)| Error::Unavailable(format!("{}: {error}", path.display())))
+    let done = spawn_blocking(move || job(&path)).await;
+    done.map_err(|error| Error::Internal(error.to_string()))
 }

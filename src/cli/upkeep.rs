@@ -19,8 +19,10 @@ use crate::{
 
 /// Runs a command and prints its report; what it found is a failure.
 pub fn run(config: &Config, command: &str) -> Result<(), Failures> {
-    let report = door::call(config, &Method::POST, &format!("/{command}"), &Value::Null)
-        .map_err(|Failures(why)| Failures(vec![format!("{command}: {}", why.join(", "))]))?;
+    let report = door::call(config, &Method::POST, &format!("/{command}"), &Value::Null);
+    let command = command.split('?').next().unwrap_or(command);
+    let report =
+        report.map_err(|Failures(why)| Failures(vec![format!("{command}: {}", why.join(", "))]))?;
     say(&format!("{report:#}"))?;
     let found = ["damaged", "unreadable"].iter().any(|name| report[name].as_u64() > Some(0));
     let findings = report["findings"].as_array().map_or(0, Vec::len);

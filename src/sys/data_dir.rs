@@ -87,13 +87,16 @@ pub fn mark(dir: &Path) -> io::Result<()> {
     durable::write_file(&dir.join("FORMAT"), format!("{FORMAT}\n").as_bytes())
 }
 
-/// Keeps every other daemon out for as long as the handle lives.
+/// Keeps every other daemon, and every backup that would be written there, out for as long as the
+/// handle lives.
 ///
 /// # Errors
-/// When another process holds the directory.
+/// [`io::ErrorKind::WouldBlock`] when another one holds the directory.
 pub fn lock(dir: &Path) -> io::Result<File> {
-    durable::try_lock(&dir.join("LOCK"))?
-        .ok_or_else(|| io::Error::other(format!("{} is in use by another daemon", dir.display())))
+    durable::try_lock(&dir.join("LOCK"))?.ok_or_else(|| {
+        let why = format!("{} is in use by another daemon or a backup", dir.display());
+        io::Error::new(io::ErrorKind::WouldBlock, why)
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::symlink,
     path::Path,
     process::{Command, Output},
     sync::atomic::{AtomicBool, Ordering},
@@ -231,6 +232,38 @@ fn a_backup_that_cannot_be_written_says_where() {
     let output = run(&["backup", file.path().join("b").to_str().unwrap()], &daemon.dir());
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && told.contains(file.path().to_str().unwrap()), "{told}");
+}
+
+/// What `backup` says when it is refused: one line.
+fn refused(to: &Path, data: &Path) -> String {
+    let output = run(&["backup", to.to_str().unwrap()], data);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), told.trim().lines().count()), (Some(1), 1), "{told}");
+    told
+}
+
+#[test]
+fn a_backup_never_goes_where_a_daemon_has_its_data() {
+    let mut daemon = Daemon::start();
+    let file = daemon.user("u").store("f", "a", b"content");
+    let data = daemon.dir();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("link");
+    symlink(&data, &link).unwrap();
+    let beside = data.join("../data");
+    let around = data.parent().unwrap();
+    let inside = data.join("blobs/backup");
+    for to in [&data, &link, &beside, &link.join("made/anew"), around, &inside] {
+        let told = refused(to, &data);
+        assert!(told.contains("a directory of its own"), "{told}");
+    }
+    assert!(!inside.exists() && !around.join("FORMAT").exists());
+    let other = Daemon::start();
+    assert!(refused(&other.dir(), &data).contains("is in use by a daemon"));
+    stopped(other, |served| assert!(refused(served, &data).contains("it has meta/")));
+    daemon.restart(Signal::KILL);
+    let key = file["key"].as_str().unwrap();
+    assert_eq!(daemon.user("u").content(key).body, b"content");
 }
 
 #[test]
