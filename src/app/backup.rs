@@ -13,6 +13,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use tokio::task::spawn_blocking;
@@ -24,13 +25,27 @@ use crate::{
 };
 
 impl App {
-    /// Copies the store below `from`, which is this one's data directory, to `to`.
+    /// Copies the store below `from`, which is this one's data directory, to `to`. Goes on to its
+    /// end when nobody waits any more: files on their way have names that a second one would use.
+    /// It is no step of [`App::detached`], which collections and a stop wait for.
     ///
     /// # Errors
     /// [`Error::Invalid`] when `to` is no place for a backup or cannot be written at all,
     /// [`Error::Conflict`] beside another backup or a daemon there, [`Error::Unavailable`] when
     /// writing ends later; what an earlier one left is good until the last step.
-    pub async fn backup(&self, from: &Path, to: &Path) -> Result<Copied> {
+    pub async fn backup(self: &Arc<Self>, from: &Path, to: &Path) -> Result<Copied> {
+        let alone = Arc::clone(&self.backing_up).try_lock_owned().map_err(|_| {
+            Error::conflict("backup_running", "A backup is being taken; try again when it ended.")
+        })?;
+        let (app, from, to) = (Arc::clone(self), from.to_owned(), to.to_owned());
+        let taking = tokio::spawn(async move {
+            let _alone = alone;
+            app.take_backup(&from, &to).await
+        });
+        taking.await.map_err(|error| Error::Internal(error.to_string()))?
+    }
+
+    async fn take_backup(&self, from: &Path, to: &Path) -> Result<Copied> {
         let _target = {
             let from = from.to_owned();
             on_disk(to, move |to| begin(&from, to)).await??

@@ -91,6 +91,7 @@ pub struct App {
     removals: gc::Removals,
     upkeep: upkeep::Schedule,
     scrubbing: tokio::sync::Mutex<()>,
+    backing_up: Arc<tokio::sync::Mutex<()>>,
     usage: ArcSwapOption<Usage>,
 }
 
@@ -122,6 +123,7 @@ impl App {
             removals: gc::Removals::default(),
             upkeep: upkeep::Schedule::default(),
             scrubbing: tokio::sync::Mutex::default(),
+            backing_up: Arc::default(),
             usage: ArcSwapOption::empty(),
         })
     }

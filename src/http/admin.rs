@@ -153,7 +153,7 @@ fn is_operator(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }
 
-async fn run(app: &App, data_dir: &Path, request: &Request<Incoming>) -> Reply {
+async fn run(app: &Arc<App>, data_dir: &Path, request: &Request<Incoming>) -> Reply {
     if *request.method() != Method::POST {
         return Err(Error::NotFound("command").into());
     }

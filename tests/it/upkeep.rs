@@ -5,14 +5,14 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Daemon, bytes, daemon::BINARY};
+use crate::support::{Daemon, bytes, daemon::BINARY, eventually};
 
 fn run(arguments: &[&str], data: &Path) -> Output {
     let command =
@@ -264,6 +264,48 @@ fn a_backup_never_goes_where_a_daemon_has_its_data() {
     daemon.restart(Signal::KILL);
     let key = file["key"].as_str().unwrap();
     assert_eq!(daemon.user("u").content(key).body, b"content");
+}
+
+/// A pipe among the blobs makes a backup wait as long as the test wants.
+#[test]
+fn a_backup_that_nobody_waits_for_keeps_others_out_until_its_end() {
+    let daemon = Daemon::start();
+    let file = daemon.user("u").store("f", "a", &bytes(1, 100_000));
+    let target = tempfile::tempdir().unwrap();
+    let (to, other) = (target.path().join("backup"), target.path().join("other"));
+    report(&["backup", to.to_str().unwrap()], &daemon.dir());
+    let pipe = daemon.dir().join("blobs/pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let waiting = Command::new(BINARY)
+        .args(["backup", to.to_str().unwrap(), "--data-dir"])
+        .arg(daemon.dir())
+        .env_clear()
+        .stdout(Stdio::null())
+        .spawn();
+    let mut waiting = waiting.unwrap();
+    // It has the journal, and is at the blobs.
+    eventually(|| to.join("incoming/journal").exists());
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    for to in [&to, &other] {
+        let told = refused(to, &daemon.dir());
+        assert!(told.contains("A backup is being taken"), "{told}");
+    }
+    let output = run(&["fsck"], &to);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("in use by another daemon or a backup"));
+    // Whoever opens its other end lets it go on.
+    fs::write(&pipe, "").unwrap();
+    fs::remove_file(&pipe).unwrap();
+    eventually(|| run(&["backup", to.to_str().unwrap()], &daemon.dir()).status.success());
+    let data = target.path().join("data");
+    assert!(run(&["restore", to.to_str().unwrap()], &data).status.success());
+    let restored = Daemon::prepared(|empty| {
+        fs::remove_dir(empty).unwrap();
+        fs::rename(&data, empty).unwrap();
+    });
+    let key = file["key"].as_str().unwrap();
+    assert_eq!(restored.user("u").content(key).body, bytes(1, 100_000));
 }
 
 #[test]
