@@ -52,10 +52,10 @@ impl App {
         };
         let _hold = self.hold().await;
         self.meta.export(&to.join("incoming")).await?;
-        let copied = self.blobs.copy(to).await?;
+        let mut copied = self.blobs.copy(to).await?;
         let from = from.to_owned();
         let finished = on_disk(to, move |to| finish(&from, to)).await?;
-        finished.map_err(|error| unavailable(to, &error))?;
+        copied.unreadable += finished.map_err(|error| unavailable(to, &error))?;
         Ok(copied)
     }
 }
@@ -129,14 +129,23 @@ fn give_back(to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Keys, the new journal in place of the old, and the mark of a data directory.
-fn finish(from: &Path, to: &Path) -> io::Result<()> {
-    let keys = to.join("keys");
+/// Keys, the new journal in place of the old, and the mark of a data directory. Answers how many
+/// keys could not be read.
+fn finish(from: &Path, to: &Path) -> io::Result<usize> {
+    let (keys, mut unreadable) = (to.join("keys"), 0);
     durable::create_dir(&keys)?;
     for entry in fs::read_dir(from.join("keys"))? {
         let entry = entry?;
-        if entry.file_type()?.is_file() {
-            durable::write_file(&keys.join(entry.file_name()), &fs::read(entry.path())?)?;
+        if entry.file_type()?.is_dir() {
+            continue;
+        }
+        match fs::read(entry.path()) {
+            Ok(key) => durable::write_file(&keys.join(entry.file_name()), &key)?,
+            Err(error) => {
+                unreadable += 1;
+                let path = entry.path();
+                tracing::error!(path = %path.display(), %error, "not in the backup: unreadable");
+            }
         }
     }
     let journal = to.join("journal");
@@ -154,7 +163,8 @@ fn finish(from: &Path, to: &Path) -> io::Result<()> {
     durable::sync_dir(&keys)?;
     data_dir::mark(to)?;
     fs::remove_dir_all(to.join("incoming"))?;
-    durable::sync_dir(to)
+    durable::sync_dir(to)?;
+    Ok(unreadable)
 }
 
 async fn on_disk<T: Send + 'static>(

@@ -52,6 +52,8 @@ pub struct Copied {
     pub files: usize,
     /// Files that were there already.
     pub kept: usize,
+    /// Files and directories that could not be read here, and are not in the copy.
+    pub unreadable: usize,
     pub bytes: u64,
 }
 

@@ -19,17 +19,23 @@ use crate::{
 
 /// Runs a command and prints its report; what it found is a failure.
 pub fn run(config: &Config, command: &str) -> Result<(), Failures> {
-    let report = door::call(config, &Method::POST, &format!("/{command}"), &Value::Null);
-    let command = command.split('?').next().unwrap_or(command);
-    let report =
-        report.map_err(|Failures(why)| Failures(vec![format!("{command}: {}", why.join(", "))]))?;
-    say(&format!("{report:#}"))?;
+    let report = ask(config, command)?;
     let found = ["damaged", "unreadable"].iter().any(|name| report[name].as_u64() > Some(0));
     let findings = report["findings"].as_array().map_or(0, Vec::len);
     if found || findings > 0 {
         return Err(Failures(vec![format!("{command}: something is wrong, see above")]));
     }
     Ok(())
+}
+
+/// Runs a command, prints its report and answers it.
+fn ask(config: &Config, command: &str) -> Result<Value, Failures> {
+    let report = door::call(config, &Method::POST, &format!("/{command}"), &Value::Null);
+    let command = command.split('?').next().unwrap_or(command);
+    let report =
+        report.map_err(|Failures(why)| Failures(vec![format!("{command}: {}", why.join(", "))]))?;
+    say(&format!("{report:#}"))?;
+    Ok(report)
 }
 
 /// Shows what the daemon logs, after changing it.
@@ -45,7 +51,14 @@ pub fn log(config: &Config, filter: Option<&str>) -> Result<(), Failures> {
 pub fn backup(config: &Config, to: &Path) -> Result<(), Failures> {
     let to = path::absolute(to).map_err(Failures::at("backup"))?;
     let bytes = to.to_str().ok_or_else(|| Failures(vec!["backup: a UTF-8 path".into()]))?;
-    run(config, &format!("backup?dir={}", door::encoded(bytes)))
+    let report = ask(config, &format!("backup?dir={}", door::encoded(bytes)))?;
+    match report["unreadable"].as_u64() {
+        Some(files @ 1..) => Err(Failures(vec![format!(
+            "backup: {files} files could not be read and are not in it, everything else is; the \
+             daemon's log names them"
+        )])),
+        _ => Ok(()),
+    }
 }
 
 /// Makes a data directory of a backup, and reads all of it again.

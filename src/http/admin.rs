@@ -179,7 +179,10 @@ async fn run(app: &Arc<App>, data_dir: &Path, request: &Request<Incoming>) -> Re
             let missing = || Error::invalid("invalid_dir", "dir names an absolute directory.");
             let dir = query.text("dir").map(PathBuf::from).filter(|dir| dir.is_absolute());
             let done = app.backup(data_dir, &dir.ok_or_else(missing)?).await?;
-            json!({ "files": done.files, "kept": done.kept, "copied_bytes": done.bytes })
+            json!({
+                "files": done.files, "kept": done.kept, "unreadable": done.unreadable,
+                "copied_bytes": done.bytes,
+            })
         }
         "/log" => {
             if let Some(filter) = query.text("filter") {

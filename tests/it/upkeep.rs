@@ -309,6 +309,42 @@ fn a_backup_that_nobody_waits_for_keeps_others_out_until_its_end() {
 }
 
 #[test]
+fn a_backup_of_a_failing_disk_has_everything_that_can_be_read() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("not in the backup: unreadable");
+    let user = daemon.user("u");
+    let (lost, kept) = (user.store("f", "a", &bytes(1, 100_000)), bytes(2, 100_000));
+    let file = user.store("g", "a", &kept);
+    let hash = lost["blake3"].as_str().unwrap();
+    let path = fs::read_dir(daemon.dir().join("blobs").join(&hash[..2])).unwrap().next();
+    let path = path.unwrap().unwrap().path();
+    fs::remove_file(&path).unwrap();
+    // The first page of a process is not there: EIO.
+    symlink("/proc/self/mem", &path).unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let backup = target.path().join("backup");
+    let to = backup.to_str().unwrap();
+    let output = run(&["backup", to], &daemon.dir());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("1 files could not be read"), "{told}");
+    let counted: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(counted["unreadable"], 1);
+    assert!(daemon.log().contains(path.to_str().unwrap()));
+    let data = target.path().join("data");
+    let output = run(&["restore", to], &data);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"damaged\": 1"), "{output:?}");
+    let mut restored = Daemon::prepared(|empty| {
+        fs::remove_dir(empty).unwrap();
+        fs::rename(&data, empty).unwrap();
+    });
+    restored.expect_trouble("damaged");
+    let user = restored.user("u");
+    assert_eq!(user.content(file["key"].as_str().unwrap()).body, kept);
+    user.content(lost["key"].as_str().unwrap()).refused(500, "content_damaged");
+}
+
+#[test]
 fn an_index_is_made_anew_on_command() {
     let daemon = Daemon::start();
     let file = daemon.user("u").store("f", "a", b"content");

@@ -1,59 +1,84 @@
 //! Copies of everything, for a backup.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs::{self, DirEntry, File, Metadata},
+    io::{self, Read, Write},
     path::Path,
     time::{Duration, SystemTime},
 };
 
 use super::layout::Layout;
-use crate::{blob::upkeep::Copied, sys::durable};
+use crate::{blob::upkeep::Copied, model::limits::TRANSFER_BUFFER_BYTES, sys::durable};
 
 /// Copies every blob, pack and part below `to`, durably, but those that are there already, with
-/// the same size and time of change as here. Blocks.
+/// the same size and time of change as here. A disk that fails has more that is good: what cannot
+/// be read of it is told and passed over. Blocks.
+///
+/// # Errors
+/// When `to` cannot be written.
 pub fn copy(layout: &Layout, to: &Path) -> io::Result<Copied> {
     let mut copied = Copied::default();
     for name in ["blobs", "staging"] {
-        directory(&layout.data_dir().join(name), &to.join(name), &mut copied)?;
+        let from = layout.data_dir().join(name);
+        let done = directory(&from, &to.join(name), &mut copied);
+        passed_over(&from, done, &mut copied)?;
     }
     Ok(copied)
 }
 
-fn directory(from: &Path, to: &Path, copied: &mut Copied) -> io::Result<()> {
-    if !to.is_dir() {
-        durable::create_dir(to)?;
-    }
-    let mut changed = false;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type()?.is_dir() {
-            // What is still arriving has no record.
-            if entry.file_name() != "tmp" {
-                directory(&source, &target, copied)?;
-            }
-            continue;
-        }
-        let kept = same(&source, &target)?;
-        copied.files += 1;
-        if kept {
-            copied.kept += 1;
-        } else {
-            copied.bytes += file(&source, &target)?;
-            changed = true;
-        }
-    }
-    if changed { durable::sync_dir(to) } else { Ok(()) }
+/// Which side failed.
+enum Failed {
+    Source(io::Error),
+    Target(io::Error),
 }
 
-fn same(source: &Path, target: &Path) -> io::Result<bool> {
-    let there = match fs::metadata(target) {
+fn passed_over(source: &Path, done: Result<(), Failed>, copied: &mut Copied) -> io::Result<()> {
+    match done {
+        Ok(()) => Ok(()),
+        Err(Failed::Target(error)) => Err(error),
+        Err(Failed::Source(error)) => {
+            copied.unreadable += 1;
+            tracing::error!(path = %source.display(), %error, "not in the backup: unreadable");
+            Ok(())
+        }
+    }
+}
+
+fn directory(from: &Path, to: &Path, copied: &mut Copied) -> Result<(), Failed> {
+    if !to.is_dir() {
+        durable::create_dir(to).map_err(Failed::Target)?;
+    }
+    for entry in fs::read_dir(from).map_err(Failed::Source)? {
+        let source = entry.as_ref().map_or_else(|_| from.to_owned(), DirEntry::path);
+        let done = entry.map_err(Failed::Source).and_then(|entry| one(&entry, to, copied));
+        passed_over(&source, done, copied).map_err(Failed::Target)?;
+    }
+    durable::sync_dir(to).map_err(Failed::Target)
+}
+
+fn one(entry: &DirEntry, to: &Path, copied: &mut Copied) -> Result<(), Failed> {
+    let (source, target) = (entry.path(), to.join(entry.file_name()));
+    if entry.file_type().map_err(Failed::Source)?.is_dir() {
+        // What is still arriving has no record.
+        let is_arriving = entry.file_name() == "tmp";
+        return if is_arriving { Ok(()) } else { directory(&source, &target, copied) };
+    }
+    if same(&source, &target)? {
+        copied.kept += 1;
+    } else {
+        copied.bytes += file(&source, &target)?;
+    }
+    copied.files += 1;
+    Ok(())
+}
+
+fn same(source: &Path, target: &Path) -> Result<bool, Failed> {
+    let changed = |metadata: Metadata| Ok((metadata.len(), metadata.modified()?));
+    let there = match fs::metadata(target).and_then(changed) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        there => there?,
+        there => there.map_err(Failed::Target)?,
     };
-    let here = fs::metadata(source)?;
-    Ok(here.len() == there.len() && here.modified()? == there.modified()?)
+    Ok(fs::metadata(source).and_then(changed).map_err(Failed::Source)? == there)
 }
 
 /// The kernel tells times of change by a clock that ticks at least this often, some of it to spare.
@@ -61,18 +86,42 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// A pack that grows meanwhile is copied as it was, with the time of then, and again next time. So
 /// is one that may have grown since in the same tick.
-fn file(source: &Path, target: &Path) -> io::Result<u64> {
+fn file(source: &Path, target: &Path) -> Result<u64, Failed> {
+    let mut from = File::open(source).map_err(Failed::Source)?;
+    let modified = from.metadata().and_then(|metadata| metadata.modified());
+    let modified = modified.map_err(Failed::Source)?;
+    let now = SystemTime::now();
+    let is_settled = now.duration_since(modified).is_ok_and(|age| age > TICK);
     let temporary = target.with_extension("tmp");
     let _ = fs::remove_file(&temporary);
-    let (mut from, mut to) = (File::open(source)?, durable::create_new(&temporary)?);
-    let modified = from.metadata()?.modified()?;
-    let now = SystemTime::now();
-    let bytes = io::copy(&mut from, &mut to)?;
-    let is_settled = now.duration_since(modified).is_ok_and(|age| age > TICK);
-    to.set_modified(if is_settled { modified } else { SystemTime::UNIX_EPOCH })?;
-    to.sync_all()?;
-    fs::rename(&temporary, target)?;
+    let mut to = durable::create_new(&temporary).map_err(Failed::Target)?;
+    let bytes = content(&mut from, &mut to).inspect_err(|_| {
+        // The next one would remove it, too.
+        let _ = fs::remove_file(&temporary);
+    })?;
+    let publish = || {
+        to.set_modified(if is_settled { modified } else { SystemTime::UNIX_EPOCH })?;
+        to.sync_all()?;
+        fs::rename(&temporary, target)
+    };
+    publish().map_err(Failed::Target)?;
     Ok(bytes)
+}
+
+/// As `io::copy`, which does not tell which side failed.
+fn content(from: &mut File, to: &mut File) -> Result<u64, Failed> {
+    let (mut buffer, mut bytes) = (vec![0; TRANSFER_BUFFER_BYTES], 0);
+    loop {
+        let read = match from.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.map_err(Failed::Source)?,
+        };
+        if read == 0 {
+            return Ok(bytes);
+        }
+        to.write_all(&buffer[..read]).map_err(Failed::Target)?;
+        bytes += read as u64;
+    }
 }
 
 #[cfg(test)]
@@ -86,9 +135,9 @@ mod tests {
         fs::write(&from, b"content").unwrap();
         let changed = |at: SystemTime| {
             File::options().write(true).open(&from).unwrap().set_modified(at).unwrap();
-            file(&from, &to).unwrap();
+            assert!(file(&from, &to).is_ok());
             assert_eq!(fs::read(&to).unwrap(), b"content");
-            same(&from, &to).unwrap()
+            same(&from, &to).is_ok_and(|same| same)
         };
         let now = SystemTime::now();
         assert!(!changed(now + Duration::from_secs(5)));
