@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs::{self, File},
     os::unix::fs::symlink,
     path::Path,
     process::{Command, Output, Stdio},
@@ -342,6 +342,23 @@ fn a_backup_of_a_failing_disk_has_everything_that_can_be_read() {
     let user = restored.user("u");
     assert_eq!(user.content(file["key"].as_str().unwrap()).body, kept);
     user.content(lost["key"].as_str().unwrap()).refused(500, "content_damaged");
+}
+
+#[test]
+fn scrub_does_not_take_into_memory_what_stands_behind_a_content() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("damaged");
+    daemon.user("u").store("f", "", &bytes(1, 100_000));
+    let blobs = fs::read_dir(daemon.dir().join("blobs")).unwrap();
+    let shelves = blobs.map(|shelf| shelf.unwrap().path());
+    let shelf = shelves
+        .filter(|shelf| shelf.file_name() != Some("packs".as_ref()))
+        .find_map(|shelf| fs::read_dir(shelf).ok()?.next());
+    let blob = File::options().write(true).open(shelf.unwrap().unwrap().path()).unwrap();
+    blob.set_len(300 << 20).unwrap();
+    assert_eq!(run(&["scrub"], &daemon.dir()).status.code(), Some(1));
+    let peak = daemon.peak_memory_kib();
+    assert!(peak < 200 << 10, "{peak} KiB");
 }
 
 #[test]

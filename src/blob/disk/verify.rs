@@ -103,12 +103,14 @@ impl Reread {
     }
 
     /// Holds what was read, and the trailer behind it, against the hash.
-    fn check(mut self, wanted: &ContentHash) -> Result<()> {
+    fn check(self, wanted: &ContentHash) -> Result<()> {
         let (hash, tree) = self.hasher.finish();
         let trailer_is_good = !self.has_trailer || {
+            let wanted = trailer::encode(&tree, self.crc32.finalize());
             let mut kept = Vec::new();
-            self.file.read_to_end(&mut kept)?;
-            kept == trailer::encode(&tree, self.crc32.finalize())
+            // Whatever stands behind it, however much that is.
+            self.file.take(wanted.len() as u64 + 1).read_to_end(&mut kept)?;
+            kept == wanted
         };
         if hash == *wanted && trailer_is_good {
             Ok(())
