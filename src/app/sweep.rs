@@ -68,7 +68,7 @@ impl App {
         let mut swept = Swept { more: unreferenced.len() == ROUND_MAX, ..Swept::default() };
         for hash in unreferenced {
             // The record first: a crash in between leaves bytes without a name.
-            if let Some(locator) = self.meta.forget_blob(&hash).await? {
+            if let Some(locator) = self.meta.forget_blob(&hash, before).await? {
                 self.discard(&locator).await;
                 swept.blobs += 1;
             }

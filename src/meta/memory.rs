@@ -427,11 +427,12 @@ impl Metadata for MemoryMetadata {
         Ok(old.into_iter().map(|(hash, _)| *hash).take(limit).collect())
     }
 
-    async fn forget_blob(&self, hash: &ContentHash) -> Result<Option<Locator>> {
+    async fn forget_blob(&self, hash: &ContentHash, before: UnixMillis) -> Result<Option<Locator>> {
         self.step(|state| {
-            if state.unreferenced.remove(hash).is_none() {
+            if state.unreferenced.get(hash).is_none_or(|since| *since >= before) {
                 return Ok(None);
             }
+            state.unreferenced.remove(hash);
             Ok(state.blobs.remove(hash).map(|blob| blob.locator))
         })
     }

@@ -319,9 +319,9 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
         before: UnixMillis,
         limit: usize,
     ) -> Result<Vec<ContentHash>>;
-    /// Forgets a blob that is still without a file and answers where its bytes lie; `None` when
-    /// a file refers to it again or it is unknown.
-    async fn forget_blob(&self, hash: &ContentHash) -> Result<Option<Locator>>;
+    /// Forgets a blob that is still without a file since before `before` and answers where its
+    /// bytes lie; `None` when a file refers to it, or did meanwhile, or it is unknown.
+    async fn forget_blob(&self, hash: &ContentHash, before: UnixMillis) -> Result<Option<Locator>>;
     /// Whether this part is recorded with this locator; told apart from litter by it.
     async fn refers_to_part(
         &self,

@@ -100,9 +100,9 @@ fn a_file_is_made_of_known_content_only_while_it_is_there() {
             meta.remove_file(&file(1, 0, salt, 0, 1, 5).key, UnixMillis(10)).await.unwrap();
         }
         record(6, 7, true).await.unwrap();
-        assert_eq!(meta.forget_blob(&ONE).await, Ok(None));
+        assert_eq!(meta.forget_blob(&ONE, UnixMillis(99)).await, Ok(None));
         meta.remove_file(&file(1, 0, 6, 0, 1, 5).key, UnixMillis(11)).await.unwrap();
-        assert_eq!(meta.forget_blob(&ONE).await, Ok(Some(locator(7))));
+        assert_eq!(meta.forget_blob(&ONE, UnixMillis(99)).await, Ok(Some(locator(7))));
         assert_eq!(record(7, 7, true).await, Err(Error::Changed));
     });
 }

@@ -286,19 +286,19 @@ fn content_is_counted_shared_and_let_go() {
         let removed = meta.remove_file(&key(1, 0, 1), UnixMillis(40)).await.unwrap();
         assert_eq!(removed.key, key(1, 0, 1));
         assert_eq!(meta.remove_file(&key(1, 0, 1), NOW).await, Err(Error::NotFound));
-        assert_eq!(meta.forget_blob(&content).await, Ok(None));
+        let forget = async |before| meta.forget_blob(&content, UnixMillis(before)).await;
+        assert_eq!(forget(99).await, Ok(None));
         meta.remove_file(&key(1, 0, 2), UnixMillis(50)).await.unwrap();
         let unreferenced = async |before| meta.unreferenced_blobs(UnixMillis(before), 9).await;
         assert_eq!(unreferenced(50).await, Ok(vec![]));
         assert_eq!(unreferenced(51).await, Ok(vec![content]));
         // Stored again, it is referred to again.
         record(3, 40).await.unwrap();
-        assert_eq!(
-            (unreferenced(99).await, meta.forget_blob(&content).await),
-            (Ok(vec![]), Ok(None))
-        );
+        assert_eq!((unreferenced(99).await, forget(99).await), (Ok(vec![]), Ok(None)));
         meta.remove_file(&key(1, 0, 3), UnixMillis(60)).await.unwrap();
-        assert_eq!(meta.forget_blob(&content).await, Ok(Some(locator(40))));
+        // Whoever listed it before it was stored again does not shorten its time.
+        assert_eq!((forget(51).await, forget(60).await), (Ok(None), Ok(None)));
+        assert_eq!(forget(61).await, Ok(Some(locator(40))));
         assert_eq!((blob().await, unreferenced(99).await), (None, Ok(vec![])));
     });
 }
@@ -384,7 +384,7 @@ enum Step {
     Remove { owner: u8, folder: u8, salt: u32 },
     Abort { upload: u8 },
     Expire { now: u64 },
-    Forget { content: u8 },
+    Forget { content: u8, before: u64 },
     ForgetParts { upload: u8, number: u8 },
     Relocate { content: u8, to: u64 },
     Mark { content: u8 },
@@ -417,8 +417,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             salt
         }),
         id.prop_map(|upload| Step::Abort { upload }),
-        time.prop_map(|now| Step::Expire { now }),
-        (0..3_u8).prop_map(|content| Step::Forget { content }),
+        time.clone().prop_map(|now| Step::Expire { now }),
+        (0..3_u8, time).prop_map(|(content, before)| Step::Forget { content, before }),
         (0..4_u8, 0..3_u8).prop_map(|(upload, number)| { Step::ForgetParts { upload, number } }),
         (0..3_u8, 100..103_u64).prop_map(|(content, to)| Step::Relocate { content, to }),
         (0..3_u8).prop_map(|content| Step::Mark { content }),
@@ -478,8 +478,9 @@ async fn take(meta: &dyn Metadata, step: &Step, at: u64) -> String {
             }
             format!("{removed:?}")
         }
-        Step::Forget { content } => {
-            format!("{:?}", meta.forget_blob(&ContentHash([content; 32])).await)
+        Step::Forget { content, before } => {
+            let before = UnixMillis(before);
+            format!("{:?}", meta.forget_blob(&ContentHash([content; 32]), before).await)
         }
         Step::ForgetParts { upload, number } => {
             let mut parts = meta.parts(upload_id(upload)).await.unwrap();

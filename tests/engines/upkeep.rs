@@ -82,7 +82,7 @@ fn a_blob_moves_only_from_where_it_lies() {
         meta.remove_file(&key(1, 0, 2), UnixMillis(50)).await.unwrap();
         assert_eq!(meta.relocate_blob(&ONE, &locator(20), &locator(30)).await, Ok(true));
         assert_eq!(meta.unreferenced_blobs(UnixMillis(51), 9).await, Ok(vec![ONE]));
-        assert_eq!(meta.forget_blob(&ONE).await, Ok(Some(locator(30))));
+        assert_eq!(meta.forget_blob(&ONE, UnixMillis(51)).await, Ok(Some(locator(30))));
     });
 }
 
@@ -120,7 +120,7 @@ fn a_mark_lasts_as_long_as_the_bytes_it_speaks_of() {
         meta.remove_file(&key(1, 0, 1), NOW).await.unwrap();
         meta.remove_file(&key(1, 0, 2), NOW).await.unwrap();
         assert_eq!(since().await, Some(NOW));
-        meta.forget_blob(&ONE).await.unwrap();
+        meta.forget_blob(&ONE, UnixMillis(NOW.0 + 1)).await.unwrap();
         assert_eq!(since().await, None);
     });
 }

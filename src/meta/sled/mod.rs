@@ -439,9 +439,9 @@ impl Metadata for SledMetadata {
         self.scan(scan).await
     }
 
-    async fn forget_blob(&self, hash: &ContentHash) -> Result<Option<Locator>> {
+    async fn forget_blob(&self, hash: &ContentHash, before: UnixMillis) -> Result<Option<Locator>> {
         let hash = *hash;
-        self.committer.release(move |txn| step::forget_blob(txn, &hash)).await
+        self.committer.release(move |txn| step::forget_blob(txn, &hash, before)).await
     }
 
     async fn refers_to_part(

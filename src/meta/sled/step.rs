@@ -388,10 +388,14 @@ pub fn remove_file(txn: &mut Txn<'_>, key: &FileKey, now: UnixMillis) -> Result<
     Ok(file)
 }
 
-pub fn forget_blob(txn: &mut Txn<'_>, hash: &ContentHash) -> Result<Option<Locator>> {
+pub fn forget_blob(
+    txn: &mut Txn<'_>,
+    hash: &ContentHash,
+    before: UnixMillis,
+) -> Result<Option<Locator>> {
     let key = index::blob(hash);
     match txn.get::<StoredBlob>(&key)? {
-        Some(StoredBlob { held: Held::Unreferenced(since), locator, .. }) => {
+        Some(StoredBlob { held: Held::Unreferenced(since), locator, .. }) if since < before => {
             txn.delete(index::unreferenced(since, hash));
             txn.delete(key);
             upkeep::unmark(txn, hash)?;
