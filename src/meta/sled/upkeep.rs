@@ -14,7 +14,7 @@ use super::{
 use crate::{
     meta::{
         BlobRecord, Error, Part, Result,
-        upkeep::{ScrubPass, ScrubState, Upkeep},
+        upkeep::{self, ScrubPass, ScrubState, Upkeep},
     },
     model::{
         digest::ContentHash,
@@ -80,9 +80,19 @@ fn save_scrub(txn: &mut Txn<'_>, pass: &ScrubPass) -> Result<()> {
 #[async_trait]
 impl Upkeep for SledMetadata {
     async fn begun(&self, now: UnixMillis) -> Result<UnixMillis> {
-        let begin = move |txn: &mut Txn<'_>| match txn.get(index::BEGUN)? {
-            Some(begun) => Ok(begun),
-            None => txn.put(index::BEGUN.to_vec(), &now).map(|()| now),
+        let begin = move |txn: &mut Txn<'_>| {
+            let known: Option<UnixMillis> = txn.get(index::BEGUN)?;
+            let begun = upkeep::begun(known, now);
+            if known != Some(begun) {
+                txn.put(index::BEGUN.to_vec(), &begun)?;
+                if let Some(UnixMillis(ahead)) = known {
+                    tracing::warn!(
+                        ahead,
+                        "the clock was ahead when the index was begun: it is now"
+                    );
+                }
+            }
+            Ok(begun)
         };
         self.committer.commit(begin).await
     }
