@@ -79,7 +79,8 @@ impl App {
         if survey.is_empty() {
             return Ok(());
         }
-        let _allowed = self.removals.begin().await;
+        // A dead pack is found again.
+        let Some(_allowed) = self.removals.try_begin() else { return Ok(()) };
         let freed = survey.free_dead().await?;
         collected.packs += freed.packs;
         collected.freed_bytes += freed.bytes;

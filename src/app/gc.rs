@@ -50,9 +50,9 @@ impl Removals {
         self.0.try_read().ok()
     }
 
-    /// Waits while removals are held back.
-    pub async fn begin(&self) -> RwLockReadGuard<'_, ()> {
-        self.0.read().await
+    /// Waits while removals are held back. They may be again a moment later.
+    async fn allowed(&self) {
+        drop(self.0.read().await);
     }
 }
 
@@ -61,7 +61,8 @@ pub struct Hold(#[expect(dead_code, reason = "held")] OwnedRwLockWriteGuard<()>)
 
 impl App {
     /// Holds back every removal until the answer is dropped, for a backup. What would have been
-    /// discarded meanwhile becomes litter; a collection waits. A second one waits for the first.
+    /// discarded meanwhile becomes litter; [`App::gc`] waits, upkeep comes back in its next round.
+    /// A second one waits for the first.
     pub async fn hold(&self) -> Hold {
         Hold(Arc::clone(&self.removals.0).write_owned().await)
     }
@@ -73,6 +74,7 @@ impl App {
     pub async fn gc(&self) -> Result<Collected> {
         let mut collected = Collected::default();
         self.sweep_all(&mut collected).await?;
+        self.removals.allowed().await;
         self.collect_litter(&mut collected).await?;
         self.compact(&mut collected).await?;
         Ok(collected)
@@ -128,7 +130,8 @@ impl App {
             }
         }
         for found in litter {
-            let _allowed = self.removals.begin().await;
+            // Whatever began to hold them back may take hours: what is left is found next time.
+            let Some(_allowed) = self.removals.try_begin() else { break };
             self.blobs.discard(&found.locator).await?;
             collected.files += 1;
             collected.freed_bytes += found.bytes;

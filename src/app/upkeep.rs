@@ -99,6 +99,11 @@ impl App {
     async fn collect_due(&self, collected: &mut Collected) -> Result<()> {
         let now = self.clock.now();
         self.sweep_all(collected).await?;
+        // A backup may take hours, and other things are to be looked after meanwhile. What is due
+        // stays so.
+        if self.removals.try_begin().is_none() {
+            return Ok(());
+        }
         if self.upkeep.litter_is_due(now) {
             self.collect_litter(collected).await?;
         }

@@ -288,6 +288,28 @@ async fn a_hold_keeps_everything_on_the_disk() {
     }
 }
 
+/// A backup may take hours; what runs by itself has more to do than to collect.
+#[tokio::test]
+async fn upkeep_waits_for_no_hold_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(store(dir.path()));
+    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs.clone()).await;
+    world.app.upkeep().await;
+    sparse(&world).await;
+    seal(&*blobs, 90, LARGE, Purpose::Blob).await;
+    world.pass(Duration::from_hours(25));
+    let hold = world.app.hold().await;
+    let upkeep = tokio::time::timeout(Duration::from_secs(5), world.app.upkeep());
+    assert!(upkeep.await.is_ok(), "it waits for the hold");
+    let packs = world.packs();
+    assert_eq!(world.blob_files().len(), 1);
+    drop(hold);
+    // What was due stayed so.
+    world.app.upkeep().await;
+    assert_eq!(world.blob_files().len(), 0);
+    assert!(world.packs() < packs);
+}
+
 #[tokio::test]
 async fn a_hold_keeps_packs_too() {
     let dir = tempfile::tempdir().unwrap();
