@@ -74,6 +74,10 @@ fn begin(from: &Path, to: &Path) -> Result<File> {
         return Err(Error::invalid("invalid_dir", why));
     }
     durable::create_dir_all(to).map_err(unwritable)?;
+    if !is_ours(to).map_err(unwritable)? {
+        let why = format!("{} holds something else than a backup.", to.display());
+        return Err(Error::invalid("invalid_dir", why));
+    }
     let lock = data_dir::lock(to).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => Error::conflict(
             "dir_in_use",
@@ -88,6 +92,17 @@ fn begin(from: &Path, to: &Path) -> Result<File> {
     }
     make_room(to).map_err(unwritable)?;
     Ok(lock)
+}
+
+/// Whether a directory is empty or a backup, whole or begun: what is in it may be replaced.
+fn is_ours(to: &Path) -> io::Result<bool> {
+    if ["FORMAT", "LOCK"].iter().any(|mark| to.join(mark).exists()) {
+        return Ok(true);
+    }
+    let mut entries = fs::read_dir(to)?;
+    // The top of a file system of its own.
+    let is_own = entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found"));
+    Ok(is_own)
 }
 
 fn unavailable(path: &Path, error: &io::Error) -> Error {

@@ -57,7 +57,7 @@ pub(super) fn begun(known: Option<UnixMillis>, now: UnixMillis) -> UnixMillis {
 #[async_trait]
 pub trait Upkeep: Send + Sync {
     /// When this index was begun: `now` when nobody asked before. Bytes from before are not its to
-    /// judge: it may stand in for one that was lost. Clocks that are wrong: see the function `begun`.
+    /// judge: it may stand in for one that was lost. The function [`begun`] judges the clock.
     async fn begun(&self, now: UnixMillis) -> Result<UnixMillis>;
     /// Takes a step that changes nothing to the disk and back.
     async fn probe(&self) -> Result<()>;

@@ -268,6 +268,29 @@ fn a_backup_never_goes_where_a_daemon_has_its_data() {
 
 /// A pipe among the blobs makes a backup wait as long as the test wants.
 #[test]
+fn a_backup_replaces_nothing_that_is_not_one() {
+    let daemon = Daemon::start();
+    daemon.user("u").store("f", "", b"x");
+    let place = tempfile::tempdir().unwrap();
+    let theirs = place.path().join("theirs");
+    for kept in ["keys/ssh.key", "incoming/mail"] {
+        fs::create_dir_all(theirs.join(kept).parent().unwrap()).unwrap();
+        fs::write(theirs.join(kept), kept).unwrap();
+    }
+    let told = refused(&theirs, &daemon.dir());
+    assert!(told.contains("holds something else than a backup"), "{told}");
+    for kept in ["keys/ssh.key", "incoming/mail"] {
+        assert_eq!(fs::read_to_string(theirs.join(kept)).unwrap(), kept);
+    }
+    // An empty directory, a mount point, and one of before.
+    let own = place.path().join("own");
+    fs::create_dir_all(own.join("lost+found")).unwrap();
+    for _ in 0..2 {
+        assert!(run(&["backup", own.to_str().unwrap()], &daemon.dir()).status.success());
+    }
+}
+
+#[test]
 fn a_backup_that_nobody_waits_for_keeps_others_out_until_its_end() {
     let daemon = Daemon::start();
     let file = daemon.user("u").store("f", "a", &bytes(1, 100_000));
