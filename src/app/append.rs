@@ -43,7 +43,7 @@ pub enum Arrival {
     Digest(Digest),
 }
 
-/// It, as it comes.
+/// The bytes of a piece as they arrive, and behind them maybe their digest.
 pub trait Content: Stream<Item = Result<Arrival>> + Send + Unpin + 'static {}
 
 impl<S: Stream<Item = Result<Arrival>> + Send + Unpin + 'static> Content for S {}

@@ -1,4 +1,4 @@
-//! Compaction: room between packed bytes is had back by moving those that a record names.
+//! Compaction: frees the room of dead bytes in packs, by moving out those that a record names.
 //!
 //! A pack is removed only when one walk over all parts and then all blobs found no record that
 //! names bytes in it. Parts come first: a part that becomes a blob where it lies is then seen as

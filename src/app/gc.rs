@@ -2,8 +2,8 @@
 //!
 //! Bytes are sealed before their record is there, maybe long before, so no age says that they are
 //! litter. What no record names is only suspected at first. Then every step that has begun is
-//! waited for: it was this one's to record, or nobody's, as a later step makes names of its own.
-//! What is still not named then goes: what the index shows is durable.
+//! waited for, since one of them may have sealed the bytes and not recorded them yet; a later step
+//! makes names of its own. What is still not named then goes: what the index shows is durable.
 //!
 //! Nothing from before the index was begun is touched: an index that stands in for a lost one
 //! does not know what it should name.

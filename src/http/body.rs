@@ -231,7 +231,7 @@ impl Body {
     pub(super) fn told(self, mut exchange: Exchange) -> Self {
         let mut awaited = None;
         if self.is_end_stream() {
-            exchange.is_empty();
+            exchange.finish_without_body();
         } else {
             awaited = Awaited::begin();
         }

@@ -106,7 +106,7 @@ impl Exchange {
     }
 
     /// There is no body to wait for.
-    pub fn is_empty(&mut self) {
+    pub fn finish_without_body(&mut self) {
         self.is_whole = true;
     }
 }

@@ -23,7 +23,7 @@ impl Patience {
         self.left
     }
 
-    /// So long was waited, and for so many bytes.
+    /// Takes account of a wait for the client's next bytes, and of how many came then.
     pub fn waited(&mut self, time: Duration, bytes: u64) {
         let earned = match u128::from(bytes) * 1_000_000_000 {
             _ if self.bytes_per_second_min == 0 => self.whole,

@@ -172,7 +172,8 @@ pub fn span_of<P>(
         return follows.then_some(Slice { start, end: start.saturating_add(most) });
     };
     let suggested = upload.mode.part_size(declared);
-    // Which it is, and so whence numbers count, its size tells where the others have the suggested.
+    // Where all other parts have the suggested size, the size of the last one tells its number, and
+    // with that whether numbers count from 0 or from 1.
     let all_fit = |first: u32| {
         let own = length.map(|length| (number, length));
         let mut all = parts.iter().map(|part| (part.number.0, part.size)).chain(own);

@@ -2,9 +2,10 @@
 //! it becomes a blob without a copy. This is what is known of them while the daemon runs; what
 //! they hold is named by the records of the parts.
 //!
-//! A part may be written only where nothing lies that a record names, or may name soon. Records
-//! tell the first: whoever begins a part *enters* before it reads them, and what was sealed since
-//! somebody entered stays taken until nobody is left. An assembly of which a blob is made is closed
+//! A part may be written only where nothing lies that a record names, or may name soon. What
+//! records name is read from the index by whoever begins a part, who *enters* the assembly before
+//! that. What may be named soon is what was sealed since somebody entered: it stays taken until
+//! nobody is inside. An assembly of which a blob is made is closed
 //! to everybody from before its first byte is settled; it opens again when that blob is discarded.
 
 use std::{

@@ -29,8 +29,9 @@ const TOLD_MAX: usize = 100;
 /// Records of which findings are kept; of more nobody can say whether they changed meanwhile.
 const KEPT_MAX: usize = 100_000;
 
-/// What does not agree, by the record that every step writes which changes what it is held against:
-/// of one that was written beside the walk nothing can be said.
+/// What does not agree. Each finding is kept under a record that every step writes which changes
+/// either side of the comparison. Where that record was written during the walk, the finding proves
+/// nothing.
 #[derive(Default)]
 pub struct Findings {
     of: BTreeMap<Vec<u8>, Vec<String>>,
@@ -212,7 +213,11 @@ impl Walk<'_> {
             let mut received = 0_u64;
             for part in self.table(&index::parts(id)) {
                 let (key, bytes) = part?;
-                let number = index::part_number(&key).unwrap_or(crate::model::id::PartNumber(0));
+                let Some(number) = index::part_number(&key) else {
+                    findings
+                        .check(false, &index::upload(id), || format!("upload {id}: a part's key"));
+                    continue;
+                };
                 let part = codec::decode::<StoredPart>(&bytes)?.into_record(number);
                 received = received.saturating_add(part.size);
             }
