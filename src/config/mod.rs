@@ -274,7 +274,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "connections_per_address_max",
         "4096",
-        "Of those, from one address that is no trusted proxy; past it: 503.",
+        "Open connections of one address, trusted proxies aside; past it: 503.",
         |config, text| {
             config.connections_per_address_max = count(text)?;
             Ok(())
@@ -287,7 +287,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "requests_per_principal_max",
         "2048",
-        "Of those, of one user or service; past it: 429.",
+        "Requests in work of one user or service; past it: 429.",
         |config, text| {
             config.requests_per_principal_max = count(text)?;
             Ok(())
@@ -296,7 +296,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "requests_per_second_max",
         "",
-        "In a second, of one user or service; past it: 429.",
+        "Requests a second of one user or service; past it: 429.",
         |config, text| {
             config.requests_per_second_max = Some(number(text).and_then(|max: u32| {
                 if max == 0 { Err("must be at least 1".into()) } else { Ok(max) }
@@ -307,7 +307,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "requests_per_connection_max",
         "100000",
-        "Of one connection; past it: closed in good order.",
+        "Requests on one connection; past it: closed in good order.",
         |config, text| {
             config.requests_per_connection_max = within(number(text)?, 1, u64::MAX)?;
             Ok(())
@@ -316,7 +316,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "streams_per_connection_max",
         "64",
-        "Of one HTTP/2 connection at a time; past it: refused stream.",
+        "Requests at a time on one HTTP/2 connection; past it: refused stream.",
         |config, text| {
             config.streams_per_connection_max = within(number(text)?, 1, 1 << 16)?;
             Ok(())
@@ -325,7 +325,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "head_bytes_max",
         "64KiB",
-        "Of a request's head, 8KiB to 1MiB; past it: 431.",
+        "Largest head of a request, 8KiB to 1MiB; past it: 431.",
         |config, text| {
             let bounds = 8 << 10..=1 << 20;
             let bytes = bytes(text).ok().filter(|bytes| bounds.contains(bytes));
@@ -337,7 +337,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "header_timeout",
         "30s",
-        "For a request's head, the first one's with the TLS handshake; past it: closed.",
+        "Longest wait for a request's head, TLS handshake included; past it: closed.",
         |config, text| {
             config.header_timeout = duration(text)?;
             Ok(())
@@ -346,7 +346,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "idle_timeout",
         "60s",
-        "Of a connection without a request; past it: closed.",
+        "How long a connection without a request stays open.",
         |config, text| {
             config.idle_timeout = duration(text)?;
             Ok(())
@@ -355,7 +355,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "body_idle_timeout",
         "60s",
-        "Without a byte of a body, past it: 408; or taken of an answer, past it: closed.",
+        "Longest pause in a body; past it: 408. In the taking of an answer: closed.",
         |config, text| {
             config.body_idle_timeout = duration(text)?;
             Ok(())
@@ -364,13 +364,13 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "body_bytes_per_second_min",
         "1KiB",
-        "Of a body, or of an answer as it is taken, over that time; past it: the same; 0: any.",
+        "Least speed of a body, or of an answer as it is taken; past it: the same; 0: any.",
         |config, text| {
             config.body_bytes_per_second_min = if text == "0" { 0 } else { bytes(text)? };
             Ok(())
         },
     ),
-    knob("drain_timeout", "30s", "For requests in flight at shutdown.", |config, text| {
+    knob("drain_timeout", "30s", "How long a stop waits for requests.", |config, text| {
         config.drain_timeout = duration(text)?;
         Ok(())
     }),
@@ -387,7 +387,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "trusted_proxies",
         "",
-        "Networks, with commas between, whose X-Forwarded-For or Forwarded counts.",
+        "Proxies' networks, with commas between, whose X-Forwarded-For or Forwarded counts.",
         |config, text| {
             let networks = text.split(',').map(str::trim).filter(|text| !text.is_empty());
             config.trusted_proxies =
