@@ -12,7 +12,7 @@ use hyper::Method;
 use streamlined::{
     blob::{BlobStore, Hasher, Purpose, disk::DiskBlobs},
     http::{
-        inline::{Splitter, Step},
+        message::inline::{Splitter, Step},
         route,
     },
     meta::{

@@ -47,10 +47,15 @@ use crate::{
         layers::{self, Flags},
     },
     http::{
-        byteranges,
-        conditional::{self, Answer, Validators},
-        inline::{Splitter, Step},
-        route, structured,
+        download::{
+            byteranges,
+            conditional::{self, Answer, Validators},
+        },
+        message::{
+            inline::{Splitter, Step},
+            structured,
+        },
+        route,
         tus::{self, concat::Concat},
     },
     meta::sled::{

@@ -13,7 +13,7 @@ use crate::{
     app::{App, Policy},
     auth::jwt::Expected,
     config::{Config, reload},
-    http::{Server, metrics, settings::Settings},
+    http::{Server, settings::Settings, telemetry::metrics},
     model::time::UnixMillis,
     sys::{
         log,

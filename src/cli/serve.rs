@@ -34,7 +34,7 @@ use crate::{
     http::{
         Server,
         admin::Door,
-        listener::{Listener, Serves, Socket},
+        connection::listener::{Listener, Serves, Socket},
     },
     meta::sled::SledMetadata,
     sys::{

@@ -10,7 +10,7 @@ use hyper::{
 use ipnet::IpNet;
 
 use super::text;
-use crate::http::client;
+use crate::http::caller::client;
 
 const NAMES: [HeaderName; 2] = [FORWARDED, HeaderName::from_static("x-forwarded-for")];
 

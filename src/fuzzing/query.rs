@@ -6,7 +6,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
 use super::text;
 use crate::{
-    http::query::Query,
+    http::message::query::Query,
     model::{
         key::FileKey,
         name::{FileName, Folder, UserId},

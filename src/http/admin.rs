@@ -8,7 +8,7 @@
 //! | `POST /backup?dir=` | what was copied |
 //! | `PUT /import?file=`, `POST /import/known` | what is listed now, see `import` |
 //! | `POST /log?filter=` | what is logged from now on; without `filter`, what is logged |
-//! | `GET /metrics` | as on the port, see [`super::metrics`] |
+//! | `GET /metrics` | as on the port, see [`super::telemetry::metrics`] |
 //! | `/v1/admin/…` | as on the port, see `v1/admin` |
 //!
 //! Only root and the daemon's own user are let in, whatever the mode of the socket says.
@@ -35,14 +35,19 @@ use tokio::{
 
 use super::{
     REQUEST_ID, Reply,
-    audit::{self, Event, Facts},
-    body::{Body, RequestBody},
+    connection::patience::Patience,
     import,
-    json::reply,
-    metrics,
-    patience::Patience,
-    query::Query,
-    respond, route,
+    message::{
+        body::{Body, RequestBody},
+        json::reply,
+        query::Query,
+        respond,
+    },
+    route,
+    telemetry::{
+        audit::{self, Event, Facts},
+        metrics,
+    },
     v1::admin as commands,
 };
 use crate::{

@@ -6,7 +6,7 @@ use hyper::{
 };
 use serde_json::json;
 
-use super::{Context, Reply, json::reply};
+use super::{Context, Reply, message::json::reply};
 use crate::auth::jwks;
 
 pub async fn health(context: &Context) -> Reply {

@@ -7,10 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Reply, audit,
-    body::RequestBody,
-    fields, json,
-    query::Query,
+    Reply,
+    message::{body::RequestBody, fields, json, query::Query},
+    telemetry::audit,
     v1::{files::metadata_answer, receive},
 };
 use crate::{

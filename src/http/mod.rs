@@ -2,45 +2,17 @@
 //!
 //! A request passes: request id → route → credentials → role → handler → one log line.
 
-mod addresses;
 pub mod admin;
-mod audit;
-pub mod body;
-pub mod byteranges;
-pub mod client;
-pub mod conditional;
-mod connection;
-mod content;
-mod cors;
-mod credentials;
-mod digest;
-mod disposition;
-mod exchange;
-mod fields;
-mod flood;
-mod framing;
-mod gate;
+pub mod caller;
+pub mod connection;
+pub mod download;
 mod health;
-mod images;
 pub mod import;
-pub mod inline;
-pub(crate) mod json;
-mod label;
-pub mod listen;
-pub mod listener;
-pub mod metrics;
+pub mod message;
 pub mod openapi;
-mod patience;
-mod penalty;
-mod proof;
-pub mod query;
-mod respond;
 pub mod route;
 pub mod settings;
-mod shares;
-mod socket;
-mod streams;
-pub mod structured;
+pub mod telemetry;
 mod v1;
 
 use std::{convert::Infallible, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Instant};
@@ -57,17 +29,22 @@ use rustls::ServerConfig;
 use serde_json::{Map, Value};
 
 use self::{
-    audit::{Event, Facts, Trace},
-    body::{Body, Received, RequestBody},
-    connection::Connection,
-    exchange::Asked,
-    gate::Gate,
-    listener::Serves,
-    penalty::Penalties,
-    query::Query,
+    caller::{client, cors, credentials, penalty::Penalties, shares::Shares},
+    connection::{Connection, gate::Gate, listener::Serves},
+    download::{content, images},
+    message::{
+        body::{Body, Received, RequestBody},
+        fields, framing,
+        query::Query,
+        respond,
+    },
     route::{Access, Endpoint},
     settings::Settings,
-    shares::Shares,
+    telemetry::{
+        audit::{self, Event, Facts, Trace},
+        exchange::Asked,
+        label, metrics,
+    },
 };
 use crate::{
     app::{App, Error},

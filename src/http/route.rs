@@ -3,7 +3,8 @@
 use hyper::Method;
 
 use super::{
-    Refusal, fields,
+    Refusal,
+    message::fields,
     v1::{
         admin::{self, Command},
         resumable,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::patience::Patience;
+use super::connection::patience::Patience;
 use crate::model::{origins::Origins, principal::Audience};
 
 #[derive(Clone, Debug)]

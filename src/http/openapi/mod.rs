@@ -24,10 +24,15 @@ use hyper::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{
-    Context, Reply, body::Body, conditional, content::value, json::JSON, route, route::Endpoint,
+use crate::{
+    app::Error,
+    http::{
+        Context, Reply,
+        download::{conditional, content::value},
+        message::{body::Body, json::JSON},
+        route::{self, Endpoint},
+    },
 };
-use crate::app::Error;
 
 /// Every path, as it is written down and as one that the router takes.
 const PATHS: &[(&str, &str)] = &[

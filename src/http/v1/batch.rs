@@ -19,11 +19,15 @@ use crate::{
     },
     http::{
         Context, Refusal, Reply,
-        body::{Body, RequestBody},
-        conditional::{self, Answer, Validators},
-        content::value,
-        disposition::content_disposition,
-        fields, json,
+        download::{
+            conditional::{self, Answer, Validators},
+            content::value,
+            disposition::content_disposition,
+        },
+        message::{
+            body::{Body, RequestBody},
+            fields, json,
+        },
     },
     model::{key::FileKey, name::FileName, range::Slice},
 };

@@ -13,7 +13,11 @@ use crate::{
         possession::Possession,
         publish::NewContent,
     },
-    http::{Context, Refusal, Reply, audit, body::RequestBody, digest, fields, inline::Step, json},
+    http::{
+        Context, Refusal, Reply,
+        message::{body::RequestBody, digest, fields, inline::Step, json},
+        telemetry::audit,
+    },
     model::{digest::Sha256, file::FileRecord},
 };
 

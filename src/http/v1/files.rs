@@ -14,9 +14,11 @@ use crate::{
     app::{Error, catalog::Listing},
     http::{
         Context, Refusal, Reply,
-        body::Body,
-        conditional, content,
-        json::{self, JSON},
+        download::{conditional, content},
+        message::{
+            body::Body,
+            json::{self, JSON},
+        },
     },
     model::{
         file::{CallerMeta, FileRecord},

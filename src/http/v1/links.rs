@@ -14,7 +14,11 @@ use crate::{
         Error,
         link::{Disposition, Link},
     },
-    http::{Context, Refusal, Reply, audit, body::RequestBody, json},
+    http::{
+        Context, Refusal, Reply,
+        message::{body::RequestBody, json},
+        telemetry::audit,
+    },
     model::key::FileKey,
 };
 

@@ -7,7 +7,10 @@ use serde_json::json;
 use super::receive;
 use crate::{
     app::{Error, incoming::Incoming},
-    http::{Context, Reply, body::RequestBody, digest, fields, inline::Step, json},
+    http::{
+        Context, Reply,
+        message::{body::RequestBody, digest, fields, inline::Step, json},
+    },
     model::{
         digest::Sha256,
         id::{PartNumber, UploadId},

@@ -7,10 +7,12 @@ use crate::{
     app::{Error, incoming::Incoming},
     http::{
         Context, Refusal,
-        body::RequestBody,
-        fields,
-        inline::{self, Splitter, Step},
-        json,
+        message::{
+            body::RequestBody,
+            fields,
+            inline::{self, Splitter, Step},
+            json,
+        },
     },
     model::{
         id::PartNumber,

@@ -23,10 +23,13 @@ use crate::{
         upload::{DeclaredFile, Init},
     },
     http::{
-        Context, Refusal, Reply, audit,
-        body::{Body, RequestBody},
-        content::value,
-        digest, fields, json, structured,
+        Context, Refusal, Reply,
+        download::content::value,
+        message::{
+            body::{Body, RequestBody},
+            digest, fields, json, structured,
+        },
+        telemetry::audit,
     },
     model::{
         file::{CallerMeta, FileRecord},

@@ -4,7 +4,11 @@ use hyper::StatusCode;
 use serde_json::{Map, json};
 
 use crate::{
-    http::{Context, Reply, audit, fields, json},
+    http::{
+        Context, Reply,
+        message::{fields, json},
+        telemetry::audit,
+    },
     model::{grant::Action, name::Folder, principal::Role},
 };
 

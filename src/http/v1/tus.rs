@@ -22,11 +22,14 @@ use crate::{
         upload::{DeclaredFile, Init},
     },
     http::{
-        Context, Refusal, Reply, audit,
-        body::{Body, RequestBody},
-        content::value,
-        digest, fields,
+        Context, Refusal, Reply,
+        download::content::value,
+        message::{
+            body::{Body, RequestBody},
+            digest, fields,
+        },
         route::Endpoint,
+        telemetry::audit,
     },
     model::{
         file::FileRecord,

@@ -10,7 +10,10 @@ use crate::{
         possession::Challenge,
         upload::{DeclaredFile, Init, Opened, Status},
     },
-    http::{Context, Reply, body::RequestBody, fields, json},
+    http::{
+        Context, Reply,
+        message::{body::RequestBody, fields, json},
+    },
     model::{
         id::UploadId,
         range::Slice,

@@ -9,7 +9,10 @@ use zeroize::Zeroizing;
 
 use crate::{
     app::{App, Error},
-    http::{Reply, body::RequestBody, json},
+    http::{
+        Reply,
+        message::{body::RequestBody, json},
+    },
     model::time::UnixMillis,
 };
 

@@ -20,7 +20,10 @@ use hyper::Method;
 
 use crate::{
     app::{App, Error},
-    http::{Refusal, Reply, body::RequestBody, fields, query::Query},
+    http::{
+        Refusal, Reply,
+        message::{body::RequestBody, fields, query::Query},
+    },
     model::name::UserId,
 };
 

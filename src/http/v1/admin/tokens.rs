@@ -12,7 +12,11 @@ use crate::{
         App, Error,
         service_tokens::{Issued, Listed, NewToken, Rotated},
     },
-    http::{Reply, audit, body::RequestBody, json, query::Query},
+    http::{
+        Reply,
+        message::{body::RequestBody, json, query::Query},
+        telemetry::audit,
+    },
     meta::accounts::{ServiceToken, TokenKind, TokenState},
     model::{grant::Grant, id::TokenId, limits::JWT_BYTES_MAX, time::UnixMillis},
 };

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use super::limit;
 use crate::{
     app::{App, Error, users::ListedUser},
-    http::{Reply, body::RequestBody, fields, json, query::Query},
+    http::{
+        Reply,
+        message::{body::RequestBody, fields, json, query::Query},
+    },
     meta::accounts::{Edit, UserChange},
     model::{name::UserId, principal::Role, time::UnixMillis},
 };

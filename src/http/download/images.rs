@@ -6,9 +6,9 @@ use hyper::{
 };
 use serde_json::json;
 
-use super::{Context, Reply, content, json, v1::links};
 use crate::{
     app::{Error, link::Disposition},
+    http::{Context, Reply, download::content, message::json, v1::links},
     model::id::FileId,
 };
 

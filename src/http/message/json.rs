@@ -11,9 +11,12 @@ use serde::{
     de::{self, DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{Refusal, Reply, body::Body, body::RequestBody, inline};
 use crate::{
     app::Error,
+    http::{
+        Refusal, Reply,
+        message::{body::Body, body::RequestBody, inline},
+    },
     model::limits::{JSON_BYTES_MAX, JSON_DEPTH_MAX},
 };
 

@@ -3,6 +3,15 @@
 //! hyper counts a connection's streams, its socket the time of a request's head. What they do not
 //! see is watched here: that nothing is asked for, and that so much was asked for.
 
+pub(super) mod addresses;
+pub(super) mod flood;
+pub(super) mod gate;
+pub mod listen;
+pub mod listener;
+pub(super) mod patience;
+pub(super) mod socket;
+pub(super) mod streams;
+
 use std::{
     net::SocketAddr,
     pin::Pin,
@@ -20,7 +29,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Server, listener::Serves, metrics, settings::Settings};
+use crate::http::{Server, connection::listener::Serves, settings::Settings, telemetry::metrics};
 
 /// How long a connection that is closed early may keep sending what nobody reads, and one that was
 /// told to close may take to do so.

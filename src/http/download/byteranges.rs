@@ -5,10 +5,10 @@ use std::{io, sync::Arc};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 
-use super::body::chunks;
 use crate::{
     app::{App, Error},
     blob::Reader,
+    http::message::body::chunks,
     model::{file::FileRecord, range::Slice},
     sys::random,
 };

@@ -20,7 +20,6 @@ use hyper::{
 };
 use tokio::time::timeout;
 
-use super::{exchange::Exchange, metrics, patience::Patience, streams::Awaited};
 use crate::{
     app::{
         App, Error,
@@ -28,6 +27,10 @@ use crate::{
         checksum::Digest,
     },
     blob::Reader,
+    http::{
+        connection::{patience::Patience, streams::Awaited},
+        telemetry::{exchange::Exchange, metrics},
+    },
     metrics::Counted,
     model::principal::Principal,
 };
@@ -222,13 +225,13 @@ impl Body {
 
     /// Keeps a request in work until the last byte of a stream is out, or nobody takes it. Bytes
     /// that are ready need no more work.
-    pub(super) fn holding(self, permit: impl Send + 'static) -> Self {
+    pub(in crate::http) fn holding(self, permit: impl Send + 'static) -> Self {
         let permit = self.streams().then(|| Box::new(permit) as _);
         Self { _permit: permit, ..self }
     }
 
     /// Tells what becomes of it, and ends when nobody takes it.
-    pub(super) fn told(self, mut exchange: Exchange) -> Self {
+    pub(in crate::http) fn told(self, mut exchange: Exchange) -> Self {
         let mut awaited = None;
         if self.is_end_stream() {
             exchange.finish_without_body();
@@ -238,7 +241,7 @@ impl Body {
         Self { awaited, exchange: Some(Box::new(exchange)), ..self }
     }
 
-    pub(super) fn streams(&self) -> bool {
+    pub(in crate::http) fn streams(&self) -> bool {
         matches!(self.content, Content::Stream { .. })
     }
 }

@@ -9,9 +9,9 @@ use hyper::{
 };
 use serde_json::{Value, json};
 
-use super::{Refusal, body::Body, metrics};
 use crate::{
     app::Error,
+    http::{Refusal, message::body::Body, telemetry::metrics},
     model::{id::FileId, key::FileKey},
 };
 

@@ -3,7 +3,7 @@
 
 use hyper::Method;
 
-use super::{route::Endpoint, v1::admin::Command};
+use crate::http::{route::Endpoint, v1::admin::Command};
 
 /// Of a request that reached no endpoint.
 pub const NOWHERE: &str = "none";

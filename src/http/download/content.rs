@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 
-use super::{
-    Context, Refusal, Reply,
-    body::Body,
-    byteranges::ByteRanges,
-    conditional::{self, Answer, Validators},
-    digest::{self, REPR_DIGEST},
-    disposition::content_disposition,
-    proof,
-};
 use crate::{
     app::{
         Error,
         link::{Disposition, Link},
+    },
+    http::{
+        Context, Refusal, Reply,
+        download::{
+            byteranges::ByteRanges,
+            conditional::{self, Answer, Validators},
+            disposition::content_disposition,
+            proof,
+        },
+        message::{
+            body::Body,
+            digest::{self, REPR_DIGEST},
+        },
     },
     model::{file::FileRecord, key::FileKey, range::Slice},
 };

@@ -13,8 +13,7 @@ use hyper::{
     http::request::Parts,
 };
 
-use super::body::Body;
-use crate::model::origins::Origins;
+use crate::{http::message::body::Body, model::origins::Origins};
 
 /// How long a browser may remember what it was allowed, in seconds; the longest that Chromium does.
 const REMEMBERED: HeaderValue = HeaderValue::from_static("7200");

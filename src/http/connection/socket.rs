@@ -17,12 +17,10 @@ use tokio::{
     time::{self, Sleep, sleep},
 };
 
-use super::{
-    connection::{Connection, LINGER},
-    listener::Stream,
-    metrics,
-    patience::Patience,
+use crate::http::{
+    connection::{Connection, LINGER, listener::Stream, patience::Patience},
     settings::Settings,
+    telemetry::metrics,
 };
 
 /// See the module.

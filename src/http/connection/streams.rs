@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{metrics, patience::Patience};
+use crate::http::{connection::patience::Patience, telemetry::metrics};
 
 task_local! {
     static CLIENT: Arc<Client>;

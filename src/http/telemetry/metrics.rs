@@ -8,9 +8,9 @@ use hyper::{
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
 
-use super::body::Body;
 use crate::{
     app::{App, health::Health, usage::Usage},
+    http::message::body::Body,
     meta::upkeep::{ScrubPass, ScrubState},
     metrics::{Counter, Family, Gauge, Histogram, stores, text},
     model::time::UnixMillis,

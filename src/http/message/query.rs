@@ -2,8 +2,7 @@
 
 use std::str::FromStr;
 
-use super::fields;
-use crate::{app::Error, model::name::Folder};
+use crate::{app::Error, http::message::fields, model::name::Folder};
 
 /// The parameters of a request. Unknown ones are passed over.
 pub struct Query(Vec<Parameter>);

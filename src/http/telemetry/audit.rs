@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{Refusal, body::Body, route::Endpoint, v1::admin::Command};
 use crate::{
     app::Error,
+    http::{Refusal, message::body::Body, route::Endpoint, v1::admin::Command},
     model::{id::TokenId, principal::Principal, time::UnixMillis},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 #[derive(Default)]
 pub struct Trace {
     pub who: Option<Principal>,
-    /// What was asked for, as [`super::label`] calls it.
+    /// What was asked for, as [`crate::http::telemetry::label`] calls it.
     pub route: Option<&'static str>,
     pub event: Option<Event>,
     /// Its handler was begun.

@@ -6,9 +6,9 @@ use hyper::{
     header::{ACCEPT_RANGES, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
 };
 
-use super::{Context, Refusal, Reply, body::Body};
 use crate::{
     app::Error,
+    http::{Context, Refusal, Reply, message::body::Body},
     model::{
         file::FileRecord,
         range::{RangeSpec, Slice},

@@ -14,8 +14,17 @@ use std::{
 use bytes::Bytes;
 use hyper::{Method, Request, StatusCode, Version, body::Incoming, http::response};
 
-use super::{body::Received, connection::Open, label, metrics, route, v1::admin};
-use crate::{metrics::Counted, model::id::TokenId};
+use crate::{
+    http::{
+        connection::Open,
+        message::body::Received,
+        route,
+        telemetry::{label, metrics},
+        v1::admin,
+    },
+    metrics::Counted,
+    model::id::TokenId,
+};
 
 /// A request that is not answered yet, and may never be: its client may leave.
 pub struct Asked {

@@ -6,12 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    gate::{Gate, Pass},
-    metrics,
-    settings::Settings,
+use crate::{
+    http::{
+        connection::gate::{Gate, Pass},
+        settings::Settings,
+        telemetry::metrics,
+    },
+    model::principal::Principal,
 };
-use crate::model::principal::Principal;
 
 /// Principals remembered; past it, those without a request in work or owed time are forgotten.
 const PRINCIPALS_MAX: usize = 8_192;

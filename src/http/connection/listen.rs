@@ -17,20 +17,26 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use super::{
-    Server,
-    addresses::{Addresses, Arrived},
-    client,
-    connection::{Connection, LINGER},
-    flood::Metered,
-    gate::{Gate, Pass},
-    listener::{Listener, Stream},
-    metrics, respond,
-    settings::Settings,
-    socket::Socket,
-    streams::Streams,
+use crate::{
+    app::Error,
+    http::{
+        Server,
+        caller::client,
+        connection::{
+            Connection, LINGER,
+            addresses::{Addresses, Arrived},
+            flood::Metered,
+            gate::{Gate, Pass},
+            listener::{Listener, Stream},
+            socket::Socket,
+            streams::Streams,
+        },
+        message::respond,
+        settings::Settings,
+        telemetry::metrics,
+    },
+    sys::random,
 };
-use crate::{app::Error, sys::random};
 
 /// Window of one HTTP/2 stream, so that a transfer holds no more than its buffers.
 const STREAM_WINDOW_BYTES: u32 = 128 << 10;

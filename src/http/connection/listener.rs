@@ -41,7 +41,7 @@ impl Listener {
         }
     }
 
-    pub(super) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+    pub(in crate::http) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;

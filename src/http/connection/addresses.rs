@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::penalty::network;
+use crate::http::caller::penalty::network;
 
 /// Addresses with open connections; there are no more of them than connections.
 #[derive(Default)]

@@ -1,0 +1,6 @@
+//! What is told of requests: to the log, to the audit log and to whoever watches.
+
+pub(super) mod audit;
+pub(super) mod exchange;
+pub(super) mod label;
+pub mod metrics;
