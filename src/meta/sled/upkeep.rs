@@ -80,6 +80,11 @@ fn save_scrub(txn: &mut Txn<'_>, pass: &ScrubPass) -> Result<()> {
 #[async_trait]
 impl Upkeep for SledMetadata {
     async fn begun(&self, now: UnixMillis) -> Result<UnixMillis> {
+        // Without a step where none is needed: a full disk takes none.
+        let known: Option<UnixMillis> = self.get(index::BEGUN)?;
+        if let Some(known) = known.filter(|known| *known == upkeep::begun(Some(*known), now)) {
+            return Ok(known);
+        }
         let begin = move |txn: &mut Txn<'_>| {
             let known: Option<UnixMillis> = txn.get(index::BEGUN)?;
             let begun = upkeep::begun(known, now);
