@@ -298,7 +298,7 @@ impl Accounts for SledMetadata {
             }
             Ok(expired.len())
         };
-        self.committer.release(forget).await
+        self.committer.reclaim(forget).await
     }
 }
 

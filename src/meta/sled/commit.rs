@@ -2,7 +2,8 @@
 //! only then applies and answers them.
 //!
 //! 1. Room is made in the journal and for sled. Without it only steps that release something run,
-//!    as long as what was made before lasts; the others are refused and have changed nothing.
+//!    as long as what was made before and the [`Ballast`] last; the others are refused and have
+//!    changed nothing.
 //! 2. Each step runs against what is stored plus what this batch wrote before it. A refused step
 //!    leaves nothing in the batch and refuses nobody else.
 //! 3. The batch is appended to the journal as one record and synced. From here on it is durable.
@@ -45,9 +46,10 @@ use std::{
 use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
 
 use super::{
+    ballast::{self, Ballast},
     journal::{self, Builder, Files, Journal, JournalId},
     records::Records,
-    room,
+    room::{self, Spare},
     txn::{Txn, Writes},
 };
 use crate::{
@@ -75,9 +77,18 @@ type Answer = Box<dyn FnOnce(Result<()>) + Send>;
 /// Runs a step, or refuses it where there is no batch for it.
 type Run = Box<dyn FnOnce(&Records, Option<&mut Writes>) -> Answer + Send>;
 
-/// A step and whether it releases room rather than takes it.
+/// What a step does to the room on the disk; what comes later is taken where others are refused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Effect {
+    Takes,
+    /// Lets something go, whose room may come back later.
+    Releases,
+    /// Has room given back at once.
+    Reclaims,
+}
+
 struct Step {
-    releases: bool,
+    effect: Effect,
     run: Run,
     waiting: Counted,
 }
@@ -110,7 +121,13 @@ struct Shared {
 impl Committer {
     /// Takes over an opened store. The journal is saved anew when it has grown by `save_bytes`, or
     /// by the size of the last snapshot if that is more.
-    pub fn start(records: Records, journal: Journal, file: File, save_bytes: u64) -> Result<Self> {
+    pub fn start(
+        records: Records,
+        journal: Journal,
+        file: File,
+        ballast: Ballast,
+        save_bytes: u64,
+    ) -> Result<Self> {
         let (steps, waiting) = sync_channel(WAITING_STEPS_MAX);
         let snapshot_bytes = journal.files().snapshot_bytes().map_err(journal::unavailable)?;
         let shared = Arc::new(Shared {
@@ -129,6 +146,7 @@ impl Committer {
             layer_bytes: (save_bytes / LAYERS_IN_JOURNAL).min(LAYER_BYTES),
             shared: Arc::clone(&shared),
             journal,
+            ballast,
             save_bytes,
             saver: None,
         };
@@ -158,7 +176,7 @@ impl Committer {
         &self,
         step: impl FnOnce(&mut Txn<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.send(false, step).await
+        self.send(Effect::Takes, step).await
     }
 
     /// As [`Committer::commit`], for a step that lets something go: it is taken also when the disk
@@ -167,7 +185,16 @@ impl Committer {
         &self,
         step: impl FnOnce(&mut Txn<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.send(true, step).await
+        self.send(Effect::Releases, step).await
+    }
+
+    /// As [`Committer::release`], for a step of upkeep, without which nothing that was let go ever
+    /// gives its room back: it is taken when clients' are not any more.
+    pub async fn reclaim<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&mut Txn<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.send(Effect::Reclaims, step).await
     }
 
     /// Takes into sled what it does not have yet.
@@ -197,7 +224,7 @@ impl Committer {
 
     async fn send<T: Send + 'static>(
         &self,
-        releases: bool,
+        effect: Effect,
         step: impl FnOnce(&mut Txn<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.ready()?;
@@ -210,7 +237,7 @@ impl Committer {
             })
         });
         let stopped = || Error::Unavailable("the committer has stopped".into());
-        let step = Step { releases, run, waiting: stores::COMMITS_WAITING.count() };
+        let step = Step { effect, run, waiting: stores::COMMITS_WAITING.count() };
         match self.steps.as_ref().ok_or_else(stopped)?.try_send(step) {
             Ok(()) => {
                 let Ok(answer) = timeout(COMMIT_TIMEOUT, answered).await else {
@@ -304,6 +331,7 @@ struct Writer {
     settler: Settler,
     layer_bytes: u64,
     journal: Journal,
+    ballast: Ballast,
     save_bytes: u64,
     saver: Option<JoinHandle<()>>,
 }
@@ -312,6 +340,7 @@ impl Writer {
     fn run(mut self, waiting: &Receiver<Step>) {
         while let Ok(first) = waiting.recv() {
             let steps = std::iter::once(first).chain(waiting.try_iter()).take(BATCH_STEPS_MAX);
+            let steps = steps.collect();
             let mut answers = Vec::new();
             let outcome = unless_panicked(|| self.commit(steps, &mut answers));
             if let Err(error) = &outcome
@@ -338,59 +367,84 @@ impl Writer {
         }
     }
 
-    fn commit(
-        &mut self,
-        steps: impl Iterator<Item = Step>,
-        answers: &mut Vec<Answer>,
-    ) -> Result<()> {
+    fn commit(&mut self, steps: Vec<Step>, answers: &mut Vec<Answer>) -> Result<()> {
         let has_failed = self.shared.failure.get().cloned();
-        let room = has_failed.map_or_else(|| self.make_room(), Err);
+        let taken = has_failed.map_or_else(|| self.make_room(&steps), Err);
         let mut writes = Writes::new();
         let records = &self.shared.records;
         for step in steps {
-            let is_taken = step.releases || matches!(room, Ok(true));
+            let is_taken = taken.as_ref().is_ok_and(|taken| step.effect >= *taken);
             drop(step.waiting);
             answers.push((step.run)(records, is_taken.then_some(&mut writes)));
         }
-        match room {
-            Err(error) if error != Error::NoSpace => return Err(error),
-            _ if writes.is_empty() => return Ok(()),
-            // Of what is released there may be more than sled has room to note.
-            Err(no_space) => {
-                let waiting = records.waiting().writes;
-                if !room::holds(&self.shared.file, waiting + writes.len())? {
-                    return Err(no_space);
-                }
-            }
-            Ok(_) => {}
+        let taken = taken?;
+        if writes.is_empty() {
+            return Ok(());
         }
         let mut record = Builder::default();
         for (key, value) in &writes {
             record.push(key, value.as_deref());
         }
         let bytes = record.len();
-        self.journal.reserve(bytes)?;
+        let left = match taken {
+            Effect::Takes => u64::MAX,
+            Effect::Releases => ballast::LEFT_TO_RECLAIM,
+            Effect::Reclaims => ballast::LEFT_TO_OPEN,
+        };
+        self.make_room_from(left, bytes, writes.len())?;
         fault::point("commit: before the journal");
         let sync = stores::SYNC_SECONDS.of("index");
         let number = sync.time(|| self.journal.append(record))?;
         stores::COMMIT_STEPS.observe(answers.len() as u64);
         fault::point("commit: journal durable");
-        records.push(writes, bytes, number);
+        self.shared.records.push(writes, bytes, number);
         fault::point("commit: seen");
         Ok(())
     }
 
-    /// Whether steps that take room may run.
-    fn make_room(&mut self) -> Result<bool> {
-        let has_room = self.journal.reserve(0)?;
-        let Shared { file, records, .. } = &*self.shared;
-        let mut reserved = room::reserve(file, records.waiting().writes);
-        if reserved == Err(Error::NoSpace) && records.waiting().writes > 0 {
-            // What waits has its room, and needs less of it once it is in sled.
-            self.shared.settle()?;
-            reserved = room::reserve(file, records.waiting().writes);
+    /// Makes room where any of `steps` takes some, and answers the least effect of those that may
+    /// run. Only beside a whole ballast is there room to take.
+    fn make_room(&mut self, steps: &[Step]) -> Result<Effect> {
+        let has = |effect| steps.iter().any(|step| step.effect == effect);
+        if has(Effect::Takes) && self.ballast.refill()? {
+            let reserved = self
+                .journal
+                .reserve(0)
+                .and_then(|has_room| self.make_room_for_sled(0, room::AMPLE).map(|()| has_room));
+            match reserved {
+                Ok(true) => return Ok(Effect::Takes),
+                Ok(false) | Err(Error::NoSpace) => {}
+                Err(error) => return Err(error),
+            }
         }
-        reserved.map(|()| has_room)
+        let is_low = self.ballast.bytes() <= ballast::LEFT_TO_RECLAIM;
+        let alone = is_low && has(Effect::Reclaims);
+        Ok(if alone { Effect::Reclaims } else { Effect::Releases })
+    }
+
+    /// Makes room for a commit, at last from the ballast, of which so much is left.
+    fn make_room_from(&mut self, left: u64, bytes: usize, writes: usize) -> Result<()> {
+        loop {
+            let reserved = self.journal.reserve(bytes);
+            let made = reserved.and_then(|_| self.make_room_for_sled(writes, room::SCANT));
+            if made != Err(Error::NoSpace) || !self.ballast.shrink(left)? {
+                return made;
+            }
+        }
+    }
+
+    /// Makes sure that sled can take what waits and `writes` more.
+    fn make_room_for_sled(&self, writes: usize, spare: Spare) -> Result<()> {
+        let Shared { file, records, .. } = &*self.shared;
+        let reserve = || room::reserve(file, records.waiting().writes + writes, spare);
+        match reserve() {
+            // What waits has its room, and needs less of it once it is in sled.
+            Err(Error::NoSpace) if records.waiting().writes > 0 => {
+                self.shared.settle()?;
+                reserve()
+            }
+            reserved => reserved,
+        }
     }
 
     /// Has a full layer settled beside the next commits, or before them when they are faster.
@@ -412,7 +466,8 @@ impl Writer {
         let is_busy = self.saver.as_ref().is_some_and(|saver| !saver.is_finished());
         let is_due =
             self.journal.unsaved_bytes() >= due || self.shared.is_damaged.load(Ordering::Relaxed);
-        if !is_due || is_busy || self.shared.failure.get().is_some() {
+        // A snapshot would take up what is given up for other things.
+        if !is_due || is_busy || !self.ballast.is_whole() || self.shared.failure.get().is_some() {
             return;
         }
         match self.journal.close_log() {

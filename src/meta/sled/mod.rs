@@ -4,6 +4,7 @@
 //! block. Writes go through `commit`, which makes them durable in the `journal` first.
 
 pub(crate) mod accounts;
+mod ballast;
 mod check;
 pub mod codec;
 mod commit;
@@ -28,6 +29,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use sled::Db;
 
 use self::{
+    ballast::Ballast,
     codec::{
         FolderNode, Held, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
     },
@@ -92,9 +94,11 @@ impl SledMetadata {
     /// the disk fails, and when this build would lose data in a power cut.
     pub fn open(data_dir: &Path, cache_bytes: u64, save_bytes: u64) -> Result<Self> {
         let place = Place::new(data_dir, cache_bytes);
+        let mut ballast = Ballast::given_up(data_dir)?;
         let Opened { db, journal, file } = open::open(&place)?;
+        ballast.refill()?;
         let records = Records::new(Runs::new((*db).clone()), journal.last());
-        let committer = Committer::start(records.clone(), journal, file, save_bytes)?;
+        let committer = Committer::start(records.clone(), journal, file, ballast, save_bytes)?;
         Ok(Self { records, committer, _db: db, closing: Closing(Some(place)) })
     }
 
@@ -104,6 +108,7 @@ impl SledMetadata {
     /// # Errors
     /// As [`SledMetadata::open`]; [`Error::NotFound`] when there is no journal.
     pub fn rebuild(data_dir: &Path, cache_bytes: u64) -> Result<Option<String>> {
+        Ballast::given_up(data_dir)?;
         open::rebuild_at_any_loss(&Place::new(data_dir, cache_bytes))
     }
 
@@ -174,6 +179,10 @@ impl Metadata for SledMetadata {
     }
 
     async fn add_service_token(&self, token: ServiceToken) -> Result<()> {
+        // Every start adds the configured one, also on a full disk, which takes no step for it.
+        if self.records.contains_key(&index::token(token.id()))? {
+            return Err(Error::Exists);
+        }
         self.committer.commit(move |txn| accounts::add_token(txn, &token)).await
     }
 
@@ -286,11 +295,11 @@ impl Metadata for SledMetadata {
     }
 
     async fn remove_upload(&self, id: UploadId, removal: Removal) -> Result<Vec<Part>> {
-        self.committer.release(move |txn| step::remove_upload(txn, id, removal)).await
+        self.committer.reclaim(move |txn| step::remove_upload(txn, id, removal)).await
     }
 
     async fn remove_batch(&self, id: UploadId) -> Result<()> {
-        self.committer.release(move |txn| step::remove_batch(txn, id)).await
+        self.committer.reclaim(move |txn| step::remove_batch(txn, id)).await
     }
 
     async fn collect_expired(&self, now: UnixMillis, limit: usize) -> Result<Expired> {
@@ -311,7 +320,7 @@ impl Metadata for SledMetadata {
         }
         let more = entries.len() == limit;
         let ids =
-            self.committer.release(move |txn| Ok(step::collect_expired(txn, entries, now))).await?;
+            self.committer.reclaim(move |txn| Ok(step::collect_expired(txn, entries, now))).await?;
         Ok(Expired { ids, more })
     }
 
@@ -441,7 +450,7 @@ impl Metadata for SledMetadata {
 
     async fn forget_blob(&self, hash: &ContentHash, before: UnixMillis) -> Result<Option<Locator>> {
         let hash = *hash;
-        self.committer.release(move |txn| step::forget_blob(txn, &hash, before)).await
+        self.committer.reclaim(move |txn| step::forget_blob(txn, &hash, before)).await
     }
 
     async fn refers_to_part(

@@ -474,5 +474,8 @@ pub fn note_pages(place: &Place) -> Result<()> {
 
 #[expect(clippy::needless_pass_by_value, reason = "goes into `map_err`")]
 fn failed_io(error: io::Error) -> Error {
+    if journal::is_full(&error) {
+        return Error::Unavailable(format!("{error}: a start takes 64 MiB at a million files"));
+    }
     Error::Unavailable(error.to_string())
 }

@@ -15,10 +15,20 @@ use crate::meta::{Error, Result};
 /// tenth change of a page all of its sixteen: some 3 KiB for each of the runs, which are fewer than
 /// the writes.
 const WRITE_BYTES: u64 = 3 << 10;
-/// Allocated ahead of the file's end beside what waits to be settled needs.
-const ROOM_BYTES: u64 = 16 << 20;
-/// With less than this left, more is allocated: what the largest commits need.
-const ROOM_BYTES_MIN: u64 = 12 << 20;
+/// Allocated behind the file's end, beside what waits to be settled needs.
+#[derive(Clone, Copy)]
+pub struct Spare {
+    /// With less than this left, more is allocated.
+    least: u64,
+    asked: u64,
+}
+
+/// For any commit: the least is what the largest need.
+pub const AMPLE: Spare = Spare { least: 12 << 20, asked: 16 << 20 };
+/// For one that lets something go, on a disk that has no more: a segment, in which sled moves what
+/// lies in others.
+pub const SCANT: Spare = Spare { least: 4 << 20, asked: 8 << 20 };
+
 /// Bytes of the blocks that `st_blocks` counts.
 const BLOCK_BYTES: u64 = 512;
 
@@ -28,26 +38,18 @@ fn ahead(file: &File) -> Result<(u64, u64)> {
     Ok((stat.len(), stat.blocks().saturating_mul(BLOCK_BYTES).saturating_sub(stat.len())))
 }
 
-/// Whether `file` can take `writes` with what is allocated.
-///
-/// # Errors
-/// [`Error::Unavailable`] when the disk fails.
-pub fn holds(file: &File, writes: usize) -> Result<bool> {
-    Ok(ahead(file)?.1 >= (writes as u64).saturating_mul(WRITE_BYTES))
-}
-
-/// Makes sure that `file` can take `waiting` writes and those of a commit.
+/// Makes sure that `file` can take so many writes and has something to spare.
 ///
 /// # Errors
 /// [`Error::NoSpace`] when there is no room; [`Error::Unavailable`] when the disk fails.
-pub fn reserve(file: &File, waiting: usize) -> Result<()> {
-    let waiting_bytes = (waiting as u64).saturating_mul(WRITE_BYTES);
+pub fn reserve(file: &File, writes: usize, spare: Spare) -> Result<()> {
+    let bytes = (writes as u64).saturating_mul(WRITE_BYTES);
     let (end, ahead) = ahead(file)?;
-    if ahead >= ROOM_BYTES_MIN + waiting_bytes {
+    if ahead >= bytes + spare.least {
         return Ok(());
     }
     // Keeps the size, which sled reads as the end of its log.
-    match fallocate(file, FallocateFlags::KEEP_SIZE, end, ROOM_BYTES + waiting_bytes) {
+    match fallocate(file, FallocateFlags::KEEP_SIZE, end, bytes + spare.asked) {
         // A file system that cannot allocate ahead: sled takes its chance.
         Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
         Err(errno) if is_full(&io::Error::from(errno)) => Err(Error::NoSpace),
@@ -60,12 +62,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_reserved_is_held() {
+    fn what_is_reserved_lies_behind_the_end() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(10_000).unwrap();
-        assert!(!holds(&file, 1).unwrap());
-        reserve(&file, 1_000).unwrap();
-        assert_eq!(file.metadata().unwrap().len(), 10_000);
-        assert!(holds(&file, 1_000).unwrap() && !holds(&file, 100_000).unwrap());
+        reserve(&file, 1_000, SCANT).unwrap();
+        let (end, ahead) = ahead(&file).unwrap();
+        assert_eq!(end, 10_000);
+        assert!(ahead >= 1_000 * WRITE_BYTES + SCANT.least, "{ahead}");
     }
 }

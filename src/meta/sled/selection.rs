@@ -90,7 +90,7 @@ impl Selections for SledMetadata {
             }
             Ok(())
         };
-        self.committer.release(forget).await?;
+        self.committer.reclaim(forget).await?;
         Ok(more)
     }
 }
