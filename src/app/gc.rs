@@ -8,11 +8,11 @@
 //! Nothing from before the index was begun is touched: an index that stands in for a lost one
 //! does not know what it should name.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard};
 
-use super::{App, Result};
+use super::{App, Result, archive::PLANS_BYTES_MAX};
 use crate::{
     blob::upkeep::{Found, Owner, Shelf},
     model::{time::UnixMillis, upload::UploadState},
@@ -20,6 +20,8 @@ use crate::{
 
 /// Suspects that are held in memory at a time.
 const SUSPECTS_MAX: usize = 10_000;
+/// With less than this free the disk is full, whoever can still write a little.
+const FREE_BYTES_MIN: u64 = 128 << 20;
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,17 +69,18 @@ impl App {
         Hold(Arc::clone(&self.removals.0).write_owned().await)
     }
 
-    /// Collects everything that is due now, whatever the schedule says; times of grace are kept.
+    /// Collects everything that is due now, whatever the schedule says; times of grace are kept
+    /// unless the disk is full. A step without room keeps none of the others from making some.
     ///
     /// # Errors
     /// What the stores say; what was done until then stays done.
     pub async fn gc(&self) -> Result<Collected> {
         let mut collected = Collected::default();
-        self.sweep_all(&mut collected).await?;
+        let swept = self.sweep_all(&mut collected).await;
         self.removals.allowed().await;
-        self.collect_litter(&mut collected).await?;
-        self.compact(&mut collected).await?;
-        Ok(collected)
+        let cleared = self.collect_litter(&mut collected).await;
+        let compacted = self.compact(&mut collected).await;
+        swept.and(cleared).and(compacted).map(|()| collected)
     }
 
     /// Sweeps until nothing is left that is due.
@@ -163,9 +166,23 @@ impl App {
         Ok(self.meta.ready().await?)
     }
 
+    /// How long what nobody refers to stays; not at all on a full disk, where it keeps from users
+    /// what they deleted to have.
+    ///
+    /// No step rests on it: a record goes before its bytes, whoever stores the same content again
+    /// is told that it is not known any more, packs are walked behind every step that has begun,
+    /// and a hold keeps the bytes themselves. Who reads a file has it open. Only an archive opens
+    /// its files one after the other: none is cut short.
+    pub(super) async fn reclaim_grace(&self) -> Result<Duration> {
+        let sends_archives = self.archives.available_permits() < PLANS_BYTES_MAX;
+        let is_full = self.blobs.space().await?.free_bytes < FREE_BYTES_MIN;
+        let no_grace = is_full && !sends_archives;
+        Ok(if no_grace { Duration::ZERO } else { self.policy().reclaim_grace })
+    }
+
     /// Bytes last changed between these two times may be collected.
     pub(super) async fn collectable(&self) -> Result<(UnixMillis, UnixMillis)> {
         let now = self.clock.now();
-        Ok((self.meta.begun(now).await?, now.before(self.policy().reclaim_grace)))
+        Ok((self.meta.begun(now).await?, now.before(self.reclaim_grace().await?)))
     }
 }

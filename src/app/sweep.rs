@@ -63,7 +63,7 @@ impl App {
     }
 
     async fn sweep_blobs(&self, now: UnixMillis) -> Result<Swept> {
-        let before = now.before(self.policy().reclaim_grace);
+        let before = now.before(self.reclaim_grace().await?);
         let unreferenced = self.meta.unreferenced_blobs(before, ROUND_MAX).await?;
         let mut swept = Swept { more: unreferenced.len() == ROUND_MAX, ..Swept::default() };
         for hash in unreferenced {
