@@ -18,22 +18,33 @@ use rustix::{
 use super::journal::{is_full, unavailable};
 use crate::{meta::Result, sys::durable};
 
-const BYTES: u64 = 64 << 20;
-/// Given up at a time, so that others on the disk get at little of it.
-const PIECE_BYTES: u64 = 4 << 20;
-/// Never taken: a start and the audit log write small files.
-const SPARE_BYTES: u64 = 4 << 20;
-
-/// Of it, what releases leave: who deletes much must not keep from the disk what gives room back.
-pub const LEFT_TO_RECLAIM: u64 = 40 << 20;
-/// Of it, what is left for the next open: sled writes there where its pages lie, which is some
-/// 18 MiB at a million files.
-pub const LEFT_TO_OPEN: u64 = 32 << 20;
+/// What it is at the most: sled writes where its pages lie at an open, some 18 MiB at a million
+/// files, and a deletion takes some 1.5 KB of journal.
+const BYTES_MAX: u64 = 64 << 20;
+/// On a small disk it is this part of it.
+const PART_OF_DISK: u64 = 4;
+/// So many pieces: one is given up at a time, so that others on the disk get at little of it. As
+/// much is never taken, as a start and the audit log write small files.
+const PIECES: u64 = 16;
+/// Pieces that releases leave: who deletes much must not keep from the disk what gives room back.
+const LEFT_TO_RECLAIM: u64 = 10;
+/// Pieces that are left for the next open.
+const LEFT_TO_OPEN: u64 = 8;
 
 /// See the module.
 pub struct Ballast {
     path: PathBuf,
+    piece: u64,
     bytes: u64,
+}
+
+/// For whom a piece is given up.
+#[derive(Clone, Copy)]
+pub enum Share {
+    /// Steps of clients that let something go.
+    Releases,
+    /// Steps of upkeep, without which nothing comes back.
+    Reclaims,
 }
 
 impl Ballast {
@@ -44,17 +55,23 @@ impl Ballast {
     pub fn given_up(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join("ballast");
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unavailable(error)),
-            _ => Ok(Self { path, bytes: 0 }),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(unavailable(error));
+            }
+            _ => {}
         }
+        let disk = statvfs(data_dir).map_err(|errno| unavailable(errno.into()))?;
+        let bytes = disk.f_blocks.saturating_mul(disk.f_frsize) / PART_OF_DISK;
+        Ok(Self { path, piece: bytes.min(BYTES_MAX) / PIECES, bytes: 0 })
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    /// Whether clients have had their share.
+    pub fn is_low(&self) -> bool {
+        self.bytes <= LEFT_TO_RECLAIM * self.piece
     }
 
     pub fn is_whole(&self) -> bool {
-        self.bytes == BYTES
+        self.bytes == PIECES * self.piece
     }
 
     /// Takes what is free until it is whole, and answers whether it is.
@@ -75,8 +92,9 @@ impl Ballast {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         let disk = statvfs(dir)?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let bytes = BYTES.min(self.bytes + free.saturating_sub(SPARE_BYTES));
-        if bytes < BYTES.min(self.bytes + PIECE_BYTES) {
+        let whole = PIECES * self.piece;
+        let bytes = whole.min(self.bytes + free.saturating_sub(self.piece));
+        if bytes < whole.min(self.bytes + self.piece) {
             return Ok(());
         }
         let file = durable::open_or_create(&self.path)?;
@@ -92,15 +110,20 @@ impl Ballast {
         Ok(())
     }
 
-    /// Gives a piece up, but nothing of what is `left` to others, and answers whether it did.
+    /// Gives a piece up, but nothing of what is left to others, and answers whether it did.
     ///
     /// # Errors
     /// [`crate::meta::Error::Unavailable`] when the disk fails.
-    pub fn shrink(&mut self, left: u64) -> Result<bool> {
+    pub fn shrink(&mut self, share: Share) -> Result<bool> {
+        let left = self.piece
+            * match share {
+                Share::Releases => LEFT_TO_RECLAIM,
+                Share::Reclaims => LEFT_TO_OPEN,
+            };
         if self.bytes <= left {
             return Ok(false);
         }
-        let bytes = self.bytes.saturating_sub(PIECE_BYTES).max(left);
+        let bytes = self.bytes.saturating_sub(self.piece).max(left);
         let file = File::options().write(true).open(&self.path);
         file.and_then(|file| file.set_len(bytes)).map_err(unavailable)?;
         self.bytes = bytes;
@@ -120,13 +143,14 @@ mod tests {
         let on_disk =
             || fs::metadata(dir.path().join("ballast")).map_or(0, |own| own.blocks() * 512);
         let mut ballast = Ballast::given_up(dir.path()).unwrap();
-        assert!(ballast.refill().unwrap() && on_disk() >= BYTES);
-        assert!(ballast.shrink(LEFT_TO_RECLAIM).unwrap());
-        assert!(!ballast.is_whole() && on_disk() < BYTES);
-        while ballast.shrink(LEFT_TO_RECLAIM).unwrap() {}
-        assert_eq!(ballast.bytes(), LEFT_TO_RECLAIM);
-        assert!(on_disk() >= LEFT_TO_RECLAIM && on_disk() < BYTES);
-        assert!(ballast.refill().unwrap() && on_disk() >= BYTES);
+        let (whole, kept) = (PIECES * ballast.piece, LEFT_TO_RECLAIM * ballast.piece);
+        assert!(ballast.refill().unwrap() && on_disk() >= whole);
+        assert!(ballast.shrink(Share::Releases).unwrap());
+        assert!(!ballast.is_whole() && on_disk() < whole);
+        while ballast.shrink(Share::Releases).unwrap() {}
+        assert!(ballast.is_low() && on_disk() >= kept && on_disk() < whole);
+        assert!(ballast.shrink(Share::Reclaims).unwrap() && on_disk() < kept);
+        assert!(ballast.refill().unwrap() && on_disk() >= whole);
         Ballast::given_up(dir.path()).unwrap();
         assert_eq!(on_disk(), 0);
     }

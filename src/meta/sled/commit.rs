@@ -46,7 +46,7 @@ use std::{
 use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
 
 use super::{
-    ballast::{self, Ballast},
+    ballast::{Ballast, Share},
     journal::{self, Builder, Files, Journal, JournalId},
     records::Records,
     room::{self, Spare},
@@ -386,12 +386,12 @@ impl Writer {
             record.push(key, value.as_deref());
         }
         let bytes = record.len();
-        let left = match taken {
-            Effect::Takes => u64::MAX,
-            Effect::Releases => ballast::LEFT_TO_RECLAIM,
-            Effect::Reclaims => ballast::LEFT_TO_OPEN,
+        let share = match taken {
+            Effect::Takes => None,
+            Effect::Releases => Some(Share::Releases),
+            Effect::Reclaims => Some(Share::Reclaims),
         };
-        self.make_room_from(left, bytes, writes.len())?;
+        self.make_room_from(share, bytes, writes.len())?;
         fault::point("commit: before the journal");
         let sync = stores::SYNC_SECONDS.of("index");
         let number = sync.time(|| self.journal.append(record))?;
@@ -417,18 +417,21 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        let is_low = self.ballast.bytes() <= ballast::LEFT_TO_RECLAIM;
-        let alone = is_low && has(Effect::Reclaims);
+        let alone = self.ballast.is_low() && has(Effect::Reclaims);
         Ok(if alone { Effect::Reclaims } else { Effect::Releases })
     }
 
-    /// Makes room for a commit, at last from the ballast, of which so much is left.
-    fn make_room_from(&mut self, left: u64, bytes: usize, writes: usize) -> Result<()> {
+    /// Makes room for a commit, at last from its share of the ballast.
+    fn make_room_from(&mut self, share: Option<Share>, bytes: usize, writes: usize) -> Result<()> {
         loop {
             let reserved = self.journal.reserve(bytes);
             let made = reserved.and_then(|_| self.make_room_for_sled(writes, room::SCANT));
-            if made != Err(Error::NoSpace) || !self.ballast.shrink(left)? {
+            if made != Err(Error::NoSpace) {
                 return made;
+            }
+            match share {
+                Some(share) if self.ballast.shrink(share)? => {}
+                _ => return made,
             }
         }
     }
