@@ -53,7 +53,7 @@ fn fill(path: &Path) {
 
 #[test]
 fn a_full_disk_refuses_what_takes_room_and_recovers_by_itself() {
-    let Some((mount, mut daemon)) = on_a_disk_of("160m") else { return };
+    let Some((mount, mut daemon)) = on_a_disk_of("112m") else { return };
     daemon.expect_trouble("no space");
     daemon.expect_trouble("the audit log cannot be written");
     let user = daemon.user("u");
@@ -190,7 +190,7 @@ fn what_is_deleted_on_a_full_disk_makes_room_at_once() {
 /// in the end: that alone fills no disk.
 #[test]
 fn a_small_disk_is_full_when_it_is() {
-    let Some((mount, daemon)) = on_a_disk_of("144m") else { return };
+    let Some((mount, daemon)) = on_a_disk_of("104m") else { return };
     let user = daemon.user("u");
     for n in 0..2_500 {
         user.store("f", "", &bytes(n, 50));
