@@ -426,12 +426,9 @@ impl Writer {
         loop {
             let reserved = self.journal.reserve(bytes);
             let made = reserved.and_then(|_| self.make_room_for_sled(writes, room::SCANT));
-            if made != Err(Error::NoSpace) {
+            let Some(share) = share.filter(|_| made == Err(Error::NoSpace)) else { return made };
+            if !self.ballast.shrink(share)? {
                 return made;
-            }
-            match share {
-                Some(share) if self.ballast.shrink(share)? => {}
-                _ => return made,
             }
         }
     }
