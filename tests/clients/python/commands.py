@@ -2,8 +2,10 @@
 
 import json
 import os
+import pathlib
 import re
 import subprocess
+import sys
 
 import requests
 
@@ -39,14 +41,16 @@ assert [sorted(answer) for answer in answers] == [
     ["files", "total_count", "total_size"],
 ], answers
 
-# `python scripts/generate_service_token.py NAME` is `streamlined token generate NAME` here.
 (generate,) = (b for b in blocks("service-tokens.md", "bash") if "generate_service_token" in b)
-commands = re.findall(r"^python scripts/generate_service_token.py (.*)$", generate, re.M)
-assert len(commands) == 2, generate
-environment = f"STREAMLINED_DATA_DIR={os.environ['DATA_DIR']}"
-for arguments in commands:
-    out = shell(f"{environment} {os.environ['STREAMLINED']} token generate {arguments}")
-token = re.search(r"^Token:\n(\S+)$", out, re.M).group(1)
+# What stands between the commands speaks of another program's environment.
+commands = [line for line in generate.splitlines() if line.startswith("python ")]
+os.environ["PATH"] = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+os.environ["STREAMLINED_DATA_DIR"] = os.environ["DATA_DIR"]
+os.chdir(pathlib.Path(__file__).resolve().parents[3])
+out = shell("\n".join(commands))
+tokens = re.findall(r"^Token:\n(\S+)$", out, re.M)
+assert len(tokens) == 2, out
+token = tokens[-1]
 assert f"  Authorization: Bearer {token}" in out
 
 (download,) = (block for block in blocks("service-tokens.md", "bash") if "api/images" in block)
