@@ -222,6 +222,34 @@ fn who_is_logged_out_twice_within_a_second_is_logged_out() {
 }
 
 #[test]
+fn what_ends_all_spares_nothing_that_was_made_within_the_second() {
+    for [first, last] in [[None, Some("s")], [Some("s"), None]] {
+        let world = World::new();
+        let end = |name: Option<&str>| {
+            let ended = world.app.end_service_tokens(name.map(Into::into), None);
+            world.runtime.block_on(ended).unwrap();
+        };
+        let make = || {
+            let (name, grant) = ("s".into(), Grant::default());
+            let new = NewToken { name, is_jwt: false, grant, lifetime: None };
+            let secret = world.runtime.block_on(world.app.issue_token(new)).unwrap().secret;
+            [Credential::ServiceToken(secret)]
+        };
+        let is_good = |token: &[Credential; 1]| {
+            let asked = world.app.authenticate(token, Ipv4Addr::LOCALHOST.into());
+            world.runtime.block_on(asked).is_ok()
+        };
+        end(first);
+        let between = make();
+        assert!(is_good(&between));
+        end(last);
+        let after = make();
+        world.pass(Duration::from_secs(5));
+        assert_eq!((is_good(&between), is_good(&after)), (false, true), "{first:?}");
+    }
+}
+
+#[test]
 fn content_goes_a_while_after_its_last_file() {
     let world = World::new();
     let (one, two) = (world.put(b"same").unwrap(), world.put(b"same").unwrap());

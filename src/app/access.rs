@@ -45,6 +45,8 @@ pub struct Verifications {
     known: RwLock<Memory>,
     /// When the key directory was last read again, in Unix seconds.
     reloaded: AtomicU64,
+    /// The last second to which tokens of a service may have been dated, since some were ended.
+    last_end: AtomicU64,
 }
 
 #[derive(Default)]
@@ -106,6 +108,15 @@ impl Verifications {
         let mut memory = self.write();
         memory.credentials.clear();
         memory.epoch += 1;
+    }
+
+    /// Notes the first good second of a service, or of all.
+    pub(super) fn ends(&self, second: u64) {
+        self.last_end.fetch_max(second, Ordering::Relaxed);
+    }
+
+    pub(super) fn last_end(&self) -> u64 {
+        self.last_end.load(Ordering::Relaxed)
     }
 
     /// At most once a second: unknown keys are cheap to make up.

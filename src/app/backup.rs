@@ -10,6 +10,7 @@
 //! its lock keeps out daemons and other backups.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -94,15 +95,17 @@ fn begin(from: &Path, to: &Path) -> Result<File> {
     Ok(lock)
 }
 
-/// Whether a directory is empty or a backup, whole or begun: what is in it may be replaced.
+/// Whether a directory is a backup, whole or begun, or empty: what is in it may be replaced.
 fn is_ours(to: &Path) -> io::Result<bool> {
-    if ["FORMAT", "LOCK"].iter().any(|mark| to.join(mark).exists()) {
+    if data_dir::check(to).is_ok() {
         return Ok(true);
     }
-    let mut entries = fs::read_dir(to)?;
-    // The top of a file system of its own.
-    let is_own = entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found"));
-    Ok(is_own)
+    // `lost+found` is at the top of a file system of its own.
+    let begun = ["LOCK", "incoming", "blobs", "staging", "keys", "journal", "lost+found"];
+    let is_begun = ["LOCK", "incoming"].iter().all(|name| to.join(name).exists());
+    let known = if is_begun { &begun[..] } else { &begun[6..] };
+    let is_known = |name: &OsStr| known.iter().any(|known| name == *known);
+    Ok(fs::read_dir(to)?.all(|entry| entry.is_ok_and(|entry| is_known(&entry.file_name()))))
 }
 
 fn unavailable(path: &Path, error: &io::Error) -> Error {

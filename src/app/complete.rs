@@ -123,22 +123,20 @@ impl App {
         }
     }
 
-    /// Files of a batch in the order of its init, without those that were aborted.
+    /// Files of a batch in the order of its init: all of them, or none.
     async fn complete_batch(&self, ids: &[UploadId]) -> Result<Vec<FileRecord>> {
-        let uploads = self.left_of(ids).await?;
-        if uploads.is_empty() {
-            return Err(Error::NotFound("upload"));
-        }
         // What is missing is found before any bytes are copied.
-        for upload in &uploads {
+        for id in ids {
+            let upload = self.session(*id).await.map_err(|error| error.of_upload(*id))?;
             if upload.state == UploadState::Open {
-                let complete = check_complete(upload, &self.meta.parts(upload.id).await?);
-                complete.map_err(|error| error.of_upload(upload.id))?;
+                let limit = self.policy().part_bytes_max;
+                let complete = check_complete(&upload, &self.meta.parts(*id).await?, limit);
+                complete.map_err(|error| error.of_upload(*id))?;
             }
         }
         let mut done = Vec::new();
         let (mut prepared, mut places) = (Vec::new(), Vec::new());
-        for (place, Upload { id, .. }) in uploads.iter().enumerate() {
+        for (place, id) in ids.iter().enumerate() {
             match self.prepare_of_batch(*id).await {
                 Ok(OfBatch::Done(file)) => done.push((place, *file)),
                 Ok(OfBatch::Prepared(ready)) => {
@@ -219,7 +217,7 @@ impl App {
         upload: &Upload,
         parts: &[Part],
     ) -> Result<Sealed> {
-        check_complete(upload, parts)?;
+        check_complete(upload, parts, self.policy().part_bytes_max)?;
         let joined = if let [part] = parts {
             let Part { size, blake3, sha256, .. } = *part;
             let promoted = joining.promote(&address(part)).await;
@@ -292,8 +290,8 @@ pub(super) fn address(part: &Part) -> Address {
     Address { blake3: part.blake3, size: part.size, locator: part.place.clone() }
 }
 
-fn check_complete(upload: &Upload, parts: &[Part]) -> Result<()> {
-    match completeness(upload.mode, upload.size, parts) {
+fn check_complete(upload: &Upload, parts: &[Part], limit: u64) -> Result<()> {
+    match completeness(upload.mode, upload.size, parts, limit) {
         Completeness::Complete => Ok(()),
         Completeness::Missing(numbers) => Err(Error::PartsMissing(numbers)),
         Completeness::SizeDiffers { declared, received } => check_size(Some(declared), received),

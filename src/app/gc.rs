@@ -10,7 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard};
+use tokio::sync::{OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, RwLockReadGuard};
 
 use super::{App, Result, archive::PLANS_BYTES_MAX};
 use crate::{
@@ -22,6 +22,9 @@ use crate::{
 const SUSPECTS_MAX: usize = 10_000;
 /// With less than this free the disk is full, whoever can still write a little.
 const FREE_BYTES_MIN: u64 = 128 << 20;
+
+/// By how much clocks differ without a word.
+const CLOCK_AHEAD_MAX: Duration = Duration::from_hours(24);
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,18 +174,29 @@ impl App {
     ///
     /// No step rests on it: a record goes before its bytes, whoever stores the same content again
     /// is told that it is not known any more, packs are walked behind every step that has begun,
-    /// and a hold keeps the bytes themselves. Who reads a file has it open. Only an archive opens
-    /// its files one after the other: none is cut short.
+    /// and a hold keeps the bytes themselves. Who reads a file has it open. Only archives and
+    /// answers of several ranges open one thing after the other: see [`App::keep_deleted`].
     pub(super) async fn reclaim_grace(&self) -> Result<Duration> {
-        let sends_archives = self.archives.available_permits() < PLANS_BYTES_MAX;
+        let opens_more = self.archives.available_permits() < PLANS_BYTES_MAX;
         let is_full = self.blobs.space().await?.free_bytes < FREE_BYTES_MIN;
-        let no_grace = is_full && !sends_archives;
+        let no_grace = is_full && !opens_more;
         Ok(if no_grace { Duration::ZERO } else { self.policy().reclaim_grace })
+    }
+
+    /// As long as this lives, what is deleted keeps its grace time, whoever needs the room: there
+    /// is more to open. `None` where archives take all there is of it; they keep it then.
+    pub fn keep_deleted(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.archives).try_acquire_owned().ok()
     }
 
     /// Bytes last changed between these two times may be collected.
     pub(super) async fn collectable(&self) -> Result<(UnixMillis, UnixMillis)> {
         let now = self.clock.now();
-        Ok((self.meta.begun(now).await?, now.before(self.reclaim_grace().await?)))
+        let begun = self.meta.begun(now).await?;
+        if begun > now.after(CLOCK_AHEAD_MAX) {
+            // Or this one is behind: which, nobody can tell from one look.
+            tracing::warn!(%begun, "the index was begun by another clock: litter stays until then");
+        }
+        Ok((begun, now.before(self.reclaim_grace().await?)))
     }
 }

@@ -143,9 +143,10 @@ impl App {
         {
             let parts = self.meta.parts(id).await?;
             let most = bytes.unwrap_or(known.saturating_add(limit));
-            let span = span_of(&upload, &parts, lowest.0, number.0, bytes, most);
+            let part_bytes_max = self.policy().part_bytes_max;
+            let span = span_of(&upload, &parts, lowest.0, number.0, bytes, most, part_bytes_max);
             if let Some(span) = span {
-                stage.place(site(&upload, &parts, span, number, continues));
+                stage.place(site(&upload, &parts, span, number, continues, part_bytes_max));
             }
         }
         Ok(Incoming { stage, what, limit, left: limit, _arriving: arriving })
@@ -182,11 +183,12 @@ fn site(
     span: Slice,
     number: PartNumber,
     continues: Option<&Part>,
+    part_bytes_max: u64,
 ) -> Site {
     let others = parts.iter().filter(|part| continues.is_none_or(|it| it.number != part.number));
     Site {
         span,
-        from_zero: span_from_zero(upload, parts, number.0, span.len()),
+        from_zero: span_from_zero(upload, parts, number.0, span.len(), part_bytes_max),
         whole: upload.declared(),
         leading: leading(parts, number.0),
         parts: others.map(address).collect(),

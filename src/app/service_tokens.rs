@@ -333,7 +333,14 @@ impl App {
     /// behind the one that tokens are dated to since they were ended within this second.
     pub(super) async fn next_second(&self, holder: Holder<'_>) -> Result<u64> {
         let now = self.clock.now().seconds();
-        let dated = self.meta.tokens_valid_from(holder).await?;
-        Ok((dated + 1).clamp(now + 1, now + CLOCK_LEEWAY_SECONDS))
+        let dated = match holder {
+            Holder::Services => self.verified.last_end(),
+            holder => self.first_good_second(holder).await?,
+        };
+        let next = (dated + 1).clamp(now + 1, now + CLOCK_LEEWAY_SECONDS);
+        if !matches!(holder, Holder::User(_)) {
+            self.verified.ends(next);
+        }
+        Ok(next)
     }
 }

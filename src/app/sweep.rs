@@ -31,12 +31,13 @@ impl App {
     /// What the stores say; what was done until then stays done.
     pub async fn sweep(&self) -> Result<Swept> {
         let now = self.clock.now();
-        let selections = self.meta.forget_selections(now, ROUND_MAX).await?;
+        // What gives room back first, and whatever becomes of the others: the disk may be full.
+        let blobs = self.sweep_blobs(now).await;
+        let sessions = self.sweep_sessions(now).await;
         let long_ago = now.before(EXPIRED_TOKENS_KEPT);
         let tokens = self.meta.forget_expired_tokens(long_ago, ROUND_MAX).await?;
-        let sessions = self.sweep_sessions(now).await;
-        let blobs = self.sweep_blobs(now).await?;
-        let sessions = sessions?;
+        let selections = self.meta.forget_selections(now, ROUND_MAX).await?;
+        let (blobs, sessions) = (blobs?, sessions?);
         Ok(Swept {
             tokens,
             blobs: blobs.blobs,
@@ -51,14 +52,14 @@ impl App {
         for id in expired.ids {
             match self.expire(id, now).await {
                 Ok(true) => swept.sessions += 1,
-                // Those that cannot go must not keep the others, but wait for the next time.
-                Ok(false) => swept.more = false,
+                Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(upload = %id, %error, "an expired upload stays");
-                    swept.more = false;
                 }
             }
         }
+        // Those that cannot go wait for the next time.
+        swept.more &= swept.sessions > 0;
         Ok(swept)
     }
 

@@ -98,19 +98,21 @@ impl App {
 
     async fn collect_due(&self, collected: &mut Collected) -> Result<()> {
         let now = self.clock.now();
-        self.sweep_all(collected).await?;
+        // On a full disk one of them may have no room, and another make some.
+        let swept = self.sweep_all(collected).await;
         // A backup may take hours, and other things are to be looked after meanwhile. What is due
         // stays so.
         if self.removals.try_begin().is_none() {
-            return Ok(());
+            return swept;
         }
+        let (mut cleared, mut compacted) = (Ok(()), Ok(()));
         if self.upkeep.litter_is_due(now) {
-            self.collect_litter(collected).await?;
+            cleared = self.collect_litter(collected).await;
         }
         if self.upkeep.compaction_is_due(now, self.blobs.discarded_bytes()) {
-            self.compact(collected).await?;
+            compacted = self.compact(collected).await;
         }
-        Ok(())
+        swept.and(cleared).and(compacted)
     }
 }
 

@@ -111,12 +111,12 @@ impl App {
             challenges.push(self.challenge(upload, hash).await?);
         }
         let named = uploads.iter().map(|upload| (upload.id, upload.name.clone()));
-        let part_size = init.mode.part_size(largest).min(self.policy().part_bytes_max.max(1));
+        let part_bytes_max = self.policy().part_bytes_max;
         let opened = Opened {
             id,
             mode: init.mode,
-            part_size,
-            parts: largest.div_ceil(part_size).max(1),
+            part_size: init.mode.part_size(largest, part_bytes_max),
+            parts: init.mode.parts(largest, part_bytes_max),
             expires,
             batch: if batch.is_some() { named.collect() } else { Vec::new() },
             challenges,

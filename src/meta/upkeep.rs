@@ -1,8 +1,6 @@
 //! What garbage collection and scrub ask of the index: walks in pages, blobs that move, blobs and
 //! parts that are damaged, how far a scrub came.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 
 use super::{BlobRecord, Part, Result};
@@ -44,20 +42,11 @@ pub struct ScrubState {
     pub last: Option<ScrubPass>,
 }
 
-/// Clocks step back by less.
-const CLOCK_AHEAD_MAX: Duration = Duration::from_hours(24);
-
-/// What [`Upkeep::begun`] answers and keeps, where `known` is what the index has. A time that is
-/// long to come was told by a clock that was ahead, and would keep all litter until then.
-pub(super) fn begun(known: Option<UnixMillis>, now: UnixMillis) -> UnixMillis {
-    known.filter(|begun| *begun <= now.after(CLOCK_AHEAD_MAX)).unwrap_or(now)
-}
-
 /// See the module. The promises of [`super::Metadata`] hold here too.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
     /// When this index was begun: `now` when nobody asked before. Bytes from before are not its to
-    /// judge: it may stand in for one that was lost. The function [`begun`] judges the clock.
+    /// judge: it may stand in for one that was lost.
     async fn begun(&self, now: UnixMillis) -> Result<UnixMillis>;
     /// Takes a step that changes nothing to the disk and back.
     async fn probe(&self) -> Result<()>;

@@ -93,17 +93,18 @@ impl Mode {
         }
     }
 
-    /// The size of part that init suggests for a file of `size`.
-    pub fn part_size(self, size: u64) -> u64 {
-        match self {
+    /// The size of part that init suggests for a file of `size`, where one has at most `limit`.
+    pub fn part_size(self, size: u64, limit: u64) -> u64 {
+        let wanted = match self {
             Mode::Chunked => PART_BYTES_SUGGESTED.max(size.div_ceil(PARTS_SUGGESTED_MAX)),
-            _ => size.max(1),
-        }
+            _ => size,
+        };
+        wanted.min(limit).max(1)
     }
 
     /// How many parts of that size make the file; an empty file still counts one.
-    pub fn parts(self, size: u64) -> u64 {
-        size.div_ceil(self.part_size(size)).max(1)
+    pub fn parts(self, size: u64, limit: u64) -> u64 {
+        size.div_ceil(self.part_size(size, limit)).max(1)
     }
 }
 
@@ -154,7 +155,8 @@ pub fn leading<P>(parts: &[Part<P>], number: u32) -> usize {
 
 /// Where in the whole a part will lie of which `length` bytes are said to come, and at most `most`:
 /// behind those before it, or, when some of them are still to come, where parts of one size put it.
-/// `lowest` is the lowest number on its way. It is only a guess that keeps bytes from being copied.
+/// `lowest` is the lowest number on its way, `limit` what a part may have. It is only a guess that
+/// keeps bytes from being copied.
 pub fn span_of<P>(
     upload: &Upload,
     parts: &[Part<P>],
@@ -162,6 +164,7 @@ pub fn span_of<P>(
     number: u32,
     length: Option<u64>,
     most: u64,
+    limit: u64,
 ) -> Option<Slice> {
     let mut first = lowest.min(parts.first().map_or(1, |part| part.number.0)).min(1);
     let leading = leading(parts, number);
@@ -171,7 +174,7 @@ pub fn span_of<P>(
         let follows = leading == number.checked_sub(first)? as usize;
         return follows.then_some(Slice { start, end: start.saturating_add(most) });
     };
-    let suggested = upload.mode.part_size(declared);
+    let suggested = upload.mode.part_size(declared, limit);
     // Where all other parts have the suggested size, the size of the last one tells its number, and
     // with that whether numbers count from 0 or from 1.
     let all_fit = |first: u32| {
@@ -218,6 +221,7 @@ pub fn span_from_zero<P>(
     parts: &[Part<P>],
     number: u32,
     length: u64,
+    limit: u64,
 ) -> Option<Slice> {
     let declared = upload.declared().filter(|_| parts.is_empty() && number > 0)?;
     let at = |size: u64| {
@@ -225,7 +229,7 @@ pub fn span_from_zero<P>(
         Some(Slice { start, end: start.checked_add(length)? }).filter(|span| span.end <= declared)
     };
     // One of another size than the suggested is the last one, or as long as the others.
-    let suggested = upload.mode.part_size(declared);
+    let suggested = upload.mode.part_size(declared, limit);
     at(suggested).filter(|span| length == suggested || span.end == declared).or_else(|| at(length))
 }
 
@@ -247,9 +251,9 @@ pub enum Completeness {
 /// Numbers run from 0 when part 0 is there, or when bytes are missing and the suggested size puts
 /// each part where that says and not where 1 would; else from 1. A missing tail can be named only
 /// when the client cut the file at the suggested size; otherwise the sizes tell.
-pub fn completeness<P>(mode: Mode, declared: u64, parts: &[Part<P>]) -> Completeness {
+pub fn completeness<P>(mode: Mode, declared: u64, parts: &[Part<P>], limit: u64) -> Completeness {
     let received: u64 = parts.iter().map(|part| part.size).sum();
-    let part_size = mode.part_size(declared);
+    let part_size = mode.part_size(declared, limit);
     let all_fit = |first: u32| {
         let fits = |part: &Part<P>| fits(declared, first, part_size, part.number.0, part.size);
         parts.iter().all(|part| part.size > 0 && fits(part))
@@ -264,7 +268,7 @@ pub fn completeness<P>(mode: Mode, declared: u64, parts: &[Part<P>]) -> Complete
         next = part.number.0 + 1;
     }
     if received < declared && parts.iter().all(|part| part.size == part_size) {
-        let end = u64::from(first) + mode.parts(declared);
+        let end = u64::from(first) + mode.parts(declared, limit);
         missing.extend(next..u32::try_from(end).unwrap_or(u32::MAX));
     }
     if !missing.is_empty() {
@@ -279,6 +283,9 @@ pub fn completeness<P>(mode: Mode, declared: u64, parts: &[Part<P>]) -> Complete
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// No limit of a part.
+    const ANY: u64 = u64::MAX;
 
     fn parts(sizes: &[(u32, u64)]) -> Vec<Part<()>> {
         let part = |&(number, size)| Part {
@@ -311,7 +318,8 @@ mod tests {
 
     #[test]
     fn numbers_run_from_zero_or_one_without_gaps() {
-        let check = |declared, sizes: &[_]| completeness(Mode::Chunked, declared, &parts(sizes));
+        let check =
+            |declared, sizes: &[_]| completeness(Mode::Chunked, declared, &parts(sizes), ANY);
         assert_eq!(check(3, &[(0, 1), (1, 2)]), Completeness::Complete);
         assert_eq!(check(3, &[(1, 1), (2, 2)]), Completeness::Complete);
         assert_eq!(check(3, &[(0, 1), (2, 2)]), Completeness::Missing(vec![1]));
@@ -320,21 +328,22 @@ mod tests {
         assert_eq!(check(0, &[(1, 0)]), Completeness::Complete);
         let differs = Completeness::SizeDiffers { declared: 4, received: 3 };
         assert_eq!(check(4, &[(1, 1), (2, 2)]), differs);
-        let none_of_5 = completeness(Mode::Single, 5, &parts(&[(1, 0)]));
+        let none_of_5 = completeness(Mode::Single, 5, &parts(&[(1, 0)]), ANY);
         assert_eq!(none_of_5, Completeness::SizeDiffers { declared: 5, received: 0 });
     }
 
     #[test]
     fn a_short_last_part_tells_that_numbers_run_from_zero() {
         let full = PART_BYTES_SUGGESTED;
-        let check = |sizes: &[_]| completeness(Mode::Chunked, 2 * full + 5, &parts(sizes));
+        let check = |sizes: &[_]| completeness(Mode::Chunked, 2 * full + 5, &parts(sizes), ANY);
         assert_eq!(check(&[(1, full), (2, 5)]), Completeness::Missing(vec![0]));
         assert_eq!(check(&[(2, 5)]), Completeness::Missing(vec![0, 1]));
         assert_eq!(check(&[(1, full), (3, 5)]), Completeness::Missing(vec![2]));
         assert_eq!(check(&[(1, full), (2, full)]), Completeness::Missing(vec![3]));
         // All bytes are there, in parts of another size.
         assert_eq!(check(&[(1, 2 * full + 5)]), Completeness::Complete);
-        let of_three = completeness(Mode::Chunked, 3 * full, &parts(&[(1, 2 * full), (2, full)]));
+        let of_three =
+            completeness(Mode::Chunked, 3 * full, &parts(&[(1, 2 * full), (2, full)]), ANY);
         assert_eq!(of_three, Completeness::Complete);
         let differs = Completeness::SizeDiffers { declared: 2 * full + 5, received: full + 7 };
         assert_eq!(check(&[(1, full), (2, 7)]), differs);
@@ -351,7 +360,7 @@ mod tests {
         assert_eq!(check(&[(1, 3), (2, 4)]), (7, 3, vec![]));
         assert_eq!(check(&[(0, 3), (3, 4), (5, 1)]), (3, 6, vec![1, 2, 4]));
         assert_eq!(check(&[(2, 4)]), (0, 3, vec![1]));
-        let any = completeness(Mode::Growing, 0, &parts(&[(1, 3), (2, 4)]));
+        let any = completeness(Mode::Growing, 0, &parts(&[(1, 3), (2, 4)]), ANY);
         assert_eq!(any, Completeness::Complete);
     }
 
@@ -359,7 +368,7 @@ mod tests {
     fn a_part_belongs_behind_those_before_it_or_where_its_size_puts_it() {
         let full = PART_BYTES_SUGGESTED;
         let span = |upload: &Upload, sizes: &[_], lowest, number, length: Option<u64>| {
-            let span = span_of(upload, &parts(sizes), lowest, number, length, 4 * full);
+            let span = span_of(upload, &parts(sizes), lowest, number, length, 4 * full, ANY);
             span.map(|span| (span.start, span.end))
         };
         let chunked = upload(Mode::Chunked, 3 * full + 5);
@@ -401,7 +410,7 @@ mod tests {
         let full = PART_BYTES_SUGGESTED;
         let chunked = upload(Mode::Chunked, 3 * full + 5);
         let span = |upload: &Upload, sizes: &[_], number, length| {
-            let span = span_from_zero(upload, &parts(sizes), number, length);
+            let span = span_from_zero(upload, &parts(sizes), number, length, ANY);
             span.map(|span| (span.start, span.end))
         };
         assert_eq!(span(&chunked, &[], 1, full), Some((full, 2 * full)));
@@ -422,19 +431,23 @@ mod tests {
     fn a_missing_tail_of_suggested_parts_is_named() {
         let full = PART_BYTES_SUGGESTED;
         let declared = full * 3;
-        let check = |sizes: &[_]| completeness(Mode::Chunked, declared, &parts(sizes));
+        let check = |sizes: &[_]| completeness(Mode::Chunked, declared, &parts(sizes), ANY);
         assert_eq!(check(&[]), Completeness::Missing(vec![1, 2, 3]));
         assert_eq!(check(&[(1, full)]), Completeness::Missing(vec![2, 3]));
         assert_eq!(check(&[(0, full), (1, full)]), Completeness::Missing(vec![2]));
         assert_eq!(check(&[(0, full), (1, full), (2, full)]), Completeness::Complete);
-        assert_eq!(completeness(Mode::Single, 5, &parts(&[])), Completeness::Missing(vec![1]));
+        // Cut at what a part may have.
+        let limited = |sizes: &[_]| completeness(Mode::Chunked, 25, &parts(sizes), 10);
+        assert_eq!(limited(&[(1, 10), (2, 10)]), Completeness::Missing(vec![3]));
+        assert_eq!(limited(&[(1, 10), (2, 5)]), Completeness::Missing(vec![0]));
+        assert_eq!(completeness(Mode::Single, 5, &parts(&[]), ANY), Completeness::Missing(vec![1]));
     }
 
     #[test]
     fn suggested_parts_cover_the_file_within_the_limit() {
         for size in [0, 1, PART_BYTES_SUGGESTED, PART_BYTES_SUGGESTED + 1, 5 << 30, 1 << 50] {
             for mode in [Mode::Single, Mode::Chunked, Mode::Batch, Mode::Stream] {
-                let (part, count) = (mode.part_size(size), mode.parts(size));
+                let (part, count) = (mode.part_size(size, ANY), mode.parts(size, ANY));
                 assert!(part * count >= size && (count - 1) * part <= size, "{size}");
                 assert!(count <= u64::from(super::super::limits::PART_NUMBER_MAX));
             }

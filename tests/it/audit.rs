@@ -57,6 +57,7 @@ fn every_event_has_a_line_and_no_line_a_secret() {
     daemon.wait();
     run(&dir, &["token", "revoke", "--service", "s"]);
 
+    let named = format!("{} service:s", made["id"].as_str().unwrap());
     let lines = lines(&dir);
     let find = |event: &str, status: u16| {
         let mut found = lines.iter().filter(|l| l["event"] == event && l["status"] == status);
@@ -74,8 +75,8 @@ fn every_event_has_a_line_and_no_line_a_secret() {
         ("request", 401, "anyone", Value::Null),
         ("user_changed", 200, "operator:0", json!("u")),
         ("user_deleted", 200, "operator:0", json!("u")),
-        ("token_created", 201, "operator:0", made["id"].clone()),
-        ("token_revoked", 200, "operator:0", made["id"].clone()),
+        ("token_created", 201, "operator:0", json!(named)),
+        ("token_revoked", 200, "operator:0", json!(named)),
         ("token_revoked", 404, "operator:0", Value::Null),
         ("tokens_revoked", 200, "operator:0", json!("service:s")),
         ("key_rotated", 201, "operator:0", Value::Null),

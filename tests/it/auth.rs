@@ -108,6 +108,12 @@ fn every_carrier_works_and_one_bad_credential_spoils_the_rest() {
         from(elsewhere).refused(401, "unauthenticated");
     }
     from(daemon.url()).refused(403, "forbidden");
+    let fronted = Daemon::with(&[("public_url", "https://files.example:443")]);
+    let user = signed(&fronted, &user_claims("u", "viewer"));
+    let cookie = fronted.anyone().header("cookie", &format!("auth_token={user}"));
+    let from = |origin: &str| cookie.header("origin", origin).post("/v1/files/init", "{}");
+    from("https://files.example").refused(403, "forbidden");
+    from("http://files.example:8443").refused(401, "unauthenticated");
     // Who may not ask is not told what there is.
     for hidden in ["/nothing", "/v1/files/init", "/v1/files/metadata/x", "/api/images/1/download"] {
         anyone.get(hidden).refused(401, "unauthenticated");

@@ -145,10 +145,6 @@ fn everything_can_be_deleted_on_a_full_disk() {
         for file in files {
             delete(&user, file).ok();
         }
-        eprintln!(
-            "BALLAST {:?}",
-            fs::metadata(daemon.dir().join("ballast")).map(|m| m.len() >> 20)
-        );
     }
     let user = daemon.user("u");
     for file in &large {

@@ -177,8 +177,13 @@ fn what_is_no_file_is_written_to_and_not_replaced() {
     assert!(get(&[key, "-o", "link"]).status.success());
     assert!(fs::symlink_metadata(place.path().join("link")).unwrap().is_symlink());
     assert_eq!(fs::read(place.path().join("behind")).unwrap(), content);
+    symlink("nowhere", place.path().join("dangling")).unwrap();
+    assert!(complaint(&get(&[key, "-o", "dangling"])).contains("dangling is a link to nothing"));
+    let long = "é".repeat(127);
+    assert!(get(&[key, "-o", &long]).status.success());
+    assert_eq!(fs::read(place.path().join(&long)).unwrap(), content);
     fs::create_dir(place.path().join("dir")).unwrap();
     assert!(complaint(&get(&[key, "-o", "dir"])).contains("dir is a directory"));
     assert!(complaint(&get(&[key, "-o", "none/f"])).contains("none/f: No such file"));
-    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 4);
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 6);
 }

@@ -49,6 +49,9 @@ fn the_part_size_that_init_names_is_taken() {
         let opened = user.post("/v1/files/init", json!({"mode": mode, "files": files})).ok();
         assert_eq!((&opened["partSize"], &opened["parts"]), (&json!(1 << 20), &json!(3)));
         let id = opened["uploadId"].as_str().unwrap();
+        user.put(&format!("/v1/files/{id}/parts/1"), &content[..1 << 20]).ok();
+        let missing = user.complete(id).refused(409, "parts_missing")["missing"].clone();
+        assert_eq!(missing, json!([2, 3]));
         for (number, part) in (1_u64..).zip(content.chunks(1 << 20)) {
             user.put(&format!("/v1/files/{id}/parts/{number}"), part).ok();
         }

@@ -266,7 +266,6 @@ fn a_backup_never_goes_where_a_daemon_has_its_data() {
     assert_eq!(daemon.user("u").content(key).body, b"content");
 }
 
-/// A pipe among the blobs makes a backup wait as long as the test wants.
 #[test]
 fn a_backup_replaces_nothing_that_is_not_one() {
     let daemon = Daemon::start();
@@ -290,6 +289,7 @@ fn a_backup_replaces_nothing_that_is_not_one() {
     }
 }
 
+/// A pipe among the blobs makes a backup wait as long as the test wants.
 #[test]
 fn a_backup_that_nobody_waits_for_keeps_others_out_until_its_end() {
     let daemon = Daemon::start();

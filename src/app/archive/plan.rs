@@ -44,13 +44,13 @@ impl Member {
 
 pub struct Plan {
     pub members: Vec<Member>,
-    /// One for each byte.
+    /// One for each byte, and one from the begin on: who sweeps sees that an archive is on its way.
     permit: OwnedSemaphorePermit,
 }
 
 impl Plan {
     pub fn new(memory: &Arc<Semaphore>) -> Result<Self> {
-        Ok(Self { members: Vec::new(), permit: permit(memory, 0)? })
+        Ok(Self { members: Vec::new(), permit: permit(memory, 1)? })
     }
 
     /// Takes a file in: as it lies in a folder, or beside the others.
@@ -131,7 +131,7 @@ mod tests {
         other.reserve(rest).unwrap();
         assert!(matches!(one.reserve(1), Err(Error::Busy)));
         drop(one);
-        other.reserve(PLANS_BYTES_MAX - rest).unwrap();
+        other.reserve(memory.available_permits()).unwrap();
         let full = other.reserve(1);
         assert!(matches!(full, Err(Error::Invalid { code: "too_many_files", .. })));
         drop(other);

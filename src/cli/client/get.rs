@@ -2,6 +2,7 @@
 //! or one part of it without the rest.
 
 use std::{
+    ffi::OsStr,
     fmt::Display,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
@@ -41,6 +42,8 @@ pub struct Get {
     connection: Connection,
 }
 
+/// So much of a file's name stands in that of its `.part`, of which 255 bytes are allowed.
+const NAME_KEPT_BYTES: usize = 150;
 /// Tries in a row that brought nothing; past it the download ends.
 const TRIES_MAX: u32 = 5;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -102,6 +105,9 @@ impl Target {
                 Ok(Self::Stream(Box::new(stream)))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if output.is_symlink() {
+                    return Err(failure(format!("{} is a link to nothing", output.display())));
+                }
                 let dir = output.parent().filter(|dir| !dir.as_os_str().is_empty());
                 fs::metadata(dir.unwrap_or(Path::new("."))).map_err(at(output))?;
                 Ok(Self::File(output.to_owned()))
@@ -119,9 +125,10 @@ fn at<E: Display>(path: &Path) -> impl FnOnce(E) -> Failures + use<E> {
 impl Remote {
     /// Where this file lies until it is good: under a name that no other file is given.
     fn beside(&self, output: &Path, part: &str) -> PathBuf {
-        let mut name = output.as_os_str().to_owned();
-        name.push(format!(".{}{part}.part", &self.hash.to_hex()[..16]));
-        name.into()
+        let name = output.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+        // A name that is as long as names may be has no room for more.
+        let name = &name[..name.floor_char_boundary(NAME_KEPT_BYTES)];
+        output.with_file_name(format!("{name}.{}{part}.part", &self.hash.to_hex()[..16]))
     }
 
     fn find(get: &Get) -> Result<Self, Failures> {

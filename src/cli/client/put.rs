@@ -193,9 +193,10 @@ fn begun(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Option<
                 .filter_map(|part| Some((part["partNumber"].as_u64()?, part["size"].as_u64()?)))
                 .collect();
             // All parts but the last have one size, which is that of the largest.
-            let largest = received.values().copied().max().filter(|bytes| *bytes > 0);
-            let part_bytes = largest.unwrap_or(WHOLE_BYTES_MAX);
-            return Ok(Some(Upload { id: id.to_owned(), received, part_bytes }));
+            // One of which nothing came is not worth it: only init tells what a part may have.
+            if let Some(part_bytes) = received.values().copied().max().filter(|bytes| *bytes > 0) {
+                return Ok(Some(Upload { id: id.to_owned(), received, part_bytes }));
+            }
         }
         match page["next_cursor"].as_str() {
             Some(next) => next.clone_into(&mut cursor),

@@ -42,10 +42,13 @@ fn is_cross_site(head: &Parts, public_url: &str) -> bool {
         .any(|own| own.eq_ignore_ascii_case(origin))
 }
 
-/// Host and port of a URL; nothing of the origin `null`.
+/// Host of a URL, and port where it is not the scheme's own, as browsers write it; nothing of the
+/// origin `null`.
 fn authority(url: &str) -> Option<&str> {
-    let (_, rest) = url.split_once("://")?;
-    rest.split('/').next()
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    let own_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+    Some(authority.strip_suffix(own_port).unwrap_or(authority))
 }
 
 /// Those that a client sends on purpose.

@@ -71,7 +71,9 @@ impl ByteRanges {
             None => None,
         };
         let tail = self.tail();
+        let keeps = app.keep_deleted();
         let parts = stream::iter(self.parts).scan(first, move |first, (head, slice)| {
+            let _ = &keeps;
             let opened = first.take();
             let (app, file) = (Arc::clone(&app), file.clone());
             let part = async move {

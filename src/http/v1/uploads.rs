@@ -199,7 +199,8 @@ pub async fn list(context: &Context) -> Reply {
             Err(Error::NotFound(_) | Error::OutOfScope(_)) => continue,
             Err(error) => return Err(error.into()),
         };
-        let mut missing = match completeness(upload.mode, upload.size, &parts) {
+        let limit = app.policy().part_bytes_max;
+        let mut missing = match completeness(upload.mode, upload.size, &parts, limit) {
             Completeness::Missing(numbers) => numbers,
             Completeness::Complete | Completeness::SizeDiffers { .. } => Vec::new(),
         };

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{BlobRecord, Error, MemoryMetadata, Part, Result, State};
 use crate::{
-    meta::upkeep::{self, ScrubPass, ScrubState, Upkeep},
+    meta::upkeep::{ScrubPass, ScrubState, Upkeep},
     model::{
         digest::ContentHash,
         id::{PartNumber, UploadId},
@@ -33,7 +33,7 @@ fn lying_at<'a>(
 #[async_trait]
 impl Upkeep for MemoryMetadata {
     async fn begun(&self, now: UnixMillis) -> Result<UnixMillis> {
-        self.step(|state| Ok(*state.begun.insert(upkeep::begun(state.begun, now))))
+        self.step(|state| Ok(*state.begun.get_or_insert(now)))
     }
 
     async fn probe(&self) -> Result<()> {

@@ -406,7 +406,7 @@ impl Writer {
     /// run. Only beside a whole ballast is there room to take.
     fn make_room(&mut self, steps: &[Step]) -> Result<Effect> {
         let has = |effect| steps.iter().any(|step| step.effect == effect);
-        if has(Effect::Takes) && self.ballast.refill()? {
+        if self.ballast.refill() && has(Effect::Takes) {
             let reserved = self
                 .journal
                 .reserve(0)
@@ -417,7 +417,7 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        let alone = self.ballast.is_low() && has(Effect::Reclaims);
+        let alone = has(Effect::Reclaims) && (self.ballast.is_low() || !has(Effect::Releases));
         Ok(if alone { Effect::Reclaims } else { Effect::Releases })
     }
 
@@ -427,7 +427,7 @@ impl Writer {
             let reserved = self.journal.reserve(bytes);
             let made = reserved.and_then(|_| self.make_room_for_sled(writes, room::SCANT));
             let Some(share) = share.filter(|_| made == Err(Error::NoSpace)) else { return made };
-            if !self.ballast.shrink(share)? {
+            if !self.ballast.shrink(share) {
                 return made;
             }
         }

@@ -96,7 +96,7 @@ impl SledMetadata {
         let place = Place::new(data_dir, cache_bytes);
         let mut ballast = Ballast::given_up(data_dir)?;
         let Opened { db, journal, file } = open::open(&place)?;
-        ballast.refill()?;
+        ballast.refill();
         let records = Records::new(Runs::new((*db).clone()), journal.last());
         let committer = Committer::start(records.clone(), journal, file, ballast, save_bytes)?;
         Ok(Self { records, committer, _db: db, closing: Closing(Some(place)) })

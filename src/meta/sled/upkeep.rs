@@ -14,7 +14,7 @@ use super::{
 use crate::{
     meta::{
         BlobRecord, Error, Part, Result,
-        upkeep::{self, ScrubPass, ScrubState, Upkeep},
+        upkeep::{ScrubPass, ScrubState, Upkeep},
     },
     model::{
         digest::ContentHash,
@@ -81,23 +81,12 @@ fn save_scrub(txn: &mut Txn<'_>, pass: &ScrubPass) -> Result<()> {
 impl Upkeep for SledMetadata {
     async fn begun(&self, now: UnixMillis) -> Result<UnixMillis> {
         // Without a step where none is needed: a full disk takes none.
-        let known: Option<UnixMillis> = self.get(index::BEGUN)?;
-        if let Some(known) = known.filter(|known| *known == upkeep::begun(Some(*known), now)) {
-            return Ok(known);
+        if let Some(begun) = self.get(index::BEGUN)? {
+            return Ok(begun);
         }
-        let begin = move |txn: &mut Txn<'_>| {
-            let known: Option<UnixMillis> = txn.get(index::BEGUN)?;
-            let begun = upkeep::begun(known, now);
-            if known != Some(begun) {
-                txn.put(index::BEGUN.to_vec(), &begun)?;
-                if let Some(UnixMillis(ahead)) = known {
-                    tracing::warn!(
-                        ahead,
-                        "the clock was ahead when the index was begun: it is now"
-                    );
-                }
-            }
-            Ok(begun)
+        let begin = move |txn: &mut Txn<'_>| match txn.get(index::BEGUN)? {
+            Some(begun) => Ok(begun),
+            None => txn.put(index::BEGUN.to_vec(), &now).map(|()| now),
         };
         self.committer.commit(begin).await
     }

@@ -92,7 +92,7 @@ pub async fn create(app: &Arc<App>, body: RequestBody) -> Reply {
     };
     let issued = app.issue_token(new).await?;
     let answer = json::reply(StatusCode::CREATED, &reveal(&issued))?;
-    Ok(audit::about(answer, &issued.token.id()))
+    Ok(audit::about(answer, &named(&issued.token)))
 }
 
 pub async fn rotate(app: &Arc<App>, token: &str, body: RequestBody) -> Reply {
@@ -106,13 +106,13 @@ pub async fn rotate(app: &Arc<App>, token: &str, body: RequestBody) -> Reply {
     let mut answer = reveal(&issued);
     answer["previous_until"] = json!(until.to_string());
     let answer = json::reply(StatusCode::CREATED, &answer)?;
-    Ok(audit::about(answer, &previous))
+    Ok(audit::about(answer, &format!("{previous} service:{}", issued.token.name)))
 }
 
 pub async fn revoke(app: &Arc<App>, token: &str) -> Reply {
     let revoked = app.revoke_token(token).await?;
     let answer = json::reply(StatusCode::OK, &describe(&revoked))?;
-    Ok(audit::about(answer, &revoked.token.id()))
+    Ok(audit::about(answer, &named(&revoked.token)))
 }
 
 pub async fn revoke_many(app: &Arc<App>, body: RequestBody) -> Reply {
@@ -136,6 +136,11 @@ pub async fn revoke_many(app: &Arc<App>, body: RequestBody) -> Reply {
     let valid_from = UnixMillis(valid_from.saturating_mul(1000)).to_string();
     let answer = json::reply(StatusCode::OK, &json!({ "tokens_valid_from": valid_from }))?;
     Ok(audit::about(answer, &whose))
+}
+
+/// A token as the audit log names it.
+fn named(token: &ServiceToken) -> String {
+    format!("{} service:{}", token.id(), token.name)
 }
 
 /// A new token with its secret.
