@@ -28,7 +28,7 @@ use crate::{
 impl App {
     /// Copies the store below `from`, which is this one's data directory, to `to`. Goes on to its
     /// end when nobody waits any more: files on their way have names that a second one would use.
-    /// It is no step of [`App::detached`], which collections and a stop wait for.
+    /// It is no step of `App::detached`, which collections and a stop wait for.
     ///
     /// # Errors
     /// [`Error::Invalid`] when `to` is no place for a backup or cannot be written at all,

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,7 +10,7 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Client, Daemon, bytes, client::Answer};
+use crate::support::{Client, Daemon, bytes, client::Answer, connect, daemon::TOKEN};
 
 /// Unmounts when dropped.
 struct Mount(PathBuf);
@@ -162,6 +162,36 @@ fn everything_can_be_deleted_on_a_full_disk() {
 }
 
 /// Who deletes large files on a full disk has their room at once, and nothing else is needed.
+#[test]
+fn an_answer_of_several_ranges_is_sent_to_its_end_on_a_full_disk() {
+    let Some((mount, mut daemon)) = on_a_disk_of("200m") else { return };
+    daemon.expect_trouble("no space");
+    daemon.expect_trouble("the audit log cannot be written");
+    let user = daemon.user("u");
+    let content = bytes(1, 40_000_000);
+    let file = user.store("f", "", &content);
+    let mut socket = connect(&daemon);
+    let key = file["key"].as_str().unwrap();
+    write!(
+        socket,
+        "GET /v1/files/content/{key} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
+         range: bytes=0-17999999,20000000-37999999\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    // The second range is not opened yet: more is to be sent than sockets hold.
+    let mut answer = vec![0; 100_000];
+    socket.read_exact(&mut answer).unwrap();
+    fill(&daemon.dir().join("filler"));
+    delete(&user, &file).ok();
+    gc(&daemon);
+    socket.read_to_end(&mut answer).unwrap();
+    assert!(answer.windows(1000).any(|some| some == &content[37_999_000..38_000_000]));
+    gc(&daemon);
+    user.store("later", "", &content[..1 << 20]);
+    drop(daemon);
+    drop(mount);
+}
+
 #[test]
 fn what_is_deleted_on_a_full_disk_makes_room_at_once() {
     let Some((mount, mut daemon)) = on_a_disk_of("320m") else { return };
