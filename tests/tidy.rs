@@ -104,11 +104,62 @@ fn sources_below(dir: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The part of a file that is built into the program, without comments.
+/// The part of a file that is built into the program: all but comments and what stands under
+/// `#[cfg(test)]`, wherever that is.
 fn production(text: &str) -> String {
-    let code = text.split("#[cfg(test)]").next().unwrap();
-    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-    lines.collect::<Vec<_>>().join("\n")
+    let (mut lines, mut kept) = (text.lines(), Vec::new());
+    while let Some(line) = lines.next() {
+        if line.trim_start() == "#[cfg(test)]" {
+            // What never ends is dropped to the end of the file.
+            let _ = lines.find(|last| depth(last) == depth(line) && ends_an_item(last));
+        } else if !is_comment(line) {
+            kept.push(line);
+        }
+    }
+    kept.join("\n")
+}
+
+fn depth(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with("//")
+}
+
+/// Whether a line that is as deep as the begin of an item is its last one, as rustfmt lays it out.
+fn ends_an_item(line: &str) -> bool {
+    !is_comment(line) && line.ends_with([';', '}', ','])
+}
+
+#[test]
+fn tests_hide_nothing_but_themselves() {
+    let text = "
+//! Says what it is.
+#[cfg(test)]
+pub(super) mod tests;
+use one;
+impl It {
+    // not this;
+    #[cfg(test)]
+    /// Nor this;
+    #[expect(dead_code)]
+    fn hidden(
+        &self,
+    ) -> bool {
+        true
+    }
+
+    fn seen(&self) {}
+}
+#[cfg(test)]
+mod tests {
+    fn hidden() {}
+}
+const SEEN: u8 = 1;
+";
+    let seen = "\nuse one;\nimpl It {\n\n    fn seen(&self) {}\n}\nconst SEEN: u8 = 1;";
+    assert_eq!(production(text), seen);
 }
 
 /// Every `crate::…` path in a text, with the braces of `use` written out.
