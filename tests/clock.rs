@@ -17,7 +17,7 @@ use streamlined::{
     },
     auth::{batch_token, jwt::Expected, keyring::KeyRing, link::LinkKey},
     blob::memory::MemoryBlobs,
-    meta::{accounts::UserChange, memory::MemoryMetadata},
+    meta::{Metadata, accounts::UserChange, memory::MemoryMetadata},
     model::{
         file::{CallerMeta, FileRecord},
         grant::Grant,
@@ -39,6 +39,7 @@ const START: UnixMillis = UnixMillis(1_700_000_000_000);
 
 struct World {
     app: Arc<App>,
+    meta: Arc<dyn Metadata>,
     clock: Arc<ManualClock>,
     runtime: Runtime,
     _dir: tempfile::TempDir,
@@ -48,8 +49,9 @@ impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(START));
+        let meta: Arc<dyn Metadata> = Arc::new(MemoryMetadata::default());
         let app = App::new(
-            Arc::new(MemoryMetadata::default()),
+            Arc::clone(&meta),
             Arc::new(MemoryBlobs::default()),
             Arc::new(KeyRing::open(dir.path()).unwrap()),
             LinkKey::open(dir.path()).unwrap(),
@@ -66,7 +68,7 @@ impl World {
                 tokens: Expected { issuer: "us".into(), audience: "us".into() },
             },
         );
-        Self { app, clock, runtime: Runtime::new().unwrap(), _dir: dir }
+        Self { app, meta, clock, runtime: Runtime::new().unwrap(), _dir: dir }
     }
 
     fn pass(&self, span: Duration) {
@@ -328,7 +330,7 @@ fn batch_tokens_end_after_an_hour_and_nothing_is_left_of_them() {
     let token = world.runtime.block_on(minting).unwrap();
     let open = || world.runtime.block_on(world.app.open_archive(&token));
     let id = batch_token::parse(&token).unwrap();
-    let kept = || world.runtime.block_on(world.app.meta.selection(id)).unwrap();
+    let kept = || world.runtime.block_on(world.meta.selection(id)).unwrap();
     world.pass(Duration::from_millis(3_599_999));
     world.sweep();
     assert!(open().is_ok());

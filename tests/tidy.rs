@@ -13,7 +13,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "http",
         &[
             "app",
-            "auth::jwks",
             "blob::Reader",
             "meta::Part",
             "meta::accounts",

@@ -6,7 +6,13 @@ use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use super::{App, Error, Result};
-use crate::{auth::keyring::KeyRing, model::time::UnixMillis};
+use crate::{
+    auth::{
+        jwks::{self, JwkSet},
+        keyring::KeyRing,
+    },
+    model::time::UnixMillis,
+};
 
 /// A signing key as an operator sees it. Times are Unix seconds.
 pub struct ListedKey {
@@ -20,6 +26,11 @@ pub struct ListedKey {
 }
 
 impl App {
+    /// The public halves, for whoever checks tokens elsewhere.
+    pub fn public_keys(&self) -> JwkSet {
+        jwks::public_keys(&self.keys)
+    }
+
     /// Every key that is published, the one that signs last first. The directory is read again, so
     /// that a key which an operator put there or took away counts from here on.
     ///

@@ -49,6 +49,7 @@ use crate::{
     auth::{jwt, keyring::KeyRing, link::LinkKey},
     blob::BlobStore,
     meta::Metadata,
+    model::time::UnixMillis,
     sys::{clock::Clock, random::FileIds},
 };
 
@@ -72,11 +73,11 @@ pub struct Policy {
 
 /// Everything a use case needs.
 pub struct App {
-    pub meta: Arc<dyn Metadata>,
-    pub blobs: Arc<dyn BlobStore>,
-    pub keys: Arc<KeyRing>,
-    pub links: LinkKey,
-    pub clock: Arc<dyn Clock>,
+    meta: Arc<dyn Metadata>,
+    blobs: Arc<dyn BlobStore>,
+    keys: Arc<KeyRing>,
+    links: LinkKey,
+    clock: Arc<dyn Clock>,
     policy: ArcSwap<Policy>,
     ids: FileIds,
     verified: access::Verifications,
@@ -137,6 +138,11 @@ impl App {
         self.policy.store(Arc::new(policy));
         // Whose tokens are good may be another question now.
         self.verified.forget();
+    }
+
+    /// The time that every use case goes by.
+    pub fn now(&self) -> UnixMillis {
+        self.clock.now()
     }
 
     /// Runs a step to its end even when the client is gone and nobody waits: a commit and the

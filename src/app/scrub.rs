@@ -17,7 +17,10 @@ use async_trait::async_trait;
 use super::{App, Error, Result};
 use crate::{
     blob::{self, upkeep::Pace},
-    meta::{BlobRecord, upkeep::ScrubPass},
+    meta::{
+        BlobRecord,
+        upkeep::{ScrubPass, ScrubState},
+    },
     metrics::stores,
     model::digest::ContentHash,
 };
@@ -96,6 +99,14 @@ impl App {
         };
         self.run_scrub(pass, self.policy().scrub_bytes_per_second, true).await?;
         Ok(Duration::ZERO)
+    }
+
+    /// How far a pass is, and what the last one found.
+    ///
+    /// # Errors
+    /// What the index says.
+    pub async fn scrub_state(&self) -> Result<ScrubState> {
+        Ok(self.meta.scrub_state().await?)
     }
 
     /// Reads everything again, now and from the start, as fast as `bytes_per_second` says.

@@ -151,6 +151,14 @@ impl App {
         Ok(Issued { secret: Zeroizing::new(self.with_keys(sign).await?), token })
     }
 
+    /// Whether there is any token, good or not.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn has_service_tokens(&self) -> Result<bool> {
+        Ok(self.meta.has_service_tokens().await?)
+    }
+
     /// Tokens in order of their ids, after `after`, at most `limit`.
     ///
     /// # Errors

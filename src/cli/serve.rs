@@ -215,7 +215,7 @@ fn announce(path: &Path, address: &str) -> io::Result<()> {
 /// Registers the configured token; on the very first start without one, makes one and shows it.
 async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures> {
     register_token(config, app).await?;
-    if app.meta.has_service_tokens().await.map_err(Failures::at("service tokens"))? {
+    if app.has_service_tokens().await.map_err(Failures::at("service tokens"))? {
         return Ok(());
     }
     // Shown before it is kept: one that was kept but never shown would lock everybody out.

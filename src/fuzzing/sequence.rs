@@ -103,6 +103,8 @@ type Both<T> = [T; 2];
 
 struct Pair {
     apps: Both<Arc<App>>,
+    /// Of the model.
+    meta: Arc<dyn Metadata>,
     clock: Arc<ManualClock>,
     uploads: Vec<Both<UploadId>>,
     /// Those that are batches, by their ids in the model.
@@ -195,11 +197,13 @@ impl Pair {
     fn open(dir: &PathBuf) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let clock = Arc::new(ManualClock::new(NOW));
-        let (meta, blobs) = (MemoryMetadata::default(), MemoryBlobs::default());
-        let model = app(dir, Arc::new(meta), Arc::new(blobs), Arc::clone(&clock))?;
+        let meta: Arc<dyn Metadata> = Arc::new(MemoryMetadata::default());
+        let blobs = Arc::new(MemoryBlobs::default());
+        let model = app(dir, Arc::clone(&meta), blobs, Arc::clone(&clock))?;
         let durable = durable(dir, Arc::clone(&clock))?;
         Ok(Self {
             apps: [model, durable],
+            meta,
             clock,
             uploads: Vec::new(),
             batches: Vec::new(),
@@ -288,12 +292,11 @@ impl Pair {
     /// business.
     async fn upload(&self, dice: &mut Dice<'_>) -> Option<Both<UploadId>> {
         let id = dice.of(&self.uploads)?;
-        let meta = &self.apps[0].meta;
-        let Some(batch) = meta.batch(id[0]).await.ok()? else {
+        let Some(batch) = self.meta.batch(id[0]).await.ok()? else {
             return Some(id).filter(|[model, _]| !self.batches.contains(model));
         };
         for session in batch.uploads {
-            if meta.upload(session).await.ok()?.is_some() {
+            if self.meta.upload(session).await.ok()?.is_some() {
                 return Some(id);
             }
         }

@@ -112,7 +112,7 @@ impl Door {
         if let Ok(id) = HeaderValue::from_str(&id) {
             answer.headers_mut().insert(REQUEST_ID, id);
         }
-        let time = self.app.clock.now();
+        let time = self.app.now();
         let facts = Facts { time, request_id: &id, from: Ipv4Addr::LOCALHOST.into(), why: None };
         if let Some(line) = audit::operator_line(event.as_ref(), uid, &answer, facts) {
             self.audit.record(line);
@@ -179,7 +179,7 @@ async fn run(app: &Arc<App>, data_dir: &Path, request: &Request<Incoming>) -> Re
                 "unreadable": done.unreadable,
             })
         }
-        "/fsck" => json!({ "findings": app.meta.check().await.map_err(Error::from)? }),
+        "/fsck" => json!({ "findings": app.check_index().await? }),
         "/backup" => {
             let missing = || Error::invalid("invalid_dir", "dir names an absolute directory.");
             let dir = query.text("dir").map(PathBuf::from).filter(|dir| dir.is_absolute());

@@ -7,7 +7,6 @@ use hyper::{
 use serde_json::json;
 
 use super::{Context, Reply, message::json::reply};
-use crate::auth::jwks;
 
 pub async fn health(context: &Context) -> Reply {
     let health = context.app.health().await;
@@ -42,7 +41,7 @@ fn state(writable: bool) -> &'static str {
 
 /// Keys change rarely and the old ones stay listed: five minutes may be remembered.
 pub fn key_set(context: &Context) -> Reply {
-    let mut response = reply(StatusCode::OK, &jwks::public_keys(&context.app.keys))?;
+    let mut response = reply(StatusCode::OK, &context.app.public_keys())?;
     let cache = HeaderValue::from_static("public, max-age=300");
     response.headers_mut().insert(CACHE_CONTROL, cache);
     Ok(response)

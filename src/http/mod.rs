@@ -176,7 +176,7 @@ impl Told<'_> {
 
     fn record(&self, trace: &Trace, answer: Option<&Response<Body>>, why: Option<String>) {
         let Self { server, request_id, from, .. } = self;
-        let facts = Facts { time: server.app.clock.now(), request_id, from: *from, why };
+        let facts = Facts { time: server.app.now(), request_id, from: *from, why };
         if let Some(line) = audit::line(trace, answer, facts) {
             server.audit.record(line);
         }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 use streamlined::{
     app::incoming::Incoming,
-    blob::Address,
-    meta::memory::MemoryMetadata,
+    blob::{Address, BlobStore},
+    meta::{Metadata, memory::MemoryMetadata},
     model::{
         id::{PartNumber, UploadId},
         range::Slice,
@@ -61,7 +61,8 @@ struct Begun {
 
 struct Client {
     world: World,
-    meta: Arc<MemoryMetadata>,
+    meta: Arc<dyn Metadata>,
+    blobs: Arc<dyn BlobStore>,
     id: UploadId,
     /// The number of the first part.
     first: usize,
@@ -73,10 +74,12 @@ struct Client {
 
 impl Client {
     async fn new(dir: &Path, first: usize) -> Self {
-        let meta = Arc::new(MemoryMetadata::default());
-        let world = World::new(dir, meta.clone(), Arc::new(store(dir))).await;
+        let meta: Arc<dyn Metadata> = Arc::new(MemoryMetadata::default());
+        let blobs: Arc<dyn BlobStore> = Arc::new(store(dir));
+        let world = World::new(dir, Arc::clone(&meta), Arc::clone(&blobs)).await;
         let id = init(&world.app, SIZES.iter().sum::<usize>() as u64).await;
-        Self { world, meta, id, first, begun: Vec::new(), stored: BTreeMap::new(), seed: 0 }
+        let (begun, stored) = (Vec::new(), BTreeMap::new());
+        Self { world, meta, blobs, id, first, begun, stored, seed: 0 }
     }
 
     fn number(&self, place: usize) -> PartNumber {
@@ -114,18 +117,19 @@ impl Client {
             }
             Step::Restart => {
                 self.begun.clear();
-                self.world = World::new(dir, self.meta.clone(), Arc::new(store(dir))).await;
+                self.blobs = Arc::new(store(dir));
+                let (meta, blobs) = (Arc::clone(&self.meta), Arc::clone(&self.blobs));
+                self.world = World::new(dir, meta, blobs).await;
             }
         }
     }
 
     /// Reads every part that was acknowledged.
     async fn check(&self) {
-        let app = &self.world.app;
-        for part in app.meta.parts(self.id).await.unwrap() {
+        for part in self.meta.parts(self.id).await.unwrap() {
             let (size, blake3) = (part.size, part.blake3);
             let address = Address { blake3, size, locator: part.place };
-            let mut reader = app.blobs.open(&address, Slice::whole(size)).await.unwrap();
+            let mut reader = self.blobs.open(&address, Slice::whole(size)).await.unwrap();
             let mut found = Vec::new();
             while let Some(bytes) = reader.next().await.unwrap() {
                 found.extend_from_slice(&bytes);
@@ -133,7 +137,7 @@ impl Client {
             let place = part.number.0 as usize - self.first;
             assert!(found == self.stored[&place], "part {place}");
         }
-        assert_eq!(app.meta.parts(self.id).await.unwrap().len(), self.stored.len());
+        assert_eq!(self.meta.parts(self.id).await.unwrap().len(), self.stored.len());
     }
 }
 

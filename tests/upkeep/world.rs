@@ -62,9 +62,9 @@ pub struct World {
 impl World {
     pub async fn new(dir: &Path, meta: Arc<dyn Metadata>, blobs: Arc<dyn BlobStore>) -> Self {
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
-        let app = app(dir, meta, blobs, Arc::clone(&clock) as Arc<dyn Clock>, policy());
         // As at a first start, before there is anything; the clock of the disk is a little behind.
-        app.meta.begun(clock.now().before(Duration::from_mins(1))).await.unwrap();
+        meta.begun(clock.now().before(Duration::from_mins(1))).await.unwrap();
+        let app = app(dir, meta, blobs, Arc::clone(&clock) as Arc<dyn Clock>, policy());
         Self { app, clock, dir: dir.to_owned() }
     }
 

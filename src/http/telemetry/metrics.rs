@@ -54,7 +54,7 @@ pub async fn page(app: &App) -> Response<Body> {
     surface(&mut page);
     stores(&mut page);
     health(&mut page, &app.health().await);
-    match app.meta.scrub_state().await {
+    match app.scrub_state().await {
         Ok(state) => scrub(&mut page, &state),
         Err(error) => tracing::warn!(%error, "the index does not tell how far the scrub is"),
     }

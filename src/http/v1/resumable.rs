@@ -231,7 +231,7 @@ fn refused(error: Error) -> Error {
 fn told(context: &Context, status: StatusCode, progress: &Progress) -> Reply {
     let mut response = answer(status);
     let expires = progress.upload.expires.seconds();
-    let left = expires.saturating_sub(context.app.clock.now().seconds());
+    let left = expires.saturating_sub(context.app.now().seconds());
     let headers = response.headers_mut();
     headers.insert(UPLOAD_OFFSET, progress.offset.into());
     headers.insert(UPLOAD_COMPLETE, FALSE);
