@@ -26,7 +26,7 @@ use super::{Failures, serve};
 use crate::{
     app::App,
     config::Config,
-    http::admin,
+    http::operator,
     sys::{data_dir, owner},
 };
 
@@ -85,7 +85,7 @@ pub enum Door {
     /// The store, which is ours as long as the lock is.
     Here {
         app: Arc<App>,
-        inner: Arc<admin::Door>,
+        inner: Arc<operator::Door>,
         _lock: File,
     },
 }
@@ -100,7 +100,7 @@ impl Door {
         let lock = take(config)?;
         let app = serve::open(config)?;
         let audit = serve::open_audit(config)?;
-        let inner = admin::Door { app: Arc::clone(&app), data_dir: dir.clone(), audit };
+        let inner = operator::Door { app: Arc::clone(&app), data_dir: dir.clone(), audit };
         Ok(Self::Here { app, inner: Arc::new(inner), _lock: lock })
     }
 

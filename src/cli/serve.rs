@@ -33,8 +33,8 @@ use crate::{
     config::Config,
     http::{
         Server,
-        admin::Door,
         connection::listener::{Listener, Serves, Socket},
+        operator::Door,
     },
     meta::sled::SledMetadata,
     sys::{

@@ -6,7 +6,7 @@ use super::{NOW, text};
 use crate::{
     app::{Error, import::ForeignFile},
     cli::import::side,
-    http::import::{self, Described},
+    http::operator::import::{self, Described},
     model::{digest::Sha256, key::FileKey},
 };
 

@@ -2,14 +2,13 @@
 //!
 //! A request passes: request id → route → credentials → role → handler → one log line.
 
-pub mod admin;
 pub mod caller;
 pub mod connection;
 pub mod download;
 mod health;
-pub mod import;
 pub mod message;
 pub mod openapi;
+pub mod operator;
 pub mod route;
 pub mod settings;
 pub mod telemetry;

@@ -101,6 +101,50 @@ fn every_event_has_a_line_and_no_line_a_secret() {
 }
 
 #[test]
+fn what_an_operator_does_by_the_socket_has_its_line() {
+    let mut daemon = Daemon::start();
+    let dir = daemon.dir();
+    let target = tempfile::tempdir().unwrap();
+    let to = target.path().join("backup");
+    let to = to.to_str().unwrap();
+    for asked in [&["gc"][..], &["scrub"], &["fsck"], &["backup", to], &["log", "info"], &["log"]] {
+        assert!(command(&dir, asked).status.success(), "{asked:?}");
+    }
+    for (method, path, status) in [
+        ("POST", "/backup?dir=relative", "400"),
+        ("POST", "/log?filter=a%3Db%3Dc", "400"),
+        ("POST", "/log?filter=%ff", "400"),
+        ("POST", "/nothing", "404"),
+        ("GET", "/gc", "404"),
+        ("GET", "/metrics", "200"),
+    ] {
+        let answer = daemon.operator(method, path);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    assert!(command(&dir, &["gc"]).status.success());
+
+    let lines = lines(&dir);
+    let told: Vec<_> =
+        lines.iter().map(|line| (&line["event"], &line["target"], &line["status"])).collect();
+    let wanted = [
+        ("gc", Value::Null, 200),
+        ("scrub", Value::Null, 200),
+        ("fsck", Value::Null, 200),
+        ("backup", json!(to), 200),
+        ("log_changed", json!("info"), 200),
+        ("backup", Value::Null, 400),
+        ("log_changed", Value::Null, 400),
+        ("gc", Value::Null, 200),
+    ];
+    let wanted = wanted.map(|(event, target, status)| (json!(event), target, json!(status)));
+    assert_eq!(told, wanted.each_ref().map(|(event, target, status)| (event, target, status)));
+    let own = format!("operator:{}", rustix::process::getuid().as_raw());
+    assert!(lines.iter().all(|line| line["who"] == *own && line["from"] == "127.0.0.1"));
+}
+
+#[test]
 fn an_edit_is_found_beside_a_daemon_and_the_log_survives_a_kill() {
     let mut daemon = Daemon::start();
     let dir = daemon.dir();

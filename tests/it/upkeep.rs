@@ -12,7 +12,10 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Daemon, bytes, daemon::BINARY, eventually};
+use crate::{
+    audit::lines,
+    support::{Daemon, bytes, daemon::BINARY, eventually},
+};
 
 fn run(arguments: &[&str], data: &Path) -> Output {
     let command =
@@ -310,6 +313,11 @@ fn a_backup_that_nobody_waits_for_keeps_others_out_until_its_end() {
     eventually(|| to.join("incoming/journal").exists());
     waiting.kill().unwrap();
     waiting.wait().unwrap();
+    // It goes on, and who began it is told.
+    eventually(|| {
+        let lines = lines(&daemon.dir());
+        lines.iter().any(|line| line["outcome"] == "cut" && line["target"] == *to.to_str().unwrap())
+    });
     for to in [&to, &other] {
         let told = refused(to, &daemon.dir());
         assert!(told.contains("A backup is being taken"), "{told}");

@@ -32,7 +32,7 @@ use super::{
     door::{self, Connection, Door},
 };
 use crate::{
-    http::import::{self, Described},
+    http::operator::import::{self, Described},
     model::time::UnixMillis,
 };
 

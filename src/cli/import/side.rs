@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    http::{import::Described, message::json},
+    http::{message::json, operator::import::Described},
     model::{
         key::{FileKey, Segments},
         limits::{JSON_DEPTH_MAX, META_BYTES_MAX},

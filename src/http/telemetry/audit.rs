@@ -7,7 +7,13 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     app::Error,
-    http::{Refusal, message::body::Body, route::Endpoint, v1::admin::Command},
+    http::{
+        Refusal,
+        message::{body::Body, query::Query},
+        operator,
+        route::Endpoint,
+        v1::admin::Command,
+    },
     model::{id::TokenId, principal::Principal, time::UnixMillis},
 };
 
@@ -100,9 +106,23 @@ impl Event {
         })
     }
 
-    /// A file of another server; the answer says which.
-    pub fn imported() -> Self {
-        Self::new("import")
+    /// What an operator asks for; `query` is that of a request, where it can be read.
+    pub fn of_operator(command: &operator::Command, query: Option<&Query>) -> Option<Self> {
+        Some(match command {
+            operator::Command::Known | operator::Command::Metrics => return None,
+            operator::Command::Collect => Self::new("gc"),
+            operator::Command::Scrub => Self::new("scrub"),
+            operator::Command::Check => Self::new("fsck"),
+            operator::Command::Backup => {
+                let dir = query.and_then(operator::backup_dir);
+                dir.map_or(Self::new("backup"), |dir| Self::on("backup", &dir.display()))
+            }
+            // Without a filter it only shows; the answer says with which.
+            operator::Command::Log => query?.text("filter").map(|_| Self::new("log_changed"))?,
+            // A file of another server; the answer says which.
+            operator::Command::Import => Self::new("import"),
+            operator::Command::Admin(command) => return Self::of_command(command),
+        })
     }
 
     pub fn of_command(command: &Command) -> Option<Self> {
@@ -164,10 +184,10 @@ pub fn line(
 pub fn operator_line(
     event: Option<&Event>,
     uid: &str,
-    answer: &Response<Body>,
+    answer: Option<&Response<Body>>,
     facts: Facts<'_>,
 ) -> Option<Map<String, Value>> {
-    members(event, &format!("operator:{uid}"), Some(answer), facts)
+    members(event, &format!("operator:{uid}"), answer, facts)
 }
 
 fn members(

@@ -6,14 +6,14 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{
-    Reply,
-    message::{body::RequestBody, fields, json, query::Query},
-    telemetry::audit,
-    v1::{files::metadata_answer, receive},
-};
 use crate::{
     app::{App, Error, import::ForeignFile},
+    http::{
+        Reply,
+        message::{body::RequestBody, fields, json, query::Query},
+        telemetry::audit,
+        v1::{files::metadata_answer, receive},
+    },
     model::{digest::Sha256, key::FileKey, time::UnixMillis},
 };
 

@@ -1,0 +1,153 @@
+//! The operator's door: a Unix socket in the data directory, which only its owner can open.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `POST /gc` | what was collected |
+//! | `POST /scrub` | what was read again |
+//! | `POST /fsck` | what does not agree in the index |
+//! | `POST /backup?dir=` | what was copied |
+//! | `PUT /import?file=`, `POST /import/known` | what is listed now, see [`import`] |
+//! | `POST /log?filter=` | what is logged from now on; without `filter`, what is logged |
+//! | `GET /metrics` | as on the port, see [`super::telemetry::metrics`] |
+//! | `/v1/admin/…` | as on the port, see `v1/admin` |
+//!
+//! Only root and the daemon's own user are let in, whatever the mode of the socket says. What they
+//! do has its line in the audit log as what clients do has.
+
+mod command;
+pub mod import;
+
+use std::{convert::Infallible, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+
+use hyper::{
+    Request, Response, body::Incoming, header::HeaderValue, server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use rustix::process::geteuid;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    time::sleep,
+};
+
+pub use self::command::{Command, backup_dir};
+use super::{
+    REQUEST_ID, Reply,
+    connection::patience::Patience,
+    message::{
+        body::{Body, RequestBody},
+        query::Query,
+        respond,
+    },
+    telemetry::audit::{self, Event, Facts},
+};
+use crate::{
+    app::App,
+    sys::{audit::AuditLog, random},
+};
+
+/// A command's body comes as a whole or not at all; content comes as fast as a disk reads it.
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+const CONTENT_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// What the commands work on: a store and where it lies.
+pub struct Door {
+    pub app: Arc<App>,
+    pub data_dir: PathBuf,
+    pub audit: Arc<AuditLog>,
+}
+
+impl Door {
+    /// Answers until it is dropped.
+    pub async fn serve(self: Arc<Self>, listener: UnixListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) if is_operator(&stream) => {
+                    drop(tokio::spawn(Arc::clone(&self).answer_all(stream)));
+                }
+                Ok(_) => tracing::warn!("another user was turned away from the admin socket"),
+                Err(error) => {
+                    tracing::warn!(%error, "an operator's connection was not accepted");
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    /// Answers the requests of one connection.
+    pub async fn answer_all(self: Arc<Self>, stream: UnixStream) {
+        let uid =
+            stream.peer_cred().map_or_else(|_| "unknown".into(), |peer| peer.uid().to_string());
+        let service = service_fn(move |request| {
+            let (door, uid) = (Arc::clone(&self), uid.clone());
+            async move { Ok::<_, Infallible>(door.answer(request, &uid).await) }
+        });
+        let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        // Who hangs up needs no answer.
+        let _ = serving.await;
+    }
+
+    async fn answer(&self, request: Request<Incoming>, uid: &str) -> Response<Body> {
+        let request_id = format!("{:016x}", random::nonce());
+        let mut told = Told { door: self, request_id, uid, event: None };
+        let answered = self.run(request, &mut told.event).await;
+        let mut answer =
+            answered.unwrap_or_else(|refusal| respond::problem(&refusal, &told.request_id));
+        if let Ok(id) = HeaderValue::from_str(&told.request_id) {
+            answer.headers_mut().insert(REQUEST_ID, id);
+        }
+        told.tell(&answer);
+        answer
+    }
+
+    async fn run(&self, request: Request<Incoming>, event: &mut Option<Event>) -> Reply {
+        let (head, body) = request.into_parts();
+        let command = command::route(&head.method, head.uri.path())?;
+        let query = Query::parse(head.uri.query());
+        *event = Event::of_operator(&command, query.as_ref().ok());
+        let query = query?;
+        let is_import = matches!(command, Command::Import | Command::Known);
+        let patience = if is_import { CONTENT_IDLE_TIMEOUT } else { BODY_IDLE_TIMEOUT };
+        let body = RequestBody::new(body, false, Arc::default(), Patience::new(patience, 0));
+        command::run(self, command, &query, body).await
+    }
+}
+
+/// A command on its way to its line in the audit log. Who hangs up drops what waits for the
+/// answer, but not what was begun: a backup goes on, and the line says that the command was cut.
+struct Told<'a> {
+    door: &'a Door,
+    request_id: String,
+    uid: &'a str,
+    event: Option<Event>,
+}
+
+impl Told<'_> {
+    fn tell(&mut self, answer: &Response<Body>) {
+        let event = self.event.take();
+        self.record(event.as_ref(), Some(answer));
+    }
+
+    fn record(&self, event: Option<&Event>, answer: Option<&Response<Body>>) {
+        let Self { door, request_id, uid, .. } = self;
+        let time = door.app.now();
+        let facts = Facts { time, request_id, from: Ipv4Addr::LOCALHOST.into(), why: None };
+        if let Some(line) = audit::operator_line(event, uid, answer, facts) {
+            door.audit.record(line);
+        }
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if let Some(event) = self.event.take() {
+            self.record(Some(&event), None);
+        }
+    }
+}
+
+/// Asks the kernel who connected (`SO_PEERCRED`).
+fn is_operator(stream: &UnixStream) -> bool {
+    let own = geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+}
