@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    App, Error, Result,
-    incoming::{Incoming, check_digest},
-    publish::guess_mime,
-};
+use super::{App, Error, Result, incoming::Incoming, publish::guess_mime};
 use crate::{
     blob::{Purpose, Sealed},
     meta::{self, NewFile},
@@ -69,11 +65,8 @@ impl App {
     ) -> Result<FileRecord> {
         let app = Arc::clone(self);
         self.detached(async move {
-            let sealed = content.seal(Purpose::Blob).await?;
-            if let Err(mismatch) = check_digest(foreign.sha256, sealed.sha256, "sha256_mismatch") {
-                app.discard(&sealed.locator).await;
-                return Err(mismatch);
-            }
+            let (expected, code) = (foreign.sha256, "sha256_mismatch");
+            let sealed = app.seal_expecting(&mut content, Purpose::Blob, expected, code).await?;
             let file = foreign.listed(app.clock.now(), &sealed);
             let locator = sealed.locator.clone();
             let new = NewFile { file: file.clone(), locator, is_known: false, upload: None };
@@ -85,9 +78,7 @@ impl App {
                     Ok(file)
                 }
                 Err(error) => {
-                    if !error.is_uncertain() {
-                        app.discard(&sealed.locator).await;
-                    }
+                    app.discard_unless_uncertain(&sealed.locator, &error).await;
                     match error {
                         meta::Error::Exists => app.listed_already(&file).await,
                         error => Err(error.into()),

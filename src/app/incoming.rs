@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{App, Error, Result, arrivals::Arriving, complete::address};
 use crate::{
     blob::{self, Begun, Purpose, Reader, Sealed, Site, Stage},
-    meta::Part,
+    meta::{self, Part},
     model::{
         digest::Sha256,
         id::{PartNumber, UploadId},
@@ -166,6 +166,32 @@ impl App {
             return Err(Error::Quota { limit, used, asked });
         }
         Ok(())
+    }
+
+    /// Makes the bytes durable. Those of another content than `expected` are dropped again.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with `code` for other content, and what the store says.
+    pub(super) async fn seal_expecting(
+        &self,
+        incoming: &mut Incoming,
+        purpose: Purpose,
+        expected: Option<Sha256>,
+        code: &'static str,
+    ) -> Result<Sealed> {
+        let sealed = incoming.seal(purpose).await?;
+        if let Err(mismatch) = check_digest(expected, sealed.sha256, code) {
+            self.discard(&sealed.locator).await;
+            return Err(mismatch);
+        }
+        Ok(sealed)
+    }
+
+    /// After a failed commit the record may or may not be on the disk: the bytes stay.
+    pub(super) async fn discard_unless_uncertain(&self, locator: &Locator, error: &meta::Error) {
+        if !error.is_uncertain() {
+            self.discard(locator).await;
+        }
     }
 
     /// Bytes that stay are litter, found again by gc: worth a line, not an error to a client.

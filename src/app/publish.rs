@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    App, Error, Result,
-    incoming::{Incoming, check_digest},
-    upload::upload_error,
-};
+use super::{App, Error, Result, incoming::Incoming, upload::upload_error};
 use crate::{
     blob::{Purpose, Sealed},
     meta::{self, NewFile},
@@ -57,11 +53,8 @@ impl App {
         let app = Arc::clone(self);
         self.detached(async move {
             let mut content = new.content;
-            let sealed = content.seal(Purpose::Blob).await?;
-            if let Err(mismatch) = check_digest(new.sha256, sealed.sha256, "digest_mismatch") {
-                app.discard(&sealed.locator).await;
-                return Err(mismatch);
-            }
+            let (expected, code) = (new.sha256, "digest_mismatch");
+            let sealed = app.seal_expecting(&mut content, Purpose::Blob, expected, code).await?;
             let mime = new.mime.unwrap_or_else(|| guess_mime(&new.name));
             let file =
                 app.new_file(new.owner, new.folder, new.name, mime, &sealed, CallerMeta::default());
@@ -136,8 +129,8 @@ impl App {
                 Ok(prepared.into_iter().map(|ready| ready.file).collect())
             }
             Err(error) => {
-                for ready in prepared.iter().filter(|_| !error.is_uncertain()) {
-                    self.discard_prepared(ready).await;
+                for ready in prepared.iter().filter(|ready| ready.has_own_bytes()) {
+                    self.discard_unless_uncertain(&ready.locator, &error).await;
                 }
                 Err(upload_error(error))
             }
@@ -146,7 +139,7 @@ impl App {
 
     /// Drops a blob that no record refers to.
     pub(super) async fn discard_prepared(&self, ready: &Prepared) {
-        if !ready.lies_in_part && !ready.is_known {
+        if ready.has_own_bytes() {
             self.discard(&ready.locator).await;
         }
     }
@@ -157,6 +150,11 @@ impl Prepared {
         let Self { file, locator, is_known, upload, .. } = self;
         let (file, locator) = (file.clone(), locator.clone());
         NewFile { file, locator, is_known: *is_known, upload: *upload }
+    }
+
+    /// Whether its bytes go when it is not recorded.
+    fn has_own_bytes(&self) -> bool {
+        !self.lies_in_part && !self.is_known
     }
 
     fn salt_again(&mut self) {

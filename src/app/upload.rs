@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    App, Error, Result,
-    incoming::{Incoming, check_digest},
-    possession::Challenge,
-};
+use super::{App, Error, Result, incoming::Incoming, possession::Challenge};
 use crate::{
     blob::{Purpose, Sealed},
     meta::{self, Batch, Part, Removal},
@@ -15,7 +11,6 @@ use crate::{
         file::CallerMeta,
         id::{PartNumber, UploadId},
         limits::{BATCH_BYTES_MAX, BATCH_FILES_MAX, BATCH_LISTINGS_MAX},
-        locator::Locator,
         name::{FileName, Folder, UserId},
         principal::Principal,
         time::UnixMillis,
@@ -204,13 +199,10 @@ impl App {
     ) -> Result<u64> {
         let app = Arc::clone(self);
         self.detached(async move {
-            let sealed = incoming.seal(Purpose::Part(id, number)).await?;
-            let Sealed { size, blake3, sha256: own, locator } = sealed;
-            if let Err(mismatch) = check_digest(sha256, own, "digest_mismatch") {
-                app.discard(&locator).await;
-                return Err(mismatch);
-            }
-            let part = Part { number, size, blake3, sha256: own, place: locator.clone() };
+            let (purpose, code) = (Purpose::Part(id, number), "digest_mismatch");
+            let sealed = app.seal_expecting(&mut incoming, purpose, sha256, code).await?;
+            let Sealed { size, blake3, sha256, locator } = sealed;
+            let part = Part { number, size, blake3, sha256, place: locator.clone() };
             let expires = app.clock.now().after(app.policy().upload_ttl);
             let (meta, quota) = (&app.meta, app.policy().quota_bytes);
             let recorded = match revision {
@@ -374,13 +366,6 @@ impl App {
         let Some(_allowed) = self.removals.try_begin() else { return };
         if let Err(error) = self.blobs.end(id).await {
             tracing::warn!(upload = %id, %error, "what is left of an upload was not removed");
-        }
-    }
-
-    /// After a failed commit the record may or may not be on the disk: the bytes stay.
-    pub(super) async fn discard_unless_uncertain(&self, locator: &Locator, error: &meta::Error) {
-        if !error.is_uncertain() {
-            self.discard(locator).await;
         }
     }
 }
