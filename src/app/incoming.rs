@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{App, Error, Result, arrivals::Arriving, complete::address};
+use super::{App, Error, Result, complete::address};
 use crate::{
     blob::{self, Begun, Purpose, Reader, Sealed, Site, Stage},
     meta::{self, Part},
@@ -15,7 +15,11 @@ use crate::{
         range::Slice,
         upload::{Upload, UploadState, leading, span_from_zero, span_of},
     },
+    sys::counts::Held,
 };
+
+/// Keeps a session from expiring; of none where the bytes are of none.
+type Arriving = Option<Held<UploadId>>;
 
 /// A body that is being received, held to a limit.
 pub struct Incoming {
@@ -23,7 +27,7 @@ pub struct Incoming {
     what: &'static str,
     limit: u64,
     left: u64,
-    _arriving: Option<Arriving>,
+    _arriving: Arriving,
 }
 
 impl Incoming {
@@ -51,7 +55,7 @@ impl Incoming {
 
     /// Keeps the session that it is for from expiring meanwhile.
     fn of(self, arriving: Arriving) -> Self {
-        Self { _arriving: Some(arriving), ..self }
+        Self { _arriving: arriving, ..self }
     }
 
     /// Puts bytes that were stored before in front of those that come; they do not count.
@@ -97,7 +101,12 @@ impl App {
 
     /// Says for which session bytes come that began to come before that was known.
     pub fn arrives_for(&self, id: UploadId, incoming: Incoming) -> Incoming {
-        incoming.of(self.arrivals.begin(id))
+        incoming.of(self.arriving(id))
+    }
+
+    /// However many there are.
+    fn arriving(&self, id: UploadId) -> Arriving {
+        self.arrivals.enter(id, usize::MAX)
     }
 
     /// As [`App::begin_part`], when it is known before its bytes which part it is, and maybe how
@@ -125,13 +134,12 @@ impl App {
         announced: Option<u64>,
         continues: Option<&Part>,
     ) -> Result<Incoming> {
-        let arriving = self.arrivals.begin(id);
+        let arriving = self.arriving(id);
         let known = continues.map_or(0, |part| part.size);
         let bytes = announced.map(|bytes| known.saturating_add(bytes));
         if bytes.is_some_and(|bytes| bytes <= PLACED_BYTES_MIN) {
             return Ok(self.begin(what, limit).await?.of(arriving));
         }
-        let arriving = Some(arriving);
         let Begun { mut stage, lowest } = self.blobs.stage_part(id, number).await?;
         // A place that is free now may be named by what a backup has just listed.
         let Some(_allowed) = self.removals.try_begin() else {

@@ -7,7 +7,6 @@
 pub mod access;
 pub mod append;
 pub mod archive;
-mod arrivals;
 pub mod backup;
 pub mod catalog;
 pub mod checksum;
@@ -49,8 +48,8 @@ use crate::{
     auth::{jwt, keyring::KeyRing, link::LinkKey},
     blob::BlobStore,
     meta::Metadata,
-    model::time::UnixMillis,
-    sys::{clock::Clock, random::FileIds},
+    model::{id::UploadId, time::UnixMillis},
+    sys::{clock::Clock, counts::Counts, random::FileIds},
 };
 
 /// Bounds and rules that the operator sets.
@@ -84,7 +83,9 @@ pub struct App {
     uses: uses::Uses,
     completing: lease::Leases,
     appending: lease::Leases,
-    arrivals: Arc<arrivals::Arrivals>,
+    /// Requests that send bytes, by session. A session lives for so long without progress, and
+    /// bytes that come are progress: it does not expire before they are recorded or given up.
+    arrivals: Arc<Counts<UploadId>>,
     detached: TaskTracker,
     epochs: epochs::Epochs,
     /// One permit for each byte of memory that the plans of archives take.

@@ -1,8 +1,9 @@
 //! Thin hands on the operating system: clock, randomness, durable files, signals, log, TLS files,
-//! the service manager.
+//! the service manager. Beside them counts, which layers share that do not know each other.
 
 pub mod audit;
 pub mod clock;
+pub mod counts;
 pub mod data_dir;
 pub mod durable;
 pub mod fault;

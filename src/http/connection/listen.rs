@@ -21,10 +21,9 @@ use crate::{
     app::Error,
     http::{
         Server,
-        caller::client,
+        caller::{client, penalty::network},
         connection::{
             Connection, LINGER,
-            addresses::{Addresses, Arrived},
             flood::Metered,
             gate::{Gate, Pass},
             listener::{Listener, Stream},
@@ -35,7 +34,10 @@ use crate::{
         settings::Settings,
         telemetry::metrics,
     },
-    sys::random,
+    sys::{
+        counts::{Counts, Held},
+        random,
+    },
 };
 
 /// Window of one HTTP/2 stream, so that a transfer holds no more than its buffers.
@@ -49,7 +51,9 @@ const TURNED_AWAY_MAX: usize = 64;
 #[derive(Clone)]
 struct Hall {
     connections: Arc<Gate>,
-    addresses: Arc<Addresses>,
+    /// Open connections by address, so that one client cannot hold all there are; of IPv6 by the
+    /// network of 64 bits that one client has.
+    addresses: Arc<Counts<IpAddr>>,
     turned_away: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
     tracker: TaskTracker,
@@ -126,14 +130,14 @@ impl Server {
         &self,
         from: IpAddr,
         connections: &Arc<Gate>,
-        addresses: &Arc<Addresses>,
-    ) -> Option<(Pass, Arrived)> {
+        addresses: &Arc<Counts<IpAddr>>,
+    ) -> Option<(Pass, Held<IpAddr>)> {
         let settings = self.settings.load();
         // A proxy stands for many.
         let is_proxy = client::is_trusted(from, &settings.trusted_proxies);
         let max = if is_proxy { usize::MAX } else { settings.connections_per_address_max };
         let pass = connections.enter(settings.connections_max);
-        let arrived = addresses.arrive(from, max);
+        let arrived = addresses.enter(network(from), max);
         if pass.is_none() {
             metrics::LIMITS.of("connections").add(1);
         } else if arrived.is_none() {

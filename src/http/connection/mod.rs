@@ -3,7 +3,6 @@
 //! hyper counts a connection's streams, its socket the time of a request's head. What they do not
 //! see is watched here: that nothing is asked for, and that so much was asked for.
 
-pub(super) mod addresses;
 pub(super) mod flood;
 pub(super) mod gate;
 pub mod listen;
