@@ -28,6 +28,7 @@
 //! thread, and the logs before it go. Never `flush_async`: it deadlocks (spacejam/sled#1308).
 
 mod inspect;
+mod patience;
 #[cfg(test)]
 mod tests;
 
@@ -37,14 +38,14 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
-    time::Duration,
 };
 
-use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
+use tokio::{sync::oneshot, task::spawn_blocking};
 
+pub use self::patience::SECONDS as PATIENCE_SECONDS;
 use super::{
     ballast::{Ballast, Share},
     journal::{self, Builder, Files, Journal, JournalId},
@@ -62,9 +63,6 @@ use crate::{
 const BATCH_STEPS_MAX: usize = 256;
 /// Steps that wait at most; past it: [`Error::Busy`].
 const WAITING_STEPS_MAX: usize = 4096;
-
-/// sled can wait for ever behind a disk that failed it; past this time it has.
-pub const COMMIT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A layer is settled once its commits are this long in the journal, or this part of what the
 /// journal grows by before it is saved, if that is less. Twice as long, it is settled before the
@@ -208,15 +206,15 @@ impl Committer {
     }
 
     /// Lets the steps that wait finish and sled have what they wrote. What takes longer than
-    /// `limit` counts as a failure. Blocks.
-    pub fn close(&mut self, limit: Duration) {
+    /// `seconds` counts as a failure. Blocks.
+    pub fn close(&mut self, seconds: u32) {
         self.steps = None;
         self.shared.stopping.store(true, Ordering::Relaxed);
         // After a failure it may wait for sled for ever.
         let Some(ended) = self.ended.take().filter(|_| self.ready().is_ok()) else { return };
         // Nothing is ever sent: it ends with the thread.
         let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+        if !patience::hangs_up(&ended, seconds) {
             self.shared
                 .fail(&Error::Unavailable("the last commit does not come to its end".into()));
         }
@@ -240,7 +238,7 @@ impl Committer {
         let step = Step { effect, run, waiting: stores::COMMITS_WAITING.count() };
         match self.steps.as_ref().ok_or_else(stopped)?.try_send(step) {
             Ok(()) => {
-                let Ok(answer) = timeout(COMMIT_TIMEOUT, answered).await else {
+                let Some(answer) = patience::answer(answered).await else {
                     let stuck = Error::Unavailable("a commit does not come to its end".into());
                     self.shared.fail(&stuck);
                     return Err(stuck);

@@ -76,7 +76,7 @@ impl Drop for Closing {
 
 impl Drop for SledMetadata {
     fn drop(&mut self) {
-        self.committer.close(commit::COMMIT_TIMEOUT);
+        self.committer.close(commit::PATIENCE_SECONDS);
         // Of a disk that failed nothing more is asked.
         if self.committer.ready().is_err() {
             self.closing.0 = None;

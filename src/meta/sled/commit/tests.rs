@@ -1,4 +1,3 @@
-use super::*;
 use crate::{
     meta::{
         Metadata,
@@ -56,7 +55,7 @@ fn a_close_that_takes_too_long_is_a_failure() {
     runtime().block_on(meta.begun(UnixMillis(1))).unwrap();
     let records = meta.records.clone();
     let meta = records.while_settling(move || {
-        meta.committer.close(Duration::from_millis(100));
+        meta.committer.close(1);
         assert!(meta.committer.ready().is_err());
         meta
     });
