@@ -91,11 +91,16 @@ impl Folder {
         &self.0
     }
 
+    /// Whether it is the one that holds all files of a user.
+    pub fn is_top(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Every folder whose list shows a file of this one: the top, each ancestor, itself.
     pub fn lineage(&self) -> impl Iterator<Item = Folder> + '_ {
         let top = std::iter::once(Folder::default());
         let ancestors = self.0.match_indices('/').map(|(at, _)| Self(self.0[..at].into()));
-        let own = (!self.0.is_empty()).then(|| self.clone());
+        let own = (!self.is_top()).then(|| self.clone());
         top.chain(ancestors).chain(own)
     }
 }

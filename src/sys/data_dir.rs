@@ -12,8 +12,9 @@ use super::durable;
 /// The layout that this program writes. 2 added the journal; a directory of format 1 gets one when
 /// its metadata store is opened. 3 added trees behind the files of blobs; those of before stay.
 /// 4 added parts that lie together in one file; open uploads of before go on as they are. 5 put the
-/// records of the index in runs: it is made anew from the journal when it is opened.
-const FORMAT: u32 = 5;
+/// records of the index in runs: it is made anew from the journal when it is opened. 6 put the
+/// records of files among those of their owners: they are moved when the index is opened.
+const FORMAT: u32 = 6;
 /// The oldest layout that it reads.
 const FORMAT_MIN: u32 = 1;
 
@@ -112,8 +113,8 @@ mod tests {
         fs::write(inner.join("FORMAT"), "1\n").unwrap();
         prepare(&inner).unwrap();
         stamp(&inner).unwrap();
-        assert_eq!(fs::read_to_string(inner.join("FORMAT")).unwrap(), "5\n");
-        fs::write(inner.join("FORMAT"), "6\n").unwrap();
+        assert_eq!(fs::read_to_string(inner.join("FORMAT")).unwrap(), "6\n");
+        fs::write(inner.join("FORMAT"), "7\n").unwrap();
         assert!(prepare(&inner).unwrap_err().to_string().contains("newer"));
         fs::write(inner.join("FORMAT"), "").unwrap();
         assert!(prepare(&inner).is_err());

@@ -338,7 +338,7 @@ fn an_index_of_before_beside_another_journal_is_set_aside() {
 #[test]
 fn a_new_layout_is_told_before_it_is_there() {
     let format = |world: &World| fs::read_to_string(world.path("FORMAT")).unwrap();
-    for (is_damaged, expected) in [(false, "5\n"), (true, "4\n")] {
+    for (is_damaged, expected) in [(false, "6\n"), (true, "4\n")] {
         let world = World::with(50, NEVER);
         world.sled().remove("!runs").unwrap();
         fs::write(world.path("FORMAT"), "4\n").unwrap();
@@ -348,7 +348,7 @@ fn a_new_layout_is_told_before_it_is_there() {
         assert_eq!(world.try_open(NEVER).is_err(), is_damaged);
         assert_eq!(format(&world), expected);
         let missing = SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap();
-        assert_eq!((missing.is_some(), format(&world).as_str()), (is_damaged, "5\n"));
+        assert_eq!((missing.is_some(), format(&world).as_str()), (is_damaged, "6\n"));
     }
 }
 

@@ -13,12 +13,15 @@ use serde_json::json;
 use crate::{
     support::{Client, Daemon, sha256},
     tokens,
+    upkeep::report,
 };
 
 /// Two files and an open upload of 100 of 300 bytes, as format 1 kept them: no journal.
 const FORMAT_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-1.tar.gz");
 /// Open uploads of [`IN_FORMAT_3`], half there, which expire in a hundred years.
 const FORMAT_3: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-3.tar.gz");
+/// Files of [`in_format_5`], and one that was deleted.
+const FORMAT_5: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-5.tar.gz");
 
 /// Name, seed and size of what the open uploads of [`FORMAT_3`] are to become.
 const IN_FORMAT_3: [(&str, usize, usize); 7] = [
@@ -43,7 +46,7 @@ fn a_directory_of_format_1_is_taken_over() {
     let mut daemon = Daemon::prepared(|data| unpack(FORMAT_1, data));
     for _ in 0..2 {
         let format = fs::read_to_string(daemon.dir().join("FORMAT")).unwrap();
-        assert_eq!(format, "5\n");
+        assert_eq!(format, "6\n");
         let service = daemon.service();
         let list = service.get("/v1/files/all?user_id=alice").ok();
         assert_eq!(list["total_size"], 70_100);
@@ -110,7 +113,7 @@ fn open_uploads_of_format_3_go_on_to_their_end() {
         if from_journal {
             daemon.expect_trouble("rebuilt from the journal");
         }
-        assert_eq!(fs::read_to_string(daemon.dir().join("FORMAT")).unwrap(), "5\n");
+        assert_eq!(fs::read_to_string(daemon.dir().join("FORMAT")).unwrap(), "6\n");
         let user = daemon.user("alice");
         let ids = open(&user);
         assert_eq!(ids.len(), IN_FORMAT_3.len());
@@ -152,6 +155,68 @@ fn open_uploads_of_format_3_go_on_to_their_end() {
     }
 }
 
+/// Owner, folder, name and content of the files of [`FORMAT_5`], in the order in which they came.
+fn in_format_5() -> impl DoubleEndedIterator<Item = (&'static str, &'static str, String, String)> {
+    (0..24).map(|n| {
+        let folder = ["", "main", "main/pictures", "other"][n % 4];
+        let content = format!("{} ", n % 20).repeat(n + 1);
+        (["alice", "bob", "carol"][n % 3], folder, format!("{n}.txt"), content)
+    })
+}
+
+/// Their records move among those of their owners.
+#[test]
+fn files_of_format_5_are_found_as_before() {
+    for from_journal in [false, true] {
+        let mut daemon = Daemon::prepared(|data| {
+            unpack(FORMAT_5, data);
+            if from_journal {
+                fs::remove_dir_all(data.join("meta")).unwrap();
+            }
+        });
+        if from_journal {
+            daemon.expect_trouble("rebuilt from the journal");
+        }
+        for _ in 0..2 {
+            assert_eq!(fs::read_to_string(daemon.dir().join("FORMAT")).unwrap(), "6\n");
+            for owner in ["alice", "bob", "carol"] {
+                let user = daemon.user(owner);
+                for folder in ["", "main", "main/pictures", "other"] {
+                    let newest_first: Vec<_> = in_format_5()
+                        .rev()
+                        .filter(|file| file.0 == owner && file.1.starts_with(folder))
+                        .collect();
+                    let list = user.get(&format!("/v1/files/all?folder={folder}")).ok();
+                    let files = list["files"].as_array().unwrap();
+                    assert_eq!(files.len(), newest_first.len());
+                    assert_eq!(list["total_count"], files.len());
+                    for (file, (_, folder, name, content)) in files.iter().zip(newest_first) {
+                        assert_eq!(
+                            (&file["filename"], &file["folder"]),
+                            (&json!(name), &json!(folder))
+                        );
+                        let whole = user.content(file["key"].as_str().unwrap());
+                        assert_eq!(whole.body, content.as_bytes());
+                        let image =
+                            format!("/api/images/{}/download", file["id"].as_str().unwrap());
+                        assert_eq!(user.get(&image).body, content.as_bytes());
+                    }
+                }
+            }
+            daemon.restart(Signal::KILL);
+        }
+        let user = daemon.user("alice");
+        let list = user.get("/v1/files/all").ok();
+        for file in list["files"].as_array().unwrap() {
+            user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap())).ok();
+        }
+        assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
+        daemon.signal(Signal::TERM);
+        daemon.wait();
+        assert_eq!(report(&["fsck"], &daemon.dir())["findings"], json!([]));
+    }
+}
+
 /// The index is laid out anew from the journal, so it stays where the journal lacks what it has.
 #[test]
 fn an_index_that_the_journal_does_not_hold_stays() {
@@ -161,7 +226,7 @@ fn an_index_that_the_journal_does_not_hold_stays() {
     let whole = fs::read(&log).unwrap();
     fs::write(&log, &whole[..1000]).unwrap();
     let said = tokens::refused(data.path(), 1, &["user", "list"]);
-    assert!(said.contains("cannot be brought to format 5 by the journal"), "{said}");
+    assert!(said.contains("cannot be laid out anew from the journal"), "{said}");
     assert_eq!(fs::read_to_string(data.path().join("FORMAT")).unwrap(), "3\n");
     // Nothing is lost: with its journal it is taken.
     fs::write(&log, &whole).unwrap();

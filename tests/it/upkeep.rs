@@ -24,7 +24,7 @@ fn run(arguments: &[&str], data: &Path) -> Output {
 }
 
 /// The report of a command that found nothing wrong.
-fn report(arguments: &[&str], data: &Path) -> Value {
+pub fn report(arguments: &[&str], data: &Path) -> Value {
     let output = run(arguments, data);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {said}");

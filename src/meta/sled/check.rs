@@ -9,19 +9,14 @@ use serde::de::DeserializeOwned;
 
 use super::{
     codec::{self, FolderNode, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser},
-    file_id, index,
+    files,
+    index::{self, Place},
     records::Records,
     runs::Entry,
 };
 use crate::{
     meta::{Error, Result},
-    model::{
-        digest::ContentHash,
-        file::Totals,
-        id::{FileId, UploadId},
-        name::UserId,
-        upload::UploadState,
-    },
+    model::{digest::ContentHash, file::Totals, id::UploadId, name::UserId, upload::UploadState},
 };
 
 /// Findings that are told; more are only counted.
@@ -128,20 +123,30 @@ impl Walk<'_> {
         let mut references: HashMap<ContentHash, u64> = HashMap::new();
         for entry in self.table(index::FILES) {
             let (key, bytes) = entry?;
-            let id: FileId = file_id(key.get(1..).unwrap_or_default())?;
+            let place = index::placed(&key);
+            let place = place.ok_or_else(|| Error::Corrupt("the key of a file".into()))?;
+            let id = place.id();
             let file = codec::decode::<StoredFile>(&bytes)?.into_record(id);
+            findings.check(Place::new(&file.owner, id) == place, &key, || {
+                format!("file {id} does not stand where it belongs")
+            });
             let named = self.records.get(&index::file_key(&file.key))?;
-            findings.check(named.is_some_and(|named| *named == id.0), &key, || {
+            findings.check(named.is_some_and(|named| *named == place.bytes()), &key, || {
                 format!("file {id} is not found by its key")
+            });
+            let owner = self.records.get(&index::file_owner(id))?;
+            findings.check(owner.is_some_and(|owner| *owner == *place.owner()), &key, || {
+                format!("file {id} is not found by its id")
             });
             for folder in file.folder.lineage() {
                 let folder_key = index::folder(&file.owner, &folder);
                 let node = self.get::<FolderNode>(&folder_key)?;
-                let entry = node.map(|node| index::list_entry(node.node, id));
-                let listed = entry.map(|entry| self.records.contains_key(&entry)).transpose()?;
-                findings.check(listed == Some(true), &key, || {
-                    format!("file {id} is missing in a list")
-                });
+                let is_listed = match node {
+                    Some(_) if folder.is_top() => true,
+                    Some(node) => self.records.contains_key(&index::list_entry(node.node, id))?,
+                    None => false,
+                };
+                findings.check(is_listed, &key, || format!("file {id} is missing in a list"));
                 let count = counts.entry(folder_key).or_default();
                 count.files += 1;
                 count.bytes = count.bytes.saturating_add(file.size);
@@ -184,10 +189,10 @@ impl Walk<'_> {
         for entry in self.table(index::OWNED) {
             let (key, _) = entry?;
             let file = match index::owned_file(&key) {
-                Some(id) => self.get::<StoredFile>(&index::file(id))?.map(|it| it.into_record(id)),
+                Some(id) => files::of_id(self.records, id)?,
                 None => None,
             };
-            let record = index::owned_file(&key).map_or(key.clone(), index::file);
+            let record = index::owned_file(&key).map_or(key.clone(), index::file_owner);
             findings.check(
                 file.is_some_and(|file| index::owned_entry(&file) == key),
                 &record,
@@ -265,6 +270,7 @@ mod tests {
         model::{
             digest::Sha256,
             file::{CallerMeta, FileRecord},
+            id::FileId,
             key::FileKey,
             locator::Locator,
             name::{FileName, Folder},

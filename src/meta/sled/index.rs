@@ -6,8 +6,9 @@
 //! | token | token id | [`super::accounts`] |
 //! | use | token id | [`super::accounts::StoredUse`]: when and whence it was used last |
 //! | valid from | 'a', 's' half a name's hash, or 'u' user id | first second of good tokens |
-//! | file | file id | [`super::codec::StoredFile`] |
-//! | key | first 16 bytes of BLAKE3(key) | file id |
+//! | file | [`Place`]: 8 bytes of BLAKE3(user), inverted file id | [`super::codec::StoredFile`] |
+//! | file owner | file id | first 8 bytes of BLAKE3(user) |
+//! | key | first 16 bytes of BLAKE3(key) | [`Place`] |
 //! | folder | first 16 bytes of BLAKE3(user 0 path) | [`super::codec::FolderNode`] |
 //! | list | node, inverted file id | nothing: newest first by key order |
 //! | owned | first 16 bytes of BLAKE3(user 0 SHA-256), file id | nothing: who has which content |
@@ -28,9 +29,10 @@
 //! | node | nothing | the next unused folder node |
 //! | own | a word | what the engine notes for itself: a probe, the last commit it has |
 //!
-//! A file stands in the list of its folder and of every folder above, and each folder counts
-//! what lies beneath it. A page, a total and a quota check are then point reads and one short
-//! scan, however many files there are. User ids hold no control characters, so the zero byte ends
+//! The files of a user stand together, so their order is the list of the user's top folder. A file
+//! stands in the list of every other folder that it is beneath, and each folder counts what lies
+//! beneath it. A page, a total and a quota check are then point reads and one short scan, however
+//! many files there are. User ids hold no control characters, so the zero byte ends
 //! them. Keys and folders, which may be long, are hashed: no key here is longer than 300 bytes.
 
 use crate::{
@@ -74,8 +76,8 @@ pub enum Growth {
 /// Of the table of `key`.
 pub fn growth(key: &[u8]) -> Growth {
     match key.first() {
-        Some(b'f' | b'e' | b'g' | b'z') => Growth::AtTheEnd,
-        Some(b'l') => Growth::AtTheBegin,
+        Some(b'i' | b'e' | b'g' | b'z') => Growth::AtTheEnd,
+        Some(b'l' | b'r') => Growth::AtTheBegin,
         _ => Growth::Anywhere,
     }
 }
@@ -107,12 +109,78 @@ pub fn valid_from(holder: Holder<'_>) -> Vec<u8> {
     }
 }
 
-pub const FILES: &[u8] = b"f";
+pub const FILES: &[u8] = b"r";
 pub const FOLDERS: &[u8] = b"d";
 
-pub fn file(id: FileId) -> Vec<u8> {
-    key(b'f', &[&id.0])
+/// Half of half a hash stands for a user: the files of two that share it lie among each other,
+/// which is all that comes of it.
+fn owner(id: &UserId) -> [u8; 8] {
+    let mut owner = [0; 8];
+    owner.copy_from_slice(&blake3::hash(id.as_str().as_bytes()).as_bytes()[..8]);
+    owner
 }
+
+fn inverted(id: [u8; 16]) -> [u8; 16] {
+    id.map(|byte| !byte)
+}
+
+/// Where the record of a file stands: among those of its owner, the newest first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    owner: [u8; 8],
+    id: FileId,
+}
+
+impl Place {
+    pub fn new(user: &UserId, id: FileId) -> Self {
+        Self { owner: owner(user), id }
+    }
+
+    /// With what [`file_owner`] says of `id`.
+    pub fn found(owner: &[u8], id: FileId) -> Option<Self> {
+        Some(Self { owner: owner.try_into().ok()?, id })
+    }
+
+    /// Of [`Place::bytes`].
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let (owner, id) = bytes.split_first_chunk::<8>()?;
+        Some(Self { owner: *owner, id: FileId(inverted(id.try_into().ok()?)) })
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        [&self.owner[..], &inverted(self.id.0)].concat()
+    }
+
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    pub fn owner(&self) -> &[u8] {
+        &self.owner
+    }
+}
+
+/// Every file of a user.
+pub fn files_of(user: &UserId) -> Vec<u8> {
+    key(b'r', &[&owner(user)])
+}
+
+pub fn file(place: Place) -> Vec<u8> {
+    key(b'r', &[&place.bytes()])
+}
+
+/// The place of the file of a key that [`file`] made.
+pub fn placed(file: &[u8]) -> Option<Place> {
+    Place::parse(file.get(1..)?)
+}
+
+/// What it takes beside its id to find a file.
+pub fn file_owner(id: FileId) -> Vec<u8> {
+    key(b'i', &[&id.0])
+}
+
+/// Up to format 5 the records of files stood under their ids alone.
+pub const FILES_OF_FORMAT_5: &[u8] = b"f";
 
 pub fn file_key(file_key: &FileKey) -> Vec<u8> {
     key(b'k', &[&blake3::hash(file_key.as_str().as_bytes()).as_bytes()[..16]])
@@ -130,13 +198,12 @@ pub fn list(node: u64) -> Vec<u8> {
 }
 
 pub fn list_entry(node: u64, id: FileId) -> Vec<u8> {
-    key(b'l', &[&node.to_be_bytes(), &id.0.map(|byte| !byte)])
+    key(b'l', &[&node.to_be_bytes(), &inverted(id.0)])
 }
 
 /// The file of a [`list_entry`].
 pub fn listed(entry: &[u8]) -> Option<FileId> {
-    let inverted: [u8; 16] = entry.get(9..)?.try_into().ok()?;
-    Some(FileId(inverted.map(|byte| !byte)))
+    Some(FileId(inverted(entry.get(9..)?.try_into().ok()?)))
 }
 
 pub const OWNED: &[u8] = b"h";

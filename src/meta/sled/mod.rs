@@ -9,11 +9,13 @@ mod check;
 pub mod codec;
 mod commit;
 mod concatenation;
+mod files;
 mod index;
 pub(crate) mod journal;
 mod open;
 mod read_ahead;
 mod records;
+mod relocate;
 mod replay;
 mod room;
 pub(crate) mod runs;
@@ -30,12 +32,12 @@ use sled::Db;
 
 use self::{
     ballast::Ballast,
-    codec::{
-        FolderNode, Held, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
-    },
+    codec::{FolderNode, Held, StoredBatch, StoredBlob, StoredPart, StoredUpload, StoredUser},
     commit::Committer,
-    open::{Opened, Place},
+    index::Place,
+    open::Opened,
     records::Records,
+    relocate::relocate,
     runs::Runs,
 };
 use super::{
@@ -63,7 +65,7 @@ pub struct SledMetadata {
 }
 
 /// Notes where sled's pages lie once nothing holds sled any more, for the next open to be fast.
-struct Closing(Option<Place>);
+struct Closing(Option<open::Place>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
@@ -93,9 +95,11 @@ impl SledMetadata {
     /// [`Error::Corrupt`] when acknowledged changes cannot be read; [`Error::Unavailable`] when
     /// the disk fails, and when this build would lose data in a power cut.
     pub fn open(data_dir: &Path, cache_bytes: u64, save_bytes: u64) -> Result<Self> {
-        let place = Place::new(data_dir, cache_bytes);
+        let place = open::Place::new(data_dir, cache_bytes);
         let mut ballast = Ballast::given_up(data_dir)?;
-        let Opened { db, journal, file } = open::open(&place)?;
+        let mut opened = open::open(&place)?;
+        relocate(&place, &mut opened)?;
+        let Opened { db, journal, file } = opened;
         ballast.refill();
         let records = Records::new(Runs::new((*db).clone()), journal.last());
         let committer = Committer::start(records.clone(), journal, file, ballast, save_bytes)?;
@@ -109,17 +113,12 @@ impl SledMetadata {
     /// As [`SledMetadata::open`]; [`Error::NotFound`] when there is no journal.
     pub fn rebuild(data_dir: &Path, cache_bytes: u64) -> Result<Option<String>> {
         Ballast::given_up(data_dir)?;
-        open::rebuild_at_any_loss(&Place::new(data_dir, cache_bytes))
+        open::rebuild_at_any_loss(&open::Place::new(data_dir, cache_bytes))
     }
 
     fn get<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
         let bytes = self.records.get(key)?;
         bytes.map(|bytes| codec::decode(&bytes)).transpose()
-    }
-
-    fn file_by_id_now(&self, id: FileId) -> Result<Option<FileRecord>> {
-        let stored = self.get::<StoredFile>(&index::file(id))?;
-        Ok(stored.map(|stored| stored.into_record(id)))
     }
 
     fn token_now(&self, id: TokenId) -> Result<Option<ServiceToken>> {
@@ -136,18 +135,6 @@ impl SledMetadata {
         let scanned = tokio::task::spawn_blocking(move || scan(&records)).await;
         scanned.map_err(|error| Error::Unavailable(error.to_string()))?
     }
-}
-
-fn file_id(bytes: &[u8]) -> Result<FileId> {
-    let id = bytes.try_into().map_err(|_| Error::Corrupt("a file id of the wrong size".into()))?;
-    Ok(FileId(id))
-}
-
-/// Reads a list entry's file; one that was removed meanwhile is passed over.
-fn listed_file(records: &Records, entry: &[u8]) -> Result<Option<FileRecord>> {
-    let id = index::listed(entry).ok_or_else(|| Error::Corrupt("a list entry".into()))?;
-    let Some(bytes) = records.get(&index::file(id))? else { return Ok(None) };
-    Ok(Some(codec::decode::<StoredFile>(&bytes)?.into_record(id)))
 }
 
 #[async_trait]
@@ -236,16 +223,15 @@ impl Metadata for SledMetadata {
         limit: usize,
     ) -> Result<Vec<Upload>> {
         let prefix = index::open_of(owner);
-        let start = after.map_or_else(|| prefix.clone(), |after| index::open(owner, after));
+        let after = after.map(|after| index::open(owner, after));
         let scan = move |records: &Records| {
             let mut uploads = Vec::new();
-            for entry in records.range(&start) {
+            for entry in records.behind(&prefix, after.as_deref()) {
                 let (key, _) = entry?;
-                if !key.starts_with(&prefix) || uploads.len() == limit {
+                if uploads.len() == limit {
                     break;
                 }
-                let id = index::open_upload(&key).filter(|id| Some(*id) != after);
-                let Some(id) = id else { continue };
+                let Some(id) = index::open_upload(&key) else { continue };
                 if let Some(bytes) = records.get(&index::upload(id))? {
                     uploads.push(codec::decode::<StoredUpload>(&bytes)?.into_record(id));
                 }
@@ -340,13 +326,13 @@ impl Metadata for SledMetadata {
         let Some(bytes) = self.records.get(&index::file_key(key))? else {
             return Ok(None);
         };
-        let file = self.file_by_id_now(file_id(&bytes)?)?;
+        let file = files::at(&self.records, Place::parse(&bytes).ok_or_else(files::misplaced)?)?;
         // The index holds half a hash; the record holds the key.
         Ok(file.filter(|file| file.key == *key))
     }
 
     async fn file_by_id(&self, id: FileId) -> Result<Option<FileRecord>> {
-        self.file_by_id_now(id)
+        files::of_id(&self.records, id)
     }
 
     async fn remove_file(&self, key: &FileKey, now: UnixMillis) -> Result<FileRecord> {
@@ -361,24 +347,13 @@ impl Metadata for SledMetadata {
         after: Option<FileId>,
         limit: usize,
     ) -> Result<Vec<FileRecord>> {
-        let folder = index::folder(owner, folder);
+        let (owner, folder) = (owner.clone(), folder.clone());
         let scan = move |records: &Records| {
-            let Some(bytes) = records.get(&folder)? else { return Ok(Vec::new()) };
-            let node = codec::decode::<FolderNode>(&bytes)?.node;
-            let prefix = index::list(node);
-            let start = after.map_or_else(|| prefix.clone(), |id| index::list_entry(node, id));
-            let mut files = Vec::new();
-            for entry in records.range(&start) {
-                let (entry, _) = entry?;
-                if !entry.starts_with(&prefix) || files.len() == limit {
-                    break;
-                }
-                if after.is_some() && entry == start {
-                    continue;
-                }
-                files.extend(listed_file(records, &entry)?);
+            if folder.is_top() {
+                files::of_user(records, &owner, after, limit)
+            } else {
+                files::in_folder(records, &owner, &folder, after, limit)
             }
-            Ok(files)
         };
         self.scan(scan).await
     }
@@ -398,7 +373,7 @@ impl Metadata for SledMetadata {
         let Held::By(files) = blob.held else { return Ok(None) };
         let mut sha256 = None;
         for id in files.into_iter().rev() {
-            let file = self.file_by_id_now(id)?.filter(|file| file.blake3 == *hash);
+            let file = files::of_id(&self.records, id)?.filter(|file| file.blake3 == *hash);
             let Some(file) = file else { continue };
             if file.owner == *owner {
                 return Ok(Some(file));
@@ -418,8 +393,8 @@ impl Metadata for SledMetadata {
     ) -> Result<Option<FileRecord>> {
         for entry in self.records.scan_prefix(&index::owned(owner, sha256)) {
             let (entry, _) = entry?;
-            let id = index::owned_file(&entry).ok_or_else(|| Error::Corrupt("an entry".into()))?;
-            let file = self.file_by_id_now(id)?;
+            let id = index::owned_file(&entry).ok_or_else(files::misplaced)?;
+            let file = files::at(&self.records, Place::new(owner, id))?;
             // The index holds half a hash; the record holds whose file it is, and of what.
             let is_it = |file: &FileRecord| file.owner == *owner && file.sha256 == *sha256;
             if let Some(file) = file.filter(is_it) {

@@ -69,6 +69,11 @@ impl Place {
         let files = Files::new(&data_dir.join("journal"));
         Self { data_dir: data_dir.into(), meta: data_dir.join("meta"), files, cache_bytes }
     }
+
+    /// Keeps versions out that do not know the newest layout.
+    pub fn stamp(&self) -> Result<()> {
+        data_dir::stamp(&self.data_dir).map_err(failed_io)
+    }
 }
 
 /// See the module. Blocks.
@@ -260,7 +265,7 @@ fn convert(
     let damage = damage.or_else(|| ends.then(|| "it ends before the index".to_owned()));
     if let Some(damage) = damage {
         return Err(Error::Corrupt(format!(
-            "the index cannot be brought to format 5 by the journal: {damage}. To have it mended \
+            "the index cannot be laid out anew from the journal: {damage}. To have it mended \
              by the index, start the version before this one, run its `fsck` beside it and store \
              something"
         )));
@@ -352,7 +357,7 @@ fn lies_in_runs(place: &Place, db: &Db) -> Result<bool> {
     if has_records(db)? {
         return Ok(false);
     }
-    data_dir::stamp(&place.data_dir).map_err(failed_io)?;
+    place.stamp()?;
     db.insert(index::LIES_IN_RUNS, &[]).map(|_| true).map_err(failed)
 }
 

@@ -155,18 +155,28 @@ impl Records {
         })
     }
 
-    /// At most `limit` records of a table, behind the key `after`.
-    pub fn page(&self, table: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
-        let behind = |entry: &Result<Entry>| match (entry, after) {
+    /// Every record whose key begins with `prefix`, behind the key `after`.
+    pub fn behind(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = Result<Entry>> + use<> {
+        let (prefix, after) = (prefix.to_vec(), after.map(<[u8]>::to_vec));
+        let entries = self.range(after.as_deref().unwrap_or(&prefix));
+        let is_within = move |entry: &Result<Entry>| match entry {
+            Ok((key, _)) => key.starts_with(&prefix),
+            Err(_) => true,
+        };
+        let is_behind = move |entry: &Result<Entry>| match (entry, &after) {
             (Ok((key, _)), Some(after)) => key != after,
             _ => true,
         };
-        let within = |entry: &Result<Entry>| match entry {
-            Ok((key, _)) => key.starts_with(table),
-            Err(_) => true,
-        };
-        let entries = self.range(after.unwrap_or(table));
-        entries.take_while(within).filter(behind).take(limit).collect()
+        entries.take_while(is_within).filter(is_behind)
+    }
+
+    /// At most `limit` records of a table, behind the key `after`.
+    pub fn page(&self, table: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
+        self.behind(table, after).take(limit).collect()
     }
 
     /// Every record.

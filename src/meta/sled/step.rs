@@ -4,7 +4,8 @@ use super::{
     codec::{
         FolderNode, Held, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
     },
-    concatenation, index,
+    concatenation,
+    index::{self, Place},
     txn::Txn,
     upkeep,
 };
@@ -13,7 +14,7 @@ use crate::{
     model::{
         digest::ContentHash,
         file::FileRecord,
-        id::{FileId, UploadId},
+        id::UploadId,
         key::FileKey,
         locator::Locator,
         name::{Folder, UserId},
@@ -275,8 +276,10 @@ pub fn record_file(
     }
     let user = ensure_user(txn, &file.owner, file.id.created())?;
     reserve(txn, user, released, 0, file.size.saturating_sub(released), default_quota)?;
-    txn.write(key, &file.id.0);
-    txn.put(index::file(file.id), &StoredFile::new(file))?;
+    let place = Place::new(&file.owner, file.id);
+    txn.write(key, place.bytes());
+    txn.write(index::file_owner(file.id), place.owner());
+    txn.put(index::file(place), &StoredFile::new(file))?;
     list(txn, file)?;
     txn.write(index::owned_entry(file), &[]);
     let replaced = refer_to_blob(txn, new)?;
@@ -294,7 +297,9 @@ fn list(txn: &mut Txn<'_>, file: &FileRecord) -> Result<()> {
         node.files = node.files.saturating_add(1);
         node.bytes = node.bytes.saturating_add(file.size);
         txn.put(key, &node)?;
-        txn.write(index::list_entry(node.node, file.id), &[]);
+        if !folder.is_top() {
+            txn.write(index::list_entry(node.node, file.id), &[]);
+        }
     }
     Ok(())
 }
@@ -305,7 +310,9 @@ fn unlist(txn: &mut Txn<'_>, file: &FileRecord) -> Result<()> {
         let mut node = txn.get::<FolderNode>(&key)?.ok_or_else(|| dangling("folder"))?;
         node.files = node.files.saturating_sub(1);
         node.bytes = node.bytes.saturating_sub(file.size);
-        txn.delete(index::list_entry(node.node, file.id));
+        if !folder.is_top() {
+            txn.delete(index::list_entry(node.node, file.id));
+        }
         if node.files == 0 {
             txn.delete(key);
         } else {
@@ -361,20 +368,17 @@ fn refer_to_blob(txn: &mut Txn<'_>, new: &NewFile) -> Result<Option<Locator>> {
     Ok(replaced)
 }
 
-pub fn file_id(txn: &Txn<'_>, key: &FileKey) -> Result<FileId> {
-    let bytes = txn.read(&index::file_key(key))?.ok_or(Error::NotFound)?;
-    super::file_id(&bytes)
-}
-
 pub fn remove_file(txn: &mut Txn<'_>, key: &FileKey, now: UnixMillis) -> Result<FileRecord> {
-    let id = file_id(txn, key)?;
-    let stored = txn.get::<StoredFile>(&index::file(id))?.ok_or_else(|| dangling("file"))?;
-    let file = stored.into_record(id);
+    let bytes = txn.read(&index::file_key(key))?.ok_or(Error::NotFound)?;
+    let place = Place::parse(&bytes).ok_or_else(|| dangling("file"))?;
+    let stored = txn.get::<StoredFile>(&index::file(place))?.ok_or_else(|| dangling("file"))?;
+    let file = stored.into_record(place.id());
     if file.key != *key {
         return Err(Error::NotFound);
     }
     txn.delete(index::file_key(key));
-    txn.delete(index::file(id));
+    txn.delete(index::file_owner(file.id));
+    txn.delete(index::file(place));
     unlist(txn, &file)?;
     txn.delete(index::owned_entry(&file));
     let blob_key = index::blob(&file.blake3);

@@ -1,0 +1,76 @@
+//! Files as they are found: by a place, an id, a user, a folder.
+
+use super::{
+    codec::{self, FolderNode, StoredFile},
+    index::{self, Place},
+    records::Records,
+};
+use crate::{
+    meta::{Error, Result},
+    model::{
+        file::FileRecord,
+        id::FileId,
+        name::{Folder, UserId},
+    },
+};
+
+/// The newest files of a user behind `after`.
+pub fn of_user(
+    records: &Records,
+    owner: &UserId,
+    after: Option<FileId>,
+    limit: usize,
+) -> Result<Vec<FileRecord>> {
+    let table = index::files_of(owner);
+    let after = after.map(|id| index::file(Place::new(owner, id)));
+    let mut files = Vec::new();
+    for entry in records.behind(&table, after.as_deref()) {
+        let (key, bytes) = entry?;
+        if files.len() == limit {
+            break;
+        }
+        let id = index::placed(&key).ok_or_else(misplaced)?.id();
+        let file = codec::decode::<StoredFile>(&bytes)?.into_record(id);
+        // Another user's may stand among them.
+        files.extend(Some(file).filter(|file| file.owner == *owner));
+    }
+    Ok(files)
+}
+
+/// The newest files of a user in a folder, and beneath it, behind `after`.
+pub fn in_folder(
+    records: &Records,
+    owner: &UserId,
+    folder: &Folder,
+    after: Option<FileId>,
+    limit: usize,
+) -> Result<Vec<FileRecord>> {
+    let Some(bytes) = records.get(&index::folder(owner, folder))? else { return Ok(Vec::new()) };
+    let node = codec::decode::<FolderNode>(&bytes)?.node;
+    let after = after.map(|id| index::list_entry(node, id));
+    let mut files = Vec::new();
+    for entry in records.behind(&index::list(node), after.as_deref()) {
+        let (entry, _) = entry?;
+        if files.len() == limit {
+            break;
+        }
+        let id = index::listed(&entry).ok_or_else(misplaced)?;
+        // One that was removed meanwhile is passed over.
+        files.extend(at(records, Place::new(owner, id))?);
+    }
+    Ok(files)
+}
+
+pub fn misplaced() -> Error {
+    Error::Corrupt("the place of a file".into())
+}
+
+pub fn at(records: &Records, place: Place) -> Result<Option<FileRecord>> {
+    let Some(bytes) = records.get(&index::file(place))? else { return Ok(None) };
+    Ok(Some(codec::decode::<StoredFile>(&bytes)?.into_record(place.id())))
+}
+
+pub fn of_id(records: &Records, id: FileId) -> Result<Option<FileRecord>> {
+    let Some(owner) = records.get(&index::file_owner(id))? else { return Ok(None) };
+    at(records, Place::found(&owner, id).ok_or_else(misplaced)?)
+}

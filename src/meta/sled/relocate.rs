@@ -1,0 +1,215 @@
+//! Format 6: the records of files, which stood under their ids alone, move among those of their
+//! owners, whose order is then the list of a user's top folder. Some files at a time, each time one
+//! commit, durable in the journal before it is in sled; so the next open goes on where one ended.
+
+use super::{
+    codec::{self, FolderNode, StoredFile},
+    index::{self, Place},
+    journal::Builder,
+    open::{self, Opened, applied_value},
+    room,
+    runs::Runs,
+    txn::Writes,
+};
+use crate::{
+    meta::{Error, Result},
+    model::{id::FileId, name::Folder},
+};
+
+/// Of one commit; few, where the tests are to meet several.
+const FILES_AT_ONCE: usize = if cfg!(test) { 3 } else { 2000 };
+
+/// Moves what is left to be moved. Blocks.
+///
+/// # Errors
+/// [`Error::Corrupt`] for a record that cannot be read; [`Error::NoSpace`] and
+/// [`Error::Unavailable`] from the disk. What was moved stays so.
+pub fn relocate(place: &open::Place, opened: &mut Opened) -> Result<()> {
+    // Versions that would not find them are kept out before the first is moved, or made.
+    place.stamp()?;
+    let runs = Runs::new((*opened.db).clone());
+    let mut moved = 0;
+    loop {
+        let (writes, files) = moves(&runs)?;
+        if files == 0 {
+            break;
+        }
+        if moved == 0 {
+            tracing::info!("the records of files move; this takes minutes at a million of them");
+        }
+        let number = commit(opened, &writes)?;
+        runs.apply(&writes, &applied_value(opened.journal.id(), number))?;
+        moved += files;
+    }
+    if moved > 0 {
+        runs.flush()?;
+        tracing::info!(files = moved, "their records stand among those of their owners now");
+    }
+    Ok(())
+}
+
+fn commit(Opened { journal, file, .. }: &mut Opened, writes: &Writes) -> Result<u64> {
+    let mut record = Builder::default();
+    for (key, value) in writes {
+        record.push(key, value.as_deref());
+    }
+    room::reserve(file, writes.len(), room::SCANT)?;
+    journal.reserve(record.len())?;
+    journal.append(record)
+}
+
+/// What moves the next files, and how many they are.
+fn moves(runs: &Runs) -> Result<(Writes, usize)> {
+    let (mut writes, mut files) = (Writes::new(), 0);
+    let mut from = index::FILES_OF_FORMAT_5.to_vec();
+    while files < FILES_AT_ONCE {
+        let (entries, bound) = runs.behind(&from)?;
+        for (key, record) in entries {
+            let Some(id) = key.strip_prefix(index::FILES_OF_FORMAT_5) else {
+                return Ok((writes, files));
+            };
+            let id = id.try_into().map(FileId);
+            let id = id.map_err(|_| Error::Corrupt("a file id of the wrong size".into()))?;
+            let file = codec::decode::<StoredFile>(&record)?.into_record(id);
+            if let Some(top) = runs.get(&index::folder(&file.owner, &Folder::default()))? {
+                let node = codec::decode::<FolderNode>(&top)?.node;
+                writes.insert(index::list_entry(node, id), None);
+            }
+            let place = Place::new(&file.owner, id);
+            writes.insert(index::file_key(&file.key), Some(place.bytes().into()));
+            writes.insert(index::file_owner(id), Some(place.owner().into()));
+            writes.insert(index::file(place), Some(record));
+            writes.insert(key, None);
+            files += 1;
+        }
+        let Some(bound) = bound else { break };
+        from = bound.to_vec();
+    }
+    Ok((writes, files))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::{
+        meta::{
+            Metadata, NewFile, Upkeep,
+            sled::{SledMetadata, txn::Txn},
+        },
+        model::{
+            digest::{ContentHash, Sha256},
+            file::{CallerMeta, FileRecord},
+            key::FileKey,
+            locator::Locator,
+            name::{FileName, UserId},
+            time::UnixMillis,
+        },
+    };
+
+    const CACHE_BYTES: u64 = 16 << 20;
+
+    fn file(n: u8) -> FileRecord {
+        let owner = UserId::parse(["a", "b", "c"][usize::from(n % 3)]).unwrap();
+        let folder = Folder::parse(["", "x", "x/y", "z"][usize::from(n % 4)]).unwrap();
+        let name = FileName::parse("f").unwrap();
+        FileRecord {
+            id: FileId::new(UnixMillis((n / 2).into()), n.into(), 0),
+            key: FileKey::compose(&owner, &folder, n.into(), &name),
+            owner,
+            folder,
+            name,
+            mime: "text/plain".into(),
+            size: n.into(),
+            blake3: ContentHash([n; 32]),
+            sha256: Sha256([n; 32]),
+            meta: CallerMeta::default(),
+        }
+    }
+
+    fn open_store(dir: &Path) -> SledMetadata {
+        SledMetadata::open(dir, CACHE_BYTES, u64::MAX).unwrap()
+    }
+
+    /// Lays a file out as format 5 did.
+    fn lay_out(txn: &mut Txn<'_>, file: &FileRecord) -> Result<()> {
+        let place = Place::new(&file.owner, file.id);
+        let top = txn.get::<FolderNode>(&index::folder(&file.owner, &Folder::default()))?;
+        txn.write(index::list_entry(top.unwrap().node, file.id), &[]);
+        txn.write(index::file_key(&file.key), &file.id.0);
+        txn.put([index::FILES_OF_FORMAT_5, &file.id.0].concat(), &StoredFile::new(file))?;
+        txn.delete(index::file_owner(file.id));
+        txn.delete(index::file(place));
+        Ok(())
+    }
+
+    async fn expect(meta: &SledMetadata, files: &[FileRecord]) {
+        assert_eq!(meta.check().await, Ok(vec![]));
+        for file in files {
+            assert_eq!(meta.file(&file.key).await, Ok(Some(file.clone())));
+            assert_eq!(meta.file_by_id(file.id).await, Ok(Some(file.clone())));
+            let mut own: Vec<_> = files.iter().filter(|it| it.owner == file.owner).collect();
+            own.sort_by_key(|file| std::cmp::Reverse(file.id));
+            let (mut listed, mut after) = (Vec::new(), None);
+            while let Some(next) =
+                meta.list_files(&file.owner, &Folder::default(), after, 1).await.unwrap().pop()
+            {
+                after = Some(next.id);
+                listed.push(next);
+            }
+            assert_eq!(listed.iter().collect::<Vec<_>>(), own);
+        }
+    }
+
+    /// Wherever it was ended, also between the journal and sled, the next open goes on, and what
+    /// the journal holds makes the same index.
+    #[test]
+    fn files_of_format_5_are_moved_at_any_loss_of_steps() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("FORMAT"), "5\n").unwrap();
+        let files: Vec<_> = (0..40).map(file).collect();
+        let runtime = Runtime::new().unwrap();
+        let meta = open_store(dir.path());
+        let new = files.iter().map(|file| NewFile {
+            file: file.clone(),
+            locator: Locator([1].into()),
+            is_known: false,
+            upload: None,
+        });
+        runtime.block_on(async {
+            meta.record_files(new.collect(), UnixMillis(0), u64::MAX).await.unwrap();
+            expect(&meta, &files).await;
+            let all = files.clone();
+            let old = move |txn: &mut Txn<'_>| all.iter().try_for_each(|file| lay_out(txn, file));
+            meta.committer.commit(old).await.unwrap();
+            assert_eq!(meta.file_by_id(files[0].id).await, Ok(None));
+        });
+        drop(meta);
+        let mut left = files.len();
+        for is_cut in [false, true, true, false, true] {
+            let mut opened = open::open(&open::Place::new(dir.path(), CACHE_BYTES)).unwrap();
+            let runs = Runs::new((*opened.db).clone());
+            let (writes, moved) = moves(&runs).unwrap();
+            assert!(moved >= FILES_AT_ONCE && moved < left, "{moved} of {left}");
+            let number = commit(&mut opened, &writes).unwrap();
+            if !is_cut {
+                runs.apply(&writes, &applied_value(opened.journal.id(), number)).unwrap();
+            }
+            left -= moved;
+        }
+        for is_lost in [false, true] {
+            if is_lost {
+                fs::remove_dir_all(dir.path().join("meta")).unwrap();
+            }
+            let meta = open_store(dir.path());
+            runtime.block_on(expect(&meta, &files));
+            let kept = meta.records.scan_prefix(index::FILES_OF_FORMAT_5).next();
+            assert!(kept.is_none());
+            drop(meta);
+        }
+        assert_eq!(fs::read_to_string(dir.path().join("FORMAT")).unwrap(), "6\n");
+    }
+}
