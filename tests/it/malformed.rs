@@ -177,3 +177,32 @@ fn whole_numbers_may_be_written_as_floats() {
         user.post("/v1/files/init", init(size)).refused(400, "invalid_json");
     }
 }
+
+/// What a second line of a header says counts as the first one does (RFC 9110 section 5.3).
+#[test]
+fn a_second_line_about_the_body_is_not_passed_over() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let id = user.init("f", 5);
+    let part = format!("/v1/files/{id}/parts/1");
+    for path in ["/v1/files/content?filename=f", &part] {
+        for codings in
+            [&["identity", "gzip"][..], &["gzip", "identity"], &["identity, gzip"], &["", "br"]]
+        {
+            let coded = codings.iter().fold(user.clone(), |it, c| it.header("content-encoding", c));
+            coded.put(path, "hello").refused(400, "encoded_content");
+        }
+    }
+    let typed = user.header("content-type", "image/png");
+    let twice = typed.header("content-type", "multipart/form-data; boundary=x");
+    twice.put("/v1/files/content?filename=f", "hello").refused(400, "invalid_header");
+    let tus = user.header("tus-resumable", "1.0.0").header("upload-offset", "0");
+    let typed = tus.header("content-type", "application/offset+octet-stream");
+    let twice = typed.header("content-type", "text/plain");
+    let patched = twice.send("PATCH", &format!("/v1/tus/{id}"), "hello");
+    patched.refused(415, "media_type_unsupported");
+    assert_eq!(user.get(&format!("/v1/files/{id}")).ok()["bytesReceived"], 0);
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
+    let plain = user.header("content-encoding", "identity").header("content-encoding", "");
+    plain.put(&part, "hello").ok();
+}

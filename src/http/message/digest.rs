@@ -37,17 +37,18 @@ pub fn announced(headers: &HeaderMap) -> Result<Option<Sha256>, Error> {
 }
 
 /// What `Content-Digest` says of the bytes of this request. They must be the content as it is: a
-/// coded body or a piece of one would be stored for the whole. Other algorithms than SHA-256 are
-/// passed over (RFC 9530 section 2).
+/// coded body or a piece of one would be stored for the whole. Several lines of codings are one
+/// list (RFC 9110 section 5.3). Other algorithms than SHA-256 are passed over (RFC 9530 section 2).
 ///
 /// # Errors
 /// [`Error::Invalid`] for a `sha-256` that cannot be read, two that differ, a content coding, or a
 /// range.
 pub fn of_content(headers: &HeaderMap) -> Result<Option<Sha256>, Error> {
-    let coded = headers.get(CONTENT_ENCODING).is_some_and(|coding| {
-        !coding.is_empty() && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
-    });
-    if coded || headers.contains_key(CONTENT_RANGE) {
+    let lines = headers.get_all(CONTENT_ENCODING).iter();
+    let codings = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let mut codings = codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
+    let is_coded = codings.any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+    if is_coded || headers.contains_key(CONTENT_RANGE) {
         let detail = "The body must be the content as it is: no Content-Encoding or Content-Range.";
         return Err(Error::invalid("encoded_content", detail));
     }

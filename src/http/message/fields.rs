@@ -82,11 +82,13 @@ pub fn file_name(name: &str) -> Result<FileName, Error> {
 }
 
 /// Whether a body is of a media type, by its name (RFC 9110 section 8.3.1): in any case, with
-/// whatever parameters.
+/// whatever parameters. One that is said to be of two is of neither.
 pub fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
-    let sent = headers.get(CONTENT_TYPE).and_then(|sent| sent.to_str().ok());
+    let mut lines = headers.get_all(CONTENT_TYPE).iter();
+    let sent = lines.next().and_then(|sent| sent.to_str().ok());
     let essence = sent.and_then(|sent| sent.split(';').next());
-    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(wanted))
+    let fits = essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(wanted));
+    fits && lines.next().is_none()
 }
 
 /// A media type is kept as sent (RFC 9110 section 8.3.1). One alone: of a list with commas browsers

@@ -221,7 +221,7 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .header("Repr-Digest", "The same.")
             .raw_body()
             .answers_json("201", "The file is on the disk and listed", "File")
-            .refuses("400", &["missing_parameter"])
+            .refuses("400", &["missing_parameter", "invalid_header"])
             .refuses("400", &names)
             .refuses("400", &digests)
             .refuses("400", &["inconsistent_upload_length"])

@@ -143,11 +143,16 @@ pub async fn store_content(
 }
 
 /// What `Content-Type` says of the file. Types that HTTP clients send for want of a better one
-/// say nothing of it. A form is not the file, but an envelope around it.
+/// say nothing of it. A form is not the file, but an envelope around it. Of two lines nobody knows
+/// which one counts.
 pub fn declared_type(context: &Context) -> Result<Option<Box<str>>, Error> {
     const SAYS_NOTHING: [&str; 2] =
         ["application/x-www-form-urlencoded", "application/octet-stream"];
-    let Some(value) = context.headers.get(CONTENT_TYPE) else { return Ok(None) };
+    let mut lines = context.headers.get_all(CONTENT_TYPE).iter();
+    let Some(value) = lines.next() else { return Ok(None) };
+    if lines.next().is_some() {
+        return Err(Error::invalid("invalid_header", "content-type must be there once."));
+    }
     let value = value.to_str().unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim_end();
     if essence.is_empty() || SAYS_NOTHING.iter().any(|word| essence.eq_ignore_ascii_case(word)) {
