@@ -159,9 +159,16 @@ impl App {
     /// Whether a part may come, asked before its bytes are taken.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an unknown or foreign upload, [`Error::Conflict`] for a closed one.
+    /// [`Error::NotFound`] for an unknown or foreign upload, [`Error::Conflict`] for a closed one,
+    /// [`Error::Invalid`] for a batch.
     pub async fn check_part(&self, principal: &Principal, id: UploadId) -> Result<Upload> {
-        let upload = self.own_upload(principal, id).await?;
+        let upload = match self.own_upload(principal, id).await {
+            Err(Error::NotFound(_)) if self.own_batch(principal, id).await?.is_some() => {
+                let detail = "A part is of one file of a batch: send it to that file's uploadId.";
+                return Err(Error::invalid("not_for_a_batch", detail));
+            }
+            upload => upload?,
+        };
         if upload.mode == Mode::Final {
             return Err(Error::FinalUpload);
         }

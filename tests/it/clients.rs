@@ -78,6 +78,11 @@ fn answers_to_an_admin_have_the_shapes_that_are_described() {
 }
 
 #[test]
+fn answers_about_uploads_have_the_shapes_and_codes_that_are_described() {
+    run(&python(), "python/uploads.py", &Daemon::start());
+}
+
+#[test]
 fn the_commands_of_both_documents_run_unchanged() {
     run(&python(), "python/commands.py", &Daemon::start());
 }

@@ -180,3 +180,25 @@ fn another_device_finds_open_uploads() {
     assert!(ids.contains(&json!(id)) && ids.contains(&json!(other)));
     assert_eq!(daemon.user("v").get("/v1/files/uploads").ok(), json!({"uploads": []}));
 }
+
+#[test]
+fn a_part_is_of_one_file_and_not_of_a_batch() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let files = json!([{"name": "a", "size": 1}, {"name": "b", "size": 1}]);
+    let opened = user.post("/v1/files/init", json!({"mode": "batch", "files": files})).ok();
+    let batch = opened["uploadId"].as_str().unwrap();
+    let path = format!("/v1/files/{batch}/parts/1");
+    user.part(batch, 1, b"x").refused(400, "not_for_a_batch");
+    user.put(&path, "x").refused(400, "not_for_a_batch");
+    let large = bytes(1, 1 << 20);
+    user.part(batch, 1, &large).refused(400, "not_for_a_batch");
+    user.put(&path, large).refused(400, "not_for_a_batch");
+    daemon.user("v").put(&path, "x").refused(404, "upload_not_found");
+    for file in opened["files"].as_array().unwrap() {
+        user.part(file["uploadId"].as_str().unwrap(), 1, b"x").ok();
+    }
+    assert_eq!(user.complete(batch).ok()["files"].as_array().unwrap().len(), 2);
+    user.put(&path, "x").refused(400, "not_for_a_batch");
+    assert_eq!(std::fs::read_dir(daemon.dir().join("staging")).unwrap().count(), 1);
+}

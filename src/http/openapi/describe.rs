@@ -163,7 +163,8 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .answers_json("200", "The part is on the disk", "PartTaken")
             .refuses("400", &["invalid_base64"])
             .refuses("400", &["invalid_part_number", "not_for_a_batch"])
-            .refuses("403", &["final_upload"]),
+            .refuses("403", &["final_upload"])
+            .refuses("413", &["quota_exceeded"]),
         Endpoint::RawPart { .. } => Operation::new(UPLOADS, "Send a part as it is")
             .detail("Parts come in any order, at any size, in parallel.")
             .header("Content-Digest", "`sha-256=:BASE64:` (RFC 9530), checked.")
@@ -172,7 +173,8 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .answers_json("200", "The part is on the disk", "PartTaken")
             .refuses("400", &["invalid_part_number", "not_for_a_batch"])
             .refuses("400", &digests)
-            .refuses("403", &["final_upload"]),
+            .refuses("403", &["final_upload"])
+            .refuses("413", &["quota_exceeded"]),
         Endpoint::UploadStatus { .. } => Operation::new(
             UPLOADS,
             "What has arrived of an upload, or of a batch",
@@ -219,12 +221,14 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .query("folder", &reference("Folder"), "Where it lies.")
             .header("Content-Digest", "`sha-256=:BASE64:` (RFC 9530), checked.")
             .header("Repr-Digest", "The same.")
+            .header("If-Match", "No file has it yet, so none is stored.")
             .raw_body()
             .answers_json("201", "The file is on the disk and listed", "File")
             .refuses("400", &["missing_parameter", "invalid_header"])
             .refuses("400", &names)
             .refuses("400", &digests)
             .refuses("400", &["inconsistent_upload_length"])
+            .refuses("412", &["precondition_failed"])
             .refuses("413", &["quota_exceeded"]),
     };
     let has_upload =

@@ -361,10 +361,13 @@ fn sessions() -> Value {
     let state = json!({"enum": ["open", "completed"]});
     let part =
         object(&json!({"partNumber": reference("PartNumber"), "size": reference("Size")}), &[]);
+    let size = json!({
+        "anyOf": [reference("Size"), {"type": "null"}],
+        "description": "As it was declared; null where that is still to come.",
+    });
     let upload = json!({
         "uploadId": reference("UploadId"), "state": state, "received": array(&part),
-        "bytesReceived": reference("Size"), "size": reference("Size"),
-        "expiresAt": reference("Time"),
+        "bytesReceived": reference("Size"), "size": size, "expiresAt": reference("Time"),
     });
     let of_batch = object(
         &json!({
@@ -385,7 +388,7 @@ fn sessions() -> Value {
     let listed = object(
         &json!({
             "uploadId": reference("UploadId"), "state": state, "name": reference("FileName"),
-            "folder": reference("Folder"), "size": reference("Size"),
+            "folder": reference("Folder"), "size": size,
             "bytesReceived": reference("Size"), "missing": array(&reference("PartNumber")),
             "expiresAt": reference("Time"), "sha256": reference("Sha256"),
         }),
@@ -414,7 +417,8 @@ fn sessions() -> Value {
             }),
             &[],
         ),
-        "UploadStatus": {"oneOf": [object(&upload, &[]), object(&batch, &[])]},
+        // That of a batch has all that the other has, and more.
+        "UploadStatus": {"anyOf": [object(&upload, &[]), object(&batch, &[])]},
         "Aborted": object(
             &json!({"status": {"const": "aborted"}, "uploadId": reference("UploadId")}), &[],
         ),

@@ -18,6 +18,7 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         .refuses("400", &["invalid_upload_length", "invalid_upload_metadata", "invalid_filename"])
         .refuses("400", &["invalid_folder", "invalid_mime", "invalid_meta", "meta_too_large"])
         .refuses("400", &["user_required", "invalid_user_id", "invalid_upload_concat"])
+        .refuses("400", &["invalid_digest"])
         .refuses("403", &["final_upload"])
         .refuses("404", &["upload_not_found"])
         .refuses("409", &["upload_concatenated"])
@@ -32,7 +33,7 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
             "On the disk; Upload-Offset says how far",
         )
         .refuses("400", &["invalid_upload_offset", "invalid_upload_length", "too_many_parts"])
-        .refuses("400", &["inconsistent_upload_length"])
+        .refuses("400", &["inconsistent_upload_length", "invalid_digest", "sha256_mismatch"])
         .refuses("403", &["final_upload"])
         .refuses("409", &["offset_mismatch", "upload_taken_over", "parts_missing"])
         .refuses("413", &["quota_exceeded"]),

@@ -1,6 +1,9 @@
 //! Ends of uploads: `complete` in all its forms, and a whole file in one request.
 
-use hyper::{StatusCode, header::CONTENT_TYPE};
+use hyper::{
+    StatusCode,
+    header::{CONTENT_TYPE, IF_MATCH},
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -134,12 +137,22 @@ pub async fn store_content(
     context.app.check_room(&owner, body.announced().unwrap_or(0)).await?;
     let sha256 = digest::announced(&context.headers)?;
     let mime = declared_type(context)?;
+    check_condition(context)?;
     let content = receive::raw(&mut body, context.app.begin_file().await?).await?;
     if size.is_some_and(|size| size != content.received()) {
         return Err(inconsistent_length().into());
     }
     let new = NewContent { owner, name, folder, mime, sha256, content };
     Ok(context.app.put_content(new).await?)
+}
+
+/// There is no file yet that could match (RFC 9110 section 13.1.1). Asked last: what is refused
+/// without the condition is refused for that (section 13.2.1).
+pub fn check_condition(context: &Context) -> Result<(), Refusal> {
+    if context.headers.contains_key(IF_MATCH) {
+        return Err(Refusal::PreconditionFailed);
+    }
+    Ok(())
 }
 
 /// What `Content-Type` says of the file. Types that HTTP clients send for want of a better one

@@ -10,7 +10,7 @@
 
 use hyper::{
     HeaderMap, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, HeaderName, HeaderValue, IF_MATCH, LOCATION},
+    header::{ALLOW, CACHE_CONTROL, HeaderName, HeaderValue, LOCATION},
 };
 use serde_json::Map;
 
@@ -96,10 +96,6 @@ pub const ALLOWED: &str = "OPTIONS, HEAD, PATCH, DELETE";
 
 /// `PUT /v1/files/content`: a whole file in one request, or the begin of one.
 pub async fn create(context: &Context, body: RequestBody) -> Reply {
-    // There is no file yet that could match (RFC 9110 section 13.1.1).
-    if context.headers.contains_key(IF_MATCH) {
-        return Err(Refusal::PreconditionFailed);
-    }
     let said = structured::integer(&context.headers, &UPLOAD_LENGTH);
     match completes(&context.headers) {
         None => complete::put_content(context, body).await,
@@ -145,6 +141,7 @@ async fn begin(context: &Context, size: Option<u64>, body: RequestBody) -> Reply
         whole: None,
     };
     let piece = piece(context, claim, body)?;
+    complete::check_condition(context)?;
     let created = context.app.create_upload(context.principal()?, init, Some(piece)).await;
     let progress = created.map_err(refused)?;
     let mut response = told(context, StatusCode::CREATED, &progress)?;
