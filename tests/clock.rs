@@ -47,6 +47,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(TTL)
+    }
+
+    fn with(upload_ttl: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(START));
         let meta: Arc<dyn Metadata> = Arc::new(MemoryMetadata::default());
@@ -60,7 +64,7 @@ impl World {
                 file_bytes_max: 1 << 20,
                 part_bytes_max: 1 << 20,
                 quota_bytes: 100,
-                upload_ttl: TTL,
+                upload_ttl,
                 reclaim_grace: GRACE,
                 scrub_every: SCRUB_EVERY,
                 scrub_bytes_per_second: u64::MAX,
@@ -166,6 +170,24 @@ fn an_upload_lives_while_it_makes_progress() {
     world.sweep();
     assert!(matches!(world.complete(going), Err(Error::NotFound(_))));
     assert!(world.is_readable(&file));
+}
+
+/// The same answer again is a promise about `complete`, whatever an operator thinks of uploads that
+/// rest.
+#[test]
+fn a_repeat_is_answered_for_a_day_at_least() {
+    for (ttl, kept) in [(1, 24), (48, 48)] {
+        let world = World::with(Duration::from_hours(ttl));
+        let id = world.init(1);
+        world.part(id, 1, b"a").unwrap();
+        let file = world.complete(id).unwrap();
+        world.pass(Duration::from_hours(kept).saturating_sub(Duration::from_secs(1)));
+        world.sweep();
+        assert_eq!(world.complete(id).unwrap(), file);
+        world.pass(Duration::from_secs(1));
+        world.sweep();
+        assert!(matches!(world.complete(id), Err(Error::NotFound(_))));
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! From durable bytes to a listed file: the record, and letting go of what it makes needless.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{App, Error, Result, incoming::Incoming, upload::upload_error};
 use crate::{
@@ -43,6 +43,8 @@ pub(super) struct Prepared {
 
 /// Keys are random; this many collisions in a row do not happen.
 const KEY_TRIES: usize = 8;
+/// A completion answers the same again for so long, however short uploads live otherwise.
+const REPEATED_FOR: Duration = Duration::from_hours(24);
 
 impl App {
     /// Stores a whole file that came in one request.
@@ -96,7 +98,7 @@ impl App {
 
     /// Records prepared files in one step, then lets go of what nothing refers to any more.
     pub(super) async fn record(&self, mut prepared: Vec<Prepared>) -> Result<Vec<FileRecord>> {
-        let keep_until = self.clock.now().after(self.policy().upload_ttl);
+        let keep_until = self.clock.now().after(self.policy().upload_ttl.max(REPEATED_FOR));
         let mut tries = 0;
         let recorded = loop {
             let files = prepared.iter().map(Prepared::new_file).collect();
