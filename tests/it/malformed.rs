@@ -206,3 +206,58 @@ fn a_second_line_about_the_body_is_not_passed_over() {
     let plain = user.header("content-encoding", "identity").header("content-encoding", "");
     plain.put(&part, "hello").ok();
 }
+
+/// Two readers could take another one of the two, and one of them checks whose file it is.
+#[test]
+fn meta_names_each_member_once() {
+    let daemon = Daemon::start();
+    let service = daemon.service();
+    let init = |meta: &str| {
+        format!(r#"{{"mode":"single","files":[{{"name":"f","size":0}}],"meta":{meta}}}"#)
+    };
+    for twice in [
+        r#"{"user_id":"u","user_id":"v"}"#,
+        r#"{"user_id":"u","user\u005fid":"v"}"#,
+        r#"{"user_id":"u","own":1,"own":1}"#,
+    ] {
+        service.post("/v1/files/init", init(twice)).refused(400, "invalid_json");
+    }
+    let opened = service.post("/v1/files/init", init(r#"{"user_id":"u","own":1}"#)).ok();
+    let complete = |meta: &str| format!(r#"{{"uploadId":{},"meta":{meta}}}"#, opened["uploadId"]);
+    let twice = complete(r#"{"filename":"a","filename":"b"}"#);
+    service.post("/v1/files/complete", twice).refused(400, "invalid_json");
+    let file = service.post("/v1/files/complete", complete("null")).ok();
+    assert_eq!(file["filename"], "f");
+    let path = format!("/v1/files/metadata/{}", file["key"].as_str().unwrap());
+    assert_eq!(service.get(&path).ok()["meta"], json!({"own": 1}));
+}
+
+/// Also where nobody reads it (RFC 8259 section 8.1).
+#[test]
+fn json_that_is_not_utf_8_is_none() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let id = user.init("f", 1);
+    let broken =
+        |body: String| body.into_bytes().into_iter().map(|b| if b == b'~' { 0xff } else { b });
+    for (path, body) in [
+        (
+            "/v1/files/init",
+            r#"{"mode":"single","files":[{"name":"f","size":0}],"x":"~"}"#.to_owned(),
+        ),
+        ("/v1/files/init", r#"{"mode":"single","files":[{"name":"f","size":0}],"~":1}"#.to_owned()),
+        (
+            "/v1/files/part",
+            format!(r#"{{"x":"~","uploadId":"{id}","partNumber":1,"chunkBase64":"eA=="}}"#),
+        ),
+        (
+            "/v1/files/part",
+            format!(r#"{{"uploadId":"{id}","partNumber":1,"chunkBase64":"eA==","x":["~"]}}"#),
+        ),
+        ("/v1/files/complete", format!(r#"{{"uploadId":"{id}","x":{{"~":0}}}}"#)),
+    ] {
+        let body: Vec<u8> = broken(body).collect();
+        user.send("POST", path, body).refused(400, "invalid_json");
+    }
+    assert_eq!(user.get(&format!("/v1/files/{id}")).ok()["received"], json!([]));
+}

@@ -74,6 +74,8 @@ enum Escape {
     },
 }
 
+/// Said of a document that is no text (RFC 8259 section 8.1).
+pub const NOT_UTF_8: &str = "it is not UTF-8";
 /// Longest member name that is compared, in raw bytes.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -132,7 +134,10 @@ impl Splitter {
     /// # Errors
     /// [`Refused::Json`] for anything that is not JSON of the wanted shape.
     pub fn finish<T: DeserializeOwned>(self) -> Result<T, Refused> {
-        serde_json::from_slice(&self.skeleton).map_err(|error| Refused::Json(error.to_string()))
+        // What was left out is base64, or was refused.
+        let document = str::from_utf8(&self.skeleton);
+        let document = document.map_err(|_| Refused::Json(NOT_UTF_8.into()))?;
+        serde_json::from_str(document).map_err(|error| Refused::Json(error.to_string()))
     }
 
     fn structure(&mut self, bytes: &[u8]) -> Result<usize, Refused> {

@@ -10,6 +10,7 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
+use serde_json::{Map, Value};
 
 use crate::{
     app::Error,
@@ -43,7 +44,9 @@ fn parse<T: DeserializeOwned>(document: &[u8]) -> Result<T, Error> {
     if depth(document) > JSON_DEPTH_MAX {
         return Err(Error::invalid("json_too_deep", inline::Refused::TooDeep.to_string()));
     }
-    let object = serde_json::from_slice(document).map_err(|error| invalid(&error.to_string()));
+    // serde looks at the bytes of what it keeps alone.
+    let document = str::from_utf8(document).map_err(|_| invalid(inline::NOT_UTF_8))?;
+    let object = serde_json::from_str(document).map_err(|error| invalid(&error.to_string()));
     object.map(|Object(members)| members)
 }
 
@@ -99,6 +102,37 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
         }
 
         json.deserialize_map(Members(PhantomData))
+    }
+}
+
+/// Members that their writer names, each once: of two with one name another reader could take the
+/// other.
+#[derive(Default)]
+pub struct Members(pub Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Each;
+
+        impl<'de> Visitor<'de> for Each {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Members, A::Error> {
+                let mut read = Map::new();
+                while let Some((name, value)) = members.next_entry::<String, Value>()? {
+                    if read.insert(name, value).is_some() {
+                        return Err(de::Error::custom("a member is named twice"));
+                    }
+                }
+                Ok(Members(read))
+            }
+        }
+
+        json.deserialize_map(Each)
     }
 }
 

@@ -30,7 +30,7 @@ struct CompleteBody {
     upload_id: String,
     sha256: Option<String>,
     parts: Option<Vec<json::Object<InlinePart>>>,
-    meta: Option<Map<String, Value>>,
+    meta: Option<json::Members>,
     known: Option<json::Object<KnownContent>>,
     receipt: Option<bool>,
 }
@@ -56,7 +56,7 @@ pub async fn complete(context: &Context, body: RequestBody) -> Reply {
     let incoming = context.app.begin_file().await?;
     let (body, incoming): (CompleteBody, _) =
         receive::inline(context, INLINE, body, incoming).await?;
-    let mut meta = body.meta.unwrap_or_default();
+    let json::Members(mut meta) = body.meta.unwrap_or_default();
     let user = context.named_user(&mut meta)?;
     let name =
         fields::text(&mut meta, "filename")?.map(|name| fields::file_name(&name)).transpose()?;

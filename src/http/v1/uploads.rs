@@ -30,7 +30,7 @@ struct InitBody {
     mode: ModeWord,
     files: Vec<json::Object<InitFile>>,
     folder: Option<String>,
-    meta: Option<Map<String, Value>>,
+    meta: Option<json::Members>,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +53,7 @@ struct InitFile {
 /// `POST /v1/files/init`.
 pub async fn init(context: &Context, body: RequestBody) -> Reply {
     let body: InitBody = json::read(body).await?;
-    let mut meta = body.meta.unwrap_or_default();
+    let json::Members(mut meta) = body.meta.unwrap_or_default();
     let user = context.named_user(&mut meta)?;
     let folder = match body.folder {
         Some(folder) => fields::folder(&folder)?,
