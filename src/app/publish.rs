@@ -84,7 +84,7 @@ impl App {
     ) -> FileRecord {
         FileRecord {
             id: self.ids.next(self.clock.now()),
-            key: FileKey::compose(&owner, &folder, random::salt(), &name),
+            key: FileKey::new(&owner, &folder, random::salt(), &name),
             owner,
             folder,
             name,
@@ -161,7 +161,7 @@ impl Prepared {
 
     fn salt_again(&mut self) {
         let FileRecord { owner, folder, name, .. } = &self.file;
-        self.file.key = FileKey::compose(owner, folder, random::salt(), name);
+        self.file.key = FileKey::new(owner, folder, random::salt(), name);
     }
 }
 

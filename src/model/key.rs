@@ -22,7 +22,17 @@ const UNSAFE_IN_URLS: [char; 10] = ['#', '?', '%', '<', '>', ':', '"', '|', '*',
 pub struct FileKey(Box<str>);
 
 impl FileKey {
-    /// The key of a new file. `salt` makes it unique among files of one name.
+    /// The key of a new file. `salt` makes it unique among files of one name. Whoever pastes it
+    /// into a URL has a parser that drops spaces at the end, so they become `_` too.
+    pub fn new(owner: &UserId, folder: &Folder, salt: u32, name: &FileName) -> Self {
+        let Self(key) = Self::compose(owner, folder, salt, name);
+        let kept = key.trim_end_matches(' ');
+        let spaces = "_".repeat(key.len() - kept.len());
+        Self(format!("{kept}{spaces}").into())
+    }
+
+    /// The key that a record stands for which holds but the salt: whatever new files are called,
+    /// this one stays as it is.
     pub fn compose(owner: &UserId, folder: &Folder, salt: u32, name: &FileName) -> Self {
         let slash = if folder.as_str().is_empty() { "" } else { "/" };
         let (folder, name) = (folder.as_str(), name.as_str());
@@ -103,6 +113,16 @@ mod tests {
         );
         let key = FileKey::parse(&compose("u", "d", "n")).unwrap();
         assert_eq!(key.salt(), Some(0x1a2b));
+    }
+
+    #[test]
+    fn no_new_key_ends_in_a_space() {
+        for (name, end) in [("a b", "a b"), ("a b  ", "a b__"), (" ", "_"), (" a ", " a_")] {
+            let (owner, name) = (UserId::parse("u ").unwrap(), FileName::parse(name).unwrap());
+            let key = FileKey::new(&owner, &Folder::parse(" d ").unwrap(), 0x1a2b, &name);
+            assert_eq!(key.as_str(), format!("storage/u / d /00001a2b_{end}"));
+            assert!(key.fits(&owner, &Folder::parse(" d ").unwrap()));
+        }
     }
 
     #[test]

@@ -412,3 +412,19 @@ fn a_batch_and_its_uploads_completed_at_once_agree() {
         assert_eq!(whole, json!(singly));
     }
 }
+
+/// Who pastes a key into a URL gives it to a parser that drops spaces at the end (WHATWG).
+#[test]
+fn a_key_does_not_end_in_a_space() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    for (name, end) in [("a b ", "_a b_"), ("  ", "___"), (" a", "_ a"), ("a\u{a0}", "_a\u{a0}")] {
+        let file = user.store(name, " d ", b"x");
+        let key = file["key"].as_str().unwrap();
+        assert!(key.starts_with("storage/u/ d /") && key.ends_with(end), "{key:?}");
+        assert_eq!((&file["filename"], &file["folder"]), (&json!(name), &json!(" d ")));
+        assert_eq!(user.content(key).body, b"x");
+        let list = user.get("/v1/files/all?limit=1").ok();
+        assert_eq!(list["files"][0]["key"], key);
+    }
+}
