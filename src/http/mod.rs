@@ -225,7 +225,9 @@ impl Server {
         let is_http_1 = request.version() < Version::HTTP_2;
         let is_head = request.method() == Method::HEAD;
         let marks = cors::Marks::of(&settings.allowed_origins, request.headers());
-        let speaks_draft = v1::resumable::is_spoken(asked.path(), request.headers());
+        // As the router reads it. What it cannot read is in no dialect.
+        let path = route::decode(asked.path()).unwrap_or_default();
+        let speaks_draft = v1::resumable::is_spoken(&path, request.headers());
         let peer = connection.peer.ip();
         let client = client::address(peer, request.headers(), &settings.trusted_proxies);
         let from = *client.as_ref().unwrap_or(&peer);
@@ -249,7 +251,7 @@ impl Server {
         let is_guess = matches!(outcome, Err(Refusal::App(Error::Unauthenticated(_))));
         let refused = |refusal| respond::problem(&refusal, &asked.request_id);
         let mut response = outcome.unwrap_or_else(refused);
-        v1::tus::mark(asked.path(), &mut response);
+        v1::tus::mark(&path, &mut response);
         if speaks_draft {
             v1::resumable::mark(&self.app.policy(), &mut response);
         }

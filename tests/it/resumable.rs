@@ -195,6 +195,8 @@ fn an_upload_goes_on_where_it_stands_and_becomes_a_file() {
     assert_eq!(draft.state(&path), (100_000, "?0".into(), Some(300_000)));
     let head = draft.head(&path);
     assert_eq!(head.header("upload-draft-interop-version"), "8");
+    let escaped = user.send("HEAD", &path.replace("uploads", "upload%73"), "");
+    assert_eq!(escaped.header("upload-draft-interop-version"), "8");
     let limits: Vec<_> = head.header("upload-limit").split(", ").collect();
     let left: u64 = limits[2].strip_prefix("max-age=").unwrap().parse().unwrap();
     assert!((86_000..=86_400).contains(&left), "{left}");

@@ -28,7 +28,7 @@ use crate::{
             body::{Body, RequestBody},
             digest, fields,
         },
-        route::Endpoint,
+        route::{self, Endpoint},
         telemetry::audit,
     },
     model::{
@@ -66,7 +66,7 @@ const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
 const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata");
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 
-/// What is behind the tus endpoint in a path: nothing, or an upload's id.
+/// What is behind the tus endpoint in a decoded path: nothing, or an upload's id.
 pub fn within(path: &str) -> Option<&str> {
     let rest = path.strip_prefix(PATH)?;
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
@@ -78,7 +78,9 @@ pub fn within(path: &str) -> Option<&str> {
 /// # Errors
 /// [`Error::Invalid`] for what is no method.
 pub fn override_method(head: &mut Parts) -> Result<(), Error> {
-    if within(head.uri.path()).is_some()
+    let is_named = head.headers.contains_key(&METHOD_OVERRIDE);
+    if is_named
+        && route::decode(head.uri.path()).is_ok_and(|path| within(&path).is_some())
         && let Some(named) = text(&head.headers, &METHOD_OVERRIDE)?
     {
         let invalid = || Error::invalid("invalid_header", "X-HTTP-Method-Override is no method.");

@@ -317,3 +317,32 @@ fn two_dialects_speak_of_one_session() {
     tus.append(&path, 0, b"all of it");
     assert_eq!(user.complete(id(&path)).ok()["sha256"], sha256(b"all of it"));
 }
+
+#[test]
+fn a_path_may_be_written_with_escapes() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let path = Tus::of(&user).create(5).replace("/tus/", "/t%75s/");
+    for (status, method) in [(405, "GET"), (200, "HEAD"), (204, "DELETE"), (404, "DELETE")] {
+        let answer = Tus::of(&user).0.send(method, &path, "");
+        assert_eq!((answer.status, answer.header("tus-resumable")), (status, "1.0.0"));
+    }
+    let overridden = Tus::of(&user).with("x-http-method-override", "OPTIONS").0.get(&path);
+    assert_eq!((overridden.status, overridden.header("tus-version")), (204, "1.0.0"));
+}
+
+/// Clients of the first dialect may say in `meta` what has a header's key here.
+#[test]
+fn metadata_names_no_key_twice() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let init = json!({
+        "mode": "single", "files": [{"name": "own.png", "size": 1}], "folder": "a",
+        "meta": {"filename": "x", "folder": "b", "filetype": "text/html", "camera": "x100"},
+    });
+    let id = user.post("/v1/files/init", init).ok()["uploadId"].clone();
+    let head = Tus::of(&user).head(&format!("/v1/tus/{}", id.as_str().unwrap()));
+    let told = [("filename", "own.png"), ("folder", "a"), ("camera", "x100")];
+    let told = told.map(|(key, value)| format!("{key} {}", base64(value.as_bytes()))).join(",");
+    assert_eq!(head.header("upload-metadata"), told);
+}

@@ -29,19 +29,23 @@ pub fn parse(header: &str) -> Result<Map<String, Value>, Error> {
     Ok(pairs)
 }
 
-/// The pairs of an upload, however it was begun.
+/// The pairs of an upload, however it was begun. Those with a meaning are told as it has them: what
+/// another dialect keeps by the same key in `meta` is not.
 pub fn print(upload: &Upload) -> String {
     let own = [
         ("filename", upload.name.as_str()),
         ("filetype", upload.mime.as_deref().unwrap_or_default()),
         ("folder", upload.folder.as_str()),
     ];
-    let own = own.into_iter().filter(|(_, value)| !value.is_empty());
-    let mut pairs: Vec<String> = own.map(|(key, value)| pair(key, value)).collect();
+    let said = own.iter().filter(|(_, value)| !value.is_empty());
+    let mut pairs: Vec<String> = said.map(|(key, value)| pair(key, value)).collect();
     let meta: Map<String, Value> = serde_json::from_str(&upload.meta.0).unwrap_or_default();
     // What was said in another dialect need not be a key here.
-    let is_key = |key: &str| key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
-    for (key, value) in meta.iter().filter(|(key, _)| !key.is_empty() && is_key(key)) {
+    let is_key = |key: &str| {
+        let fits = |byte: u8| byte.is_ascii_graphic() && byte != b',';
+        !key.is_empty() && key.bytes().all(fits) && own.iter().all(|(own, _)| *own != key)
+    };
+    for (key, value) in meta.iter().filter(|(key, _)| is_key(key)) {
         pairs.push(match value {
             Value::String(text) => pair(key, text),
             other => pair(key, &other.to_string()),
