@@ -228,6 +228,11 @@ fn names_and_active_types_are_safe_in_a_browser() {
         assert_eq!(answer.header("content-disposition"), disposition);
         assert_eq!(answer.header("content-security-policy"), "default-src 'none'; sandbox");
     }
+    // Chromium takes it for a style sheet that runs.
+    let typed = user.header("content-type", "text/xsl");
+    let file = typed.put("/v1/files/content?filename=x", "<x/>").json();
+    let answer = user.get(&format!("/{}", encode(file["key"].as_str().unwrap())));
+    assert_eq!(answer.header("content-disposition"), "attachment; filename=\"x\"");
 }
 
 #[test]

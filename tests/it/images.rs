@@ -28,6 +28,9 @@ fn the_bytes_or_where_to_get_them() {
         assert_eq!(linked.body, content);
         assert_eq!(linked.header("content-disposition"), "attachment; filename=\"cell.png\"");
     }
+    for value in ["application/json;q=0, */*", "application/json; Q=0.000,image/*", "*/*"] {
+        assert_eq!(user.header("accept", value).get(&path).body, content, "{value}");
+    }
     let json = user.header("accept", "application/json");
     assert_eq!(json.get(&format!("{path}?expires_in=60")).ok()["expires_in"], 60);
     for wrong in ["59", "604801", "x"] {

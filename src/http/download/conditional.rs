@@ -24,17 +24,26 @@ pub struct Validators {
 }
 
 impl Validators {
-    /// HTTP dates count whole seconds and end with the year 9999.
     pub fn dated(etag: String, modified: UnixMillis) -> Self {
-        const LAST: u64 = 253_402_300_799;
-        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(modified.seconds().min(LAST));
-        Self { etag, modified: Some(modified) }
+        Self { etag, modified: Some(date_of(modified)) }
+    }
+
+    /// `Last-Modified` of an answer that is made `now`, never later than that: the clock may have
+    /// been ahead when the content was stored (section 8.8.2.1).
+    pub fn last_modified(&self, now: UnixMillis) -> Option<String> {
+        self.modified.map(|modified| httpdate::fmt_http_date(modified.min(date_of(now))))
     }
 
     /// Whether what there is is newer than a date that the request names; `None` without one.
     fn is_newer_than(&self, headers: &HeaderMap, name: &HeaderName) -> Option<bool> {
         Some(self.modified? > date(headers, name)?)
     }
+}
+
+/// HTTP dates count whole seconds and end with the year 9999.
+fn date_of(time: UnixMillis) -> SystemTime {
+    const LAST: u64 = 253_402_300_799;
+    SystemTime::UNIX_EPOCH + Duration::from_secs(time.seconds().min(LAST))
 }
 
 /// How a download is answered.
@@ -169,6 +178,15 @@ mod tests {
         ] {
             assert_eq!(answer(&sent), wanted, "{sent:?}");
         }
+    }
+
+    #[test]
+    fn nothing_was_modified_after_its_answer() {
+        let at = |time| Validators::dated(String::new(), UnixMillis(time));
+        let told = |time, now| at(time).last_modified(UnixMillis(now)).unwrap();
+        assert_eq!(told(784_903_526_700, 784_903_526_000), SAME);
+        assert_eq!(told(784_903_525_999, 784_903_526_000), EARLIER);
+        assert_eq!(told(u64::MAX, 784_903_526_999), SAME);
     }
 
     #[test]

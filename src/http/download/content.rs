@@ -142,8 +142,8 @@ async fn content(context: &Context, file: &FileRecord, disposition: Disposition)
         };
     let headers = response.headers_mut();
     headers.insert(ETAG, value(&validators.etag)?);
-    if let Some(modified) = validators.modified {
-        headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(modified))?);
+    if let Some(modified) = validators.last_modified(context.app.now()) {
+        headers.insert(LAST_MODIFIED, value(&modified)?);
     }
     Ok(response)
 }
@@ -219,5 +219,7 @@ fn is_active(mime: &str) -> bool {
 fn runs(essence: &str) -> bool {
     let markup = essence.ends_with("xml") || essence.contains("html");
     let mixed = essence.starts_with("multipart/") || essence.starts_with("message/");
-    markup || mixed || essence.contains("script") || essence.contains("flash")
+    // Chromium takes `text/xsl` for XML.
+    let programs = ["script", "flash", "xsl"];
+    markup || mixed || programs.iter().any(|word| essence.contains(word))
 }

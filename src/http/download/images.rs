@@ -42,10 +42,20 @@ pub async fn image(context: &Context, id: FileId, disposition: Disposition) -> R
     Ok(response)
 }
 
+/// Whether JSON is named, and not only to say by its weight that it is not taken (RFC 9110 section
+/// 12.4.2).
 fn names_json(context: &Context, header: &HeaderName) -> bool {
     let values = context.headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
-    values
-        .flat_map(|value| value.split(','))
-        .filter_map(|media| media.split(';').next())
-        .any(|media| media.trim().eq_ignore_ascii_case("application/json"))
+    values.flat_map(|value| value.split(',')).any(|media| {
+        let mut words = media.split(';').map(str::trim);
+        let is_json = words.next().is_some_and(|it| it.eq_ignore_ascii_case("application/json"));
+        is_json && !words.any(is_weight_of_zero)
+    })
+}
+
+fn is_weight_of_zero(parameter: &str) -> bool {
+    parameter.split_once('=').is_some_and(|(name, weight)| {
+        let is_zero = weight.starts_with('0') && weight.bytes().all(|it| matches!(it, b'0' | b'.'));
+        name.eq_ignore_ascii_case("q") && is_zero
+    })
 }
