@@ -153,6 +153,10 @@ impl Walk<'_> {
             }
             *references.entry(file.blake3).or_default() += 1;
         }
+        for entry in self.table(index::FILES_OF_FORMAT_5) {
+            let (key, _) = entry?;
+            findings.check(false, &key, || "the record of a file cannot be read".to_owned());
+        }
         for entry in self.table(index::FOLDERS) {
             let (key, bytes) = entry?;
             let node = codec::decode::<FolderNode>(&bytes)?;

@@ -2,6 +2,8 @@
 //! owners, whose order is then the list of a user's top folder. Some files at a time, each time one
 //! commit, durable in the journal before it is in sled; so the next open goes on where one ended.
 
+use sled::IVec;
+
 use super::{
     codec::{self, FolderNode, StoredFile},
     index::{self, Place},
@@ -22,15 +24,16 @@ const FILES_AT_ONCE: usize = if cfg!(test) { 3 } else { 2000 };
 /// Moves what is left to be moved. Blocks.
 ///
 /// # Errors
-/// [`Error::Corrupt`] for a record that cannot be read; [`Error::NoSpace`] and
-/// [`Error::Unavailable`] from the disk. What was moved stays so.
+/// [`Error::Corrupt`] when sled cannot be read, [`Error::NoSpace`] and [`Error::Unavailable`] from
+/// the disk. What was moved stays so. A record that cannot be read stays where it is, and its file
+/// is not found: the others are not to be kept from their users.
 pub fn relocate(place: &open::Place, opened: &mut Opened) -> Result<()> {
     // Versions that would not find them are kept out before the first is moved, or made.
     place.stamp()?;
     let runs = Runs::new((*opened.db).clone());
-    let mut moved = 0;
+    let (mut moved, mut from) = (0, index::FILES_OF_FORMAT_5.to_vec());
     loop {
-        let (writes, files) = moves(&runs)?;
+        let (writes, files) = moves(&runs, &mut from)?;
         if files == 0 {
             break;
         }
@@ -58,34 +61,44 @@ fn commit(Opened { journal, file, .. }: &mut Opened, writes: &Writes) -> Result<
     journal.append(record)
 }
 
-/// What moves the next files, and how many they are.
-fn moves(runs: &Runs) -> Result<(Writes, usize)> {
+/// What moves the next files behind `from`, which goes on, and how many they are.
+fn moves(runs: &Runs, from: &mut Vec<u8>) -> Result<(Writes, usize)> {
     let (mut writes, mut files) = (Writes::new(), 0);
-    let mut from = index::FILES_OF_FORMAT_5.to_vec();
     while files < FILES_AT_ONCE {
-        let (entries, bound) = runs.behind(&from)?;
+        let (entries, bound) = runs.behind(from)?;
         for (key, record) in entries {
-            let Some(id) = key.strip_prefix(index::FILES_OF_FORMAT_5) else {
+            if !key.starts_with(index::FILES_OF_FORMAT_5) {
                 return Ok((writes, files));
-            };
-            let id = id.try_into().map(FileId);
-            let id = id.map_err(|_| Error::Corrupt("a file id of the wrong size".into()))?;
-            let file = codec::decode::<StoredFile>(&record)?.into_record(id);
-            if let Some(top) = runs.get(&index::folder(&file.owner, &Folder::default()))? {
-                let node = codec::decode::<FolderNode>(&top)?.node;
-                writes.insert(index::list_entry(node, id), None);
             }
-            let place = Place::new(&file.owner, id);
-            writes.insert(index::file_key(&file.key), Some(place.bytes().into()));
-            writes.insert(index::file_owner(id), Some(place.owner().into()));
-            writes.insert(index::file(place), Some(record));
-            writes.insert(key, None);
-            files += 1;
+            match place(runs, key, record, &mut writes) {
+                Ok(()) => files += 1,
+                Err(Error::Corrupt(error)) => {
+                    tracing::error!(error, "a file is not found any more: its record is damaged");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let Some(bound) = bound else { break };
-        from = bound.to_vec();
+        *from = bound.to_vec();
     }
     Ok((writes, files))
+}
+
+/// Moves one of them.
+fn place(runs: &Runs, key: Vec<u8>, record: IVec, writes: &mut Writes) -> Result<()> {
+    let id = key[index::FILES_OF_FORMAT_5.len()..].try_into().map(FileId);
+    let id = id.map_err(|_| Error::Corrupt("a file id of the wrong size".into()))?;
+    let file = codec::decode::<StoredFile>(&record)?.into_record(id);
+    if let Some(top) = runs.get(&index::folder(&file.owner, &Folder::default()))? {
+        let node = codec::decode::<FolderNode>(&top)?.node;
+        writes.insert(index::list_entry(node, id), None);
+    }
+    let place = Place::new(&file.owner, id);
+    writes.insert(index::file_key(&file.key), Some(place.bytes().into()));
+    writes.insert(index::file_owner(id), Some(place.owner().into()));
+    writes.insert(index::file(place), Some(record));
+    writes.insert(key, None);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -146,8 +159,8 @@ mod tests {
         Ok(())
     }
 
-    async fn expect(meta: &SledMetadata, files: &[FileRecord]) {
-        assert_eq!(meta.check().await, Ok(vec![]));
+    async fn expect(meta: &SledMetadata, files: &[FileRecord], damaged: usize) {
+        assert_eq!(meta.check().await.unwrap().len(), damaged);
         for file in files {
             assert_eq!(meta.file(&file.key).await, Ok(Some(file.clone())));
             assert_eq!(meta.file_by_id(file.id).await, Ok(Some(file.clone())));
@@ -181,9 +194,12 @@ mod tests {
         });
         runtime.block_on(async {
             meta.record_files(new.collect(), UnixMillis(0), u64::MAX).await.unwrap();
-            expect(&meta, &files).await;
+            expect(&meta, &files, 0).await;
             let all = files.clone();
-            let old = move |txn: &mut Txn<'_>| all.iter().try_for_each(|file| lay_out(txn, file));
+            let old = move |txn: &mut Txn<'_>| {
+                txn.write([index::FILES_OF_FORMAT_5, &[0; 16]].concat(), b"damaged");
+                all.iter().try_for_each(|file| lay_out(txn, file))
+            };
             meta.committer.commit(old).await.unwrap();
             assert_eq!(meta.file_by_id(files[0].id).await, Ok(None));
         });
@@ -192,7 +208,8 @@ mod tests {
         for is_cut in [false, true, true, false, true] {
             let mut opened = open::open(&open::Place::new(dir.path(), CACHE_BYTES)).unwrap();
             let runs = Runs::new((*opened.db).clone());
-            let (writes, moved) = moves(&runs).unwrap();
+            let mut from = index::FILES_OF_FORMAT_5.to_vec();
+            let (writes, moved) = moves(&runs, &mut from).unwrap();
             assert!(moved >= FILES_AT_ONCE && moved < left, "{moved} of {left}");
             let number = commit(&mut opened, &writes).unwrap();
             if !is_cut {
@@ -205,9 +222,7 @@ mod tests {
                 fs::remove_dir_all(dir.path().join("meta")).unwrap();
             }
             let meta = open_store(dir.path());
-            runtime.block_on(expect(&meta, &files));
-            let kept = meta.records.scan_prefix(index::FILES_OF_FORMAT_5).next();
-            assert!(kept.is_none());
+            runtime.block_on(expect(&meta, &files, 1));
             drop(meta);
         }
         assert_eq!(fs::read_to_string(dir.path().join("FORMAT")).unwrap(), "6\n");
