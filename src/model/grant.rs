@@ -77,6 +77,11 @@ impl Grant {
         if bytes > GRANT_BYTES_MAX {
             return Err("The scopes and networks of a token are at most 4 KiB.".into());
         }
+        if grant.actions.contains(&Action::Admin) && grant.is_of_some() {
+            return Err("admin is for all users and folders: it stands beside no user: and no \
+                        folder:."
+                .into());
+        }
         Ok(grant)
     }
 
@@ -100,8 +105,16 @@ impl Grant {
         Ok(())
     }
 
+    /// Administration is of everybody's, so that a token for some users or folders never has it,
+    /// not even one from before that was refused.
     pub fn allows(&self, action: Action) -> bool {
-        self.actions.is_empty() || self.actions.contains(&action)
+        let is_granted = self.actions.is_empty() || self.actions.contains(&action);
+        is_granted && !(action == Action::Admin && self.is_of_some())
+    }
+
+    /// Whether it is limited to users or folders.
+    fn is_of_some(&self) -> bool {
+        !self.users.is_empty() || !self.folders.is_empty()
     }
 
     pub fn reaches_user(&self, id: &UserId) -> bool {
@@ -193,6 +206,21 @@ mod tests {
         assert!(!from("11.0.0.1") && !from("192.0.2.8") && !from("::1"));
         assert_eq!(grant.scopes(), words);
         assert_eq!(grant.networks(), ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"]);
+    }
+
+    #[test]
+    fn who_is_limited_to_users_or_folders_administers_nothing() {
+        for some in ["user:anna", "user:lab-*", "folder:a"] {
+            let limited = grant(&[some], &[]);
+            let allowed = |action: &Action| limited.allows(*action);
+            assert!(Action::ALL[..4].iter().all(allowed) && !limited.allows(Action::Admin));
+            assert!(Grant::parse(["admin", some], []).unwrap_err().contains("admin"), "{some}");
+            assert!(Grant::parse([some, "read", "admin"], []).is_err(), "{some}");
+            // One that was stored when that was taken keeps what is not administration.
+            let stored = Grant { actions: vec![Action::Read, Action::Admin], ..limited };
+            assert!(stored.allows(Action::Read) && !stored.allows(Action::Admin), "{some}");
+        }
+        assert!(grant(&["admin"], &["10.0.0.0/8"]).allows(Action::Admin));
     }
 
     #[test]

@@ -231,7 +231,7 @@ fn tokens_of_a_service_or_of_all_end_together_and_new_ones_are_good() {
 
 #[test]
 fn scopes_and_networks_limit_what_a_token_can() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::with(&[("metrics", "admins")]);
     let dir = daemon.dir();
     let (in_a, elsewhere) =
         (daemon.user("anna").store("f", "a/b", b"1"), daemon.user("anna").store("f", "c", b"2"));
@@ -285,6 +285,18 @@ fn scopes_and_networks_limit_what_a_token_can() {
         near.get(LIST).ok();
         let far = make(&[kind, &["--allow-ip", "10.0.0.0/8", "--allow-ip", "::1"]].concat());
         far.get(LIST).refused(401, "unauthenticated");
+    }
+    // Administration is of everybody's.
+    for some in ["user:lab-*", "folder:a"] {
+        let limited = make(&["--scope", some]);
+        out(limited.get("/v1/admin/users"));
+        out(limited.get("/metrics"));
+        out(limited.post("/v1/admin/tokens", json!({"name": "unlimited"})));
+        out(limited.send("PATCH", "/v1/admin/users/lab-1", json!({"role": "admin"}).to_string()));
+        let mixed = ["token", "create", "s", "--scope", "admin", "--scope", some];
+        assert!(refused(&dir, 1, &mixed).contains("admin is for all users and folders"));
+        let mixed = json!({"name": "s", "scopes": [some, "admin"]});
+        daemon.service().post("/v1/admin/tokens", mixed).refused(400, "invalid_scope");
     }
     // An upload that others began elsewhere.
     let begun = daemon.user("bob").init("f", 1);
