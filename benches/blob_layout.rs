@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use streamlined::{
     blob::{Address, BlobStore, Purpose, disk::DiskBlobs},
-    meta::{Metadata, NewFile, sled::SledMetadata},
+    meta::{Asker, Metadata, NewFile, sled::SledMetadata},
     model::{
         digest::{ContentHash, Sha256},
         file::{CallerMeta, FileRecord},
@@ -56,8 +56,13 @@ fn puts(
                 let sealed = stage.seal(Purpose::Blob).await.unwrap();
                 if let Some(index) = &index {
                     let file = file(n, sealed.size, sealed.blake3, sealed.sha256);
-                    let new =
-                        NewFile { file, locator: sealed.locator, is_known: false, upload: None };
+                    let new = NewFile {
+                        file,
+                        locator: sealed.locator,
+                        is_known: false,
+                        by: Asker::Service,
+                        upload: None,
+                    };
                     index.record_files(vec![new], UnixMillis(0), u64::MAX).await.unwrap();
                 }
                 done += 1;

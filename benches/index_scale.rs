@@ -19,7 +19,7 @@ use std::{
 
 use rustix::process::{Signal, getpid, kill_process};
 use streamlined::{
-    meta::{Metadata, NewFile, sled::SledMetadata},
+    meta::{Asker, Metadata, NewFile, sled::SledMetadata},
     model::{
         digest::{ContentHash, Sha256},
         file::{CallerMeta, FileRecord},
@@ -74,7 +74,8 @@ fn new_file(n: u64) -> NewFile {
         sha256: Sha256(hash),
         meta: CallerMeta::default(),
     };
-    NewFile { file, locator: Locator([1, 2, 3, 4, 5, 6].into()), is_known: false, upload: None }
+    let locator = Locator([1, 2, 3, 4, 5, 6].into());
+    NewFile { file, locator, is_known: false, by: Asker::Service, upload: None }
 }
 
 fn open(dir: &Path) -> SledMetadata {

@@ -16,7 +16,7 @@ use streamlined::{
         route,
     },
     meta::{
-        Metadata, NewFile,
+        Asker, Metadata, NewFile,
         sled::{
             SledMetadata,
             codec::{self, StoredFile},
@@ -119,6 +119,7 @@ fn records(c: &mut Criterion) {
         file: file(n),
         locator: Locator([1, 2, 3, 4, 5, 6].into()),
         is_known: false,
+        by: Asker::Service,
         upload: None,
     };
     let files = (0..1_000).map(new).collect();

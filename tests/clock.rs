@@ -122,7 +122,7 @@ impl World {
             let name = FileName::parse("f").unwrap();
             let (owner, folder) = (owner(), Folder::default());
             let new = NewContent { owner, name, folder, mime: None, sha256: None, content };
-            self.app.put_content(new).await
+            self.app.put_content(&user(), new).await
         })
     }
 
@@ -142,6 +142,17 @@ fn owner() -> UserId {
 
 fn user() -> Principal {
     Principal::User { id: owner(), role: Role::Researcher, token: TokenStamp::default() }
+}
+
+/// Its body had ended, and the end was answered for, before the user was deleted.
+#[test]
+fn a_deleted_user_does_not_come_back_with_a_file_that_was_on_its_way() {
+    let world = World::new();
+    world.put(b"x").unwrap();
+    world.runtime.block_on(world.app.delete_user(owner())).unwrap();
+    assert!(matches!(world.put(b"y"), Err(Error::Unauthenticated(_))));
+    let user = world.runtime.block_on(world.app.show_user(&owner()));
+    assert!(matches!(user, Err(Error::NotFound("user"))));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use streamlined::{
         Address, Begun, BlobStore, Error, Join, Reader, Result, Space, Stage,
         upkeep::{Copied, Found, Nothing, Pace, Shelf, Survey},
     },
-    meta::{Metadata, NewFile, sled::SledMetadata},
+    meta::{Asker, Metadata, NewFile, sled::SledMetadata},
     model::{
         digest::{ContentHash, Sha256},
         file::{CallerMeta, FileRecord},
@@ -141,7 +141,13 @@ fn new_file(number: u64, size: u64) -> NewFile {
         sha256: Sha256(hash),
         meta: CallerMeta::default(),
     };
-    NewFile { file, locator: Locator([1].into()), is_known: false, upload: None }
+    NewFile {
+        file,
+        locator: Locator([1].into()),
+        is_known: false,
+        by: Asker::Service,
+        upload: None,
+    }
 }
 
 async fn index(dir: &Path) -> SledMetadata {

@@ -18,7 +18,10 @@ use crate::{
         jwt::{self, Refused, Subject, Verified},
         service_token,
     },
-    meta::accounts::{Holder, ServiceToken, TokenState, TokenUse},
+    meta::{
+        Asker,
+        accounts::{Holder, ServiceToken, TokenState, TokenUse},
+    },
     model::{
         id::TokenId,
         limits::{JWT_BYTES_MAX, OPAQUE_TOKEN_BYTES_MAX},
@@ -368,6 +371,14 @@ impl App {
             }
             (Principal::User { id, .. }, _) => Ok(id.clone()),
         }
+    }
+}
+
+/// Who asks, as a store has to know it.
+pub(super) fn asker(principal: &Principal) -> Asker {
+    match principal {
+        Principal::Service { .. } => Asker::Service,
+        Principal::User { token, .. } => Asker::Owner { issued: token.issued },
     }
 }
 

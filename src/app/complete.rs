@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     blob::{self, Address, Join, Purpose, Sealed},
-    meta::{self, Part},
+    meta::{self, Asker, Part},
     metrics::stores,
     model::{
         digest::Sha256,
@@ -197,6 +197,7 @@ impl App {
             file: self.new_file(upload.owner, folder, name, mime, &sealed, meta),
             lies_in_part: parts.iter().any(|part| part.place == sealed.locator),
             is_known: possession.is_some(),
+            by: Asker::Service,
             locator: sealed.locator,
             upload: Some((upload.id, revision)),
             partials,

@@ -112,6 +112,7 @@ impl From<meta::Error> for Error {
             meta::Error::NotEmpty => {
                 Self::conflict("user_not_empty", "The user has files or open uploads.")
             }
+            error @ meta::Error::LoggedOut => Self::Unauthenticated(error.to_string()),
             meta::Error::Quota { limit, used, asked } => Self::Quota { limit, used, asked },
             meta::Error::Busy => Self::Busy,
             meta::Error::NoSpace => Self::NoSpace,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{App, Error, Result, incoming::Incoming, publish::guess_mime};
 use crate::{
     blob::{Purpose, Sealed},
-    meta::{self, NewFile},
+    meta::{self, Asker, NewFile},
     model::{
         digest::Sha256,
         file::{CallerMeta, FileRecord},
@@ -69,7 +69,13 @@ impl App {
             let sealed = app.seal_expecting(&mut content, Purpose::Blob, expected, code).await?;
             let file = foreign.listed(app.clock.now(), &sealed);
             let locator = sealed.locator.clone();
-            let new = NewFile { file: file.clone(), locator, is_known: false, upload: None };
+            let new = NewFile {
+                file: file.clone(),
+                locator,
+                is_known: false,
+                by: Asker::Service,
+                upload: None,
+            };
             match app.meta.record_files(vec![new], app.clock.now(), u64::MAX).await {
                 Ok(recorded) => {
                     for replaced in recorded.iter().filter_map(|done| done.replaced.as_ref()) {

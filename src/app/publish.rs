@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{App, Error, Result, incoming::Incoming, upload::upload_error};
+use super::{App, Error, Result, access::asker, incoming::Incoming, upload::upload_error};
 use crate::{
     blob::{Purpose, Sealed},
-    meta::{self, NewFile},
+    meta::{self, Asker, NewFile},
     model::{
         digest::Sha256,
         file::{CallerMeta, FileRecord},
@@ -14,6 +14,7 @@ use crate::{
         limits::PLACED_BYTES_MIN,
         locator::Locator,
         name::{FileName, Folder, UserId},
+        principal::Principal,
     },
     sys::random,
 };
@@ -36,6 +37,7 @@ pub(super) struct Prepared {
     pub lies_in_part: bool,
     /// They are those of a file that was there before.
     pub is_known: bool,
+    pub by: Asker,
     pub upload: Option<(UploadId, u64)>,
     /// Uploads that end with that one.
     pub partials: Vec<UploadId>,
@@ -50,9 +52,14 @@ impl App {
     /// Stores a whole file that came in one request.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a wrong digest, [`Error::Quota`].
-    pub async fn put_content(self: &Arc<Self>, new: NewContent) -> Result<FileRecord> {
-        let app = Arc::clone(self);
+    /// [`Error::Invalid`] for a wrong digest, [`Error::Quota`]; [`Error::Unauthenticated`] of a
+    /// user who is not let in any more.
+    pub async fn put_content(
+        self: &Arc<Self>,
+        principal: &Principal,
+        new: NewContent,
+    ) -> Result<FileRecord> {
+        let (app, by) = (Arc::clone(self), asker(principal));
         self.detached(async move {
             let mut content = new.content;
             let (expected, code) = (new.sha256, "digest_mismatch");
@@ -65,6 +72,7 @@ impl App {
                 locator: sealed.locator,
                 lies_in_part: false,
                 is_known: false,
+                by,
                 upload: None,
                 partials: Vec::new(),
             };
@@ -149,9 +157,9 @@ impl App {
 
 impl Prepared {
     fn new_file(&self) -> NewFile {
-        let Self { file, locator, is_known, upload, .. } = self;
+        let Self { file, locator, is_known, by, upload, .. } = self;
         let (file, locator) = (file.clone(), locator.clone());
-        NewFile { file, locator, is_known: *is_known, upload: *upload }
+        NewFile { file, locator, is_known: *is_known, by: *by, upload: *upload }
     }
 
     /// Whether its bytes go when it is not recorded.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{App, Error, Result, incoming::Incoming, possession::Challenge};
+use super::{App, Error, Result, access::asker, incoming::Incoming, possession::Challenge};
 use crate::{
     blob::{Purpose, Sealed},
     meta::{self, Batch, Part, Removal},
@@ -66,7 +66,8 @@ impl App {
     /// Opens one session, or one for each file of a batch, and reserves their sizes.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::TooLarge`], [`Error::Quota`].
+    /// [`Error::Invalid`], [`Error::TooLarge`], [`Error::Quota`]; [`Error::Unauthenticated`] of a
+    /// user who is not let in any more.
     pub async fn init_upload(&self, principal: &Principal, init: Init) -> Result<Opened> {
         let owner = self.acting_for(principal, init.user.clone(), false)?;
         self.check_scope(principal, &owner, &init.folder)?;
@@ -116,7 +117,8 @@ impl App {
             batch: if batch.is_some() { named.collect() } else { Vec::new() },
             challenges,
         };
-        self.meta.create_uploads(uploads, batch, now, self.policy().quota_bytes).await?;
+        let (by, quota) = (asker(principal), self.policy().quota_bytes);
+        self.meta.create_uploads(uploads, batch, by, now, quota).await?;
         Ok(opened)
     }
 

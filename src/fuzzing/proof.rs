@@ -132,7 +132,7 @@ async fn possession(content: Bytes, flip: Flip) -> Result<()> {
         sha256: None,
         content: incoming,
     };
-    let file = app.put_content(new).await?;
+    let file = app.put_content(&user(&owner), new).await?;
 
     let (id, challenge) = init(&app, &owner, &file).await?;
     let ranges = challenge.expect("its owner has it").ranges;

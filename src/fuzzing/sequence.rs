@@ -249,9 +249,12 @@ impl Pair {
             app.check_room(&owner, content.len() as u64).await?;
             let mut incoming = app.begin_file().await?;
             incoming.write(content.clone()).await?;
-            let (owner, name, folder) = (owner.clone(), name.clone(), folder.clone());
+            let (name, folder) = (name.clone(), folder.clone());
+            let (id, token) = (owner.clone(), TokenStamp::default());
+            let principal = Principal::User { id, role: Role::Researcher, token };
+            let owner = owner.clone();
             let new = NewContent { owner, name, folder, mime: None, sha256, content: incoming };
-            app.put_content(new).await
+            app.put_content(&principal, new).await
         };
         let stored = self.ask("put", put, seen).await;
         self.files.extend(stored);

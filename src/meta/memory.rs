@@ -16,8 +16,10 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
-    Selection, ServiceToken, UserRecord, accounts::TokenUse, upkeep::ScrubState,
+    Asker, Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
+    Selection, ServiceToken, UserRecord,
+    accounts::{Holder, TokenUse},
+    upkeep::ScrubState,
 };
 use crate::model::{
     digest::{ContentHash, Sha256},
@@ -92,6 +94,16 @@ impl State {
 
     fn user(&mut self, id: &UserId, now: UnixMillis) -> &mut UserRecord {
         self.users.entry(id.clone()).or_insert_with(|| UserRecord::new(id.clone(), now))
+    }
+
+    /// The record of a user for whom something is about to be kept.
+    fn owner(&mut self, id: &UserId, by: Asker, now: UnixMillis) -> Result<()> {
+        let first = self.valid_from(Holder::User(id));
+        let is_disabled = self.user(id, now).disabled;
+        match by {
+            Asker::Owner { issued } if is_disabled || issued < first => Err(Error::LoggedOut),
+            _ => Ok(()),
+        }
     }
 
     fn reserved_changes(&mut self, owner: &UserId, before: u64, after: u64) {
@@ -175,7 +187,7 @@ impl State {
         if new.is_known && !self.blobs.get(&new.file.blake3).is_some_and(is_there) {
             return Err(Error::Changed);
         }
-        self.user(&new.file.owner, new.file.id.created());
+        self.owner(&new.file.owner, new.by, new.file.id.created())?;
         self.check_quota(&new.file.owner, new.file.size.saturating_sub(released), default_quota)?;
         self.reserved_changes(&new.file.owner, released, 0);
         let known = self.blobs.remove(&new.file.blake3);
@@ -228,12 +240,13 @@ impl Metadata for MemoryMetadata {
         &self,
         uploads: Vec<Upload>,
         batch: Option<Batch>,
+        by: Asker,
         now: UnixMillis,
         default_quota: u64,
     ) -> Result<()> {
         self.step(|state| {
             for upload in uploads {
-                state.user(&upload.owner, now);
+                state.owner(&upload.owner, by, now)?;
                 state.check_quota(&upload.owner, upload.size, default_quota)?;
                 state.reserved_changes(&upload.owner, 0, upload.size);
                 if let Some(batch) = &batch {

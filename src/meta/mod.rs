@@ -82,6 +82,17 @@ pub struct BlobRecord {
     pub damaged: Option<UnixMillis>,
 }
 
+/// Who asks for a step in the name of a user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asker {
+    /// A service: a user that is not there appears.
+    #[default]
+    Service,
+    /// The user itself, by a token of this Unix second: it must not be disabled, and its tokens of
+    /// then not ended, in the moment of the step. One that was deleted does not come back so.
+    Owner { issued: u64 },
+}
+
 /// What becomes of one file: the record, where its bytes lie, the session it ends.
 #[derive(Clone, Debug)]
 pub struct NewFile {
@@ -89,6 +100,8 @@ pub struct NewFile {
     pub locator: Locator,
     /// The content is stored already, and lies there.
     pub is_known: bool,
+    /// A session speaks for its owner, who is there as long as it is.
+    pub by: Asker,
     /// The session and the [`Upload::revision`] its parts were read at; `None` for a file that came
     /// in one request.
     pub upload: Option<(UploadId, u64)>,
@@ -151,6 +164,9 @@ pub enum Error {
     /// Something still belongs to it.
     #[error("the user has files or uploads")]
     NotEmpty,
+    /// [`Asker::Owner`] is not let in any more.
+    #[error("the user was disabled, logged out or deleted meanwhile")]
+    LoggedOut,
     #[error("quota of {limit} bytes: {used} used or reserved, {asked} asked")]
     Quota { limit: u64, used: u64, asked: u64 },
     /// Too many steps wait; try again later.
@@ -205,11 +221,12 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     ///
     /// # Errors
     /// [`Error::Quota`] when the owner's files, reservations and these do not fit its
-    /// quota: its record's, or `default_quota`.
+    /// quota: its record's, or `default_quota`; [`Error::LoggedOut`].
     async fn create_uploads(
         &self,
         uploads: Vec<Upload>,
         batch: Option<Batch>,
+        by: Asker,
         now: UnixMillis,
         default_quota: u64,
     ) -> Result<()>;
@@ -279,7 +296,8 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     /// # Errors
     /// [`Error::Exists`] when a key is taken; [`Error::Changed`] for content that is not where it
     /// should be known to lie, or is damaged; [`Error::Changed`] and [`Error::Closed`] for a
-    /// session that moved on; [`Error::NotFound`] for one that is gone; [`Error::Quota`].
+    /// session that moved on; [`Error::NotFound`] for one that is gone; [`Error::Quota`];
+    /// [`Error::LoggedOut`].
     async fn record_files(
         &self,
         files: Vec<NewFile>,

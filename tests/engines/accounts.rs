@@ -2,7 +2,7 @@
 
 use streamlined::{
     meta::{
-        Error,
+        Asker, Error, NewFile, Removal,
         accounts::{Edit, Holder, ServiceToken, TokenKind, TokenState, TokenUse, UserChange},
     },
     model::{grant::Grant, id::TokenId, name::UserId, principal::Role, time::UnixMillis},
@@ -182,13 +182,51 @@ fn users_are_listed_changed_and_removed_once_empty() {
             .unwrap();
         assert_eq!(meta.remove_user(&user(2), 9).await, Err(Error::NotEmpty));
         meta.remove_file(&key(2, 1, 1), NOW).await.unwrap();
-        meta.create_uploads(vec![upload(1, 2, 5, 50)], None, NOW, QUOTA).await.unwrap();
+        meta.create_uploads(vec![upload(1, 2, 5, 50)], None, Asker::Service, NOW, QUOTA)
+            .await
+            .unwrap();
         assert_eq!(meta.remove_user(&user(2), 9).await, Err(Error::NotEmpty));
         assert_eq!(meta.tokens_valid_from(Holder::User(&user(2))).await, Ok(0));
-        meta.remove_upload(upload_id(1), streamlined::meta::Removal::Open).await.unwrap();
+        meta.remove_upload(upload_id(1), Removal::Open).await.unwrap();
         assert_eq!(meta.remove_user(&user(2), 9).await, Ok(()));
         assert_eq!(meta.remove_user(&user(2), 9).await, Err(Error::NotFound));
         assert_eq!(meta.user(&user(2)).await, Ok(None));
         assert_eq!(meta.tokens_valid_from(Holder::User(&user(2))).await, Ok(9));
+    });
+}
+
+/// What a user asked for before it was locked, logged out or deleted, and comes only now.
+#[test]
+fn who_is_not_let_in_any_more_keeps_nothing_and_does_not_come_back() {
+    on_every_engine(async |meta| {
+        let owner = |issued| Asker::Owner { issued };
+        let put = async |n: u32, by: Asker| {
+            let new = new_file(file(1, 1, n, n.into(), 1, 1), 1, None);
+            meta.record_files(vec![NewFile { by, ..new }], NOW, QUOTA).await.map(drop)
+        };
+        let init = async |id: u8, by: Asker| {
+            meta.create_uploads(vec![upload(id, 1, 5, 50)], None, by, NOW, QUOTA).await
+        };
+        // The first that a user does makes its record.
+        put(1, owner(0)).await.unwrap();
+        let set = async |change| meta.change_user(&user(1), change, NOW).await.map(drop).unwrap();
+        let lock = |disabled| UserChange { disabled: Some(disabled), ..UserChange::default() };
+        set(lock(true)).await;
+        assert_eq!(put(2, owner(9)).await, Err(Error::LoggedOut));
+        assert_eq!(init(2, owner(9)).await, Err(Error::LoggedOut));
+        put(3, Asker::Service).await.unwrap();
+        set(lock(false)).await;
+        set(UserChange { tokens_valid_from: Some(9), ..UserChange::default() }).await;
+        assert_eq!(put(4, owner(8)).await, Err(Error::LoggedOut));
+        assert_eq!(init(4, owner(8)).await, Err(Error::LoggedOut));
+        put(5, owner(9)).await.unwrap();
+        for n in [1, 3, 5] {
+            meta.remove_file(&key(1, 1, n), NOW).await.unwrap();
+        }
+        meta.remove_user(&user(1), 12).await.unwrap();
+        assert_eq!(put(6, owner(11)).await, Err(Error::LoggedOut));
+        assert_eq!(init(6, owner(11)).await, Err(Error::LoggedOut));
+        assert_eq!(meta.user(&user(1)).await, Ok(None));
+        init(7, owner(12)).await.unwrap();
     });
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use proptest::{collection::vec, prelude::*};
 use streamlined::{
     meta::{
-        Batch, Error, Metadata, Removal, Selection, Upkeep,
+        Asker, Batch, Error, Metadata, Removal, Selection, Upkeep,
         accounts::{Holder, UserChange},
         memory::MemoryMetadata,
         sled::SledMetadata,
@@ -88,7 +88,9 @@ fn selections_are_kept_until_their_time_is_over() {
 #[test]
 fn parts_replace_one_another_and_end_with_the_file() {
     on_every_engine(async |meta| {
-        meta.create_uploads(vec![upload(1, 1, 10, 50)], None, NOW, QUOTA).await.unwrap();
+        meta.create_uploads(vec![upload(1, 1, 10, 50)], None, Asker::Service, NOW, QUOTA)
+            .await
+            .unwrap();
         let record = async |n, size, place| {
             meta.record_part(upload_id(1), part(n, size, place), UnixMillis(60), QUOTA).await
         };
@@ -127,7 +129,9 @@ fn what_is_appended_lies_where_the_session_ended() {
     on_every_engine(async |meta| {
         let reserved = async || meta.user(&user(1)).await.unwrap().unwrap().reserved;
         let growing = Upload { mode: Mode::Growing, ..upload(1, 1, 0, 50) };
-        meta.create_uploads(vec![growing, upload(2, 1, 5, 50)], None, NOW, QUOTA).await.unwrap();
+        meta.create_uploads(vec![growing, upload(2, 1, 5, 50)], None, Asker::Service, NOW, QUOTA)
+            .await
+            .unwrap();
         let append = async |n, size, place, revision| {
             let part = part(n, size, place);
             meta.append_part(upload_id(1), part, revision, UnixMillis(60), QUOTA).await
@@ -166,7 +170,7 @@ fn a_final_session_ends_what_it_is_made_of() {
         let partials = vec![of(1, 1, Mode::Partial), of(2, 1, Mode::GrowingPartial)];
         let others = vec![of(3, 1, Mode::Single), of(4, 2, Mode::Partial)];
         for uploads in [partials, others] {
-            meta.create_uploads(uploads, None, NOW, QUOTA).await.unwrap();
+            meta.create_uploads(uploads, None, Asker::Service, NOW, QUOTA).await.unwrap();
         }
         let create = async |n, ids: &[u8]| {
             meta.create_final(last(n), ids.iter().map(|n| upload_id(*n)).collect(), NOW).await
@@ -218,10 +222,12 @@ fn a_final_session_ends_what_it_is_made_of() {
 fn the_quota_counts_files_and_reservations() {
     on_every_engine(async |meta| {
         let reserved = async || meta.user(&user(1)).await.unwrap().unwrap().reserved;
-        meta.create_uploads(vec![upload(1, 1, 600, 50)], None, NOW, QUOTA).await.unwrap();
+        meta.create_uploads(vec![upload(1, 1, 600, 50)], None, Asker::Service, NOW, QUOTA)
+            .await
+            .unwrap();
         let two = vec![upload(2, 1, 300, 50), upload(3, 1, 101, 50)];
         let refused = Error::Quota { limit: 1000, used: 900, asked: 101 };
-        assert_eq!(meta.create_uploads(two, None, NOW, QUOTA).await, Err(refused));
+        assert_eq!(meta.create_uploads(two, None, Asker::Service, NOW, QUOTA).await, Err(refused));
         assert_eq!(meta.upload(upload_id(2)).await, Ok(None));
         assert_eq!(reserved().await, 600);
         let put = async |salt, size| {
@@ -309,7 +315,9 @@ fn batches_live_as_long_as_their_sessions() {
         let batch =
             Batch { id: upload_id(9), owner: user(1), uploads: vec![upload_id(1), upload_id(2)] };
         let uploads = vec![upload(1, 1, 1, 50), upload(2, 1, 1, 50)];
-        meta.create_uploads(uploads, Some(batch.clone()), NOW, QUOTA).await.unwrap();
+        meta.create_uploads(uploads, Some(batch.clone()), Asker::Service, NOW, QUOTA)
+            .await
+            .unwrap();
         assert_eq!(meta.batch(upload_id(9)).await, Ok(Some(batch)));
         meta.record_part(upload_id(2), part(1, 1, 1), UnixMillis(70), QUOTA).await.unwrap();
         let expired = async |now: u64| {
@@ -440,7 +448,7 @@ async fn take(meta: &dyn Metadata, step: &Step, at: u64) -> String {
                 return "exists".into();
             }
             let uploads = vec![upload(n, owner, size, expires)];
-            format!("{:?}", meta.create_uploads(uploads, None, NOW, QUOTA).await)
+            format!("{:?}", meta.create_uploads(uploads, None, Asker::Service, NOW, QUOTA).await)
         }
         Step::Part { upload, number, size, expires } => {
             let part = part(number, size, at);

@@ -1,7 +1,7 @@
 //! Records for tests, small in number so that steps meet each other.
 
 use streamlined::{
-    meta::{NewFile, Part},
+    meta::{Asker, NewFile, Part},
     model::{
         digest::{ContentHash, Sha256},
         file::{CallerMeta, FileRecord},
@@ -80,5 +80,5 @@ pub fn file(owner: u8, in_folder: u8, salt: u32, at: u64, content: u8, size: u64
 }
 
 pub fn new_file(file: FileRecord, place: u64, upload: Option<(UploadId, u64)>) -> NewFile {
-    NewFile { file, locator: locator(place), is_known: false, upload }
+    NewFile { file, locator: locator(place), is_known: false, by: Asker::Service, upload }
 }

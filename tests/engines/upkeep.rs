@@ -1,7 +1,7 @@
 //! The metadata seam: walks, blobs that move, damage, how far a scrub came.
 
 use streamlined::{
-    meta::{Error, Metadata, upkeep::ScrubPass},
+    meta::{Asker, Error, Metadata, upkeep::ScrubPass},
     model::{
         digest::ContentHash,
         id::{PartNumber, UploadId},
@@ -28,7 +28,9 @@ fn walks_see_everything_once_in_order() {
         assert_eq!(meta.blobs_after(None, 9).await, Ok(vec![]));
         let mut wanted = Vec::new();
         for id in [255, 0, 7] {
-            meta.create_uploads(vec![upload(id, 1, 9, 50)], None, NOW, QUOTA).await.unwrap();
+            meta.create_uploads(vec![upload(id, 1, 9, 50)], None, Asker::Service, NOW, QUOTA)
+                .await
+                .unwrap();
             for number in [3, 0, 1] {
                 let place = u64::from(id) * 10 + u64::from(number);
                 let part = part(number, 1, place);
@@ -170,7 +172,9 @@ fn an_index_knows_when_it_was_begun() {
 fn damaged_parts_are_forgotten_as_long_as_they_are_those_recorded() {
     on_every_engine(async |meta| {
         let reserved = async || meta.user(&user(1)).await.unwrap().unwrap().reserved;
-        meta.create_uploads(vec![upload(1, 1, 30, 50)], None, NOW, QUOTA).await.unwrap();
+        meta.create_uploads(vec![upload(1, 1, 30, 50)], None, Asker::Service, NOW, QUOTA)
+            .await
+            .unwrap();
         let record = async |number, size, place| {
             meta.record_part(upload_id(1), part(number, size, place), NOW, QUOTA).await.unwrap()
         };

@@ -141,7 +141,7 @@ pub async fn put(app: &Arc<App>, name: &str, content: &Bytes) -> Result<FileReco
     incoming.write(content.clone()).await?;
     let (owner, folder, name) = (owner(), Folder::default(), FileName::parse(name).unwrap());
     let new = NewContent { owner, name, folder, mime: None, sha256: None, content: incoming };
-    app.put_content(new).await
+    app.put_content(&user(), new).await
 }
 
 pub async fn init(app: &Arc<App>, size: u64) -> UploadId {

@@ -143,7 +143,7 @@ pub async fn store_content(
         return Err(inconsistent_length().into());
     }
     let new = NewContent { owner, name, folder, mime, sha256, content };
-    Ok(context.app.put_content(new).await?)
+    Ok(context.app.put_content(principal, new).await?)
 }
 
 /// There is no file yet that could match (RFC 9110 section 13.1.1). Asked last: what is refused

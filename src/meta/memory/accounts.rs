@@ -22,6 +22,10 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn valid_from(&self, holder: Holder<'_>) -> u64 {
+        self.valid_from.get(&format!("{holder:?}")).copied().unwrap_or(0)
+    }
+
     fn end_tokens(&mut self, holder: Holder<'_>, second: u64) {
         let valid_from = self.valid_from.entry(format!("{holder:?}")).or_default();
         *valid_from = second.max(*valid_from);
@@ -116,7 +120,7 @@ impl Accounts for MemoryMetadata {
     }
 
     async fn tokens_valid_from(&self, holder: Holder<'_>) -> Result<u64> {
-        Ok(self.read().valid_from.get(&format!("{holder:?}")).copied().unwrap_or(0))
+        Ok(self.read().valid_from(holder))
     }
 
     async fn end_tokens(&self, holder: Holder<'_>, valid_from: u64) -> Result<()> {

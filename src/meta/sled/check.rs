@@ -270,7 +270,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        meta::{Metadata, NewFile, Upkeep, sled::SledMetadata},
+        meta::{Asker, Metadata, NewFile, Upkeep, sled::SledMetadata},
         model::{
             digest::Sha256,
             file::{CallerMeta, FileRecord},
@@ -308,6 +308,7 @@ mod tests {
             locator: Locator([file.blake3.0[0]].into()),
             file,
             is_known: false,
+            by: Asker::Service,
             upload: None,
         });
         meta.record_files(new.collect(), UnixMillis(0), u64::MAX).await.unwrap();

@@ -41,7 +41,7 @@ use self::{
     runs::Runs,
 };
 use super::{
-    Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
+    Asker, Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
     ServiceToken, UserRecord,
 };
 use crate::model::{
@@ -182,11 +182,12 @@ impl Metadata for SledMetadata {
         &self,
         uploads: Vec<Upload>,
         batch: Option<Batch>,
+        by: Asker,
         now: UnixMillis,
         default_quota: u64,
     ) -> Result<()> {
         let create = move |txn: &mut txn::Txn<'_>| {
-            step::create_uploads(txn, &uploads, batch.as_ref(), now, default_quota)
+            step::create_uploads(txn, &uploads, batch.as_ref(), by, now, default_quota)
         };
         self.committer.commit(create).await
     }

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::{
         meta::{
-            Metadata, NewFile, Upkeep,
+            Asker, Metadata, NewFile, Upkeep,
             sled::{SledMetadata, txn::Txn},
         },
         model::{
@@ -190,6 +190,7 @@ mod tests {
             file: file.clone(),
             locator: Locator([1].into()),
             is_known: false,
+            by: Asker::Service,
             upload: None,
         });
         runtime.block_on(async {

@@ -10,7 +10,10 @@ use super::{
     upkeep,
 };
 use crate::{
-    meta::{Batch, Error, HOLDERS_MAX, NewFile, Part, Recorded, Removal, Result, UserRecord},
+    meta::{
+        Asker, Batch, Error, HOLDERS_MAX, NewFile, Part, Recorded, Removal, Result, UserRecord,
+        accounts::Holder,
+    },
     model::{
         digest::ContentHash,
         file::FileRecord,
@@ -30,6 +33,14 @@ pub fn ensure_user(txn: &mut Txn<'_>, id: &UserId, now: UnixMillis) -> Result<Us
     let user = UserRecord::new(id.clone(), now);
     txn.put(index::user(id), &StoredUser::new(&user))?;
     Ok(user)
+}
+
+/// The record of a user for whom something is about to be kept.
+fn owner(txn: &mut Txn<'_>, id: &UserId, by: Asker, now: UnixMillis) -> Result<UserRecord> {
+    let Asker::Owner { issued } = by else { return ensure_user(txn, id, now) };
+    let first = txn.get::<u64>(&index::valid_from(Holder::User(id)))?.unwrap_or(0);
+    let user = ensure_user(txn, id, now)?;
+    if user.disabled || issued < first { Err(Error::LoggedOut) } else { Ok(user) }
 }
 
 /// Moves a user's reservation from `before` to `after` bytes, and with `growth` more bytes than
@@ -70,11 +81,12 @@ pub fn create_uploads(
     txn: &mut Txn<'_>,
     uploads: &[Upload],
     batch: Option<&Batch>,
+    by: Asker,
     now: UnixMillis,
     default_quota: u64,
 ) -> Result<()> {
     for upload in uploads {
-        let user = ensure_user(txn, &upload.owner, now)?;
+        let user = owner(txn, &upload.owner, by, now)?;
         reserve(txn, user, 0, upload.size, upload.size, default_quota)?;
         txn.put(index::upload(upload.id), &StoredUpload::new(upload))?;
         txn.write(index::open(&upload.owner, upload.id), &[]);
@@ -274,7 +286,7 @@ pub fn record_file(
     if txn.read(&key)?.is_some() {
         return Err(Error::Exists);
     }
-    let user = ensure_user(txn, &file.owner, file.id.created())?;
+    let user = owner(txn, &file.owner, new.by, file.id.created())?;
     reserve(txn, user, released, 0, file.size.saturating_sub(released), default_quota)?;
     let place = Place::new(&file.owner, file.id);
     txn.write(key, place.bytes());
