@@ -22,14 +22,16 @@ use super::{App, Error, Result, catalog::Listing};
 use crate::{
     auth::batch_token,
     blob::{self, Reader},
-    meta::Selection,
+    meta::{Selection, accounts::Holder},
     model::{
         digest::ContentHash,
         id::FileId,
         key::FileKey,
         limits::{ARCHIVE_FILES_MAX, LIST_PAGE_FILES},
+        name::UserId,
         principal::Principal,
         range::Slice,
+        time::UnixMillis,
     },
     zip,
 };
@@ -58,6 +60,7 @@ impl App {
         principal: &Principal,
         chosen: Chosen,
     ) -> Result<Zeroizing<String>> {
+        let mut minted = self.clock.now();
         let selection = match chosen {
             Chosen::Keys(keys) => Selection::Files(self.ids_of(principal, keys).await?),
             Chosen::Folder(listing) => {
@@ -66,10 +69,13 @@ impl App {
                     0 => return Err(Error::NotFound("folder")),
                     files => check_count(files)?,
                 }
+                // Within the second in which the user was logged out, the next one counts.
+                let first = self.meta.tokens_valid_from(Holder::User(&listing.owner)).await?;
+                minted = minted.max(UnixMillis(first.saturating_mul(1000)));
                 Selection::Folder { owner: listing.owner, folder: listing.folder }
             }
         };
-        let (token, id) = batch_token::generate(self.clock.now().after(TOKEN_LIFE));
+        let (token, id) = batch_token::generate(minted.after(TOKEN_LIFE));
         self.meta.add_selection(id, selection).await?;
         Ok(token)
     }
@@ -95,7 +101,8 @@ impl App {
     /// The archive that a token stands for.
     ///
     /// # Errors
-    /// [`Error::LinkRefused`] for a token that is not one of ours or whose time is over;
+    /// [`Error::LinkRefused`] for a token that is not one of ours or whose time is over, and for
+    /// a folder of a user who was disabled, logged out or deleted since it was made;
     /// [`Error::FilesGone`] and [`Error::Gone`] for what was deleted meanwhile; [`Error::Damaged`];
     /// [`Error::Busy`]; [`Error::Invalid`] for more than an archive may hold.
     pub async fn open_archive(self: &Arc<Self>, token: &str) -> Result<Archive> {
@@ -108,6 +115,10 @@ impl App {
         let (name, plan) = match self.meta.selection(id).await?.ok_or_else(unknown)? {
             Selection::Files(ids) => ("files".to_owned(), self.files_of(ids).await?),
             Selection::Folder { owner, folder } => {
+                if !self.is_still_in(&owner, id.expires.before(TOKEN_LIFE)).await? {
+                    let detail = "The batch token ended with the tokens of its user.";
+                    return Err(refused("link_invalid", detail));
+                }
                 let listing = Listing { owner, folder };
                 let plan = self.files_in(&listing).await?;
                 let name = listing.folder.as_str().rsplit('/').next().unwrap_or_default();
@@ -120,6 +131,14 @@ impl App {
         let archive = planned.map_err(|error| Error::Internal(error.to_string()))?;
         self.check_damage(&archive.members).await?;
         Ok(archive)
+    }
+
+    /// Whether a user is let in, and was not logged out or deleted since a time. What lies in the
+    /// folders of one who was may be another's by now.
+    async fn is_still_in(&self, id: &UserId, since: UnixMillis) -> Result<bool> {
+        let record = self.meta.user(id).await?;
+        let first = self.meta.tokens_valid_from(Holder::User(id)).await?;
+        Ok(record.is_some_and(|user| !user.disabled) && since.seconds() >= first)
     }
 
     /// Refuses members that are known to be damaged before anything is sent.

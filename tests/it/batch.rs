@@ -5,7 +5,10 @@ use std::io::{Read, Write};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Daemon, bytes, client::encode};
+use crate::{
+    support::{Client, Daemon, bytes, client::encode},
+    tokens::run,
+};
 
 const PATH: &str = "/v1/files/batch-download";
 
@@ -102,6 +105,43 @@ fn a_folder_is_fetched_as_it_is() {
     ))
     .ok();
     daemon.anyone().get(&gone).refused(410, "gone");
+}
+
+/// What comes into the folder later may not be for who had the token once, or be of somebody else.
+#[test]
+fn a_token_of_a_folder_ends_with_its_users_tokens() {
+    let daemon = Daemon::start();
+    let (dir, service) = (daemon.dir(), daemon.service());
+    let fetch = |path: &str| daemon.anyone().get(path);
+    let dead = |path: &str| drop(fetch(path).refused(403, "link_invalid"));
+    let folder = json!({"folder": "x"});
+    let store = |id: &str| daemon.user(id).store("f", "x", id.as_bytes());
+
+    store("disabled");
+    let path = mint(&daemon.user("disabled"), folder.clone());
+    run(&dir, &["user", "set", "disabled", "--disabled"]);
+    dead(&path);
+    run(&dir, &["user", "set", "disabled", "--disabled=false"]);
+    assert_eq!(fetch(&path).status, 200);
+
+    let file = store("out");
+    let user = daemon.user("out");
+    let chosen = mint(&user, json!({"keys": [key(&file)]}));
+    let of_service = mint(&service, json!({"folder": "x", "user_id": "out"}));
+    let path = mint(&user, folder.clone());
+    run(&dir, &["user", "set", "out", "--log-out"]);
+    dead(&path);
+    dead(&of_service);
+    assert_eq!(fetch(&chosen).status, 200, "files that were chosen are what they were");
+    assert_eq!(fetch(&mint(&daemon.user("out"), folder.clone())).status, 200);
+
+    store("gone");
+    let path = mint(&daemon.user("gone"), folder.clone());
+    run(&dir, &["user", "delete", "gone"]);
+    dead(&path);
+    store("gone");
+    dead(&path);
+    assert_eq!(fetch(&mint(&daemon.user("gone"), folder)).status, 200);
 }
 
 #[test]
