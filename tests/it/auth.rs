@@ -124,6 +124,60 @@ fn every_carrier_works_and_one_bad_credential_spoils_the_rest() {
 }
 
 #[test]
+fn a_cookie_writes_only_for_pages_of_ours() {
+    let daemon = Daemon::start();
+    let token = signed(&daemon, &user_claims("u", "viewer"));
+    let cookie = daemon.anyone().header("cookie", &format!("auth_token={token}"));
+    let own = daemon.url();
+    let (beside, evil) = ("http://127.0.0.1:1", "http://evil.example");
+    for (site, origin, is_ours) in [
+        (Some("same-origin"), Some(own), true),
+        (Some("same-origin"), None, true),
+        (Some("none"), Some(evil), true),
+        (Some("none"), None, true),
+        (Some("same-site"), Some(own), true),
+        (Some("same-site"), Some(beside), false),
+        (Some("same-site"), Some(evil), false),
+        (Some("same-site"), None, false),
+        (Some("cross-site"), Some(own), false),
+        (Some("cross-site"), None, false),
+        (Some("CROSS-SITE"), Some(evil), false),
+        (Some("CROSS-SITE"), None, false),
+        (Some(""), Some(own), true),
+        (Some(""), Some(evil), false),
+        (Some("same-origin, none"), Some(evil), false),
+        (Some("whatever"), Some("null"), false),
+        (None, Some(own), true),
+        (None, Some(beside), false),
+        // No browser: what it sends it sends on purpose.
+        (None, None, true),
+    ] {
+        let named = [("sec-fetch-site", site), ("origin", origin)];
+        let client = named.iter().fold(cookie.clone(), |client, (name, value)| match value {
+            Some(value) => client.header(name, value),
+            None => client,
+        });
+        let wanted = if is_ours { (403, "forbidden") } else { (401, "unauthenticated") };
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            let path = match method {
+                "POST" => "/v1/files/init",
+                "PUT" => "/v1/files/content?filename=f",
+                "PATCH" => "/v1/admin/users/u",
+                _ => "/v1/admin/users/x",
+            };
+            let answer = client.send(method, path, "{}");
+            let got = (answer.status, answer.json()["code"].as_str().unwrap().to_owned());
+            let said = format!("{method} {site:?} {origin:?}");
+            assert_eq!((got.0, got.1.as_str()), wanted, "{said}");
+        }
+        client.get("/v1/files/all").ok();
+    }
+    let twice = cookie.header("sec-fetch-site", "same-origin").header("sec-fetch-site", "none");
+    let twice = twice.header("origin", evil);
+    twice.post("/v1/files/init", "{}").refused(401, "unauthenticated");
+}
+
+#[test]
 fn expired_and_foreign_tokens_are_refused() {
     let daemon = Daemon::start();
     let elsewhere = tempfile::tempdir().unwrap();

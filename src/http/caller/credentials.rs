@@ -17,22 +17,28 @@ const COOKIE_NAME: &[u8] = b"auth_token";
 pub fn carried(head: &Parts, public_url: &str) -> Vec<Credential> {
     let mut carried = in_headers(&head.headers);
     carried.extend(cookie(&head.headers).map(|cookie| {
-        // Browsers add cookies to what other sites make them send.
-        if !head.method.is_safe() && is_cross_site(head, public_url) {
-            return Credential::Unusable("a cookie on another site's request");
+        // Browsers add cookies to what other pages make them send.
+        if !head.method.is_safe() && is_foreign(head, public_url) {
+            return Credential::Unusable("a cookie on another origin's request");
         }
         cookie
     }));
     carried
 }
 
-/// Fetch Metadata (W3C, section 2.3), which browsers send over TLS and to loopback only; elsewhere
-/// the `Origin` of a page must be ours.
-fn is_cross_site(head: &Parts, public_url: &str) -> bool {
-    if let Some(site) = head.headers.get(SEC_FETCH_SITE) {
-        return site == "cross-site";
+/// Fetch Metadata (W3C, section 2.3), which browsers send over TLS and to loopback only. Where it
+/// does not say that the page is ours, and elsewhere, the page's `Origin` must be: one beside us on
+/// the same site, or on another port, is not, and a word that we do not know says nothing.
+fn is_foreign(head: &Parts, public_url: &str) -> bool {
+    let mut sites = head.headers.get_all(SEC_FETCH_SITE).iter().map(HeaderValue::as_bytes);
+    let site = sites.next();
+    match site.filter(|_| sites.next().is_none()) {
+        Some(b"same-origin" | b"none") => return false,
+        Some(b"cross-site") => return true,
+        _ => {}
     }
-    let Some(origin) = head.headers.get(ORIGIN) else { return false };
+    // A browser tells the origin of every page that writes; what is none may tell nothing.
+    let Some(origin) = head.headers.get(ORIGIN) else { return site.is_some() };
     let Some(origin) = origin.to_str().ok().and_then(authority) else { return true };
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let asked = head.uri.authority().map(Authority::as_str).or(host);
