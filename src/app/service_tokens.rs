@@ -6,7 +6,11 @@ use zeroize::Zeroizing;
 
 use super::{App, Error, Result};
 use crate::{
-    auth::{jwt, keyring::KeyRing, service_token},
+    auth::{
+        jwt::{self, Said},
+        keyring::KeyRing,
+        service_token,
+    },
     meta::{
         self,
         accounts::{Holder, ServiceToken, TokenKind, TokenState, TokenUse},
@@ -276,11 +280,22 @@ impl App {
         self.listed(revoked.await?).await
     }
 
-    /// Ends the JWT of a `jti`, whether it was recorded or not.
+    /// Ends the JWT of a `jti`, whether it was recorded or not. The whole JWT may stand in place of
+    /// its `jti`, which the answer names.
     ///
     /// # Errors
-    /// What the store says.
-    pub async fn revoke_jti(self: &Arc<Self>, jti: &str) -> Result<Listed> {
+    /// [`Error::Invalid`] for a JWT without one, and for an opaque token.
+    pub async fn revoke_jti(self: &Arc<Self>, text: &str) -> Result<Listed> {
+        let own = match jwt::read_unverified(text) {
+            Said::NoToken => text.to_owned(),
+            Said::Token(Some(jti)) => jti,
+            Said::Token(None) => {
+                let detail = "That is a JWT without a jti; end all tokens of its service.";
+                return Err(Error::invalid("invalid_revocation", detail));
+            }
+        };
+        self.check_is_no_token(&own).await?;
+        let jti = own.as_str();
         let now = self.clock.now();
         let tombstone = ServiceToken {
             digest: service_token::jti_digest(jti),
@@ -305,6 +320,17 @@ impl App {
         self.listed(revoked.await?).await
     }
 
+    /// Refuses a token where its name is asked for, which would be kept and stand in the audit log.
+    async fn check_is_no_token(&self, name: &str) -> Result<()> {
+        let is_known = self.meta.service_token(&service_token::digest(name)).await?.is_some();
+        let is_jwt = jwt::read_unverified(name) != Said::NoToken;
+        if is_known || is_jwt || service_token::looks_like_one(name) {
+            let detail = "That is a token itself. Revoke it by its id, which token list tells.";
+            return Err(Error::invalid("invalid_revocation", detail));
+        }
+        Ok(())
+    }
+
     /// Ends every token of a service, or of all services, that was issued before a time; before
     /// now, when none is named. Answers the first second whose tokens are good.
     ///
@@ -315,6 +341,9 @@ impl App {
         name: Option<Box<str>>,
         before: Option<UnixMillis>,
     ) -> Result<u64> {
+        if let Some(name) = &name {
+            self.check_is_no_token(name).await?;
+        }
         let holder = name.as_deref().map_or(Holder::Services, Holder::Service);
         let valid_from = match before {
             Some(before) if before <= self.clock.now() => before.0.div_ceil(1000),

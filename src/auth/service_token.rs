@@ -20,6 +20,11 @@ pub fn generate() -> Zeroizing<String> {
     token
 }
 
+/// Whether a text has the form of what [`generate`] makes, or begins so.
+pub fn looks_like_one(text: &str) -> bool {
+    text.starts_with(PREFIX)
+}
+
 /// What is stored and compared in place of the token.
 pub fn digest(token: &str) -> [u8; 32] {
     blake3::derive_key(DIGEST_CONTEXT, token.as_bytes())
@@ -43,6 +48,6 @@ mod tests {
         let (one, two) = (generate(), generate());
         assert_ne!(*one, *two);
         assert_ne!(digest(&one), digest(&two));
-        assert!(one.starts_with("slt_") && one.len() == 76 && is_acceptable_token(&one));
+        assert!(looks_like_one(&one) && one.len() == 76 && is_acceptable_token(&one));
     }
 }

@@ -11,7 +11,14 @@ use std::{
 use rustix::process::{Signal, geteuid};
 use serde_json::{Value, json};
 
-use crate::support::{Client, Daemon, daemon::BINARY, eventually};
+use crate::{
+    audit::lines,
+    support::{
+        Client, Daemon,
+        daemon::{BINARY, TOKEN},
+        eventually,
+    },
+};
 
 pub fn command(data: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
@@ -227,6 +234,50 @@ fn tokens_of_a_service_or_of_all_end_together_and_new_ones_are_good() {
     daemon.service().get(LIST).refused(401, "unauthenticated");
     holder(&daemon, &make("b", &["--jwt"])).get(LIST).ok();
     refused(&dir, 2, &["token", "revoke", "b", "--before", "7"]);
+}
+
+/// Who wants to end a token may have nothing but the token, which then stands in no log.
+#[test]
+fn a_token_in_place_of_its_name_is_read_or_refused_and_not_kept() {
+    let daemon = Daemon::start();
+    let dir = daemon.dir();
+    let make = |kind: &[&str]| run(&dir, &[&["token", "create", "s"], kind].concat());
+    let (jwt, opaque) = (make(&["--jwt"]), make(&[]));
+    let whole = text(&jwt, "token");
+    let revoked = run(&dir, &["token", "revoke", "--jti", whole]);
+    assert_eq!((&revoked["id"], &revoked["jti"]), (&jwt["id"], &jwt["jti"]));
+    holder(&daemon, &jwt).get(LIST).refused(401, "unauthenticated");
+    let user = daemon.service().post("/v1/files/generate-token?user_id=u", "").ok();
+    run(&dir, &["token", "revoke", "--jti", text(&user, "token")]);
+    daemon.bearer(text(&user, "token")).get(LIST).refused(401, "unauthenticated");
+
+    let payload = "eyJleHAiOjk5OTk5OTk5OTl9"; // {"exp":9999999999}
+    let header = whole.split('.').next().unwrap();
+    let nameless = format!("{header}.{payload}.c2ln");
+    for token in [text(&opaque, "token"), TOKEN, &nameless] {
+        assert!(refused(&dir, 1, &["token", "revoke", "--jti", token]).contains("That is a"));
+        assert!(refused(&dir, 1, &["token", "revoke", "--service", token]).contains("That is a"));
+        let body = json!({ "jti": token });
+        daemon.service().post("/v1/admin/revocations", body).refused(400, "invalid_revocation");
+    }
+    refused(&dir, 1, &["token", "revoke", "--service", whole]);
+    holder(&daemon, &opaque).get(LIST).ok();
+    // Any other text may be a name.
+    assert_eq!(run(&dir, &["token", "revoke", "--jti", "a.b.c"])["jti"], "a.b.c");
+    for target in [format!("jti:{}", text(&jwt, "jti")), "jti:a.b.c".into()] {
+        eventually(|| lines(&dir).iter().any(|line| line["target"] == target));
+    }
+    let told = format!("{:?}{}", lines(&daemon.dir()), daemon.log());
+    let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
+    for secret in [
+        signature(whole),
+        signature(text(&user, "token")),
+        text(&opaque, "token").into(),
+        TOKEN.into(),
+        nameless,
+    ] {
+        assert!(!told.contains(&secret), "{secret}");
+    }
 }
 
 #[test]

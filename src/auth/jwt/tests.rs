@@ -286,3 +286,18 @@ fn a_clock_that_steps_back_lets_nothing_early_through() {
         assert_eq!(at(&token, NOW + 60), Err(Refused::Expired), "by not even a second");
     }
 }
+
+#[test]
+fn what_a_text_says_of_itself_is_read_without_a_signature() {
+    let encode = |json: &str| URL_SAFE_NO_PAD.encode(json);
+    let token = |payload: &str| format!("{}.{}.x", encode(r#"{"alg":"none"}"#), encode(payload));
+    let said = |payload: &str| read_unverified(&token(payload));
+    assert_eq!(said(r#"{"jti":"j","exp":1}"#), Said::Token(Some("j".into())));
+    for payload in ["{}", r#"{"jti":""}"#, r#"{"jti":7}"#, r#"{"jti":null}"#, "[]", "x"] {
+        assert_eq!(said(payload), Said::Token(None), "{payload}");
+    }
+    let whole = token("{}");
+    for other in ["", "j", "a.b.c", "..", "e30", "e30.e30", &format!("{whole}.x"), "slt_00"] {
+        assert_eq!(read_unverified(other), Said::NoToken, "{other}");
+    }
+}

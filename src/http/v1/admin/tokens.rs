@@ -120,7 +120,10 @@ pub async fn revoke_many(app: &Arc<App>, body: RequestBody) -> Reply {
     let before = wanted.before.map(|json::Whole(second)| UnixMillis(second.saturating_mul(1000)));
     let name = match (wanted.jti, wanted.service, wanted.all) {
         (Some(jti), None, false) if before.is_none() && jti.len() <= JWT_BYTES_MAX => {
-            let answer = json::reply(StatusCode::OK, &describe(&app.revoke_jti(&jti).await?))?;
+            let revoked = app.revoke_jti(&jti).await?;
+            let answer = json::reply(StatusCode::OK, &describe(&revoked))?;
+            // What was sent may have been the whole token.
+            let TokenKind::Jwt { jti } = &revoked.token.kind else { return Ok(answer) };
             return Ok(audit::about(answer, &format!("jti:{jti}")));
         }
         (None, Some(service), false) => Some(service),
