@@ -174,7 +174,7 @@ impl App {
     pub async fn file_of(&self, principal: &Principal, id: UploadId) -> Result<Option<FileRecord>> {
         self.own_upload(principal, id).await?;
         drop(self.take_over(id).await?);
-        self.completed(&self.own_upload(principal, id).await?).await
+        self.completed(principal, &self.own_upload(principal, id).await?).await
     }
 
     /// As [`App::abort_upload`], once an older request for it has let go.
@@ -344,7 +344,7 @@ impl App {
         whole: Option<Sha256>,
     ) -> Result<Progress> {
         let Status { upload, parts } = self.upload_status(principal, id).await?;
-        if let Some(file) = self.completed(&upload).await? {
+        if let Some(file) = self.completed(principal, &upload).await? {
             return Ok(Progress::ended(upload, file));
         }
         if upload.mode == Mode::Final {

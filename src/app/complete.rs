@@ -77,39 +77,49 @@ impl App {
         for id in batch.iter().flat_map(|batch| &batch.uploads) {
             alone.push(self.completing.lock(*id).await);
         }
-        let app = Arc::clone(self);
+        let (app, principal) = (Arc::clone(self), principal.clone());
         self.detached(async move {
             let _alone = alone;
-            match batch {
-                Some(batch) => {
-                    completion.check_for_batch()?;
-                    Ok(Completed::Batch(app.complete_batch(&batch.uploads).await?))
-                }
-                None => Ok(Completed::One(Box::new(app.complete_one(completion).await?))),
+            if let Some(batch) = batch {
+                completion.check_for_batch()?;
+                let files = app.complete_batch(&principal, &batch.uploads).await?;
+                return Ok(Completed::Batch(files));
             }
+            let file = app.complete_one(&principal, completion).await?;
+            Ok(Completed::One(Box::new(file)))
         })
         .await
     }
 
-    /// The file of a completed session.
-    pub(super) async fn completed(&self, upload: &Upload) -> Result<Option<FileRecord>> {
+    /// The file of a completed session, which may lie in another folder than init said.
+    pub(super) async fn completed(
+        &self,
+        principal: &Principal,
+        upload: &Upload,
+    ) -> Result<Option<FileRecord>> {
         match upload.state {
             UploadState::Completed(file) => {
-                self.meta.file_by_id(file).await?.map(Some).ok_or(Error::Gone("file"))
+                let file = self.meta.file_by_id(file).await?.ok_or(Error::Gone("file"))?;
+                self.check_scope(principal, &file.owner, &file.folder)?;
+                Ok(Some(file))
             }
             UploadState::Open => Ok(None),
         }
     }
 
-    async fn complete_one(&self, completion: Completion) -> Result<FileRecord> {
+    async fn complete_one(
+        &self,
+        principal: &Principal,
+        completion: Completion,
+    ) -> Result<FileRecord> {
         let upload = self.session(completion.id).await?;
-        if let Some(file) = self.completed(&upload).await? {
+        if let Some(file) = self.completed(principal, &upload).await? {
             check_digest(completion.sha256, file.sha256, "sha256_mismatch")?;
             return Ok(file);
         }
         let revision = upload.revision;
         let id = upload.id;
-        let outcome = match self.prepare(upload, completion).await {
+        let outcome = match self.prepare(principal, upload, completion).await {
             Ok(prepared) => self.record(vec![prepared]).await.and_then(only),
             Err(error) => Err(error),
         };
@@ -124,7 +134,11 @@ impl App {
     }
 
     /// Files of a batch in the order of its init: all of them, or none.
-    async fn complete_batch(&self, ids: &[UploadId]) -> Result<Vec<FileRecord>> {
+    async fn complete_batch(
+        &self,
+        principal: &Principal,
+        ids: &[UploadId],
+    ) -> Result<Vec<FileRecord>> {
         // What is missing is found before any bytes are copied.
         for id in ids {
             let upload = self.session(*id).await.map_err(|error| error.of_upload(*id))?;
@@ -137,7 +151,7 @@ impl App {
         let mut done = Vec::new();
         let (mut prepared, mut places) = (Vec::new(), Vec::new());
         for (place, id) in ids.iter().enumerate() {
-            match self.prepare_of_batch(*id).await {
+            match self.prepare_of_batch(principal, *id).await {
                 Ok(OfBatch::Done(file)) => done.push((place, *file)),
                 Ok(OfBatch::Prepared(ready)) => {
                     prepared.push(*ready);
@@ -158,12 +172,12 @@ impl App {
         Ok(done.into_iter().map(|(_, file)| file).collect())
     }
 
-    async fn prepare_of_batch(&self, id: UploadId) -> Result<OfBatch> {
+    async fn prepare_of_batch(&self, principal: &Principal, id: UploadId) -> Result<OfBatch> {
         let upload = self.session(id).await?;
-        if let Some(file) = self.completed(&upload).await? {
+        if let Some(file) = self.completed(principal, &upload).await? {
             return Ok(OfBatch::Done(Box::new(file)));
         }
-        let prepared = self.prepare(upload, Completion::of(id)).await?;
+        let prepared = self.prepare(principal, upload, Completion::of(id)).await?;
         Ok(OfBatch::Prepared(Box::new(prepared)))
     }
 
@@ -173,7 +187,12 @@ impl App {
     }
 
     /// Makes one durable blob of what arrived and checks it against what was declared.
-    async fn prepare(&self, upload: Upload, completion: Completion) -> Result<Prepared> {
+    async fn prepare(
+        &self,
+        principal: &Principal,
+        upload: Upload,
+        completion: Completion,
+    ) -> Result<Prepared> {
         // Before the parts are read: one that is recorded behind it lies where nothing is written.
         let joining = self.blobs.join(upload.id).await?;
         let (parts, revision) = self.sources(&upload).await?;
@@ -181,7 +200,9 @@ impl App {
         let possession = completion.possession.filter(|_| parts.is_empty());
         let partials = self.meta.partials(upload.id).await?;
         let sealed = match inline {
-            _ if let Some(possession) = &possession => self.proven(&upload, possession).await?,
+            _ if let Some(possession) = &possession => {
+                self.proven(principal, &upload, possession).await?
+            }
             Some(mut inline) => {
                 check_size(upload.declared(), inline.received())?;
                 inline.seal(Purpose::Blob).await?

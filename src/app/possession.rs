@@ -19,8 +19,10 @@ use crate::{
     model::{
         digest::{ContentHash, Sha256},
         file::FileRecord,
+        grant::Action,
         id::UploadId,
         name::UserId,
+        principal::Principal,
         range::Slice,
         time::UnixMillis,
         upload::Upload,
@@ -49,10 +51,11 @@ impl App {
     /// What a new upload may prove in place of sending a content that its owner has.
     pub(super) async fn challenge(
         &self,
+        principal: &Principal,
         upload: &Upload,
         blake3: Option<ContentHash>,
     ) -> Result<Option<Challenge>> {
-        let known = self.known_file(&upload.owner, blake3, upload.sha256).await?;
+        let known = self.known_file(principal, &upload.owner, blake3, upload.sha256).await?;
         let known = known.filter(|file| file.size == upload.size && file.size > 0);
         let expires = self.clock.now().after(LIFE);
         let challenge = |file: FileRecord| Challenge {
@@ -62,18 +65,24 @@ impl App {
         Ok(known.map(challenge))
     }
 
-    /// The owner's file of a content. Two digests that name it have to agree.
+    /// The owner's file of a content, where who asks might read it. Two digests that name it have
+    /// to agree.
     async fn known_file(
         &self,
+        principal: &Principal,
         owner: &UserId,
         blake3: Option<ContentHash>,
         sha256: Option<Sha256>,
     ) -> Result<Option<FileRecord>> {
+        if !principal.may(Action::Read) {
+            return Ok(None);
+        }
         let file = match (blake3, sha256) {
             (Some(hash), _) => self.meta.file_with(owner, &hash).await?,
             (None, Some(sha256)) => self.meta.file_with_sha256(owner, &sha256).await?,
             (None, None) => None,
         };
+        let file = file.filter(|file| principal.reaches(owner, &file.folder));
         Ok(file.filter(|file| sha256.is_none_or(|sha256| sha256 == file.sha256)))
     }
 
@@ -81,8 +90,13 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Conflict`].
-    pub(super) async fn proven(&self, upload: &Upload, said: &Possession) -> Result<Sealed> {
-        let file = self.known_file(&upload.owner, said.blake3, said.sha256).await?;
+    pub(super) async fn proven(
+        &self,
+        principal: &Principal,
+        upload: &Upload,
+        said: &Possession,
+    ) -> Result<Sealed> {
+        let file = self.known_file(principal, &upload.owner, said.blake3, said.sha256).await?;
         let begun = upload.expires.before(self.policy().upload_ttl);
         let in_time = self.clock.now() < begun.after(LIFE);
         let file = file.filter(|file| in_time && Some(file.size) == upload.declared());

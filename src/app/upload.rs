@@ -104,7 +104,7 @@ impl App {
         };
         let mut challenges = Vec::with_capacity(uploads.len());
         for (upload, hash) in uploads.iter().zip(hashes) {
-            challenges.push(self.challenge(upload, hash).await?);
+            challenges.push(self.challenge(principal, upload, hash).await?);
         }
         let named = uploads.iter().map(|upload| (upload.id, upload.name.clone()));
         let part_bytes_max = self.policy().part_bytes_max;

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Daemon, bytes, sha256};
+use crate::{
+    support::{Client, Daemon, bytes, sha256},
+    tokens::run,
+};
 
 /// The digests that may name a content.
 type By = &'static [&'static str];
@@ -196,5 +199,39 @@ fn files_of_a_batch_are_proven_one_by_one() {
         complete(&user, &said).ok();
         said["uploadId"] = opened["uploadId"].clone();
         complete(&user, &said).refused(400, "not_for_a_batch");
+    }
+}
+
+#[test]
+fn a_service_is_told_of_what_its_token_may_read() {
+    let daemon = Daemon::start();
+    let service = |scopes: &[&str]| {
+        let scopes = scopes.iter().flat_map(|scope| ["--scope", scope]);
+        let arguments: Vec<_> = ["token", "create", "s"].into_iter().chain(scopes).collect();
+        let made = run(&daemon.dir(), &arguments);
+        daemon.anyone().header("x-service-token", made["token"].as_str().unwrap())
+    };
+    let here = json!({"folder": "a", "meta": {"user_id": "u"}});
+    let full = service(&[]);
+    for (seed, by) in BY.into_iter().enumerate() {
+        let content = &bytes(seed as u64, 20);
+        daemon.user("u").store("f", "secret", content);
+        let opened = |scopes: &[&str]| init(&service(scopes), by, content, &here);
+        for scopes in [&["upload"][..], &["folder:a"], &["upload", "read", "folder:a"]] {
+            let opened = opened(scopes);
+            assert!(opened.get("known").is_none(), "{scopes:?}");
+            // Nor does a proof tell.
+            let ranges = json!([{"offset": 0, "length": content.len()}]);
+            let said = proof(&opened, &ranges, by, content);
+            complete(&service(scopes), &said).refused(409, "content_unproven");
+            complete(&full, &said).ok();
+            let key = full.names("?user_id=u&folder=a");
+            assert_eq!(key, ["again"]);
+            let listed = full.get("/v1/files/all?user_id=u&folder=a").ok();
+            let key = listed["files"][0]["key"].as_str().unwrap();
+            full.delete(&format!("/v1/files/{key}")).ok();
+        }
+        assert!(opened(&["upload", "read", "folder:a", "folder:secret"]).get("known").is_some());
+        assert!(init(&full, by, content, &here).get("known").is_some());
     }
 }

@@ -349,6 +349,25 @@ fn scopes_and_networks_limit_what_a_token_can() {
         let mixed = json!({"name": "s", "scopes": [some, "admin"]});
         daemon.service().post("/v1/admin/tokens", mixed).refused(400, "invalid_scope");
     }
+    // One that was completed into another folder.
+    let (limited, service) = (make(&["--scope", "folder:a"]), daemon.service());
+    let init = json!({"mode": "single", "files": [{"name": "f", "size": 1}], "folder": "a",
+        "meta": {"user_id": "anna"}});
+    let moved = service.post("/v1/files/init", init).ok();
+    let id = text(&moved, "uploadId");
+    service.part(id, 1, b"x").ok();
+    let meta = json!({"folder": "secret", "filename": "hidden"});
+    service.post("/v1/files/complete", json!({"uploadId": id, "meta": meta})).ok();
+    out(limited.complete(id));
+    let wrong = json!({"uploadId": id, "sha256": "0".repeat(64)});
+    out(limited.post("/v1/files/complete", wrong));
+    let (tus, path) = (limited.header("tus-resumable", "1.0.0"), format!("/v1/tus/{id}"));
+    let head = tus.send("HEAD", &path, "");
+    assert_eq!((head.status, head.headers.get("upload-key")), (403, None));
+    out(tus.delete(&path));
+    let head = limited.send("HEAD", &format!("/v1/uploads/{id}"), "");
+    assert_eq!((head.status, head.headers.get("repr-digest")), (403, None));
+    service.complete(id).ok();
     // An upload that others began elsewhere.
     let begun = daemon.user("bob").init("f", 1);
     let limited = make(&["--scope", "user:anna"]);
