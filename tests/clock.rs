@@ -256,6 +256,38 @@ fn who_is_logged_out_twice_within_a_second_is_logged_out() {
     assert_eq!((between(&world), last(&world)), (false, true));
 }
 
+/// What is answered for holds: no second is left to date the next tokens to.
+#[test]
+fn a_log_out_that_cannot_end_what_was_made_is_refused() {
+    let world = World::new();
+    let log_out = || {
+        let change = world.app.change_user(owner(), UserChange::default(), true);
+        world.runtime.block_on(change).map(drop)
+    };
+    let end = |name: Option<&str>| {
+        world.runtime.block_on(world.app.end_service_tokens(name.map(Into::into), None))
+    };
+    for _ in 0..60 {
+        log_out().unwrap();
+        let _ = end(Some("s")).and_then(|_| end(None));
+    }
+    let owner = owner();
+    let made = world.app.generate_token(&owner, 1, Role::Researcher);
+    let credential = [Credential::Bearer(world.runtime.block_on(made).unwrap().token.into())];
+    let asked = || {
+        let asked = world.app.authenticate(&credential, Ipv4Addr::LOCALHOST.into());
+        world.runtime.block_on(asked).is_ok()
+    };
+    assert!(asked());
+    assert!(matches!(log_out(), Err(Error::Busy)));
+    assert!(matches!(end(Some("s")), Err(Error::Busy)));
+    assert!(matches!(end(None), Err(Error::Busy)));
+    assert!(asked(), "nothing was said to be ended");
+    world.pass(Duration::from_secs(1));
+    log_out().unwrap();
+    assert!(!asked());
+}
+
 #[test]
 fn what_ends_all_spares_nothing_that_was_made_within_the_second() {
     for [first, last] in [[None, Some("s")], [Some("s"), None]] {

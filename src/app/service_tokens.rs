@@ -335,7 +335,8 @@ impl App {
     /// now, when none is named. Answers the first second whose tokens are good.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a time that is still to come.
+    /// [`Error::Invalid`] for a time that is still to come, and for a token in place of a name;
+    /// [`Error::Busy`] as [`App::next_second`].
     pub async fn end_service_tokens(
         self: &Arc<Self>,
         name: Option<Box<str>>,
@@ -368,13 +369,19 @@ impl App {
 
     /// The first second in which no token of a holder can have been issued yet: the next one, or
     /// behind the one that tokens are dated to since they were ended within this second.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when that is so far ahead that no token dated to it would be let in.
     pub(super) async fn next_second(&self, holder: Holder<'_>) -> Result<u64> {
         let now = self.clock.now().seconds();
         let dated = match holder {
             Holder::Services => self.verified.last_end(),
             holder => self.first_good_second(holder).await?,
         };
-        let next = (dated + 1).clamp(now + 1, now + CLOCK_LEEWAY_SECONDS);
+        let next = dated.max(now) + 1;
+        if next > now + CLOCK_LEEWAY_SECONDS {
+            return Err(Error::Busy);
+        }
         if !matches!(holder, Holder::User(_)) {
             self.verified.ends(next);
         }

@@ -59,7 +59,7 @@ impl App {
     /// `log_out` ends all tokens that it has.
     ///
     /// # Errors
-    /// What the store says.
+    /// [`Error::Busy`] of a log-out that comes too soon behind many others.
     pub async fn change_user(
         self: &Arc<Self>,
         id: UserId,
