@@ -17,7 +17,11 @@ use streamlined::{
     },
     auth::{batch_token, jwt::Expected, keyring::KeyRing, link::LinkKey},
     blob::memory::MemoryBlobs,
-    meta::{Metadata, accounts::UserChange, memory::MemoryMetadata},
+    meta::{
+        Metadata,
+        accounts::{Edit, UserChange},
+        memory::MemoryMetadata,
+    },
     model::{
         file::{CallerMeta, FileRecord},
         grant::Grant,
@@ -286,6 +290,21 @@ fn a_log_out_that_cannot_end_what_was_made_is_refused() {
     world.pass(Duration::from_secs(1));
     log_out().unwrap();
     assert!(!asked());
+}
+
+#[test]
+fn who_may_store_nothing_is_not_near_the_quota() {
+    let world = World::new();
+    let near = |quota, id: &str| {
+        let change = UserChange { quota: Edit::Set(quota), ..UserChange::default() };
+        let id = UserId::parse(id).unwrap();
+        world.runtime.block_on(world.app.change_user(id, change, false)).unwrap();
+        world.runtime.block_on(world.app.survey_usage()).unwrap();
+        world.app.usage().unwrap().near_quota
+    };
+    assert_eq!(near(0, "nothing"), 0);
+    world.put(b"nine tenth").unwrap();
+    assert_eq!((near(12, "u"), near(11, "u"), near(0, "u")), (0, 1, 0));
 }
 
 #[test]

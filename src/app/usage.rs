@@ -18,7 +18,8 @@ pub struct Usage {
     pub bytes: u64,
     /// Bytes that open uploads may still turn into files.
     pub reserved: u64,
-    /// Users who hold or reserve nine tenths of their quota, or more.
+    /// Users who hold or reserve nine tenths of their quota, or more. One who may store nothing is
+    /// not near to it.
     pub near_quota: u64,
 }
 
@@ -53,7 +54,7 @@ impl App {
         usage.bytes = usage.bytes.saturating_add(stored.bytes);
         usage.reserved = usage.reserved.saturating_add(user.reserved);
         let held = stored.bytes.saturating_add(user.reserved);
-        usage.near_quota += u64::from(held >= quota - quota / 10);
+        usage.near_quota += u64::from(quota > 0 && held >= quota - quota / 10);
         Ok(())
     }
 }

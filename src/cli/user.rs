@@ -50,7 +50,7 @@ pub struct Change {
     /// The highest role a token of the user has: viewer, analyst, researcher, admin; or default.
     #[arg(long)]
     role: Option<String>,
-    /// What the user may hold, such as 20GiB; or default.
+    /// What the user may hold, such as 20GiB, or 0; or default.
     #[arg(long, value_name = "SIZE", value_parser = quota)]
     quota: Option<Quota>,
     /// Whether the user is locked out.
@@ -75,7 +75,11 @@ pub struct Change {
 pub struct Quota(Option<u64>);
 
 fn quota(text: &str) -> Result<Quota, String> {
-    if text == "default" { Ok(Quota(None)) } else { config::bytes(text).map(Some).map(Quota) }
+    if text == "default" {
+        Ok(Quota(None))
+    } else {
+        config::bytes_or_none(text).map(Some).map(Quota)
+    }
 }
 
 const USERS: &str = "/v1/admin/users";

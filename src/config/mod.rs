@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use self::values::{boolean, count, non_empty, number, within};
-pub use self::values::{bytes, duration};
+pub use self::values::{bytes, bytes_or_none, duration};
 use crate::{
     model::{grant, limits, origins::Origins, principal::Audience},
     sys::log,

@@ -38,9 +38,17 @@ fn with_unit<'a>(text: &'a str, what: &str) -> Result<(u64, &'a str), String> {
     Ok((number, text[end..].trim()))
 }
 
+const SIZE: &str = "a size such as 64KiB, 8MiB or 5GiB";
+
 /// `512`, `64KiB`, `5GiB`; at least one.
 pub fn bytes(text: &str) -> Result<u64, String> {
-    let what = "a size such as 64KiB, 8MiB or 5GiB";
+    let bytes = Some(bytes_or_none(text)?).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| format!("must be {SIZE}, more than nothing"))
+}
+
+/// As [`bytes`], and `0`.
+pub fn bytes_or_none(text: &str) -> Result<u64, String> {
+    let what = SIZE;
     let (number, unit) = with_unit(text, what)?;
     let factor: u64 = match unit {
         "" | "B" => 1,
@@ -50,8 +58,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         "TiB" => 1 << 40,
         _ => return Err(format!("must be {what}")),
     };
-    let bytes = number.checked_mul(factor).filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| format!("must be {what}, more than nothing and less than 16 EiB"))
+    number.checked_mul(factor).ok_or_else(|| format!("must be {what}, less than 16 EiB"))
 }
 
 /// `500ms`, `30s`, `15m`, `24h`, `7d`; more than nothing.

@@ -19,6 +19,7 @@ fn every_command_works_beside_a_daemon_and_without_one() {
         let set = run(&dir, &["user", "set", id, "--role", "analyst", "--quota", "2GiB"]);
         assert_eq!((&set["role"], &set["quota"]), (&json!("analyst"), &json!(2_u64 << 30)));
         assert_eq!(set["tokens_valid_from"], Value::Null);
+        assert_eq!(run(&dir, &["user", "set", id, "--quota", "0"])["quota"], 0);
         let set = run(&dir, &["user", "set", id, "--disabled", "--quota", "default"]);
         assert_eq!((&set["disabled"], &set["quota"]), (&json!(true), &Value::Null));
         assert_eq!(set["role"], "analyst");
