@@ -48,6 +48,11 @@ fn every_event_has_a_line_and_no_line_a_secret() {
     refused(&dir, 1, &["token", "revoke", &secret]);
     daemon.user("admin").get(&format!("/v1/admin/tokens/{secret}")).refused(403, "forbidden");
     daemon.anyone().get("/v1/files/batch%2Ddownload/wrong-secret").refused(403, "link_invalid");
+    for nowhere in
+        ["//v1/files/batch-download", "/base/v1/files//batch-download/", "/v1//admin/tokens"]
+    {
+        daemon.anyone().get(&format!("{nowhere}/wrong-secret")).refused(401, "unauthenticated");
+    }
     assert!(!daemon.log().contains(&secret) && !daemon.log().contains("wrong-secret"));
     run(&dir, &["user", "set", "u", "--disabled"]);
     run(&dir, &["user", "delete", "u"]);
@@ -90,7 +95,17 @@ fn every_event_has_a_line_and_no_line_a_secret() {
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
     }
     let whys: Vec<_> = lines.iter().filter(|l| l["status"] == 401).map(|l| &l["why"]).collect();
-    assert_eq!(whys, [&json!("unknown service token"), &json!("the user was logged out")]);
+    let nothing = json!("no credential was sent");
+    assert_eq!(
+        whys,
+        [
+            &json!("unknown service token"),
+            &nothing,
+            &nothing,
+            &nothing,
+            &json!("the user was logged out"),
+        ]
+    );
     let text = format!("{lines:?}");
     for secret in [TOKEN, &secret, "wrong-secret", "sig=", "eyJ"] {
         assert!(!text.contains(secret), "{secret}");

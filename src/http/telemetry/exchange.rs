@@ -179,11 +179,17 @@ fn millis(time: Duration) -> f64 {
 fn logged(path: &str) -> Cow<'_, str> {
     // As the router reads it: a secret may be written in another way.
     let Ok(decoded) = route::decode(path) else { return Cow::Borrowed("") };
-    if decoded.starts_with(route::BATCH) {
+    // With a slash more, or behind another path, it leads nowhere and is a secret all the same.
+    let mut folded = String::with_capacity(decoded.len());
+    for segment in decoded.split('/').filter(|segment| !segment.is_empty()) {
+        folded.push('/');
+        folded.push_str(segment);
+    }
+    if folded.contains(route::BATCH) {
         return Cow::Borrowed(route::BATCH);
     }
-    match decoded.strip_prefix(admin::TOKENS) {
-        Some(token) if TokenId::parse(token.trim_end_matches("/rotate")).is_none() => {
+    match folded.split_once(admin::TOKENS) {
+        Some((_, token)) if TokenId::parse(token.trim_end_matches("/rotate")).is_none() => {
             Cow::Borrowed(admin::TOKENS)
         }
         _ => Cow::Borrowed(path),
