@@ -292,6 +292,27 @@ fn a_log_out_that_cannot_end_what_was_made_is_refused() {
     assert!(!asked());
 }
 
+/// A token of a key that nobody has is cheap to make up; what was found good is looked up again only
+/// when the keys are others.
+#[test]
+fn a_made_up_key_makes_nobody_forgotten() {
+    let world = World::new();
+    let token = || {
+        let owner = owner();
+        let made = world.app.generate_token(&owner, 1, Role::Researcher);
+        [Credential::Bearer(world.runtime.block_on(made).unwrap().token.into())]
+    };
+    let epoch = |credential: &[Credential; 1]| {
+        let asked = world.app.authenticate(credential, Ipv4Addr::LOCALHOST.into());
+        world.runtime.block_on(asked).map(|principal| principal.unwrap().token().epoch)
+    };
+    let before = epoch(&token()).unwrap();
+    // {"alg":"RS256","kid":"nobody"}, {}
+    let made_up = "eyJhbGciOiJSUzI1NiIsImtpZCI6Im5vYm9keSJ9.e30.eA".to_owned();
+    assert!(epoch(&[Credential::Bearer(made_up.into())]).is_err());
+    assert_eq!(epoch(&token()).unwrap(), before);
+}
+
 #[test]
 fn who_may_store_nothing_is_not_near_the_quota() {
     let world = World::new();

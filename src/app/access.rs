@@ -9,7 +9,6 @@ use std::{
     },
 };
 
-use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use super::{App, Error, Result};
@@ -317,14 +316,10 @@ impl App {
         let check = || jwt::verify(token, &self.keys, &self.policy().tokens, now);
         let mut outcome = check();
         if outcome == Err(Refused::UnknownKey) && self.verified.may_reload(now) {
-            let keys = Arc::clone(&self.keys);
-            match spawn_blocking(move || keys.reload()).await {
-                Ok(Ok(())) => {
-                    // A key may have been taken away, too.
-                    self.verified.forget();
-                    outcome = check();
-                }
-                Ok(Err(error)) => tracing::warn!(%error, "the key directory cannot be read"),
+            // A key may have been taken away, too: all is forgotten then, but not for a `kid` that
+            // somebody made up.
+            match self.with_keys(|keys, _| keys.reload()).await {
+                Ok(()) => outcome = check(),
                 Err(error) => tracing::warn!(%error, "the key directory cannot be read"),
             }
         }
