@@ -102,7 +102,9 @@ impl App {
         let (mut offset, mut size, mut is_ready) = (0_u64, Some(0_u64), true);
         for id in self.meta.partials(upload.id).await? {
             // One that is gone is a part of a file by now, or missed when the end is tried.
-            let Some(Status { upload: partial, parts }) = self.partial(id).await? else { continue };
+            let Some(Status { upload: partial, parts }) = self.standing(id).await? else {
+                continue;
+            };
             let tail = tail(&parts);
             is_ready &= tail.missing.is_empty() && partial.declared() == Some(tail.offset);
             offset = offset.saturating_add(tail.offset);
@@ -143,7 +145,7 @@ impl App {
         let mut parts = self.meta.parts(upload.id).await?;
         let mut revision = upload.revision;
         for id in self.meta.partials(upload.id).await? {
-            let partial = self.partial(id).await?.ok_or(Error::Gone("partial upload"))?;
+            let partial = self.standing(id).await?.ok_or(Error::Gone("partial upload"))?;
             let tail = tail(&partial.parts);
             if !tail.missing.is_empty() || partial.upload.declared() != Some(tail.offset) {
                 let detail =
@@ -170,19 +172,6 @@ impl App {
             self.forget_damaged(id, &parts).await?;
         }
         Ok(())
-    }
-
-    /// An open partial session and its parts, read at one moment.
-    async fn partial(&self, id: UploadId) -> Result<Option<Status>> {
-        loop {
-            let Some(upload) = self.meta.upload(id).await?.filter(|it| !self.is_over(it)) else {
-                return Ok(None);
-            };
-            let parts = self.meta.parts(id).await?;
-            if self.meta.upload(id).await?.as_ref() == Some(&upload) {
-                return Ok(Some(Status { upload, parts }));
-            }
-        }
     }
 }
 

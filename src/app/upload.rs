@@ -314,8 +314,37 @@ impl App {
         after: Option<UploadId>,
         limit: usize,
     ) -> Result<Vec<Upload>> {
-        let owner = self.acting_for(principal, named, false)?;
+        let owner = self.acting_for(principal, named, true)?;
         Ok(self.meta.uploads_of(&owner, after, limit).await?)
+    }
+
+    /// What arrived of an upload of [`App::list_uploads`]; `None` for one that is over or ended
+    /// since, or that lies in a folder which the token does not grant.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn listed_parts(
+        &self,
+        principal: &Principal,
+        listed: &Upload,
+    ) -> Result<Option<Vec<Part>>> {
+        if !principal.reaches(&listed.owner, &listed.folder) {
+            return Ok(None);
+        }
+        Ok(self.standing(listed.id).await?.map(|status| status.parts))
+    }
+
+    /// A session, unless it is over, and its parts, read at one moment.
+    pub(super) async fn standing(&self, id: UploadId) -> Result<Option<Status>> {
+        loop {
+            let Some(upload) = self.meta.upload(id).await?.filter(|it| !self.is_over(it)) else {
+                return Ok(None);
+            };
+            let parts = self.meta.parts(id).await?;
+            if self.meta.upload(id).await?.as_ref() == Some(&upload) {
+                return Ok(Some(Status { upload, parts }));
+            }
+        }
     }
 
     pub(super) async fn remove_open_upload(&self, id: UploadId) -> Result<()> {

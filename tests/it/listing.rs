@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use crate::support::{Client, Daemon, client::encode};
+use crate::{
+    support::{Client, Daemon, client::encode},
+    tokens::run,
+};
 
 fn store(client: &Client, names: &[(&str, &str)]) -> Vec<String> {
     let keys = names.iter().map(|(folder, name)| {
@@ -119,6 +122,25 @@ fn services_and_admins_name_the_user() {
     assert_eq!(service.names("?user_id=nobody"), [""; 0]);
     service.get("/v1/files/all?user_id=a%2Fb").refused(400, "invalid_user_id");
     service.get("/v1/files/all?user_id=").refused(400, "invalid_user_id");
+}
+
+#[test]
+fn an_admin_lists_the_open_uploads_of_a_user() {
+    let daemon = Daemon::start();
+    run(&daemon.dir(), &["user", "set", "boss", "--role", "admin"]);
+    let (admin, user) = (daemon.user("boss"), daemon.user("u"));
+    let (own, theirs) = (admin.init("own", 1), user.init("theirs", 2));
+    user.part(&theirs, 1, b"x").ok();
+    let ids = |client: &Client, query: &str| {
+        let listed = client.get(&format!("/v1/files/uploads{query}")).ok();
+        let uploads = listed["uploads"].as_array().unwrap().clone();
+        uploads.iter().map(|u| u["uploadId"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&admin, "?user_id=u"), ids(&user, ""));
+    assert_eq!(ids(&admin, ""), [own]);
+    assert_eq!(ids(&user, "?user_id=boss"), [theirs.as_str()]);
+    // They are the user's all the same.
+    admin.get(&format!("/v1/files/{theirs}")).refused(404, "upload_not_found");
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         | Endpoint::ListUploads
         | Endpoint::Complete
         | Endpoint::PutContent => upload(endpoint),
-        Endpoint::ListFiles => acts_for_a_user(Operation::new(FILES, "List files, newest first"))
+        Endpoint::ListFiles => reads_of_a_user(Operation::new(FILES, "List files, newest first"))
             .detail(
                 "A folder counts with everything beneath it. Without `limit` the list is whole. \
                  The totals speak of the whole filter, not of the page.",
@@ -74,7 +74,7 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
                 .detail("Needs no credential where public read is on."),
         ),
         Endpoint::Image { .. } => image(),
-        Endpoint::MintBatch => acts_for_a_user(Operation::new(DOWNLOADS, "A token for a ZIP"))
+        Endpoint::MintBatch => reads_of_a_user(Operation::new(DOWNLOADS, "A token for a ZIP"))
             .json_body("MintBatch")
             .answers_json("200", "The token, good for an hour", "BatchToken")
             .refuses("400", &["invalid_keys", "invalid_folder", "too_many_files"])
@@ -185,7 +185,7 @@ fn upload(endpoint: &Endpoint) -> Operation {
             "It is gone",
             "Aborted",
         ),
-        Endpoint::ListUploads => acts_for_a_user(Operation::new(UPLOADS, "List open uploads"))
+        Endpoint::ListUploads => reads_of_a_user(Operation::new(UPLOADS, "List open uploads"))
             .detail("With what is missing of each, so that another device can go on.")
             .query(
                 "limit",
@@ -243,9 +243,19 @@ fn upload(endpoint: &Endpoint) -> Operation {
     operation.refuses("507", &["no_space"])
 }
 
+/// A service acts for users.
 fn acts_for_a_user(operation: Operation) -> Operation {
+    names_a_user(operation, "Whose, from a service.")
+}
+
+/// An admin reads what is others'.
+fn reads_of_a_user(operation: Operation) -> Operation {
+    names_a_user(operation, "Whose, from a service or an admin.")
+}
+
+fn names_a_user(operation: Operation, whose: &str) -> Operation {
     operation
-        .query("user_id", &reference("UserId"), "Whose, from a service or an admin.")
+        .query("user_id", &reference("UserId"), whose)
         .query(
             "user_email",
             &json!({"type": "string"}),

@@ -193,12 +193,7 @@ pub async fn list(context: &Context) -> Reply {
     let uploads = app.list_uploads(principal, named, cursor.transpose()?, limit + 1).await?;
     let mut listed = Vec::new();
     for upload in uploads.iter().take(limit) {
-        let parts = match app.upload_status(principal, upload.id).await {
-            Ok(status) => status.parts,
-            // Over, ended since the page was read, or in a folder that the token does not grant.
-            Err(Error::NotFound(_) | Error::OutOfScope(_)) => continue,
-            Err(error) => return Err(error.into()),
-        };
+        let Some(parts) = app.listed_parts(principal, upload).await? else { continue };
         let limit = app.policy().part_bytes_max;
         let mut missing = match completeness(upload.mode, upload.size, &parts, limit) {
             Completeness::Missing(numbers) => numbers,
