@@ -96,7 +96,8 @@ impl App {
     async fn make_token(&self, new: NewToken) -> Result<Issued> {
         let NewToken { name, is_jwt, grant, lifetime } = new;
         if !is_service_name(&name) {
-            let detail = "A service's name has 1 to 255 bytes and no control characters.";
+            let detail = "A service's name has 1 to 255 bytes, no control characters, and does not \
+                          end in /rotate.";
             return Err(Error::invalid("invalid_token_name", detail));
         }
         let longest = DAY * u32::try_from(*SERVICE_TOKEN_DAYS.end()).unwrap_or(u32::MAX);

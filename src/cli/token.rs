@@ -140,7 +140,7 @@ fn name(text: &str) -> Result<String, String> {
     if is_service_name(text) {
         return Ok(text.into());
     }
-    Err("1 to 255 bytes without control characters".into())
+    Err("1 to 255 bytes without control characters, not ending in /rotate".into())
 }
 
 /// A number of days as the command line gives it.

@@ -45,9 +45,12 @@ pub fn is_acceptable_token(token: &str) -> bool {
         && token.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Whether a service may have this name.
+/// Whether a service may have this name, by which its token is found in a path too.
 pub fn is_service_name(name: &str) -> bool {
-    !name.trim().is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
+    !name.ends_with("/rotate")
+        && !name.trim().is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && !name.chars().any(char::is_control)
 }
 
 /// Valid user JWT life, in hours.

@@ -96,6 +96,7 @@ fn every_command_works_beside_a_daemon_and_without_one() {
     for (status, arguments) in [
         (2, &["token", "create"][..]),
         (2, &["token", "create", " "]),
+        (2, &["token", "create", "a/rotate"]),
         (2, &["token", "create", "x", "--expires", "soon"]),
         (2, &["token", "revoke"]),
         (2, &["token", "revoke", "x", "--all"]),

@@ -157,6 +157,7 @@ fn an_admin_does_over_http_what_the_commands_do() {
     assert_eq!(admin.get("/v1/admin/keys").ok()["keys"].as_array().unwrap().len(), 1);
     for (path, body, code) in [
         ("/v1/admin/tokens", json!({"name": ""}), "invalid_token_name"),
+        ("/v1/admin/tokens", json!({"name": "a/rotate"}), "invalid_token_name"),
         ("/v1/admin/tokens", json!({"name": "s", "kind": "magic"}), "invalid_json"),
         ("/v1/admin/tokens", json!({"name": "s", "expires_in": 0}), "invalid_expires_in"),
         ("/v1/admin/tokens", json!({"name": "s", "scopes": ["x"]}), "invalid_scope"),
@@ -165,6 +166,7 @@ fn an_admin_does_over_http_what_the_commands_do() {
         ("/v1/admin/revocations", json!({"jti": "x", "all": true}), "invalid_revocation"),
         ("/v1/admin/keys/rotate", json!({"after": 99_999_999}), "invalid_after"),
         ("/v1/admin/keys", json!({"pem": "none"}), "invalid_key"),
+        ("/v1/admin/keys", json!({"pem": "none", "typo": 1}), "invalid_json"),
     ] {
         admin.post(path, body).refused(400, code);
     }

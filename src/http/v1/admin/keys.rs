@@ -31,6 +31,7 @@ struct Rotation {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Import {
     pem: String,
 }
