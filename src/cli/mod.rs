@@ -178,7 +178,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failures) => {
             for failure in failures.0 {
-                eprintln!("streamlined: {failure}");
+                tell(&failure);
             }
             ExitCode::FAILURE
         }
@@ -216,6 +216,11 @@ fn verify_audit(config: &Config) -> Result<(), Failures> {
 /// Prints a line. Nobody may be there to read it any more.
 fn say(line: &str) -> Result<(), Failures> {
     writeln!(io::stdout(), "{line}").map_err(Failures::at("standard output"))
+}
+
+/// Tells something on stderr. Where nobody can be told, the exit status has to do.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "streamlined: {line}");
 }
 
 /// Prints an answer for people, or as it is.

@@ -220,7 +220,8 @@ async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures
     }
     // Shown before it is kept: one that was kept but never shown would lock everybody out.
     let token = service_token::generate();
-    eprintln!("service token (shown once, keep it): {}", *token);
+    writeln!(io::stderr(), "service token (shown once, keep it): {}", *token)
+        .map_err(Failures::at("the first service token could not be shown, so none was made"))?;
     let registered = app.register_service_token(&token, "first").await;
     registered.map(drop).map_err(Failures::at("service token"))
 }

@@ -237,12 +237,12 @@ fn table(listed: &Value) -> String {
 fn generate(config: &Config, name: &str, days: u64) -> Result<(), Failures> {
     let dir = &config.data_dir;
     if !dir.join("keys").exists() {
-        eprintln!("streamlined: making the first signing key in {}", dir.display());
+        super::tell(&format!("making the first signing key in {}", dir.display()));
     }
     door::prepare(config)?;
     let token = if dir.join("journal").exists() {
         recorded(config, name, days).or_else(|Failures(why)| {
-            eprintln!("streamlined: the token is not recorded: {}", why.join(", "));
+            super::tell(&format!("the token is not recorded: {}", why.join(", ")));
             signed(dir, name, days)
         })
     } else {

@@ -24,7 +24,9 @@ static FILTER: OnceLock<Filter> = OnceLock::new();
 /// What is wrong with `filter`.
 pub fn start(filter: &str) -> Result<(), String> {
     let (filter, text) = (parse(filter)?, Mutex::new(filter.to_owned()));
-    let builder = tracing_subscriber::fmt().with_writer(stderr);
+    // A line that cannot be written is lost. tracing-subscriber would say so on the same stderr,
+    // and panic when that fails, in whoever logs.
+    let builder = tracing_subscriber::fmt().with_writer(stderr).log_internal_errors(false);
     let (started, change) = if stderr().is_terminal() {
         let builder = builder.with_target(false).with_env_filter(filter).with_filter_reloading();
         let handle = builder.reload_handle();

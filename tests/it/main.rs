@@ -37,6 +37,7 @@ mod reload;
 mod resumable;
 mod sessions;
 mod shutdown;
+mod silent;
 mod slow;
 mod smuggling;
 mod systemd;

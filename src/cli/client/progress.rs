@@ -1,7 +1,7 @@
 //! How far a transfer is, for people.
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     time::{Duration, Instant},
 };
 
@@ -27,16 +27,15 @@ impl Progress {
         }
         *told = Instant::now();
         let percent = (u128::from(self.done) * 100).checked_div(self.size.into()).unwrap_or(100);
-        eprint!("\r{percent:>3} % of {} MiB", self.size >> 20);
-        if self.done >= self.size {
-            eprintln!();
-        }
+        let end = if self.done >= self.size { "\n" } else { "" };
+        // Of a terminal that is gone nobody reads it.
+        let _ = write!(io::stderr(), "\r{percent:>3} % of {} MiB{end}", self.size >> 20);
     }
 
     /// Makes room for another line; the next step writes this one anew.
     pub fn clear(&self) {
         if self.told.is_some() {
-            eprint!("\r\x1b[K");
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }

@@ -34,6 +34,12 @@ impl Client {
         client
     }
 
+    /// The same client without a credential, or any other header.
+    #[must_use]
+    pub fn anonymous(&self) -> Self {
+        Self { headers: Vec::new(), ..self.clone() }
+    }
+
     /// The same client of a daemon that may have another address by now.
     #[must_use]
     pub fn moved(&self, daemon: &super::Daemon) -> Self {
