@@ -309,8 +309,15 @@ fn the_description_and_the_list_name_the_same_codes() {
         .flat_map(|row| row.split('`').skip(1).step_by(2))
         // The admin socket is described nowhere.
         .filter(|code| {
-            let unseen =
-                ["invalid_dir", "invalid_filter", "key_taken", "backup_running", "dir_in_use"];
+            let unseen = [
+                "invalid_dir",
+                "invalid_filter",
+                "key_taken",
+                "backup_running",
+                "dir_in_use",
+                "other_store",
+                "scrub_running",
+            ];
             !not_codes.contains(code) && !unseen.contains(code)
         })
         .collect();

@@ -6,8 +6,8 @@
 //! Files that an earlier backup into the same directory has are not copied again.
 //!
 //! What it replaces there is a journal, which a data directory cannot do without. So nothing is
-//! touched in a directory that a daemon has served from, and as long as a backup is written there,
-//! its lock keeps out daemons and other backups.
+//! touched in a directory that a daemon has served from, or that holds another store's backup; and
+//! as long as a backup is written there, its lock keeps out daemons and other backups.
 
 use std::{
     ffi::OsStr,
@@ -32,8 +32,9 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Invalid`] when `to` is no place for a backup or cannot be written at all,
-    /// [`Error::Conflict`] beside another backup or a daemon there, [`Error::Unavailable`] when
-    /// writing ends later; what an earlier one left is good until the last step.
+    /// [`Error::Conflict`] beside another backup or a daemon there, and where it holds the backup
+    /// of another store; [`Error::Unavailable`] when writing ends later. What an earlier one left
+    /// is good until the last step.
     pub async fn backup(self: &Arc<Self>, from: &Path, to: &Path) -> Result<Copied> {
         let alone = Arc::clone(&self.backing_up).try_lock_owned().map_err(|_| {
             Error::conflict("backup_running", "A backup is being taken; try again when it ended.")
@@ -51,6 +52,17 @@ impl App {
             let from = from.to_owned();
             on_disk(to, move |to| begin(&from, to)).await??
         };
+        if self.meta.is_own(to).await? == Some(false) {
+            let why = format!(
+                "{} holds the backup of another store, which this one would take the place of. \
+                 Name an empty directory; where this store is new and should not be, restore that \
+                 backup.",
+                to.display(),
+            );
+            return Err(Error::conflict("other_store", why));
+        }
+        let made = on_disk(to, make_room).await?;
+        made.map_err(|error| unwritable(to, &error))?;
         let _hold = self.hold().await;
         self.meta.export(&to.join("incoming")).await?;
         let mut copied = self.blobs.copy(to).await?;
@@ -61,12 +73,14 @@ impl App {
     }
 }
 
-/// Takes the directory and makes room in it; who has the handle has the directory.
+fn unwritable(to: &Path, error: &io::Error) -> Error {
+    let why = format!("The store's own user cannot write to {}: {error}.", to.display());
+    Error::invalid("invalid_dir", why)
+}
+
+/// Takes the directory; who has the handle has it. What one that was killed took away is back.
 fn begin(from: &Path, to: &Path) -> Result<File> {
-    let unwritable = |error: io::Error| {
-        let why = format!("The store's own user cannot write to {}: {error}.", to.display());
-        Error::invalid("invalid_dir", why)
-    };
+    let unwritable = |error: io::Error| unwritable(to, &error);
     let source = fs::canonicalize(from).map_err(|error| unavailable(from, &error))?;
     let target = real(to).map_err(unwritable)?;
     if source.starts_with(&target) || target.starts_with(&source) {
@@ -91,7 +105,7 @@ fn begin(from: &Path, to: &Path) -> Result<File> {
         let why = format!("{} is a data directory and no backup: it has meta/.", to.display());
         return Err(Error::invalid("invalid_dir", why));
     }
-    make_room(to).map_err(unwritable)?;
+    give_back(to).map_err(unwritable)?;
     Ok(lock)
 }
 
@@ -122,9 +136,8 @@ fn real(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Puts in order what one that did not come to its end left.
+/// Makes room for a journal, whatever one that did not come to its end left there.
 fn make_room(to: &Path) -> io::Result<()> {
-    give_back(to)?;
     let incoming = to.join("incoming");
     if incoming.exists() {
         fs::remove_dir_all(&incoming)?;

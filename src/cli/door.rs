@@ -68,7 +68,7 @@ pub fn runtime() -> Result<Runtime, Failures> {
 pub fn prepare(config: &Config) -> Result<(), Failures> {
     let dir = &config.data_dir;
     let prepared = owner::assume(dir).and_then(|()| data_dir::prepare(dir));
-    prepared.map_err(Failures::at("data directory"))
+    prepared.map(drop).map_err(Failures::at("data directory"))
 }
 
 /// Takes a data directory that no daemon has. No thread may have begun before.

@@ -61,7 +61,10 @@ pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
     let manager = Manager::find().map_err(Failures::at("NOTIFY_SOCKET"))?;
     manager.tell("STATUS=opening the data directory");
     let dir = &config.data_dir;
-    data_dir::prepare(dir).map_err(Failures::at("data directory"))?;
+    if data_dir::prepare(dir).map_err(Failures::at("data directory"))? {
+        // Of a disk that is not mounted it is the one sign.
+        tracing::info!("a new, empty store was begun in {}", dir.display());
+    }
     let _lock = data_dir::lock(dir).map_err(Failures::at("data directory"))?;
     // What a killed daemon left would lead others astray.
     let _ = fs::remove_file(dir.join("listen"));

@@ -211,6 +211,10 @@ impl Metadata for MemoryMetadata {
         Err(Error::Unavailable("the reference engine keeps nothing".into()))
     }
 
+    async fn is_own(&self, _: &Path) -> Result<Option<bool>> {
+        Ok(None)
+    }
+
     async fn ready(&self) -> Result<()> {
         Ok(())
     }

@@ -202,6 +202,9 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     /// # Errors
     /// [`Error::Unavailable`] when the copy cannot be written.
     async fn export(&self, data_dir: &Path) -> Result<()>;
+    /// Whether what lies in the directory of another store was exported from this one; `None` where
+    /// nothing there says so.
+    async fn is_own(&self, data_dir: &Path) -> Result<Option<bool>>;
     /// Whether writes can be taken now.
     async fn ready(&self) -> Result<()>;
 

@@ -19,20 +19,20 @@ const FORMAT: u32 = 6;
 const FORMAT_MIN: u32 = 1;
 
 /// Makes the directory when it is missing, private to its owner, and checks that it is one of
-/// ours.
+/// ours. Answers whether it is a new one.
 ///
 /// # Errors
 /// When it cannot be made, holds data without a `FORMAT`, or was written by a newer version.
-pub fn prepare(dir: &Path) -> io::Result<()> {
+pub fn prepare(dir: &Path) -> io::Result<bool> {
     durable::create_dir_all(dir)?;
     // Two that start on an empty directory write the same file.
     let _alone = durable::lock_dir(dir)?;
     let is_empty = |name: &str| !dir.join(name).exists();
     if ["FORMAT", "meta", "journal", "blobs", "staging"].into_iter().all(is_empty) {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-        return mark(dir);
+        return mark(dir).map(|()| true);
     }
-    check(dir)
+    check(dir).map(|()| false)
 }
 
 /// Whether the directory is one of ours, of a layout that this program reads.

@@ -292,6 +292,33 @@ fn a_backup_replaces_nothing_that_is_not_one() {
     }
 }
 
+#[test]
+fn a_backup_never_takes_the_place_of_that_of_another_store() {
+    let mut daemon = Daemon::start();
+    daemon.user("u").store("f", "a", b"content");
+    let target = tempfile::tempdir().unwrap();
+    let to = target.path().join("backup");
+    report(&["backup", to.to_str().unwrap()], &daemon.dir());
+    assert!(daemon.log().contains("a new, empty store was begun"));
+    daemon.restart(Signal::TERM);
+    assert_eq!(daemon.log().matches("a new, empty store was begun").count(), 1);
+    // As a start finds it where the disk with the data is not mounted.
+    let other = Daemon::start();
+    assert!(refused(&to, &other.dir()).contains("holds the backup of another store"));
+    let answer = other.operator("POST", &format!("/backup?dir={}", to.display()));
+    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("other_store"), "{answer}");
+    // Nor where one was killed between its renames.
+    fs::create_dir(to.join("incoming")).unwrap();
+    fs::rename(to.join("journal"), to.join("incoming/old")).unwrap();
+    assert!(refused(&to, &other.dir()).contains("holds the backup of another store"));
+    let data = target.path().join("data");
+    assert!(run(&["restore", to.to_str().unwrap()], &data).status.success());
+    assert_eq!(report(&["user", "show", "u", "--json"], &data)["files"], 1);
+    // What was restored goes on with it, as the first does.
+    report(&["backup", to.to_str().unwrap()], &data);
+    report(&["backup", to.to_str().unwrap()], &daemon.dir());
+}
+
 /// A pipe among the blobs makes a backup wait as long as the test wants.
 #[test]
 fn a_backup_that_nobody_waits_for_keeps_others_out_until_its_end() {

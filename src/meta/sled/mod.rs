@@ -35,6 +35,7 @@ use self::{
     codec::{FolderNode, Held, StoredBatch, StoredBlob, StoredPart, StoredUpload, StoredUser},
     commit::Committer,
     index::Place,
+    journal::{Files, JournalId},
     open::Opened,
     records::Records,
     relocate::relocate,
@@ -59,6 +60,7 @@ use crate::model::{
 pub struct SledMetadata {
     records: Records,
     committer: Committer,
+    journal_id: JournalId,
     _db: Db,
     /// Dropped last, as fields are in their order: behind every handle of sled.
     closing: Closing,
@@ -102,8 +104,9 @@ impl SledMetadata {
         let Opened { db, journal, file } = opened;
         ballast.refill();
         let records = Records::new(Runs::new((*db).clone()), journal.last());
+        let journal_id = journal.id();
         let committer = Committer::start(records.clone(), journal, file, ballast, save_bytes)?;
-        Ok(Self { records, committer, _db: db, closing: Closing(Some(place)) })
+        Ok(Self { records, committer, journal_id, _db: db, closing: Closing(Some(place)) })
     }
 
     /// Makes `meta/` anew from the journal, also when commits are missing there, and keeps the one
@@ -141,6 +144,21 @@ impl SledMetadata {
 impl Metadata for SledMetadata {
     async fn export(&self, data_dir: &Path) -> Result<()> {
         self.committer.export(data_dir).await
+    }
+
+    async fn is_own(&self, data_dir: &Path) -> Result<Option<bool>> {
+        let (own, journal) = (self.journal_id, data_dir.join("journal"));
+        self.scan(move |_| {
+            if !journal.exists() {
+                return Ok(None);
+            }
+            match Files::new(&journal).survey() {
+                // Those of two stores; one at least is not ours.
+                Err(Error::Corrupt(_)) => Ok(Some(false)),
+                survey => Ok(survey?.id.map(|id| id == own)),
+            }
+        })
+        .await
     }
 
     async fn ready(&self) -> Result<()> {
