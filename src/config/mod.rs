@@ -10,7 +10,7 @@ use std::{path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-use self::values::{boolean, count, non_empty, number, within};
+use self::values::{at_least_kib, base_url, boolean, count, non_empty, number, within};
 pub use self::values::{bytes, bytes_or_none, duration};
 use crate::{
     model::{grant, limits, origins::Origins, principal::Audience},
@@ -154,12 +154,7 @@ pub const KNOBS: &[Knob] = &[
         },
     ),
     knob("public_url", "", "Base of signed URLs; http://LISTEN when not set.", |config, text| {
-        let valid = text.starts_with("http://") || text.starts_with("https://");
-        // A path, a query and their signature are put behind it.
-        let valid =
-            valid && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
-        let fault = "must be an http(s) URL without a query or a fragment";
-        config.public_url = Some(valid.then(|| text.into()).ok_or(fault)?);
+        config.public_url = Some(base_url(text)?.into());
         Ok(())
     }),
     knob("public_read", "false", "Serve /storage/… to anybody.", |config, text| {
@@ -188,7 +183,7 @@ pub const KNOBS: &[Knob] = &[
         },
     },
     knob("log", "info", "Log filter, as in info or streamlined=debug.", |config, text| {
-        log::parse(text)
+        log::parse(non_empty(text)?)
             .map_err(|why| format!("must be a filter such as info or streamlined=debug ({why})"))?;
         config.log = text.into();
         Ok(())
@@ -227,10 +222,15 @@ pub const KNOBS: &[Knob] = &[
             Ok(())
         },
     ),
-    knob("scrub_bytes_per_second", "16MiB", "How fast that reads at most.", |config, text| {
-        config.scrub_bytes_per_second = bytes(text)?;
-        Ok(())
-    }),
+    knob(
+        "scrub_bytes_per_second",
+        "16MiB",
+        "How fast that reads at most, from 64KiB.",
+        |config, text| {
+            config.scrub_bytes_per_second = at_least_kib(64, text)?;
+            Ok(())
+        },
+    ),
     knob(
         "metrics",
         "nobody",
@@ -397,24 +397,24 @@ pub const KNOBS: &[Knob] = &[
             Ok(())
         },
     ),
-    knob("audit_file_bytes", "64MiB", "One file of the audit log.", |config, text| {
-        config.audit_file_bytes = bytes(text)?;
+    knob("audit_file_bytes", "64MiB", "A file of the audit log, from 64KiB.", |config, text| {
+        config.audit_file_bytes = at_least_kib(64, text)?;
         Ok(())
     }),
     knob("audit_keep", "365d", "How long files of the audit log are kept.", |config, text| {
         config.audit_keep = duration(text)?;
         Ok(())
     }),
-    knob("meta_cache_bytes", "32MiB", "Cache of the index.", |config, text| {
-        config.meta_cache_bytes = bytes(text)?;
+    knob("meta_cache_bytes", "32MiB", "Cache of the index, from 1024KiB.", |config, text| {
+        config.meta_cache_bytes = at_least_kib(1024, text)?;
         Ok(())
     }),
     knob(
         "journal_bytes",
         "64MiB",
-        "Journal that is kept before the index is saved.",
+        "Journal that is kept before the index is saved, from 16KiB.",
         |config, text| {
-            config.journal_bytes = bytes(text)?;
+            config.journal_bytes = at_least_kib(16, text)?;
             Ok(())
         },
     ),

@@ -61,6 +61,22 @@ pub fn bytes_or_none(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| format!("must be {what}, less than 16 EiB"))
 }
 
+/// As [`bytes`], but no fewer than so many KiB: what little would break, or do for nothing.
+pub fn at_least_kib(least: u64, text: &str) -> Result<u64, String> {
+    let size = bytes(text)?;
+    if size < least << 10 { Err(format!("must be at least {least}KiB")) } else { Ok(size) }
+}
+
+/// The beginning of other URLs: a path, a query and their signature are put behind it.
+pub fn base_url(text: &str) -> Result<&str, String> {
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let has_host = host.is_some_and(|host| !host.is_empty() && !host.starts_with(['/', ':']));
+    if has_host && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte)) {
+        return Ok(text);
+    }
+    Err("must be an http(s) URL with a host, without a query or a fragment".into())
+}
+
 /// `500ms`, `30s`, `15m`, `24h`, `7d`; more than nothing.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let what = "a time such as 500ms, 30s, 15m, 24h or 7d";

@@ -123,6 +123,20 @@ fn a_check_names_every_fault_and_its_place() {
         assert!(line.starts_with("streamlined: ") && line.contains(wanted), "{line}");
     }
     assert!(!err.contains("far too"));
+    let text = "meta_cache_bytes = 255\njournal_bytes = '15KiB'\naudit_file_bytes = 1\n\
+                scrub_bytes_per_second = 1\nlog = ''\npublic_url = 'http://'\n";
+    let (status, _, err) = check(text, &[]);
+    assert_eq!(status, Some(1));
+    for wanted in [
+        "c.toml:1: meta_cache_bytes must be at least 1024KiB",
+        "c.toml:2: journal_bytes must be at least 16KiB",
+        "c.toml:3: audit_file_bytes must be at least 64KiB",
+        "c.toml:4: scrub_bytes_per_second must be at least 64KiB",
+        "c.toml:5: log must not be empty",
+        "c.toml:6: public_url must be an http(s) URL with a host",
+    ] {
+        assert!(err.contains(wanted), "{wanted}: {err}");
+    }
     let (status, _, err) = check("a = 1\nb = = 2\n\nc = 'open\n", &[]);
     assert_eq!(status, Some(1));
     assert!(err.contains("c.toml:2: ") && err.contains("c.toml:4: "), "{err}");
