@@ -44,7 +44,10 @@ pub struct Control {
     server: Arc<Server>,
     manager: Arc<Manager>,
     tls: Option<Files>,
+    /// Of what is shown. As long as what lies there is not good, it is looked at again.
     marks: [Mark; 3],
+    /// What is wrong with it, as it was told.
+    tls_fault: Option<String>,
 }
 
 impl Control {
@@ -71,7 +74,13 @@ impl Control {
             manager,
             tls,
             marks,
+            tls_fault: None,
         })
+    }
+
+    /// What is in force.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     pub fn manager(&self) -> Arc<Manager> {
@@ -140,7 +149,7 @@ impl Control {
         self.app.set_policy(policy(&config));
         self.server.set(settings(&config, &self.address));
         present(&self.server, identity);
-        (self.config, self.tls, self.marks) = (config, tls, marks);
+        (self.config, self.tls, self.marks, self.tls_fault) = (config, tls, marks, None);
         Ok(())
     }
 
@@ -153,17 +162,19 @@ impl Control {
             (marks != known).then(|| (marks, files.load()))
         });
         let Ok(Some((marks, loaded))) = looking.await else { return };
-        // Of a pair that is half replaced, the other half is still to change.
-        self.marks = marks;
         match loaded {
             Ok(identity) => {
                 present(&self.server, Some(identity));
+                (self.marks, self.tls_fault) = (marks, None);
                 metrics::RELOADS.of(("certificate", "taken")).add(1);
                 tracing::info!("a new certificate is shown");
             }
+            // Half of a pair is still to be replaced, or may not be read yet.
+            Err(fault) if self.tls_fault.as_ref() == Some(&fault) => {}
             Err(fault) => {
                 metrics::RELOADS.of(("certificate", "faulty")).add(1);
                 tracing::error!(fault, "the new certificate is not good; the old one is shown");
+                self.tls_fault = Some(fault);
             }
         }
     }

@@ -34,8 +34,8 @@ pub struct Identity {
     pub expires: Option<UnixMillis>,
 }
 
-/// Tells a file from what stood there before.
-pub type Mark = Option<(u64, i64, i64, u64)>;
+/// Tells a file from what stood there before; the second time is that of its owner and rights, too.
+pub type Mark = Option<(u64, u64, [i64; 4])>;
 
 impl Files {
     /// Reads them. Blocks.
@@ -62,10 +62,13 @@ impl Files {
         Ok(Identity { config: Arc::new(config), expires })
     }
 
-    /// Another value once any of them was written or replaced. Blocks.
+    /// Another value once any of them was written, replaced or given to another. Blocks.
     pub fn marks(&self) -> [Mark; 3] {
         let mark = |path: &Path| {
-            let of = |file: Metadata| (file.ino(), file.mtime(), file.mtime_nsec(), file.size());
+            let times = |file: &Metadata| {
+                [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()]
+            };
+            let of = |file: Metadata| (file.ino(), file.size(), times(&file));
             fs::metadata(path).map(of).ok()
         };
         let client_ca = self.client_ca.as_deref().and_then(mark);
