@@ -8,9 +8,9 @@ use std::{
 };
 
 use clap::Subcommand;
-use ureq::Agent;
+use ureq::{Agent, tls::TlsConfig};
 
-use super::Failures;
+use super::{Failures, client::trust::Trust};
 use crate::{
     auth::receipt::Receipt,
     blob::{Digests, Hasher},
@@ -32,18 +32,20 @@ pub enum ReceiptCommand {
         /// A content that must be the one that the receipt speaks of.
         #[arg(long, value_name = "PATH")]
         file: Option<PathBuf>,
+        #[command(flatten)]
+        trust: Trust,
     },
 }
 
 pub fn run(command: &ReceiptCommand) -> Result<(), Failures> {
-    let ReceiptCommand::Verify { receipt: path, jwks, file } = command;
+    let ReceiptCommand::Verify { receipt: path, jwks, file, trust } = command;
     let text = if path.as_os_str() == "-" {
         read(io::stdin(), JWT_BYTES_MAX)
     } else {
         File::open(path).and_then(|file| read(file, JWT_BYTES_MAX))
     };
     let text = text.map_err(Failures::at(&path.display().to_string()))?;
-    let keys = key_set(jwks)?;
+    let keys = key_set(jwks, trust)?;
     let receipt = Receipt::verify(String::from_utf8_lossy(&text).trim(), &keys)
         .map_err(Failures::at("not a receipt"))?;
     if let Some(path) = file {
@@ -67,13 +69,23 @@ fn read(from: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn key_set(source: &str) -> Result<Vec<u8>, Failures> {
+fn key_set(source: &str, trust: &Trust) -> Result<Vec<u8>, Failures> {
     if !source.contains("://") {
         let file = File::open(source).and_then(|file| read(file, JSON_BYTES_MAX));
         return file.map_err(Failures::at(source));
     }
-    let agent: Agent = Agent::config_builder().timeout_global(Some(TIMEOUT)).build().into();
+    let is_secure = source.starts_with("https://");
+    let agent: Agent = Agent::config_builder()
+        .tls_config(if is_secure { trust.config()? } else { TlsConfig::default() })
+        // The daemon sends nobody elsewhere, and who else does is not to name the keys.
+        .max_redirects(0)
+        .timeout_global(Some(TIMEOUT))
+        .build()
+        .into();
     let mut answer = agent.get(source).call().map_err(Failures::at(source))?;
+    if !answer.status().is_success() {
+        return Err(Failures::at(source)(answer.status()));
+    }
     let body = answer.body_mut().with_config().limit(JSON_BYTES_MAX as u64);
     body.read_to_vec().map_err(Failures::at(source))
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Read},
+    io::{ErrorKind, Read, Write},
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -145,6 +145,73 @@ fn a_replaced_certificate_is_shown_and_a_bad_one_is_not() {
     let page = daemon.operator("GET", "/metrics");
     assert_eq!(page.matches("\nstreamlined_tls_certificate_expiry").count(), 1);
     assert!(page.contains("streamlined_reloads_total{what=\"certificate\",outcome=\"taken\"}"));
+}
+
+/// As when a key was unreadable and is given to the daemon: what is in the file stays as it was.
+#[test]
+fn a_certificate_that_was_not_good_is_looked_at_until_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(dir.path(), "server");
+    let mut daemon = serving(dir.path(), &[]);
+    daemon.expect_trouble("the new certificate is not good");
+    let (certificate, key) = authority.sign("second");
+    let path = dir.path().join("server.key");
+    fs::write(&path, key.replace("BEGIN", "began")).unwrap();
+    let changed = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(dir.path().join("server.pem"), certificate).unwrap();
+    let faults = || {
+        let log = daemon.log();
+        let lines = log.lines().filter(|line| line.contains("the new certificate is not good"));
+        lines.map(|line| line.split("\"fault\":").nth(1).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    eventually(|| !faults().is_empty());
+    // Another look or two.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    let told = faults();
+    assert!((1..told.len()).all(|n| !told[..n].contains(&told[n])), "{told:?}");
+    fs::write(&path, key).unwrap();
+    fs::File::options().append(true).open(&path).unwrap().set_modified(changed).unwrap();
+    eventually(|| shown(&daemon, dir.path()).contains("second"));
+}
+
+#[test]
+fn receipts_are_checked_with_keys_that_come_over_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    Authority::new().write(dir.path(), "server");
+    let daemon = serving(dir.path(), &[]);
+    fs::write(dir.path().join("receipt"), "none").unwrap();
+    let verify = |url: &str, more: &[&str], variables: &[(&str, &str)]| {
+        let mut command = Command::new(BINARY);
+        command.args(["receipt", "verify", "receipt", "--jwks", url]).args(more);
+        command.current_dir(dir.path()).env_clear().envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        text(&output.stderr)
+    };
+    let url = format!("https://localhost:{}/.well-known/jwks.json", daemon.port());
+    // It has the keys when it finds fault with the receipt.
+    for (more, variables) in
+        [(&["--ca", "ca.pem"][..], &[][..]), (&[], &[("SSL_CERT_FILE", "ca.pem")])]
+    {
+        let told = verify(&url, more, variables);
+        assert!(told.contains("not a receipt"), "{told}");
+    }
+    Authority::new().write(dir.path(), "other");
+    let told = verify(&url, &["--ca", "ca.pem"], &[]);
+    assert!(told.starts_with("streamlined: https://localhost") && !told.contains("receipt"), "{told}");
+    // Who is asked answers, and nobody else.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = format!("http://{}/keys", listener.local_addr().unwrap());
+    let answering = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let _ = socket.read(&mut [0; 4096]).unwrap();
+        let answer = b"HTTP/1.1 302 Found\r\nlocation: /else\r\ncontent-length: 0\r\n\r\n";
+        socket.write_all(answer).unwrap();
+    });
+    let told = verify(&elsewhere, &[], &[]);
+    assert!(told.contains("302"), "{told}");
+    answering.join().unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod files;
 mod get;
 pub(super) mod progress;
 mod put;
-mod trust;
+pub(super) mod trust;
 
 use std::{fs, path::PathBuf, time::Duration};
 
