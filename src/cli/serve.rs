@@ -41,7 +41,7 @@ use crate::{
         audit::{AuditLog, Retention},
         clock::SystemClock,
         data_dir, durable, log,
-        signal::{Signals, Told},
+        signal::{Hangups, Signals, Told},
         systemd::{self, Inherited, Manager},
     },
 };
@@ -54,6 +54,13 @@ const USAGE_EVERY: Duration = Duration::from_mins(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
+    let runtime = Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(Failures::at("runtime"))?;
+    // First of all: a start may take minutes, and who replaced a certificate knows nothing of it.
+    let hangups = {
+        let _entered = runtime.enter();
+        Hangups::install().map_err(Failures::at("signals"))?
+    };
     let read: Arc<ReadConfig> = Arc::new(move || configure(place.clone(), listen.clone()));
     let config = read()?;
     log::start(&config.log).map_err(Failures::at("log"))?;
@@ -69,9 +76,7 @@ pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
     // What a killed daemon left would lead others astray.
     let _ = fs::remove_file(dir.join("listen"));
     let app = open(&config)?;
-    let runtime = Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(Failures::at("runtime"))?;
-    let outcome = runtime.block_on(run(config, read, Arc::clone(&app), manager));
+    let outcome = runtime.block_on(run(config, read, Arc::clone(&app), manager, hangups));
     runtime.shutdown_timeout(STOP_TIMEOUT);
     // Here and not with the runtime, which waits for so long only: closing the index may take more.
     drop(app);
@@ -103,9 +108,9 @@ async fn run(
     read: Arc<ReadConfig>,
     app: Arc<App>,
     manager: Manager,
+    hangups: Hangups,
 ) -> Result<(), Failures> {
-    register_tokens(&config, &app).await?;
-    let mut signals = Signals::install().map_err(Failures::at("signals"))?;
+    let mut signals = Signals::install(hangups).map_err(Failures::at("signals"))?;
     let listeners = listen(&config.listen).await?;
     // Without one of a network, what the configuration says is as good as anything.
     let address = listeners.iter().find_map(Listener::address);
@@ -122,6 +127,8 @@ async fn run(
         Arc::clone(&server),
         manager,
     )?;
+    // Shown once, so not before all that may stop a start.
+    register_tokens(control.config(), &app).await?;
     let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
     let answering = Arc::new(Door { app: Arc::clone(&app), data_dir: dir.clone(), audit });
     let admin = match door::bind(&dir) {

@@ -13,6 +13,17 @@ pub enum Told {
     Reload,
 }
 
+/// From when it exists on, SIGHUP does not end the process; one that comes is kept for [`Signals`].
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// # Errors
+    /// When the handler cannot be installed.
+    pub fn install() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+}
+
 /// From when it exists on, none of these signals ends the process by itself.
 pub struct Signals {
     terminate: Signal,
@@ -23,11 +34,11 @@ pub struct Signals {
 impl Signals {
     /// # Errors
     /// When the handlers cannot be installed.
-    pub fn install() -> io::Result<Self> {
+    pub fn install(hangups: Hangups) -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: hangups.0,
         })
     }
 

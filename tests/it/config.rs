@@ -55,6 +55,23 @@ fn the_first_token_is_shown_once() {
     assert_eq!(start(), None);
 }
 
+#[test]
+fn a_start_that_fails_shows_no_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let arguments = ["--data-dir", data.to_str().unwrap(), "--listen", &address];
+    for certificate in [None, Some("/nonexistent")] {
+        let tls = certificate.map(|path| ("STREAMLINED_TLS_CERTIFICATE", path));
+        let key = certificate.map(|path| ("STREAMLINED_TLS_KEY", path));
+        let variables: Vec<_> = tls.into_iter().chain(key).collect();
+        let listen = if certificate.is_some() { "127.0.0.1:0" } else { &address };
+        let said = refused(&[&arguments[..3], &[listen]].concat(), &variables);
+        assert!(!said.contains("slt_"), "{said}");
+    }
+}
+
 fn refused(arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(BINARY);
     command.arg("serve").args(arguments).envs(variables.iter().copied());

@@ -1,8 +1,12 @@
 //! SIGHUP: what is taken over, what is not, and that a fault changes nothing. What is logged.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{Daemon, daemon::BINARY, eventually};
 
@@ -144,4 +148,38 @@ fn the_line_of_a_request_says_all_and_no_secret() {
     assert!(fetched["cut"].is_null());
     let signature = link.split("sig=").nth(1).unwrap().split('&').next().unwrap();
     assert!(signature.len() > 32 && !daemon.log().contains(signature));
+}
+
+/// The configuration is a pipe here, so a start waits until the test writes to it.
+#[test]
+fn a_hangup_in_a_start_is_for_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, data) = (dir.path().join("c.toml"), dir.path().join("data"));
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let log = dir.path().join("log");
+    let mut child = Command::new(BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0", "--config"])
+        .arg(&file)
+        .arg("--data-dir")
+        .arg(&data)
+        .env_clear()
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    // Opens once the other end is.
+    let pipe = fs::File::options().write(true).open(&file).unwrap();
+    let other = dir.path().join("other.toml");
+    fs::write(&other, "").unwrap();
+    fs::rename(&other, &file).unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::HUP).unwrap();
+    drop(pipe);
+    eventually(|| {
+        assert!(child.try_wait().unwrap().is_none(), "the daemon ended");
+        let log = fs::read_to_string(&log).unwrap();
+        data.join("listen").exists() && log.contains("the configuration was read again")
+    });
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(child.wait().unwrap().success());
 }
