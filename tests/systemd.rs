@@ -98,3 +98,15 @@ fn every_secret_can_be_a_credential() {
         assert!(service.lines().any(|known| known == line), "{line}");
     }
 }
+
+/// A refused start is tried again for as long as it takes: a disk may come late.
+#[test]
+fn a_service_that_is_to_restart_is_never_given_up() {
+    for name in named(&[".service"]) {
+        let text = unit(&name);
+        if text.contains("\nRestart=always\n") {
+            let of_unit = text.split("\n[Service]").next().unwrap();
+            assert!(of_unit.contains("\nStartLimitIntervalSec=0\n"), "{name}");
+        }
+    }
+}
