@@ -67,7 +67,6 @@ pub fn run(command: KeyCommand) -> Result<(), Failures> {
         }
         KeyCommand::Import { pem, output, place } => {
             let config = super::configure(place, None)?;
-            door::prepare(&config)?;
             let pem = read(&pem).map_err(Failures::at(&pem.display().to_string()))?;
             let made = door::call(&config, &Method::POST, KEYS, &json!({ "pem": &**pem }))?;
             print(&made, &output, super::members)

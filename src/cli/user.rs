@@ -111,7 +111,6 @@ pub fn run(command: UserCommand) -> Result<(), Failures> {
             if let Some(private) = change.private {
                 wanted["private"] = private.into();
             }
-            door::prepare(&config)?;
             let changed = door::call(&config, &Method::PATCH, &path(&id), &wanted)?;
             print(&changed, &output, super::members)
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -260,7 +261,8 @@ fn a_directory_that_is_not_ours_is_left_as_it_is_by_every_command() {
     let tree_of_before = other.path().join("before");
     fs::create_dir_all(tree_of_before.join("storage")).unwrap();
     let to = other.path().join("to").to_str().unwrap().to_owned();
-    let work: [&[&str]; 10] = [
+    let some = tempfile::NamedTempFile::new().unwrap();
+    let work: [&[&str]; 13] = [
         &["gc"],
         &["scrub"],
         &["fsck"],
@@ -271,10 +273,12 @@ fn a_directory_that_is_not_ours_is_left_as_it_is_by_every_command() {
         &["token", "revoke", "--jti", "a"],
         &["key", "list"],
         &["key", "rotate"],
-    ];
-    let begin: [&[&str]; 5] = [
-        &["serve"],
+        &["key", "import", some.path().to_str().unwrap()],
         &["user", "set", "alice", "--quota", "1"],
+        &["import", tree_of_before.to_str().unwrap(), "--dry-run"],
+    ];
+    let begin: [&[&str]; 4] = [
+        &["serve"],
         &["token", "create", "name"],
         &["token", "generate", "name"],
         &["import", tree_of_before.to_str().unwrap()],
@@ -305,4 +309,25 @@ fn a_directory_that_is_not_ours_is_left_as_it_is_by_every_command() {
     }
     fs::remove_dir_all(tree_of_before).unwrap();
     assert_eq!(tree(other.path()).len(), 1, "but for the empty one");
+}
+
+/// A first start is on an empty directory, or one with what may be there before.
+#[test]
+fn a_directory_that_holds_something_else_is_not_taken_over() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("index.html"), "theirs").unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let before = tree(place.path());
+    for command in [&["serve"][..], &["token", "create", "x"], &["token", "generate", "x"]] {
+        let said = tokens::refused(place.path(), 1, command);
+        assert!(said.contains("holds index.html") && said.contains("empty directory"), "{said}");
+    }
+    assert!(tree(place.path()) == before);
+    assert_eq!(fs::metadata(place.path()).unwrap().permissions().mode() & 0o777, 0o755);
+    let daemon = Daemon::prepared(|data| {
+        fs::create_dir(data.join("lost+found")).unwrap();
+        fs::create_dir(data.join("keys")).unwrap();
+        fs::write(data.join("README.md"), "what this is").unwrap();
+    });
+    daemon.user("u").store("f", "", b"content");
 }

@@ -76,7 +76,10 @@ struct Job {
 pub(super) fn run(import: Import) -> Result<(), Failures> {
     let config = super::configure(import.place, None)?;
     let tree = Tree::open(&import.dir).map_err(Failures::at(&import.dir.display().to_string()))?;
-    door::prepare(&config)?;
+    // A trial leaves nothing behind, least of all in a wrong place.
+    if !import.dry_run {
+        door::prepare(&config)?;
+    }
     let door = Arc::new(Door::open(&config)?);
     let report = Arc::new(Report::begin(&tree, import.json));
     let tree = Arc::new(tree);
