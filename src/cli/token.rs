@@ -236,10 +236,11 @@ fn table(listed: &Value) -> String {
 /// store does; where neither can be reached, the key files are enough.
 fn generate(config: &Config, name: &str, days: u64) -> Result<(), Failures> {
     let dir = &config.data_dir;
-    if !dir.join("keys").exists() {
+    let is_first = !dir.join("keys").exists();
+    door::prepare(config)?;
+    if is_first {
         super::tell(&format!("making the first signing key in {}", dir.display()));
     }
-    door::prepare(config)?;
     let token = if dir.join("journal").exists() {
         recorded(config, name, days).or_else(|Failures(why)| {
             super::tell(&format!("the token is not recorded: {}", why.join(", ")));
@@ -265,7 +266,8 @@ fn recorded(config: &Config, name: &str, days: u64) -> Result<String, Failures> 
 }
 
 fn signed(dir: &Path, name: &str, days: u64) -> Result<String, Failures> {
-    let keys = KeyRing::open(&dir.join("keys")).map_err(Failures::at("keys"))?;
+    let place = dir.join("keys");
+    let keys = KeyRing::open(&place).map_err(Failures::of("keys", &place))?;
     let now = SystemClock.now();
     let claims = jwt::ServiceClaims {
         sub: name,

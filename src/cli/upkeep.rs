@@ -1,9 +1,11 @@
 //! `gc`, `scrub`, `fsck`, `backup` and `restore`: asked of the running daemon, or done here when
 //! there is none. `log`, which only a running one can do.
 
+mod restore;
+
 use std::{
-    fs, io,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    io,
+    os::unix::net::UnixStream,
     path::{self, Path},
 };
 
@@ -11,11 +13,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::{Failures, door, say};
-use crate::{
-    config::Config,
-    meta::sled::SledMetadata,
-    sys::{data_dir, durable},
-};
+use crate::{config::Config, meta::sled::SledMetadata};
 
 /// Runs a command and prints its report; what it found is a failure.
 pub fn run(config: &Config, command: &str) -> Result<(), Failures> {
@@ -40,7 +38,14 @@ fn ask(config: &Config, command: &str) -> Result<Value, Failures> {
 
 /// Shows what the daemon logs, after changing it.
 pub fn log(config: &Config, filter: Option<&str>) -> Result<(), Failures> {
-    UnixStream::connect(door::socket(&config.data_dir)).map_err(Failures::at("no daemon runs"))?;
+    let socket = door::socket(&config.data_dir);
+    UnixStream::connect(&socket).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            let whose = "is for the daemon's own user and root";
+            Failures(vec![format!("{} {whose}: {error}", socket.display())])
+        }
+        _ => Failures(vec![format!("no daemon runs on {}: {error}", config.data_dir.display())]),
+    })?;
     let change = filter.map(|filter| format!("?filter={}", door::encoded(filter)));
     let path = format!("/log{}", change.unwrap_or_default());
     let answer = door::call(config, &Method::POST, &path, &Value::Null)?;
@@ -63,39 +68,9 @@ pub fn backup(config: &Config, to: &Path) -> Result<(), Failures> {
 
 /// Makes a data directory of a backup, and reads all of it again.
 pub fn restore(config: &Config, from: &Path) -> Result<(), Failures> {
-    let dir = &config.data_dir;
-    let failed = || Failures::at("restore");
-    if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
-        let why = format!("restore: {} is not empty", dir.display());
-        return Err(Failures(vec![why]));
-    }
-    // A backup gets its mark last of all.
-    data_dir::check(from).map_err(Failures::at("restore: no whole backup"))?;
-    fs::create_dir_all(dir).map_err(failed())?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(failed())?;
-    for name in ["journal", "blobs", "staging", "keys"] {
-        copy(&from.join(name), &dir.join(name)).map_err(failed())?;
-    }
-    durable::write_file(&dir.join("FORMAT"), &fs::read(from.join("FORMAT")).map_err(failed())?)
-        .map_err(failed())?;
+    restore::bring(&config.data_dir, from).map_err(Failures::at("restore"))?;
     run(config, "fsck")?;
     run(config, "scrub")
-}
-
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    durable::create_dir(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type()?.is_dir() {
-            copy(&source, &target)?;
-        } else {
-            let mut file = durable::create_new(&target)?;
-            io::copy(&mut fs::File::open(source)?, &mut file)?;
-            file.sync_all()?;
-        }
-    }
-    durable::sync_dir(to)
 }
 
 /// `fsck --rebuild`: makes `meta/` anew from the journal, at any loss, which is told.

@@ -18,21 +18,43 @@ const FORMAT: u32 = 6;
 /// The oldest layout that it reads.
 const FORMAT_MIN: u32 = 1;
 
+/// Stands for `FORMAT` while a backup is brought into a directory, which is not whole until then.
+pub const RESTORING: &str = "RESTORING";
+
+/// What may lie in a directory of which a data directory is made: keys that were put or made there
+/// before, the top of a file system, what this repository keeps in `data/`, and what one who was
+/// killed here left.
+const BEFORE: &[&str] =
+    &["keys", "LOCK", "lost+found", "README.md", ".gitignore", "FORMAT.tmp", "RESTORING.tmp"];
+
 /// Makes the directory when it is missing, private to its owner, and checks that it is one of
 /// ours. Answers whether it is a new one.
 ///
 /// # Errors
-/// When it cannot be made, holds data without a `FORMAT`, or was written by a newer version.
+/// When it cannot be made, holds anything else and no `FORMAT`, or was written by a newer version.
 pub fn prepare(dir: &Path) -> io::Result<bool> {
     durable::create_dir_all(dir)?;
     // Two that start on an empty directory write the same file.
     let _alone = durable::lock_dir(dir)?;
-    let is_empty = |name: &str| !dir.join(name).exists();
-    if ["FORMAT", "meta", "journal", "blobs", "staging"].into_iter().all(is_empty) {
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-        return mark(dir).map(|()| true);
+    if dir.join("FORMAT").exists() {
+        return check(dir).map(|()| false);
     }
-    check(dir).map(|()| false)
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if ["meta", "journal", "blobs", "staging", RESTORING].iter().any(|ours| name == *ours) {
+            return check(dir).map(|()| false);
+        }
+        if !BEFORE.iter().any(|known| name == *known) {
+            return Err(io::Error::other(format!(
+                "{} holds {} and is no data directory of streamlined: a new one needs an empty \
+                 directory",
+                dir.display(),
+                name.display(),
+            )));
+        }
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    mark(dir).map(|()| true)
 }
 
 /// Whether the directory is one of ours, of a layout that this program reads.
@@ -42,6 +64,12 @@ pub fn prepare(dir: &Path) -> io::Result<bool> {
 pub fn check(dir: &Path) -> io::Result<()> {
     let path = dir.join("FORMAT");
     let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && dir.join(RESTORING).exists() => {
+            return Err(io::Error::other(format!(
+                "{} is being restored, or that was cut: run the restore again",
+                dir.display(),
+            )));
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(io::Error::other(format!(
                 "{} has no FORMAT file: not a data directory of streamlined",

@@ -176,6 +176,8 @@ fn a_lost_or_damaged_index_is_made_anew() {
             }
             world.reopened(200);
             assert!(harm != "foreign" || world.set_aside());
+            // Of nothing, nothing is kept.
+            assert!(!matches!(harm, "lost" | "emptied") || !world.set_aside(), "{harm}");
         }
     }
 }

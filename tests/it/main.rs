@@ -34,6 +34,7 @@ mod parts;
 mod public_read;
 mod receipts;
 mod reload;
+mod restore;
 mod resumable;
 mod sessions;
 mod shutdown;

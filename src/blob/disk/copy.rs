@@ -26,6 +26,9 @@ pub fn copy(layout: &Layout, to: &Path) -> io::Result<Copied> {
     Ok(copied)
 }
 
+/// How the name of a file ends that is not whole yet.
+const UNFINISHED: &str = "tmp";
+
 /// Which side failed.
 enum Failed {
     Source(io::Error),
@@ -48,12 +51,25 @@ fn directory(from: &Path, to: &Path, copied: &mut Copied) -> Result<(), Failed> 
     if !to.is_dir() {
         durable::create_dir(to).map_err(Failed::Target)?;
     }
+    remove_unfinished(to).map_err(Failed::Target)?;
     for entry in fs::read_dir(from).map_err(Failed::Source)? {
         let source = entry.as_ref().map_or_else(|_| from.to_owned(), DirEntry::path);
         let done = entry.map_err(Failed::Source).and_then(|entry| one(&entry, to, copied));
         passed_over(&source, done, copied).map_err(Failed::Target)?;
     }
     durable::sync_dir(to).map_err(Failed::Target)
+}
+
+/// Removes what a copy that was killed left; another one may never come to that file again.
+fn remove_unfinished(to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(to)? {
+        let entry = entry?;
+        let path = entry.path();
+        if path.extension().is_some_and(|it| it == UNFINISHED) && entry.file_type()?.is_file() {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn one(entry: &DirEntry, to: &Path, copied: &mut Copied) -> Result<(), Failed> {
@@ -92,7 +108,7 @@ fn file(source: &Path, target: &Path) -> Result<u64, Failed> {
     let modified = modified.map_err(Failed::Source)?;
     let now = SystemTime::now();
     let is_settled = now.duration_since(modified).is_ok_and(|age| age > TICK);
-    let temporary = target.with_extension("tmp");
+    let temporary = target.with_extension(UNFINISHED);
     let _ = fs::remove_file(&temporary);
     let mut to = durable::create_new(&temporary).map_err(Failed::Target)?;
     let bytes = content(&mut from, &mut to).inspect_err(|_| {

@@ -89,6 +89,7 @@ pub fn open(place: &Place) -> Result<Opened> {
     if place.files.is_distrusted() {
         return rebuild(place, &survey, id, "it lost writes");
     }
+    let was_there = fs::read_dir(&place.meta).is_ok_and(|mut entries| entries.next().is_some());
     let found = unless_panicked(|| {
         let db = open_db(place)?;
         let found = Found::of(place, &db)?;
@@ -108,10 +109,14 @@ pub fn open(place: &Place) -> Result<Opened> {
         None if !has_records && survey.snapshot.is_none() && survey.reaches(0) => 0,
         found => {
             drop(db);
-            if is_half_made {
+            if is_half_made || !was_there {
                 fs::remove_dir_all(&place.meta).map_err(failed_io)?;
             }
-            let why = if found.is_some() { "it belongs elsewhere" } else { "it is not whole" };
+            let why = match found {
+                Some(_) => "it belongs elsewhere",
+                None if was_there => "it is not whole",
+                None => "it was not there",
+            };
             return rebuild(place, &survey, id, why);
         }
     };
@@ -227,7 +232,7 @@ fn rebuild(place: &Place, survey: &Survey, id: JournalId, why: &str) -> Result<O
                 why,
                 commits = opened.journal.last(),
                 "the index in meta/ could not be used and was rebuilt from the journal; nothing \
-                 is lost, the old one is kept beside it as meta.damaged-N"
+                 is lost; one that was there is kept beside it as meta.damaged-N"
             );
             Ok(opened)
         }
@@ -381,7 +386,8 @@ fn mark_applied(db: &Db, id: JournalId, number: u64) -> Result<()> {
 
 /// Moves a directory away under the first free name.
 fn set_aside(dir: &Path) -> io::Result<()> {
-    if !dir.exists() {
+    // Of nothing, nothing is kept.
+    if !dir.exists() || fs::remove_dir(dir).is_ok() {
         return Ok(());
     }
     let aside = (1_u32..).map(|n| dir.with_extension(format!("damaged-{n}")));

@@ -1,0 +1,131 @@
+//! `restore`: what was cut is begun again, whatever a backup that was cut left, and where it says so.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::{
+    support::{Daemon, bytes, daemon::BINARY, eventually},
+    tokens::{command, refused, run},
+};
+
+/// A backup of one large and one small file of `u`, and where there is room for more.
+fn backed_up() -> (tempfile::TempDir, PathBuf, Daemon) {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    user.store("large", "a", &bytes(1, 100_000));
+    user.store("small", "a", b"content");
+    let place = tempfile::tempdir().unwrap();
+    let backup = place.path().join("backup");
+    assert!(command(&daemon.dir(), &["backup", text(&backup)]).status.success());
+    (place, backup, daemon)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A shelf of the backup that holds a blob.
+fn shelf(backup: &Path) -> PathBuf {
+    let shelves = fs::read_dir(backup.join("blobs")).unwrap().map(|shelf| shelf.unwrap().path());
+    let mut shelves = shelves.filter(|shelf| !shelf.ends_with("packs"));
+    shelves.find(|shelf| fs::read_dir(shelf).unwrap().next().is_some()).unwrap()
+}
+
+/// Restores, and holds what came of it to what was stored.
+fn restored(backup: &Path, data: &Path) {
+    let output = command(data, &["restore", text(backup)]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(run(data, &["user", "show", "u"])["files"], 2);
+    assert!(data.join("FORMAT").exists() && !data.join("RESTORING").exists());
+}
+
+#[test]
+fn one_that_was_cut_is_no_data_directory_and_is_begun_again() {
+    let (place, backup, _daemon) = backed_up();
+    let data = place.path().join("data");
+    // A mount point, as the disk was made.
+    fs::create_dir_all(data.join("lost+found")).unwrap();
+    let pipe = shelf(&backup).join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut cut = Command::new(BINARY)
+        .args(["restore", text(&backup), "--data-dir", text(&data)])
+        .env_clear()
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It is at the blobs, and waits for the pipe or will.
+    eventually(|| data.join("blobs").exists());
+    assert!(refused(&data, 1, &["restore", text(&backup)]).contains("in use"));
+    cut.kill().unwrap();
+    cut.wait().unwrap();
+    fs::remove_file(&pipe).unwrap();
+    for command in [&["serve"][..], &["user", "list"], &["token", "create", "x"]] {
+        let said = refused(&data, 1, command);
+        assert!(said.contains("run the restore again"), "{command:?}: {said}");
+    }
+    restored(&backup, &data);
+    assert!(refused(&data, 1, &["restore", text(&backup)]).contains("is not empty: it holds"));
+    // There was no index before, so none is kept.
+    let names = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name());
+    let kept = names.filter(|name| name.to_str().unwrap().starts_with("meta.")).count();
+    assert_eq!(kept, 0);
+}
+
+#[test]
+fn what_a_backup_left_that_was_killed_is_passed_over_and_put_right() {
+    let (place, backup, daemon) = backed_up();
+    let data = place.path().join("data");
+    let half = shelf(&backup).join("half.tmp");
+    fs::write(&half, b"half").unwrap();
+    // Between its two renames.
+    fs::create_dir(backup.join("incoming")).unwrap();
+    fs::rename(backup.join("journal"), backup.join("incoming/old")).unwrap();
+    restored(&backup, &data);
+    assert!(!data.join(half.strip_prefix(&backup).unwrap()).exists());
+    assert!(command(&daemon.dir(), &["backup", text(&backup)]).status.success());
+    assert!(!half.exists() && backup.join("journal").exists());
+    fs::rename(backup.join("journal"), place.path().join("journal")).unwrap();
+    let other = place.path().join("other");
+    let said = refused(&other, 1, &["restore", text(&backup)]);
+    assert!(said.contains("has no journal") && !other.exists(), "{said}");
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let (place, backup, _daemon) = backed_up();
+    let unreadable = shelf(&backup).join("unreadable");
+    // The first page of a process is not there: EIO.
+    symlink("/proc/self/mem", &unreadable).unwrap();
+    let said = refused(&place.path().join("data"), 1, &["restore", text(&backup)]);
+    assert!(said.contains(text(&unreadable)), "{said}");
+}
+
+/// A pipe in place of a blob makes the first one wait.
+#[test]
+fn a_second_scrub_is_told_of_the_first() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("damaged");
+    daemon.expect_trouble("cannot be read");
+    daemon.user("u").store("large", "a", &bytes(1, 100_000));
+    let blob = fs::read_dir(shelf(&daemon.dir())).unwrap().next().unwrap().unwrap().path();
+    fs::rename(&blob, blob.with_extension("away")).unwrap();
+    assert!(Command::new("mkfifo").arg(&blob).status().unwrap().success());
+    let mut scrub = Command::new(BINARY);
+    scrub.args(["scrub", "--data-dir"]).arg(daemon.dir()).env_clear();
+    let mut first = scrub.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually(|| daemon.log().matches("scrub begins").count() > 1);
+    let said = refused(&daemon.dir(), 1, &["scrub"]);
+    assert!(said.contains("A scrub is under way"), "{said}");
+    assert!(daemon.operator("POST", "/scrub").starts_with("HTTP/1.1 409"));
+    // Whoever opens its other end lets it go on; the one that runs by itself waits there, too.
+    while first.try_wait().unwrap().is_none() {
+        let open = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::WRONLY;
+        drop(rustix::fs::open(&blob, open, rustix::fs::Mode::empty()));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let _ = File::options().read(true).write(true).open(&blob);
+}
