@@ -112,9 +112,11 @@ impl App {
     /// Reads everything again, now and from the start, as fast as `bytes_per_second` says.
     ///
     /// # Errors
-    /// [`Error::Busy`] while another such pass runs; what the index says.
+    /// [`Error::Conflict`] while another such pass runs; what the index says.
     pub async fn scrub_now(&self, bytes_per_second: u64) -> Result<ScrubPass> {
-        let _alone = self.scrubbing.try_lock().map_err(|_| Error::Busy)?;
+        let _alone = self.scrubbing.try_lock().map_err(|_| {
+            Error::conflict("scrub_running", "A scrub is under way; try again when it ended.")
+        })?;
         self.run_scrub(ScrubPass::new(self.clock.now()), bytes_per_second, false).await
     }
 

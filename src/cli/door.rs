@@ -68,7 +68,7 @@ pub fn runtime() -> Result<Runtime, Failures> {
 pub fn prepare(config: &Config) -> Result<(), Failures> {
     let dir = &config.data_dir;
     let prepared = owner::assume(dir).and_then(|()| data_dir::prepare(dir));
-    prepared.map(drop).map_err(Failures::at("data directory"))
+    prepared.map(drop).map_err(Failures::of("data directory", dir))
 }
 
 /// Takes a data directory that no daemon has. No thread may have begun before.
@@ -76,7 +76,7 @@ pub fn take(config: &Config) -> Result<File, Failures> {
     let dir = &config.data_dir;
     let taken =
         owner::assume(dir).and_then(|()| data_dir::check(dir)).and_then(|()| data_dir::lock(dir));
-    taken.map_err(Failures::at("data directory"))
+    taken.map_err(Failures::of("data directory", dir))
 }
 
 /// Who does what is asked.

@@ -16,13 +16,17 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 use hyper::Method;
+use rustix::{
+    fs::Mode,
+    process::{DumpableBehavior, set_dumpable_behavior, umask},
+};
 use serde_json::Value;
 
 use crate::{
@@ -141,7 +145,16 @@ struct Place {
 
 /// Runs the program; the exit status is 0, 1 for a failure, 2 for wrong usage.
 pub fn run() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return misused(&error),
+    };
+    // What they write is the user's own.
+    if !matches!(command, Command::Client(_) | Command::Man { .. }) {
+        // A daemon, which has a log, warns of what this cannot do.
+        let _ = keep_private();
+    }
+    let outcome = match command {
         Command::Serve { place, listen } => serve::serve(place, listen),
         Command::Gc { place } => {
             configure(place, None).and_then(|config| upkeep::run(&config, "gc"))
@@ -185,6 +198,27 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Shows help, or what is wrong with the command line: in one line, as every failure.
+fn misused(error: &clap::Error) -> ExitCode {
+    let is_asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if is_asked || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+    } else {
+        let text = error.render().to_string();
+        // Tips and the usage stand in paragraphs of their own.
+        let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+        let why = lines.collect::<Vec<_>>().join(" ");
+        tell(&format!("{}; see --help", why.trim_start_matches("error: ")));
+    }
+    if is_asked { ExitCode::SUCCESS } else { ExitCode::from(2) }
+}
+
+/// Nothing we make is for others to read; no core dumps, which would hold keys and tokens.
+fn keep_private() -> io::Result<()> {
+    umask(Mode::RWXG | Mode::RWXO);
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
 /// What went wrong, a line each.
 struct Failures(Vec<String>);
 
@@ -193,6 +227,16 @@ impl Failures {
     fn at<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Self {
         let what = what.to_owned();
         move |error| Self(vec![format!("{what}: {error}")])
+    }
+
+    /// As [`Failures::at`], for what lies at `path`: the system's errors do not say where.
+    fn of(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let place = format!("{what}: {}", path.display());
+        let what = what.to_owned();
+        move |error| {
+            let is_bare = error.raw_os_error().is_some();
+            Self(vec![format!("{}: {error}", if is_bare { place } else { what })])
+        }
     }
 }
 

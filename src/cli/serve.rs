@@ -9,12 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    fs::Mode,
-    process::{
-        DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask,
-    },
-};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime::Builder,
@@ -24,7 +19,7 @@ use tokio::{
 use super::{
     Failures, Place, configure,
     control::{Control, ReadConfig, policy, settings, watchdog},
-    door,
+    door, keep_private,
 };
 use crate::{
     app::App,
@@ -68,11 +63,11 @@ pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
     let manager = Manager::find().map_err(Failures::at("NOTIFY_SOCKET"))?;
     manager.tell("STATUS=opening the data directory");
     let dir = &config.data_dir;
-    if data_dir::prepare(dir).map_err(Failures::at("data directory"))? {
+    if data_dir::prepare(dir).map_err(Failures::of("data directory", dir))? {
         // Of a disk that is not mounted it is the one sign.
         tracing::info!("a new, empty store was begun in {}", dir.display());
     }
-    let _lock = data_dir::lock(dir).map_err(Failures::at("data directory"))?;
+    let _lock = data_dir::lock(dir).map_err(Failures::of("data directory", dir))?;
     // What a killed daemon left would lead others astray.
     let _ = fs::remove_file(dir.join("listen"));
     let app = open(&config)?;
@@ -86,12 +81,13 @@ pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
 /// Opens everything below the app. Blocks.
 pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
     let dir = &config.data_dir;
-    let keys = KeyRing::open(&dir.join("keys")).map_err(Failures::at("keys"))?;
-    let links = LinkKey::open(&dir.join("keys")).map_err(Failures::at("keys"))?;
+    let place = dir.join("keys");
+    let keys = KeyRing::open(&place).map_err(Failures::of("keys", &place))?;
+    let links = LinkKey::open(&place).map_err(Failures::of("keys", &place))?;
     let meta = SledMetadata::open(dir, config.meta_cache_bytes, config.journal_bytes);
-    let meta = meta.map_err(Failures::at("meta"))?;
+    let meta = meta.map_err(Failures::at(&format!("meta of {}", dir.display())))?;
     let pack_bytes_max = usize::try_from(config.pack_bytes_max).unwrap_or(usize::MAX);
-    let blobs = DiskBlobs::open(dir, pack_bytes_max).map_err(Failures::at("blobs"))?;
+    let blobs = DiskBlobs::open(dir, pack_bytes_max).map_err(Failures::of("blobs", dir))?;
     let (meta, blobs) = (Arc::new(meta), Arc::new(blobs));
     Ok(App::new(meta, blobs, Arc::new(keys), links, Arc::new(SystemClock), policy(config)))
 }
@@ -99,8 +95,9 @@ pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
 /// Opens the audit log; whoever has the directory's lock may. Blocks.
 pub fn open_audit(config: &Config) -> Result<Arc<AuditLog>, Failures> {
     let retention = Retention { file_bytes: config.audit_file_bytes, keep: config.audit_keep };
-    let opened = AuditLog::open(&config.data_dir.join("audit"), retention);
-    opened.map(Arc::new).map_err(Failures::at("audit log"))
+    let dir = config.data_dir.join("audit");
+    let opened = AuditLog::open(&dir, retention);
+    opened.map(Arc::new).map_err(Failures::of("audit log", &dir))
 }
 
 async fn run(
@@ -277,11 +274,9 @@ async fn sweep(app: Arc<App>) {
     tokio::join!(upkeep, scrub, usage);
 }
 
-/// Nothing we make is for others to read; no core dumps, which would hold keys and tokens; as
-/// many open files as are allowed.
+/// Nothing we make is for others to read, and we may have as many open files as are allowed.
 fn harden() {
-    umask(Mode::RWXG | Mode::RWXO);
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+    if let Err(error) = keep_private() {
         tracing::warn!(%error, "core dumps cannot be turned off");
     }
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);

@@ -1,6 +1,6 @@
 //! Starting: configuration, first start, what stops a start.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use crate::support::{Daemon, daemon::BINARY};
 
@@ -245,4 +245,80 @@ fn a_token_that_everybody_knows_is_warned_of() {
     daemon.expect_trouble("printed in the public document");
     assert!(daemon.log().contains("printed in the public document"));
     assert!(!daemon.log().contains(public));
+}
+
+#[test]
+fn what_a_command_makes_is_private_and_what_its_user_gets_is_not() {
+    let place = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask 022; exec \"$0\" \"$@\"", BINARY]).args(arguments).env_clear();
+        assert!(shell.current_dir(place.path()).output().unwrap().status.success());
+    };
+    run(&["token", "create", "x", "--data-dir", "data"]);
+    run(&["gc", "--data-dir", "data"]);
+    run(&["man", "man"]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mut dirs = vec![place.path().join("data")];
+    while let Some(dir) = dirs.pop() {
+        assert_eq!(mode(&dir), 0o700, "{}", dir.display());
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                assert_eq!(mode(&path), 0o600, "{}", path.display());
+            }
+        }
+    }
+    assert_eq!(mode(&place.path().join("man/streamlined.1")), 0o644);
+}
+
+#[test]
+fn what_is_in_the_way_of_a_start_is_named() {
+    for name in ["keys", "audit", "blobs", "meta"] {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let make = ran(&["token", "generate", "x", "--data-dir", data.to_str().unwrap()], &[]);
+        assert_eq!(make.0, Some(0), "{}", make.2);
+        let _ = fs::remove_dir_all(data.join(name));
+        fs::write(data.join(name), "in the way").unwrap();
+        let said = refused(
+            &["--data-dir", data.to_str().unwrap()],
+            &[("STREAMLINED_LISTEN", "127.0.0.1:0")],
+        );
+        let last = said.lines().last().unwrap();
+        assert!(last.contains(data.to_str().unwrap()), "{name}: {last}");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let data = file.path().join("data");
+    for command in [&["serve"][..], &["fsck"], &["token", "generate", "x"]] {
+        let said = crate::tokens::refused(&data, 1, command);
+        assert!(said.contains(data.to_str().unwrap()), "{command:?}: {said}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_told_in_one_line() {
+    for (arguments, wanted) in [
+        (&["frobnicate"][..], "unrecognized subcommand 'frobnicate'"),
+        (&["token", "create"], "the following required arguments were not provided: <NAME>"),
+        (&["token", "generate", "x", "--days", "0"], "a whole number from 1 to 3650"),
+        (&["gc", "--data"], "unexpected argument '--data'"),
+    ] {
+        let (status, out, said) = ran(arguments, &[]);
+        assert_eq!((status, out.as_str(), said.lines().count()), (Some(2), "", 1), "{said}");
+        assert!(said.starts_with("streamlined: ") && said.contains(wanted), "{said}");
+        assert!(said.ends_with("; see --help\n"), "{said}");
+    }
+    for (arguments, status, on_stdout) in
+        [(&["--help"][..], 0, true), (&["token", "create", "--help"], 0, true), (&[], 2, false)]
+    {
+        let (ended, out, said) = ran(arguments, &[]);
+        assert_eq!(ended, Some(status));
+        let shown = if on_stdout { out } else { said };
+        assert!(shown.contains("Usage: streamlined"), "{shown}");
+    }
+    let (status, out, _) = ran(&["--version"], &[]);
+    assert_eq!((status, out.as_str()), (Some(0), "streamlined 0.1.0\n"));
 }

@@ -2,11 +2,12 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::support::{Daemon, daemon::BINARY, eventually};
 
@@ -182,4 +183,22 @@ fn a_hangup_in_a_start_is_for_after_it() {
     });
     kill_process(pid, Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn who_may_not_ask_the_daemon_is_not_told_that_none_runs() {
+    if !geteuid().is_root() {
+        return; // Only root can be somebody else.
+    }
+    let daemon = Daemon::start();
+    let mut command = Command::new(BINARY);
+    command.args(["log", "--data-dir"]).arg(daemon.dir()).env_clear().uid(65534);
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("for the daemon's own user") && said.contains("admin.sock"), "{said}");
+    drop(daemon);
+    let none = tempfile::tempdir().unwrap();
+    let said = crate::tokens::refused(none.path(), 1, &["log"]);
+    assert!(said.contains("no daemon runs on"), "{said}");
 }

@@ -199,7 +199,10 @@ fn receipts_are_checked_with_keys_that_come_over_tls() {
     }
     Authority::new().write(dir.path(), "other");
     let told = verify(&url, &["--ca", "ca.pem"], &[]);
-    assert!(told.starts_with("streamlined: https://localhost") && !told.contains("receipt"), "{told}");
+    assert!(
+        told.starts_with("streamlined: https://localhost") && !told.contains("receipt"),
+        "{told}"
+    );
     // Who is asked answers, and nobody else.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let elsewhere = format!("http://{}/keys", listener.local_addr().unwrap());

@@ -39,6 +39,8 @@ pub fn refused(data: &Path, status: i32, arguments: &[&str]) -> String {
     let output = command(data, arguments);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
+    let is_one = said.lines().count() == 1 && said.starts_with("streamlined: ");
+    assert!(is_one, "{arguments:?}: {said}");
     said
 }
 
