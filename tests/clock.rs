@@ -462,3 +462,35 @@ fn a_clock_that_steps_back_loses_nothing() {
     assert_eq!((&listed[0].key, &listed[2].key), (&now.key, &earlier.key));
     assert!(listed.is_sorted_by(|a, b| a.id.created() >= b.id.created()));
 }
+
+#[test]
+fn a_clock_that_leaps_ahead_ends_nothing_for_good_until_it_is_believed() {
+    let hours = Duration::from_hours;
+    let world = World::new();
+    let upload = world.init(10);
+    let app = &world.app;
+    // So that the key that signs now is kept for a week.
+    let week = world.clock.now().after(hours(7 * 24));
+    app.keys.signer_until(world.clock.now(), week.seconds()).unwrap();
+    world.runtime.block_on(app.rotate_key(Duration::ZERO)).unwrap();
+    let tend = || world.runtime.block_on(app.upkeep());
+    tend();
+    let keys = || world.runtime.block_on(app.list_keys()).unwrap().len();
+    let is_open = || world.runtime.block_on(app.meta.upload(upload)).unwrap().is_some();
+    assert_eq!(keys(), 2);
+    let (before, ahead) = (world.clock.now(), world.clock.now().after(hours(20 * 365 * 24)));
+    world.clock.leap(ahead);
+    for _ in 0..2 {
+        tend();
+        world.runtime.block_on(app.gc()).unwrap();
+    }
+    assert_eq!((keys(), is_open()), (2, true));
+    world.clock.leap(before);
+    tend();
+    assert_eq!((keys(), is_open()), (2, true), "it was put right");
+    world.clock.leap(ahead);
+    tend();
+    world.pass(hours(24));
+    tend();
+    assert_eq!((keys(), is_open()), (1, false), "it is believed");
+}

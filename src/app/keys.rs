@@ -88,6 +88,9 @@ impl App {
     pub(super) async fn tend_keys(self: &Arc<Self>) -> Result<()> {
         let app = Arc::clone(self);
         let retired = self.with_keys(move |keys, now| {
+            if !app.trusts_clock() {
+                return keys.reload().map(|()| Vec::new());
+            }
             app.links.retire(now)?;
             keys.reload()?;
             keys.retire(now)

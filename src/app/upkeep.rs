@@ -8,7 +8,10 @@ use std::{
 use tokio::sync::MutexGuard;
 
 use super::{App, Result, gc::Collected};
-use crate::model::time::UnixMillis;
+use crate::{
+    model::time::UnixMillis,
+    sys::clock::{Trust, Watch},
+};
 
 /// Litter is looked for at start and then this often.
 const LITTER_EVERY: Duration = Duration::from_hours(1);
@@ -21,6 +24,7 @@ const COMPACT_DISCARDED_BYTES: u64 = 256 << 20;
 #[derive(Default)]
 pub struct Schedule {
     last: Mutex<Last>,
+    watch: Watch,
     alone: tokio::sync::Mutex<()>,
 }
 
@@ -65,6 +69,20 @@ impl Schedule {
 }
 
 impl App {
+    /// Whether what is over by the clock may go for good.
+    pub(super) fn trusts_clock(&self) -> bool {
+        let trust = self.upkeep.watch.look(&*self.clock);
+        if trust == Trust::Leapt {
+            let now = self.clock.now();
+            tracing::warn!(
+                %now,
+                "the clock leapt ahead by more than a day: for 24 hours nothing that is over by it \
+                 goes for good"
+            );
+        }
+        trust == Trust::Good
+    }
+
     /// Does what is due. To be called every minute or so, by one caller. What fails is tried
     /// again the next time it is due.
     pub async fn upkeep(self: &Arc<Self>) {

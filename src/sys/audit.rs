@@ -25,7 +25,10 @@ use serde_json::{Map, Value, json};
 
 use self::chain::{Head, files, name, seal};
 pub use self::chain::{Verified, verify};
-use super::durable;
+use super::{
+    clock::{SystemClock, Trust, Watch},
+    durable,
+};
 use crate::metrics::stores;
 
 /// Lines that wait at most; past it they are lost, which is told loudly.
@@ -107,6 +110,9 @@ struct Writer {
     head_file: File,
     synced: Instant,
     is_dirty: bool,
+    /// Of files that are past their time by a clock that leapt none is removed.
+    watch: Watch,
+    trust: Trust,
     /// Lines that could not be written; they are tried again.
     pending: Vec<Map<String, Value>>,
 }
@@ -143,6 +149,8 @@ impl Writer {
             head_file,
             synced,
             is_dirty,
+            watch: Watch::default(),
+            trust: Trust::Good,
             pending,
         };
         if noted.number > writer.head.number {
@@ -175,6 +183,7 @@ impl Writer {
     /// Writes what is there to write. Without success it is kept, up to a bound, and tried again
     /// with what comes next.
     fn take(&mut self, lines: Vec<Map<String, Value>>) {
+        self.trust = self.watch.look(&SystemClock);
         let has_failed = !self.pending.is_empty();
         let room = WAITING_LINES_MAX.saturating_sub(self.pending.len());
         let too_many = lines.len().saturating_sub(room);
@@ -252,7 +261,7 @@ impl Writer {
         (self.bytes, self.begun) = (0, SystemTime::now());
         let mut files = files(&self.dir)?;
         files.pop();
-        for first in files {
+        for first in files.into_iter().take_while(|_| self.trust == Trust::Good) {
             let path = self.dir.join(name(first));
             let age = fs::metadata(&path)?.modified()?.elapsed().unwrap_or_default();
             if age < self.retention.keep {

@@ -1,15 +1,26 @@
-//! The only source of wall time.
+//! The only source of wall time, and how far it can be trusted.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::model::time::UnixMillis;
 
 /// Wall time, injected everywhere so that tests move it instead of sleeping.
 pub trait Clock: Send + Sync {
     fn now(&self) -> UnixMillis;
+
+    /// Time that goes by whoever sets the clock, and while the machine sleeps; from when on means
+    /// nothing. One that nobody sets need not tell it apart.
+    fn passed(&self) -> Duration {
+        Duration::from_millis(self.now().0)
+    }
 }
 
 /// The machine's clock. Times before 1970 read as 1970.
@@ -20,23 +31,127 @@ impl Clock for SystemClock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
+
+    fn passed(&self) -> Duration {
+        Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
+    }
 }
 
-/// A clock that stands still until it is set.
-pub struct ManualClock(AtomicU64);
+/// What to think of a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    Good,
+    /// It leapt ahead since somebody looked; this is told once.
+    Leapt,
+    /// It leapt less than [`LEAP`] ago, and was not put right since.
+    Waits,
+}
+
+/// A clock that goes ahead by more than this between two looks has leapt. For as long it is waited
+/// for somebody to put it right.
+const LEAP: Duration = Duration::from_hours(24);
+
+/// Looks at a clock now and then. What is over by a clock that is far ahead may not be over, and
+/// what is deleted for good then does not come back with the right time.
+#[derive(Default)]
+pub struct Watch(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    /// By how much the clock is ahead of time that passes, in ms, as it was believed last.
+    believed: Option<i128>,
+    /// When it leapt, in time that passes.
+    leapt: Option<Duration>,
+}
+
+impl Watch {
+    pub fn look(&self, clock: &dyn Clock) -> Trust {
+        let passed = clock.passed();
+        let millis = |span: Duration| i128::try_from(span.as_millis()).unwrap_or(i128::MAX);
+        let ahead = i128::from(clock.now().0) - millis(passed);
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let trust = match (seen.believed, seen.leapt) {
+            (Some(believed), leapt) if ahead - believed > millis(LEAP) => match leapt {
+                None => Trust::Leapt,
+                Some(leapt) if passed.saturating_sub(leapt) < LEAP => Trust::Waits,
+                // Nobody minded: it is right, and was behind before.
+                Some(_) => Trust::Good,
+            },
+            _ => Trust::Good,
+        };
+        match trust {
+            Trust::Good => *seen = Seen { believed: Some(ahead), leapt: None },
+            Trust::Leapt => seen.leapt = Some(passed),
+            Trust::Waits => {}
+        }
+        trust
+    }
+}
+
+/// A clock that stands still until it is set: time has passed then, or it has leapt.
+pub struct ManualClock {
+    now: AtomicU64,
+    leapt: AtomicU64,
+}
 
 impl ManualClock {
     pub fn new(now: UnixMillis) -> Self {
-        Self(AtomicU64::new(now.0))
+        Self { now: AtomicU64::new(now.0), leapt: AtomicU64::new(0) }
     }
 
     pub fn set(&self, now: UnixMillis) {
-        self.0.store(now.0, Ordering::SeqCst);
+        self.now.store(now.0, Ordering::SeqCst);
+    }
+
+    /// Sets it ahead, or back to where it was, while no time passes.
+    pub fn leap(&self, now: UnixMillis) {
+        let before = self.now.swap(now.0, Ordering::SeqCst);
+        self.leapt.fetch_add(now.0.wrapping_sub(before), Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::SeqCst))
+        UnixMillis(self.now.load(Ordering::SeqCst))
+    }
+
+    fn passed(&self) -> Duration {
+        let leapt = self.leapt.load(Ordering::SeqCst);
+        Duration::from_millis(self.now().0.wrapping_sub(leapt))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leap_is_told_once_and_waited_on_for_a_day() {
+        let at = |hours: u64| UnixMillis(1_700_000_000_000).after(Duration::from_hours(hours));
+        let (clock, watch) = (ManualClock::new(at(0)), Watch::default());
+        let look = |clock: &ManualClock| watch.look(clock);
+        assert_eq!(look(&clock), Trust::Good);
+        clock.set(at(1000));
+        assert_eq!(look(&clock), Trust::Good, "time passed");
+        clock.leap(at(1023));
+        assert_eq!(look(&clock), Trust::Good, "a day of another zone is none");
+        clock.leap(at(9000));
+        assert_eq!([look(&clock), look(&clock)], [Trust::Leapt, Trust::Waits]);
+        clock.leap(at(1023));
+        assert_eq!(look(&clock), Trust::Good, "it was put right");
+        clock.leap(at(9000));
+        assert_eq!(look(&clock), Trust::Leapt);
+        clock.set(at(9023));
+        assert_eq!(look(&clock), Trust::Waits);
+        clock.set(at(9024));
+        assert_eq!([look(&clock), look(&clock)], [Trust::Good, Trust::Good], "it stays so");
+        clock.leap(at(5));
+        assert_eq!(look(&clock), Trust::Good, "back is no leap ahead");
+    }
+
+    #[test]
+    fn time_passes_by_the_machine() {
+        let passed = SystemClock.passed();
+        assert!(passed > Duration::ZERO && SystemClock.passed() >= passed);
     }
 }

@@ -106,3 +106,20 @@ fn lines_that_are_lost_are_counted_in_the_log() {
     assert!(text.lines().next().unwrap().contains(r#""lost":3"#), "{text}");
     assert_eq!(verify(dir.path()).map(|found| found.last), Ok(2));
 }
+
+#[test]
+fn no_file_goes_by_a_clock_that_leapt() {
+    let dir = tempfile::tempdir().unwrap();
+    let retention = Retention { file_bytes: 1, keep: Duration::ZERO };
+    let mut writer = Writer::open(dir.path(), retention, Arc::default()).unwrap();
+    let mut files_after = |trust: Trust| {
+        writer.trust = trust;
+        for n in 0..3 {
+            writer.write([&line(n)]).unwrap();
+            writer.rotate_when_due().unwrap();
+        }
+        files(dir.path()).unwrap().len()
+    };
+    assert_eq!(files_after(Trust::Waits), 4);
+    assert_eq!(files_after(Trust::Good), 1);
+}
