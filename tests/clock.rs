@@ -44,6 +44,7 @@ const START: UnixMillis = UnixMillis(1_700_000_000_000);
 struct World {
     app: Arc<App>,
     meta: Arc<dyn Metadata>,
+    keys: Arc<KeyRing>,
     clock: Arc<ManualClock>,
     runtime: Runtime,
     _dir: tempfile::TempDir,
@@ -58,10 +59,11 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(START));
         let meta: Arc<dyn Metadata> = Arc::new(MemoryMetadata::default());
+        let keys = Arc::new(KeyRing::open(dir.path()).unwrap());
         let app = App::new(
             Arc::clone(&meta),
             Arc::new(MemoryBlobs::default()),
-            Arc::new(KeyRing::open(dir.path()).unwrap()),
+            Arc::clone(&keys),
             LinkKey::open(dir.path()).unwrap(),
             Arc::clone(&clock) as Arc<dyn Clock>,
             Policy {
@@ -76,7 +78,7 @@ impl World {
                 tokens: Expected { issuer: "us".into(), audience: "us".into() },
             },
         );
-        Self { app, meta, clock, runtime: Runtime::new().unwrap(), _dir: dir }
+        Self { app, meta, keys, clock, runtime: Runtime::new().unwrap(), _dir: dir }
     }
 
     fn pass(&self, span: Duration) {
@@ -471,12 +473,12 @@ fn a_clock_that_leaps_ahead_ends_nothing_for_good_until_it_is_believed() {
     let app = &world.app;
     // So that the key that signs now is kept for a week.
     let week = world.clock.now().after(hours(7 * 24));
-    app.keys.signer_until(world.clock.now(), week.seconds()).unwrap();
+    world.keys.signer_until(world.clock.now(), week.seconds()).unwrap();
     world.runtime.block_on(app.rotate_key(Duration::ZERO)).unwrap();
     let tend = || world.runtime.block_on(app.upkeep());
     tend();
     let keys = || world.runtime.block_on(app.list_keys()).unwrap().len();
-    let is_open = || world.runtime.block_on(app.meta.upload(upload)).unwrap().is_some();
+    let is_open = || world.runtime.block_on(world.meta.upload(upload)).unwrap().is_some();
     assert_eq!(keys(), 2);
     let (before, ahead) = (world.clock.now(), world.clock.now().after(hours(20 * 365 * 24)));
     world.clock.leap(ahead);

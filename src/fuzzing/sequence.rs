@@ -125,10 +125,9 @@ pub fn sequence(input: &[u8]) {
     let mut dice = Dice(input);
     RUNTIME.block_on(async {
         for _ in 0..STEPS_MAX {
-            if dice.0.is_empty() {
-                break;
+            if !dice.0.is_empty() {
+                pair.step(&mut dice, &dir).await;
             }
-            pair.step(&mut dice, &dir).await;
         }
         pair.agree().await;
     });
@@ -142,7 +141,6 @@ pub(super) fn app(
     blobs: Arc<dyn BlobStore>,
     clock: Arc<ManualClock>,
 ) -> io::Result<Arc<App>> {
-    let ring = Arc::clone(&KEYS.0);
     let policy = Policy {
         file_bytes_max: 200_000,
         part_bytes_max: 100_000,
@@ -154,7 +152,8 @@ pub(super) fn app(
         public_read: false,
         tokens: Expected { issuer: "i".into(), audience: "a".into() },
     };
-    Ok(App::new(meta, blobs, ring, LinkKey::open(&dir.join("keys"))?, clock, policy))
+    let links = LinkKey::open(&dir.join("keys"))?;
+    Ok(App::new(meta, blobs, Arc::clone(&KEYS.0), links, clock, policy))
 }
 
 fn durable(dir: &Path, clock: Arc<ManualClock>) -> io::Result<Arc<App>> {
