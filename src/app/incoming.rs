@@ -153,7 +153,10 @@ impl App {
             let most = bytes.unwrap_or(known.saturating_add(limit));
             let part_bytes_max = self.policy().part_bytes_max;
             let span = span_of(&upload, &parts, lowest.0, number.0, bytes, most, part_bytes_max);
-            if let Some(span) = span {
+            // What was read before the stage began may be another's by now; then this part will be
+            // refused, and lies where nobody minds.
+            let continued_is_there = continues.is_none_or(|part| parts.contains(part));
+            if let Some(span) = span.filter(|_| continued_is_there) {
                 stage.place(site(&upload, &parts, span, number, continues, part_bytes_max));
             }
         }
@@ -219,7 +222,7 @@ fn site(
     continues: Option<&Part>,
     part_bytes_max: u64,
 ) -> Site {
-    let others = parts.iter().filter(|part| continues.is_none_or(|it| it.number != part.number));
+    let others = parts.iter().filter(|part| Some(*part) != continues);
     Site {
         span,
         from_zero: span_from_zero(upload, parts, number.0, span.len(), part_bytes_max),

@@ -74,11 +74,12 @@ pub struct Site {
     pub from_zero: Option<Slice>,
     /// Bytes of the whole, once that is known.
     pub whole: Option<u64>,
-    /// The parts that are recorded, in order of their numbers, but the one that this one continues.
+    /// The parts that are recorded, in order of their numbers, but the very one that this one
+    /// continues.
     pub parts: Vec<Address>,
     /// How many of them come before it and lack none between them.
     pub leading: usize,
-    /// The part whose bytes come first in this one, which takes its place.
+    /// The part whose bytes come first in this one, which takes its place. It is recorded.
     pub continues: Option<Address>,
 }
 

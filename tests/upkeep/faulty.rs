@@ -34,6 +34,9 @@ pub struct Faulty {
     pub stuck: tokio::sync::Notify,
     /// What happens between the look into the index and the next open.
     pub before_open: Mutex<Option<BoxFuture<'static, ()>>>,
+    /// The same of the next part that begins, and of the next parts that are joined.
+    pub before_part: Mutex<Option<BoxFuture<'static, ()>>>,
+    pub before_join: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
     pub seals: Arc<Seals>,
 }
 
@@ -55,6 +58,8 @@ impl Faulty {
             verified_max: AtomicUsize::new(usize::MAX),
             stuck: tokio::sync::Notify::new(),
             before_open: Mutex::default(),
+            before_part: Mutex::default(),
+            before_join: Arc::default(),
             seals: Arc::default(),
         }
     }
@@ -68,13 +73,18 @@ impl BlobStore for Faulty {
     }
 
     async fn stage_part(&self, upload: UploadId, number: PartNumber) -> Result<Begun> {
+        let before = self.before_part.lock().unwrap().take();
+        if let Some(before) = before {
+            before.await;
+        }
         let Begun { stage, lowest } = self.store.stage_part(upload, number).await?;
         let stage = Box::new(Paused { stage, seals: Arc::clone(&self.seals) });
         Ok(Begun { stage, lowest })
     }
 
     async fn join(&self, upload: UploadId) -> Result<Box<dyn Join>> {
-        self.store.join(upload).await
+        let join = self.store.join(upload).await?;
+        Ok(Box::new(Delayed { join, before: Arc::clone(&self.before_join) }))
     }
 
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
@@ -133,6 +143,32 @@ impl BlobStore for Faulty {
 
     fn discarded_bytes(&self) -> u64 {
         self.store.discarded_bytes()
+    }
+}
+
+struct Delayed {
+    join: Box<dyn Join>,
+    before: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
+}
+
+impl Delayed {
+    async fn join(self) -> Box<dyn Join> {
+        let before = self.before.lock().unwrap().take();
+        if let Some(before) = before {
+            before.await;
+        }
+        self.join
+    }
+}
+
+#[async_trait]
+impl Join for Delayed {
+    async fn assemble(self: Box<Self>, parts: Vec<Address>, may_overwrite: bool) -> Result<Sealed> {
+        (*self).join().await.assemble(parts, may_overwrite).await
+    }
+
+    async fn promote(self: Box<Self>, part: &Address) -> Result<Locator> {
+        (*self).join().await.promote(part).await
     }
 }
 

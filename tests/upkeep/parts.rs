@@ -1,25 +1,38 @@
-//! Large parts of one upload in every order, side by side, sent again, given up and over restarts:
-//! what was acknowledged of each number last is what is there, and what the whole is made of.
+//! Large parts of one upload in every order, side by side, sent again, in other sizes too, given up,
+//! continued, refused, cut and over restarts: what was acknowledged of each number last is what is
+//! there, and what the whole is made of.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::stream;
 use proptest::{collection::vec, prelude::*};
 use streamlined::{
-    app::incoming::Incoming,
+    app::{
+        Error,
+        append::{Arrival, Claim, Ends, Piece},
+        checksum::{Checksum, Digest},
+        incoming::Incoming,
+    },
     blob::{Address, BlobStore},
     meta::{Metadata, memory::MemoryMetadata},
     model::{
+        digest::Sha256,
         id::{PartNumber, UploadId},
         range::Slice,
+        upload::{Mode, tail},
     },
 };
 use tokio::runtime::Runtime;
 
-use crate::world::{World, complete, content, init, read, store, user};
+use crate::world::{World, complete, content, init_as, read, store, user};
 
 /// Several buffers long, and the last one shorter.
 const SIZES: [usize; 4] = [400_000, 400_000, 400_000, 300_000];
+/// Of parts that come instead: packed, with a tail that grows, and without.
+const OTHER_SIZES: [usize; 6] = [10, 70_000, 80_000, 90_000, 95_000, 200_000];
+/// Of an upload that is never whole.
+const HUGE: u64 = 1_000_000_000;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -30,6 +43,19 @@ enum Step {
     End(usize),
     GiveUp(usize),
     Restart,
+    /// A part of another size at once, by its place.
+    Put(usize, usize),
+    /// So many bytes behind the last part.
+    Append(usize, Fate),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Kept,
+    /// They are not what their digest says.
+    Refused,
+    /// The client is gone behind them.
+    Cut,
 }
 
 /// The first part is there, or comes behind the second one, which does not know its place then.
@@ -49,6 +75,25 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Restart),
     ];
     vec(step, 10..40)
+}
+
+fn steps_in_other_sizes() -> impl Strategy<Value = Vec<Step>> {
+    let size = || prop::sample::select(&OTHER_SIZES[..]);
+    let fate = prop_oneof![Just(Fate::Kept), Just(Fate::Refused), Just(Fate::Cut)];
+    let step = prop_oneof![
+        2 => (0..3_usize, any::<bool>()).prop_map(|(place, said)| Step::Begin(place, said)),
+        3 => (0..99_usize).prop_map(Step::Feed),
+        2 => (0..99_usize).prop_map(Step::End),
+        3 => (0..99_usize).prop_map(Step::GiveUp),
+        1 => Just(Step::Restart),
+        8 => (0..3_usize, size()).prop_map(|(place, size)| Step::Put(place, size)),
+        8 => (size(), fate).prop_map(|(size, fate)| Step::Append(size, fate)),
+    ];
+    // All numbers are there, or nothing could be appended.
+    let first = [size(), size(), size()].prop_map(|sizes| {
+        sizes.into_iter().enumerate().map(|(place, size)| Step::Put(place, size)).collect()
+    });
+    (first, vec(step, 10..30)).prop_map(|(first, rest): (Vec<_>, Vec<_>)| [first, rest].concat())
 }
 
 /// A part on its way.
@@ -73,11 +118,11 @@ struct Client {
 }
 
 impl Client {
-    async fn new(dir: &Path, first: usize) -> Self {
+    async fn new(dir: &Path, first: usize, mode: Mode, size: u64) -> Self {
         let meta: Arc<dyn Metadata> = Arc::new(MemoryMetadata::default());
         let blobs: Arc<dyn BlobStore> = Arc::new(store(dir));
         let world = World::new(dir, Arc::clone(&meta), Arc::clone(&blobs)).await;
-        let id = init(&world.app, SIZES.iter().sum::<usize>() as u64).await;
+        let id = init_as(&world.app, mode, size).await;
         let (begun, stored) = (Vec::new(), BTreeMap::new());
         Self { world, meta, blobs, id, first, begun, stored, seed: 0 }
     }
@@ -121,7 +166,63 @@ impl Client {
                 let (meta, blobs) = (Arc::clone(&self.meta), Arc::clone(&self.blobs));
                 self.world = World::new(dir, meta, blobs).await;
             }
+            Step::Put(place, size) => {
+                self.seed += 1;
+                let whole = content(self.seed, size);
+                let (app, number) = (&self.world.app, self.number(place));
+                let said = Some(size as u64);
+                let mut incoming = app.begin_part_of(self.id, number, said).await.unwrap();
+                incoming.write(whole.clone()).await.unwrap();
+                app.finish_part(&user(), self.id, number, incoming, None).await.unwrap();
+                self.stored.insert(place, whole);
+            }
+            Step::Append(size, fate) => {
+                self.seed += 1;
+                self.append(&content(self.seed, size), fate).await;
+            }
         }
+    }
+
+    async fn append(&mut self, bytes: &Bytes, fate: Fate) {
+        let app = &self.world.app;
+        let before = self.meta.parts(self.id).await.unwrap();
+        let tail = tail(&before);
+        let pieces = bytes.chunks(60_000).map(Bytes::copy_from_slice);
+        let mut arrivals: Vec<_> = pieces.map(|piece| Ok(Arrival::Bytes(piece))).collect();
+        if matches!(fate, Fate::Cut) {
+            arrivals.push(Err(Error::BodyAborted));
+        }
+        let wrong = Digest::of_sha256(Sha256([0; 32]));
+        let piece = Piece {
+            claim: Claim {
+                offset: tail.offset,
+                size: None,
+                announced: Some(bytes.len() as u64),
+                ends: Ends::Itself,
+                whole: None,
+            },
+            checksum: matches!(fate, Fate::Refused).then(|| Checksum::new(wrong)),
+            content: stream::iter(arrivals),
+        };
+        let appended = app.append(&user(), self.id, piece).await.map(drop);
+        if !tail.missing.is_empty() {
+            assert!(matches!(appended, Err(Error::PartsMissing(_))), "{appended:?}");
+            return;
+        }
+        match fate {
+            Fate::Kept => appended.unwrap(),
+            Fate::Cut => assert!(matches!(appended, Err(Error::BodyAborted)), "{appended:?}"),
+            Fate::Refused => {
+                assert!(matches!(appended, Err(Error::ChecksumDiffers)), "{appended:?}");
+                assert_eq!(self.meta.parts(self.id).await.unwrap(), before);
+                return;
+            }
+        }
+        let after = self.meta.parts(self.id).await.unwrap();
+        let place = after.last().unwrap().number.0 as usize - self.first;
+        let known =
+            if after.len() == before.len() { self.stored[&place].clone() } else { "".into() };
+        self.stored.insert(place, [known, bytes.clone()].concat().into());
     }
 
     /// Reads every part that was acknowledged.
@@ -152,7 +253,8 @@ proptest! {
     ) {
         let dir = tempfile::tempdir().unwrap();
         Runtime::new().unwrap().block_on(async {
-            let mut client = Client::new(dir.path(), first).await;
+            let size = SIZES.iter().sum::<usize>() as u64;
+            let mut client = Client::new(dir.path(), first, Mode::Chunked, size).await;
             for step in BEGINS[begin].iter().chain(&steps) {
                 client.take(dir.path(), step).await;
                 if !matches!(step, Step::Begin(..)) {
@@ -170,5 +272,54 @@ proptest! {
             let whole = client.stored.values().flatten().copied().collect::<Vec<_>>();
             assert!(read(&client.world.app, &file).await.unwrap() == whole);
         });
+    }
+    #[test]
+    fn acknowledged_parts_stay_in_whatever_size(
+        steps in steps_in_other_sizes(),
+        first in 0..2_usize,
+        is_growing in any::<bool>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        Runtime::new().unwrap().block_on(async {
+            let (mode, size) = if is_growing { (Mode::Growing, 0) } else { (Mode::Chunked, HUGE) };
+            let mut client = Client::new(dir.path(), first, mode, size).await;
+            for step in &steps {
+                client.take(dir.path(), step).await;
+                if !matches!(step, Step::Begin(..) | Step::Feed(_)) {
+                    client.check().await;
+                }
+            }
+            let last = client.stored.keys().last().copied().unwrap_or(0);
+            for place in 0..=last {
+                if !client.stored.contains_key(&place) {
+                    client.take(dir.path(), &Step::Put(place, 70_000)).await;
+                }
+            }
+            client.check().await;
+            if is_growing {
+                let file = complete(&client.world.app, client.id).await.unwrap();
+                let whole = client.stored.values().flatten().copied().collect::<Vec<_>>();
+                assert!(read(&client.world.app, &file).await.unwrap() == whole);
+            }
+        });
+    }
+}
+
+/// Three parts of which the second was sent again, so that the third, which is small enough to
+/// grow, does not lie where it belongs any more.
+async fn with_a_last_part_elsewhere(client: &mut Client, dir: &Path) {
+    for step in [(0, 95_000), (1, 95_000), (2, 95_000), (1, 10)] {
+        client.take(dir, &Step::Put(step.0, step.1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_last_part_that_lies_elsewhere_is_not_written_over() {
+    for fate in [Fate::Refused, Fate::Cut, Fate::Kept] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut client = Client::new(dir.path(), 1, Mode::Growing, 0).await;
+        with_a_last_part_elsewhere(&mut client, dir.path()).await;
+        client.take(dir.path(), &Step::Append(300_000, fate)).await;
+        client.check().await;
     }
 }

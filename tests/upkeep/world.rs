@@ -145,9 +145,13 @@ pub async fn put(app: &Arc<App>, name: &str, content: &Bytes) -> Result<FileReco
 }
 
 pub async fn init(app: &Arc<App>, size: u64) -> UploadId {
+    init_as(app, Mode::Chunked, size).await
+}
+
+pub async fn init_as(app: &Arc<App>, mode: Mode, size: u64) -> UploadId {
     let name = FileName::parse("f").unwrap();
     let init = Init {
-        mode: Mode::Chunked,
+        mode,
         files: vec![DeclaredFile { name, size, mime: None, sha256: None, blake3: None }],
         folder: Folder::default(),
         meta: CallerMeta::default(),

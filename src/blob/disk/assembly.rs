@@ -182,7 +182,22 @@ impl Drop for Closed {
     }
 }
 
-/// Somebody who begins a part, until its record is there.
+/// Where in the assembly a part lies, if it lies there.
+fn assembled(part: &Address) -> Option<Slice> {
+    match Place::parse(&part.locator) {
+        Ok(Place::Assembled { offset, size, .. }) => {
+            Some(Slice { start: offset, end: offset.saturating_add(size) })
+        }
+        _ => None,
+    }
+}
+
+/// Whether a part lies in the assembly from there on.
+pub fn begins_at(part: &Address, start: u64) -> bool {
+    assembled(part).is_some_and(|taken| taken.start == start)
+}
+
+/// Somebody who begins a part, until its record is there, or gives the room of one back.
 pub struct Member {
     store: Arc<Inner>,
     upload: UploadId,
@@ -205,13 +220,14 @@ impl Member {
     }
 
     fn take_span(self: &Arc<Self>, site: &Site, span: Slice) -> Option<Berth> {
-        let is_free = |part: &Address| match Place::parse(&part.locator) {
-            Ok(Place::Assembled { offset, size, .. }) => {
-                offset + size <= span.start || span.end <= offset
-            }
-            _ => true,
+        let is_free = |part: &Address| {
+            let taken = assembled(part);
+            taken.is_none_or(|taken| taken.end <= span.start || span.end <= taken.start)
         };
-        if span.is_empty() || !site.parts.iter().all(is_free) {
+        // The part that is continued is written over where it lies, and nowhere else.
+        let continued = site.continues.as_ref();
+        let goes_on = continued.is_none_or(|part| begins_at(part, span.start) || is_free(part));
+        if span.is_empty() || !goes_on || !site.parts.iter().all(is_free) {
             return None;
         }
         let mut known = self.store.assemblies.known();

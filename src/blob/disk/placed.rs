@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     Inner,
-    assembly::{Berth, Member},
+    assembly::{Berth, Member, begins_at},
     content::copy_range,
     layout::Place,
     running::{self, Chain, Running},
@@ -61,11 +61,13 @@ impl Whereabouts {
                 running::catch_up(Arc::clone(store), kept, before.to_vec());
             }
         }
+        // Those of a part that lies elsewhere stay there, and no record names them here.
+        let continued = site.continues.as_ref().filter(|part| begins_at(part, berth.span.start));
         Some(Self {
             is_whole: berth.span.start == 0 && site.whole == Some(berth.span.end),
             unsure: site.from_zero.map(|_| site.clone()),
             berth,
-            known_bytes: site.continues.as_ref().map_or(0, |part| part.size),
+            known_bytes: continued.map_or(0, |part| part.size),
             before: before.len(),
             chain: Chain::of(before),
             running,
