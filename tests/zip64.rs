@@ -75,6 +75,10 @@ impl BlobStore for Zeros {
         Err(Error::NotFound)
     }
 
+    fn holds_blob(&self, _: &Locator) -> bool {
+        unreachable!()
+    }
+
     async fn discard(&self, _: &Locator) -> Result<()> {
         Ok(())
     }

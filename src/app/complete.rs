@@ -18,6 +18,7 @@ use crate::{
         digest::Sha256,
         file::{CallerMeta, FileRecord},
         id::UploadId,
+        limits::PLACED_BYTES_MIN,
         name::{FileName, Folder, UserId},
         principal::Principal,
         upload::{Completeness, Mode, Upload, UploadState, completeness},
@@ -219,7 +220,7 @@ impl App {
             lies_in_part: parts.iter().any(|part| part.place == sealed.locator),
             is_known: possession.is_some(),
             by: Asker::Service,
-            locator: sealed.locator,
+            locator: self.blob_locator(sealed.locator)?,
             upload: Some((upload.id, revision)),
             partials,
         };
@@ -250,12 +251,34 @@ impl App {
             let parts = parts.iter().map(address).collect();
             joining.assemble(parts, allowed.is_some()).await
         };
+        let joined = match joined {
+            Ok(sealed) => self.read_duplicate(sealed).await?,
+            damage => damage,
+        };
         match joined {
             Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {
                 self.forget_damaged_sources(upload, parts).await?;
                 Err(damage.into())
             }
             joined => Ok(joined?),
+        }
+    }
+
+    /// A copy of content that is there already takes the place of the one before, for every file of
+    /// it. Its digests are of the bytes as they came, so it is read from the disk first.
+    async fn read_duplicate(&self, sealed: Sealed) -> Result<blob::Result<Sealed>> {
+        // A packed one was in memory as a whole when it was hashed.
+        let is_packed = sealed.size <= PLACED_BYTES_MIN;
+        if is_packed || self.meta.blob(&sealed.blake3).await?.is_none() {
+            return Ok(Ok(sealed));
+        }
+        let pace = Throttle::new(u64::MAX);
+        match self.blobs.verify(&sealed.blake3, &sealed.locator, &pace).await {
+            Ok(_) => Ok(Ok(sealed)),
+            Err(damage) => {
+                self.discard(&sealed.locator).await;
+                Ok(Err(damage))
+            }
         }
     }
 

@@ -68,7 +68,7 @@ impl App {
             let (expected, code) = (foreign.sha256, "sha256_mismatch");
             let sealed = app.seal_expecting(&mut content, Purpose::Blob, expected, code).await?;
             let file = foreign.listed(app.clock.now(), &sealed);
-            let locator = sealed.locator.clone();
+            let locator = app.blob_locator(sealed.locator.clone())?.into();
             let new = NewFile {
                 file: file.clone(),
                 locator,

@@ -29,10 +29,15 @@ pub struct NewContent {
     pub content: Incoming,
 }
 
+/// Where a blob lies, by the store's own word. What goes with a session is none, and would take
+/// every file of that content along.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct BlobLocator(Locator);
+
 /// Durable bytes that wait for their record, and the record's session.
 pub(super) struct Prepared {
     pub file: FileRecord,
-    pub locator: Locator,
+    pub locator: BlobLocator,
     /// The bytes lie where a part of the session lies: they are not this completion's to drop.
     pub lies_in_part: bool,
     /// They are those of a file that was there before.
@@ -69,7 +74,7 @@ impl App {
                 app.new_file(new.owner, new.folder, new.name, mime, &sealed, CallerMeta::default());
             let prepared = Prepared {
                 file,
-                locator: sealed.locator,
+                locator: app.blob_locator(sealed.locator)?,
                 lies_in_part: false,
                 is_known: false,
                 by,
@@ -79,6 +84,15 @@ impl App {
             only(app.record(vec![prepared]).await?)
         })
         .await
+    }
+
+    /// # Errors
+    /// [`Error::Internal`] for what is not a blob's place.
+    pub(super) fn blob_locator(&self, locator: Locator) -> Result<BlobLocator> {
+        if self.blobs.holds_blob(&locator) {
+            return Ok(BlobLocator(locator));
+        }
+        Err(Error::Internal("a part's place was to become a blob's".into()))
     }
 
     pub(super) fn new_file(
@@ -124,7 +138,7 @@ impl App {
                     let parts = recorded.parts.iter().map(|part| &part.place);
                     let unreferred = parts.chain(&recorded.replaced);
                     // A part may have become the blob as it lay.
-                    for locator in unreferred.filter(|locator| **locator != ready.locator) {
+                    for locator in unreferred.filter(|locator| **locator != ready.locator.0) {
                         self.discard(locator).await;
                     }
                     if let Some((id, _)) = ready.upload
@@ -150,15 +164,21 @@ impl App {
     /// Drops a blob that no record refers to.
     pub(super) async fn discard_prepared(&self, ready: &Prepared) {
         if ready.has_own_bytes() {
-            self.discard(&ready.locator).await;
+            self.discard(&ready.locator.0).await;
         }
+    }
+}
+
+impl From<BlobLocator> for Locator {
+    fn from(locator: BlobLocator) -> Self {
+        locator.0
     }
 }
 
 impl Prepared {
     fn new_file(&self) -> NewFile {
         let Self { file, locator, is_known, by, upload, .. } = self;
-        let (file, locator) = (file.clone(), locator.clone());
+        let (file, locator) = (file.clone(), locator.clone().into());
         NewFile { file, locator, is_known: *is_known, by: *by, upload: *upload }
     }
 

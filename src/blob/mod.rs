@@ -133,6 +133,9 @@ pub trait BlobStore: Send + Sync {
     async fn prove(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>>;
     /// The CRC-32 of a blob, without reading a large one: for an archive, whose reader checks it.
     async fn crc32(&self, blob: &Address) -> Result<u32>;
+    /// Whether what lies there may be recorded as a blob: not so a part, whose place goes with its
+    /// upload.
+    fn holds_blob(&self, locator: &Locator) -> bool;
     /// Lets bytes go that nothing refers to. Unknown ones are fine.
     async fn discard(&self, locator: &Locator) -> Result<()>;
     /// Lets go what is left of an upload that is over: no record names a part of it any more.
@@ -163,7 +166,8 @@ pub trait Stage: Send {
     fn place(&mut self, site: Site);
     /// Takes the next bytes. After an error the stage is good for nothing but to be dropped.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
-    /// Makes the bytes durable. The stage takes no more of them then.
+    /// Makes the bytes durable. The stage takes no more of them then. A blob lies in a place of its
+    /// own, whatever the stage was told of another.
     async fn seal(&mut self, purpose: Purpose) -> Result<Sealed>;
 }
 

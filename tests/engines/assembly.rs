@@ -287,6 +287,44 @@ fn a_blob_is_never_written_to() {
     });
 }
 
+/// Whatever it was told of a place among parts, which ends with the upload.
+#[test]
+fn what_is_sealed_as_a_blob_lies_by_itself() {
+    on_disk(async |_, store| {
+        let whole = content(PART);
+        // In the assembly from its begin, or in what would become one.
+        let among = Site { whole: None, ..site(&[], 0, 2 * PART) };
+        let all = Site { span: Slice::whole(PART as u64), ..site(&[], 0, PART) };
+        for (site, bytes) in [(among, &whole[..]), (all, &whole[..100_000])] {
+            let part = part(&store, 0, site.clone(), bytes).await;
+            assert!(!store.holds_blob(&part.locator));
+            store.end(UPLOAD).await.unwrap();
+            let mut stage = begin(&store, 0, site).await;
+            write(&mut stage, bytes).await;
+            let blob = address(&stage.seal(Purpose::Blob).await.unwrap());
+            assert!(store.holds_blob(&blob.locator));
+            drop(stage);
+            store.end(UPLOAD).await.unwrap();
+            assert!(read(&store, &blob, Slice::whole(blob.size)).await.unwrap() == bytes);
+        }
+    });
+}
+
+#[test]
+fn a_part_that_lies_elsewhere_than_it_goes_on_is_not_written_over() {
+    on_disk(async |_, store| {
+        let whole = content(3 * PART);
+        let last = part(&store, 1, site(&[], 1, 3 * PART), &whole[..PART]).await;
+        // The one before it turned out to be shorter.
+        let span = Slice { start: 100_000, end: 900_000 };
+        let grows = Site { span, continues: Some(last.clone()), ..site(&[], 0, 3 * PART) };
+        let grown = part(&store, 1, grows, &whole[..2 * PART]).await;
+        for (part, bytes) in [(last, &whole[..PART]), (grown, &whole[..2 * PART])] {
+            assert!(read(&store, &part, Slice::whole(part.size)).await.unwrap() == *bytes);
+        }
+    });
+}
+
 #[test]
 fn a_part_may_grow_and_outgrow_its_room() {
     on_disk(async |dir, store| {

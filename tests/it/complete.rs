@@ -45,6 +45,26 @@ fn content_may_come_inline() {
     assert_eq!(user.post("/v1/files/complete", body).ok()["size"], 0);
 }
 
+/// Of an upload of no length, where it would be the place of a part that goes with the upload, and
+/// the content of everybody who has the same.
+#[test]
+fn content_that_comes_inline_is_no_part_whatever_number_stands_beside_it() {
+    let daemon = Daemon::start();
+    let content = bytes(1, 300_000);
+    let first = daemon.user("v").store("x", "", &content);
+    let user = daemon.user("u").header("tus-resumable", "1.0.0");
+    let created = user.header("upload-defer-length", "1").send("POST", "/v1/tus", "");
+    let id = created.header("location").rsplit('/').next().unwrap();
+    let data = base64(&content);
+    let body =
+        format!(r#"{{"uploadId": "{id}", "partNumber": 1, "parts": [{{"data": "{data}"}}]}}"#);
+    let second = user.post("/v1/files/complete", body).ok();
+    for (name, file) in [("v", first), ("u", second)] {
+        let got = daemon.user(name).content(file["key"].as_str().unwrap());
+        assert!(got.status == 200 && got.body == content, "{name}: {}", got.status);
+    }
+}
+
 #[test]
 fn a_repeat_answers_the_same() {
     let daemon = Daemon::start();

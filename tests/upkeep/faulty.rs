@@ -103,6 +103,10 @@ impl BlobStore for Faulty {
         self.store.crc32(blob).await
     }
 
+    fn holds_blob(&self, locator: &Locator) -> bool {
+        self.store.holds_blob(locator)
+    }
+
     async fn discard(&self, locator: &Locator) -> Result<()> {
         self.store.discard(locator).await
     }

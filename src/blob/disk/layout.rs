@@ -122,6 +122,20 @@ impl Place {
         }
     }
 
+    /// Whether a blob may lie there. What is packed is as good for a blob as for a part.
+    pub fn holds_blob(&self) -> bool {
+        match self {
+            Self::Packed { .. }
+            | Self::Record { .. }
+            | Self::BareBlob { .. }
+            | Self::Blob { .. } => true,
+            Self::BarePart { .. }
+            | Self::Part { .. }
+            | Self::Assembled { .. }
+            | Self::Assembly { .. } => false,
+        }
+    }
+
     /// Where the content begins in its file.
     pub fn start(&self) -> u64 {
         match *self {

@@ -196,7 +196,12 @@ impl BlobStore for DiskBlobs {
         .await
     }
 
-    /// Packed bytes stay until their pack is compacted, a part in an assembly until that goes.
+    fn holds_blob(&self, locator: &Locator) -> bool {
+        Place::parse(locator).is_ok_and(|place| place.holds_blob())
+    }
+
+    /// Packed bytes stay until their pack is compacted, a part in an assembly until that goes or
+    /// its room is given back.
     async fn discard(&self, locator: &Locator) -> Result<()> {
         let place = Place::parse(locator)?;
         if let Some(packed) = place.packed() {

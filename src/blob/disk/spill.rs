@@ -143,9 +143,18 @@ impl Work {
 
     fn seal(self, purpose: Purpose, hasher: Hasher) -> Result<Sealed> {
         let Self { store, target, written } = self;
+        let is_part = matches!(purpose, Purpose::Part(..));
         match target {
-            Target::Assembly(placed) => placed.seal(&store, hasher),
-            Target::Own { file, temporary, part: Some(part) } if part.is_less(written) => {
+            Target::Assembly(placed) if is_part => placed.seal(&store, hasher),
+            Target::Assembly(placed) => {
+                let temporary = Temporary(store.layout.temporary());
+                let file = durable::create_new(&temporary.0)?;
+                placed.copy_to(&file)?;
+                publish(&store, &file, temporary, purpose, &hasher.finish())
+            }
+            Target::Own { file, temporary, part: Some(part) }
+                if is_part && part.is_less(written) =>
+            {
                 match part.begin_assembly(&store, &file, &temporary, &hasher)? {
                     Some(sealed) => Ok(sealed),
                     None => publish(&store, &file, temporary, purpose, &hasher.finish()),

@@ -7,7 +7,10 @@ use hyper::{
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{files::metadata_answer, receive};
+use super::{
+    files::metadata_answer,
+    receive::{self, What},
+};
 use crate::{
     app::{
         Error,
@@ -55,7 +58,7 @@ const INLINE: &[Step] = &[Step::Member("parts"), Step::Item, Step::Member("data"
 pub async fn complete(context: &Context, body: RequestBody) -> Reply {
     let incoming = context.app.begin_file().await?;
     let (body, incoming): (CompleteBody, _) =
-        receive::inline(context, INLINE, body, incoming).await?;
+        receive::inline(context, What::File, INLINE, body, incoming).await?;
     let json::Members(mut meta) = body.meta.unwrap_or_default();
     let user = context.named_user(&mut meta)?;
     let name =

@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 
-use super::receive;
+use super::receive::{self, What};
 use crate::{
     app::{Error, incoming::Incoming},
     http::{
@@ -43,7 +43,8 @@ const CHUNK: &[Step] = &[Step::Member("chunkBase64")];
 /// `POST /v1/files/part`: base64 in JSON, decoded while it streams.
 pub async fn encoded(context: &Context, body: RequestBody) -> Reply {
     let incoming = context.app.begin_part().await?;
-    let (body, incoming): (PartBody, _) = receive::inline(context, CHUNK, body, incoming).await?;
+    let (body, incoming): (PartBody, _) =
+        receive::inline(context, What::Part, CHUNK, body, incoming).await?;
     let id = fields::upload_id(&body.upload_id)?;
     let PartWord::Number(json::Whole(number)) = body.part_number else {
         return Err(invalid_number().into());

@@ -36,17 +36,27 @@ struct EarlyBody {
     part_number: Option<json::Whole>,
 }
 
+/// What the content of a JSON body is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Part,
+    /// All of a file, whatever number stands beside it.
+    File,
+}
+
 /// Streams a JSON body with base64 content into `incoming`. When the upload's id stands before
 /// the content, an upload that is not there is refused before the content is taken; when a part's
 /// number does too, the part goes where it belongs.
 pub async fn inline<T: DeserializeOwned>(
     context: &Context,
+    what: What,
     path: &'static [Step],
     mut body: RequestBody,
     mut incoming: Incoming,
 ) -> Result<(T, Incoming), Refusal> {
     let mut splitter = Splitter::new(path);
     let is_large = body.announced().is_none_or(|bytes| bytes > PLACED_BYTES_MIN / 3 * 4);
+    let is_placed = what == What::Part && is_large;
     let mut content = Vec::new();
     let mut asked = false;
     while let Some(bytes) = body.next().await? {
@@ -58,7 +68,7 @@ pub async fn inline<T: DeserializeOwned>(
                 context.app.check_upload(context.principal()?, id).await?;
                 incoming = context.app.arrives_for(id, incoming);
                 let number = early.part_number.and_then(|number| PartNumber::new(number.0));
-                if let Some(number) = number.filter(|_| is_large) {
+                if let Some(number) = number.filter(|_| is_placed) {
                     incoming = context.app.begin_part_of(id, number, None).await?;
                 }
             }
