@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     blob,
-    meta::Part,
+    meta::{self, AppendTo, Declared, Part},
     model::{
         digest::Sha256,
         file::FileRecord,
@@ -225,7 +225,7 @@ impl App {
             return check_nothing_more(&claim, progress.offset).map(|()| progress);
         }
         let tail = tail(&parts);
-        let upload = self.check_claim(upload, &tail, claim).await?;
+        let (upload, to) = self.check_claim(upload, &tail, claim).await?;
         let may_grow = 1..self.tail_bytes(&upload);
         let last = parts.last().filter(|last| may_grow.contains(&last.size));
         let (number, mut incoming) =
@@ -247,8 +247,9 @@ impl App {
             return Err(inconsistent_length());
         }
         if incoming.received() > 0 {
-            let revision = Some(upload.revision);
-            self.keep_part(id, number, incoming, None, revision).await?;
+            self.keep_part(id, number, incoming, None, Some(to)).await?;
+        } else if let Some(declared) = to.declares {
+            self.declare_size(id, declared, to.revision).await?;
         }
         drop(lease);
         match end {
@@ -257,8 +258,14 @@ impl App {
         }
     }
 
-    /// Whether the piece fits, and declares the size that comes with it.
-    async fn check_claim(&self, upload: Upload, tail: &Tail, claim: Claim) -> Result<Upload> {
+    /// Whether the piece fits. Answers the session as it will be, and what the piece is appended
+    /// to: a size that comes with it counts when the piece does.
+    async fn check_claim(
+        &self,
+        upload: Upload,
+        tail: &Tail,
+        claim: Claim,
+    ) -> Result<(Upload, AppendTo)> {
         if !tail.missing.is_empty() {
             return Err(Error::PartsMissing(tail.missing.clone()));
         }
@@ -273,23 +280,29 @@ impl App {
             return Err(Error::TooLarge { what: "file", limit });
         }
         check_fits(claim.announced, tail.offset, declared.unwrap_or(limit))?;
-        match (claim.size, upload.declared()) {
-            (Some(size), None) => {
-                let mode = match (upload.mode, claim.ends) {
-                    (Mode::GrowingPartial, _) => Mode::Partial,
-                    (_, Ends::Itself) => Mode::Stream,
-                    _ => Mode::Single,
-                };
-                let quota = self.policy().quota_bytes;
-                let declared = self.meta.declare_size(upload.id, size, mode, quota);
-                declared.await.map_err(upload_error)
-            }
-            (_, None) => {
+        let mut to = AppendTo { revision: upload.revision, declares: None };
+        let (Some(size), None) = (claim.size, upload.declared()) else {
+            if upload.declared().is_none() {
                 self.check_room(&upload.owner, claim.announced.unwrap_or(0)).await?;
-                Ok(upload)
             }
-            _ => Ok(upload),
-        }
+            return Ok((upload, to));
+        };
+        let mode = match (upload.mode, claim.ends) {
+            (Mode::GrowingPartial, _) => Mode::Partial,
+            (_, Ends::Itself) => Mode::Stream,
+            _ => Mode::Single,
+        };
+        to.declares = Some(Declared { size, mode });
+        let before = upload.reserved();
+        let upload = Upload { size, mode, ..upload };
+        self.check_room(&upload.owner, upload.reserved().saturating_sub(before)).await?;
+        Ok((upload, to))
+    }
+
+    async fn declare_size(&self, id: UploadId, declared: Declared, revision: u64) -> Result<()> {
+        let quota = self.policy().quota_bytes;
+        let declared = self.meta.declare_size(id, declared, revision, quota).await;
+        declared.map(drop).map_err(upload_error)
     }
 
     /// A last part grows up to this size, so that the numbers last for pieces of any size.

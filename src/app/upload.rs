@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{App, Error, Result, access::asker, incoming::Incoming, possession::Challenge};
 use crate::{
     blob::{Purpose, Sealed},
-    meta::{self, Batch, Part, Removal},
+    meta::{self, AppendTo, Batch, Part, Removal},
     model::{
         digest::{ContentHash, Sha256},
         file::CallerMeta,
@@ -197,14 +197,14 @@ impl App {
         self.keep_part(id, number, incoming, sha256, None).await
     }
 
-    /// Seals a part and records it; with `revision`, only when the session is still there.
+    /// Seals a part and records it; with `to`, only when the session is still there.
     pub(super) async fn keep_part(
         self: &Arc<Self>,
         id: UploadId,
         number: PartNumber,
         mut incoming: Incoming,
         sha256: Option<Sha256>,
-        revision: Option<u64>,
+        to: Option<AppendTo>,
     ) -> Result<u64> {
         let app = Arc::clone(self);
         self.detached(async move {
@@ -214,8 +214,8 @@ impl App {
             let part = Part { number, size, blake3, sha256, place: locator.clone() };
             let expires = app.clock.now().after(app.policy().upload_ttl);
             let (meta, quota) = (&app.meta, app.policy().quota_bytes);
-            let recorded = match revision {
-                Some(revision) => meta.append_part(id, part, revision, expires, quota).await,
+            let recorded = match to {
+                Some(to) => meta.append_part(id, part, to, expires, quota).await,
                 None => meta.record_part(id, part, expires, quota).await,
             };
             match recorded {

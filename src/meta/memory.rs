@@ -16,8 +16,8 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Asker, Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
-    Selection, ServiceToken, UserRecord,
+    AppendTo, Asker, Batch, BlobRecord, Declared, Error, Expired, Metadata, NewFile, Part, Recorded,
+    Removal, Result, Selection, ServiceToken, UserRecord,
     accounts::{Holder, TokenUse},
     upkeep::ScrubState,
 };
@@ -29,7 +29,7 @@ use crate::model::{
     locator::Locator,
     name::{Folder, UserId},
     time::UnixMillis,
-    upload::{Mode, Upload, UploadState},
+    upload::{Upload, UploadState},
 };
 
 #[derive(Clone, Default)]
@@ -129,15 +129,18 @@ impl State {
         &mut self,
         id: UploadId,
         part: Part,
-        revision: Option<u64>,
+        to: Option<AppendTo>,
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>> {
         let mut upload = self.open_upload(id)?;
-        if revision.is_some_and(|revision| revision != upload.revision) {
+        if to.is_some_and(|to| to.revision != upload.revision) {
             return Err(Error::Changed);
         }
         let before = upload.reserved();
+        if let Some(declared) = to.and_then(|to| to.declares) {
+            declared.set(&mut upload)?;
+        }
         upload.received += part.size;
         let replaced = self.parts.insert((id, part.number), part);
         upload.received -= replaced.as_ref().map_or(0, |old| old.size);
@@ -303,28 +306,27 @@ impl Metadata for MemoryMetadata {
         &self,
         id: UploadId,
         part: Part,
-        revision: u64,
+        to: AppendTo,
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>> {
-        self.step(|state| state.record_part(id, part, Some(revision), expires, default_quota))
+        self.step(|state| state.record_part(id, part, Some(to), expires, default_quota))
     }
 
     async fn declare_size(
         &self,
         id: UploadId,
-        size: u64,
-        mode: Mode,
+        declared: Declared,
+        revision: u64,
         default_quota: u64,
     ) -> Result<Upload> {
         self.step(|state| {
             let mut upload = state.open_upload(id)?;
-            if upload.mode.is_sized() {
+            if upload.revision != revision {
                 return Err(Error::Changed);
             }
             let before = upload.reserved();
-            upload.mode = mode;
-            upload.size = size;
+            declared.set(&mut upload)?;
             upload.revision += 1;
             state.reserve(&upload, before, default_quota)?;
             state.uploads.insert(id, upload.clone());

@@ -120,6 +120,22 @@ pub struct Recorded {
 /// Files of a blob that are remembered with it.
 pub const HOLDERS_MAX: usize = 4;
 
+/// The size of a session that had none, and the mode it goes on in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Declared {
+    pub size: u64,
+    pub mode: Mode,
+}
+
+/// What a part is appended to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendTo {
+    /// The [`Upload::revision`] at which the end was read.
+    pub revision: u64,
+    /// Said with the part, and as durable.
+    pub declares: Option<Declared>,
+}
+
 /// When a session is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
@@ -127,6 +143,18 @@ pub enum Removal {
     Open,
     /// It expired by this time, in whatever state.
     ExpiredBy(UnixMillis),
+}
+
+impl Declared {
+    /// # Errors
+    /// [`Error::Changed`] for a session that has a size.
+    fn set(self, upload: &mut Upload) -> Result<()> {
+        if upload.mode.is_sized() {
+            return Err(Error::Changed);
+        }
+        (upload.size, upload.mode) = (self.size, self.mode);
+        Ok(())
+    }
 }
 
 impl Removal {
@@ -255,29 +283,29 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>>;
-    /// As [`Metadata::record_part`] for a part that must lie where the session ended at `revision`.
+    /// As [`Metadata::record_part`] for a part that must lie where the session ended, which may get
+    /// its size with it.
     ///
     /// # Errors
-    /// Also [`Error::Changed`].
+    /// Also [`Error::Changed`] when the session moved on, or has a size already.
     async fn append_part(
         &self,
         id: UploadId,
         part: Part,
-        revision: u64,
+        to: AppendTo,
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>>;
-    /// Sets the size of a session that had none, and the mode it goes on in, reserves the size and
-    /// answers the session.
+    /// Sets the size of a session that had none, reserves it and answers the session.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Closed`], [`Error::Quota`]; [`Error::Changed`] when it has
-    /// a size.
+    /// [`Error::NotFound`], [`Error::Closed`], [`Error::Quota`]; [`Error::Changed`] when it is not
+    /// at `revision` any more, or has a size.
     async fn declare_size(
         &self,
         id: UploadId,
-        size: u64,
-        mode: Mode,
+        declared: Declared,
+        revision: u64,
         default_quota: u64,
     ) -> Result<Upload>;
     /// Forgets a session and answers its parts; the file of a completed one stays.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use proptest::{collection::vec, prelude::*};
 use streamlined::{
     meta::{
-        Asker, Batch, Error, Metadata, Removal, Selection, Upkeep,
+        AppendTo, Asker, Batch, Declared, Error, Metadata, Removal, Selection, Upkeep,
         accounts::{Holder, UserChange},
         memory::MemoryMetadata,
         sled::SledMetadata,
@@ -133,31 +133,59 @@ fn what_is_appended_lies_where_the_session_ended() {
             .await
             .unwrap();
         let append = async |n, size, place, revision| {
-            let part = part(n, size, place);
-            meta.append_part(upload_id(1), part, revision, UnixMillis(60), QUOTA).await
+            let (part, to) = (part(n, size, place), AppendTo { revision, declares: None });
+            meta.append_part(upload_id(1), part, to, UnixMillis(60), QUOTA).await
         };
         assert_eq!(append(1, 4, 1, 0).await, Ok(None));
         assert_eq!(append(2, 4, 2, 0).await, Err(Error::Changed));
         assert_eq!(append(1, 6, 2, 1).await, Ok(Some(part(1, 4, 1))));
         assert_eq!(reserved().await, 11);
-        let declare =
-            async |n, size| meta.declare_size(upload_id(n), size, Mode::Stream, QUOTA).await;
+        let declare = async |n, size, revision| {
+            let declared = Declared { size, mode: Mode::Stream };
+            meta.declare_size(upload_id(n), declared, revision, QUOTA).await
+        };
         let refused = Error::Quota { limit: 1000, used: 11, asked: 990 };
-        assert_eq!(declare(1, 996).await, Err(refused));
-        assert_eq!(declare(2, 5).await, Err(Error::Changed));
-        assert_eq!(declare(3, 5).await, Err(Error::NotFound));
+        assert_eq!(declare(1, 996, 2).await, Err(refused));
+        assert_eq!(declare(1, 20, 1).await, Err(Error::Changed));
+        assert_eq!(declare(2, 5, 0).await, Err(Error::Changed));
+        assert_eq!(declare(3, 5, 0).await, Err(Error::NotFound));
         assert_eq!(meta.upload(upload_id(1)).await.unwrap().unwrap().declared(), None);
-        let declared = declare(1, 20).await.unwrap();
+        let declared = declare(1, 20, 2).await.unwrap();
         assert_eq!((declared.declared(), declared.revision), (Some(20), 3));
         assert_eq!(meta.upload(upload_id(1)).await, Ok(Some(declared)));
         assert_eq!(reserved().await, 25);
-        assert_eq!(declare(1, 20).await, Err(Error::Changed));
+        assert_eq!(declare(1, 20, 3).await, Err(Error::Changed));
         assert_eq!(append(2, 1, 3, 2).await, Err(Error::Changed));
         assert_eq!(append(2, 1, 3, 3).await, Ok(None));
         let new = vec![new_file(file(1, 0, 1, 5, 1, 7), 9, Some((upload_id(1), 4)))];
         meta.record_files(new, NOW, QUOTA).await.unwrap();
         assert_eq!(append(3, 1, 4, 4).await, Err(Error::Closed));
-        assert_eq!(declare(1, 20).await, Err(Error::Closed));
+        assert_eq!(declare(1, 20, 4).await, Err(Error::Closed));
+    });
+}
+
+#[test]
+fn a_size_is_declared_with_the_bytes_that_it_comes_with_or_not_at_all() {
+    on_every_engine(async |meta| {
+        let reserved = async || meta.user(&user(1)).await.unwrap().unwrap().reserved;
+        let growing = Upload { mode: Mode::Growing, ..upload(1, 1, 0, 50) };
+        meta.create_uploads(vec![growing, upload(2, 1, 5, 50)], None, NOW, QUOTA).await.unwrap();
+        let append = async |id, n, revision, size| {
+            let declares = Some(Declared { size, mode: Mode::Stream });
+            let to = AppendTo { revision, declares };
+            meta.append_part(upload_id(id), part(n, 4, n.into()), to, UnixMillis(60), QUOTA).await
+        };
+        let refused = Error::Quota { limit: 1000, used: 5, asked: 996 };
+        assert_eq!(append(1, 1, 0, 996).await, Err(refused));
+        assert_eq!(append(1, 1, 1, 20).await, Err(Error::Changed));
+        assert_eq!(append(2, 1, 0, 20).await, Err(Error::Changed));
+        let before = meta.upload(upload_id(1)).await.unwrap().unwrap();
+        assert_eq!((before.declared(), before.revision, before.received), (None, 0, 0));
+        assert_eq!(append(1, 1, 0, 20).await, Ok(None));
+        let session = meta.upload(upload_id(1)).await.unwrap().unwrap();
+        assert_eq!((session.declared(), session.mode), (Some(20), Mode::Stream));
+        assert_eq!((session.revision, session.received, reserved().await), (1, 4, 25));
+        assert_eq!(append(1, 2, 1, 20).await, Err(Error::Changed));
     });
 }
 
@@ -191,7 +219,8 @@ fn a_final_session_ends_what_it_is_made_of() {
         assert_eq!(meta.partials(upload_id(5)).await, Ok(vec![]));
         create(6, &[1, 2]).await.unwrap();
 
-        meta.declare_size(upload_id(2), 5, Mode::Partial, QUOTA).await.unwrap();
+        let declared = Declared { size: 5, mode: Mode::Partial };
+        meta.declare_size(upload_id(2), declared, 0, QUOTA).await.unwrap();
         for (n, size, place) in [(1, 4, 1), (2, 5, 2)] {
             meta.record_part(upload_id(n), part(1, size, place), NOW, QUOTA).await.unwrap();
         }

@@ -251,6 +251,25 @@ fn all_bytes_are_not_the_end_before_the_client_says_so() {
     assert_eq!(draft.patch(&empty, 0, "?1", b"").json()["size"], 0);
 }
 
+/// A last piece says how long the whole is by its own length, when it is kept.
+#[test]
+fn a_last_piece_that_is_refused_says_nothing_of_the_length() {
+    let daemon = Daemon::start();
+    let draft = Draft::of(&daemon.user("u"));
+    let path = draft.begin(None, b"abc");
+    let last = draft.with("upload-complete", "?1");
+    let wrong = last.with("content-digest", &digest(b"other"));
+    let piece = |draft: &Draft, bytes: &[u8]| {
+        let typed = draft.with("content-type", PIECE_TYPE).with("upload-offset", "3");
+        typed.0.send("PATCH", &path, bytes)
+    };
+    piece(&wrong, b"defgh").refused(400, "digest_mismatch");
+    let chunked = last.with("transfer-encoding", "chunked").with("upload-length", "99");
+    piece(&chunked, b"def").refused(400, "inconsistent_upload_length");
+    assert_eq!(draft.state(&path), (3, "?0".to_owned(), None));
+    assert_eq!(piece(&last, b"def").json()["size"], 6);
+}
+
 #[test]
 fn what_does_not_fit_together_changes_nothing() {
     let daemon = Daemon::start();

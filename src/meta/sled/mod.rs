@@ -42,8 +42,8 @@ use self::{
     runs::Runs,
 };
 use super::{
-    Asker, Batch, BlobRecord, Error, Expired, Metadata, NewFile, Part, Recorded, Removal, Result,
-    ServiceToken, UserRecord,
+    AppendTo, Asker, Batch, BlobRecord, Declared, Error, Expired, Metadata, NewFile, Part, Recorded,
+    Removal, Result, ServiceToken, UserRecord,
 };
 use crate::model::{
     digest::{ContentHash, Sha256},
@@ -53,7 +53,7 @@ use crate::model::{
     locator::Locator,
     name::{Folder, UserId},
     time::UnixMillis,
-    upload::{Mode, Upload},
+    upload::Upload,
 };
 
 /// See the module.
@@ -277,12 +277,12 @@ impl Metadata for SledMetadata {
         &self,
         id: UploadId,
         part: Part,
-        revision: u64,
+        to: AppendTo,
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>> {
         let record = move |txn: &mut txn::Txn<'_>| {
-            step::record_part(txn, id, &part, Some(revision), expires, default_quota)
+            step::record_part(txn, id, &part, Some(to), expires, default_quota)
         };
         self.committer.commit(record).await
     }
@@ -290,12 +290,13 @@ impl Metadata for SledMetadata {
     async fn declare_size(
         &self,
         id: UploadId,
-        size: u64,
-        mode: Mode,
+        declared: Declared,
+        revision: u64,
         default_quota: u64,
     ) -> Result<Upload> {
-        let declare =
-            move |txn: &mut txn::Txn<'_>| step::declare_size(txn, id, size, mode, default_quota);
+        let declare = move |txn: &mut txn::Txn<'_>| {
+            step::declare_size(txn, id, declared, revision, default_quota)
+        };
         self.committer.commit(declare).await
     }
 

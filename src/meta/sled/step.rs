@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     meta::{
-        Asker, Batch, Error, HOLDERS_MAX, NewFile, Part, Recorded, Removal, Result, UserRecord,
-        accounts::Holder,
+        AppendTo, Asker, Batch, Declared, Error, HOLDERS_MAX, NewFile, Part, Recorded, Removal,
+        Result, UserRecord, accounts::Holder,
     },
     model::{
         digest::ContentHash,
@@ -22,7 +22,7 @@ use crate::{
         locator::Locator,
         name::{Folder, UserId},
         time::UnixMillis,
-        upload::{Mode, Upload, UploadState},
+        upload::{Upload, UploadState},
     },
 };
 
@@ -114,17 +114,20 @@ pub fn record_part(
     txn: &mut Txn<'_>,
     id: UploadId,
     part: &Part,
-    revision: Option<u64>,
+    to: Option<AppendTo>,
     expires: UnixMillis,
     default_quota: u64,
 ) -> Result<Option<Part>> {
     let mut upload = open_upload(txn, id)?;
-    if revision.is_some_and(|revision| revision != upload.revision) {
+    if to.is_some_and(|to| to.revision != upload.revision) {
         return Err(Error::Changed);
     }
     let key = index::part(id, part.number);
     let replaced = txn.get::<StoredPart>(&key)?.map(|stored| stored.into_record(part.number));
     let before = upload.reserved();
+    if let Some(declared) = to.and_then(|to| to.declares) {
+        declared.set(&mut upload)?;
+    }
     let others = upload.received.saturating_sub(replaced.as_ref().map_or(0, |old| old.size));
     upload.received = others.saturating_add(part.size);
     upload.revision += 1;
@@ -142,17 +145,16 @@ pub fn record_part(
 pub fn declare_size(
     txn: &mut Txn<'_>,
     id: UploadId,
-    size: u64,
-    mode: Mode,
+    declared: Declared,
+    revision: u64,
     default_quota: u64,
 ) -> Result<Upload> {
     let mut upload = open_upload(txn, id)?;
-    if upload.mode.is_sized() {
+    if upload.revision != revision {
         return Err(Error::Changed);
     }
     let before = upload.reserved();
-    upload.mode = mode;
-    upload.size = size;
+    declared.set(&mut upload)?;
     upload.revision += 1;
     let after = upload.reserved();
     let user = known_user(txn, &upload.owner)?;

@@ -1,9 +1,11 @@
 //! How uploads begin: with a length or without, with bytes or without, and what they are called.
 
+use std::io::{Read, Write};
+
 use serde_json::json;
 
 use super::{OFFSET_TYPE, Tus, content, id, path};
-use crate::support::{Daemon, base64};
+use crate::support::{Daemon, base64, connect, daemon::TOKEN, eventually};
 
 #[test]
 fn an_empty_file_is_there_at_once() {
@@ -94,6 +96,50 @@ fn a_length_may_come_later_and_the_quota_grows_with_the_bytes() {
     Tus::of(&small).append(&path, 0, b"abc");
     let ended = Tus::of(&small).with("upload-length", "3").patch(&path, 3, b"");
     assert_eq!(content(&small, &ended), b"abc");
+}
+
+/// What is kept of a request that is cut is its length, too.
+#[test]
+fn a_length_counts_when_the_bytes_that_it_comes_with_do() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let tus = Tus::of(&user);
+    let create = || path(&tus.with("upload-defer-length", "1").0.send("POST", "/v1/tus", ""));
+    let is_open = |path: &str| {
+        let head = tus.head(path);
+        assert_eq!(head.header("upload-offset"), "0");
+        assert_eq!(head.header("upload-defer-length"), "1");
+    };
+    let refused = create();
+    let wrong = format!("sha256 {}", base64(&[0; 32]));
+    let summed = tus.with("upload-length", "3").with("upload-checksum", &wrong);
+    summed.patch(&refused, 0, b"abc").refused(460, "checksum_mismatch");
+    is_open(&refused);
+    let chunked = tus.with("transfer-encoding", "chunked");
+    chunked.with("upload-length", "3").patch(&refused, 0, b"abcde").refused(413, "too_large");
+    is_open(&refused);
+    let last = tus.with("upload-length", "5").patch(&refused, 0, b"abcde");
+    assert_eq!(content(&user, &last), b"abcde");
+
+    for some in [&b""[..], b"ab"] {
+        let path = create();
+        let mut socket = connect(&daemon);
+        let head = format!(
+            "PATCH {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\ntus-resumable: 1.0.0\r\n\
+             content-type: {OFFSET_TYPE}\r\nupload-offset: 0\r\nupload-length: 5\r\n\
+             content-length: 5\r\nexpect: 100-continue\r\n\r\n",
+        );
+        socket.write_all(head.as_bytes()).unwrap();
+        socket.read_exact(&mut [0; 25]).unwrap();
+        socket.write_all(some).unwrap();
+        drop(socket);
+        eventually(|| {
+            tus.head(&path).headers.get("upload-length").is_some_and(|length| length == "5")
+        });
+        let offset = tus.offset(&path);
+        let last = tus.patch(&path, offset, &b"abcde"[offset..]);
+        assert_eq!(content(&user, &last), b"abcde");
+    }
 }
 
 #[test]
