@@ -16,7 +16,7 @@ use streamlined::{
     app::{App, Policy, archive::Chosen, catalog::Listing},
     auth::{jwt::Expected, keyring::KeyRing, link::LinkKey},
     blob::{
-        Address, Begun, BlobStore, Error, Join, Reader, Result, Space, Stage,
+        Address, Begun, BlobStore, Error, Join, Reader, Result, Space, Stage, Vacate,
         upkeep::{Copied, Found, Nothing, Pace, Shelf, Survey},
     },
     meta::{Asker, Metadata, NewFile, sled::SledMetadata},
@@ -81,6 +81,10 @@ impl BlobStore for Zeros {
 
     async fn discard(&self, _: &Locator) -> Result<()> {
         Ok(())
+    }
+
+    async fn vacate(&self, _: &Locator) -> Result<Option<Box<dyn Vacate>>> {
+        unreachable!()
     }
 
     async fn end(&self, _: UploadId) -> Result<()> {

@@ -343,6 +343,10 @@ impl App {
         };
         if let Err(blob::Error::Corrupt(_) | blob::Error::NotFound) = stored {
             self.forget_damaged(id, slice::from_ref(last)).await?;
+            // It was sent again meanwhile, which took these bytes away.
+            if !self.meta.parts(id).await?.contains(last) {
+                return Err(meta::Error::Changed.into());
+            }
         }
         Ok(stored?)
     }

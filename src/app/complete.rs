@@ -208,7 +208,7 @@ impl App {
                 check_size(upload.declared(), inline.received())?;
                 inline.seal(Purpose::Blob).await?
             }
-            None => self.join(joining, &upload, &parts).await?,
+            None => self.join(joining, &upload, &parts, revision).await?,
         };
         let mime = upload.mime.clone();
         let name = completion.name.unwrap_or(upload.name);
@@ -239,7 +239,13 @@ impl App {
         joining: Box<dyn Join>,
         upload: &Upload,
         parts: &[Part],
+        revision: u64,
     ) -> Result<Sealed> {
+        let limit = self.policy().file_bytes_max;
+        let received = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.size));
+        if upload.declared().is_none() && received > limit {
+            return Err(Error::TooLarge { what: "file", limit });
+        }
         check_complete(upload, parts, self.policy().part_bytes_max)?;
         let joined = if let [part] = parts {
             let Part { size, blake3, sha256, .. } = *part;
@@ -258,7 +264,14 @@ impl App {
         match joined {
             Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {
                 self.forget_damaged_sources(upload, parts).await?;
-                Err(damage.into())
+                // What was sent again meanwhile took away what it was to be made of.
+                let is_gone = damage == blob::Error::NotFound;
+                let (_, now) = self.sources(&self.session(upload.id).await?).await?;
+                Err(if is_gone || now != revision {
+                    meta::Error::Changed.into()
+                } else {
+                    damage.into()
+                })
             }
             joined => Ok(joined?),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{App, Error, Result, incoming::Incoming, publish::guess_mime};
 use crate::{
-    blob::{Purpose, Sealed},
+    blob::Sealed,
     meta::{self, Asker, NewFile},
     model::{
         digest::Sha256,
@@ -66,7 +66,7 @@ impl App {
         let app = Arc::clone(self);
         self.detached(async move {
             let (expected, code) = (foreign.sha256, "sha256_mismatch");
-            let sealed = app.seal_expecting(&mut content, Purpose::Blob, expected, code).await?;
+            let sealed = app.seal_blob(&mut content, expected, code).await?;
             let file = foreign.listed(app.clock.now(), &sealed);
             let locator = app.blob_locator(sealed.locator.clone())?.into();
             let new = NewFile {

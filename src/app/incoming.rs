@@ -183,14 +183,13 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Invalid`] with `code` for other content, and what the store says.
-    pub(super) async fn seal_expecting(
+    pub(super) async fn seal_blob(
         &self,
         incoming: &mut Incoming,
-        purpose: Purpose,
         expected: Option<Sha256>,
         code: &'static str,
     ) -> Result<Sealed> {
-        let sealed = incoming.seal(purpose).await?;
+        let sealed = incoming.seal(Purpose::Blob).await?;
         if let Err(mismatch) = check_digest(expected, sealed.sha256, code) {
             self.discard(&sealed.locator).await;
             return Err(mismatch);

@@ -4,14 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use super::{App, Error, Result, access::asker, incoming::Incoming, upload::upload_error};
 use crate::{
-    blob::{Purpose, Sealed},
+    blob::Sealed,
     meta::{self, Asker, NewFile},
     model::{
         digest::Sha256,
         file::{CallerMeta, FileRecord},
         id::UploadId,
         key::FileKey,
-        limits::PLACED_BYTES_MIN,
         locator::Locator,
         name::{FileName, Folder, UserId},
         principal::Principal,
@@ -68,7 +67,7 @@ impl App {
         self.detached(async move {
             let mut content = new.content;
             let (expected, code) = (new.sha256, "digest_mismatch");
-            let sealed = app.seal_expecting(&mut content, Purpose::Blob, expected, code).await?;
+            let sealed = app.seal_blob(&mut content, expected, code).await?;
             let mime = new.mime.unwrap_or_else(|| guess_mime(&new.name));
             let file =
                 app.new_file(new.owner, new.folder, new.name, mime, &sealed, CallerMeta::default());
@@ -141,9 +140,8 @@ impl App {
                     for locator in unreferred.filter(|locator| **locator != ready.locator.0) {
                         self.discard(locator).await;
                     }
-                    if let Some((id, _)) = ready.upload
-                        && ready.file.size > PLACED_BYTES_MIN
-                    {
+                    // Whatever the size: parts that were replaced may have been larger.
+                    if let Some((id, _)) = ready.upload {
                         self.end(id).await;
                         for partial in &ready.partials {
                             self.end(*partial).await;
@@ -154,7 +152,7 @@ impl App {
             }
             Err(error) => {
                 for ready in prepared.iter().filter(|ready| ready.has_own_bytes()) {
-                    self.discard_unless_uncertain(&ready.locator, &error).await;
+                    self.discard_unless_uncertain(&ready.locator.0, &error).await;
                 }
                 Err(upload_error(error))
             }

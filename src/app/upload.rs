@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{App, Error, Result, access::asker, incoming::Incoming, possession::Challenge};
+use super::{
+    App, Error, Result,
+    access::asker,
+    complete::address,
+    incoming::{Incoming, check_digest},
+    possession::Challenge,
+};
 use crate::{
     blob::{Purpose, Sealed},
     meta::{self, AppendTo, Batch, Part, Removal},
@@ -11,6 +17,7 @@ use crate::{
         file::CallerMeta,
         id::{PartNumber, UploadId},
         limits::{BATCH_BYTES_MAX, BATCH_FILES_MAX, BATCH_LISTINGS_MAX},
+        locator::Locator,
         name::{FileName, Folder, UserId},
         principal::Principal,
         time::UnixMillis,
@@ -208,10 +215,14 @@ impl App {
     ) -> Result<u64> {
         let app = Arc::clone(self);
         self.detached(async move {
-            let (purpose, code) = (Purpose::Part(id, number), "digest_mismatch");
-            let sealed = app.seal_expecting(&mut incoming, purpose, sha256, code).await?;
-            let Sealed { size, blake3, sha256, locator } = sealed;
-            let part = Part { number, size, blake3, sha256, place: locator.clone() };
+            let sealed = incoming.seal(Purpose::Part(id, number)).await?;
+            let Sealed { size, blake3, sha256: own, locator } = sealed;
+            if let Err(mismatch) = check_digest(sha256, own, "digest_mismatch") {
+                drop(incoming);
+                app.discard_part(id, &locator).await;
+                return Err(mismatch);
+            }
+            let part = Part { number, size, blake3, sha256: own, place: locator.clone() };
             let expires = app.clock.now().after(app.policy().upload_ttl);
             let (meta, quota) = (&app.meta, app.policy().quota_bytes);
             let recorded = match to {
@@ -221,12 +232,16 @@ impl App {
             match recorded {
                 Ok(replaced) => {
                     if let Some(old) = replaced {
-                        app.discard(&old.place).await;
+                        app.discard_part(id, &old.place).await;
                     }
                     Ok(size)
                 }
                 Err(error) => {
-                    app.discard_unless_uncertain(&locator, &error).await;
+                    // After a failed commit the record may or may not be on the disk.
+                    if !error.is_uncertain() {
+                        drop(incoming);
+                        app.discard_part(id, &locator).await;
+                    }
                     Err(upload_error(error))
                 }
             }
@@ -396,6 +411,25 @@ impl App {
     pub(super) async fn discard_parts(&self, parts: &[Part]) {
         for part in parts {
             self.discard(&part.place).await;
+        }
+    }
+
+    /// Drops a part that is not recorded any more, or never was, also where it lies among others.
+    async fn discard_part(&self, id: UploadId, place: &Locator) {
+        self.discard(place).await;
+        let Some(_allowed) = self.removals.try_begin() else { return };
+        let vacated = async {
+            let Some(vacate) = self.blobs.vacate(place).await? else { return Ok(()) };
+            let upload = self.meta.upload(id).await?;
+            if upload.is_none_or(|upload| upload.state != UploadState::Open) {
+                // It may have come behind the end.
+                return Ok(self.blobs.end(id).await?);
+            }
+            let parts = self.meta.parts(id).await?;
+            Result::Ok(vacate.unless_taken(parts.iter().map(address).collect()).await?)
+        };
+        if let Err(error) = vacated.await {
+            tracing::warn!(upload = %id, %error, "a part that nobody needs keeps its room");
         }
     }
 

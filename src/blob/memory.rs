@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{
     Address, Begun, BlobStore, Error, Hasher, Join, Purpose, Reader, Result, Sealed, Site, Space,
-    Stage,
+    Stage, Vacate,
     proof::Prover,
     tree::TreeHasher,
     upkeep::{Copied, Found, Nothing, Pace, Shelf, Survey},
@@ -136,6 +136,10 @@ impl BlobStore for MemoryBlobs {
     async fn discard(&self, locator: &Locator) -> Result<()> {
         locked(&self.0).stored.remove(locator);
         Ok(())
+    }
+
+    async fn vacate(&self, _: &Locator) -> Result<Option<Box<dyn Vacate>>> {
+        Ok(None)
     }
 
     async fn end(&self, _: UploadId) -> Result<()> {

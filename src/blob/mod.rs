@@ -138,6 +138,10 @@ pub trait BlobStore: Send + Sync {
     fn holds_blob(&self, locator: &Locator) -> bool;
     /// Lets bytes go that nothing refers to. Unknown ones are fine.
     async fn discard(&self, locator: &Locator) -> Result<()>;
+    /// Begins to give back the room of a part that was replaced and lies among others, which
+    /// [`BlobStore::discard`] cannot; `None` for what lies elsewhere. Which parts there are is read
+    /// from the records after this.
+    async fn vacate(&self, part: &Locator) -> Result<Option<Box<dyn Vacate>>>;
     /// Lets go what is left of an upload that is over: no record names a part of it any more.
     async fn end(&self, upload: UploadId) -> Result<()>;
     /// What the device has left and whether writes are taken.
@@ -181,6 +185,13 @@ pub trait Join: Send {
     async fn assemble(self: Box<Self>, parts: Vec<Address>, may_overwrite: bool) -> Result<Sealed>;
     /// Makes a blob of the only part, without copying.
     async fn promote(self: Box<Self>, part: &Address) -> Result<Locator>;
+}
+
+/// A place that a part has left.
+#[async_trait]
+pub trait Vacate: Send {
+    /// Gives its room back, unless one of these parts lies there, or one on its way.
+    async fn unless_taken(self: Box<Self>, parts: Vec<Address>) -> Result<()>;
 }
 
 /// Bytes on their way out.

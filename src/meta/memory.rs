@@ -16,8 +16,8 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    AppendTo, Asker, Batch, BlobRecord, Declared, Error, Expired, Metadata, NewFile, Part, Recorded,
-    Removal, Result, Selection, ServiceToken, UserRecord,
+    AppendTo, Asker, Batch, BlobRecord, Declared, Error, Expired, Metadata, NewFile, Part,
+    Recorded, Removal, Result, Selection, ServiceToken, UserRecord,
     accounts::{Holder, TokenUse},
     upkeep::ScrubState,
 };

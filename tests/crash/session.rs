@@ -179,9 +179,10 @@ impl Session {
                 if data.join(&path).is_dir() {
                     dirs.push(path);
                 } else {
-                    let same =
-                        fs::read(data.join(&path)).unwrap() == fs::read(built.join(&path)).unwrap();
-                    assert!(same, "the recording does not explain {}", path.display());
+                    let is = fs::read(data.join(&path)).unwrap();
+                    let recorded = fs::read(built.join(&path)).unwrap();
+                    let explained = is == recorded || is_but_for_holes(&path, &is, &recorded);
+                    assert!(explained, "the recording does not explain {}", path.display());
                 }
             }
         }
@@ -335,4 +336,12 @@ pub fn verify(dir: &Path, ledger: &Ledger, expiring: bool, seed: u64) -> Report 
         }
     }
     report
+}
+
+/// A hole that is punched goes past the recorder, by a system call of its own. What was there is
+/// left in the recording, where no record names it.
+fn is_but_for_holes(path: &Path, is: &[u8], recorded: &[u8]) -> bool {
+    let mut bytes = is.iter().zip(recorded);
+    let is_assembly = path.extension().is_some_and(|name| name == "assembly");
+    is_assembly && is.len() == recorded.len() && bytes.all(|(is, was)| is == was || *is == 0)
 }

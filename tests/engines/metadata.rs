@@ -169,7 +169,9 @@ fn a_size_is_declared_with_the_bytes_that_it_comes_with_or_not_at_all() {
     on_every_engine(async |meta| {
         let reserved = async || meta.user(&user(1)).await.unwrap().unwrap().reserved;
         let growing = Upload { mode: Mode::Growing, ..upload(1, 1, 0, 50) };
-        meta.create_uploads(vec![growing, upload(2, 1, 5, 50)], None, NOW, QUOTA).await.unwrap();
+        meta.create_uploads(vec![growing, upload(2, 1, 5, 50)], None, Asker::Service, NOW, QUOTA)
+            .await
+            .unwrap();
         let append = async |id, n, revision, size| {
             let declares = Some(Declared { size, mode: Mode::Stream });
             let to = AppendTo { revision, declares };

@@ -25,6 +25,21 @@ fn a_file_past_its_limit_is_refused_wherever_it_is_noticed() {
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 1);
 }
 
+/// Of an upload whose size nobody said, only its end can tell.
+#[test]
+fn parts_make_no_file_past_its_limit_of_whatever_size() {
+    let daemon = Daemon::with(&[("file_bytes_max", "100KiB")]);
+    let user = daemon.user("u").header("tus-resumable", "1.0.0");
+    let created = user.header("upload-defer-length", "1").send("POST", "/v1/tus", "");
+    let id = created.header("location").rsplit('/').next().unwrap().to_owned();
+    for number in [1, 2] {
+        user.part(&id, number, &bytes(number, 60_000)).ok();
+    }
+    user.complete(&id).refused(413, "too_large");
+    user.part(&id, 2, &bytes(3, 40_000)).ok();
+    assert_eq!(user.complete(&id).ok()["size"], 100_000);
+}
+
 #[test]
 fn the_quota_holds_under_parallel_uploads() {
     let daemon = Daemon::with(&[("quota_bytes", "1000B")]);

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use streamlined::{
     blob::{
         Address, Begun, BlobStore, Error, Join, Purpose, Reader, Result, Sealed, Site, Space,
-        Stage,
+        Stage, Vacate,
         upkeep::{Found, Freed, Pace, Shelf, Survey},
     },
     model::{
@@ -109,6 +109,10 @@ impl BlobStore for Faulty {
 
     async fn discard(&self, locator: &Locator) -> Result<()> {
         self.store.discard(locator).await
+    }
+
+    async fn vacate(&self, part: &Locator) -> Result<Option<Box<dyn Vacate>>> {
+        self.store.vacate(part).await
     }
 
     async fn end(&self, upload: UploadId) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod faulty;
 mod gc;
+mod meanwhile;
 mod parts;
 mod racing;
 mod scrub;

@@ -214,6 +214,12 @@ impl Member {
         (Self { store: Arc::clone(store), upload }, lowest)
     }
 
+    /// As [`Member::enter`], for one that brings no part.
+    pub fn visit(store: &Arc<Inner>, upload: UploadId) -> Self {
+        store.assemblies.known().uploads.entry(upload).or_default().entered += 1;
+        Self { store: Arc::clone(store), upload }
+    }
+
     /// Takes the place where a part belongs, when it is free.
     pub fn take(self: &Arc<Self>, site: &Site) -> Option<Berth> {
         self.take_span(site, site.span)

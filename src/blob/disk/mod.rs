@@ -16,6 +16,7 @@ mod spill;
 mod stage;
 mod survey;
 mod trailer;
+mod vacate;
 mod verify;
 
 use std::{
@@ -40,9 +41,10 @@ use self::{
     pack::{PACK_BYTES_MAX, Packer, Packs},
     prove::hash_bare,
     stage::{DiskStage, joined},
+    vacate::Vacating,
 };
 use super::{
-    Address, Begun, BlobStore, Error, Join, Reader, Result, Space, Stage,
+    Address, Begun, BlobStore, Error, Join, Reader, Result, Space, Stage, Vacate,
     upkeep::{Copied, Found, Owner, Pace, Shelf, Survey},
 };
 use crate::{
@@ -222,6 +224,11 @@ impl BlobStore for DiskBlobs {
             Ok(())
         })
         .await
+    }
+
+    async fn vacate(&self, part: &Locator) -> Result<Option<Box<dyn Vacate>>> {
+        let vacating = Vacating::begin(&self.0, part)?;
+        Ok(vacating.map(|vacating| Box::new(vacating) as Box<dyn Vacate>))
     }
 
     async fn end(&self, upload: UploadId) -> Result<()> {

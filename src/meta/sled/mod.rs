@@ -42,8 +42,8 @@ use self::{
     runs::Runs,
 };
 use super::{
-    AppendTo, Asker, Batch, BlobRecord, Declared, Error, Expired, Metadata, NewFile, Part, Recorded,
-    Removal, Result, ServiceToken, UserRecord,
+    AppendTo, Asker, Batch, BlobRecord, Declared, Error, Expired, Metadata, NewFile, Part,
+    Recorded, Removal, Result, ServiceToken, UserRecord,
 };
 use crate::model::{
     digest::{ContentHash, Sha256},

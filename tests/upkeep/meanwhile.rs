@@ -1,0 +1,241 @@
+//! Parts that are sent again while others rely on them, and copies that are not what came.
+
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use streamlined::{
+    app::{
+        App, Error,
+        append::{Arrival, Claim, Content, Ends, Piece},
+        complete::Completion,
+        upload::{DeclaredFile, Init},
+    },
+    meta::memory::MemoryMetadata,
+    model::{
+        digest::Sha256,
+        file::CallerMeta,
+        id::{PartNumber, UploadId},
+        name::{FileName, Folder},
+        upload::{Mode, tail},
+    },
+};
+
+use crate::{
+    faulty::Faulty,
+    world::{World, complete, content, init_as, read, store, user},
+};
+
+const LARGE: usize = 95_000;
+
+async fn world(dir: &Path) -> (World, Arc<Faulty>) {
+    let blobs = Arc::new(Faulty::new(store(dir)));
+    let world = World::new(dir, Arc::new(MemoryMetadata::default()), blobs.clone()).await;
+    (world, blobs)
+}
+
+/// Sends a part as a client does that says its length.
+async fn put(app: &Arc<App>, id: UploadId, number: u32, content: &Bytes) {
+    let (number, said) = (PartNumber(number), Some(content.len() as u64));
+    let mut incoming = app.begin_part_of(id, number, said).await.unwrap();
+    incoming.write(content.clone()).await.unwrap();
+    app.finish_part(&user(), id, number, incoming, None).await.unwrap();
+}
+
+/// What happens between two steps of others.
+fn will(
+    hook: &Mutex<Option<BoxFuture<'static, ()>>>,
+    meanwhile: impl Future<Output = ()> + Send + 'static,
+) {
+    *hook.lock().unwrap() = Some(meanwhile.boxed());
+}
+
+async fn append(app: &Arc<App>, id: UploadId, bytes: Bytes) -> Result<(), Error> {
+    let announced = Some(bytes.len() as u64);
+    append_from(app, id, announced, stream::iter([Ok(Arrival::Bytes(bytes))])).await
+}
+
+async fn append_from(
+    app: &Arc<App>,
+    id: UploadId,
+    announced: Option<u64>,
+    content: impl Content,
+) -> Result<(), Error> {
+    let offset = tail(&app.upload_status(&user(), id).await.unwrap().parts).offset;
+    let claim = Claim { offset, size: None, announced, ends: Ends::Itself, whole: None };
+    app.append(&user(), id, Piece { claim, checksum: None, content }).await.map(drop)
+}
+
+fn is_changed<T>(outcome: &Result<T, Error>) -> bool {
+    matches!(outcome, Err(Error::Conflict { code: "upload_changed", .. }))
+}
+
+#[tokio::test]
+async fn a_part_sent_again_while_the_last_one_is_continued_is_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, blobs) = world(dir.path()).await;
+    let app = &world.app;
+    let id = init_as(app, Mode::Growing, 0).await;
+    for number in 1..=3 {
+        put(app, id, number, &content(number.into(), LARGE)).await;
+    }
+    // The last one lies in another place of the assembly now than it did.
+    let (small, again) = (content(4, 10), content(5, 70_000));
+    let meanwhile = {
+        let (app, small, again) = (Arc::clone(app), small.clone(), again.clone());
+        async move {
+            put(&app, id, 2, &small).await;
+            put(&app, id, 3, &again).await;
+        }
+    };
+    will(&blobs.before_part, meanwhile);
+    let appended = append(app, id, content(6, 300_000)).await;
+    assert!(is_changed(&appended), "{appended:?}");
+    let file = complete(app, id).await.unwrap();
+    let whole = [content(1, LARGE), small, again].concat();
+    assert!(read(app, &file).await.unwrap() == whole);
+}
+
+#[tokio::test]
+async fn a_last_part_that_is_sent_again_while_it_is_read_is_a_conflict() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, blobs) = world(dir.path()).await;
+    let app = &world.app;
+    let id = init_as(app, Mode::Growing, 0).await;
+    for number in [1, 2, 2] {
+        // The second one of them lies in a file of its own, which goes with it.
+        put(app, id, number, &content(number.into(), LARGE)).await;
+    }
+    let meanwhile = {
+        let app = Arc::clone(app);
+        async move { put(&app, id, 2, &content(9, LARGE)).await }
+    };
+    will(&blobs.before_open, meanwhile);
+    let appended = append(app, id, content(6, 10)).await;
+    assert!(is_changed(&appended), "{appended:?}");
+}
+
+async fn init_batch(app: &Arc<App>, size: u64) -> (UploadId, Vec<UploadId>) {
+    let file = |name| {
+        let (mime, sha256, blake3) = (None, None, None);
+        DeclaredFile { name: FileName::parse(name).unwrap(), size, mime, sha256, blake3 }
+    };
+    let init = Init {
+        mode: Mode::Batch,
+        files: ["a", "b"].map(file).into(),
+        folder: Folder::default(),
+        meta: CallerMeta::default(),
+        user: None,
+    };
+    let opened = app.init_upload(&user(), init).await.unwrap();
+    (opened.id, opened.batch.iter().map(|(id, _)| *id).collect())
+}
+
+#[tokio::test]
+async fn a_part_of_a_batch_that_is_sent_again_while_it_is_joined_is_a_conflict() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, blobs) = world(dir.path()).await;
+    let app = &world.app;
+    let (batch, ids) = init_batch(app, LARGE as u64).await;
+    for id in &ids {
+        put(app, *id, 1, &content(1, LARGE)).await;
+    }
+    let meanwhile = {
+        let (app, id) = (Arc::clone(app), ids[0]);
+        async move { put(&app, id, 1, &content(2, LARGE)).await }
+    };
+    will(&blobs.before_join, meanwhile);
+    let completed = app.complete_upload(&user(), Completion::of(batch)).await.map(drop);
+    let Err(Error::OfUpload(id, error)) = completed else { panic!("{completed:?}") };
+    assert!(id == ids[0] && is_changed(&Err::<(), _>((*error).clone())), "{error:?}");
+    app.complete_upload(&user(), Completion::of(batch)).await.unwrap();
+}
+
+/// The running digests tell of what came, not of what the disk made of it.
+#[tokio::test]
+async fn a_copy_that_is_not_what_came_replaces_none_that_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, _) = world(dir.path()).await;
+    let app = &world.app;
+    let parts = [content(1, LARGE), content(2, LARGE)];
+    let whole = Bytes::from(parts.concat());
+    let first = world.put(&whole).await;
+    let send = async || {
+        let id = init_as(app, Mode::Chunked, whole.len() as u64).await;
+        for (number, part) in (1..).zip(&parts) {
+            put(app, id, number, part).await;
+        }
+        id
+    };
+    let flip = |path: &Path, at: usize| {
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[!whole[at]], at as u64).unwrap();
+    };
+    let id = send().await;
+    flip(&world.files("staging").pop().unwrap(), LARGE + 7);
+    let completed = complete(app, id).await;
+    assert!(matches!(&completed, Err(Error::PartsDamaged(it)) if it == &[2]), "{completed:?}");
+    assert!(world.read(&first).await.unwrap() == whole);
+    put(app, id, 2, &parts[1]).await;
+    let second = complete(app, id).await.unwrap();
+    for file in [&first, &second] {
+        assert!(world.read(file).await.unwrap() == whole);
+    }
+    // One that is damaged heals by parts that are good.
+    flip(&world.blob_files().pop().unwrap(), 7);
+    world.read(&first).await.unwrap_err();
+    let third = complete(app, send().await).await.unwrap();
+    for file in [first, second, third] {
+        assert!(world.read(&file).await.unwrap() == whole);
+    }
+}
+
+#[tokio::test]
+async fn what_a_replaced_part_took_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, _) = world(dir.path()).await;
+    let app = &world.app;
+    let id = init_as(app, Mode::Growing, 0).await;
+    put(app, id, 1, &content(1, 1 << 20)).await;
+    let assembly = world.files("staging").pop().unwrap();
+    let took = || assembly.metadata().unwrap().blocks() * 512;
+    assert!(took() >= 1 << 20);
+    put(app, id, 1, &content(2, 10)).await;
+    assert_eq!(took(), 0);
+    // Small as the file is that it becomes, nothing stays.
+    complete(app, id).await.unwrap();
+    assert_eq!(world.files("staging"), [] as [PathBuf; 0]);
+}
+
+#[tokio::test]
+async fn what_is_refused_takes_no_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, _) = world(dir.path()).await;
+    let app = &world.app;
+    let large = content(1, 1 << 20);
+    let id = init_as(app, Mode::Growing, 0).await;
+    let said = Some(large.len() as u64);
+    let mut incoming = app.begin_part_of(id, PartNumber(1), said).await.unwrap();
+    incoming.write(large.clone()).await.unwrap();
+    let wrong = Some(Sha256([0; 32]));
+    app.finish_part(&user(), id, PartNumber(1), incoming, wrong).await.unwrap_err();
+    let assembly = world.files("staging").pop().unwrap();
+    assert_eq!(assembly.metadata().unwrap().blocks(), 0);
+    // One that ends before the bytes come.
+    let meanwhile = {
+        let app = Arc::clone(app);
+        async move { app.abort_upload(&user(), id).await.unwrap() }
+    };
+    let content = stream::once(async move {
+        meanwhile.await;
+        Ok(Arrival::Bytes(large))
+    });
+    let appended = append_from(app, id, None, content.boxed()).await;
+    assert!(matches!(appended, Err(Error::NotFound(_))), "{appended:?}");
+    assert_eq!(world.files("staging"), [] as [PathBuf; 0]);
+}
