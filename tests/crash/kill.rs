@@ -58,8 +58,11 @@ pub fn die_at(
     let clock = Recorder::new(dir, 1);
     let (seed, stderr) = (dice.number(), dir.join("stderr"));
     let reached = match Daemon::start(&data, &stderr, &settings, None) {
-        // It died on the way up.
-        Err(_) => true,
+        // It died on the way up; one that refuses to start would never come to any point.
+        Err(said) => {
+            assert!(said.contains("SIGKILL"), "{point}: {said}");
+            true
+        }
         Ok(daemon) => {
             let clients = work(&daemon, &clock, ledger, seed, WORK);
             *ledger = ledger.at(&clients, u64::MAX);
