@@ -27,7 +27,7 @@ use crate::{
         digest::ContentHash,
         id::FileId,
         key::FileKey,
-        limits::{ARCHIVE_FILES_MAX, LIST_PAGE_FILES},
+        limits::{ARCHIVE_FILES_MAX, CLOCK_LEEWAY_SECONDS, LIST_PAGE_FILES},
         name::UserId,
         principal::Principal,
         range::Slice,
@@ -69,9 +69,11 @@ impl App {
                     0 => return Err(Error::NotFound("folder")),
                     files => check_count(files)?,
                 }
-                // Within the second in which the user was logged out, the next one counts.
+                // Within the second in which the user was logged out, the next one counts; not one
+                // that a clock far ahead named.
                 let first = self.meta.tokens_valid_from(Holder::User(&listing.owner)).await?;
-                minted = minted.max(UnixMillis(first.saturating_mul(1000)));
+                let latest = minted.after(Duration::from_secs(CLOCK_LEEWAY_SECONDS));
+                minted = minted.max(UnixMillis(first.saturating_mul(1000)).min(latest));
                 Selection::Folder { owner: listing.owner, folder: listing.folder }
             }
         };

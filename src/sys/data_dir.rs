@@ -1,6 +1,7 @@
 //! The data directory as a whole: its format, its lock.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
     os::unix::fs::PermissionsExt,
@@ -21,11 +22,17 @@ const FORMAT_MIN: u32 = 1;
 /// Stands for `FORMAT` while a backup is brought into a directory, which is not whole until then.
 pub const RESTORING: &str = "RESTORING";
 
-/// What may lie in a directory of which a data directory is made: keys that were put or made there
-/// before, the top of a file system, what this repository keeps in `data/`, and what one who was
-/// killed here left.
+/// What may lie in a directory of which a data directory is made, beside settings and what is
+/// hidden: keys and certificates that were put or made there before, the top of a file system, what
+/// this repository keeps in `data/`, and what one who was killed here left.
 const BEFORE: &[&str] =
-    &["keys", "LOCK", "lost+found", "README.md", ".gitignore", "FORMAT.tmp", "RESTORING.tmp"];
+    &["keys", "tls", "LOCK", "lost+found", "README.md", "FORMAT.tmp", "RESTORING.tmp"];
+
+fn may_lie_before(name: &OsStr) -> bool {
+    let is_hidden = name.as_encoded_bytes().starts_with(b".");
+    let is_settings = Path::new(name).extension().is_some_and(|ending| ending == "toml");
+    is_hidden || is_settings || BEFORE.iter().any(|known| name == *known)
+}
 
 /// Makes the directory when it is missing, private to its owner, and checks that it is one of
 /// ours. Answers whether it is a new one.
@@ -44,7 +51,7 @@ pub fn prepare(dir: &Path) -> io::Result<bool> {
         if ["meta", "journal", "blobs", "staging", RESTORING].iter().any(|ours| name == *ours) {
             return check(dir).map(|()| false);
         }
-        if !BEFORE.iter().any(|known| name == *known) {
+        if !may_lie_before(&name) {
             return Err(io::Error::other(format!(
                 "{} holds {} and is no data directory of streamlined: a new one needs an empty \
                  directory",
@@ -72,7 +79,8 @@ pub fn check(dir: &Path) -> io::Result<()> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(io::Error::other(format!(
-                "{} has no FORMAT file: not a data directory of streamlined",
+                "{} has no FORMAT file: not a data directory of streamlined; `serve` makes a new \
+                 one",
                 dir.display(),
             )));
         }
@@ -131,6 +139,19 @@ pub fn lock(dir: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_and_certificates_may_lie_there_before() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [".gitkeep", "tls", "keys", "streamlined.toml"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert!(prepare(dir.path()).unwrap());
+        assert!(!prepare(dir.path()).unwrap());
+        fs::remove_file(dir.path().join("FORMAT")).unwrap();
+        fs::write(dir.path().join("index.html"), "").unwrap();
+        assert!(prepare(dir.path()).unwrap_err().to_string().contains("holds index.html"));
+    }
 
     #[test]
     fn only_our_own_format_opens() {

@@ -68,7 +68,7 @@ fn one_that_was_cut_is_no_data_directory_and_is_begun_again() {
         assert!(said.contains("run the restore again"), "{command:?}: {said}");
     }
     restored(&backup, &data);
-    assert!(refused(&data, 1, &["restore", text(&backup)]).contains("is not empty: it holds"));
+    assert!(refused(&data, 1, &["restore", text(&backup)]).contains("is a data directory already"));
     // There was no index before, so none is kept.
     let names = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name());
     let kept = names.filter(|name| name.to_str().unwrap().starts_with("meta.")).count();

@@ -61,7 +61,14 @@ fn check_free(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(at(dir))?,
     };
-    let is_begun = dir.join(RESTORING).exists() && !dir.join("FORMAT").exists();
+    if dir.join("FORMAT").exists() {
+        return Err(io::Error::other(format!(
+            "{} is a data directory already; after a restore that was cut while it checked, run \
+             `fsck` and `scrub` there",
+            dir.display(),
+        )));
+    }
+    let is_begun = dir.join(RESTORING).exists();
     for entry in entries {
         let name = entry.map_err(at(dir))?.file_name();
         let is = |known: &str| name == *known;

@@ -42,6 +42,10 @@ fn is_foreign(head: &Parts, public_url: &str) -> bool {
     let Some(origin) = origin.to_str().ok().and_then(authority) else { return true };
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let asked = head.uri.authority().map(Authority::as_str).or(host);
+    // A proxy may name the port that browsers leave out.
+    let asked = asked.map(|asked| {
+        asked.strip_suffix(":443").or_else(|| asked.strip_suffix(":80")).unwrap_or(asked)
+    });
     ![asked, authority(public_url)]
         .into_iter()
         .flatten()
