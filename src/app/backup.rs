@@ -179,6 +179,8 @@ fn finish(from: &Path, to: &Path) -> io::Result<usize> {
             }
         }
     }
+    // A version that does not know the new journal is kept out of it first.
+    data_dir::stamp(to)?;
     let journal = to.join("journal");
     if journal.exists() {
         fs::rename(&journal, old_journal(to))?;

@@ -265,13 +265,8 @@ impl App {
             Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {
                 self.forget_damaged_sources(upload, parts).await?;
                 // What was sent again meanwhile took away what it was to be made of.
-                let is_gone = damage == blob::Error::NotFound;
                 let (_, now) = self.sources(&self.session(upload.id).await?).await?;
-                Err(if is_gone || now != revision {
-                    meta::Error::Changed.into()
-                } else {
-                    damage.into()
-                })
+                Err(if now == revision { damage.into() } else { meta::Error::Changed.into() })
             }
             joined => Ok(joined?),
         }

@@ -102,16 +102,21 @@ pub fn check(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// When it cannot be read or written.
 pub fn stamp(dir: &Path) -> io::Result<()> {
-    let path = dir.join("FORMAT");
-    let newest = format!("{FORMAT}\n");
-    match fs::read_to_string(&path) {
-        Ok(format) if format == newest => Ok(()),
-        Ok(_) => {
-            durable::write_file(&path, newest.as_bytes())?;
-            tracing::info!(format = FORMAT, "the data directory has a new format");
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+    if !is_stamped(dir)? {
+        mark(dir)?;
+        tracing::info!(format = FORMAT, "the data directory has a new format");
+    }
+    Ok(())
+}
+
+/// Whether older versions are kept out, or see no data directory.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_stamped(dir: &Path) -> io::Result<bool> {
+    match fs::read_to_string(dir.join("FORMAT")) {
+        Ok(format) => Ok(format == format!("{FORMAT}\n")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
     }
 }

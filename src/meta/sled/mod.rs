@@ -99,9 +99,7 @@ impl SledMetadata {
     pub fn open(data_dir: &Path, cache_bytes: u64, save_bytes: u64) -> Result<Self> {
         let place = open::Place::new(data_dir, cache_bytes);
         let mut ballast = Ballast::given_up(data_dir)?;
-        let mut opened = open::open(&place)?;
-        relocate(&place, &mut opened)?;
-        let Opened { db, journal, file } = opened;
+        let Opened { db, journal, file } = relocate(&place, open::open(&place)?)?;
         ballast.refill();
         let records = Records::new(Runs::new((*db).clone()), journal.last());
         let journal_id = journal.id();

@@ -74,6 +74,10 @@ impl Place {
     pub fn stamp(&self) -> Result<()> {
         data_dir::stamp(&self.data_dir).map_err(failed_io)
     }
+
+    pub fn is_stamped(&self) -> Result<bool> {
+        data_dir::is_stamped(&self.data_dir).map_err(failed_io)
+    }
 }
 
 /// See the module. Blocks.
@@ -92,7 +96,12 @@ pub fn open(place: &Place) -> Result<Opened> {
     let was_there = fs::read_dir(&place.meta).is_ok_and(|mut entries| entries.next().is_some());
     let found = unless_panicked(|| {
         let db = open_db(place)?;
-        let found = Found::of(place, &db)?;
+        let found = Found {
+            lies_in_runs: lies_in_runs(place, &db)?,
+            is_half_made: is_half_made(&db)?,
+            has_records: has_records(&db)?,
+            applied: applied(&db)?,
+        };
         Ok((db, found))
     });
     let (db, found) = match found {
@@ -225,6 +234,13 @@ impl Opened {
     }
 }
 
+/// Makes an index anew that could not be read behind its open, and fails as that does.
+pub fn made_anew(place: &Place, why: &str) -> Result<Opened> {
+    let survey = place.files.survey()?;
+    let id = survey.id.ok_or(Error::NotFound)?;
+    rebuild(place, &survey, id, why)
+}
+
 fn rebuild(place: &Place, survey: &Survey, id: JournalId, why: &str) -> Result<Opened> {
     match make_anew(place, survey, id)? {
         (opened, None) => {
@@ -326,19 +342,8 @@ struct Found {
     applied: Option<(JournalId, u64)>,
 }
 
-impl Found {
-    fn of(place: &Place, db: &Db) -> Result<Self> {
-        Ok(Self {
-            lies_in_runs: lies_in_runs(place, db)?,
-            is_half_made: is_half_made(db)?,
-            has_records: has_records(db)?,
-            applied: applied(db)?,
-        })
-    }
-}
-
 /// Does what reads sled's pages; sled panics over some that are damaged.
-fn unless_panicked<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn unless_panicked<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let outcome = catch_unwind(AssertUnwindSafe(work));
     outcome.unwrap_or_else(|_| Err(Error::Corrupt("sled cannot read its directory".into())))
 }

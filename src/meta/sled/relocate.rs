@@ -2,12 +2,15 @@
 //! owners, whose order is then the list of a user's top folder. Some files at a time, each time one
 //! commit, durable in the journal before it is in sled; so the next open goes on where one ended.
 
+use std::fs::File;
+
+use rustix::fs::fstatvfs;
 use sled::IVec;
 
 use super::{
     codec::{self, FolderNode, StoredFile},
     index::{self, Place},
-    journal::Builder,
+    journal::{Builder, unavailable},
     open::{self, Opened, applied_value},
     room,
     runs::Runs,
@@ -19,36 +22,72 @@ use crate::{
 };
 
 /// Of one commit; few, where the tests are to meet several.
-const FILES_AT_ONCE: usize = if cfg!(test) { 3 } else { 2000 };
+const FILES_AT_ONCE: usize = if cfg!(test) { 3 } else { 500 };
 
-/// Moves what is left to be moved. Blocks.
+/// Room that is taken ahead of the journal and of sled, at the most.
+const AHEAD_BYTES: u64 = 96 << 20;
+
+/// Moves what is left to be moved. An index that cannot be read on the way is made anew from the
+/// journal, as at an open. Blocks.
 ///
 /// # Errors
-/// [`Error::Corrupt`] when sled cannot be read, [`Error::NoSpace`] and [`Error::Unavailable`] from
-/// the disk. What was moved stays so. A record that cannot be read stays where it is, and its file
-/// is not found: the others are not to be kept from their users.
-pub fn relocate(place: &open::Place, opened: &mut Opened) -> Result<()> {
-    // Versions that would not find them are kept out before the first is moved, or made.
-    place.stamp()?;
+/// As [`open::open`]; [`Error::Unavailable`] before anything has changed when there is no room.
+/// What was moved stays so. A record that cannot be read stays where it is, and its file cannot be
+/// had: the others are not to be kept from their users.
+pub fn relocate(place: &open::Place, mut opened: Opened) -> Result<Opened> {
+    match open::unless_panicked(|| move_all(place, &mut opened)) {
+        Err(Error::Corrupt(why)) => {
+            drop(opened);
+            let mut opened = open::made_anew(place, &why)?;
+            move_all(place, &mut opened)?;
+            Ok(opened)
+        }
+        moved => moved.map(|()| opened),
+    }
+}
+
+fn move_all(place: &open::Place, opened: &mut Opened) -> Result<()> {
     let runs = Runs::new((*opened.db).clone());
     let (mut moved, mut from) = (0, index::FILES_OF_FORMAT_5.to_vec());
-    loop {
-        let (writes, files) = moves(&runs, &mut from)?;
-        if files == 0 {
-            break;
+    let (mut writes, mut files) = moves(&runs, &mut from)?;
+    if files > 0 {
+        if !place.is_stamped()? {
+            check_room(&opened.file)?;
         }
-        if moved == 0 {
-            tracing::info!("the records of files move; this takes minutes at a million of them");
-        }
+        tracing::info!("the records of files move; this takes minutes at a million of them");
+    }
+    // Versions that would not find them are kept out before the first is moved, or made.
+    place.stamp()?;
+    while files > 0 {
         let number = commit(opened, &writes)?;
         runs.apply(&writes, &applied_value(opened.journal.id(), number))?;
         moved += files;
+        (writes, files) = moves(&runs, &mut from)?;
     }
     if moved > 0 {
         runs.flush()?;
         tracing::info!(files = moved, "their records stand among those of their owners now");
     }
     Ok(())
+}
+
+/// Once begun, the version before is no way back: so there has to be room for all of it, in the
+/// journal and in sled. It took a third of what sled had at a million files, and twice as much at
+/// some thousands, for what is allocated ahead.
+fn check_room(index: &File) -> Result<()> {
+    let has = index.metadata().map_err(unavailable)?.len();
+    let needed = has.saturating_mul(3).min(has.saturating_add(AHEAD_BYTES));
+    let disk = fstatvfs(index).map_err(|errno| unavailable(errno.into()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= needed {
+        return Ok(());
+    }
+    Err(Error::Unavailable(format!(
+        "the records of files are to move, which takes {} MiB of room, and {} are free. Nothing \
+         has changed: the version before still starts",
+        needed >> 20,
+        free >> 20,
+    )))
 }
 
 fn commit(Opened { journal, file, .. }: &mut Opened, writes: &Writes) -> Result<u64> {
@@ -73,7 +112,7 @@ fn moves(runs: &Runs, from: &mut Vec<u8>) -> Result<(Writes, usize)> {
             match place(runs, key, record, &mut writes) {
                 Ok(()) => files += 1,
                 Err(Error::Corrupt(error)) => {
-                    tracing::error!(error, "a file is not found any more: its record is damaged");
+                    tracing::error!(error, "a file cannot be had any more: its record is damaged");
                 }
                 Err(error) => return Err(error),
             }
@@ -111,7 +150,7 @@ mod tests {
     use crate::{
         meta::{
             Asker, Metadata, NewFile, Upkeep,
-            sled::{SledMetadata, txn::Txn},
+            sled::{SledMetadata, runs::tests::damage, txn::Txn},
         },
         model::{
             digest::{ContentHash, Sha256},
@@ -177,8 +216,8 @@ mod tests {
         }
     }
 
-    /// Wherever it was ended, also between the journal and sled, the next open goes on, and what
-    /// the journal holds makes the same index.
+    /// Wherever it was ended, also between the journal and sled, the next open goes on, also where
+    /// sled is damaged, and what the journal holds makes the same index.
     #[test]
     fn files_of_format_5_are_moved_at_any_loss_of_steps() {
         let dir = tempfile::tempdir().unwrap();
@@ -218,6 +257,10 @@ mod tests {
             }
             left -= moved;
         }
+        // What is left cannot be read: the journal has it.
+        let opened = open::open(&open::Place::new(dir.path(), CACHE_BYTES)).unwrap();
+        damage(&Runs::new((*opened.db).clone()), b"g");
+        drop(opened);
         for is_lost in [false, true] {
             if is_lost {
                 fs::remove_dir_all(dir.path().join("meta")).unwrap();
