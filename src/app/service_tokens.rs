@@ -337,7 +337,7 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a time that is still to come, and for a token in place of a name;
-    /// [`Error::Busy`] as [`App::next_second`].
+    /// [`Error::Busy`] when no later second is left to name.
     pub async fn end_service_tokens(
         self: &Arc<Self>,
         name: Option<Box<str>>,

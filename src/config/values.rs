@@ -46,7 +46,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("must be {SIZE}, more than nothing"))
 }
 
-/// As [`bytes`], and `0`.
+/// As [`bytes()`], and `0`.
 pub fn bytes_or_none(text: &str) -> Result<u64, String> {
     let what = SIZE;
     let (number, unit) = with_unit(text, what)?;
@@ -61,7 +61,7 @@ pub fn bytes_or_none(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| format!("must be {what}, less than 16 EiB"))
 }
 
-/// As [`bytes`], but no fewer than so many KiB: what little would break, or do for nothing.
+/// As [`bytes()`], but no fewer than so many KiB: what little would break, or do for nothing.
 pub fn at_least_kib(least: u64, text: &str) -> Result<u64, String> {
     let size = bytes(text)?;
     if size < least << 10 { Err(format!("must be at least {least}KiB")) } else { Ok(size) }

@@ -43,7 +43,7 @@ pub enum Trust {
     Good,
     /// It leapt ahead since somebody looked; this is told once.
     Leapt,
-    /// It leapt less than [`LEAP`] ago, and was not put right since.
+    /// It leapt less than `LEAP` ago, and was not put right since.
     Waits,
 }
 

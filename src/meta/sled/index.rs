@@ -169,7 +169,7 @@ pub fn file(place: Place) -> Vec<u8> {
     key(b'r', &[&place.bytes()])
 }
 
-/// The place of the file of a key that [`file`] made.
+/// The place of the file of a key that [`file()`] made.
 pub fn placed(file: &[u8]) -> Option<Place> {
     Place::parse(file.get(1..)?)
 }
