@@ -266,6 +266,7 @@ fn who_is_logged_out_twice_within_a_second_is_logged_out() {
 #[test]
 fn a_log_out_that_cannot_end_what_was_made_is_refused() {
     let world = World::new();
+    world.put(b"x").unwrap();
     let log_out = || {
         let change = world.app.change_user(owner(), UserChange::default(), true);
         world.runtime.block_on(change).map(drop)
@@ -300,6 +301,13 @@ fn a_log_out_that_cannot_end_what_was_made_is_refused() {
     world.clock.set(now);
     log_out().unwrap();
     assert!(!matches!(end(Some("s")), Err(Error::Busy)));
+    // Nor does what is made now live until then.
+    let listing = Listing { owner, folder: Folder::default() };
+    let asker = user();
+    let minting = world.app.mint_batch_token(&asker, Chosen::Folder(listing));
+    let token = world.runtime.block_on(minting).unwrap();
+    let latest = now.after(Duration::from_mins(61));
+    assert!(batch_token::parse(&token).unwrap().expires <= latest);
 }
 
 /// A token of a key that nobody has is cheap to make up; what was found good is looked up again only

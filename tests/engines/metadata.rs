@@ -124,14 +124,18 @@ fn parts_replace_one_another_and_end_with_the_file() {
     });
 }
 
+/// An upload without a size, and one of 5 bytes.
+async fn begin_growing(meta: &dyn Metadata) {
+    let growing = Upload { mode: Mode::Growing, ..upload(1, 1, 0, 50) };
+    let uploads = vec![growing, upload(2, 1, 5, 50)];
+    meta.create_uploads(uploads, None, Asker::Service, NOW, QUOTA).await.unwrap();
+}
+
 #[test]
 fn what_is_appended_lies_where_the_session_ended() {
     on_every_engine(async |meta| {
         let reserved = async || meta.user(&user(1)).await.unwrap().unwrap().reserved;
-        let growing = Upload { mode: Mode::Growing, ..upload(1, 1, 0, 50) };
-        meta.create_uploads(vec![growing, upload(2, 1, 5, 50)], None, Asker::Service, NOW, QUOTA)
-            .await
-            .unwrap();
+        begin_growing(meta).await;
         let append = async |n, size, place, revision| {
             let (part, to) = (part(n, size, place), AppendTo { revision, declares: None });
             meta.append_part(upload_id(1), part, to, UnixMillis(60), QUOTA).await
@@ -168,10 +172,7 @@ fn what_is_appended_lies_where_the_session_ended() {
 fn a_size_is_declared_with_the_bytes_that_it_comes_with_or_not_at_all() {
     on_every_engine(async |meta| {
         let reserved = async || meta.user(&user(1)).await.unwrap().unwrap().reserved;
-        let growing = Upload { mode: Mode::Growing, ..upload(1, 1, 0, 50) };
-        meta.create_uploads(vec![growing, upload(2, 1, 5, 50)], None, Asker::Service, NOW, QUOTA)
-            .await
-            .unwrap();
+        begin_growing(meta).await;
         let append = async |id, n, revision, size| {
             let declares = Some(Declared { size, mode: Mode::Stream });
             let to = AppendTo { revision, declares };

@@ -104,3 +104,23 @@ fn cookie(headers: &HeaderMap) -> Option<Credential> {
         Err(_) => Credential::Unusable("a credential is not ASCII"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+
+    use super::*;
+
+    #[test]
+    fn the_port_that_browsers_leave_out_may_be_named_to_us() {
+        let is_ours = |host: &str, origin: &str| {
+            let asked = Request::post("/").header(HOST, host).header(ORIGIN, origin).body(());
+            !is_foreign(&asked.unwrap().into_parts().0, "")
+        };
+        assert!(is_ours("files.example:80", "http://files.example"));
+        assert!(is_ours("files.example:443", "https://files.example"));
+        assert!(is_ours("files.example:8443", "https://files.example:8443"));
+        assert!(!is_ours("files.example:8443", "https://files.example"));
+        assert!(!is_ours("files.example:80", "http://example"));
+    }
+}

@@ -99,6 +99,7 @@ impl Walk<'_> {
     pub fn findings(&self) -> Result<Findings> {
         let mut findings = Findings::default();
         self.files(&mut findings)?;
+        self.ids(&mut findings)?;
         self.contents(&mut findings)?;
         self.uploads(&mut findings)?;
         Ok(findings)
@@ -183,6 +184,19 @@ impl Walk<'_> {
             findings.check(false, &index::blob(hash), || {
                 format!("blob {hash} has files and no record")
             });
+        }
+        Ok(())
+    }
+
+    /// Every id that leads somewhere leads to a file.
+    fn ids(&self, findings: &mut Findings) -> Result<()> {
+        for entry in self.table(index::FILE_OWNERS) {
+            let (key, _) = entry?;
+            let file = match index::owned_by(&key) {
+                Some(id) => files::of_id(self.records, id)?,
+                None => None,
+            };
+            findings.check(file.is_some(), &key, || "an id leads to no file".to_owned());
         }
         Ok(())
     }

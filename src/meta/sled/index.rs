@@ -174,9 +174,16 @@ pub fn placed(file: &[u8]) -> Option<Place> {
     Place::parse(file.get(1..)?)
 }
 
-/// What it takes beside its id to find a file.
+/// What it takes beside the id of each file to find it.
+pub const FILE_OWNERS: &[u8] = b"i";
+
 pub fn file_owner(id: FileId) -> Vec<u8> {
     key(b'i', &[&id.0])
+}
+
+/// The file of a [`file_owner`].
+pub fn owned_by(entry: &[u8]) -> Option<FileId> {
+    Some(FileId(entry.get(1..)?.try_into().ok()?))
 }
 
 /// Up to format 5 the records of files stood under their ids alone.

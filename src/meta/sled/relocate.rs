@@ -223,6 +223,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("FORMAT"), "5\n").unwrap();
         let files: Vec<_> = (0..40).map(file).collect();
+        // In the lists of all folders but the top.
+        let entries = files.iter().map(|file| file.folder.lineage().count() - 1).sum::<usize>();
         let runtime = Runtime::new().unwrap();
         let meta = open_store(dir.path());
         let new = files.iter().map(|file| NewFile {
@@ -235,6 +237,7 @@ mod tests {
         runtime.block_on(async {
             meta.record_files(new.collect(), UnixMillis(0), u64::MAX).await.unwrap();
             expect(&meta, &files, 0).await;
+            assert_eq!(meta.records.scan_prefix(b"l").count(), entries);
             let all = files.clone();
             let old = move |txn: &mut Txn<'_>| {
                 txn.write([index::FILES_OF_FORMAT_5, &[0; 16]].concat(), b"damaged");
@@ -267,6 +270,7 @@ mod tests {
             }
             let meta = open_store(dir.path());
             runtime.block_on(expect(&meta, &files, 1));
+            assert_eq!(meta.records.scan_prefix(b"l").count(), entries);
             drop(meta);
         }
         assert_eq!(fs::read_to_string(dir.path().join("FORMAT")).unwrap(), "6\n");
