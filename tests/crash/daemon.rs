@@ -10,7 +10,7 @@ use std::{
 
 use super::{recording::recorder, wire::TOKEN};
 
-const START_PATIENCE: Duration = Duration::from_secs(30);
+pub const START_PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than any operation takes that had begun when the recorder was told to stop.
 const STOP_WAIT: Duration = Duration::from_millis(30);
 
