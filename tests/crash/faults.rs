@@ -7,7 +7,8 @@
 //! acknowledged is there.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -73,16 +74,26 @@ impl Recorded {
         let recorder = Recorder::new(dir.path(), 1);
         let daemon = Daemon::start(&data, &stderr, &[], Some(&recorder));
         let daemon = daemon.unwrap_or_else(|said| panic!("{said}"));
-        // A new store reads itself and notes so in the journal: no fault is meant for that.
-        let mut wire = Wire::service(&daemon.address);
-        let mut last_read =
-            || wire.get("/readyz").unwrap().json()["scrub"]["last_completed"].clone();
-        let began = Instant::now();
-        while last_read() == Value::Null {
-            assert!(began.elapsed() < START_PATIENCE, "the first scrub does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        settle(&daemon, &data);
         Self { dir, recorder, daemon }
+    }
+}
+
+/// Waits for what a new store notes in its journal by itself: no fault is meant for that.
+fn settle(daemon: &Daemon, data: &Path) {
+    let collected = Command::new(env!("CARGO_BIN_EXE_streamlined"))
+        .args(["gc", "--data-dir"])
+        .arg(data)
+        .env_clear()
+        .output()
+        .unwrap();
+    assert!(collected.status.success(), "{}", String::from_utf8_lossy(&collected.stderr));
+    let mut wire = Wire::service(&daemon.address);
+    let mut last_read = || wire.get("/readyz").unwrap().json()["scrub"]["last_completed"].clone();
+    let began = Instant::now();
+    while last_read() == Value::Null {
+        assert!(began.elapsed() < START_PATIENCE, "the first scrub does not end");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -162,12 +173,17 @@ pub fn refused_by_the_journal_and_killed(times: i64) -> (u16, Value) {
     assert_eq!(put(&daemon, 3_000).0, 201);
     recorder.arm(&Fault { kinds: SYNC, error: ENOSPC, skip: 0, times, filter: "journal/" });
     let (status, _) = put(&daemon, 3_000);
+    assert_eq!(files(&daemon), 1, "what was refused is seen");
     recorder.stop();
     drop(daemon);
     let (data, stderr) = places(&dir);
     let daemon = Daemon::start(&data, &stderr, &[], None).unwrap_or_else(|said| panic!("{said}"));
+    (status, files(&daemon))
+}
+
+fn files(daemon: &Daemon) -> Value {
     let list = Wire::service(&daemon.address).get("/v1/files/all?user_id=eve").unwrap();
-    (status, list.json()["total_count"].clone())
+    list.json()["total_count"].clone()
 }
 
 fn name(action: &Action) -> String {
