@@ -136,6 +136,18 @@ impl World {
         while self.runtime.block_on(self.app.sweep()).unwrap().more {}
     }
 
+    /// As the configuration does at a start.
+    fn register(&self, token: &str) -> Result<(), Error> {
+        let registered = self.app.register_service_token(token, "configured");
+        self.runtime.block_on(registered).map(drop)
+    }
+
+    fn lets_in(&self, token: &str) -> bool {
+        let credential = [Credential::ServiceToken(token.to_owned().into())];
+        let asked = self.app.authenticate(&credential, Ipv4Addr::LOCALHOST.into());
+        self.runtime.block_on(asked).is_ok()
+    }
+
     fn is_readable(&self, file: &FileRecord) -> bool {
         let opened = self.app.open_content(file, Slice::whole(file.size));
         self.runtime.block_on(opened).is_ok()
@@ -423,14 +435,14 @@ fn links_and_tokens_end_on_their_second() {
 }
 
 #[test]
-fn a_service_token_is_listed_for_ninety_days_behind_its_expiry() {
+fn a_jwt_is_listed_for_ninety_days_behind_its_expiry() {
     let world = World::new();
-    let issue = |lifetime| {
-        let name = "s".into();
-        let new = NewToken { name, is_jwt: false, grant: Grant::default(), lifetime };
+    let issue = |is_jwt, lifetime| {
+        let new = NewToken { name: "s".into(), is_jwt, grant: Grant::default(), lifetime };
         world.runtime.block_on(world.app.issue_token(new)).unwrap().token.id()
     };
-    let (ending, lasting) = (issue(Some(Duration::from_hours(1))), issue(None));
+    let hour = Some(Duration::from_hours(1));
+    let (ending, lasting) = (issue(true, hour), issue(false, None));
     let listed = || {
         let listing = world.runtime.block_on(world.app.list_tokens(None, 9)).unwrap();
         listing.iter().map(|listed| listed.token.id()).collect::<Vec<_>>()
@@ -441,6 +453,21 @@ fn a_service_token_is_listed_for_ninety_days_behind_its_expiry() {
     world.pass(Duration::from_millis(1));
     world.sweep();
     assert_eq!(listed(), [lasting]);
+}
+
+/// Of an opaque token nothing but its record says that it has ended, or to what it was limited.
+#[test]
+fn an_opaque_token_that_ended_does_not_come_back_by_the_configuration() {
+    let world = World::new();
+    let grant = Grant::parse(["read"], []).unwrap();
+    let lifetime = Some(Duration::from_hours(1));
+    let new = NewToken { name: "s".into(), is_jwt: false, grant, lifetime };
+    let secret = world.runtime.block_on(world.app.issue_token(new)).unwrap().secret;
+    world.register("another-configured-token").unwrap();
+    world.pass(Duration::from_hours(2 + 90 * 24));
+    world.sweep();
+    world.register(&secret).unwrap();
+    assert!(!world.lets_in(&secret));
 }
 
 #[test]

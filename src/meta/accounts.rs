@@ -59,9 +59,12 @@ impl ServiceToken {
         }
     }
 
-    /// Whether its own expiry was before a time.
-    pub fn expired(&self, before: UnixMillis) -> bool {
-        self.expires.is_some_and(|expires| expires < before)
+    /// Whether its record says nothing that a JWT does not say itself, as that expired before a
+    /// time. Of an opaque one nothing else says that it is not good: without its record its text
+    /// is that of a new one, without limits and without an end, to whoever registers it.
+    pub fn may_be_forgotten(&self, before: UnixMillis) -> bool {
+        let is_jwt = matches!(self.kind, TokenKind::Jwt { .. });
+        is_jwt && self.expires.is_some_and(|expires| expires < before)
     }
 
     /// Whether it is good at `now`. A revoked one never is, whatever a clock says that steps back.
@@ -188,8 +191,7 @@ pub trait Accounts: Send + Sync {
     async fn token_use(&self, id: TokenId) -> Result<Option<TokenUse>>;
     /// Notes the last uses of many tokens at once.
     async fn record_uses(&self, uses: Vec<(TokenId, TokenUse)>) -> Result<()>;
-    /// Forgets tokens whose own expiry was before a time, at most `limit`, with their uses, and
-    /// answers how many. One that never expires stays, revoked or not: nothing else says that it
-    /// is not good. One record always stays, as a store without any is a new one.
+    /// Forgets tokens of which [`ServiceToken::may_be_forgotten`], at most `limit`, with their
+    /// uses, and answers how many. One record always stays, as a store without any is a new one.
     async fn forget_expired_tokens(&self, before: UnixMillis, limit: usize) -> Result<usize>;
 }

@@ -144,7 +144,8 @@ impl Accounts for MemoryMetadata {
     async fn forget_expired_tokens(&self, before: UnixMillis, limit: usize) -> Result<usize> {
         self.step(|state| {
             let limit = limit.min(state.tokens.len().saturating_sub(1));
-            let expired = state.tokens.values().filter(|token| token.expired(before));
+            let tokens = state.tokens.values();
+            let expired = tokens.filter(|token| token.may_be_forgotten(before));
             let expired: Vec<_> = expired.map(ServiceToken::id).take(limit).collect();
             for id in &expired {
                 state.tokens.remove(id);

@@ -276,7 +276,7 @@ impl Accounts for SledMetadata {
             let (mut expired, mut stay) = (Vec::new(), 0);
             for entry in records.scan_prefix(index::TOKENS) {
                 let token = decode_token(&entry?.1)?;
-                if token.expired(before) && expired.len() < limit {
+                if token.may_be_forgotten(before) && expired.len() < limit {
                     expired.push(token.id());
                 } else {
                     stay += 1;
