@@ -95,9 +95,9 @@ impl App {
 
     async fn make_token(&self, new: NewToken) -> Result<Issued> {
         let NewToken { name, is_jwt, grant, lifetime } = new;
-        if !is_service_name(&name) {
-            let detail = "A service's name has 1 to 255 bytes, no control characters, and does not \
-                          end in /rotate.";
+        if !is_service_name(&name) || service_token::looks_like_one(&name) {
+            let detail = "A service's name has 1 to 255 bytes, no control characters, does not end \
+                          in /rotate, and is no token.";
             return Err(Error::invalid("invalid_token_name", detail));
         }
         let longest = DAY * u32::try_from(*SERVICE_TOKEN_DAYS.end()).unwrap_or(u32::MAX);
@@ -282,20 +282,28 @@ impl App {
     }
 
     /// Ends the JWT of a `jti`, whether it was recorded or not. The whole JWT may stand in place of
-    /// its `jti`, which the answer names.
+    /// its `jti`, which the answer names, with what stood around it where it was copied.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a JWT without one, and for an opaque token.
+    /// [`Error::Invalid`] for a JWT without one, for an opaque token, and for what can be no `jti`.
     pub async fn revoke_jti(self: &Arc<Self>, text: &str) -> Result<Listed> {
-        let own = match jwt::read_unverified(text) {
-            Said::NoToken => text.to_owned(),
-            Said::Token(Some(jti)) => jti,
-            Said::Token(None) => {
+        let mut said = service_token::words(text).map(jwt::read_unverified);
+        let own = match said.find(|said| *said != Said::NoToken) {
+            Some(Said::Token(Some(jti))) => jti,
+            Some(Said::Token(None)) => {
                 let detail = "That is a JWT without a jti; end all tokens of its service.";
                 return Err(Error::invalid("invalid_revocation", detail));
             }
+            Some(Said::NoToken) | None => text.trim().to_owned(),
         };
         self.check_is_no_token(&own).await?;
+        // What is no token and no jti either would be answered for, and end nothing.
+        let is_none =
+            |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '`');
+        if own.is_empty() || own.contains(is_none) {
+            let detail = "A jti has no spaces, quotes and control characters.";
+            return Err(Error::invalid("invalid_revocation", detail));
+        }
         let jti = own.as_str();
         let now = self.clock.now();
         let tombstone = ServiceToken {
@@ -321,11 +329,15 @@ impl App {
         self.listed(revoked.await?).await
     }
 
-    /// Refuses a token where its name is asked for, which would be kept and stand in the audit log.
+    /// Refuses what holds a token where a name is asked for, which would be kept and stand in the
+    /// audit log.
     async fn check_is_no_token(&self, name: &str) -> Result<()> {
-        let is_known = self.meta.service_token(&service_token::digest(name)).await?.is_some();
-        let is_jwt = jwt::read_unverified(name) != Said::NoToken;
-        if is_known || is_jwt || service_token::looks_like_one(name) {
+        let mut is_token = service_token::looks_like_one(name);
+        for word in service_token::words(name) {
+            is_token |= jwt::read_unverified(word) != Said::NoToken;
+            is_token |= self.meta.service_token(&service_token::digest(word)).await?.is_some();
+        }
+        if is_token {
             let detail = "That is a token itself. Revoke it by its id, which token list tells.";
             return Err(Error::invalid("invalid_revocation", detail));
         }

@@ -20,9 +20,19 @@ pub fn generate() -> Zeroizing<String> {
     token
 }
 
-/// Whether a text has the form of what [`generate`] makes, or begins so.
+/// Whether a text holds what [`generate`] makes, or the begin of it.
 pub fn looks_like_one(text: &str) -> bool {
-    text.starts_with(PREFIX)
+    text.contains(PREFIX)
+}
+
+/// What of a text may be a token that was copied with what stood around it: quotes, the name of a
+/// header, a scheme.
+pub fn words(text: &str) -> impl Iterator<Item = &str> {
+    let is_around = |c| matches!(c, '"' | '\'' | '`' | ',' | ';');
+    text.split_whitespace().flat_map(move |word| {
+        let value = word.split_once(':').map_or(word, |(_, value)| value);
+        [word, word.trim_matches(is_around), value.trim_matches(is_around)]
+    })
 }
 
 /// What is stored and compared in place of the token.
@@ -49,5 +59,16 @@ mod tests {
         assert_ne!(*one, *two);
         assert_ne!(digest(&one), digest(&two));
         assert!(looks_like_one(&one) && one.len() == 76 && is_acceptable_token(&one));
+    }
+
+    #[test]
+    fn a_token_is_found_in_what_stands_around_it() {
+        let token = "a:b.c\"d";
+        for around in ["@", " @\n", "\"@\",", "Bearer @", "x-token:@", "-H 'x-token: @'", "\"x:@\""]
+        {
+            let text = around.replace('@', token);
+            assert!(words(&text).any(|word| word == token), "{around}");
+        }
+        assert_eq!(words(" \n").next(), None);
     }
 }

@@ -264,6 +264,27 @@ fn a_token_in_place_of_its_name_is_read_or_refused_and_not_kept() {
         daemon.service().post("/v1/admin/revocations", body).refused(400, "invalid_revocation");
     }
     refused(&dir, 1, &["token", "revoke", "--service", whole]);
+    // As it was copied: with what stood around it.
+    let secret = text(&opaque, "token");
+    for around in [" TOKEN", "TOKEN\n", "\"TOKEN\"", "Bearer TOKEN", "X-Service-Token: TOKEN"] {
+        for token in [secret, TOKEN, &nameless] {
+            let token = around.replace("TOKEN", token);
+            for named in ["--jti", "--service"] {
+                let said = refused(&dir, 1, &["token", "revoke", named, &token]);
+                assert!(said.contains("That is a"), "{named} {token:?}: {said}");
+            }
+        }
+        let live = make(&["--jwt"]);
+        let sent = around.replace("TOKEN", text(&live, "token"));
+        refused(&dir, 1, &["token", "revoke", "--service", &sent]);
+        holder(&daemon, &live).get(LIST).ok();
+        assert_eq!(run(&dir, &["token", "revoke", "--jti", &sent])["id"], live["id"], "{sent:?}");
+        holder(&daemon, &live).get(LIST).refused(401, "unauthenticated");
+    }
+    for jti in ["a b", "a\"b", "'", "a\u{1b}[2J", "a\u{a0}b"] {
+        let body = json!({ "jti": jti });
+        daemon.service().post("/v1/admin/revocations", body).refused(400, "invalid_revocation");
+    }
     holder(&daemon, &opaque).get(LIST).ok();
     // Any other text may be a name.
     assert_eq!(run(&dir, &["token", "revoke", "--jti", "a.b.c"])["jti"], "a.b.c");

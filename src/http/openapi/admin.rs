@@ -118,7 +118,7 @@ pub fn schemas() -> Value {
         object(&members, &["next_cursor"])
     };
     let ended = object(&json!({"tokens_valid_from": time}), &[]);
-    let jti = json!({"type": ["string", "null"], "maxLength": JWT_BYTES_MAX});
+    let longest = json!({"type": ["string", "null"], "maxLength": JWT_BYTES_MAX});
     json!({
         "NewServiceToken": sent(
             json!({
@@ -131,7 +131,7 @@ pub fn schemas() -> Value {
         "TokenRotation": sent(json!({"grace": perhaps(&seconds)}), &[]),
         "Revocation": sent(
             json!({
-                "jti": jti, "service": perhaps(&text), "all": {"type": "boolean"},
+                "jti": longest, "service": longest, "all": {"type": "boolean"},
                 "before": perhaps(&seconds),
             }),
             &[],

@@ -126,11 +126,11 @@ pub async fn revoke_many(app: &Arc<App>, body: RequestBody) -> Reply {
             let TokenKind::Jwt { jti } = &revoked.token.kind else { return Ok(answer) };
             return Ok(audit::about(answer, &format!("jti:{jti}")));
         }
-        (None, Some(service), false) => Some(service),
+        (None, Some(service), false) if service.len() <= JWT_BYTES_MAX => Some(service),
         (None, None, true) => None,
         _ => {
-            let detail = "Name one of jti (at most 8192 bytes), service, or all; before goes with \
-                          the last two.";
+            let detail = "Name one of jti, service (each at most 8192 bytes), or all; before goes \
+                          with the last two.";
             return Err(Error::invalid("invalid_revocation", detail).into());
         }
     };
