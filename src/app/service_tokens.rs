@@ -1,6 +1,6 @@
 //! The life of service tokens: made, listed, rotated, revoked.
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use zeroize::Zeroizing;
 
@@ -81,6 +81,21 @@ const JWT_LIFETIME: Duration = Duration::from_hours(365 * 24);
 const DAY: Duration = Duration::from_hours(24);
 /// Records read at a time while one is looked for by name.
 const PAGE: usize = 256;
+
+/// Ids of tokens told at most where several have a name.
+const TOLD_MAX: usize = 16;
+
+/// Several tokens have a name of which none was rotated.
+fn ambiguous(active: &[Listed]) -> Error {
+    let ids = active.iter().take(TOLD_MAX).map(|listed| listed.token.id().to_string());
+    let detail = format!(
+        "{} active tokens have this name: {}. Say which one by its id; token revoke --service ends \
+         them all.",
+        active.len(),
+        ids.collect::<Vec<_>>().join(", "),
+    );
+    Error::conflict("ambiguous_name", detail)
+}
 
 impl App {
     /// Makes a token. Its record is durable before anybody can use it.
@@ -176,20 +191,24 @@ impl App {
         Ok(listed)
     }
 
-    /// A token by its id, or by the name of its service when that has one good token only.
+    /// A token by its id, or by the name of its service: the one that was not rotated yet, else the
+    /// one whose grace ends last.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] for a name that several have.
+    /// [`Error::NotFound`]; [`Error::Conflict`] for a name that several have of which none was
+    /// rotated.
     pub async fn token(&self, id_or_name: &str) -> Result<Listed> {
-        self.find_token(id_or_name, &[Standing::Active, Standing::Superseding]).await
+        let mut found = self.find_tokens(id_or_name).await?;
+        Ok(found.swap_remove(0))
     }
 
-    /// As [`App::token`]; a name finds only those that stand so.
-    async fn find_token(&self, id_or_name: &str, standings: &[Standing]) -> Result<Listed> {
+    /// The token of an id, or the good ones of a name: that of [`App::token`] first, then those
+    /// whose grace is not over. One at least.
+    async fn find_tokens(&self, id_or_name: &str) -> Result<Vec<Listed>> {
         if let Some(id) = TokenId::parse(id_or_name)
             && let Some(token) = self.meta.service_token_by_id(id).await?
         {
-            return self.listed(token).await;
+            return Ok(vec![self.listed(token).await?]);
         }
         let (mut named, mut after) = (Vec::new(), None);
         loop {
@@ -198,18 +217,21 @@ impl App {
             after = Some(last.id());
             named.extend(page.into_iter().filter(|token| *token.name == *id_or_name));
         }
-        let mut good = Vec::new();
+        let (mut active, mut rotated) = (Vec::new(), Vec::new());
         for token in named {
             let listed = self.listed(token).await?;
-            if standings.contains(&listed.standing) {
-                good.push(listed);
+            match listed.standing {
+                Standing::Active => active.push(listed),
+                Standing::Superseding => rotated.push(listed),
+                Standing::Superseded | Standing::Expired | Standing::Revoked => {}
             }
         }
-        if good.len() > 1 {
-            let detail = "Several tokens have this name; say which one by its id.";
-            return Err(Error::conflict("ambiguous_name", detail));
+        if active.len() > 1 {
+            return Err(ambiguous(&active));
         }
-        good.pop().ok_or(Error::NotFound("token"))
+        rotated.sort_by_key(|listed| Reverse(listed.token.ends()));
+        active.append(&mut rotated);
+        if active.is_empty() { Err(Error::NotFound("token")) } else { Ok(active) }
     }
 
     async fn listed(&self, token: ServiceToken) -> Result<Listed> {
@@ -231,15 +253,13 @@ impl App {
     /// good for `grace`.
     ///
     /// # Errors
-    /// As [`App::token`], but a name finds only a token that was not rotated yet;
-    /// [`Error::Conflict`] for one that has ended or was rotated before.
+    /// As [`App::token`]; [`Error::Conflict`] for one that has ended or was rotated before.
     pub async fn rotate_token(
         self: &Arc<Self>,
         id_or_name: &str,
         grace: Duration,
     ) -> Result<Rotated> {
-        let Listed { token, standing, .. } =
-            self.find_token(id_or_name, &[Standing::Active]).await?;
+        let Listed { token, standing, .. } = self.token(id_or_name).await?;
         let over = || Error::conflict("token_ended", "The token has ended or was rotated before.");
         if standing != Standing::Active {
             return Err(over());
@@ -266,19 +286,28 @@ impl App {
         Ok(Rotated { issued, previous, until })
     }
 
-    /// Ends a token from the next request on.
+    /// Ends a token from the next request on; by a name, those before it too, whose grace is not
+    /// over. Answers all that were ended, that of [`App::token`] first.
     ///
     /// # Errors
-    /// As [`App::token`]: during the grace of a rotation a name is that of two tokens.
-    pub async fn revoke_token(self: &Arc<Self>, id_or_name: &str) -> Result<Listed> {
-        let id = self.token(id_or_name).await?.token.id();
+    /// As [`App::token`].
+    pub async fn revoke_token(self: &Arc<Self>, id_or_name: &str) -> Result<Vec<Listed>> {
+        let found = self.find_tokens(id_or_name).await?;
         let app = Arc::clone(self);
         let revoked = self.detached(async move {
-            let outcome = app.meta.revoke_service_token(id, app.clock.now()).await;
-            app.verified.forget();
-            Ok(outcome?)
+            let (now, mut revoked) = (app.clock.now(), Vec::new());
+            for listed in found {
+                let outcome = app.meta.revoke_service_token(listed.token.id(), now).await;
+                app.verified.forget();
+                revoked.push(outcome?);
+            }
+            Ok(revoked)
         });
-        self.listed(revoked.await?).await
+        let mut listed = Vec::new();
+        for token in revoked.await? {
+            listed.push(self.listed(token).await?);
+        }
+        Ok(listed)
     }
 
     /// Ends the JWT of a `jti`, whether it was recorded or not. The whole JWT may stand in place of

@@ -60,7 +60,7 @@ pub enum TokenCommand {
     },
     /// Show one token.
     Show {
-        /// Its id, or the name of a service that has one good token.
+        /// Its id, or the name of a service: the token that was not rotated yet.
         token: String,
         #[command(flatten)]
         output: Output,
@@ -69,7 +69,7 @@ pub enum TokenCommand {
     },
     /// Make a token's successor; both are good for a while.
     Rotate {
-        /// Its id, or the name of a service that has one good token.
+        /// Its id, or the name of a service: the token that was not rotated yet.
         token: String,
         /// How long the token before it stays good.
         #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
@@ -110,7 +110,8 @@ pub struct Limits {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct Which {
-    /// A token's id, or the name of a service that has one good token.
+    /// A token's id; or the name of a service: the token that was not rotated yet, and those before
+    /// it that are still good.
     token: Option<String>,
     /// The JWT with this `jti`, whether it was recorded or not.
     #[arg(long)]

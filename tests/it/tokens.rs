@@ -421,11 +421,34 @@ fn a_superseded_token_ends_with_the_grace_and_an_expired_one_at_its_time() {
     let last = run(&dir, &["token", "rotate", "s", "--grace", "1h"]);
     holder(&daemon, &next).get(LIST).ok();
     holder(&daemon, &last).get(LIST).ok();
+    // By its name it is the one that is not rotated yet, and those before it end with it.
+    assert_eq!(run(&dir, &["token", "show", "s"])["id"], last["id"]);
+    let revoked = run(&dir, &["token", "revoke", "s"]);
+    assert_eq!((&revoked["id"], &revoked["state"]), (&last["id"], &json!("revoked")));
+    assert_eq!(revoked["ended"], json!([last["id"], next["id"]]));
+    eventually(|| {
+        let target = format!("{} {} service:s", text(&last, "id"), text(&next, "id"));
+        lines(&dir).iter().any(|line| line["target"] == target)
+    });
+    for dead in [&next, &last] {
+        holder(&daemon, dead).get(LIST).refused(401, "unauthenticated");
+    }
+    assert!(refused(&dir, 1, &["token", "revoke", "s"]).contains("no such token"));
+    // One of the two lives on by itself.
+    let made = run(&dir, &["token", "create", "t"]);
+    let next = run(&dir, &["token", "rotate", "t"]);
+    let revoked = run(&dir, &["token", "revoke", text(&next, "id")]);
+    assert_eq!(revoked["ended"], json!([next["id"]]));
+    assert_eq!(run(&dir, &["token", "show", "t"])["id"], made["id"]);
+    assert_eq!(run(&dir, &["token", "revoke", "t"])["ended"], json!([made["id"]]));
     // Which of the two?
-    assert!(refused(&dir, 1, &["token", "revoke", "s"]).contains("Several tokens"));
-    run(&dir, &["token", "revoke", text(&next, "id")]);
-    run(&dir, &["token", "revoke", "s"]);
-    holder(&daemon, &last).get(LIST).refused(401, "unauthenticated");
+    let twins = [0, 1].map(|_| run(&dir, &["token", "create", "twin"]));
+    for command in ["show", "rotate", "revoke"] {
+        let said = refused(&dir, 1, &["token", command, "twin"]);
+        assert!(said.contains("--service"), "{said}");
+        assert!(twins.iter().all(|twin| said.contains(text(twin, "id"))), "{said}");
+    }
+    run(&dir, &["token", "revoke", "--service", "twin"]);
     let short = run(&dir, &["token", "create", "short", "--expires", "2s"]);
     holder(&daemon, &short).get(LIST).ok();
     eventually(|| holder(&daemon, &short).get(LIST).status == 401);

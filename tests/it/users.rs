@@ -150,6 +150,7 @@ fn an_admin_does_over_http_what_the_commands_do() {
     let next = admin.post(&format!("{path}/rotate"), "").json();
     let holder = daemon.anyone().header("x-service-token", next["token"].as_str().unwrap());
     holder.get("/v1/files/all?user_id=u").ok();
+    admin.post("/v1/admin/tokens", json!({"name": "s"})).json();
     admin.delete("/v1/admin/tokens/s").refused(409, "ambiguous_name");
     admin.delete(&format!("/v1/admin/tokens/{}", next["id"].as_str().unwrap())).ok();
     holder.get("/v1/files/all?user_id=u").refused(401, "unauthenticated");

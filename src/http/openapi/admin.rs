@@ -40,7 +40,7 @@ pub fn describe(command: &Command) -> Operation {
             .refuses("400", &["invalid_grace"])
             .refuses("409", &["token_ended"]),
         Command::RevokeToken(_) => {
-            token("Revoke a token").answers_json("200", "Revoked", "ServiceToken")
+            token("Revoke a token").answers_json("200", "Revoked", "EndedServiceToken")
         }
         Command::RevokeMany => known(new("Revoke tokens"))
             .json_body("Revocation")
@@ -102,6 +102,8 @@ pub fn schemas() -> Value {
         "state": {"enum": standing}, "last_used": perhaps(&time), "last_used_from": perhaps(&text),
         "superseded_until": time, "revoked": time,
     }));
+    let mut gone = shown.clone();
+    gone["ended"] = texts.clone();
     let issued = with(json!({"token": text, "previous_until": time}));
     let user = json!({
         "id": reference("UserId"), "created": time, "role": perhaps(&role),
@@ -147,6 +149,7 @@ pub fn schemas() -> Value {
         "KeyImport": sent(json!({"pem": text}), &["pem"]),
         "KeyRotation": sent(json!({"after": perhaps(&seconds), "links": {"type": "boolean"}}), &[]),
         "ServiceToken": object(&shown, &["jti", "superseded_until", "revoked"]),
+        "EndedServiceToken": object(&gone, &["jti", "superseded_until"]),
         "IssuedServiceToken": object(&issued, &["jti", "previous_until"]),
         "ServiceTokenList": page("tokens", "ServiceToken"),
         "Revoked": {"oneOf": [reference("ServiceToken"), ended]},

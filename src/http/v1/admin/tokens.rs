@@ -111,8 +111,12 @@ pub async fn rotate(app: &Arc<App>, token: &str, body: RequestBody) -> Reply {
 
 pub async fn revoke(app: &Arc<App>, token: &str) -> Reply {
     let revoked = app.revoke_token(token).await?;
-    let answer = json::reply(StatusCode::OK, &describe(&revoked))?;
-    Ok(audit::about(answer, &named(&revoked.token)))
+    let first = revoked.first().ok_or(Error::NotFound("token"))?;
+    let ids: Vec<String> = revoked.iter().map(|listed| listed.token.id().to_string()).collect();
+    let mut answer = describe(first);
+    answer["ended"] = json!(ids);
+    let answer = json::reply(StatusCode::OK, &answer)?;
+    Ok(audit::about(answer, &format!("{} service:{}", ids.join(" "), first.token.name)))
 }
 
 pub async fn revoke_many(app: &Arc<App>, body: RequestBody) -> Reply {
