@@ -6,7 +6,7 @@ use super::{App, Error, Result};
 use crate::{
     meta::{
         self, UserRecord,
-        accounts::{Holder, UserChange},
+        accounts::{Edit, Holder, UserChange},
     },
     model::{
         file::Totals,
@@ -56,7 +56,8 @@ impl App {
     }
 
     /// Changes a user, from the next request on; makes its record when nobody named it before.
-    /// `log_out` ends all tokens that it has.
+    /// `log_out` ends all tokens that it has, and so does taking its role back: they claim the one
+    /// that it had when they were made, which nothing else caps.
     ///
     /// # Errors
     /// [`Error::Busy`] of a log-out that comes too soon behind many others.
@@ -66,7 +67,10 @@ impl App {
         mut change: UserChange,
         log_out: bool,
     ) -> Result<ListedUser> {
-        if log_out {
+        let has_role = async || {
+            Ok::<_, Error>(self.meta.user(&id).await?.is_some_and(|user| user.role.is_some()))
+        };
+        if log_out || change.role == Edit::Clear && has_role().await? {
             change.tokens_valid_from = Some(self.next_second(Holder::User(&id)).await?);
         }
         let app = Arc::clone(self);

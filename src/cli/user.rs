@@ -47,7 +47,8 @@ pub enum UserCommand {
 #[derive(Args)]
 #[group(required = true, multiple = true)]
 pub struct Change {
-    /// The highest role a token of the user has: viewer, analyst, researcher, admin; or default.
+    /// The highest role a token of the user has: viewer, analyst, researcher, admin; or default,
+    /// which also ends the tokens made until then.
     #[arg(long)]
     role: Option<String>,
     /// What the user may hold, such as 20GiB, or 0; or default.

@@ -64,6 +64,10 @@ fn changes_hold_from_the_next_request_on_and_survive_a_kill() {
     run(&dir, &["user", "set", "u", "--role", "viewer"]);
     user.delete(&format!("/v1/files/{key}")).refused(403, "forbidden");
     run(&dir, &["user", "set", "u", "--role", "default", "--quota", "3B"]);
+    user.get("/v1/files/all").refused(401, "unauthenticated");
+    // What is not there cannot be taken back.
+    let user = daemon.user("u");
+    run(&dir, &["user", "set", "u", "--role", "default"]);
     user.put("/v1/files/content?filename=n", "xxx").refused(413, "quota_exceeded");
     run(&dir, &["user", "set", "u", "--disabled"]);
     user.get("/v1/files/all").refused(401, "unauthenticated");
@@ -78,6 +82,25 @@ fn changes_hold_from_the_next_request_on_and_survive_a_kill() {
     daemon.restart(Signal::KILL);
     let again = |old: &crate::support::Client| old.moved(&daemon).get("/v1/files/all").status;
     assert_eq!((again(&user), again(&anew), again(&other)), (401, 200, 200));
+}
+
+/// The role that a token was made with, too: one that was capped meanwhile must not rise again.
+#[test]
+fn a_role_that_is_taken_back_takes_its_tokens_along() {
+    let daemon = Daemon::start();
+    let dir = daemon.dir();
+    for before in [&["admin"][..], &["admin", "viewer"]] {
+        run(&dir, &["user", "set", "boss", "--role", "admin"]);
+        let boss = daemon.user("boss");
+        boss.get("/v1/admin/users").ok();
+        for role in before {
+            run(&dir, &["user", "set", "boss", "--role", role]);
+        }
+        let set = run(&dir, &["user", "set", "boss", "--role", "default"]);
+        assert!(set["role"].is_null() && set["tokens_valid_from"].is_string());
+        boss.get("/v1/admin/users").refused(401, "unauthenticated");
+        daemon.user("boss").get("/v1/admin/users").refused(403, "forbidden");
+    }
 }
 
 #[test]
