@@ -97,6 +97,15 @@ pub enum Refusal {
     App(Error),
 }
 
+impl Refusal {
+    /// Whether what was sent to be let in is none, and may have been made up. The signature of a
+    /// link that has expired was good.
+    fn is_of_a_guess(&self) -> bool {
+        let Self::App(error) = self else { return false };
+        matches!(error, Error::Unauthenticated(_) | Error::LinkRefused { code: "link_invalid", .. })
+    }
+}
+
 impl<E: Into<Error>> From<E> for Refusal {
     fn from(error: E) -> Self {
         Self::App(error.into())
@@ -248,7 +257,7 @@ impl Server {
         let outcome =
             handled.unwrap_or_else(|_| Err(Error::Internal("a handler panicked".into()).into()));
         let why = outcome.as_ref().err().and_then(audit::reason);
-        let is_guess = matches!(outcome, Err(Refusal::App(Error::Unauthenticated(_))));
+        let is_guess = outcome.as_ref().is_err_and(Refusal::is_of_a_guess);
         let refused = |refusal| respond::problem(&refusal, &asked.request_id);
         let mut response = outcome.unwrap_or_else(refused);
         v1::tus::mark(&path, &mut response);

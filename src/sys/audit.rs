@@ -35,11 +35,17 @@ use crate::metrics::stores;
 const WAITING_LINES_MAX: usize = 8_192;
 /// Lines written at once.
 const BATCH_LINES_MAX: usize = 512;
+/// What is kept of lines that could not be written yet; past it, too, they are lost.
+const SEALED_BYTES_MAX: usize = 4 << 20;
+/// Room that is kept for lines when all are written.
+const SEALED_BYTES_KEPT: usize = 64 << 10;
 /// How long others may join the first line of a batch. Without it the thread is woken for every
 /// line, and each costs the calls of a batch.
 const GATHER: Duration = Duration::from_millis(5);
 /// What was written is on the disk after this time at most.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// What failed is tried again after this time.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A file is closed after this time, however small.
 const FILE_AGE_MAX: Duration = Duration::from_hours(7 * 24);
 
@@ -106,6 +112,7 @@ struct Writer {
     file: File,
     bytes: u64,
     begun: SystemTime,
+    /// Of the last line that was written.
     head: Head,
     head_file: File,
     synced: Instant,
@@ -113,8 +120,11 @@ struct Writer {
     /// Of files that are past their time by a clock that leapt none is removed.
     watch: Watch,
     trust: Trust,
-    /// Lines that could not be written; they are tried again.
-    pending: Vec<Map<String, Value>>,
+    /// Lines behind `head` that are still to be written, and the head behind them.
+    sealed: Vec<u8>,
+    next: Head,
+    /// When writing failed, as long as it has not worked since.
+    failed: Option<Instant>,
 }
 
 impl Writer {
@@ -136,8 +146,8 @@ impl Writer {
         let head_file = options.open(dir.join("head"))?;
         durable::sync_dir(dir)?;
         let synced = Instant::now();
-        let (is_dirty, pending) = (false, Vec::new());
         let dir = dir.to_owned();
+        let next = head.clone();
         let mut writer = Self {
             dir,
             retention,
@@ -148,15 +158,17 @@ impl Writer {
             head,
             head_file,
             synced,
-            is_dirty,
+            is_dirty: false,
             watch: Watch::default(),
             trust: Trust::Good,
-            pending,
+            sealed: Vec::new(),
+            next,
+            failed: None,
         };
         if noted.number > writer.head.number {
             tracing::error!("the audit log ends before its head: lines were cut off");
-            let cut = json!({"event": "audit_cut", "head": noted.number});
-            writer.write(cut.as_object())?;
+            writer.seal(&json!({"event": "audit_cut", "head": noted.number}))?;
+            writer.write()?;
             writer.sync()?;
         }
         Ok(writer)
@@ -175,46 +187,69 @@ impl Writer {
             let lines = first.into_iter().chain(waiting.try_iter().take(BATCH_LINES_MAX));
             self.take(lines.collect());
         }
-        if let Err(error) = self.sync() {
+        self.seal_gap();
+        let flushed = self.flush();
+        if let Err(error) = self.sync().and(flushed) {
             tracing::error!(%error, "the end of the audit log may be lost");
         }
     }
 
     /// Writes what is there to write. Without success it is kept, up to a bound, and tried again
-    /// with what comes next.
+    /// with what comes later.
     fn take(&mut self, lines: Vec<Map<String, Value>>) {
         self.trust = self.watch.look(&SystemClock);
-        let has_failed = !self.pending.is_empty();
-        let room = WAITING_LINES_MAX.saturating_sub(self.pending.len());
-        let too_many = lines.len().saturating_sub(room);
-        self.pending.extend(lines.into_iter().take(room));
-        lose(&self.lost, too_many as u64);
-        match self.flush() {
-            Ok(()) if has_failed => tracing::info!("the audit log is written again"),
+        self.seal_gap();
+        for line in lines {
+            if self.sealed.len() >= SEALED_BYTES_MAX || self.seal(&line.into()).is_err() {
+                lose(&self.lost, 1);
+            }
+        }
+        // A disk that takes nothing is not asked for every line.
+        if self.failed.is_some_and(|failed| failed.elapsed() < RETRY_AFTER) {
+            return;
+        }
+        let outcome = self.flush();
+        let before = self.failed;
+        self.failed = outcome.is_err().then(Instant::now);
+        match outcome {
+            Ok(()) if before.is_some() => tracing::info!("the audit log is written again"),
             Ok(()) => {}
-            Err(error) if has_failed && too_many == 0 => tracing::debug!(%error, "audit log"),
             Err(error) => {
-                let (waiting, lost) = (self.pending.len(), self.lost.load(Ordering::Relaxed));
-                tracing::error!(%error, waiting, lost, "the audit log cannot be written");
+                let (waiting, lost) = (self.sealed.len(), self.lost.load(Ordering::Relaxed));
+                if before.is_some() && lost == 0 {
+                    tracing::debug!(%error, "audit log");
+                } else {
+                    tracing::error!(%error, waiting, lost, "the audit log cannot be written");
+                }
             }
         }
     }
 
+    /// Says how many lines were lost, once there is room to say so.
+    fn seal_gap(&mut self) {
+        let lost = self.lost.load(Ordering::Relaxed);
+        let has_room = self.sealed.len() < SEALED_BYTES_MAX;
+        if lost > 0 && has_room && self.seal(&json!({"event": "audit_gap", "lost": lost})).is_ok() {
+            self.lost.fetch_sub(lost, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives a line its place in the chain, which it keeps however often writing it fails.
+    fn seal(&mut self, line: &Value) -> io::Result<()> {
+        let (line, next) = seal(line, &self.next)?;
+        self.sealed.extend_from_slice(line.as_bytes());
+        self.sealed.push(b'\n');
+        self.next = next;
+        Ok(())
+    }
+
     fn flush(&mut self) -> io::Result<()> {
-        if !self.pending.is_empty() {
+        if !self.sealed.is_empty() {
             // Half a line of a write that failed may stand there.
             self.file.set_len(self.bytes)?;
             self.file.seek(SeekFrom::Start(self.bytes))?;
             self.rotate_when_due()?;
-            let lost = self.lost.load(Ordering::Relaxed);
-            let gap = json!({"event": "audit_gap", "lost": lost});
-            let gap = gap.as_object().filter(|_| lost > 0);
-            let pending = std::mem::take(&mut self.pending);
-            if let Err(error) = self.write(gap.into_iter().chain(&pending)) {
-                self.pending = pending;
-                return Err(error);
-            }
-            self.lost.fetch_sub(lost, Ordering::Relaxed);
+            self.write()?;
         }
         if self.is_dirty && self.synced.elapsed() >= SYNC_EVERY {
             self.sync()?;
@@ -222,20 +257,12 @@ impl Writer {
         Ok(())
     }
 
-    fn write<'a>(
-        &mut self,
-        lines: impl IntoIterator<Item = &'a Map<String, Value>>,
-    ) -> io::Result<()> {
-        let (mut head, mut text) = (self.head.clone(), Vec::new());
-        for line in lines {
-            let (line, next) = seal(line, &head)?;
-            text.extend_from_slice(line.as_bytes());
-            text.push(b'\n');
-            head = next;
-        }
-        self.file.write_all(&text)?;
-        self.bytes += text.len() as u64;
-        self.head = head;
+    fn write(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.sealed)?;
+        self.bytes += self.sealed.len() as u64;
+        self.head = self.next.clone();
+        self.sealed.clear();
+        self.sealed.shrink_to(SEALED_BYTES_KEPT);
         self.is_dirty = true;
         Ok(())
     }

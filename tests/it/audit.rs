@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -219,17 +220,50 @@ fn a_client_behind_a_trusted_proxy_is_told_by_its_own_address() {
 #[test]
 fn who_guesses_waits_and_who_has_a_good_token_does_not() {
     let daemon = Daemon::start();
-    let guess = daemon.anyone().header("x-service-token", "guess");
-    let time = |client: &crate::support::Client, status: u16| {
+    let list = "/v1/files/all?user_id=u";
+    let time = |client: &crate::support::Client, path: &str, status: u16| {
         let began = std::time::Instant::now();
-        assert_eq!(client.get("/v1/files/all?user_id=u").status, status);
+        assert_eq!(client.get(path).status, status);
         began.elapsed()
     };
+    let key = daemon.user("u").store("f", "", b"x")["key"].as_str().unwrap().to_owned();
+    let link = daemon.user("u").get(&format!("/v1/files/signed-url?key={key}")).ok();
+    let link = link["url"].as_str().unwrap();
+    let guess = daemon.anyone().header("x-service-token", "guess");
     let mut slowest = std::time::Duration::ZERO;
-    for _ in 0..25 {
-        slowest = slowest.max(time(&guess, 401));
+    for n in 0..26 {
+        // A signature may be guessed as well.
+        slowest = slowest.max(match n % 2 {
+            0 => time(&guess, list, 401),
+            _ => time(&daemon.anyone(), &format!("{link}0"), 403),
+        });
     }
-    assert!(slowest >= std::time::Duration::from_millis(700), "{slowest:?}");
-    let good = (0..5).map(|_| time(&daemon.service(), 200)).min().unwrap();
+    assert!(slowest >= std::time::Duration::from_millis(1400), "{slowest:?}");
+    let good = (0..5).map(|_| time(&daemon.service(), list, 200)).min().unwrap();
     assert!(good < slowest / 4, "{good:?}");
+    let linked = (0..5).map(|_| time(&daemon.anyone(), link, 200)).min().unwrap();
+    assert!(linked < slowest / 4, "{linked:?}");
+}
+
+/// Nobody has to have a credential to ask for a link, so what that writes is little.
+#[test]
+fn what_nobody_asks_for_fills_no_log() {
+    let daemon = Daemon::start();
+    let dir = daemon.dir();
+    let folders = vec!["f".repeat(255); 32].join("/");
+    let key = format!("storage/u/{folders}/0123abcd_{}", "x".repeat(200));
+    let encoded = URL_SAFE_NO_PAD.encode(&key);
+    daemon.anyone().get(&format!("/get/{encoded}?exp=1&sig=00")).refused(403, "link_invalid");
+    // A query that nobody can read is no answer to whoever asks.
+    daemon.anyone().get("/get/c3RvcmFnZS91L2E?exp=%ff").refused(400, "invalid_query");
+    daemon.user("u");
+    eventually(|| !lines(&dir).is_empty());
+    let lines = lines(&dir);
+    assert!(lines.iter().all(|line| line["status"] != 400), "{lines:?}");
+    let line = lines.iter().find(|line| line["status"] == 403).unwrap();
+    let target = line["target"].as_str().unwrap();
+    assert!(target.len() <= 1024 && target.contains('…'), "{} bytes", target.len());
+    let (begin, end) = target.split_once('…').unwrap();
+    assert!(key.starts_with(begin) && key.ends_with(end) && end.contains("0123abcd_"));
+    assert!(command(&dir, &["audit", "verify"]).status.success());
 }

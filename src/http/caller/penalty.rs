@@ -1,5 +1,5 @@
-//! Whoever keeps sending credentials that are not good waits for the answers. A good one from the
-//! same address never waits.
+//! Whoever keeps sending credentials, or links, that are not good waits for the answers. A good one
+//! from the same address never waits, so that others behind the same proxy do not notice.
 
 use std::{
     collections::HashMap,

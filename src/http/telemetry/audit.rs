@@ -17,6 +17,12 @@ use crate::{
     model::{id::TokenId, principal::Principal, time::UnixMillis},
 };
 
+/// Longest target of a line: it is as long as who asks wants, and nobody has to have a credential
+/// to ask for a link.
+const TARGET_BYTES_MAX: usize = 1 << 10;
+/// What is kept of the end of a longer one: the name of a file.
+const TARGET_END_BYTES: usize = 320;
+
 /// What is known of a request once it was answered.
 #[derive(Default)]
 pub struct Trace {
@@ -165,13 +171,16 @@ pub fn reason(refusal: &Refusal) -> Option<String> {
 }
 
 /// The line of a request, without an answer of one that was cut; `None` where there is nothing to
-/// tell.
+/// tell. That nobody asked for what nobody can read is nothing.
 pub fn line(
     trace: &Trace,
     answer: Option<&Response<Body>>,
     facts: Facts<'_>,
 ) -> Option<Map<String, Value>> {
-    let Trace { who, event, .. } = trace;
+    let Trace { who, event, is_admitted, .. } = trace;
+    if who.is_none() && !is_admitted && facts.why.is_none() {
+        return None;
+    }
     let who_text = who.as_ref().map_or_else(|| "anyone".to_owned(), ToString::to_string);
     let mut line = members(event.as_ref(), &who_text, answer, facts)?;
     if let Some(Principal::Service { token, .. }) = who {
@@ -211,7 +220,7 @@ fn members(
         "who": who,
         "from": from.to_string(),
         "event": name,
-        "target": about.or(target),
+        "target": about.or(target).map(shortened),
         "status": status.map(|status| status.as_u16()),
         "outcome": status.map_or("cut", outcome),
         "why": why,
@@ -221,6 +230,18 @@ fn members(
     Some(line)
 }
 
+/// A target with an ellipsis in place of its middle where it is too long.
+fn shortened(target: String) -> String {
+    if target.len() <= TARGET_BYTES_MAX {
+        return target;
+    }
+    let ellipsis = '…';
+    let begin = TARGET_BYTES_MAX - TARGET_END_BYTES - ellipsis.len_utf8();
+    let begin = target.floor_char_boundary(begin);
+    let end = target.ceil_char_boundary(target.len() - TARGET_END_BYTES);
+    format!("{}{ellipsis}{}", &target[..begin], &target[end..])
+}
+
 fn outcome(status: StatusCode) -> &'static str {
     if status.is_server_error() {
         "failed"
@@ -228,5 +249,20 @@ fn outcome(status: StatusCode) -> &'static str {
         "refused"
     } else {
         "done"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_of_any_length_fits() {
+        for (text, times) in [("x", 1024), ("x", 1025), ("ü", 9000), ("…", 700), ("🦀", 256)] {
+            let target = text.repeat(times);
+            let short = shortened(target.clone());
+            assert!(short.len() <= TARGET_BYTES_MAX, "{text}");
+            assert_eq!(short == target, target.len() <= TARGET_BYTES_MAX, "{text}");
+        }
     }
 }

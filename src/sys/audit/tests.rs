@@ -115,11 +115,43 @@ fn no_file_goes_by_a_clock_that_leapt() {
     let mut files_after = |trust: Trust| {
         writer.trust = trust;
         for n in 0..3 {
-            writer.write([&line(n)]).unwrap();
+            writer.seal(&line(n).into()).unwrap();
+            writer.write().unwrap();
             writer.rotate_when_due().unwrap();
         }
         files(dir.path()).unwrap().len()
     };
     assert_eq!(files_after(Trust::Waits), 4);
     assert_eq!(files_after(Trust::Good), 1);
+}
+
+/// Whoever makes lines long, or many, while the disk is full does not make the daemon large.
+#[test]
+fn what_cannot_be_written_is_kept_up_to_a_bound_and_the_rest_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let one_file = Retention { file_bytes: 1 << 30, ..KEEP };
+    let mut writer = Writer::open(dir.path(), one_file, Arc::default()).unwrap();
+    let unwritable = File::open(dir.path().join("head")).unwrap();
+    let good = std::mem::replace(&mut writer.file, unwritable);
+    let long = json!({ "event": "x".repeat(100 << 10) }).as_object().unwrap().clone();
+    writer.take(vec![line(1)]);
+    let first = writer.sealed.clone();
+    for _ in 0..60 {
+        writer.take(vec![long.clone()]);
+    }
+    assert!(writer.sealed.len() < SEALED_BYTES_MAX + (101 << 10));
+    assert!(writer.sealed.starts_with(&first));
+    let lost = writer.lost.load(Ordering::Relaxed);
+    assert!((15..25).contains(&lost), "{lost}");
+    assert_eq!(verify(dir.path()).unwrap().lines, 0);
+    writer.file = good;
+    writer.failed = None;
+    writer.take(Vec::new());
+    writer.take(vec![line(2)]);
+    assert!(writer.sealed.is_empty() && writer.sealed.capacity() <= 2 * SEALED_BYTES_KEPT);
+    writer.sync().unwrap();
+    let text = fs::read_to_string(only_file(dir.path())).unwrap();
+    assert!(text.contains(&format!(r#""event":"audit_gap","lost":{lost}"#)), "{lost}");
+    // The first, those between, the gap, and the one behind it.
+    assert_eq!(verify(dir.path()).map(|found| found.last), Ok(1 + 60 - lost + 2));
 }
