@@ -471,6 +471,27 @@ fn an_opaque_token_that_ended_does_not_come_back_by_the_configuration() {
 }
 
 #[test]
+fn a_configured_token_is_good_within_the_second_in_which_others_were_ended() {
+    for name in [Some("configured"), None] {
+        let world = World::new();
+        world.register("the-token-of-before").unwrap();
+        let end = || {
+            let ended = world.app.end_service_tokens(name.map(Into::into), None);
+            world.runtime.block_on(ended).unwrap();
+        };
+        end();
+        assert!(!world.lets_in("the-token-of-before"));
+        world.register("the-token-from-now-on").unwrap();
+        assert!(world.lets_in("the-token-from-now-on"), "{name:?}");
+        end();
+        assert!(!world.lets_in("the-token-from-now-on"), "{name:?}");
+        world.pass(Duration::from_secs(5));
+        world.register("the-token-of-before").unwrap();
+        assert!(!world.lets_in("the-token-of-before"));
+    }
+}
+
+#[test]
 fn batch_tokens_end_after_an_hour_and_nothing_is_left_of_them() {
     let world = World::new();
     let file = world.put(b"x").unwrap();

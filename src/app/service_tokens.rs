@@ -139,7 +139,7 @@ impl App {
     }
 
     /// Now, or the first second that counts when the tokens of the service were just ended.
-    async fn issue_time(&self, name: &str) -> Result<UnixMillis> {
+    pub(super) async fn issue_time(&self, name: &str) -> Result<UnixMillis> {
         let first = self.first_good_second(Holder::Service(name)).await?;
         Ok(self.clock.now().max(UnixMillis(first.saturating_mul(1000))))
     }

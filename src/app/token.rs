@@ -79,7 +79,8 @@ impl App {
             kind: TokenKind::Opaque,
             name: name.into(),
             grant: Grant::default(),
-            created: self.clock.now(),
+            // Within the second in which those of its name were ended, the next one counts.
+            created: self.issue_time(name).await?,
             expires: None,
             state: TokenState::Active,
         };
