@@ -39,12 +39,12 @@ impl App {
     pub async fn list_keys(&self) -> Result<Vec<ListedKey>> {
         let reloaded = self.with_keys(|keys, now| {
             keys.reload()?;
-            Ok((keys.signer(now)?, keys.keys()))
+            Ok((keys.signer(now).ok(), keys.keys()))
         });
         let (signer, keys) = reloaded.await?;
         let listed = keys.iter().map(|key| ListedKey {
             kid: key.kid.clone(),
-            signs: key.kid == signer.kid,
+            signs: signer.as_ref().is_some_and(|signer| signer.kid == key.kid),
             signs_from: key.signs_from,
             last_expiry: key.last_expiry(),
         });

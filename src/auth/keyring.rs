@@ -80,7 +80,7 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// Reads `keys/`, making the directory and a first key when there is none. Blocks.
+    /// Reads `keys/`, making the directory, and a key when there is none that signs. Blocks.
     ///
     /// # Errors
     /// When a file cannot be read or is not an RSA key of at least 2048 bits; the file is named.
@@ -89,7 +89,7 @@ impl KeyRing {
         // Of two processes that start on an empty directory, the second finds the first's key.
         let lock = durable::lock_dir(dir)?;
         let mut keys = load(dir)?;
-        if keys.is_empty() {
+        if none_signs(&keys) {
             publish(dir, &generate()?, Some(0), 0)?;
             keys = load(dir)?;
         }
@@ -116,14 +116,14 @@ impl KeyRing {
     /// The key that signs at a time.
     ///
     /// # Errors
-    /// Never in a ring that [`KeyRing::open`] made.
+    /// When the files of those that sign were taken away; [`KeyRing::retire`] makes another.
     pub fn signer(&self, now: UnixMillis) -> io::Result<Arc<SigningKey>> {
         let keys = self.keys();
         let begun = |key: &&Arc<SigningKey>| key.signs_from.is_some_and(|s| s <= now.seconds());
         // A clock that was set far back: better the oldest than none.
         let oldest = || keys.iter().rfind(|key| key.signs_from.is_some());
-        let signer = keys.iter().find(begun).or_else(oldest).or(keys.first()).cloned();
-        signer.ok_or_else(|| io::Error::other("the key ring is empty"))
+        let signer = keys.iter().find(begun).or_else(oldest).cloned();
+        signer.ok_or_else(|| io::Error::other("no key signs; key rotate makes one"))
     }
 
     /// The key that signs now, once it is noted that it signs a token that lives until `expires`,
@@ -186,13 +186,18 @@ impl KeyRing {
         Ok(Some(kid))
     }
 
-    /// Lets go of keys all of whose tokens have expired; answers their ids. Blocks.
+    /// Lets go of keys all of whose tokens have expired; answers their ids. Makes one where an
+    /// operator left none that signs. Blocks.
     ///
     /// # Errors
-    /// When one cannot be removed.
+    /// When one cannot be removed or made.
     pub fn retire(&self, now: UnixMillis) -> io::Result<Vec<String>> {
         let _lock = durable::lock_dir(&self.dir)?;
         self.reload()?;
+        if none_signs(&self.keys()) {
+            publish(&self.dir, &generate()?, Some(0), 0)?;
+            self.reload()?;
+        }
         let signer = self.signer(now)?;
         let over = |key: &&Arc<SigningKey>| {
             let last = key.last_expiry().saturating_add(CLOCK_LEEWAY_SECONDS);
@@ -214,6 +219,11 @@ impl KeyRing {
         self.reload()?;
         Ok(over)
     }
+}
+
+/// Whether all keys were imported, if there are any.
+fn none_signs(keys: &[Arc<SigningKey>]) -> bool {
+    keys.iter().all(|key| key.signs_from.is_none())
 }
 
 fn generate() -> io::Result<RsaPrivateKey> {

@@ -81,6 +81,29 @@ fn an_imported_key_verifies_and_never_signs() {
     }
 }
 
+/// Its tokens are good here, and no others become so by it.
+#[test]
+fn an_imported_key_does_not_sign_when_it_is_the_only_one() {
+    let (dir, ring) = ring();
+    let other = KeyRing::open(&dir.path().join("other")).unwrap();
+    let foreign = other.signer(NOW).unwrap().kid.clone();
+    let pem = fs::read_to_string(other.dir.join(format!("{foreign}.pem"))).unwrap();
+    ring.import(&pem, NOW).unwrap();
+    let take_away = |ring: &KeyRing| {
+        let own = ring.signer(NOW).unwrap().kid.clone();
+        assert_ne!(own, foreign);
+        fs::remove_file(ring.dir.join(format!("{own}.pem"))).unwrap();
+    };
+    take_away(&ring);
+    ring.reload().unwrap();
+    assert!(ring.signer(NOW).is_err());
+    assert!(ring.retire(NOW).unwrap().is_empty());
+    take_away(&ring);
+    let again = KeyRing::open(&ring.dir).unwrap();
+    take_away(&again);
+    assert!(again.keys().iter().any(|key| key.kid == foreign));
+}
+
 #[test]
 fn a_key_of_which_nothing_is_noted_is_kept_as_long_as_any_token_can_live() {
     let (_dir, ring) = ring();
