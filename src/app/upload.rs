@@ -277,11 +277,15 @@ impl App {
         Ok(Some(self.left_of(&batch.uploads).await?))
     }
 
-    /// Those sessions of a batch that are still there.
+    /// Those sessions of a batch that are still there, and so is what they became.
     pub(super) async fn left_of(&self, batch: &[UploadId]) -> Result<Vec<Upload>> {
         let mut uploads = Vec::with_capacity(batch.len());
         for id in batch {
-            uploads.extend(self.meta.upload(*id).await?.filter(|upload| !self.is_over(upload)));
+            let upload = self.meta.upload(*id).await?.filter(|upload| !self.is_over(upload));
+            let Some(upload) = upload else { continue };
+            if !self.is_gone(&upload).await? {
+                uploads.push(upload);
+            }
         }
         Ok(uploads)
     }
@@ -376,14 +380,26 @@ impl App {
             && !self.arrivals.has(upload.id)
     }
 
+    /// Whether the file that a session became was deleted. Nothing of it is told then: its owner
+    /// may have been deleted with it, and somebody else go by that name now.
+    async fn is_gone(&self, upload: &Upload) -> Result<bool> {
+        match upload.state {
+            UploadState::Open => Ok(false),
+            UploadState::Completed(file) => Ok(self.meta.file_by_id(file).await?.is_none()),
+        }
+    }
+
     /// The session, for those who may touch it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Gone`] when the file that it became was deleted.
     pub(super) async fn own_upload(&self, principal: &Principal, id: UploadId) -> Result<Upload> {
         let upload = self.meta.upload(id).await?;
         let upload = upload
             .filter(|upload| principal.may_touch_upload(&upload.owner) && !self.is_over(upload))
             .ok_or(Error::NotFound("upload"))?;
         self.check_scope(principal, &upload.owner, &upload.folder)?;
-        Ok(upload)
+        if self.is_gone(&upload).await? { Err(Error::Gone("file")) } else { Ok(upload) }
     }
 
     pub(super) async fn own_batch(

@@ -103,6 +103,41 @@ fn a_role_that_is_taken_back_takes_its_tokens_along() {
     }
 }
 
+/// Who is re-made under an id is somebody else.
+#[test]
+fn what_a_deleted_user_uploaded_is_told_to_nobody() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let one = user.init("secret", 1);
+    let files = json!([{"name": "secret", "size": 1}, {"name": "other", "size": 1}]);
+    let batch = user.post("/v1/files/init", json!({"mode": "batch", "files": files})).ok();
+    let of_batch = |n: usize| batch["files"][n]["uploadId"].as_str().unwrap();
+    for id in [&one, of_batch(0), of_batch(1)] {
+        user.part(id, 1, b"x").ok();
+    }
+    user.complete(&one).ok();
+    let batch_id = batch["uploadId"].as_str().unwrap();
+    let completed = user.complete(batch_id).ok();
+    let path = |id: &str| format!("/v1/files/{id}");
+    // Of a file that is deleted its owner is told no more either.
+    user.delete(&path(completed["files"][0]["key"].as_str().unwrap())).ok();
+    let left = user.get(&path(batch_id)).ok();
+    assert_eq!(left["files"].as_array().unwrap().len(), 1);
+    assert_eq!((&left["files"][0]["name"], &left["size"]), (&json!("other"), &json!(1)));
+    user.get(&path(of_batch(0))).refused(410, "gone");
+    user.delete(&path(of_batch(0))).refused(410, "gone");
+    run(&daemon.dir(), &["user", "delete", "u"]);
+    let anew = daemon.user("u");
+    for id in [&one, of_batch(0), of_batch(1)] {
+        anew.get(&path(id)).refused(410, "gone");
+        anew.delete(&path(id)).refused(410, "gone");
+        anew.part(id, 1, b"x").refused(410, "gone");
+    }
+    anew.get(&path(batch_id)).refused(404, "upload_not_found");
+    anew.delete(&path(batch_id)).refused(404, "upload_not_found");
+    daemon.user("v").get(&path(&one)).refused(404, "upload_not_found");
+}
+
 #[test]
 fn a_deleted_user_leaves_nothing_and_its_tokens_stay_dead() {
     let daemon = Daemon::start();

@@ -210,7 +210,6 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .refuses("400", &meta)
             .refuses("409", &["parts_missing", "owner_mismatch", "content_unproven"])
             .refuses("409", &["partial_upload", "partials_unfinished"])
-            .refuses("410", &["gone"])
             .refuses("413", &["quota_exceeded"]),
         _ => acts_for_a_user(Operation::new(UPLOADS, "Store a whole file"))
             .detail(
@@ -237,6 +236,7 @@ fn upload(endpoint: &Endpoint) -> Operation {
         operation
             .refuses("404", &["upload_not_found"])
             .refuses("409", &["upload_completed", "upload_changed"])
+            .refuses("410", &["gone"])
     } else {
         operation
     };
