@@ -176,7 +176,7 @@ pub const KNOBS: &[Knob] = &[
         secret: true,
         set: |config, text| {
             if !limits::is_acceptable_token(text) {
-                return Err("must be 16 to 512 visible ASCII characters".into());
+                return Err("must be 16 to 512 visible ASCII characters, and no JWT".into());
             }
             config.service_token = Some(Zeroizing::new(text.into()));
             Ok(())
@@ -490,6 +490,7 @@ mod tests {
             ("trusted_proxies", "10.0.0.1 10.0.0.2"),
             ("service_token", "too short"),
             ("service_token", "with spaces in between"),
+            ("service_token", "eyJhbGciOiJSUzI1NiJ9.e30.c2ln"),
         ] {
             let knob = KNOBS.iter().find(|knob| knob.name == name).unwrap();
             assert!((knob.set)(&mut config, value).is_err(), "{name} {value}");

@@ -140,6 +140,14 @@ fn a_check_names_every_fault_and_its_place() {
         assert!(line.starts_with("streamlined: ") && line.contains(wanted), "{line}");
     }
     assert!(!err.contains("far too"));
+    // {"alg":"RS256"}, {}: one that is both opaque and a JWT would be the one or the other by what
+    // was registered.
+    let jwt = ("STREAMLINED_SERVICE_TOKEN", "eyJhbGciOiJSUzI1NiJ9.e30.c2ln");
+    let (status, _, err) = check("", &[jwt]);
+    assert_eq!(status, Some(1));
+    assert!(
+        err.contains("STREAMLINED_SERVICE_TOKEN: service_token must be") && err.contains("JWT")
+    );
     let text = "meta_cache_bytes = 255\njournal_bytes = '15KiB'\naudit_file_bytes = 1\n\
                 scrub_bytes_per_second = 1\nlog = ''\npublic_url = 'http://'\n";
     let (status, _, err) = check(text, &[]);
