@@ -1,6 +1,9 @@
 //! Tokens that the daemon hands out, and the opaque ones it registers.
 
-use super::{App, Error, Result, service_tokens::Standing};
+use super::{
+    App, Error, Result,
+    service_tokens::{Listed, Standing},
+};
 use crate::{
     auth::{jwt, keyring::KeyRing, service_token},
     meta::{
@@ -69,11 +72,11 @@ impl App {
     }
 
     /// Registers an opaque service token under a name; one that is known stays as it is. Answers
-    /// whether it is good.
+    /// how it stands.
     ///
     /// # Errors
     /// When the record cannot be made durable.
-    pub async fn register_service_token(&self, token: &str, name: &str) -> Result<bool> {
+    pub async fn register_service_token(&self, token: &str, name: &str) -> Result<Listed> {
         let record = ServiceToken {
             digest: service_token::digest(token),
             kind: TokenKind::Opaque,
@@ -86,9 +89,7 @@ impl App {
         };
         let id = record.id();
         match self.meta.add_service_token(record).await {
-            Ok(()) | Err(meta::Error::Exists) => {
-                Ok(self.token(&id.to_string()).await?.standing == Standing::Active)
-            }
+            Ok(()) | Err(meta::Error::Exists) => self.token(&id.to_string()).await,
             Err(error) => Err(error.into()),
         }
     }

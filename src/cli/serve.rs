@@ -22,7 +22,10 @@ use super::{
     door, keep_private,
 };
 use crate::{
-    app::App,
+    app::{
+        App,
+        service_tokens::{Listed, Standing},
+    },
     auth::{keyring::KeyRing, link::LinkKey, service_token},
     blob::disk::DiskBlobs,
     config::Config,
@@ -237,8 +240,19 @@ async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures
 pub async fn register_token(config: &Config, app: &Arc<App>) -> Result<(), Failures> {
     if let Some(token) = &config.service_token {
         let registered = app.register_service_token(token, "configured").await;
-        if !registered.map_err(Failures::at("service token"))? {
-            tracing::warn!("the configured service token was revoked or rotated: it is not good");
+        let Listed { token, standing, .. } = registered.map_err(Failures::at("service token"))?;
+        match (standing, token.ends()) {
+            (Standing::Active, _) => {}
+            (Standing::Superseding, Some(until)) => {
+                tracing::warn!(
+                    "the configured service token was rotated: it is good until {until}, put its \
+                     successor in its place"
+                );
+            }
+            (standing, _) => {
+                let standing = standing.as_str();
+                tracing::warn!("the configured service token was {standing}: it is not good");
+            }
         }
     }
     if app.admits_public_token().await.map_err(Failures::at("service tokens"))? {
