@@ -21,6 +21,11 @@ use crate::{
     sys::{durable, fault, random},
 };
 
+/// The longest that may pass between the moment to which links are dated, or of which a rotation
+/// is told, and the moment in which the new key signs. Others, and two writes to a disk that may
+/// be busy, lie between.
+const ROTATION_SECONDS_MAX: u64 = 60;
+
 /// Signs and checks links.
 ///
 /// `link.key` signs. One that was rotated out is `link.SECOND.key`: links that it signed live until
@@ -62,7 +67,8 @@ impl LinkKey {
         let _lock = durable::lock_dir(&self.dir)?;
         let path = self.dir.join("link.key");
         let kept = |last: u64| self.dir.join(format!("link.{last}.key"));
-        let mut last = now.seconds() + LINK_TTL_SECONDS.end();
+        // Links are signed by it until the new one is there.
+        let mut last = now.seconds() + LINK_TTL_SECONDS.end() + ROTATION_SECONDS_MAX;
         // One that was rotated out in the same second has the name.
         while kept(last).exists() {
             last += 1;
@@ -168,14 +174,18 @@ mod tests {
         let links = LinkKey::open(dir.path()).unwrap();
         let key = FileKey::parse("storage/u/a").unwrap();
         let now = UnixMillis(1_800_000_000_000);
-        let last = now.seconds() + 604_800;
+        let last = now.seconds() + 604_800 + 60;
         let (old, forged) = (links.sign(&key, last, None), links.sign(&key, last + 1, None));
+        // The rotation was told the time before this one was made.
+        let made_meanwhile = now.seconds() + 2 + LINK_TTL_SECONDS.end();
+        let meanwhile = links.sign(&key, made_meanwhile, None);
         links.rotate(now).unwrap();
         assert_ne!(links.sign(&key, last, None), old);
         for links in [&links, &LinkKey::open(dir.path()).unwrap()] {
             assert!(links.verify(&key, last, None, &old));
             assert!(links.verify(&key, last, None, &links.sign(&key, last, None)));
             assert!(!links.verify(&key, last + 1, None, &forged), "longer than it can live");
+            assert!(links.verify(&key, made_meanwhile, None, &meanwhile));
         }
         links.retire(UnixMillis(last * 1000)).unwrap();
         assert!(links.verify(&key, last, None, &old));
