@@ -167,7 +167,7 @@ fn finish(from: &Path, to: &Path) -> io::Result<usize> {
     durable::create_dir(&keys)?;
     for entry in fs::read_dir(from.join("keys"))? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
+        if entry.file_type()?.is_dir() || durable::is_temporary(&entry.path()) {
             continue;
         }
         match fs::read(entry.path()) {
@@ -189,7 +189,8 @@ fn finish(from: &Path, to: &Path) -> io::Result<usize> {
     // A key that was withdrawn here is not to come back with what is restored.
     for entry in fs::read_dir(&keys)? {
         let entry = entry?;
-        if !from.join("keys").join(entry.file_name()).exists() {
+        let is_there = from.join("keys").join(entry.file_name()).exists();
+        if !is_there || durable::is_temporary(&entry.path()) {
             fs::remove_file(entry.path())?;
         }
     }

@@ -88,6 +88,8 @@ impl KeyRing {
         durable::create_dir(dir)?;
         // Of two processes that start on an empty directory, the second finds the first's key.
         let lock = durable::lock_dir(dir)?;
+        // They may hold keys. Who writes keys of links holds the same lock.
+        durable::remove_temporary(dir)?;
         let mut keys = load(dir)?;
         if none_signs(&keys) {
             publish(dir, &generate()?, Some(0), 0)?;

@@ -45,9 +45,29 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
+/// Of the names under which [`write_file`] writes.
+const TEMPORARY: &str = "tmp";
+
+/// Whether a file is what [`write_file`] had not finished.
+pub fn is_temporary(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == TEMPORARY)
+}
+
+/// Removes what one who was killed had not finished to write in `dir`, where all who write hold its
+/// lock, and so does who asks.
+pub fn remove_temporary(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if is_temporary(&path) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes a small file as a whole: temporary name, sync, rename, directory sync.
 pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
+    let temporary = path.with_extension(TEMPORARY);
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -207,6 +207,23 @@ fn a_key_that_was_withdrawn_does_not_come_back_with_a_backup() {
 }
 
 /// As if it had been killed between the two renames, and the next one does not come to its end.
+/// What was being written when somebody was killed may hold a key.
+#[test]
+fn a_key_that_was_half_written_is_neither_kept_nor_backed_up() {
+    let mut daemon = Daemon::start();
+    let keys = daemon.dir().join("keys");
+    let target = tempfile::tempdir().unwrap();
+    let backup = target.path().join("backup");
+    let half = |dir: &Path| names(dir).iter().filter(|name| name.ends_with(".tmp")).count();
+    for name in ["link.tmp", "abc.tmp"] {
+        fs::write(keys.join(name), "half a key").unwrap();
+    }
+    report(&["backup", backup.to_str().unwrap()], &daemon.dir());
+    assert_eq!((half(&keys), half(&backup.join("keys"))), (2, 0));
+    daemon.restart(Signal::TERM);
+    assert_eq!(half(&keys), 0);
+}
+
 #[test]
 fn what_an_earlier_backup_left_stays_good() {
     let mut daemon = Daemon::start();
