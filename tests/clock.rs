@@ -491,6 +491,44 @@ fn a_configured_token_is_good_within_the_second_in_which_others_were_ended() {
     }
 }
 
+/// Either all of a user goes, or nothing does.
+#[test]
+fn a_user_that_is_deleted_too_often_keeps_its_files_until_it_can_be() {
+    let world = World::new();
+    let delete = || world.runtime.block_on(world.app.delete_user(owner()));
+    let store = || {
+        let new = world.runtime.block_on(async {
+            let mut content = world.app.begin_file().await?;
+            content.write(Bytes::from_static(b"x")).await?;
+            let name = FileName::parse("f").unwrap();
+            let (owner, folder) = (owner(), Folder::default());
+            Ok::<_, Error>(NewContent { owner, name, folder, mime: None, sha256: None, content })
+        });
+        let service = Principal::Service {
+            name: "s".into(),
+            token: TokenStamp::default(),
+            grant: Arc::default(),
+        };
+        world.runtime.block_on(world.app.put_content(&service, new.unwrap())).unwrap()
+    };
+    // Each takes two seconds in which nothing was made, and this one leaves an odd number of them.
+    let log_out = world.app.change_user(owner(), UserChange::default(), true);
+    world.runtime.block_on(log_out).unwrap();
+    let refused = loop {
+        let file = store();
+        match delete() {
+            Ok(()) => assert!(world.clock.now() == START),
+            Err(error) => break (file, error),
+        }
+    };
+    assert!(matches!(refused.1, Error::Busy));
+    let shown = world.runtime.block_on(world.app.show_user(&owner())).unwrap();
+    assert!(!shown.record.disabled && shown.totals.files == 1);
+    assert!(world.is_readable(&refused.0));
+    world.pass(Duration::from_secs(2));
+    delete().unwrap();
+}
+
 #[test]
 fn batch_tokens_end_after_an_hour_and_nothing_is_left_of_them() {
     let world = World::new();

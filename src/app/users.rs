@@ -86,9 +86,12 @@ impl App {
     /// is left is there and the command can be given again.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] when others go on uploading for it meanwhile.
+    /// [`Error::NotFound`]; [`Error::Conflict`] when others go on uploading for it meanwhile;
+    /// [`Error::Busy`] as for a log-out, and nothing was removed.
     pub async fn delete_user(self: &Arc<Self>, id: UserId) -> Result<()> {
         self.show_user(&id).await?;
+        // One to lock it, and one when it is gone: without room for both, nothing goes.
+        self.seconds_ahead(Holder::User(&id), 2).await?;
         // Nobody goes on working as the user while it goes.
         let locked = UserChange { disabled: Some(true), ..UserChange::default() };
         self.change_user(id.clone(), locked, true).await?;
