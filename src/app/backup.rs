@@ -11,8 +11,9 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,6 +25,9 @@ use crate::{
     blob::upkeep::Copied,
     sys::{data_dir, durable},
 };
+
+/// Of a directory's mode: the group, and everybody, may make and replace files in it.
+const OTHERS_WRITE: u32 = 0o022;
 
 impl App {
     /// Copies the store below `from`, which is this one's data directory, to `to`. Goes on to its
@@ -106,7 +110,23 @@ fn begin(from: &Path, to: &Path) -> Result<File> {
         return Err(Error::invalid("invalid_dir", why));
     }
     give_back(to).map_err(unwritable)?;
+    close(to);
     Ok(lock)
+}
+
+/// Takes from others the right to write into a backup, which they could use to put their own key or
+/// journal there. Who may look into it is its owner's business: what lies in it is private.
+fn close(to: &Path) {
+    let closed = fs::metadata(to).and_then(|dir| {
+        let mode = dir.permissions().mode();
+        match mode & !OTHERS_WRITE {
+            same if same == mode => Ok(()),
+            closed => fs::set_permissions(to, Permissions::from_mode(closed)),
+        }
+    });
+    if let Err(error) = closed {
+        tracing::warn!(path = %to.display(), %error, "others may write into the backup");
+    }
 }
 
 /// Whether a directory is a backup, whole or begun, or empty: what is in it may be replaced.

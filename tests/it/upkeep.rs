@@ -224,6 +224,20 @@ fn a_key_that_was_half_written_is_neither_kept_nor_backed_up() {
     assert_eq!(half(&keys), 0);
 }
 
+/// Who may write there could put another key or journal into it.
+#[test]
+fn a_backup_leaves_its_directory_to_nobody_else_to_write() {
+    let daemon = Daemon::start();
+    let target = tempfile::tempdir().unwrap();
+    for (name, before, after) in [("a", 0o777, 0o755), ("b", 0o770, 0o750), ("c", 0o755, 0o755)] {
+        let to = target.path().join(name);
+        fs::create_dir(&to).unwrap();
+        fs::set_permissions(&to, fs::Permissions::from_mode(before)).unwrap();
+        report(&["backup", to.to_str().unwrap()], &daemon.dir());
+        assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, after, "{name}");
+    }
+}
+
 #[test]
 fn what_an_earlier_backup_left_stays_good() {
     let mut daemon = Daemon::start();
