@@ -170,6 +170,10 @@ pub fn read_unverified(text: &str) -> Said {
 
 fn json<T: de::DeserializeOwned>(segment: &str) -> Result<T, Refused> {
     let bytes = URL_SAFE_NO_PAD.decode(segment).map_err(|_| Refused::Malformed)?;
+    // RFC 7519 section 7.2 has an object; `serde` would read its members from an array as well.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Refused::Claims);
+    }
     serde_json::from_slice(&bytes)
         .map_err(|error| if error.is_data() { Refused::Claims } else { Refused::Malformed })
 }

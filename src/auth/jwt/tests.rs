@@ -272,6 +272,15 @@ fn members_that_come_twice_are_refused_wherever_they_stand() {
 }
 
 #[test]
+fn members_without_their_names_are_none() {
+    let header = r#"{"alg":"RS256"}"#;
+    let payload = format!(r#" ["s",null,"service",null,null,{},{NOW},{NOW},null]"#, NOW + 60);
+    assert_eq!(check(&signed(header, &payload)), Err(Refused::Claims));
+    let payload = user_claims().to_string();
+    assert_eq!(check(&signed(r#"["RS256",null,null]"#, &payload)), Err(Refused::Claims));
+}
+
+#[test]
 fn a_clock_that_steps_back_lets_nothing_early_through() {
     let early = token(&with(user_claims(), "nbf", json!(NOW)));
     let fresh = token(&with(user_claims(), "iat", json!(NOW)));
