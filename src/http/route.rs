@@ -109,46 +109,17 @@ impl Endpoint {
             Self::DeleteFile { .. } => Access::Role(Role::Researcher),
         }
     }
-}
 
-impl Endpoint {
-    /// What a service's token must grant.
+    /// What a service's token must grant: what the least role adds to the ones below it.
     pub fn action(&self) -> Action {
-        match self {
-            Self::Health
-            | Self::KeySet
-            | Self::Description
-            | Self::Docs
-            | Self::RedeemLink { .. }
-            | Self::Storage { .. }
-            | Self::ListFiles
-            | Self::Metadata { .. }
-            | Self::Content { .. }
-            | Self::SignLink
-            | Self::SignLinkForm
-            | Self::MintBatch
-            | Self::FetchBatch { .. }
-            | Self::Image { .. } => Action::Read,
-            Self::Init
-            | Self::EncodedPart
-            | Self::RawPart { .. }
-            | Self::UploadStatus { .. }
-            | Self::AbortUpload { .. }
-            | Self::ListUploads
-            | Self::Complete
-            | Self::PutContent
-            | Self::TusOptions
-            | Self::TusCreate
-            | Self::TusHead { .. }
-            | Self::TusPatch { .. }
-            | Self::TusDelete { .. }
-            | Self::ResumableOptions { .. }
-            | Self::ResumableHead { .. }
-            | Self::ResumablePatch { .. }
-            | Self::ResumableDelete { .. } => Action::Upload,
-            Self::DeleteFile { .. } => Action::Delete,
-            Self::GenerateToken => Action::Tokens,
-            Self::Metrics | Self::Admin(_) => Action::Admin,
+        match self.access() {
+            Access::Open | Access::Link | Access::Public | Access::Role(Role::Viewer) => {
+                Action::Read
+            }
+            Access::Role(Role::Analyst) => Action::Upload,
+            Access::Role(Role::Researcher) => Action::Delete,
+            Access::Role(Role::Service) => Action::Tokens,
+            Access::Role(Role::Admin) => Action::Admin,
         }
     }
 }
