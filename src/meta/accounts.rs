@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::{Result, UserRecord};
 use crate::model::{grant::Grant, id::TokenId, name::UserId, principal::Role, time::UnixMillis};
@@ -16,8 +17,8 @@ pub enum TokenKind {
     Jwt { jti: Box<str> },
 }
 
-/// How far the life of a token has come, besides its expiry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far the life of a token has come, besides its expiry. Is stored as it stands here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TokenState {
     Active,
     /// Another one took its place; until then both are good.
@@ -73,8 +74,8 @@ impl ServiceToken {
     }
 }
 
-/// When and from where a token was used last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When and from where a token was used last. Is stored as it stands here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenUse {
     pub at: UnixMillis,
     pub from: IpAddr,

@@ -2,6 +2,7 @@
 //! parts that are damaged, how far a scrub came.
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::{BlobRecord, Part, Result};
 use crate::model::{
@@ -11,8 +12,8 @@ use crate::model::{
     time::UnixMillis,
 };
 
-/// One walk of a scrub over all blobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One walk of a scrub over all blobs. Is stored as it stands here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubPass {
     pub began: UnixMillis,
     /// When it went through the last blob.

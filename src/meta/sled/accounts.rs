@@ -1,7 +1,5 @@
 //! Users and service tokens on sled: their pages, their steps, the bytes of tokens.
 
-use std::net::IpAddr;
-
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -38,14 +36,7 @@ struct StoredToken {
     grant: Grant,
     created: UnixMillis,
     expires: Option<UnixMillis>,
-    state: StoredState,
-}
-
-#[derive(Serialize, Deserialize)]
-enum StoredState {
-    Active,
-    Superseded(UnixMillis),
-    Revoked(UnixMillis),
+    state: TokenState,
 }
 
 #[derive(Deserialize)]
@@ -66,11 +57,7 @@ pub fn encode_token(token: &ServiceToken) -> Result<Vec<u8>> {
         grant: token.grant.clone(),
         created: token.created,
         expires: token.expires,
-        state: match token.state {
-            TokenState::Active => StoredState::Active,
-            TokenState::Superseded { until } => StoredState::Superseded(until),
-            TokenState::Revoked { at } => StoredState::Revoked(at),
-        },
+        state: token.state,
     };
     codec::encode_as(TOKEN_VERSION, &stored)
 }
@@ -98,18 +85,8 @@ pub fn decode_token(bytes: &[u8]) -> Result<ServiceToken> {
         grant: stored.grant,
         created: stored.created,
         expires: stored.expires,
-        state: match stored.state {
-            StoredState::Active => TokenState::Active,
-            StoredState::Superseded(until) => TokenState::Superseded { until },
-            StoredState::Revoked(at) => TokenState::Revoked { at },
-        },
+        state: stored.state,
     })
-}
-
-#[derive(Serialize, Deserialize)]
-pub struct StoredUse {
-    at: UnixMillis,
-    from: IpAddr,
 }
 
 /// # Errors
@@ -258,15 +235,12 @@ impl Accounts for SledMetadata {
     }
 
     async fn token_use(&self, id: TokenId) -> Result<Option<TokenUse>> {
-        let stored = self.get::<StoredUse>(&index::token_use(id))?;
-        Ok(stored.map(|StoredUse { at, from }| TokenUse { at, from }))
+        self.get(&index::token_use(id))
     }
 
     async fn record_uses(&self, uses: Vec<(TokenId, TokenUse)>) -> Result<()> {
         let record = move |txn: &mut Txn<'_>| {
-            uses.iter().try_for_each(|(id, TokenUse { at, from })| {
-                txn.put(index::token_use(*id), &StoredUse { at: *at, from: *from })
-            })
+            uses.iter().try_for_each(|(id, used)| txn.put(index::token_use(*id), used))
         };
         self.committer.commit(record).await
     }
@@ -305,6 +279,7 @@ impl Accounts for SledMetadata {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meta::upkeep::ScrubPass;
 
     #[test]
     fn a_token_of_the_first_version_is_read() {
@@ -327,5 +302,17 @@ mod tests {
         for bad in [&bytes[..bytes.len() - 1], &[], &[2], &[3, 0]] {
             assert!(decode_token(bad).is_err());
         }
+    }
+
+    #[test]
+    fn what_is_stored_as_it_stands_keeps_its_bytes() {
+        let at = UnixMillis(300);
+        let states = [TokenState::Superseded { until: at }, TokenState::Revoked { at }];
+        assert_eq!(codec::encode(&states).unwrap(), [1, 1, 0xac, 2, 2, 0xac, 2]);
+        let used = TokenUse { at, from: [1, 2, 3, 4].into() };
+        assert_eq!(codec::encode(&used).unwrap(), [1, 0xac, 2, 0, 1, 2, 3, 4]);
+        let pass = ScrubPass { completed: Some(at), blobs: 4, damaged: 5, ..ScrubPass::new(at) };
+        let bytes = [1, 0xac, 2, 1, 0xac, 2, 0, 4, 0, 5, 0];
+        assert_eq!(codec::encode(&pass).unwrap(), bytes);
     }
 }

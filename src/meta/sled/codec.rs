@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    meta::{BlobRecord, Error, Part, Result, UserRecord, upkeep::ScrubPass},
+    meta::{BlobRecord, Error, Part, Result, UserRecord},
     model::{
         digest::{ContentHash, Sha256},
         file::{CallerMeta, FileRecord},
@@ -293,29 +293,6 @@ impl StoredBlob {
 impl StoredBlob {
     pub fn into_record(self, damaged: Option<UnixMillis>) -> BlobRecord {
         BlobRecord { locator: self.locator, references: self.references, damaged }
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-pub struct StoredPass {
-    began: UnixMillis,
-    completed: Option<UnixMillis>,
-    position: Option<ContentHash>,
-    blobs: u64,
-    bytes: u64,
-    damaged: u64,
-    unreadable: u64,
-}
-
-impl StoredPass {
-    pub fn new(pass: &ScrubPass) -> Self {
-        let ScrubPass { began, completed, position, blobs, bytes, damaged, unreadable } = *pass;
-        Self { began, completed, position, blobs, bytes, damaged, unreadable }
-    }
-
-    pub fn into_record(self) -> ScrubPass {
-        let Self { began, completed, position, blobs, bytes, damaged, unreadable } = self;
-        ScrubPass { began, completed, position, blobs, bytes, damaged, unreadable }
     }
 }
 

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | user | id | [`super::codec::StoredUser`] |
 //! | token | token id | [`super::accounts`] |
-//! | use | token id | [`super::accounts::StoredUse`]: when and whence it was used last |
+//! | use | token id | [`crate::meta::accounts::TokenUse`]: when and whence it was used last |
 //! | valid from | 'a', 's' half a name's hash, or 'u' user id | first second of good tokens |
 //! | file | [`Place`]: 8 bytes of BLAKE3(user), inverted file id | [`super::codec::StoredFile`] |
 //! | file owner | file id | first 8 bytes of BLAKE3(user) |
@@ -23,7 +23,7 @@
 //! | expiry | time, upload or batch id | nothing; a hint, the record's own time counts |
 //! | damaged | content hash | since: the bytes that the blob's record names are not good |
 //! | damaged count | nothing | blobs in the table above |
-//! | scrub | 'r' or 'l' | [`super::codec::StoredPass`]: the running pass, the last one |
+//! | scrub | 'r' or 'l' | [`crate::meta::upkeep::ScrubPass`]: the running pass, the last one |
 //! | begun | nothing | when this index was begun |
 //! | selection | expires, digest, number | [`super::selection`]: files of a batch token |
 //! | node | nothing | the next unused folder node |

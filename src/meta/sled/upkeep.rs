@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{
     SledMetadata,
-    codec::{self, StoredBlob, StoredPart, StoredPass},
+    codec::{self, StoredBlob, StoredPart},
     index,
     records::Records,
     runs::Entry,
@@ -71,10 +71,10 @@ fn relocate(txn: &mut Txn<'_>, hash: &ContentHash, from: &Locator, to: &Locator)
 
 fn save_scrub(txn: &mut Txn<'_>, pass: &ScrubPass) -> Result<()> {
     if pass.completed.is_none() {
-        return txn.put(index::SCRUB_RUNNING.to_vec(), &StoredPass::new(pass));
+        return txn.put(index::SCRUB_RUNNING.to_vec(), pass);
     }
     txn.delete(index::SCRUB_RUNNING.to_vec());
-    txn.put(index::SCRUB_LAST.to_vec(), &StoredPass::new(pass))
+    txn.put(index::SCRUB_LAST.to_vec(), pass)
 }
 
 #[async_trait]
@@ -198,8 +198,10 @@ impl Upkeep for SledMetadata {
     }
 
     async fn scrub_state(&self) -> Result<ScrubState> {
-        let pass = |key| Ok(self.get::<StoredPass>(key)?.map(StoredPass::into_record));
-        Ok(ScrubState { running: pass(index::SCRUB_RUNNING)?, last: pass(index::SCRUB_LAST)? })
+        Ok(ScrubState {
+            running: self.get(index::SCRUB_RUNNING)?,
+            last: self.get(index::SCRUB_LAST)?,
+        })
     }
 
     async fn save_scrub(&self, pass: ScrubPass) -> Result<()> {
