@@ -1,12 +1,10 @@
 //! Content digests: BLAKE3 names a blob, SHA-256 is what clients compare.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
-    use fmt::Write;
+    use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
@@ -28,51 +26,40 @@ pub fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// What is hex outside, and so much of it as it has bytes: read in either case, written in lower.
+macro_rules! as_hex {
+    ($($name:ident),+) => {$(
+        impl $name {
+            /// Reads two digits for each byte.
+            pub fn parse(text: &str) -> Option<Self> {
+                $crate::model::digest::parse_hex(text).map(Self)
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&$crate::model::digest::hex(&self.0))
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+    )+};
+}
+pub(super) use as_hex;
+
 /// BLAKE3-256 of a blob: its identity.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContentHash(pub [u8; 32]);
-
-impl ContentHash {
-    /// Reads 64 hex digits, either case.
-    pub fn parse(text: &str) -> Option<Self> {
-        parse_hex(text).map(Self)
-    }
-}
 
 /// SHA-256 of a blob (FIPS 180-4), the digest that clients send and expect.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sha256(pub [u8; 32]);
 
-impl Sha256 {
-    /// Reads 64 hex digits, either case.
-    pub fn parse(text: &str) -> Option<Self> {
-        parse_hex(text).map(Self)
-    }
-}
-
-impl fmt::Display for ContentHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Display for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Debug for ContentHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ContentHash({self})")
-    }
-}
-
-impl fmt::Debug for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sha256({self})")
-    }
-}
+as_hex!(ContentHash, Sha256);
 
 #[cfg(test)]
 mod tests {

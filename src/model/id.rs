@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    digest::{hex, parse_hex},
+    digest::{as_hex, parse_hex},
     time::UnixMillis,
 };
 
@@ -65,24 +65,7 @@ impl fmt::Debug for FileId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UploadId(pub [u8; 16]);
 
-impl UploadId {
-    /// Reads 32 hex digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        parse_hex(text).map(Self)
-    }
-}
-
-impl fmt::Display for UploadId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Debug for UploadId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "UploadId({self})")
-    }
-}
+as_hex!(UploadId, TokenId);
 
 /// Identity of files that were selected to be fetched together: what is kept in place of the token
 /// that stands for them, in order of time.
@@ -101,23 +84,6 @@ impl TokenId {
         let mut id = [0; 8];
         id.copy_from_slice(&digest[..8]);
         Self(id)
-    }
-
-    /// Reads 16 hex digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        parse_hex(text).map(Self)
-    }
-}
-
-impl fmt::Display for TokenId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Debug for TokenId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenId({self})")
     }
 }
 
