@@ -11,7 +11,10 @@ pub mod proof;
 pub mod tree;
 pub mod upkeep;
 
-use std::path::Path;
+use std::{
+    io::{self, Read},
+    path::Path,
+};
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
@@ -24,6 +27,7 @@ use self::{
 use crate::model::{
     digest::{ContentHash, Sha256},
     id::{PartNumber, UploadId},
+    limits::TRANSFER_BUFFER_BYTES,
     locator::Locator,
     range::Slice,
     time::UnixMillis,
@@ -48,11 +52,11 @@ pub enum Error {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
         match error.kind() {
-            std::io::ErrorKind::NotFound => Self::NotFound,
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            io::ErrorKind::NotFound => Self::NotFound,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
             _ => Self::Io(error.to_string()),
         }
     }
@@ -259,6 +263,22 @@ pub struct Digests {
 }
 
 impl Digests {
+    /// Of all that is left to read.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of(mut from: impl Read) -> io::Result<Self> {
+        let (mut hasher, mut buffer) = (Hasher::default(), vec![0; TRANSFER_BUFFER_BYTES]);
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => return Ok(hasher.finish()),
+                Ok(read) => hasher.update(&buffer[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// The same bytes, now durable at `locator`.
     pub fn sealed(&self, locator: Locator) -> Sealed {
         let Self { size, blake3, sha256, .. } = *self;

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -13,8 +13,8 @@ use ureq::{Agent, tls::TlsConfig};
 use super::{Failures, client::trust::Trust};
 use crate::{
     auth::receipt::Receipt,
-    blob::{Digests, Hasher},
-    model::limits::{JSON_BYTES_MAX, JWT_BYTES_MAX, TRANSFER_BUFFER_BYTES},
+    blob::Digests,
+    model::limits::{JSON_BYTES_MAX, JWT_BYTES_MAX},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,7 +49,8 @@ pub fn run(command: &ReceiptCommand) -> Result<(), Failures> {
     let receipt = Receipt::verify(String::from_utf8_lossy(&text).trim(), &keys)
         .map_err(Failures::at("not a receipt"))?;
     if let Some(path) = file {
-        let content = digests(path).map_err(Failures::at(&path.display().to_string()))?;
+        let content = File::open(path).and_then(Digests::of);
+        let content = content.map_err(Failures::at(&path.display().to_string()))?;
         if !receipt.is_of(content.size, &content.sha256, &content.blake3) {
             let path = path.display();
             return Err(Failures(vec![format!("{path} is not what the receipt speaks of")]));
@@ -88,18 +89,4 @@ fn key_set(source: &str, trust: &Trust) -> Result<Vec<u8>, Failures> {
     }
     let body = answer.body_mut().with_config().limit(JSON_BYTES_MAX as u64);
     body.read_to_vec().map_err(Failures::at(source))
-}
-
-fn digests(path: &Path) -> io::Result<Digests> {
-    let mut file = File::open(path)?;
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; TRANSFER_BUFFER_BYTES];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(read) => hasher.update(&buffer[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
 }

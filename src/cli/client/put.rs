@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, Read},
+    io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     thread::sleep,
@@ -19,7 +19,10 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::{Client, Connection, Failures, Refused, failure, progress::Progress, read_json, say};
-use crate::model::digest::hex;
+use crate::{
+    blob::Digests,
+    model::digest::{ContentHash, Sha256, hex},
+};
 
 /// Store a file; again after a break it goes on where it was.
 #[derive(Args)]
@@ -43,7 +46,6 @@ const WHOLE_BYTES_MAX: u64 = 8 << 20;
 /// Tries of one request; past it the command ends, and the upload waits to go on.
 const TRIES_MAX: u32 = 5;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
-const BUFFER_BYTES: usize = 128 << 10;
 
 pub fn run(put: &Put) -> Result<(), Failures> {
     let own = put.file.file_name().and_then(|name| name.to_str());
@@ -55,7 +57,7 @@ pub fn run(put: &Put) -> Result<(), Failures> {
     } else {
         in_parts(&client, put, name, &file)?
     };
-    if stored["sha256"] != hex(&file.sha256) {
+    if stored["sha256"] != file.sha256.to_string() {
         return Err(failure("the server has stored something else: the file changed meanwhile"));
     }
     say(stored["key"].as_str().unwrap_or_default())
@@ -65,27 +67,15 @@ pub fn run(put: &Put) -> Result<(), Failures> {
 struct Local {
     file: File,
     size: u64,
-    sha256: [u8; 32],
-    blake3: blake3::Hash,
+    sha256: Sha256,
+    blake3: ContentHash,
 }
 
 impl Local {
     fn open(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let (mut digest, mut hasher, mut size) = (Context::new(&SHA256), blake3::Hasher::new(), 0);
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            let read = file.read(&mut buffer)?;
-            if read == 0 {
-                break;
-            }
-            digest.update(&buffer[..read]);
-            hasher.update(&buffer[..read]);
-            size += read as u64;
-        }
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(digest.finish().as_ref());
-        Ok(Self { file, size, sha256, blake3: hasher.finalize() })
+        let file = File::open(path)?;
+        let Digests { size, sha256, blake3, .. } = Digests::of(&file)?;
+        Ok(Self { file, size, sha256, blake3 })
     }
 
     fn part(&self, at: u64, bytes: u64) -> Result<Vec<u8>, Failures> {
@@ -113,7 +103,7 @@ fn patiently<T>(mut request: impl FnMut() -> Result<T, Refused>) -> Result<T, Re
 fn whole(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Value, Failures> {
     let url = client.url("/v1/files/content", &[("filename", name), ("folder", &put.folder)]);
     let mime = put.mime.clone().unwrap_or_else(|| "application/octet-stream".to_owned());
-    let digest = format!("sha-256=:{}:", STANDARD.encode(file.sha256));
+    let digest = format!("sha-256=:{}:", STANDARD.encode(file.sha256.0));
     let headers = [("content-type", mime), ("repr-digest", digest)];
     let bytes = file.part(0, file.size)?;
     // What was stored although its answer was lost would be stored twice: one try.
@@ -128,7 +118,7 @@ fn in_parts(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Valu
             stored => return Ok(stored?),
         }
     }
-    let (blake3, sha256) = (file.blake3.to_hex().to_string(), hex(&file.sha256));
+    let (blake3, sha256) = (file.blake3.to_string(), file.sha256.to_string());
     let mut declared = json!({"name": name, "size": file.size, "blake3": blake3, "sha256": sha256});
     if let Some(mime) = &put.mime {
         declared["mime"] = mime.as_str().into();
@@ -174,7 +164,7 @@ struct Upload {
 
 /// An upload of this file, to this name and folder, that broke.
 fn begun(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Option<Upload>, Failures> {
-    let sha256 = hex(&file.sha256);
+    let sha256 = file.sha256.to_string();
     let mut cursor = String::new();
     loop {
         let query = [("limit", "100"), ("cursor", &cursor)];
@@ -226,7 +216,7 @@ fn go_on(
         at += bytes;
         progress.took(bytes);
     }
-    let complete = json!({"uploadId": upload.id, "sha256": hex(&file.sha256)});
+    let complete = json!({"uploadId": upload.id, "sha256": file.sha256.to_string()});
     let url = client.url("/v1/files/complete", &[]);
     Ok(patiently(|| client.call(Method::POST, &url, Some(&complete))))
 }

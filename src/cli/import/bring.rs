@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{Candidate, Job, report::Report, tree::Tree};
 use crate::{
-    blob::Hasher,
+    blob::Digests,
     cli::{
         Failures,
         door::{self, Connection, Door, RequestBody},
@@ -100,17 +100,8 @@ impl Carrier {
     }
 
     async fn sha256(&self, candidate: &Candidate) -> Result<Sha256, Failed> {
-        let mut file = self.open(candidate).await?;
-        blocking(move || {
-            let (mut hasher, mut buffer) = (Hasher::default(), vec![0; TRANSFER_BUFFER_BYTES]);
-            loop {
-                match file.read(&mut buffer)? {
-                    0 => return Ok(hasher.finish().sha256),
-                    length => hasher.update(&buffer[..length]),
-                }
-            }
-        })
-        .await
+        let file = self.open(candidate).await?;
+        Ok(blocking(move || Digests::of(file)).await?.sha256)
     }
 
     async fn open(&self, candidate: &Candidate) -> Result<File, Failed> {
