@@ -10,11 +10,15 @@
 
 use hyper::{
     HeaderMap, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, HeaderName, HeaderValue, LOCATION},
+    header::{ALLOW, HeaderName, HeaderValue, LOCATION},
 };
 use serde_json::Map;
 
-use super::{complete, files::metadata_answer, tus};
+use super::{
+    complete,
+    files::metadata_answer,
+    tus::{self, UPLOAD_LENGTH, UPLOAD_OFFSET, answer},
+};
 use crate::{
     app::{
         Error, Policy,
@@ -49,9 +53,7 @@ const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 const UPLOAD_COMPLETE: HeaderName = HeaderName::from_static("upload-complete");
 const UPLOAD_DRAFT_INTEROP_VERSION: HeaderName =
     HeaderName::from_static("upload-draft-interop-version");
-const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
 const UPLOAD_LIMIT: HeaderName = HeaderName::from_static("upload-limit");
-const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 
 /// Whether a request is one of the draft.
 pub fn is_spoken(path: &str, headers: &HeaderMap) -> bool {
@@ -255,11 +257,4 @@ fn ended(context: &Context, mut response: Response<Body>, file: &FileRecord) -> 
         headers.insert(digest::REPR_DIGEST, value(&digest)?);
     }
     Ok(response)
-}
-
-fn answer(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }

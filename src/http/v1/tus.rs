@@ -62,9 +62,9 @@ const UPLOAD_DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-le
 const UPLOAD_EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
 /// Ours: the key of the file that the upload became, percent-encoded.
 pub const UPLOAD_KEY: HeaderName = HeaderName::from_static("upload-key");
-const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
+pub const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
 const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata");
-const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
+pub const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 
 /// What is behind the tus endpoint in a decoded path: nothing, or an upload's id.
 pub fn within(path: &str) -> Option<&str> {
@@ -343,7 +343,8 @@ pub fn encoded_key(file: &FileRecord) -> Result<HeaderValue, Error> {
     value(&utf8_percent_encode(file.key.as_str(), KEY_UNSAFE).to_string())
 }
 
-fn answer(status: StatusCode) -> Response<Body> {
+/// An answer without a body.
+pub fn answer(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
