@@ -40,7 +40,7 @@ use self::{
     route::{Access, Endpoint},
     settings::Settings,
     telemetry::{
-        audit::{self, Event, Facts, Trace},
+        audit::{self, Event, Told, Trace},
         exchange::Asked,
         label, metrics,
     },
@@ -166,39 +166,6 @@ impl Context {
     }
 }
 
-/// A request on its way to its line in the audit log. A reset HTTP/2 stream drops the handler, but
-/// not what that has begun: of a request that was let in, the line says then that it was cut.
-struct Told<'a> {
-    server: &'a Server,
-    request_id: String,
-    from: IpAddr,
-    trace: Option<Trace>,
-}
-
-impl Told<'_> {
-    fn tell(&mut self, answer: &Response<Body>, why: Option<String>) -> Trace {
-        let trace = self.trace.take().unwrap_or_default();
-        self.record(&trace, Some(answer), why);
-        trace
-    }
-
-    fn record(&self, trace: &Trace, answer: Option<&Response<Body>>, why: Option<String>) {
-        let Self { server, request_id, from, .. } = self;
-        let facts = Facts { time: server.app.now(), request_id, from: *from, why };
-        if let Some(line) = audit::line(trace, answer, facts) {
-            server.audit.record(line);
-        }
-    }
-}
-
-impl Drop for Told<'_> {
-    fn drop(&mut self) {
-        if let Some(trace) = self.trace.take().filter(|trace| trace.is_admitted) {
-            self.record(&trace, None, None);
-        }
-    }
-}
-
 impl Server {
     pub fn new(app: Arc<App>, settings: Settings, audit: Arc<AuditLog>) -> Arc<Self> {
         Arc::new(Self {
@@ -240,9 +207,7 @@ impl Server {
         let peer = connection.peer.ip();
         let client = client::address(peer, request.headers(), &settings.trusted_proxies);
         let from = *client.as_ref().unwrap_or(&peer);
-        let mut told =
-            Told { server: &self, request_id: asked.request_id.clone(), from, trace: None };
-        let trace = told.trace.insert(Trace::default());
+        let mut told = Told::new(&self.app, &self.audit, &asked.request_id, from);
         // A connection keeps room for this future as long as it is open; what handles a request is
         // large, and there for as long as the request is.
         let handling = Box::pin(self.handle(
@@ -251,7 +216,7 @@ impl Server {
             &settings,
             connection.serves,
             client,
-            trace,
+            told.trace(),
         ));
         let handled = AssertUnwindSafe(handling).catch_unwind().await;
         let outcome =
@@ -279,7 +244,7 @@ impl Server {
         if let Ok(id) = HeaderValue::from_str(&asked.request_id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
-        let Trace { who, route, .. } = told.tell(&response, why);
+        let Trace { who, route, .. } = told.tell(&response, why.as_deref());
         if is_guess {
             // Told before: who does not wait for the answer is known all the same.
             self.penalties.pay(from).await;

@@ -39,7 +39,7 @@ use super::{
         query::Query,
         respond,
     },
-    telemetry::audit::{self, Event, Facts},
+    telemetry::audit::{Event, Told, Trace},
 };
 use crate::{
     app::App,
@@ -89,60 +89,28 @@ impl Door {
 
     async fn answer(&self, request: Request<Incoming>, uid: &str) -> Response<Body> {
         let request_id = format!("{:016x}", random::nonce());
-        let mut told = Told { door: self, request_id, uid, event: None };
-        let answered = self.run(request, &mut told.event).await;
-        let mut answer =
-            answered.unwrap_or_else(|refusal| respond::problem(&refusal, &told.request_id));
-        if let Ok(id) = HeaderValue::from_str(&told.request_id) {
+        let mut told = Told::new(&self.app, &self.audit, &request_id, Ipv4Addr::LOCALHOST.into());
+        told.trace().operator = Some(uid.to_owned());
+        let answered = self.run(request, told.trace()).await;
+        let mut answer = answered.unwrap_or_else(|refusal| respond::problem(&refusal, &request_id));
+        if let Ok(id) = HeaderValue::from_str(&request_id) {
             answer.headers_mut().insert(REQUEST_ID, id);
         }
-        told.tell(&answer);
+        told.tell(&answer, None);
         answer
     }
 
-    async fn run(&self, request: Request<Incoming>, event: &mut Option<Event>) -> Reply {
+    async fn run(&self, request: Request<Incoming>, trace: &mut Trace) -> Reply {
         let (head, body) = request.into_parts();
         let command = command::route(&head.method, head.uri.path())?;
         let query = Query::parse(head.uri.query());
-        *event = Event::of_operator(&command, query.as_ref().ok());
+        trace.event = Event::of_operator(&command, query.as_ref().ok());
+        trace.is_admitted = true;
         let query = query?;
         let is_import = matches!(command, Command::Import | Command::Known);
         let patience = if is_import { CONTENT_IDLE_TIMEOUT } else { BODY_IDLE_TIMEOUT };
         let body = RequestBody::new(body, false, Arc::default(), Patience::new(patience, 0));
         command::run(self, command, &query, body).await
-    }
-}
-
-/// A command on its way to its line in the audit log. Who hangs up drops what waits for the
-/// answer, but not what was begun: a backup goes on, and the line says that the command was cut.
-struct Told<'a> {
-    door: &'a Door,
-    request_id: String,
-    uid: &'a str,
-    event: Option<Event>,
-}
-
-impl Told<'_> {
-    fn tell(&mut self, answer: &Response<Body>) {
-        let event = self.event.take();
-        self.record(event.as_ref(), Some(answer));
-    }
-
-    fn record(&self, event: Option<&Event>, answer: Option<&Response<Body>>) {
-        let Self { door, request_id, uid, .. } = self;
-        let time = door.app.now();
-        let facts = Facts { time, request_id, from: Ipv4Addr::LOCALHOST.into(), why: None };
-        if let Some(line) = audit::operator_line(event, uid, answer, facts) {
-            door.audit.record(line);
-        }
-    }
-}
-
-impl Drop for Told<'_> {
-    fn drop(&mut self) {
-        if let Some(event) = self.event.take() {
-            self.record(Some(&event), None);
-        }
     }
 }
 

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use hyper::{Response, StatusCode};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
-    app::Error,
+    app::{App, Error},
     http::{
         Refusal,
         message::{body::Body, query::Query},
@@ -14,7 +14,8 @@ use crate::{
         route::Endpoint,
         v1::admin::Command,
     },
-    model::{id::TokenId, principal::Principal, time::UnixMillis},
+    model::{id::TokenId, principal::Principal},
+    sys::audit::AuditLog,
 };
 
 /// Longest target of a line: it is as long as who asks wants, and nobody has to have a credential
@@ -27,6 +28,8 @@ const TARGET_END_BYTES: usize = 320;
 #[derive(Default)]
 pub struct Trace {
     pub who: Option<Principal>,
+    /// The user id of one who needs no credential.
+    pub operator: Option<String>,
     /// What was asked for, as [`crate::http::telemetry::label`] calls it.
     pub route: Option<&'static str>,
     pub event: Option<Event>,
@@ -150,15 +153,6 @@ impl Event {
     }
 }
 
-/// The facts of a line besides who and what.
-pub struct Facts<'a> {
-    pub time: UnixMillis,
-    pub request_id: &'a str,
-    pub from: IpAddr,
-    /// The reason of a credential that was not accepted.
-    pub why: Option<String>,
-}
-
 /// Why a request was refused before anything was done, where that is a decision about who asks.
 pub fn reason(refusal: &Refusal) -> Option<String> {
     match refusal {
@@ -170,64 +164,79 @@ pub fn reason(refusal: &Refusal) -> Option<String> {
     }
 }
 
-/// The line of a request, without an answer of one that was cut; `None` where there is nothing to
-/// tell. That nobody asked for what nobody can read is nothing.
-pub fn line(
-    trace: &Trace,
-    answer: Option<&Response<Body>>,
-    facts: Facts<'_>,
-) -> Option<Map<String, Value>> {
-    let Trace { who, event, is_admitted, .. } = trace;
-    if who.is_none() && !is_admitted && facts.why.is_none() {
-        return None;
-    }
-    let who_text = who.as_ref().map_or_else(|| "anyone".to_owned(), ToString::to_string);
-    let mut line = members(event.as_ref(), &who_text, answer, facts)?;
-    if let Some(Principal::Service { token, .. }) = who {
-        line.insert("token".into(), token.id.to_string().into());
-    }
-    Some(line)
+/// A request on its way to its line. A client that hangs up, or resets its HTTP/2 stream, drops the
+/// handler, but not what that has begun: a backup goes on. Of a request that was let in, the line
+/// says then that it was cut.
+pub struct Told<'a> {
+    app: &'a App,
+    log: &'a AuditLog,
+    request_id: String,
+    from: IpAddr,
+    trace: Option<Trace>,
 }
 
-/// As [`line()`], for one who needs no credential.
-pub fn operator_line(
-    event: Option<&Event>,
-    uid: &str,
-    answer: Option<&Response<Body>>,
-    facts: Facts<'_>,
-) -> Option<Map<String, Value>> {
-    members(event, &format!("operator:{uid}"), answer, facts)
+impl<'a> Told<'a> {
+    pub fn new(app: &'a App, log: &'a AuditLog, request_id: &str, from: IpAddr) -> Self {
+        Self { app, log, request_id: request_id.to_owned(), from, trace: None }
+    }
+
+    /// What is known of it so far.
+    pub fn trace(&mut self) -> &mut Trace {
+        self.trace.get_or_insert_default()
+    }
+
+    /// Writes its line, where there is something to tell; `why` is the reason of a refusal.
+    pub fn tell(&mut self, answer: &Response<Body>, why: Option<&str>) -> Trace {
+        let trace = self.trace.take().unwrap_or_default();
+        self.record(&trace, Some(answer), why);
+        trace
+    }
+
+    fn record(&self, trace: &Trace, answer: Option<&Response<Body>>, why: Option<&str>) {
+        let Trace { who, operator, event, is_admitted, .. } = trace;
+        // That nobody asked for what nobody can read is nothing to tell.
+        if who.is_none() && operator.is_none() && !is_admitted && why.is_none() {
+            return;
+        }
+        let status = answer.map(Response::status);
+        let event = answer.and_then(|answer| answer.extensions().get::<Event>()).or(event.as_ref());
+        if event.is_none() && why.is_none() {
+            return;
+        }
+        let Event { name, target } = event.cloned().unwrap_or_else(|| Event::new("request"));
+        let about = answer.and_then(|answer| answer.extensions().get::<About>());
+        let about = about.map(|About(target)| target.clone());
+        let who_text = match (operator, who) {
+            (Some(uid), _) => format!("operator:{uid}"),
+            (None, Some(who)) => who.to_string(),
+            (None, None) => "anyone".to_owned(),
+        };
+        let line = json!({
+            "time": self.app.now().to_string(),
+            "request_id": self.request_id,
+            "who": who_text,
+            "from": self.from.to_string(),
+            "event": name,
+            "target": about.or(target).map(shortened),
+            "status": status.map(|status| status.as_u16()),
+            "outcome": status.map_or("cut", outcome),
+            "why": why,
+        });
+        let Value::Object(mut line) = line else { return };
+        line.retain(|_, value| !value.is_null());
+        if let Some(Principal::Service { token, .. }) = who {
+            line.insert("token".into(), token.id.to_string().into());
+        }
+        self.log.record(line);
+    }
 }
 
-fn members(
-    event: Option<&Event>,
-    who: &str,
-    answer: Option<&Response<Body>>,
-    facts: Facts<'_>,
-) -> Option<Map<String, Value>> {
-    let Facts { time, request_id, from, why } = facts;
-    let status = answer.map(Response::status);
-    let event = answer.and_then(|answer| answer.extensions().get::<Event>()).or(event);
-    if event.is_none() && why.is_none() {
-        return None;
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if let Some(trace) = self.trace.take().filter(|trace| trace.is_admitted) {
+            self.record(&trace, None, None);
+        }
     }
-    let Event { name, target } = event.cloned().unwrap_or_else(|| Event::new("request"));
-    let about = answer.and_then(|answer| answer.extensions().get::<About>());
-    let about = about.map(|About(target)| target.clone());
-    let line = json!({
-        "time": time.to_string(),
-        "request_id": request_id,
-        "who": who,
-        "from": from.to_string(),
-        "event": name,
-        "target": about.or(target).map(shortened),
-        "status": status.map(|status| status.as_u16()),
-        "outcome": status.map_or("cut", outcome),
-        "why": why,
-    });
-    let Value::Object(mut line) = line else { return None };
-    line.retain(|_, value| !value.is_null());
-    Some(line)
 }
 
 /// A target with an ellipsis in place of its middle where it is too long.
