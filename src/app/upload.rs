@@ -252,16 +252,8 @@ impl App {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn upload_status(&self, principal: &Principal, id: UploadId) -> Result<Status> {
-        let mut upload = self.own_upload(principal, id).await?;
-        loop {
-            let parts = self.meta.parts(id).await?;
-            let after = self.own_upload(principal, id).await?;
-            // A session that moved on between the two reads is not what these parts are of.
-            if after == upload {
-                return Ok(Status { upload, parts });
-            }
-            upload = after;
-        }
+        self.own_upload(principal, id).await?;
+        self.standing(id).await?.ok_or(Error::NotFound("upload"))
     }
 
     /// The sessions of a batch, in the order of its init; `None` when `id` names no batch.
@@ -360,6 +352,7 @@ impl App {
                 return Ok(None);
             };
             let parts = self.meta.parts(id).await?;
+            // A session that moved on between the two reads is not what these parts are of.
             if self.meta.upload(id).await?.as_ref() == Some(&upload) {
                 return Ok(Some(Status { upload, parts }));
             }
