@@ -224,12 +224,8 @@ impl App {
             }
             let part = Part { number, size, blake3, sha256: own, place: locator.clone() };
             let expires = app.clock.now().after(app.policy().upload_ttl);
-            let (meta, quota) = (&app.meta, app.policy().quota_bytes);
-            let recorded = match to {
-                Some(to) => meta.append_part(id, part, to, expires, quota).await,
-                None => meta.record_part(id, part, expires, quota).await,
-            };
-            match recorded {
+            let quota = app.policy().quota_bytes;
+            match app.meta.record_part(id, part, to, expires, quota).await {
                 Ok(replaced) => {
                     if let Some(old) = replaced {
                         app.discard_part(id, &old.place).await;

@@ -296,21 +296,11 @@ impl Metadata for MemoryMetadata {
         &self,
         id: UploadId,
         part: Part,
+        to: Option<AppendTo>,
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>> {
-        self.step(|state| state.record_part(id, part, None, expires, default_quota))
-    }
-
-    async fn append_part(
-        &self,
-        id: UploadId,
-        part: Part,
-        to: AppendTo,
-        expires: UnixMillis,
-        default_quota: u64,
-    ) -> Result<Option<Part>> {
-        self.step(|state| state.record_part(id, part, Some(to), expires, default_quota))
+        self.step(|state| state.record_part(id, part, to, expires, default_quota))
     }
 
     async fn declare_size(

@@ -273,26 +273,16 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
         limit: usize,
     ) -> Result<Vec<Upload>>;
     /// Records a part and moves the session's expiry, never back; answers the part it replaced.
+    /// With `to` it must lie where the session ended, which may get its size with it.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Closed`], [`Error::Quota`].
+    /// [`Error::NotFound`], [`Error::Closed`], [`Error::Quota`]; [`Error::Changed`] when the
+    /// session that it is appended to moved on, or has a size already.
     async fn record_part(
         &self,
         id: UploadId,
         part: Part,
-        expires: UnixMillis,
-        default_quota: u64,
-    ) -> Result<Option<Part>>;
-    /// As [`Metadata::record_part`] for a part that must lie where the session ended, which may get
-    /// its size with it.
-    ///
-    /// # Errors
-    /// Also [`Error::Changed`] when the session moved on, or has a size already.
-    async fn append_part(
-        &self,
-        id: UploadId,
-        part: Part,
-        to: AppendTo,
+        to: Option<AppendTo>,
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>>;

@@ -92,7 +92,7 @@ fn parts_replace_one_another_and_end_with_the_file() {
             .await
             .unwrap();
         let record = async |n, size, place| {
-            meta.record_part(upload_id(1), part(n, size, place), UnixMillis(60), QUOTA).await
+            meta.record_part(upload_id(1), part(n, size, place), None, UnixMillis(60), QUOTA).await
         };
         assert_eq!(record(2, 4, 2).await, Ok(None));
         assert_eq!(record(0, 6, 0).await, Ok(None));
@@ -138,7 +138,7 @@ fn what_is_appended_lies_where_the_session_ended() {
         begin_growing(meta).await;
         let append = async |n, size, place, revision| {
             let (part, to) = (part(n, size, place), AppendTo { revision, declares: None });
-            meta.append_part(upload_id(1), part, to, UnixMillis(60), QUOTA).await
+            meta.record_part(upload_id(1), part, Some(to), UnixMillis(60), QUOTA).await
         };
         assert_eq!(append(1, 4, 1, 0).await, Ok(None));
         assert_eq!(append(2, 4, 2, 0).await, Err(Error::Changed));
@@ -176,7 +176,8 @@ fn a_size_is_declared_with_the_bytes_that_it_comes_with_or_not_at_all() {
         let append = async |id, n, revision, size| {
             let declares = Some(Declared { size, mode: Mode::Stream });
             let to = AppendTo { revision, declares };
-            meta.append_part(upload_id(id), part(n, 4, n.into()), to, UnixMillis(60), QUOTA).await
+            meta.record_part(upload_id(id), part(n, 4, n.into()), Some(to), UnixMillis(60), QUOTA)
+                .await
         };
         let refused = Error::Quota { limit: 1000, used: 5, asked: 996 };
         assert_eq!(append(1, 1, 0, 996).await, Err(refused));
@@ -225,7 +226,7 @@ fn a_final_session_ends_what_it_is_made_of() {
         let declared = Declared { size: 5, mode: Mode::Partial };
         meta.declare_size(upload_id(2), declared, 0, QUOTA).await.unwrap();
         for (n, size, place) in [(1, 4, 1), (2, 5, 2)] {
-            meta.record_part(upload_id(n), part(1, size, place), NOW, QUOTA).await.unwrap();
+            meta.record_part(upload_id(n), part(1, size, place), None, NOW, QUOTA).await.unwrap();
         }
         assert_eq!(reserved().await, 4 + 5 + 4);
         let new =
@@ -269,9 +270,9 @@ fn the_quota_counts_files_and_reservations() {
         put(1, 400).await.unwrap();
         assert_eq!(put(2, 1).await, Err(Error::Quota { limit: 1000, used: 1000, asked: 1 }));
         put(3, 0).await.unwrap();
-        let grow = meta.record_part(upload_id(1), part(1, 601, 1), NOW, QUOTA).await;
+        let grow = meta.record_part(upload_id(1), part(1, 601, 1), None, NOW, QUOTA).await;
         assert_eq!(grow, Err(Error::Quota { limit: 1000, used: 1000, asked: 1 }));
-        meta.record_part(upload_id(1), part(1, 601, 1), NOW, QUOTA + 1).await.unwrap();
+        meta.record_part(upload_id(1), part(1, 601, 1), None, NOW, QUOTA + 1).await.unwrap();
         assert_eq!(reserved().await, 601);
         let parts = meta.remove_upload(upload_id(1), Removal::Open).await.unwrap();
         assert_eq!((parts.len(), reserved().await), (1, 0));
@@ -351,7 +352,7 @@ fn batches_live_as_long_as_their_sessions() {
             .await
             .unwrap();
         assert_eq!(meta.batch(upload_id(9)).await, Ok(Some(batch)));
-        meta.record_part(upload_id(2), part(1, 1, 1), UnixMillis(70), QUOTA).await.unwrap();
+        meta.record_part(upload_id(2), part(1, 1, 1), None, UnixMillis(70), QUOTA).await.unwrap();
         let expired = async |now: u64| {
             let mut ids = BTreeSet::new();
             loop {
@@ -485,7 +486,7 @@ async fn take(meta: &dyn Metadata, step: &Step, at: u64) -> String {
         Step::Part { upload, number, size, expires } => {
             let part = part(number, size, at);
             let expires = UnixMillis(expires);
-            format!("{:?}", meta.record_part(upload_id(upload), part, expires, QUOTA).await)
+            format!("{:?}", meta.record_part(upload_id(upload), part, None, expires, QUOTA).await)
         }
         Step::Finish { upload, folder, salt, content } => {
             let Some(session) = meta.upload(upload_id(upload)).await.unwrap() else {

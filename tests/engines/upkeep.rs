@@ -34,7 +34,7 @@ fn walks_see_everything_once_in_order() {
             for number in [3, 0, 1] {
                 let place = u64::from(id) * 10 + u64::from(number);
                 let part = part(number, 1, place);
-                meta.record_part(upload_id(id), part, NOW, QUOTA).await.unwrap();
+                meta.record_part(upload_id(id), part, None, NOW, QUOTA).await.unwrap();
                 wanted.push(((upload_id(id), PartNumber(number.into())), locator(place)));
             }
         }
@@ -176,7 +176,9 @@ fn damaged_parts_are_forgotten_as_long_as_they_are_those_recorded() {
             .await
             .unwrap();
         let record = async |number, size, place| {
-            meta.record_part(upload_id(1), part(number, size, place), NOW, QUOTA).await.unwrap()
+            meta.record_part(upload_id(1), part(number, size, place), None, NOW, QUOTA)
+                .await
+                .unwrap()
         };
         for number in 1..4 {
             record(number, 20, number.into()).await;

@@ -262,25 +262,12 @@ impl Metadata for SledMetadata {
         &self,
         id: UploadId,
         part: Part,
+        to: Option<AppendTo>,
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>> {
         let record = move |txn: &mut txn::Txn<'_>| {
-            step::record_part(txn, id, &part, None, expires, default_quota)
-        };
-        self.committer.commit(record).await
-    }
-
-    async fn append_part(
-        &self,
-        id: UploadId,
-        part: Part,
-        to: AppendTo,
-        expires: UnixMillis,
-        default_quota: u64,
-    ) -> Result<Option<Part>> {
-        let record = move |txn: &mut txn::Txn<'_>| {
-            step::record_part(txn, id, &part, Some(to), expires, default_quota)
+            step::record_part(txn, id, &part, to, expires, default_quota)
         };
         self.committer.commit(record).await
     }
