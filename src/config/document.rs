@@ -96,7 +96,7 @@ mod tests {
             .map(|line| line[1..].to_owned() + "\n")
             .collect();
         let (config, origins) = loaded(&said);
-        assert!(config == Config::default());
+        assert!(config == Config::new());
         assert_eq!(origins.len(), KNOBS.iter().filter(|knob| !knob.default.is_empty()).count());
         assert!(example.lines().all(|line| line.chars().count() <= 100));
         assert!(

@@ -57,7 +57,7 @@ pub fn explain(
     flags: &Flags,
     environment: &BTreeMap<OsString, OsString>,
 ) -> Result<(Config, Origins), Vec<String>> {
-    let mut load = Load::default();
+    let mut load = Load { config: Config::new(), origins: Origins::new(), faults: Vec::new() };
     let variable = |name: &str| environment.get(&OsString::from(name));
     let from_environment = variable("STREAMLINED_CONFIG").map(PathBuf::from);
     if let Some(path) = flags.config.clone().or(from_environment) {
@@ -77,7 +77,6 @@ pub fn explain(
     if load.faults.is_empty() { Ok((load.config, load.origins)) } else { Err(load.faults) }
 }
 
-#[derive(Default)]
 struct Load {
     config: Config,
     origins: Origins,
@@ -239,7 +238,7 @@ mod tests {
         assert!(!config.public_read);
         assert_eq!((config.quota_bytes, config.requests_max), (2048, 7));
         assert_eq!(config.upload_ttl, Duration::from_mins(15));
-        assert_eq!(config.jwt_issuer, Config::default().jwt_issuer);
+        assert_eq!(config.jwt_issuer, Config::new().jwt_issuer);
     }
 
     #[test]

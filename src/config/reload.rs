@@ -64,10 +64,10 @@ mod tests {
 
     #[test]
     fn only_what_changed_and_cannot_be_taken_over_is_named() {
-        let running = Config::default();
+        let running = Config::new();
         assert!(needs_restart(&running, &running).is_empty());
         let read =
-            Config { quota_bytes: 1, journal_bytes: 1, listen: "h:1".into(), ..Config::default() };
+            Config { quota_bytes: 1, journal_bytes: 1, listen: "h:1".into(), ..Config::new() };
         assert_eq!(needs_restart(&running, &read), ["listen", "journal_bytes"]);
     }
 }

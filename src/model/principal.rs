@@ -131,8 +131,9 @@ impl fmt::Display for Principal {
 }
 
 /// For whom something is there that is nobody's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Audience {
+    #[default]
     Nobody,
     /// Admins, and services whose token grants administration.
     Admins,
