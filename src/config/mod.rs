@@ -83,9 +83,16 @@ pub struct Knob {
     /// The value is never shown.
     pub secret: bool,
     set: fn(&mut Config, &str) -> Result<(), String>,
+    /// Of one that is only read at the start: whether two configurations say another thing of it.
+    /// Any other may change while the daemon serves.
+    differs: Option<fn(&Config, &Config) -> bool>,
 }
 
 impl Knob {
+    const fn at_start(self, differs: fn(&Config, &Config) -> bool) -> Self {
+        Self { differs: Some(differs), ..self }
+    }
+
     /// The form of a value, in the words in which any other is refused; `None` for any text.
     pub fn expected(&self) -> Option<String> {
         let nonsense = "\u{1}";
@@ -99,7 +106,7 @@ const fn knob(
     help: &'static str,
     set: fn(&mut Config, &str) -> Result<(), String>,
 ) -> Knob {
-    Knob { name, default, help, secret: false, set }
+    Knob { name, default, help, secret: false, set, differs: None }
 }
 
 /// All settings.
@@ -107,7 +114,8 @@ pub const KNOBS: &[Knob] = &[
     knob("data_dir", "data", "Where everything is kept.", |config, text| {
         config.data_dir = non_empty(text)?.into();
         Ok(())
-    }),
+    })
+    .at_start(|one, other| one.data_dir != other.data_dir),
     knob(
         "listen",
         "127.0.0.1:8000",
@@ -118,7 +126,8 @@ pub const KNOBS: &[Knob] = &[
             config.listen = valid.then(|| text.into()).ok_or("must be HOST:PORT")?;
             Ok(())
         },
-    ),
+    )
+    .at_start(|one, other| one.listen != other.listen),
     knob("public_url", "", "Base of signed URLs; http://LISTEN when not set.", |config, text| {
         config.public_url = Some(base_url(text)?.into());
         Ok(())
@@ -147,6 +156,7 @@ pub const KNOBS: &[Knob] = &[
             config.service_token = Some(Zeroizing::new(text.into()));
             Ok(())
         },
+        differs: None,
     },
     knob("log", "info", "Log filter, as in info or streamlined=debug.", |config, text| {
         log::parse(non_empty(text)?)
@@ -366,15 +376,18 @@ pub const KNOBS: &[Knob] = &[
     knob("audit_file_bytes", "64MiB", "A file of the audit log, from 64KiB.", |config, text| {
         config.audit_file_bytes = at_least_kib(64, text)?;
         Ok(())
-    }),
+    })
+    .at_start(|one, other| one.audit_file_bytes != other.audit_file_bytes),
     knob("audit_keep", "365d", "How long files of the audit log are kept.", |config, text| {
         config.audit_keep = duration(text)?;
         Ok(())
-    }),
+    })
+    .at_start(|one, other| one.audit_keep != other.audit_keep),
     knob("meta_cache_bytes", "32MiB", "Cache of the index, from 1024KiB.", |config, text| {
         config.meta_cache_bytes = at_least_kib(1024, text)?;
         Ok(())
-    }),
+    })
+    .at_start(|one, other| one.meta_cache_bytes != other.meta_cache_bytes),
     knob(
         "journal_bytes",
         "64MiB",
@@ -383,7 +396,8 @@ pub const KNOBS: &[Knob] = &[
             config.journal_bytes = at_least_kib(16, text)?;
             Ok(())
         },
-    ),
+    )
+    .at_start(|one, other| one.journal_bytes != other.journal_bytes),
     knob(
         "pack_bytes_max",
         "64KiB",
@@ -396,7 +410,8 @@ pub const KNOBS: &[Knob] = &[
             config.pack_bytes_max = size;
             Ok(())
         },
-    ),
+    )
+    .at_start(|one, other| one.pack_bytes_max != other.pack_bytes_max),
 ];
 
 #[cfg(test)]
