@@ -48,6 +48,8 @@ fn a_generated_token_is_the_users() {
     assert!(claims["jti"].is_string() && claims["iss"].is_string() && claims["aud"].is_string());
     let default = daemon.service().post("/v1/files/generate-token?user_id=u", "").ok();
     assert_eq!(default["expires_in"], 3600);
+    let longest = "/v1/files/generate-token?user_id=u&expires_hours=720";
+    assert_eq!(daemon.service().post(longest, "").ok()["expires_in"], 720 * 3600);
     for wrong in ["0", "721", "-1", "1.5", "x", ""] {
         let path = format!("/v1/files/generate-token?user_id=u&expires_hours={wrong}");
         daemon.service().post(&path, "").refused(400, "invalid_expires_hours");
@@ -235,7 +237,34 @@ fn each_role_may_what_the_table_says() {
     }
     let admin = as_role("boss", "admin");
     assert_eq!(admin.get("/v1/files/all?user_id=owner").ok()["total_count"], 2);
+    // Another is named for lists alone: what an admin uploads is the admin's own.
+    let key = |file: &Value| file["key"].as_str().unwrap().to_owned();
+    let put = admin.put("/v1/files/content?filename=n&user_id=owner", "x").json();
+    let init = json!({"mode": "single", "files": [{"name": "f", "size": 1}],
+        "meta": {"user_id": "owner"}});
+    let opened = admin.post("/v1/files/init", init).ok();
+    let id = opened["uploadId"].as_str().unwrap();
+    admin.part(id, 1, b"x").ok();
+    for made in [put, admin.complete(id).ok()] {
+        assert!(key(&made).starts_with("storage/boss/"), "{made}");
+    }
+    assert_eq!(admin.get("/v1/files/all?user_id=owner").ok()["total_count"], 2);
     admin.post("/v1/files/generate-token?user_id=u", "").refused(403, "forbidden");
+}
+
+#[test]
+fn a_user_id_counts_before_an_email() {
+    let daemon = Daemon::start();
+    let service = daemon.service();
+    daemon.user("one").store("f", "", b"x");
+    for query in ["user_id=one&user_email=two", "user_email=two&user_id=one", "user_email=one"] {
+        assert_eq!(service.names(&format!("?{query}")), ["f"], "{query}");
+    }
+    let init = json!({"mode": "single", "files": [{"name": "f", "size": 0}],
+        "meta": {"user_email": "two", "user_id": "one"}});
+    let opened = service.post("/v1/files/init", init).ok();
+    let file = service.complete(opened["uploadId"].as_str().unwrap()).ok();
+    assert!(file["key"].as_str().unwrap().starts_with("storage/one/"), "{file}");
 }
 
 #[test]

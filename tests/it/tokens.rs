@@ -10,11 +10,12 @@ use std::{
 
 use rustix::process::{Signal, geteuid};
 use serde_json::{Value, json};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     audit::lines,
     support::{
-        Client, Daemon,
+        Client, Daemon, base64,
         daemon::{BINARY, TOKEN},
         eventually,
     },
@@ -52,6 +53,12 @@ fn holder(daemon: &Daemon, made: &Value) -> Client {
     daemon.anyone().header("x-service-token", text(made, "token"))
 }
 
+/// How long a token lives from when it was made, in days: what is counted in seconds is rounded.
+fn days(made: &Value) -> i64 {
+    let at = |name| OffsetDateTime::parse(text(made, name), &Rfc3339).unwrap();
+    (at("expires") - at("created") + Duration::HOUR).whole_days()
+}
+
 const LIST: &str = "/v1/files/all?user_id=u";
 
 #[test]
@@ -68,6 +75,7 @@ fn every_command_works_beside_a_daemon_and_without_one() {
         let rotated = run(&dir, &["token", "rotate", id, "--grace", "1h"]);
         assert_ne!(rotated["id"], made["id"]);
         assert_eq!(rotated["scopes"], json!(["read"]));
+        assert_eq!((&rotated["kind"], days(&rotated)), (&json!("opaque"), 90));
         let before = run(&dir, &["token", "show", id]);
         assert_eq!(before["state"], "superseding");
         assert_eq!(before["superseded_until"], rotated["previous_until"]);
@@ -79,7 +87,11 @@ fn every_command_works_beside_a_daemon_and_without_one() {
         assert!(ended.into_iter().all(|token| token["state"] == "revoked"));
         assert!(refused(&dir, 1, &["token", "show", name]).contains("no such token"));
         assert!(refused(&dir, 1, &["token", "revoke", "0123456789abcdef"]).contains("no such"));
-        let jwt = run(&dir, &["token", "create", name, "--jwt"]);
+        let jwt = run(&dir, &["token", "create", name, "--jwt", "--expires", "7d"]);
+        let next = run(&dir, &["token", "rotate", text(&jwt, "id"), "--grace", "1h"]);
+        assert_eq!((&next["kind"], days(&next)), (&json!("jwt"), 7));
+        assert_ne!(next["jti"], jwt["jti"]);
+        run(&dir, &["token", "revoke", text(&next, "id")]);
         assert_eq!(run(&dir, &["token", "revoke", "--jti", text(&jwt, "jti")])["id"], jwt["id"]);
         run(&dir, &["token", "revoke", "--service", name]);
         (made, rotated, jwt)
@@ -366,7 +378,7 @@ fn scopes_and_networks_limit_what_a_token_can() {
         limited.complete(id).ok();
 
         let reader = make(&[kind, &["--scope", "read"]].concat());
-        reader.content(text(&of_bob, "key"));
+        assert_eq!(reader.content(text(&of_bob, "key")).body, b"3");
         out(put(&reader, "anna", "a"));
         out(reader.delete(&format!("/v1/files/{}", text(&in_a, "key"))));
         out(reader.post("/v1/files/generate-token?user_id=anna", ""));
@@ -413,6 +425,72 @@ fn scopes_and_networks_limit_what_a_token_can() {
     let limited = make(&["--scope", "user:anna"]);
     out(limited.part(&begun, 1, b"x"));
     out(limited.get(&format!("/v1/files/{begun}")));
+}
+
+/// Where a request leads to several files, or to one by another way than its key.
+#[test]
+fn a_token_of_one_folder_is_held_to_it_in_batches_lists_archives_and_final_uploads() {
+    let daemon = Daemon::start();
+    let (dir, service) = (daemon.dir(), daemon.service());
+    let anna = daemon.user("anna");
+    let (inside, outside) = (anna.store("f", "a/b", b"1"), anna.store("f", "c", b"2"));
+    let out = |answer: crate::support::client::Answer| answer.refused(403, "out_of_scope");
+    let began = |folder: &str| {
+        let files = json!([{"name": "f", "size": 1}]);
+        let batch = json!({"mode": "batch", "files": files, "folder": folder,
+            "meta": {"user_id": "anna"}});
+        let opened = service.post("/v1/files/init", batch).ok();
+        (text(&opened, "uploadId").to_owned(), text(&opened["files"][0], "uploadId").to_owned())
+    };
+    for kind in [&[][..], &["--jwt"]] {
+        let made = [&["token", "create", "s", "--scope", "folder:a"], kind].concat();
+        let limited = holder(&daemon, &run(&dir, &made));
+        let ((own, inner), (foreign, file)) = (began("a/b"), began("c"));
+        let at = |id: &str| format!("/v1/files/{id}");
+        limited.get(&at(&own)).ok();
+        out(limited.get(&at(&foreign)));
+        out(limited.part(&foreign, 1, b"x"));
+        out(limited.part(&file, 1, b"x"));
+        service.part(&file, 1, b"x").ok();
+        out(limited.complete(&foreign));
+        out(limited.complete(&file));
+        out(limited.delete(&at(&foreign)));
+        assert_eq!(service.get(&at(&foreign)).ok()["files"][0]["bytesReceived"], 1);
+
+        // Of what is open only what lies in the folder.
+        let listed = limited.get("/v1/files/uploads?user_id=anna").ok();
+        let listed = listed["uploads"].as_array().unwrap();
+        let ids: Vec<_> = listed.iter().map(|upload| text(upload, "uploadId")).collect();
+        assert!(ids.contains(&&*inner) && !ids.contains(&&*file), "{listed:?}");
+        let reached = |upload: &Value| text(upload, "folder").split('/').next() == Some("a");
+        assert!(listed.iter().all(reached), "{listed:?}");
+
+        let archive = |chosen: Value| limited.post("/v1/files/batch-download", chosen);
+        archive(json!({"folder": "a/b", "user_id": "anna"})).ok();
+        archive(json!({"keys": [inside["key"]]})).ok();
+        for folder in ["", "c", "ab"] {
+            out(archive(json!({"folder": folder, "user_id": "anna"})));
+        }
+        out(archive(json!({"keys": [inside["key"], outside["key"]]})));
+
+        // Bytes of the folder become no file elsewhere.
+        let tus = limited.header("tus-resumable", "1.0.0");
+        let named = |folder: &str| {
+            tus.header("upload-metadata", &format!("folder {}", base64(folder.as_bytes())))
+        };
+        let create = |client: &Client| client.send("POST", "/v1/tus?user_id=anna", "");
+        let partial = named("a").header("upload-concat", "partial").header("upload-length", "1");
+        let partial = create(&partial);
+        assert_eq!(partial.status, 201);
+        let concat = format!("final;{}", partial.header("location"));
+        for folder in ["c", "ab"] {
+            out(create(&named(folder).header("upload-concat", &concat)));
+        }
+        out(create(&tus.header("upload-concat", &concat)));
+        let made = create(&named("a/x").header("upload-concat", &concat));
+        assert_eq!(made.status, 201);
+        service.delete(&at(&foreign)).ok();
+    }
 }
 
 #[test]
