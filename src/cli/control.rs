@@ -16,6 +16,7 @@ use crate::{
     http::{Server, settings::Settings, telemetry::metrics},
     model::time::UnixMillis,
     sys::{
+        audit::Retention,
         log,
         signal::{Signals, Told},
         systemd::Manager,
@@ -243,6 +244,11 @@ pub fn settings(config: &Config, address: &str) -> Settings {
     }
 }
 
+/// What it says of the audit log.
+pub fn retention(config: &Config) -> Retention {
+    Retention { file_bytes: config.audit_file_bytes, keep: config.audit_keep }
+}
+
 /// How many connections, and requests in work with two files each, there are descriptors for. A
 /// store that cannot open its next file stops taking writes, so clients must not get at the last.
 fn within_open_files() -> (usize, usize) {
@@ -264,5 +270,102 @@ pub async fn watchdog(app: Arc<App>, manager: Arc<Manager>) {
             Err(_) => tracing::error!("the self-check does not come to its end"),
         }
         sleep(patience / 3).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{grant, origins::Origins, principal::Audience};
+
+    /// Each value differs from its default and from all others.
+    fn config() -> Config {
+        let seconds = Duration::from_secs;
+        Config {
+            public_url: Some("https://files.example/".into()),
+            public_read: true,
+            jwt_issuer: "issuer".into(),
+            jwt_audience: "audience".into(),
+            file_bytes_max: 1001,
+            part_bytes_max: Some(1002),
+            quota_bytes: 1003,
+            upload_ttl: seconds(1004),
+            reclaim_grace: seconds(1005),
+            scrub_every: seconds(1006),
+            scrub_bytes_per_second: 1007,
+            metrics: Audience::Anybody,
+            connections_max: 4,
+            connections_per_address_max: 1008,
+            requests_max: 2,
+            requests_per_principal_max: 1009,
+            requests_per_second_max: Some(1010),
+            requests_per_connection_max: 1011,
+            streams_per_connection_max: 1012,
+            head_bytes_max: 1013,
+            header_timeout: seconds(1014),
+            idle_timeout: seconds(1015),
+            body_idle_timeout: seconds(1016),
+            body_bytes_per_second_min: 1017,
+            drain_timeout: seconds(1018),
+            allowed_origins: Origins::parse("https://app.example").unwrap(),
+            trusted_proxies: vec![grant::network("10.0.0.0/8").unwrap()],
+            audit_file_bytes: 1019,
+            audit_keep: seconds(1020),
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn every_setting_of_use_cases_is_that_of_its_name() {
+        let (config, seconds) = (config(), Duration::from_secs);
+        // Written out, so that what is added does not go unseen.
+        let Policy {
+            file_bytes_max,
+            part_bytes_max,
+            quota_bytes,
+            upload_ttl,
+            reclaim_grace,
+            scrub_every,
+            scrub_bytes_per_second,
+            public_read,
+            tokens: Expected { issuer, audience },
+        } = policy(&config);
+        assert_eq!((file_bytes_max, part_bytes_max, quota_bytes), (1001, 1002, 1003));
+        assert_eq!((upload_ttl, reclaim_grace), (seconds(1004), seconds(1005)));
+        assert_eq!((scrub_every, scrub_bytes_per_second), (seconds(1006), 1007));
+        assert!(public_read);
+        assert_eq!((&*issuer, &*audience), ("issuer", "audience"));
+    }
+
+    #[test]
+    fn every_setting_of_the_surface_is_that_of_its_name() {
+        let (config, seconds) = (config(), Duration::from_secs);
+        let set = settings(&config, "127.0.0.1:1");
+        assert_eq!(set.public_url, "https://files.example");
+        assert_eq!(set.metrics, Audience::Anybody);
+        assert!(set.allowed_origins == config.allowed_origins);
+        assert_eq!(set.trusted_proxies, config.trusted_proxies);
+        assert_eq!((set.connections_max, set.connections_per_address_max), (4, 1008));
+        assert_eq!((set.requests_max, set.requests_per_principal_max), (2, 1009));
+        assert_eq!(set.requests_per_second_max, Some(1010));
+        assert_eq!(set.requests_per_connection_max, 1011);
+        assert_eq!((set.streams_per_connection_max, set.head_bytes_max), (1012, 1013));
+        assert_eq!((set.header_timeout, set.idle_timeout), (seconds(1014), seconds(1015)));
+        assert_eq!(set.body_idle_timeout, seconds(1016));
+        assert_eq!((set.body_bytes_per_second_min, set.drain_timeout), (1017, seconds(1018)));
+    }
+
+    #[test]
+    fn the_audit_log_is_kept_as_its_settings_say() {
+        let (config, seconds) = (config(), Duration::from_secs);
+        let Retention { file_bytes, keep } = retention(&config);
+        assert_eq!((file_bytes, keep), (1019, seconds(1020)));
+    }
+
+    #[test]
+    fn what_is_not_set_follows_from_the_rest() {
+        let config = Config { part_bytes_max: None, public_url: None, ..config() };
+        assert_eq!(policy(&config).part_bytes_max, 1001);
+        assert_eq!(settings(&config, "127.0.0.1:1").public_url, "http://127.0.0.1:1");
     }
 }

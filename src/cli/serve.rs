@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Failures, Place, configure,
-    control::{Control, ReadConfig, policy, settings, watchdog},
+    control::{Control, ReadConfig, policy, retention, settings, watchdog},
     door, keep_private,
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
     },
     meta::sled::SledMetadata,
     sys::{
-        audit::{AuditLog, Retention},
+        audit::AuditLog,
         clock::SystemClock,
         data_dir, durable, log,
         signal::{Hangups, Signals, Told},
@@ -97,9 +97,8 @@ pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
 
 /// Opens the audit log; whoever has the directory's lock may. Blocks.
 pub fn open_audit(config: &Config) -> Result<Arc<AuditLog>, Failures> {
-    let retention = Retention { file_bytes: config.audit_file_bytes, keep: config.audit_keep };
     let dir = config.data_dir.join("audit");
-    let opened = AuditLog::open(&dir, retention);
+    let opened = AuditLog::open(&dir, retention(config));
     opened.map(Arc::new).map_err(Failures::of("audit log", &dir))
 }
 
