@@ -3,6 +3,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use streamlined::{
     app::{
@@ -11,6 +12,7 @@ use streamlined::{
         archive::Chosen,
         catalog::Listing,
         complete::{Completed, Completion},
+        possession::Possession,
         publish::NewContent,
         service_tokens::NewToken,
         upload::{DeclaredFile, Init},
@@ -23,6 +25,7 @@ use streamlined::{
         memory::MemoryMetadata,
     },
     model::{
+        digest::Sha256,
         file::{CallerMeta, FileRecord},
         grant::Grant,
         id::{PartNumber, UploadId},
@@ -106,17 +109,9 @@ impl World {
     }
 
     fn complete(&self, id: UploadId) -> Result<FileRecord, Error> {
-        let completion = Completion {
-            id,
-            sha256: None,
-            name: None,
-            folder: None,
-            user: None,
-            meta: CallerMeta::default(),
-            inline: None,
-            possession: None,
-        };
-        let completed = self.runtime.block_on(self.app.complete_upload(&user(), completion))?;
+        let user = user();
+        let completing = self.app.complete_upload(&user, completion(id));
+        let completed = self.runtime.block_on(completing)?;
         let Completed::One(file) = completed else { panic!("not a batch") };
         Ok(*file)
     }
@@ -151,6 +146,19 @@ impl World {
     fn is_readable(&self, file: &FileRecord) -> bool {
         let opened = self.app.open_content(file, Slice::whole(file.size));
         self.runtime.block_on(opened).is_ok()
+    }
+}
+
+fn completion(id: UploadId) -> Completion {
+    Completion {
+        id,
+        sha256: None,
+        name: None,
+        folder: None,
+        user: None,
+        meta: CallerMeta::default(),
+        inline: None,
+        possession: None,
     }
 }
 
@@ -199,6 +207,46 @@ fn an_upload_lives_while_it_makes_progress() {
     world.sweep();
     assert!(matches!(world.complete(going), Err(Error::NotFound(_))));
     assert!(world.is_readable(&file));
+}
+
+#[test]
+fn a_proof_of_what_is_known_is_taken_for_ten_minutes() {
+    let life = Duration::from_mins(10);
+    for (passed, is_taken) in [(life.saturating_sub(Duration::from_millis(1)), true), (life, false)]
+    {
+        let world = World::new();
+        let content = b"known";
+        let sha256 = Some(world.put(content).unwrap().sha256);
+        let name = FileName::parse("f").unwrap();
+        let size = content.len() as u64;
+        let init = Init {
+            mode: Mode::Single,
+            files: vec![DeclaredFile { name, size, mime: None, sha256, blake3: None }],
+            folder: Folder::default(),
+            meta: CallerMeta::default(),
+            user: None,
+        };
+        let opened = world.runtime.block_on(world.app.init_upload(&user(), init)).unwrap();
+        let challenge = opened.challenges[0].as_ref().unwrap();
+        assert_eq!(challenge.expires, START.after(life));
+        let mut message = opened.id.to_string().into_bytes();
+        for range in &challenge.ranges {
+            let at = |place: u64| usize::try_from(place).unwrap();
+            message.extend_from_slice(&content[at(range.start)..at(range.end)]);
+        }
+        let proof = digest(&SHA256, &message).as_ref().try_into().unwrap();
+        world.pass(passed);
+        let completion = Completion {
+            possession: Some(Possession { blake3: None, sha256, proof: Sha256(proof) }),
+            ..completion(opened.id)
+        };
+        let completed = world.runtime.block_on(world.app.complete_upload(&user(), completion));
+        match completed.map(drop) {
+            Ok(()) => assert!(is_taken),
+            Err(Error::Conflict { code: "content_unproven", .. }) => assert!(!is_taken),
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// The same answer again is a promise about `complete`, whatever an operator thinks of uploads that

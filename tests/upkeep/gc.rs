@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::poll_immediate;
 use streamlined::{
-    app::{Error, gc::Collected},
+    app::{Error, Policy, gc::Collected},
     blob::{BlobStore, Purpose, Stage},
     meta::{Upkeep, memory::MemoryMetadata},
     model::{
@@ -20,7 +20,10 @@ use streamlined::{
 
 use crate::{
     faulty::Faulty,
-    world::{GRACE, TTL, World, complete, content, init, part, put, store, user},
+    world::{
+        GRACE, TTL, World, app, complete, content, files, init, part, policy, put, read, store,
+        user,
+    },
 };
 
 const LARGE: usize = 100_000;
@@ -31,6 +34,25 @@ async fn seal(store: &dyn BlobStore, seed: u64, size: usize, purpose: Purpose) {
     let mut stage: Box<dyn Stage> = store.stage().await.unwrap();
     stage.write(content(seed, size)).await.unwrap();
     stage.seal(purpose).await.unwrap();
+}
+
+/// Its bytes are on the disk before the index is asked.
+#[tokio::test]
+async fn content_that_is_refused_at_its_end_is_gone_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (meta, clock) = (Arc::new(MemoryMetadata::default()), Arc::new(SystemClock));
+    meta.begun(clock.now()).await.unwrap();
+    let policy = Policy { quota_bytes: LARGE as u64, ..policy() };
+    let app = app(dir.path(), meta, Arc::new(store(dir.path())), clock, policy);
+    let stored = put(&app, "f", &content(1, LARGE)).await.unwrap();
+    let before = files(&dir.path().join("blobs"));
+    let refused = put(&app, "g", &content(2, LARGE)).await.map(drop);
+    assert!(matches!(refused, Err(Error::Quota { .. })), "{refused:?}");
+    assert_eq!(files(&dir.path().join("blobs")), before);
+    // What somebody has stays.
+    let refused = put(&app, "g", &content(1, LARGE)).await.map(drop);
+    assert!(matches!(refused, Err(Error::Quota { .. })), "{refused:?}");
+    assert!(read(&app, &stored).await.unwrap() == content(1, LARGE));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{future::try_join_all, stream};
 use proptest::{collection::vec, prelude::*};
 use streamlined::{
     app::{
@@ -14,18 +14,20 @@ use streamlined::{
         checksum::{Checksum, Digest},
         incoming::Incoming,
     },
-    blob::{Address, BlobStore},
-    meta::{Metadata, memory::MemoryMetadata},
+    blob::{Address, BlobStore, memory::MemoryBlobs},
+    meta::{Metadata, Part, memory::MemoryMetadata, sled::SledMetadata},
     model::{
         digest::Sha256,
         id::{PartNumber, UploadId},
+        limits::{PART_NUMBER_MAX, PARTIALS_MAX},
         range::Slice,
         upload::{Mode, tail},
     },
+    sys::clock::Clock,
 };
 use tokio::runtime::Runtime;
 
-use crate::world::{World, complete, content, init_as, read, store, user};
+use crate::world::{TTL, World, complete, content, declared, init_as, part, read, store, user};
 
 /// Several buffers long, and the last one shorter.
 const SIZES: [usize; 4] = [400_000, 400_000, 400_000, 300_000];
@@ -322,4 +324,68 @@ async fn a_last_part_that_lies_elsewhere_is_not_written_over() {
         client.take(dir.path(), &Step::Append(300_000, fate)).await;
         client.check().await;
     }
+}
+
+#[tokio::test]
+async fn a_final_upload_is_made_of_a_thousand_others_and_of_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = Arc::new(MemoryMetadata::default());
+    let world = World::new(dir.path(), meta, Arc::new(MemoryBlobs::default())).await;
+    let app = &world.app;
+    let concatenated = async |count: usize| {
+        let mut partials = Vec::new();
+        for _ in 0..count {
+            partials.push(init_as(app, Mode::Partial, 1).await);
+        }
+        app.concatenate(&user(), declared(Mode::Final, 0), partials).await.map(|it| it.offset)
+    };
+    for count in [0, PARTIALS_MAX + 1] {
+        let refused = concatenated(count).await;
+        let is_told = matches!(refused, Err(Error::Invalid { code: "invalid_upload_concat", .. }));
+        assert!(is_told, "{count}: {refused:?}");
+    }
+    assert!(matches!(concatenated(PARTIALS_MAX).await, Ok(0)));
+}
+
+/// The last number that there is takes no place of another, and what it has is not lost.
+#[tokio::test]
+async fn behind_the_last_part_that_there_may_be_nothing_is_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    // Which takes many steps at a time; the reference engine copies all it has for each.
+    let meta = Arc::new(SledMetadata::open(dir.path(), 16 << 20, 64 << 20).unwrap());
+    let world = World::new(dir.path(), meta.clone(), Arc::new(MemoryBlobs::default())).await;
+    let (app, id) = (&world.app, init_as(&world.app, Mode::Chunked, HUGE).await);
+    // What is in all but the last of them does not matter here.
+    part(app, id, 1, &content(1, 1)).await.unwrap();
+    let first = meta.parts(id).await.unwrap().remove(0);
+    let later = world.clock.now().after(TTL);
+    let numbers: Vec<_> = (2..PART_NUMBER_MAX - 1).map(PartNumber).collect();
+    for numbers in numbers.chunks(1_000) {
+        let next = |number: &PartNumber| Part { number: *number, ..first.clone() };
+        let record = |number| meta.record_part(id, next(number), later, u64::MAX);
+        try_join_all(numbers.iter().map(record)).await.unwrap();
+    }
+    part(app, id, PART_NUMBER_MAX - 1, &content(2, 1)).await.unwrap();
+    let append = async |size: usize| {
+        let bytes = content(0, size);
+        let claim = Claim {
+            offset: tail(&meta.parts(id).await.unwrap()).offset,
+            size: None,
+            announced: Some(size as u64),
+            ends: Ends::Itself,
+            whole: None,
+        };
+        let arrivals = stream::iter([Ok(Arrival::Bytes(bytes))]);
+        app.append(&user(), id, Piece { claim, checksum: None, content: arrivals }).await
+    };
+    // What is small grows; so the one but last is filled first.
+    for size in [200_000, 99_000, 200_000] {
+        append(size).await.unwrap();
+    }
+    let before = meta.parts(id).await.unwrap();
+    let sizes: Vec<_> = before[9_998..].iter().map(|part| part.size).collect();
+    assert_eq!(sizes, [200_001, 299_000]);
+    let refused = append(1).await.map(drop);
+    assert!(matches!(refused, Err(Error::Invalid { code: "too_many_parts", .. })), "{refused:?}");
+    assert_eq!(meta.parts(id).await.unwrap(), before);
 }

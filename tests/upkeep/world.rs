@@ -100,7 +100,7 @@ impl World {
     }
 }
 
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -149,15 +149,19 @@ pub async fn init(app: &Arc<App>, size: u64) -> UploadId {
 }
 
 pub async fn init_as(app: &Arc<App>, mode: Mode, size: u64) -> UploadId {
+    app.init_upload(&user(), declared(mode, size)).await.unwrap().id
+}
+
+/// An upload of one file.
+pub fn declared(mode: Mode, size: u64) -> Init {
     let name = FileName::parse("f").unwrap();
-    let init = Init {
+    Init {
         mode,
         files: vec![DeclaredFile { name, size, mime: None, sha256: None, blake3: None }],
         folder: Folder::default(),
         meta: CallerMeta::default(),
         user: None,
-    };
-    app.init_upload(&user(), init).await.unwrap().id
+    }
 }
 
 pub async fn part(
