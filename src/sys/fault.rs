@@ -1,7 +1,9 @@
 //! Named points at which a test build can be made to die, or to hang.
 //!
 //! `SLT_FAULT_POINT="NAME COUNT"` kills the process, as `kill -9` would, when it comes to
-//! the point of that name for the COUNT-th time; `SLT_HANG_POINT` stops the thread that does.
+//! the point of that name for the COUNT-th time; `SLT_HANG_POINT` stops the thread that does. Where
+//! `SLT_FAULT_AFTER` names a file, only what happens while that is there counts: what a daemon does
+//! by itself would shift the count of a test that waits for something else.
 //! Release builds have no such points.
 
 /// A point between two steps of a protocol. Free in a release build.
@@ -14,9 +16,13 @@ pub use armed::point;
 
 #[cfg(debug_assertions)]
 mod armed {
-    use std::sync::{
-        LazyLock,
-        atomic::{AtomicU64, Ordering},
+    use std::{
+        env,
+        path::PathBuf,
+        sync::{
+            LazyLock,
+            atomic::{AtomicU64, Ordering},
+        },
     };
 
     use rustix::process::{Signal, getpid, kill_process};
@@ -26,6 +32,8 @@ mod armed {
 
     static DEADLY: LazyLock<Armed> = LazyLock::new(|| Armed::by("SLT_FAULT_POINT"));
     static ENDLESS: LazyLock<Armed> = LazyLock::new(|| Armed::by("SLT_HANG_POINT"));
+    static AFTER: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| env::var_os("SLT_FAULT_AFTER").map(PathBuf::from));
 
     impl Armed {
         fn by(variable: &str) -> Self {
@@ -33,12 +41,13 @@ mod armed {
                 let (name, count) = fault.rsplit_once(' ')?;
                 Some((name.to_owned(), AtomicU64::new(count.parse().ok()?)))
             };
-            Self(std::env::var(variable).ok().and_then(parse))
+            Self(env::var(variable).ok().and_then(parse))
         }
 
         fn strikes(&self, name: &str) -> bool {
             let armed = self.0.as_ref().filter(|(armed, _)| armed == name);
-            armed.is_some_and(|(_, left)| left.fetch_sub(1, Ordering::SeqCst) == 1)
+            let counts = || AFTER.as_ref().is_none_or(|file| file.exists());
+            armed.is_some_and(|(_, left)| counts() && left.fetch_sub(1, Ordering::SeqCst) == 1)
         }
     }
 
@@ -49,6 +58,7 @@ mod armed {
             hang();
         }
         if ENDLESS.strikes(name) {
+            tracing::info!(name, "hangs at a fault point");
             hang();
         }
     }

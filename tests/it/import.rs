@@ -15,7 +15,7 @@ use std::{
 use rustix::process::{Signal, geteuid};
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, bytes, client::encode, daemon::BINARY, eventually, sha256};
+use crate::support::{Daemon, bytes, client::encode, daemon::BINARY, eventually, settle, sha256};
 
 /// A tree of the other server.
 struct Tree(tempfile::TempDir);
@@ -305,10 +305,18 @@ fn stands(daemon: &Daemon, tree: &Tree, files: &[(String, Vec<u8>)]) {
 fn an_import_whose_daemon_dies_again_and_again_comes_to_its_end() {
     let (tree, files) = forest(300);
     for point in DEADLY {
-        let mut daemon = Daemon::under(&[], &[("SLT_FAULT_POINT", point)]);
+        // Only what the import does counts.
+        let place = tempfile::tempdir().unwrap();
+        let armed = place.path().join("armed");
+        let environment =
+            [("SLT_FAULT_POINT", point), ("SLT_FAULT_AFTER", armed.to_str().unwrap())];
+        let mut daemon = Daemon::under(&[], &environment);
         let (mut deaths, mut before) = (0, BTreeSet::new());
         loop {
+            settle(&daemon);
+            fs::write(&armed, "").unwrap();
             let output = tree.command(&daemon.dir()).output().unwrap();
+            fs::remove_file(&armed).unwrap();
             if output.status.success() {
                 // What it found is what was there, and it brought the rest.
                 let [taken, known, left_out] = Imported::of(&output).counts();

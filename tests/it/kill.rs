@@ -1,11 +1,15 @@
 //! What was acknowledged is there after `kill -9`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    fs,
+    io::Write,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Daemon, bytes, eventually};
+use crate::support::{Daemon, begin_put, bytes, eventually, settle, sha256};
 
 #[test]
 fn acknowledged_files_parts_and_deletions_survive() {
@@ -52,6 +56,28 @@ fn acknowledged_files_parts_and_deletions_survive() {
 }
 
 #[test]
+fn a_commit_is_seen_when_it_is_durable_and_not_before() {
+    let place = tempfile::tempdir().unwrap();
+    let armed = place.path().join("armed");
+    let environment = [
+        ("SLT_HANG_POINT", "commit: journal durable 1"),
+        ("SLT_FAULT_AFTER", armed.to_str().unwrap()),
+    ];
+    let mut daemon = Daemon::under(&[], &environment);
+    let user = daemon.user("u");
+    user.store("before", "", b"x");
+    settle(&daemon);
+    fs::write(&armed, "").unwrap();
+    let mut hanging = begin_put(&daemon);
+    hanging.write_all(b"hello").unwrap();
+    eventually(|| daemon.log().contains("hangs at a fault point"));
+    assert_eq!(user.names(""), ["before"]);
+    fs::remove_file(&armed).unwrap();
+    daemon.restart(Signal::KILL);
+    assert_eq!(user.moved(&daemon).names(""), ["f", "before"]);
+}
+
+#[test]
 fn nothing_is_lost_or_halved_under_load() {
     let mut daemon = Daemon::start();
     let mut stored: Vec<(String, Vec<u8>)> = Vec::new();
@@ -93,8 +119,11 @@ fn nothing_is_lost_or_halved_under_load() {
         assert_eq!(list["total_size"], size);
         // What was not acknowledged is there as a whole or not at all.
         for file in files {
-            let length = service.content(file["key"].as_str().unwrap()).body.len();
-            assert_eq!(file["size"], length);
+            let key = file["key"].as_str().unwrap();
+            let content = service.content(key).body;
+            assert!(matches!(content.len(), 3_000 | 150_000), "{file}");
+            let known = service.get(&format!("/v1/files/metadata/{key}")).ok();
+            assert_eq!(known["sha256"], sha256(&content));
         }
     }
 }

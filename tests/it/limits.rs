@@ -1,6 +1,9 @@
 //! Every limit, and what happens at it; memory at any size of body.
 
-use std::io::{ErrorKind, Read, Write};
+use std::{
+    io::{ErrorKind, Read, Write},
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -90,6 +93,13 @@ fn json_bodies_are_bounded() {
     let meta = json!({"mode": "single", "files": [{"name": "f", "size": 0}],
         "meta": {"x": "y".repeat(16 << 10)}});
     user.post("/v1/files/init", meta).refused(400, "meta_too_large");
+    // To the byte: {"x":"…"} has eight of its own.
+    let meta = |length| {
+        let meta = json!({"x": "y".repeat(length)});
+        json!({"mode": "single", "files": [{"name": "f", "size": 0}], "meta": meta})
+    };
+    user.post("/v1/files/init", meta(4096 - 8)).ok();
+    user.post("/v1/files/init", meta(4096 - 7)).refused(400, "meta_too_large");
 }
 
 #[test]
@@ -157,16 +167,18 @@ fn a_silent_connection_is_let_go() {
         let mut socket = connect(&daemon);
         socket.write_all(begun).unwrap();
         // Closed, with or without a word, before this test's own patience ends.
-        let mut rest = Vec::new();
+        let (mut rest, began) = (Vec::new(), Instant::now());
         let closed = socket.read_to_end(&mut rest);
         let gave_up = closed.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         assert!(!gave_up, "the daemon waits for ever");
+        // Not by any other of its times, of which none is less than half a minute.
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     }
 }
 
 #[test]
 fn a_client_that_takes_nothing_is_let_go() {
-    let daemon = Daemon::with(&[("body_idle_timeout", "200ms"), ("requests_max", "1")]);
+    let daemon = Daemon::with(&[("body_idle_timeout", "3s"), ("requests_max", "1")]);
     let key = daemon.user("u").store("f", "", &bytes(1, 32 << 20))["key"].clone();
     let mut socket = connect(&daemon);
     let request = format!(

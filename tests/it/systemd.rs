@@ -44,6 +44,13 @@ impl Manager {
         Some(String::from_utf8(message[..length].to_vec()).unwrap())
     }
 
+    /// Passes over what was told before now.
+    fn drain(&self) {
+        self.socket.set_nonblocking(true).unwrap();
+        while self.next().is_some() {}
+        self.socket.set_nonblocking(false).unwrap();
+    }
+
     /// The next message with this line.
     fn wait_for(&self, line: &str) -> String {
         loop {
@@ -75,6 +82,7 @@ fn the_manager_is_told_of_every_step() {
         let line = page.lines().find_map(|line| line.strip_prefix(commits)).unwrap().to_owned();
         line.parse::<u64>().unwrap()
     };
+    manager.drain();
     let before = count();
     for _ in 0..3 {
         manager.wait_for("WATCHDOG=1");
@@ -93,14 +101,18 @@ fn the_manager_is_told_of_every_step() {
 #[test]
 fn a_daemon_whose_commits_hang_gives_no_word_of_life() {
     let manager = Manager::new();
+    let place = tempfile::tempdir().unwrap();
+    let armed = place.path().join("armed");
     let environment = [
         ("NOTIFY_SOCKET", &*manager.path),
         ("WATCHDOG_USEC", "1000000"),
-        ("SLT_HANG_POINT", "commit: journal durable 12"),
+        ("SLT_HANG_POINT", "commit: journal durable 1"),
+        ("SLT_FAULT_AFTER", armed.to_str().unwrap()),
     ];
     let mut daemon = Daemon::under(&[], &environment);
     daemon.expect_trouble("the self-check does not come to its end");
     manager.wait_for("WATCHDOG=1");
+    std::fs::write(&armed, "").unwrap();
     manager.socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     let began = Instant::now();
     while manager.next().is_some() {

@@ -67,6 +67,12 @@ pub fn eventually(mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Waits for what a new store notes by itself.
+pub fn settle(daemon: &Daemon) {
+    assert!(daemon.operator("POST", "/gc").starts_with("HTTP/1.1 200"));
+    eventually(|| !daemon.anyone().get("/healthz").json()["scrub"]["last_completed"].is_null());
+}
+
 /// Waits until bytes of an upload, behind the first so many, are on their way to the disk: to a
 /// file of their own, or to where they belong in the whole.
 pub fn is_received(daemon: &Daemon, offset: u64) {
