@@ -146,13 +146,13 @@ pub fn case(fault: &Fault, seed: u64) -> Option<Report> {
 
 /// What `/readyz` says of the stores, and the answer to one write, after a sync failed below a
 /// directory.
-pub fn stores_after_a_failed_sync(below: &'static str) -> (u16, Value) {
+pub fn stores_after_a_failed_sync(below: &'static str) -> (String, Value) {
     let Recorded { dir: _dir, recorder, daemon } = Recorded::start();
     recorder.arm(&Fault { kinds: SYNC, error: EIO, skip: 0, times: -1, filter: below });
-    let (status, _) = put(&daemon, 3_000);
+    let (_, said) = put(&daemon, 3_000);
     let ready = Wire::service(&daemon.address).get("/readyz").unwrap();
     assert_eq!(ready.status, 503);
-    (status, ready.json()["stores"].clone())
+    (said, ready.json()["stores"].clone())
 }
 
 /// What two tokens in a row are answered when the first one cannot be noted, and `/readyz` between.

@@ -14,6 +14,10 @@ use std::time::Duration;
 
 /// Within so long a point is reached, or it is not on the way of this run.
 const WORK: Duration = Duration::from_millis(1_500);
+/// For a point that a slow machine did not come to.
+const MORE_ROUNDS: usize = 3;
+/// A replay, which there is when sled has not flushed by itself before.
+const BY_CHANCE: &str = "open: replayed";
 /// The index is saved all the time, so that its points are reached.
 const SETTINGS: [(&str, &str); 3] = [
     ("STREAMLINED_JOURNAL_BYTES", "16KiB"),
@@ -84,23 +88,24 @@ pub fn deaths(seed: u64, rounds: usize) -> (usize, Report) {
         let dir = scratch();
         fs::create_dir(dir.path().join("data")).unwrap();
         let mut ledger = Ledger::default();
-        let mut reached = 0;
-        for round in 0..rounds {
-            let count = if round < 2 { 1 } else { 1 + dice.below(1 << (2 * round).min(8)) };
+        let (mut reached, mut round) = (0, 0);
+        while round < rounds || reached == 0 && round < rounds + MORE_ROUNDS {
+            let few = round < 2 || round >= rounds;
+            let count = if few { 1 } else { 1 + dice.below(1 << (2 * round).min(8)) };
             let (died, mut one) = die_at(dir.path(), &mut ledger, &point, count, &mut dice);
             reached += usize::from(died);
             for failure in &mut one.failures {
                 *failure = format!("seed {seed}, {point} {count}, round {round}: {failure}");
             }
             report.add(one);
+            round += 1;
         }
-        println!("{point}: died there {reached} of {rounds} times");
-        if reached == 0 {
+        println!("{point}: died there {reached} of {round} times");
+        if reached == 0 && point != BY_CHANCE {
             missed.push(point);
         }
         deaths += reached;
     }
-    // Some are come upon only in time: a replay, when sled has not flushed by itself before.
-    assert!(missed.len() <= 2, "seed {seed}: never reached: {missed:?}");
+    assert!(missed.is_empty(), "seed {seed}: never reached: {missed:?}");
     (deaths, report)
 }

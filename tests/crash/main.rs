@@ -113,14 +113,13 @@ fn many_deaths_lose_nothing() {
     report.prove("killed");
 }
 
-/// Each kind of failure, of one operation and of all from one on, at seeded places.
+/// Each kind of failure, of one operation and of all from one on, at seeded places. More of them:
+/// `CRASH_FAULTS=3 cargo nextest run --test crash a_failing_disk --no-capture`
 #[test]
-#[ignore = "long, and not all of it holds yet: `CRASH_FAULTS=3 cargo nextest run --test crash \
-            --run-ignored all a_failing_disk --no-capture`"]
 fn a_failing_disk_halves_nothing() {
     let mut dice = Dice::new(seed());
     let mut report = Report::default();
-    for _ in 0..number("CRASH_FAULTS").unwrap_or(2) {
+    for _ in 0..number("CRASH_FAULTS").unwrap_or(1) {
         for (what, kinds, error, filter) in faults::KINDS {
             for times in [1, -1] {
                 let skip = i64::try_from(dice.below(60)).unwrap();
@@ -146,7 +145,8 @@ fn a_failed_sync_names_the_store_that_stopped() {
         ("journal/", json!({"index": "read_only", "blobs": "ok"})),
         ("blobs/", json!({"index": "ok", "blobs": "read_only"})),
     ] {
-        assert_eq!(faults::stores_after_a_failed_sync(below), (503, stores), "{below}");
+        let said = "503 \"unavailable\"".to_owned();
+        assert_eq!(faults::stores_after_a_failed_sync(below), (said, stores), "{below}");
     }
 }
 
