@@ -33,6 +33,7 @@ fn an_archive_is_the_same_in_whole_in_part_and_after_a_restart() {
     let whole = daemon.anyone().get(&path);
     assert_eq!(whole.status, 200);
     assert_eq!(whole.header("content-type"), "application/zip");
+    assert_eq!(whole.header("x-content-type-options"), "nosniff");
     assert_eq!(whole.header("content-length"), whole.body.len().to_string());
     assert_eq!(whole.header("content-disposition"), "attachment; filename=\"files.zip\"");
     assert!(whole.body.starts_with(b"PK\x03\x04"));
@@ -55,6 +56,8 @@ fn an_archive_is_the_same_in_whole_in_part_and_after_a_restart() {
         assert_eq!((part.status, &part.body[..]), (206, &whole.body[*start..*end]), "{range}");
         assert_eq!(part.header("content-range"), format!("bytes {start}-{}/{size}", end - 1));
     }
+    let several = anyone.header("range", "bytes=0-1,200000-200001").get(&path);
+    assert_eq!((several.status, several.body.len()), (200, size));
     anyone
         .header("range", &format!("bytes={size}-"))
         .get(&path)

@@ -272,7 +272,8 @@ fn so_many_requests_and_the_connection_is_closed_in_good_order() {
             let Ok(answer) = answer.await else { break };
             assert_eq!(answer.status(), StatusCode::OK);
             answered += 1;
-            assert!(answered < 1000, "it takes requests for ever");
+            // It says so, and closes once the client has heard it.
+            assert!(answered < 100, "it takes requests for ever");
             waiting = Some(ready);
         }
         assert!(answered >= 3, "{answered}");

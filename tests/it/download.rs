@@ -227,7 +227,15 @@ fn names_and_active_types_are_safe_in_a_browser() {
         let answer = user.get(&format!("/{}", encode(file["key"].as_str().unwrap())));
         assert_eq!(answer.header("content-disposition"), disposition);
         assert_eq!(answer.header("content-security-policy"), "default-src 'none'; sandbox");
+        let by_key = user.content(file["key"].as_str().unwrap());
+        assert!(by_key.header("content-disposition").starts_with("attachment; "), "{by_key:?}");
     }
+    // What shows a PDF in a browser does not work in a sandbox, and runs nothing of ours.
+    let file = user.store("x.pdf", "", b"%PDF-1.7");
+    let answer = user.get(&format!("/{}", encode(file["key"].as_str().unwrap())));
+    assert_eq!(answer.header("content-disposition"), "inline; filename=\"x.pdf\"");
+    assert_eq!(answer.headers.get("content-security-policy"), None);
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
     // Chromium takes it for a style sheet that runs.
     let typed = user.header("content-type", "text/xsl");
     let file = typed.put("/v1/files/content?filename=x", "<x/>").json();

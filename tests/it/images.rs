@@ -12,8 +12,17 @@ fn the_bytes_or_where_to_get_them() {
     let answer = user.get(&path);
     assert_eq!((answer.status, &answer.body), (200, &content));
     assert_eq!(answer.header("content-disposition"), "attachment; filename=\"cell.png\"");
-    let preview = user.get(&path.replace("download", "preview"));
+    // A cache that has the one must not give it to who asks for the other.
+    let varies = "accept, content-type";
+    assert_eq!(answer.header("vary"), varies);
+    let shown = path.replace("download", "preview");
+    let preview = user.get(&shown);
     assert_eq!(preview.header("content-disposition"), "inline; filename=\"cell.png\"");
+    assert_eq!(preview.header("vary"), varies);
+    let answer = user.header("accept", "application/json").get(&shown);
+    assert_eq!(answer.header("vary"), varies);
+    let linked = daemon.anyone().get(answer.ok()["url"].as_str().unwrap());
+    assert_eq!(linked.header("content-disposition"), "inline; filename=\"cell.png\"");
     for (header, value) in [
         ("accept", "application/json, text/plain, */*"),
         ("accept", "text/html, Application/JSON;q=0.5"),

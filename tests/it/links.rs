@@ -50,8 +50,14 @@ fn a_link_is_a_credential_for_one_file() {
     assert!(answer.header("content-disposition").starts_with("attachment"));
     anyone.get(&local(&attached).replace("=attachment", "=inline")).refused(403, "link_invalid");
 
-    let form = json!({"file_key": key, "expires_in": 60});
-    assert_eq!(user.post("/v1/files/signed-url", form).ok()["expires_in"], 60);
+    let form = json!({"file_key": key, "expires_in": 60, "disposition": "attachment"});
+    let attached = user.post("/v1/files/signed-url", form).ok();
+    assert_eq!(
+        (&attached["expires_in"], &attached["disposition"]),
+        (&60.into(), &"attachment".into())
+    );
+    let answer = anyone.get(&local(&attached));
+    assert!(answer.header("content-disposition").starts_with("attachment"));
 
     let (url, sig) = (local(&link), local(&link).split("sig=").nth(1).unwrap().to_owned());
     let flipped = if sig.starts_with('0') { "1" } else { "0" };

@@ -92,6 +92,10 @@ fn refused_parts_change_nothing() {
     let (user, other) = (daemon.user("u"), daemon.user("v"));
     let id = user.init("x", 5);
     user.part(&id, 1, b"hello").ok();
+    // The highest number that there is.
+    let sparse = user.init("x", 1);
+    user.part(&sparse, 10_000, b"x").ok();
+    user.put(&format!("/v1/files/{sparse}/parts/10000"), "x").ok();
     for number in ["-1", "1.5", "10001", "\"1\"", "null"] {
         let body = format!(r#"{{"uploadId":"{id}","partNumber":{number},"chunkBase64":""}}"#);
         user.post("/v1/files/part", body).refused(400, "invalid_part_number");
@@ -117,6 +121,17 @@ fn refused_parts_change_nothing() {
     let digest = format!("sha-256=:{}:", base64(&[0; 32]));
     user.header("content-digest", &digest).put(&raw, "HELLO").refused(400, "digest_mismatch");
     user.header("repr-digest", "sha-256=x").put(&raw, "HELLO").refused(400, "invalid_digest");
+    // Of two that differ, not even when the one holds.
+    let of = |bytes: &[u8]| {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        format!("sha-256=:{}:", base64(digest.as_ref()))
+    };
+    for (content, whole) in [(of(b"HELLO"), of(b"hello")), (of(b"hello"), of(b"HELLO"))] {
+        let both = user.header("content-digest", &content).header("repr-digest", &whole);
+        for path in [&*raw, "/v1/files/content?filename=f"] {
+            both.put(path, "HELLO").refused(400, "invalid_digest");
+        }
+    }
     assert_eq!(user.get(&format!("/v1/files/{id}")).ok()["bytesReceived"], 5);
     assert_eq!(user.complete(&id).ok()["sha256"], sha256(b"hello"));
 }

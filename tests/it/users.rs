@@ -209,6 +209,7 @@ fn an_admin_does_over_http_what_the_commands_do() {
     let holder = daemon.anyone().header("x-service-token", next["token"].as_str().unwrap());
     holder.get("/v1/files/all?user_id=u").ok();
     admin.post("/v1/admin/tokens", json!({"name": "s"})).json();
+    admin.post(&format!("{path}/rotate"), "").refused(409, "token_ended");
     admin.delete("/v1/admin/tokens/s").refused(409, "ambiguous_name");
     admin.delete(&format!("/v1/admin/tokens/{}", next["id"].as_str().unwrap())).ok();
     holder.get("/v1/files/all?user_id=u").refused(401, "unauthenticated");
@@ -247,9 +248,11 @@ fn an_admin_does_over_http_what_the_commands_do() {
     );
     let head = admin.send("HEAD", "/v1/admin/users/u", "");
     assert_eq!((head.status, head.body.len()), (200, 0));
-    for low in ["/v1/admin/tokens", "/v1/admin/users", "/v1/admin/keys", "/v1/admin/x"] {
-        daemon.user("u").get(low);
-        daemon.anyone().get(low).refused(401, "unauthenticated");
+    let low = daemon.user("u");
+    for path in ["/v1/admin/tokens", "/v1/admin/users", "/v1/admin/keys"] {
+        low.get(path).refused(403, "forbidden");
+        daemon.anyone().get(path).refused(401, "unauthenticated");
     }
-    daemon.user("u").get("/v1/admin/users").refused(403, "forbidden");
+    low.get("/v1/admin/x").refused(404, "no_route");
+    daemon.anyone().get("/v1/admin/x").refused(401, "unauthenticated");
 }

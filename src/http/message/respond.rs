@@ -244,3 +244,36 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta;
+
+    /// What no client brings about when it likes: the rest is met in `tests/it`.
+    #[test]
+    fn what_the_store_says_is_told_by_its_code() {
+        use meta::Error as E;
+        for (error, status, code) in [
+            (E::NotFound, 404, "not_found"),
+            (E::Closed, 409, "upload_completed"),
+            (E::Changed, 409, "upload_changed"),
+            (E::NotEmpty, 409, "user_not_empty"),
+            (E::LoggedOut, 401, "unauthenticated"),
+            (E::Quota { limit: 1, used: 1, asked: 1 }, 413, "quota_exceeded"),
+            (E::Busy, 503, "busy"),
+            (E::NoSpace, 507, "no_space"),
+            (E::Unavailable("secret".into()), 503, "unavailable"),
+            (E::Exists, 500, "internal"),
+            (E::Corrupt("secret".into()), 500, "internal"),
+        ] {
+            let told = format!("{error:?}");
+            let problem = describe(&Refusal::App(error.into()), "id");
+            assert_eq!((problem.status.as_u16(), problem.code), (status, code), "{told}");
+            let is_late = problem.header.is_some_and(|(name, _)| name == RETRY_AFTER);
+            assert_eq!(is_late, status == 503, "{told}");
+            // The reason is the operator's.
+            assert!(!problem.detail.contains("secret"), "{}", problem.detail);
+        }
+    }
+}

@@ -299,3 +299,27 @@ fn process(page: &mut text::Text, figures: &process::Figures) {
         figures.started,
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_figure_of_users_is_that_of_its_name() {
+        let mut page = text::Text::default();
+        let found = Usage { users: 1, files: 2, bytes: 3, reserved: 4, near_quota: 5 };
+        usage(&mut page, &found);
+        let page = page.into_string();
+        let lines: Vec<_> = page.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [
+                "streamlined_users 1",
+                "streamlined_files 2",
+                "streamlined_file_bytes 3",
+                "streamlined_reserved_bytes 4",
+                "streamlined_users_near_quota 5",
+            ]
+        );
+    }
+}

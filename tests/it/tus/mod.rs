@@ -102,8 +102,17 @@ fn begin_patch(daemon: &Daemon, path: &str, offset: usize, size: usize, some: &[
     socket
 }
 
-fn status_of(mut socket: TcpStream) -> String {
+fn status_of(socket: TcpStream) -> String {
+    answer_of(socket).lines().next().unwrap().to_owned()
+}
+
+fn answer_of(mut socket: TcpStream) -> String {
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
-    answer.lines().next().unwrap().to_owned()
+    answer
+}
+
+/// Whether it is what an older request for an upload is told.
+fn is_taken_over(answer: &str) -> bool {
+    answer.starts_with("HTTP/1.1 409 ") && answer.contains(r#""code":"upload_taken_over""#)
 }
