@@ -220,7 +220,6 @@ fn a_key_that_was_withdrawn_does_not_come_back_with_a_backup() {
     assert!(!kept.join(withdrawn).exists());
 }
 
-/// As if it had been killed between the two renames, and the next one does not come to its end.
 /// What was being written when somebody was killed may hold a key.
 #[test]
 fn a_key_that_was_half_written_is_neither_kept_nor_backed_up() {
@@ -228,7 +227,8 @@ fn a_key_that_was_half_written_is_neither_kept_nor_backed_up() {
     let keys = daemon.dir().join("keys");
     let target = tempfile::tempdir().unwrap();
     let backup = target.path().join("backup");
-    let half = |dir: &Path| names(dir).iter().filter(|name| name.ends_with(".tmp")).count();
+    let is_half = |name: &&String| Path::new(name).extension().is_some_and(|end| end == "tmp");
+    let half = |dir: &Path| names(dir).iter().filter(is_half).count();
     for name in ["link.tmp", "abc.tmp"] {
         fs::write(keys.join(name), "half a key").unwrap();
     }
@@ -252,6 +252,7 @@ fn a_backup_leaves_its_directory_to_nobody_else_to_write() {
     }
 }
 
+/// As if it had been killed between the two renames, and the next one does not come to its end.
 #[test]
 fn what_an_earlier_backup_left_stays_good() {
     let mut daemon = Daemon::start();

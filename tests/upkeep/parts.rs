@@ -362,7 +362,7 @@ async fn behind_the_last_part_that_there_may_be_nothing_is_appended() {
     let numbers: Vec<_> = (2..PART_NUMBER_MAX - 1).map(PartNumber).collect();
     for numbers in numbers.chunks(1_000) {
         let next = |number: &PartNumber| Part { number: *number, ..first.clone() };
-        let record = |number| meta.record_part(id, next(number), later, u64::MAX);
+        let record = |number| meta.record_part(id, next(number), None, later, u64::MAX);
         try_join_all(numbers.iter().map(record)).await.unwrap();
     }
     part(app, id, PART_NUMBER_MAX - 1, &content(2, 1)).await.unwrap();
