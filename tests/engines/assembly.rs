@@ -443,3 +443,15 @@ fn parts_in_other_places_than_they_belong_are_copied() {
         check(&store, &sealed, &whole).await;
     });
 }
+
+/// The upload may end before its room is given back, and take its file along.
+#[test]
+fn room_of_a_part_whose_upload_is_gone_is_nobodys() {
+    on_disk(async |dir, store| {
+        let whole = content(2 * PART);
+        let first = part(&store, 0, site(&[], 0, whole.len()), &whole[..PART]).await;
+        let vacate = store.vacate(&first.locator).await.unwrap().unwrap();
+        fs::remove_file(assembly(dir)).unwrap();
+        assert_eq!(vacate.unless_taken(Vec::new()).await, Ok(()));
+    });
+}

@@ -2,7 +2,7 @@
 //! as one who writes a part there: in the assembly before the records are read, and only in a place
 //! that is free.
 
-use std::{fs::File, sync::Arc};
+use std::{fs::File, io, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::task::spawn_blocking;
@@ -40,8 +40,12 @@ impl Vacate for Vacating {
         let site = Site { span, from_zero, whole, parts, leading: 0, continues };
         let Some(berth) = member.take(&site) else { return Ok(()) };
         let empty = move || {
-            let file = File::options().write(true).open(store.file(&place)?)?;
-            berth.empty(&file, 0, span.len());
+            match File::options().write(true).open(store.file(&place)?) {
+                Ok(file) => berth.empty(&file, 0, span.len()),
+                // The upload came to its end meanwhile, and took all its room along.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
             Ok(())
         };
         joined(spawn_blocking(empty).await)
