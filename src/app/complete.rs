@@ -18,7 +18,6 @@ use crate::{
         digest::Sha256,
         file::{CallerMeta, FileRecord},
         id::UploadId,
-        limits::PLACED_BYTES_MIN,
         name::{FileName, Folder, UserId},
         principal::Principal,
         upload::{Completeness, Mode, Upload, UploadState, completeness},
@@ -51,6 +50,18 @@ pub enum Completed {
 enum OfBatch {
     Done(Box<FileRecord>),
     Prepared(Box<Prepared>),
+}
+
+/// A durable blob, and whether its bytes were read or came a moment ago.
+struct Whole {
+    sealed: Sealed,
+    is_checked: bool,
+}
+
+impl Whole {
+    fn checked(sealed: Sealed) -> Self {
+        Self { sealed, is_checked: true }
+    }
 }
 
 impl App {
@@ -200,13 +211,13 @@ impl App {
         let inline = completion.inline.filter(|_| parts.is_empty() && upload.mode != Mode::Final);
         let possession = completion.possession.filter(|_| parts.is_empty());
         let partials = self.meta.partials(upload.id).await?;
-        let sealed = match inline {
+        let Whole { sealed, is_checked } = match inline {
             _ if let Some(possession) = &possession => {
-                self.proven(principal, &upload, possession).await?
+                Whole::checked(self.proven(principal, &upload, possession).await?)
             }
             Some(mut inline) => {
                 check_size(upload.declared(), inline.received())?;
-                inline.seal(Purpose::Blob).await?
+                Whole::checked(inline.seal(Purpose::Blob).await?)
             }
             None => self.join(joining, &upload, &parts, revision).await?,
         };
@@ -219,6 +230,7 @@ impl App {
             file: self.new_file(upload.owner, folder, name, mime, &sealed, meta),
             lies_in_part: parts.iter().any(|part| part.place == sealed.locator),
             is_known: possession.is_some(),
+            is_checked,
             by: Asker::Service,
             locator: self.blob_locator(sealed.locator)?,
             upload: Some((upload.id, revision)),
@@ -240,7 +252,7 @@ impl App {
         upload: &Upload,
         parts: &[Part],
         revision: u64,
-    ) -> Result<Sealed> {
+    ) -> Result<Whole> {
         let limit = self.policy().file_bytes_max;
         let received = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.size));
         if upload.declared().is_none() && received > limit {
@@ -259,7 +271,7 @@ impl App {
         };
         let joined = match joined {
             Ok(sealed) => self.read_duplicate(sealed).await?,
-            damage => damage,
+            Err(damage) => Err(damage),
         };
         match joined {
             Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {
@@ -273,16 +285,15 @@ impl App {
     }
 
     /// A copy of content that is there already takes the place of the one before, for every file of
-    /// it. Its digests are of the bytes as they came, so it is read from the disk first.
-    async fn read_duplicate(&self, sealed: Sealed) -> Result<blob::Result<Sealed>> {
-        // A packed one was in memory as a whole when it was hashed.
-        let is_packed = sealed.size <= PLACED_BYTES_MIN;
-        if is_packed || self.meta.blob(&sealed.blake3).await?.is_none() {
-            return Ok(Ok(sealed));
+    /// it. Its digests are of the bytes as they came, maybe long ago, so it is read from the disk
+    /// first.
+    async fn read_duplicate(&self, sealed: Sealed) -> Result<blob::Result<Whole>> {
+        if self.meta.blob(&sealed.blake3).await?.is_none() {
+            return Ok(Ok(Whole { sealed, is_checked: false }));
         }
         let pace = Throttle::new(u64::MAX);
         match self.blobs.verify(&sealed.blake3, &sealed.locator, &pace).await {
-            Ok(_) => Ok(Ok(sealed)),
+            Ok(_) => Ok(Ok(Whole::checked(sealed))),
             Err(damage) => {
                 self.discard(&sealed.locator).await;
                 Ok(Err(damage))

@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{App, Error, Result, access::asker, incoming::Incoming, upload::upload_error};
+use super::{
+    App, Error, Result, access::asker, incoming::Incoming, scrub::Throttle, upload::upload_error,
+};
 use crate::{
     blob::Sealed,
     meta::{self, Asker, NewFile},
+    metrics::stores,
     model::{
         digest::Sha256,
         file::{CallerMeta, FileRecord},
@@ -41,6 +44,8 @@ pub(super) struct Prepared {
     pub lies_in_part: bool,
     /// They are those of a file that was there before.
     pub is_known: bool,
+    /// They came a moment ago, or were read since they came.
+    pub is_checked: bool,
     pub by: Asker,
     pub upload: Option<(UploadId, u64)>,
     /// Uploads that end with that one.
@@ -76,6 +81,7 @@ impl App {
                 locator: app.blob_locator(sealed.locator)?,
                 lies_in_part: false,
                 is_known: false,
+                is_checked: true,
                 by,
                 upload: None,
                 partials: Vec::new(),
@@ -134,10 +140,14 @@ impl App {
         match recorded {
             Ok(recorded) => {
                 for (ready, recorded) in prepared.iter().zip(recorded) {
-                    let parts = recorded.parts.iter().map(|part| &part.place);
-                    let unreferred = parts.chain(&recorded.replaced);
+                    let replaced = match recorded.replaced {
+                        Some(before) if !ready.is_checked => self.worse(ready, before).await,
+                        replaced => replaced.filter(|before| *before != ready.locator.0),
+                    };
                     // A part may have become the blob as it lay.
-                    for locator in unreferred.filter(|locator| **locator != ready.locator.0) {
+                    let parts = recorded.parts.iter().map(|part| &part.place);
+                    let parts = parts.filter(|place| **place != ready.locator.0);
+                    for locator in parts.chain(&replaced) {
                         self.discard(locator).await;
                     }
                     // Whatever the size: parts that were replaced may have been larger.
@@ -157,6 +167,20 @@ impl App {
                 Err(upload_error(error))
             }
         }
+    }
+
+    /// Of two copies that were made at once, neither of which was read: the one that may go. The
+    /// later one has the record, and gives it back where it is not what came. (A crash before that
+    /// leaves it the record: it is marked by whoever reads it.)
+    async fn worse(&self, ready: &Prepared, before: Locator) -> Option<Locator> {
+        let (hash, own, pace) = (&ready.file.blake3, &ready.locator.0, Throttle::new(u64::MAX));
+        let Err(damage) = self.blobs.verify(hash, own, &pace).await else { return Some(before) };
+        stores::DAMAGE_FOUND.of("complete").add(1);
+        tracing::error!(blob = %hash, %damage, "a copy that came beside another is damaged");
+        let is_good = self.blobs.verify(hash, &before, &pace).await.is_ok();
+        // Where nobody knows, both stay; what is litter is found.
+        let is_back = is_good && self.meta.relocate_blob(hash, own, &before).await == Ok(true);
+        is_back.then(|| own.clone())
     }
 
     /// Drops a blob that no record refers to.

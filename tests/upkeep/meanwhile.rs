@@ -13,9 +13,10 @@ use streamlined::{
     app::{
         App, Error,
         append::{Arrival, Claim, Content, Ends, Piece},
-        complete::Completion,
+        complete::{Completed, Completion},
         upload::{DeclaredFile, Init},
     },
+    blob::disk::DiskBlobs,
     meta::memory::MemoryMetadata,
     model::{
         digest::Sha256,
@@ -193,6 +194,74 @@ async fn a_copy_that_is_not_what_came_replaces_none_that_is() {
     for file in [first, second, third] {
         assert!(world.read(&file).await.unwrap() == whole);
     }
+}
+
+/// Nor does a small one, wherever it lies.
+#[tokio::test]
+async fn a_small_copy_that_is_not_what_came_replaces_none_that_is() {
+    const SMALL: usize = 50_000;
+    for (pack_bytes_max, shelf) in [(64 << 10, "blobs/packs"), (0, "staging")] {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = DiskBlobs::open_with(dir.path(), pack_bytes_max, 62_000).unwrap();
+        let meta = Arc::new(MemoryMetadata::default());
+        let world = World::new(dir.path(), meta, Arc::new(blobs)).await;
+        let app = &world.app;
+        let whole = content(1, SMALL);
+        let first = world.put(&whole).await;
+        let id = init_as(app, Mode::Single, SMALL as u64).await;
+        put(app, id, 1, &whole).await;
+        // A pack holds one of them.
+        let last = world.files(shelf).into_iter().max().unwrap();
+        let file = File::options().write(true).open(last).unwrap();
+        file.write_all_at(&[!whole[SMALL / 2]; 100], SMALL as u64 / 2).unwrap();
+        let completed = complete(app, id).await;
+        assert!(matches!(&completed, Err(Error::PartsDamaged(it)) if it == &[1]), "{completed:?}");
+        assert!(world.read(&first).await.unwrap() == whole);
+        put(app, id, 1, &whole).await;
+        let second = complete(app, id).await.unwrap();
+        assert!(world.read(&second).await.unwrap() == whole);
+    }
+}
+
+/// Of two that are completed at once, neither is read before, as the content is not there yet.
+#[tokio::test]
+async fn a_copy_that_is_not_what_came_replaces_none_that_came_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, blobs) = world(dir.path()).await;
+    let app = &world.app;
+    let parts = [content(1, LARGE), content(2, LARGE)];
+    let send = async |id, parts: &[Bytes]| {
+        for (number, part) in (1..).zip(parts) {
+            put(app, id, number, part).await;
+        }
+    };
+    let (batch, ids) = init_batch(app, 2 * LARGE as u64).await;
+    send(ids[0], &parts).await;
+    let file = File::options().write(true).open(world.files("staging").pop().unwrap()).unwrap();
+    file.write_all_at(&[!parts[0][7]], 7).unwrap();
+    send(ids[1], &[content(3, LARGE), content(4, LARGE)]).await;
+    let id = init_as(app, Mode::Chunked, 2 * LARGE as u64).await;
+    send(id, &parts).await;
+    // The first of the batch waits for its record when the same content is recorded by another.
+    let first = Arc::new(Mutex::new(None));
+    let meanwhile = {
+        let (app, first, hook) = (Arc::clone(app), first.clone(), blobs.before_join.clone());
+        async move {
+            will(&hook, async move {
+                let file = complete(&app, id).await.unwrap();
+                *first.lock().unwrap() = Some(file);
+            });
+        }
+    };
+    will(&blobs.before_join, meanwhile);
+    let completed = app.complete_upload(&user(), Completion::of(batch)).await.unwrap();
+    let Completed::Batch(files) = completed else { panic!("a batch") };
+    let first = first.lock().unwrap().take().unwrap();
+    assert_eq!(first.blake3, files[0].blake3);
+    for file in [&first, &files[0]] {
+        assert!(world.read(file).await.unwrap() == parts.concat());
+    }
+    assert_eq!(world.blob_files().len(), 2);
 }
 
 #[tokio::test]
