@@ -159,6 +159,7 @@ fn completion(id: UploadId) -> Completion {
         meta: CallerMeta::default(),
         inline: None,
         possession: None,
+        in_order: false,
     }
 }
 

@@ -342,7 +342,7 @@ impl App {
             Err(error) => Err(error),
         };
         if let Err(blob::Error::Corrupt(_) | blob::Error::NotFound) = stored {
-            self.forget_damaged(id, slice::from_ref(last)).await?;
+            self.forget_damaged(id, slice::from_ref(last), true).await?;
             // It was sent again meanwhile, which took these bytes away.
             if !self.meta.parts(id).await?.contains(last) {
                 return Err(meta::Error::Changed.into());
@@ -367,13 +367,13 @@ impl App {
         if upload.mode == Mode::Final {
             return self.conclude(principal, upload).await;
         }
-        let tail = tail(&parts);
-        let is_whole = tail.missing.is_empty() && upload.declared() == Some(tail.offset);
+        let Tail { offset, missing, .. } = tail(&parts);
+        let is_whole = missing.is_empty() && upload.declared() == Some(offset);
         if upload.mode.is_partial() {
             if is_whole {
                 self.conclude_final_of(principal, id).await;
             }
-            return Ok(Progress::open(upload, tail.offset));
+            return Ok(Progress::open(upload, offset));
         }
         let is_over = match ends {
             Ends::Itself => is_whole,
@@ -381,12 +381,18 @@ impl App {
             Ends::Later => is_whole && upload.mode == Mode::Stream,
         };
         if !is_over {
-            return Ok(Progress::open(upload, tail.offset));
+            return Ok(Progress::open(upload, offset));
         }
-        let completion = Completion { sha256: whole, ..Completion::of(id) };
-        match self.complete_upload(principal, completion).await? {
-            Completed::One(file) => Ok(Progress::ended(upload, *file)),
-            Completed::Batch(_) => Err(Error::NotFound("upload")),
+        let completion = Completion { sha256: whole, in_order: true, ..Completion::of(id) };
+        match self.complete_upload(principal, completion).await {
+            Ok(Completed::One(file)) => Ok(Progress::ended(upload, *file)),
+            Ok(Completed::Batch(_)) => Err(Error::NotFound("upload")),
+            // Who only asks is told where it goes on.
+            Err(Error::PartsDamaged(_)) if ends == Ends::Later => {
+                let Status { upload, parts } = self.upload_status(principal, id).await?;
+                Ok(Progress::open(upload, tail(&parts).offset))
+            }
+            Err(error) => Err(error),
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct Completion {
     pub inline: Option<Incoming>,
     /// In place of content; passed over when parts were received.
     pub possession: Option<Possession>,
+    /// The client sends its bytes in order: what lies behind damage is of no use to it.
+    pub in_order: bool,
 }
 
 /// What became of it.
@@ -219,7 +221,10 @@ impl App {
                 check_size(upload.declared(), inline.received())?;
                 Whole::checked(inline.seal(Purpose::Blob).await?)
             }
-            None => self.join(joining, &upload, &parts, revision).await?,
+            None => {
+                let in_order = completion.in_order || upload.mode.is_in_order();
+                self.join(joining, &upload, &parts, revision, in_order).await?
+            }
         };
         let mime = upload.mime.clone();
         let name = completion.name.unwrap_or(upload.name);
@@ -252,6 +257,7 @@ impl App {
         upload: &Upload,
         parts: &[Part],
         revision: u64,
+        in_order: bool,
     ) -> Result<Whole> {
         let limit = self.policy().file_bytes_max;
         let received = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.size));
@@ -275,7 +281,7 @@ impl App {
         };
         match joined {
             Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {
-                self.forget_damaged_sources(upload, parts).await?;
+                self.forget_damaged_sources(upload, parts, in_order).await?;
                 // What was sent again meanwhile took away what it was to be made of.
                 let (_, now) = self.sources(&self.session(upload.id).await?).await?;
                 Err(if now == revision { damage.into() } else { meta::Error::Changed.into() })
@@ -302,16 +308,26 @@ impl App {
     }
 
     /// Forgets the parts whose bytes are not what was acknowledged, so that the client may send
-    /// them again.
+    /// them again. One that sends `in_order` goes on where the first of them began, and what lies
+    /// behind it is forgotten too.
     ///
     /// # Errors
-    /// [`Error::PartsDamaged`] when there are any.
-    pub(super) async fn forget_damaged(&self, id: UploadId, parts: &[Part]) -> Result<()> {
+    /// [`Error::PartsDamaged`] when there are any, with all that was forgotten.
+    pub(super) async fn forget_damaged(
+        &self,
+        id: UploadId,
+        parts: &[Part],
+        in_order: bool,
+    ) -> Result<()> {
         let pace = Throttle::new(u64::MAX);
-        let mut damaged = Vec::new();
-        for part in parts {
+        let mut damaged: Vec<Part> = Vec::new();
+        for (at, part) in parts.iter().enumerate() {
             match self.blobs.verify(&part.blake3, &part.place, &pace).await {
                 Ok(_) => {}
+                Err(blob::Error::Corrupt(_) | blob::Error::NotFound) if in_order => {
+                    damaged.extend_from_slice(&parts[at..]);
+                    break;
+                }
                 Err(blob::Error::Corrupt(_) | blob::Error::NotFound) => damaged.push(part.clone()),
                 Err(error) => return Err(error.into()),
             }
@@ -322,7 +338,8 @@ impl App {
             return Ok(());
         }
         let numbers: Vec<u32> = forgotten.iter().map(|part| part.number.0).collect();
-        stores::DAMAGE_FOUND.of("complete").add(numbers.len() as u64);
+        let found = if in_order { 1 } else { numbers.len() as u64 };
+        stores::DAMAGE_FOUND.of("complete").add(found);
         tracing::error!(upload = %id, ?numbers, "damaged parts; the client has to send them again");
         self.discard_parts(&forgotten).await;
         Err(Error::PartsDamaged(numbers))
@@ -333,8 +350,8 @@ impl Completion {
     /// A completion that says nothing but which upload.
     pub fn of(id: UploadId) -> Self {
         let (sha256, name, folder, user) = (None, None, None, None);
-        let (meta, inline, possession) = (CallerMeta::default(), None, None);
-        Self { id, sha256, name, folder, user, meta, inline, possession }
+        let (meta, inline, possession, in_order) = (CallerMeta::default(), None, None, false);
+        Self { id, sha256, name, folder, user, meta, inline, possession, in_order }
     }
 
     /// What belongs to one file cannot be said of several.

@@ -163,15 +163,23 @@ impl App {
         &self,
         upload: &Upload,
         parts: &[Part],
+        in_order: bool,
     ) -> Result<()> {
         if upload.mode != Mode::Final {
-            return self.forget_damaged(upload.id, parts).await;
+            return self.forget_damaged(upload.id, parts, in_order).await;
         }
+        // Each tells from then on where it goes on; the first one is named.
+        let mut outcome = Ok(());
         for id in self.meta.partials(upload.id).await? {
             let parts = self.meta.parts(id).await?;
-            self.forget_damaged(id, &parts).await?;
+            match self.forget_damaged(id, &parts, true).await {
+                Err(damage @ Error::PartsDamaged(_)) => {
+                    outcome = outcome.and(Err(damage.of_upload(id)));
+                }
+                of_one => of_one?,
+            }
         }
-        Ok(())
+        outcome
     }
 }
 

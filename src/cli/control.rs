@@ -311,7 +311,7 @@ mod tests {
             trusted_proxies: vec![grant::network("10.0.0.0/8").unwrap()],
             audit_file_bytes: 1019,
             audit_keep: seconds(1020),
-            ..Config::default()
+            ..Config::new()
         }
     }
 

@@ -367,9 +367,8 @@ impl Pair {
                 None => None,
             };
             let (id, meta) = (id[at], CallerMeta::default());
-            let (user, possession) = (None, None);
             let completion =
-                Completion { id, sha256, name, folder, user, meta, inline, possession };
+                Completion { sha256, name, folder, meta, inline, ..Completion::of(id) };
             Ok(match app.complete_upload(&principal, completion).await? {
                 Completed::One(file) => vec![*file],
                 Completed::Batch(files) => files,

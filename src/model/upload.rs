@@ -80,6 +80,11 @@ impl Mode {
         matches!(self, Mode::Partial | Mode::GrowingPartial)
     }
 
+    /// Whether no client names parts by their numbers, but goes on where the bytes end.
+    pub fn is_in_order(self) -> bool {
+        matches!(self, Mode::Stream | Mode::Growing) || self.is_partial()
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Mode::Single => "single",

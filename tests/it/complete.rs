@@ -144,7 +144,7 @@ fn what_does_not_fit_the_declaration_leaves_the_upload_open() {
 }
 
 /// Changes a byte of the one file below `dir` that holds `content`.
-fn damage(dir: &Path, content: &[u8]) {
+pub fn damage(dir: &Path, content: &[u8]) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let mut bytes = if path.is_file() { fs::read(&path).unwrap() } else { continue };

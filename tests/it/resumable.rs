@@ -8,9 +8,12 @@ use std::{
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{
-    Client, Daemon, base64, bytes, client::Answer, connect, daemon::TOKEN, eventually, is_received,
-    sha256,
+use crate::{
+    complete::damage,
+    support::{
+        Client, Daemon, base64, bytes, client::Answer, connect, daemon::TOKEN, eventually,
+        is_received, sha256,
+    },
 };
 
 const PIECE_TYPE: &str = "application/partial-upload";
@@ -488,4 +491,30 @@ fn acknowledged_bytes_survive_a_kill_and_the_upload_goes_on() {
     let user = daemon.user("u");
     assert_eq!(Draft::of(&user).state(&path), (600_000, "?1".into(), Some(600_000)));
     assert_eq!(user.content(file["key"].as_str().unwrap()).body, content);
+}
+
+/// What comes behind a damaged piece is of no use to who sends in order.
+#[test]
+fn an_upload_goes_on_where_damage_begins() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("damaged parts");
+    let content = bytes(11, 600_000);
+    let path = {
+        let draft = Draft::of(&daemon.user("u"));
+        let path = draft.begin(Some(content.len()), &content[..100_000]);
+        draft.append(&path, 100_000, &content[100_000..200_000]);
+        draft.append(&path, 200_000, &content[200_000..400_000]);
+        path
+    };
+    damage(&daemon.dir().join("staging"), &content[100_000..200_000]);
+    // What was hashed as it came is not read again, unless that was forgotten.
+    daemon.restart(Signal::TERM);
+    let user = daemon.user("u");
+    let draft = Draft::of(&user);
+    draft.patch(&path, 400_000, "?1", &content[400_000..]).refused(409, "parts_missing");
+    assert_eq!(draft.state(&path), (100_000, "?0".into(), Some(content.len())));
+    draft.append(&path, 100_000, &content[100_000..300_000]);
+    let last = draft.patch(&path, 300_000, "?1", &content[300_000..]);
+    assert_eq!(last.status, 201, "{last:?}");
+    assert_eq!(user.content(last.json()["key"].as_str().unwrap()).body, content);
 }

@@ -264,6 +264,24 @@ async fn a_copy_that_is_not_what_came_replaces_none_that_came_meanwhile() {
     assert_eq!(world.blob_files().len(), 2);
 }
 
+/// Who asks how far an upload is learns it, when damage is found on the way.
+#[tokio::test]
+async fn an_upload_that_is_whole_but_damaged_tells_where_it_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = Arc::new(MemoryMetadata::default());
+    let world = async || World::new(dir.path(), meta.clone(), Arc::new(store(dir.path()))).await;
+    let before = world().await;
+    let id = init_as(&before.app, Mode::Stream, 3 * LARGE as u64).await;
+    for number in 1..=3 {
+        put(&before.app, id, number, &content(number.into(), LARGE)).await;
+    }
+    let file = File::options().write(true).open(before.files("staging").pop().unwrap()).unwrap();
+    file.write_all_at(&[1; 100], LARGE as u64 + 7).unwrap();
+    // Nothing is known any more of what came.
+    let progress = world().await.app.progress(&user(), id).await.unwrap();
+    assert_eq!((progress.offset, progress.file.is_none()), (LARGE as u64, true));
+}
+
 #[tokio::test]
 async fn what_a_replaced_part_took_is_given_back() {
     let dir = tempfile::tempdir().unwrap();

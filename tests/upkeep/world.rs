@@ -185,6 +185,7 @@ pub async fn complete(app: &Arc<App>, id: UploadId) -> Result<FileRecord, Error>
         meta: CallerMeta::default(),
         inline: None,
         possession: None,
+        in_order: false,
     };
     let Completed::One(file) = app.complete_upload(&user(), completion).await? else {
         panic!("not a batch")

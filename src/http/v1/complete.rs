@@ -75,6 +75,7 @@ pub async fn complete(context: &Context, body: RequestBody) -> Reply {
         meta: fields::caller_meta(meta)?,
         inline: came_inline.then_some(incoming),
         possession: body.known.map(possession).transpose()?,
+        in_order: false,
     };
     let with_receipt = body.receipt.unwrap_or(false);
     match context.app.complete_upload(context.principal()?, completion).await? {

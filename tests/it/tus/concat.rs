@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{OFFSET_TYPE, Tus, id, path};
 use crate::{
+    complete::damage,
     support::{Client, Daemon, base64, bytes, client::Answer, eventually, sha256},
     tokens::command,
 };
@@ -241,4 +242,34 @@ fn a_final_upload_is_named_by_itself_and_in_the_order_of_its_list() {
     assert_eq!(user.content(file["key"].as_str().unwrap()).body, b"defabc");
     // As it was said.
     assert_eq!(Tus::of(&user).head(&path(&whole)).header("upload-concat"), concat);
+}
+
+#[test]
+fn a_partial_upload_goes_on_where_damage_begins() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("damaged parts");
+    let content = bytes(12, 600_000);
+    let (paths, lengths) = {
+        let tus = Tus::of(&daemon.user("u"));
+        let paths = [tus.partial(100_000), tus.partial(300_000), tus.partial(200_000)];
+        tus.add(&paths[0], 0, &content[..100_000]);
+        tus.add(&paths[1], 0, &content[100_000..250_000]);
+        tus.add(&paths[1], 150_000, &content[250_000..400_000]);
+        tus.add(&paths[2], 0, &content[400_000..]);
+        (paths, [100_000, 0, 0])
+    };
+    damage(&daemon.dir().join("staging"), &content[100_000..250_000]);
+    damage(&daemon.dir().join("staging"), &content[400_000..]);
+    daemon.restart(Signal::TERM);
+    let user = daemon.user("u");
+    let tus = Tus::of(&user);
+    let paths = paths.each_ref().map(String::as_str);
+    // The first of those that are damaged is named; any of them tells where it goes on.
+    let refused = tus.concatenate(&paths).refused(409, "parts_missing");
+    assert_eq!(refused["uploadId"], id(paths[1]));
+    assert_eq!(paths.map(|path| tus.offset(path)), lengths);
+    tus.add(paths[1], 0, &content[100_000..400_000]);
+    tus.add(paths[2], 0, &content[400_000..]);
+    let whole = tus.concatenate(&paths);
+    assert_eq!((whole.status, user.content(&key(&whole)).body == content), (201, true));
 }

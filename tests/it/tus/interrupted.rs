@@ -5,7 +5,10 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use super::{OFFSET_TYPE, Tus, answer_of, begin_patch, content, is_taken_over, patched, status_of};
-use crate::support::{Daemon, bytes, daemon::TOKEN, eventually, is_received};
+use crate::{
+    complete::damage,
+    support::{Daemon, bytes, daemon::TOKEN, eventually, is_received},
+};
 
 #[test]
 fn what_a_vanished_client_sent_is_kept() {
@@ -112,4 +115,32 @@ fn a_stop_keeps_what_came() {
     drop(hanging);
     let offset = Tus::of(&daemon.user("u")).offset(&path);
     assert!((1..=200_000).contains(&offset), "{offset}");
+}
+
+/// What comes behind a damaged piece is of no use to who sends in order.
+#[test]
+fn an_upload_goes_on_where_damage_begins() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("damaged parts");
+    let content_ = bytes(11, 600_000);
+    for damaged in [0, 200_000] {
+        let path = {
+            let tus = Tus::of(&daemon.user("u"));
+            let path = tus.create(content_.len());
+            tus.append(&path, 0, &content_[..200_000]);
+            tus.append(&path, 200_000, &content_[200_000..400_000]);
+            path
+        };
+        damage(&daemon.dir().join("staging"), &content_[damaged..damaged + 200_000]);
+        // What was hashed as it came is not read again, unless that was forgotten.
+        daemon.restart(Signal::TERM);
+        let user = daemon.user("u");
+        let tus = Tus::of(&user);
+        tus.patch(&path, 400_000, &content_[400_000..]).refused(409, "parts_missing");
+        assert_eq!(tus.offset(&path), damaged);
+        tus.append(&path, damaged, &content_[damaged..500_000]);
+        let last = tus.patch(&path, 500_000, &content_[500_000..]);
+        assert_eq!(content(&user, &last), content_);
+        user.delete(&format!("/v1/files/{}", last.header("upload-key"))).ok();
+    }
 }
