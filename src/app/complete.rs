@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     App, Error, Result,
-    incoming::{Incoming, check_digest},
+    incoming::{Arriving, Incoming, check_digest},
     possession::Possession,
     publish::{Prepared, guess_mime, only},
     scrub::Throttle,
@@ -85,6 +85,9 @@ impl App {
         if let Some(folder) = &completion.folder {
             self.check_scope(principal, &owner, folder)?;
         }
+        let of_batch = batch.iter().flat_map(|batch| &batch.uploads);
+        let partials = self.meta.partials(completion.id).await?;
+        let stay = self.keep(of_batch.chain(&partials).chain([&completion.id])).await?;
         // One completion of a session at a time; who comes second finds the result. A batch holds
         // all of its sessions, and as no two batches share one, in whatever order.
         let mut alone = vec![self.completing.lock(completion.id).await];
@@ -93,7 +96,7 @@ impl App {
         }
         let (app, principal) = (Arc::clone(self), principal.clone());
         self.detached(async move {
-            let _alone = alone;
+            let (_alone, _stay) = (alone, stay);
             if let Some(batch) = batch {
                 completion.check_for_batch()?;
                 let files = app.complete_batch(&principal, &batch.uploads).await?;
@@ -103,6 +106,17 @@ impl App {
             Ok(Completed::One(Box::new(file)))
         })
         .await
+    }
+
+    /// Keeps sessions from expiring, those that are not over yet.
+    async fn keep<'a>(&self, ids: impl Iterator<Item = &'a UploadId>) -> Result<Vec<Arriving>> {
+        let mut kept = Vec::new();
+        for id in ids {
+            if self.meta.upload(*id).await?.is_some_and(|upload| !self.is_over(&upload)) {
+                kept.push(self.arriving(*id));
+            }
+        }
+        Ok(kept)
     }
 
     /// The file of a completed session, which may lie in another folder than init said.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Keeps a session from expiring; of none where the bytes are of none.
-type Arriving = Option<Held<UploadId>>;
+pub(super) type Arriving = Option<Held<UploadId>>;
 
 /// A body that is being received, held to a limit.
 pub struct Incoming {
@@ -105,7 +105,7 @@ impl App {
     }
 
     /// However many there are.
-    fn arriving(&self, id: UploadId) -> Arriving {
+    pub(super) fn arriving(&self, id: UploadId) -> Arriving {
         self.arrivals.enter(id, usize::MAX)
     }
 

@@ -83,8 +83,8 @@ pub struct App {
     uses: uses::Uses,
     completing: lease::Leases,
     appending: lease::Leases,
-    /// Requests that send bytes, by session. A session lives for so long without progress, and
-    /// bytes that come are progress: it does not expire before they are recorded or given up.
+    /// Requests that send bytes or make a file of them, by session. A session lives for so long
+    /// without progress, and these are progress: it does not expire before they are at their end.
     arrivals: Arc<Counts<UploadId>>,
     detached: TaskTracker,
     epochs: epochs::Epochs,

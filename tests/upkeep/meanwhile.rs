@@ -25,11 +25,12 @@ use streamlined::{
         name::{FileName, Folder},
         upload::{Mode, tail},
     },
+    sys::clock::Clock,
 };
 
 use crate::{
     faulty::Faulty,
-    world::{World, complete, content, init_as, read, store, user},
+    world::{TTL, World, complete, content, init_as, init_of, read, store, user},
 };
 
 const LARGE: usize = 95_000;
@@ -262,6 +263,44 @@ async fn a_copy_that_is_not_what_came_replaces_none_that_came_meanwhile() {
         assert!(world.read(file).await.unwrap() == parts.concat());
     }
     assert_eq!(world.blob_files().len(), 2);
+}
+
+/// Not even one of whose time nothing is left when its end is asked for.
+#[tokio::test]
+async fn an_upload_does_not_expire_while_it_is_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (world, blobs) = world(dir.path()).await;
+    let app = &world.app;
+    let later = || {
+        let (app, clock) = (Arc::clone(app), Arc::clone(&world.clock));
+        async move {
+            clock.set(clock.now().after(TTL * 2));
+            app.sweep().await.unwrap();
+        }
+    };
+    let id = init_as(app, Mode::Chunked, 2 * LARGE as u64).await;
+    for number in [2, 1] {
+        put(app, id, number, &content(number.into(), LARGE)).await;
+    }
+    will(&blobs.before_join, later());
+    let file = complete(app, id).await.unwrap();
+    assert!(world.read(&file).await.unwrap() == [content(1, LARGE), content(2, LARGE)].concat());
+    // As little do those of a batch, or the partial ones of a final one.
+    let (batch, ids) = init_batch(app, LARGE as u64).await;
+    for id in &ids {
+        put(app, *id, 1, &content(3, LARGE)).await;
+    }
+    will(&blobs.before_join, later());
+    app.complete_upload(&user(), Completion::of(batch)).await.unwrap();
+    let mut partials = Vec::new();
+    for seed in 4..6 {
+        partials.push(init_as(app, Mode::Partial, LARGE as u64).await);
+        put(app, partials[partials.len() - 1], 1, &content(seed, LARGE)).await;
+    }
+    will(&blobs.before_join, later());
+    let whole = app.concatenate(&user(), init_of(Mode::Final, 0), partials).await.unwrap();
+    let file = whole.file.unwrap();
+    assert!(world.read(&file).await.unwrap() == [content(4, LARGE), content(5, LARGE)].concat());
 }
 
 /// Who asks how far an upload is learns it, when damage is found on the way.

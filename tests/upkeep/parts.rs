@@ -27,7 +27,7 @@ use streamlined::{
 };
 use tokio::runtime::Runtime;
 
-use crate::world::{TTL, World, complete, content, declared, init_as, part, read, store, user};
+use crate::world::{TTL, World, complete, content, init_as, init_of, part, read, store, user};
 
 /// Several buffers long, and the last one shorter.
 const SIZES: [usize; 4] = [400_000, 400_000, 400_000, 300_000];
@@ -337,7 +337,7 @@ async fn a_final_upload_is_made_of_a_thousand_others_and_of_no_more() {
         for _ in 0..count {
             partials.push(init_as(app, Mode::Partial, 1).await);
         }
-        app.concatenate(&user(), declared(Mode::Final, 0), partials).await.map(|it| it.offset)
+        app.concatenate(&user(), init_of(Mode::Final, 0), partials).await.map(|it| it.offset)
     };
     for count in [0, PARTIALS_MAX + 1] {
         let refused = concatenated(count).await;

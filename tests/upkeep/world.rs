@@ -149,11 +149,11 @@ pub async fn init(app: &Arc<App>, size: u64) -> UploadId {
 }
 
 pub async fn init_as(app: &Arc<App>, mode: Mode, size: u64) -> UploadId {
-    app.init_upload(&user(), declared(mode, size)).await.unwrap().id
+    app.init_upload(&user(), init_of(mode, size)).await.unwrap().id
 }
 
-/// An upload of one file.
-pub fn declared(mode: Mode, size: u64) -> Init {
+/// What a client says of one file.
+pub fn init_of(mode: Mode, size: u64) -> Init {
     let name = FileName::parse("f").unwrap();
     Init {
         mode,
