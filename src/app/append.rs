@@ -213,7 +213,7 @@ impl App {
     ) -> Result<Progress> {
         let claim = piece.claim;
         let lease = self.take_over(id).await?;
-        let Status { upload, parts } = self.upload_status(principal, id).await?;
+        let (upload, tail, last) = self.end_of(principal, id).await?;
         if upload.mode == Mode::Final {
             return Err(Error::FinalUpload);
         }
@@ -224,12 +224,11 @@ impl App {
             let progress = self.settle(principal, id, Ends::Later, None).await?;
             return check_nothing_more(&claim, progress.offset).map(|()| progress);
         }
-        let tail = tail(&parts);
         let (upload, to) = self.check_claim(upload, &tail, claim).await?;
         let may_grow = 1..self.tail_bytes(&upload);
-        let last = parts.last().filter(|last| may_grow.contains(&last.size));
+        let last = last.filter(|last| may_grow.contains(&last.size));
         let (number, mut incoming) =
-            self.begin_piece(&upload, &tail, last, claim.announced).await?;
+            self.begin_piece(&upload, &tail, last.as_ref(), claim.announced).await?;
         let end = receive(&mut piece, &mut incoming, &lease).await?;
         let holds = match (piece.checksum, &end) {
             (Some(checksum), End::Whole) => {
@@ -256,6 +255,18 @@ impl App {
             End::Whole => self.settle(principal, id, claim.ends, claim.whole).await,
             End::Cut(error) => Err(error),
         }
+    }
+
+    /// A session, where it ends, and its last part. The others may be many, and the piece behind
+    /// them takes as long as its client.
+    async fn end_of(
+        &self,
+        principal: &Principal,
+        id: UploadId,
+    ) -> Result<(Upload, Tail, Option<Part>)> {
+        let _look = self.look().await?;
+        let Status { upload, mut parts } = self.upload_status(principal, id).await?;
+        Ok((upload, tail(&parts), parts.pop()))
     }
 
     /// Whether the piece fits. Answers the session as it will be, and what the piece is appended

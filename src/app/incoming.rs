@@ -1,6 +1,7 @@
 //! Bytes of a client on their way into the store.
 
 use bytes::Bytes;
+use tokio::sync::SemaphorePermit;
 
 use super::{App, Error, Result, complete::address};
 use crate::{
@@ -20,6 +21,10 @@ use crate::{
 
 /// Keeps a session from expiring; of none where the bytes are of none.
 pub(super) type Arriving = Option<Held<UploadId>>;
+
+/// Requests about to receive bytes that may hold at a time what is known of all parts of an upload,
+/// which is megabytes for one of ten thousand.
+pub(super) const LOOKS_MAX: usize = 8;
 
 /// A body that is being received, held to a limit.
 pub struct Incoming {
@@ -145,6 +150,7 @@ impl App {
         let Some(_allowed) = self.removals.try_begin() else {
             return Ok(Incoming { stage, what, limit, left: limit, _arriving: arriving });
         };
+        let _look = self.look().await?;
         // Read after the stage has begun: what it does not see is not there yet.
         if let Some(upload) = self.meta.upload(id).await?
             && upload.state == UploadState::Open
@@ -161,6 +167,11 @@ impl App {
             }
         }
         Ok(Incoming { stage, what, limit, left: limit, _arriving: arriving })
+    }
+
+    /// Waits for its turn to read what is known of all parts of an upload, and to let it go again.
+    pub(super) async fn look(&self) -> Result<SemaphorePermit<'_>> {
+        self.looks.acquire().await.map_err(|_| Error::Busy)
     }
 
     /// Refuses content that cannot fit the quota of `owner` before it is received. The commit

@@ -88,6 +88,8 @@ pub struct App {
     arrivals: Arc<Counts<UploadId>>,
     detached: TaskTracker,
     epochs: epochs::Epochs,
+    /// Permits to hold what is known of all parts of an upload; see [`App::look`].
+    looks: Semaphore,
     /// One permit for each byte of memory that the plans of archives take.
     archives: Arc<Semaphore>,
     removals: gc::Removals,
@@ -121,6 +123,7 @@ impl App {
             arrivals: Arc::default(),
             detached: TaskTracker::new(),
             epochs: epochs::Epochs::default(),
+            looks: Semaphore::new(incoming::LOOKS_MAX),
             archives: Arc::new(Semaphore::new(archive::PLANS_BYTES_MAX)),
             removals: gc::Removals::default(),
             upkeep: upkeep::Schedule::default(),

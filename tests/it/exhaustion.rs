@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
     net::TcpStream,
     time::{Duration, Instant},
 };
@@ -165,6 +165,46 @@ fn half_open_uploads_cost_their_buffers_and_keep_nobody() {
 #[ignore = "takes minutes"]
 fn ten_thousand_half_open_uploads() {
     half_open_uploads(10_000, 3000);
+}
+
+/// However many parts there are before them.
+#[test]
+fn bodies_for_an_upload_of_many_parts_cost_as_much_as_any() {
+    const PARTS: usize = 2000;
+    const BODIES: usize = 300;
+    let settings = [("requests_per_principal_max", "16384"), ("body_idle_timeout", "10m")];
+    let daemon = Daemon::with(&settings);
+    let user = daemon.user("u");
+    let init = json!({"mode": "chunked", "files": [{"name": "f", "size": 1 << 30}]});
+    let id = user.post("/v1/files/init", init).ok()["uploadId"].as_str().unwrap().to_owned();
+    std::thread::scope(|scope| {
+        for lane in 0..16 {
+            let (user, id) = (user.clone(), &id);
+            scope.spawn(move || {
+                for number in (1..=PARTS).skip(lane).step_by(16) {
+                    user.put(&format!("/v1/files/{id}/parts/{number}"), "x").ok();
+                }
+            });
+        }
+    });
+    let before = daemon.peak_memory_kib();
+    // Only the first of them has the place where all of them belong.
+    let open = |_| {
+        let mut socket = connect(&daemon);
+        let head = format!(
+            "PUT /v1/files/{id}/parts/1 HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
+             content-length: 200000\r\nexpect: 100-continue\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).unwrap();
+        // One at a time: what is known of the parts is read for each, and may be let go.
+        socket.read_exact(&mut [0; 25]).unwrap();
+        socket
+    };
+    let held: Vec<_> = (0..BODIES).map(open).collect();
+    let after = daemon.peak_memory_kib();
+    eprintln!("{PARTS} parts, {BODIES} bodies: {before} to {after} KiB");
+    assert!(after - before < BODIES as u64 * 96, "{before} to {after} KiB");
+    drop(held);
 }
 
 /// As nested, wide, long and numerous as a body may be, and more.

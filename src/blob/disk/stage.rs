@@ -10,6 +10,9 @@ use tokio::task::spawn_blocking;
 use super::{Inner, assembly::Member, placed::Whereabouts, spill::Spill};
 use crate::blob::{Error, Hasher, Purpose, Result, Sealed, Site, Stage};
 
+/// A part does not wait for its place where there are more parts than this: each that waits would
+/// hold what is known of all of them, for as long as its client takes.
+const WAITS_AMONG_PARTS_MAX: usize = 64;
 /// Small contents up to this size are hashed where they are; larger ones leave the reactor.
 pub const HASH_INLINE_BYTES_MAX: usize = 16 << 10;
 
@@ -20,7 +23,8 @@ pub struct DiskStage {
     /// Of a part, until its record is there.
     member: Option<Arc<Member>>,
     whereabouts: Option<Whereabouts>,
-    /// Of a part whose place is not free: it may be by the time at which it needs one.
+    /// Of a part whose place is not free: it may be by the time at which it needs one. That is so
+    /// at the begin of an upload, whose numbers turn out to count from 0.
     waits_for: Option<Site>,
 }
 
@@ -44,7 +48,8 @@ impl DiskStage {
 impl Stage for DiskStage {
     fn place(&mut self, site: Site) {
         self.whereabouts = self.take(&site);
-        self.waits_for = self.whereabouts.is_none().then_some(site);
+        let waits = self.whereabouts.is_none() && site.parts.len() <= WAITS_AMONG_PARTS_MAX;
+        self.waits_for = waits.then_some(site);
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
