@@ -40,6 +40,23 @@ fn parts_come_in_any_order_and_again() {
 }
 
 #[test]
+fn a_form_around_a_part_is_refused() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let id = user.init("x.bin", 3);
+    let path = format!("/v1/files/{id}/parts/1");
+    let typed = |of: &str| user.header("content-type", of);
+    for of in ["multipart/form-data; boundary=x", "Multipart/Form-Data"] {
+        typed(of).put(&path, "--x\r\n\r\nabc\r\n--x--").refused(400, "encoded_content");
+        let twice = typed("text/plain").header("content-type", of);
+        twice.put(&path, "--x--").refused(400, "encoded_content");
+    }
+    assert_eq!(user.get(&format!("/v1/files/{id}")).ok()["bytesReceived"], 0);
+    typed("not a media type").put(&path, "abc").ok();
+    user.complete(&id).ok();
+}
+
+#[test]
 fn the_part_size_that_init_names_is_taken() {
     let daemon = Daemon::with(&[("part_bytes_max", "1MiB")]);
     let user = daemon.user("u");

@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use hyper::{HeaderMap, header::CONTENT_TYPE};
+use hyper::{
+    HeaderMap,
+    header::{CONTENT_TYPE, HeaderValue},
+};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
@@ -89,6 +92,22 @@ pub fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     let essence = sent.and_then(|sent| sent.split(';').next());
     let fits = essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(wanted));
     fits && lines.next().is_none()
+}
+
+/// A form is not the content, but an envelope around it.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub fn check_not_a_form(headers: &HeaderMap) -> Result<(), Error> {
+    let essence = |line: &HeaderValue| {
+        let essence = line.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+        essence.trim().eq_ignore_ascii_case("multipart/form-data")
+    };
+    if headers.get_all(CONTENT_TYPE).iter().any(essence) {
+        let detail = "The body is the content itself; a form (multipart/form-data) is not taken.";
+        return Err(Error::invalid("encoded_content", detail));
+    }
+    Ok(())
 }
 
 /// A media type is kept as sent (RFC 9110 section 8.3.1). One alone: of a list with commas browsers

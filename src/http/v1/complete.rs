@@ -160,8 +160,7 @@ pub fn check_condition(context: &Context) -> Result<(), Refusal> {
 }
 
 /// What `Content-Type` says of the file. Types that HTTP clients send for want of a better one
-/// say nothing of it. A form is not the file, but an envelope around it. Of two lines nobody knows
-/// which one counts.
+/// say nothing of it. Of two lines nobody knows which one counts.
 pub fn declared_type(context: &Context) -> Result<Option<Box<str>>, Error> {
     const SAYS_NOTHING: [&str; 2] =
         ["application/x-www-form-urlencoded", "application/octet-stream"];
@@ -170,14 +169,11 @@ pub fn declared_type(context: &Context) -> Result<Option<Box<str>>, Error> {
     if lines.next().is_some() {
         return Err(Error::invalid("invalid_header", "content-type must be there once."));
     }
+    fields::check_not_a_form(&context.headers)?;
     let value = value.to_str().unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim_end();
     if essence.is_empty() || SAYS_NOTHING.iter().any(|word| essence.eq_ignore_ascii_case(word)) {
         return Ok(None);
-    }
-    if essence.eq_ignore_ascii_case("multipart/form-data") {
-        let detail = "The body is the file itself; a form (multipart/form-data) is not taken.";
-        return Err(Error::invalid("encoded_content", detail));
     }
     fields::media_type(value.to_owned()).map(Some)
 }

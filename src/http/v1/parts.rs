@@ -61,6 +61,7 @@ pub async fn raw(
     mut body: RequestBody,
 ) -> Reply {
     context.app.check_part(context.principal()?, id).await?;
+    fields::check_not_a_form(&context.headers)?;
     let sha256 = digest::announced(&context.headers)?;
     let incoming = context.app.begin_part_of(id, number, body.announced()).await?;
     let incoming = receive::raw(&mut body, incoming).await?;
