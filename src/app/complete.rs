@@ -32,7 +32,7 @@ pub struct Completion {
     pub folder: Option<Folder>,
     /// Who a service says the file is for; must be who init said.
     pub user: Option<UserId>,
-    /// Takes the place of what init said, when it says anything.
+    /// Its members count before those of init.
     pub meta: CallerMeta,
     /// Content that came with the request; passed over when parts were received.
     pub inline: Option<Incoming>,
@@ -223,6 +223,10 @@ impl App {
     ) -> Result<Prepared> {
         // Before the parts are read: one that is recorded behind it lies where nothing is written.
         let joining = self.blobs.join(upload.id).await?;
+        let meta = completion.meta.before(&upload.meta).ok_or_else(|| {
+            let detail = "meta must be at most 4 KiB of JSON, with what init said.";
+            Error::invalid("meta_too_large", detail)
+        })?;
         let (parts, revision) = self.sources(&upload).await?;
         let inline = completion.inline.filter(|_| parts.is_empty() && upload.mode != Mode::Final);
         let possession = completion.possession.filter(|_| parts.is_empty());
@@ -244,7 +248,6 @@ impl App {
         let name = completion.name.unwrap_or(upload.name);
         let mime = mime.unwrap_or_else(|| guess_mime(&name));
         let folder = completion.folder.unwrap_or(upload.folder);
-        let meta = if completion.meta.0.is_empty() { upload.meta } else { completion.meta };
         let prepared = Prepared {
             file: self.new_file(upload.owner, folder, name, mime, &sealed, meta),
             lies_in_part: parts.iter().any(|part| part.place == sealed.locator),

@@ -1,9 +1,12 @@
 //! An index entry, and what a list says of many.
 
+use serde_json::{Map, Value};
+
 use super::{
     digest::{ContentHash, Sha256},
     id::FileId,
     key::FileKey,
+    limits::META_BYTES_MAX,
     name::{FileName, Folder, UserId},
 };
 
@@ -27,9 +30,44 @@ pub struct FileRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CallerMeta(pub Box<str>);
 
+impl CallerMeta {
+    /// These members, and those of `default` by other names; `None` when that is more than there
+    /// may be.
+    pub fn before(self, default: &Self) -> Option<Self> {
+        if self.0.is_empty() || default.0.is_empty() {
+            return Some(if self.0.is_empty() { default.clone() } else { self });
+        }
+        let members = |meta: &Self| serde_json::from_str::<Map<_, _>>(&meta.0).unwrap_or_default();
+        let mut all = members(default);
+        all.extend(members(&self));
+        let text = Value::Object(all).to_string();
+        (text.len() <= META_BYTES_MAX).then(|| Self(text.into()))
+    }
+}
+
 /// What a folder and everything beneath it hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Totals {
     pub files: u64,
     pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_count_before_those_of_before_within_the_bound() {
+        let meta = |text: &str| CallerMeta(text.into());
+        let both = |one: &str, other: &str| meta(one).before(&meta(other)).map(|all| all.0);
+        assert_eq!(both("", ""), Some("".into()));
+        assert_eq!(both(r#"{"k":1}"#, "").as_deref(), Some(r#"{"k":1}"#));
+        assert_eq!(both("", r#"{"k":1}"#).as_deref(), Some(r#"{"k":1}"#));
+        let all = both(r#"{"a":null,"k":{"x":2}}"#, r#"{"b":0.1,"k":1}"#).unwrap();
+        let wanted = serde_json::json!({"a": null, "b": 0.1, "k": {"x": 2}});
+        assert_eq!(serde_json::from_str::<Value>(&all).unwrap(), wanted);
+        let half = |name: &str| format!(r#"{{"{name}":"{}"}}"#, "x".repeat(META_BYTES_MAX / 2));
+        assert_eq!(both(&half("a"), &half("b")), None);
+        assert!(both(&half("a"), &half("a")).is_some());
+    }
 }

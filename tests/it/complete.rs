@@ -241,6 +241,41 @@ fn names_come_from_complete_else_from_init() {
 }
 
 #[test]
+fn members_of_meta_count_before_those_of_init_each_by_itself() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let init = |meta: Value| {
+        let files = json!([{"name": "f", "size": 0}]);
+        let init = json!({"mode": "single", "files": files, "meta": meta});
+        user.post("/v1/files/init", init).ok()["uploadId"].clone()
+    };
+    let complete = |id: &Value, meta: Value| {
+        user.post("/v1/files/complete", json!({"uploadId": id, "meta": meta}))
+    };
+    for (of_init, said, wanted) in [
+        (json!({"k": 1}), json!({"k2": 2}), json!({"k": 1, "k2": 2})),
+        (
+            json!({"k": {"a": 1}, "l": [1]}),
+            json!({"k": {"b": 2}}),
+            json!({"k": {"b": 2}, "l": [1]}),
+        ),
+        (json!({"k": 1}), json!({"k": null}), json!({"k": null})),
+        (json!({"k": 1}), json!({"filename": "g"}), json!({"k": 1})),
+        (json!({"k": 1}), json!({}), json!({"k": 1})),
+        (json!({}), json!({"k": 2}), json!({"k": 2})),
+    ] {
+        let file = complete(&init(of_init), said).ok();
+        let path = format!("/v1/files/metadata/{}", file["key"].as_str().unwrap());
+        assert_eq!(user.get(&path).ok()["meta"], wanted);
+    }
+    // The bound is of both together.
+    let half = "x".repeat(2_100);
+    let id = init(json!({"a": half}));
+    complete(&id, json!({"b": half})).refused(400, "meta_too_large");
+    complete(&id, json!({"a": half})).ok();
+}
+
+#[test]
 fn an_upload_belongs_to_the_user_named_at_init() {
     let daemon = Daemon::start();
     let (service, other) = (daemon.service(), daemon.user("other"));

@@ -216,7 +216,7 @@ fn requests() -> Value {
             "filename": {"anyOf": [reference("FileName"), {"type": "null"}]},
             "folder": {"anyOf": [reference("Folder"), {"type": "null"}]},
         },
-        "description": "As in init; filename and folder count before those of init.",
+        "description": "As in init; every member counts before that of init.",
     });
     let file = object(
         &json!({
