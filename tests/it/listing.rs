@@ -121,7 +121,34 @@ fn services_and_admins_name_the_user() {
     assert_eq!(service.names("?user_email=u%40x.io"), ["f"]);
     assert_eq!(service.names("?user_id=nobody"), [""; 0]);
     service.get("/v1/files/all?user_id=a%2Fb").refused(400, "invalid_user_id");
-    service.get("/v1/files/all?user_id=").refused(400, "invalid_user_id");
+    // What is empty is as good as left out.
+    service.get("/v1/files/all?user_id=").refused(400, "user_required");
+    let empty = "?cursor=&limit=&folder=&user_id=&user_email=u%40x.io";
+    assert_eq!(service.names(empty), ["f"]);
+    let uploads = format!("/v1/files/uploads{empty}");
+    assert_eq!(service.get(&uploads).ok()["uploads"], json!([]));
+    let made = service.post("/v1/files/generate-token?user_id=&expires_hours=", "");
+    made.refused(400, "invalid_user_id");
+    service.post("/v1/files/generate-token?user_id=u&expires_hours=", "").ok();
+}
+
+#[test]
+fn a_page_of_uploads_is_at_most_a_hundred_whatever_is_asked() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let files: Vec<_> = (0..103).map(|n| json!({"name": n.to_string(), "size": 1})).collect();
+    user.post("/v1/files/init", json!({"mode": "batch", "files": files})).ok();
+    for limit in ["101", "18446744073709551615"] {
+        let page = user.get(&format!("/v1/files/uploads?limit={limit}")).ok();
+        assert_eq!(page["uploads"].as_array().unwrap().len(), 100);
+        let cursor = page["next_cursor"].as_str().unwrap();
+        let rest = user.get(&format!("/v1/files/uploads?limit={limit}&cursor={cursor}")).ok();
+        assert_eq!(rest["uploads"].as_array().unwrap().len(), 3);
+        assert_eq!(rest.get("next_cursor"), None);
+    }
+    for limit in ["0", "-1", "x", "18446744073709551616"] {
+        user.get(&format!("/v1/files/uploads?limit={limit}")).refused(400, "invalid_limit");
+    }
 }
 
 #[test]

@@ -189,8 +189,8 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .detail("With what is missing of each, so that another device can go on.")
             .query(
                 "limit",
-                &json!({"type": "integer", "minimum": 1, "maximum": 100, "default": 100}),
-                "Uploads of a page.",
+                &json!({"type": "integer", "minimum": 1, "maximum": u64::MAX, "default": 100}),
+                "Uploads of a page; more than 100 come on the next.",
             )
             .query("cursor", &reference("UploadId"), "`next_cursor` of the page before.")
             .answers_json("200", "The list", "UploadList")

@@ -181,11 +181,12 @@ pub async fn abort(context: &Context, id: UploadId) -> Reply {
 
 /// `GET /v1/files/uploads`: open uploads, with what is missing, so that another device can go on.
 pub async fn list(context: &Context) -> Reply {
-    let limit: Option<usize> = context.query.number("limit", "invalid_limit")?;
-    let limit = limit.unwrap_or(LIST_LIMIT_MAX);
-    if !(1..=LIST_LIMIT_MAX).contains(&limit) {
-        return Err(Error::invalid("invalid_limit", "limit must be 1 to 100.").into());
+    let limit: Option<u64> = context.query.number("limit", "invalid_limit")?;
+    if limit == Some(0) {
+        return Err(Error::invalid("invalid_limit", "limit must be at least 1.").into());
     }
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    let limit = limit.unwrap_or(LIST_LIMIT_MAX).min(LIST_LIMIT_MAX);
     let wrong = || Error::invalid("invalid_cursor", "The cursor is not one of ours.");
     let cursor = context.query.text("cursor").map(|c| UploadId::parse(c).ok_or_else(wrong));
     let (app, principal) = (&context.app, context.principal()?);
