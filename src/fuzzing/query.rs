@@ -31,11 +31,13 @@ pub fn query(input: &[u8]) {
     let again: Vec<_> = pairs.iter().rev().map(encoded).collect();
     let Ok(again) = Query::parse(Some(&again.join("&"))) else { panic!("{input} but encoded") };
     for (name, value) in &pairs {
-        assert_eq!(query.text(name), Some(value.as_str()), "{input}");
-        assert_eq!(again.text(name), Some(value.as_str()), "{input}");
+        for query in [&query, &again] {
+            assert_eq!(query.exact(name), Some(value.as_str()), "{input}");
+            assert_eq!(query.text(name), query.exact(name).filter(|it| !it.is_empty()), "{input}");
+        }
         names(value);
     }
-    let limit = pairs.get("limit").map(|limit| number(limit));
+    let limit = pairs.get("limit").filter(|limit| !limit.is_empty()).map(|limit| number(limit));
     match query.number("limit", "invalid_limit") {
         Ok(found) => assert_eq!(found, limit.flatten(), "{input}"),
         Err(_) => assert_eq!(limit, Some(None), "{input}"),

@@ -45,6 +45,8 @@ fn a_link_is_a_credential_for_one_file() {
     assert_eq!(anyone.header("cookie", "auth_token=stale").get(&local(&link)).status, 200);
     anyone.header("x-service-token", "x").get(&local(&link)).refused(401, "unauthenticated");
 
+    anyone.get(&format!("{}&proof=", local(&link))).refused(400, "invalid_proof");
+
     let attached = user.get(&format!("{path}&disposition=attachment&ttl=60")).ok();
     let answer = anyone.get(&local(&attached));
     assert!(answer.header("content-disposition").starts_with("attachment"));
@@ -64,6 +66,9 @@ fn a_link_is_a_credential_for_one_file() {
     for wrong in [
         url.replace(&sig, &format!("{flipped}{}", &sig[1..])),
         url.replace(&sig, ""),
+        url.replace("exp=", "exp=&x="),
+        // Nothing is not the same as left out where it is signed.
+        format!("{url}&disposition="),
         url.split("&sig").next().unwrap().to_owned(),
         url.replace("exp=", "exp=1"),
         url.replace("exp=", "expires="),
@@ -101,6 +106,7 @@ fn links_are_made_only_for_files_one_may_read() {
     daemon.anyone().get(&path).refused(401, "unauthenticated");
     user.get("/v1/files/signed-url").refused(400, "missing_parameter");
     user.get("/v1/files/signed-url?key=../x").refused(404, "file_not_found");
+    user.get(&format!("{path}&ttl=&disposition=")).ok();
     for wrong in ["ttl=0", "ttl=604801", "ttl=x", "disposition=evil"] {
         let code = if wrong.starts_with("ttl") { "invalid_ttl" } else { "invalid_disposition" };
         user.get(&format!("{path}&{wrong}")).refused(400, code);

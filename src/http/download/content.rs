@@ -75,7 +75,7 @@ pub async fn public(context: &Context, key: &FileKey) -> Reply {
 pub async fn by_link(context: &Context, key: FileKey) -> Reply {
     let detail = "The link is incomplete.";
     let incomplete = || Error::LinkRefused { code: "link_invalid", detail };
-    let disposition = match context.query.text("disposition") {
+    let disposition = match context.query.exact("disposition") {
         None => None,
         Some(text) => Some(Disposition::parse(text).ok_or_else(incomplete)?),
     };
@@ -83,11 +83,11 @@ pub async fn by_link(context: &Context, key: FileKey) -> Reply {
         key,
         expires: context
             .query
-            .text("exp")
+            .exact("exp")
             .and_then(|exp| exp.parse().ok().filter(|at: &u64| at.to_string() == exp))
             .ok_or_else(incomplete)?,
         disposition,
-        signature: context.query.text("sig").ok_or_else(incomplete)?.to_owned(),
+        signature: context.query.exact("sig").ok_or_else(incomplete)?.to_owned(),
     };
     let (file, seconds_left) = context.app.redeem_link(&link).await?;
     let disposition = disposition.unwrap_or(Disposition::Inline);
@@ -102,7 +102,7 @@ pub async fn send(
     disposition: Disposition,
     caching: Caching,
 ) -> Reply {
-    let mut response = match context.query.text("proof") {
+    let mut response = match context.query.exact("proof") {
         Some(range) => proof::send(context, file, range).await?,
         None => content(context, file, disposition).await?,
     };

@@ -2,7 +2,11 @@
 
 use std::str::FromStr;
 
-use crate::{app::Error, http::message::fields, model::name::Folder};
+use crate::{
+    app::Error,
+    http::message::fields,
+    model::name::{Folder, UserId},
+};
 
 /// The parameters of a request. Unknown ones are passed over.
 pub struct Query(Vec<Parameter>);
@@ -44,8 +48,23 @@ impl Query {
         self.0.iter().find(|known| known.name == name)
     }
 
+    /// One without a value is as good as none: clients send whatever they have a variable for.
     pub fn text(&self, name: &str) -> Option<&str> {
+        self.exact(name).filter(|value| !value.is_empty())
+    }
+
+    /// What stands there, even if that is nothing: where none must not count as left out.
+    pub fn exact(&self, name: &str) -> Option<&str> {
         self.parameter(name).map(|parameter| parameter.value.as_str())
+    }
+
+    /// The user that it names: `user_id`, else `user_email`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what cannot be a user id.
+    pub fn user(&self) -> Result<Option<UserId>, Error> {
+        let named = self.text("user_id").or_else(|| self.text("user_email"));
+        named.map(fields::user_id).transpose()
     }
 
     /// What whoever pasted the value as it is meant by a `+` in it; `None` where there is none.
@@ -53,10 +72,12 @@ impl Query {
         self.parameter(name)?.literal.as_deref()
     }
 
+    /// What it is refused for when it is empty is for whoever reads it to say.
+    ///
     /// # Errors
     /// [`Error::Invalid`] naming the parameter when it is not there.
     pub fn required(&self, name: &'static str) -> Result<&str, Error> {
-        self.text(name).ok_or_else(|| {
+        self.exact(name).ok_or_else(|| {
             Error::invalid("missing_parameter", format!("The parameter {name} is needed."))
         })
     }

@@ -96,7 +96,7 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
             content(Operation::new(LINKS, "The content behind a signed link"))
                 .required_query("exp", &positive, "Unix seconds.")
                 .required_query("sig", &json!({"type": "string"}), "Hex HMAC-SHA256.")
-                .query("disposition", &reference("Disposition"), "Signed, when it is there.")
+                .exact_query("disposition", &reference("Disposition"), "Signed, when it is there.")
                 .refuses("403", &["link_invalid", "link_expired"])
         }
         Endpoint::GenerateToken => Operation::new(TOKENS, "Make a token for a user")
@@ -274,7 +274,7 @@ fn content(operation: Operation) -> Operation {
         .header("If-Modified-Since", "The date of a copy.")
         .header("If-Unmodified-Since", "The date that the content must not be newer than.")
         .header("Want-Repr-Digest", "`sha-256=0` leaves the digest out.")
-        .query(
+        .exact_query(
             "proof",
             &json!({"type": "string", "pattern": "^([0-9]+-[0-9]*|-[0-9]+)$"}),
             "A range to be sent with the hashes that prove it (Bao).",

@@ -32,7 +32,14 @@ impl Operation {
         Self { detail, ..self }
     }
 
-    pub fn query(mut self, name: &str, schema: &Value, about: &str) -> Self {
+    /// Without a value it is as good as left out.
+    pub fn query(self, name: &str, schema: &Value, about: &str) -> Self {
+        let or_empty = json!({"anyOf": [schema, {"const": ""}]});
+        self.exact_query(name, &or_empty, about)
+    }
+
+    /// Without a value it is there all the same.
+    pub fn exact_query(mut self, name: &str, schema: &Value, about: &str) -> Self {
         self.parameters.push(parameter("query", name, schema, about, false));
         self
     }

@@ -104,7 +104,11 @@ async fn backup(door: &Door, query: &Query) -> Result<Value, Error> {
 }
 
 fn change_log(query: &Query) -> Reply {
-    let changed = query.text("filter");
+    let changed = query.exact("filter");
+    if changed == Some("") {
+        // It would silence the log; `off` says so.
+        return Err(Error::invalid("invalid_filter", "must not be empty; off logs nothing").into());
+    }
     if let Some(filter) = changed {
         log::change(filter).map_err(|why| Error::invalid("invalid_filter", why))?;
         tracing::info!(filter, "what is logged was changed");

@@ -170,7 +170,8 @@ def users():
     for text in NAMES:
         answer = put(b"x", user_id=text, filename="f")
         if not is_user(text):
-            problem(answer, "invalid_user_id")
+            # Without a value a parameter is as good as left out.
+            problem(answer, "invalid_user_id" if text else "user_required")
             problem(service.post(f"{SERVER}/v1/files/generate-token", params={"user_id": text}), "invalid_user_id")
             continue
         assert answer.status_code == 201, answer.text
