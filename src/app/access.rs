@@ -196,8 +196,8 @@ impl App {
         self.check_issue(Holder::Service(&record.name), issued).await?;
         let expires = record.ends().unwrap_or(UnixMillis(u64::MAX));
         let token = TokenStamp { id: record.id(), issued, epoch };
-        let principal =
-            Principal::Service { name: record.name, token, grant: Arc::new(record.grant) };
+        let (name, grant) = (record.name, Arc::new(record.grant));
+        let principal = Principal::Service { name, token, grant, acts_for: None };
         Ok(Known { principal, is_opaque: true, expires })
     }
 
@@ -225,7 +225,7 @@ impl App {
                 }
                 self.check_issue(Holder::Service(&name), issued).await?;
                 let grant = Arc::new(record.map(|record| record.grant).unwrap_or_default());
-                Principal::Service { name, token, grant }
+                Principal::Service { name, token, grant, acts_for: None }
             }
         };
         Ok(Known { principal, is_opaque: false, expires })
@@ -342,12 +342,22 @@ impl App {
         if principal.reaches(owner, folder) { Ok(()) } else { Err(Error::OutOfScope("folder")) }
     }
 
+    /// A service asking for a user whom another part of its request names; everybody else asks for
+    /// who the token says.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it names two.
+    pub fn naming(&self, principal: &Principal, named: Option<UserId>) -> Result<Principal> {
+        let detail = "The query names one user, and the body another.";
+        principal.naming(named).ok_or_else(|| Error::conflict("owner_mismatch", detail))
+    }
+
     /// Whose files a request is about: a service says, everybody else is who the token says.
     /// With `as_admin`, an admin may say too.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when a service names nobody, [`Error::OutOfScope`] for a user that its
-    /// token does not grant.
+    /// [`Error::Invalid`] when a service names nobody, [`Error::Conflict`] when it names two,
+    /// [`Error::OutOfScope`] for a user that its token does not grant.
     pub fn acting_for(
         &self,
         principal: &Principal,
@@ -355,12 +365,13 @@ impl App {
         as_admin: bool,
     ) -> Result<UserId> {
         match (principal, named) {
-            (Principal::Service { .. }, Some(named)) if principal.reaches_user(&named) => Ok(named),
-            (Principal::Service { .. }, Some(_)) => Err(Error::OutOfScope("user")),
-            (Principal::Service { .. }, None) => Err(Error::invalid(
-                "user_required",
-                "A service names the user it acts for: user_id or user_email.",
-            )),
+            (Principal::Service { .. }, named) => {
+                let detail = "A service names the user it acts for: user_id or user_email.";
+                let missing = || Error::invalid("user_required", detail);
+                let owner = self.naming(principal, named)?.named().cloned().ok_or_else(missing)?;
+                let is_granted = principal.reaches_user(&owner);
+                if is_granted { Ok(owner) } else { Err(Error::OutOfScope("user")) }
+            }
             (Principal::User { role, .. }, Some(named)) if as_admin && *role >= Role::Admin => {
                 Ok(named)
             }

@@ -23,15 +23,19 @@ pub struct Listing {
 
 impl App {
     /// # Errors
-    /// [`Error::NotFound`] also for a file of somebody else; [`Error::OutOfScope`].
+    /// [`Error::NotFound`] also for a file of somebody else. [`Error::OutOfScope`] for a key of
+    /// whom or what the token does not grant: the key says so, whether there is a file or not.
     pub async fn file(&self, principal: &Principal, key: &FileKey) -> Result<FileRecord> {
-        self.visible(principal, self.meta.file(key).await?)
+        if !principal.may_reach(key) {
+            return Err(Error::OutOfScope("file"));
+        }
+        visible(principal, self.meta.file(key).await?)
     }
 
     /// # Errors
-    /// As [`App::file`].
+    /// [`Error::NotFound`] also for a file of somebody else, or that the token does not grant.
     pub async fn file_by_id(&self, principal: &Principal, id: FileId) -> Result<FileRecord> {
-        self.visible(principal, self.meta.file_by_id(id).await?)
+        visible(principal, self.meta.file_by_id(id).await?)
     }
 
     /// # Errors
@@ -73,11 +77,12 @@ impl App {
         })
         .await
     }
+}
 
-    fn visible(&self, principal: &Principal, file: Option<FileRecord>) -> Result<FileRecord> {
-        let file =
-            file.filter(|file| principal.sees(&file.owner)).ok_or(Error::NotFound("file"))?;
-        self.check_scope(principal, &file.owner, &file.folder)?;
-        Ok(file)
-    }
+/// What only a look tells is not told: what is there for others is not there for this principal.
+fn visible(principal: &Principal, file: Option<FileRecord>) -> Result<FileRecord> {
+    let is_seen = |file: &FileRecord| {
+        principal.sees(&file.owner) && principal.reaches(&file.owner, &file.folder)
+    };
+    file.filter(is_seen).ok_or(Error::NotFound("file"))
 }

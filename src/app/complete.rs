@@ -77,11 +77,13 @@ impl App {
         principal: &Principal,
         completion: Completion,
     ) -> Result<Completed> {
-        let (owner, batch) = match self.own_batch(principal, completion.id).await? {
+        let named = self.naming(principal, completion.user.clone())?;
+        let anybody = principal.naming_nobody();
+        let (owner, batch) = match self.own_batch(&anybody, completion.id).await? {
             Some(batch) => (batch.owner.clone(), Some(batch)),
-            None => (self.own_upload(principal, completion.id).await?.owner, None),
+            None => (self.own_upload(&anybody, completion.id).await?.owner, None),
         };
-        check_owner(principal, &owner, completion.user.as_ref())?;
+        check_owner(&named, &owner)?;
         if let Some(folder) = &completion.folder {
             self.check_scope(principal, &owner, folder)?;
         }
@@ -221,12 +223,12 @@ impl App {
         upload: Upload,
         completion: Completion,
     ) -> Result<Prepared> {
-        // Before the parts are read: one that is recorded behind it lies where nothing is written.
-        let joining = self.blobs.join(upload.id).await?;
         let meta = completion.meta.before(&upload.meta).ok_or_else(|| {
             let detail = "meta must be at most 4 KiB of JSON, with what init said.";
             Error::invalid("meta_too_large", detail)
         })?;
+        // Before the parts are read: one that is recorded behind it lies where nothing is written.
+        let joining = self.blobs.join(upload.id).await?;
         let (parts, revision) = self.sources(&upload).await?;
         let inline = completion.inline.filter(|_| parts.is_empty() && upload.mode != Mode::Final);
         let possession = completion.possession.filter(|_| parts.is_empty());
@@ -403,9 +405,8 @@ fn check_size(declared: Option<u64>, received: u64) -> Result<()> {
 }
 
 /// A service that names another user at complete than at init is mistaken.
-fn check_owner(principal: &Principal, owner: &UserId, named: Option<&UserId>) -> Result<()> {
-    let names_other = named.is_some_and(|named| named != owner);
-    if matches!(principal, Principal::Service { .. }) && names_other {
+fn check_owner(principal: &Principal, owner: &UserId) -> Result<()> {
+    if principal.named().is_some_and(|named| named != owner) {
         let detail = "The upload belongs to the user named at init, who is another one.";
         return Err(Error::conflict("owner_mismatch", detail));
     }

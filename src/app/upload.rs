@@ -378,16 +378,18 @@ impl App {
         }
     }
 
-    /// The session, for those who may touch it.
+    /// The session, for those who may touch it. An id does not tell whose it is, so that to others
+    /// it is not there.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Gone`] when the file that it became was deleted.
     pub(super) async fn own_upload(&self, principal: &Principal, id: UploadId) -> Result<Upload> {
-        let upload = self.meta.upload(id).await?;
-        let upload = upload
-            .filter(|upload| principal.may_touch_upload(&upload.owner) && !self.is_over(upload))
-            .ok_or(Error::NotFound("upload"))?;
-        self.check_scope(principal, &upload.owner, &upload.folder)?;
+        let is_own = |upload: &Upload| {
+            principal.may_touch_upload(&upload.owner)
+                && principal.reaches(&upload.owner, &upload.folder)
+                && !self.is_over(upload)
+        };
+        let upload = self.meta.upload(id).await?.filter(is_own).ok_or(Error::NotFound("upload"))?;
         if self.is_gone(&upload).await? { Err(Error::Gone("file")) } else { Ok(upload) }
     }
 
@@ -400,17 +402,15 @@ impl App {
         let Some(batch) = batch.filter(|batch| principal.may_touch_upload(&batch.owner)) else {
             return Ok(None);
         };
-        if !principal.reaches_user(&batch.owner) {
-            return Err(Error::OutOfScope("user"));
-        }
+        let mut is_granted = principal.reaches_user(&batch.owner);
         // All of its uploads lie in one folder; some may be gone.
         for id in &batch.uploads {
             if let Some(upload) = self.meta.upload(*id).await? {
-                self.check_scope(principal, &batch.owner, &upload.folder)?;
+                is_granted &= principal.reaches(&batch.owner, &upload.folder);
                 break;
             }
         }
-        Ok(Some(batch))
+        Ok(Some(batch).filter(|_| is_granted))
     }
 
     pub(super) async fn discard_parts(&self, parts: &[Part]) {

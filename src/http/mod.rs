@@ -25,6 +25,7 @@ use hyper::{
     http::request::Parts,
 };
 use rustls::ServerConfig;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use self::{
@@ -33,7 +34,7 @@ use self::{
     download::{content, images},
     message::{
         body::{Body, Received, RequestBody},
-        fields, framing,
+        fields, framing, json,
         query::Query,
         respond,
     },
@@ -137,18 +138,29 @@ impl Context {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(user)) => fields::user_id(&user).map(Some),
             // Callers count their users.
-            Some(Value::Number(user)) if user.is_u64() => {
-                fields::user_id(&user.to_string()).map(Some)
+            Some(Value::Number(user)) => {
+                let whole = json::Whole::deserialize(user).map_err(|_| fields::not_text(name))?;
+                fields::user_id(&whole.0.to_string()).map(Some)
             }
             Some(_) => Err(fields::not_text(name)),
         };
         let [id, email] = in_meta.map(named);
         let (id, email) = (id?, email?);
-        if let Some(user) = id.or(email) {
-            return Ok(Some(user));
+        match id.or(email) {
+            Some(user) => Ok(Some(user)),
+            None => self.query.user(),
         }
-        let in_query = self.query.text("user_id").or_else(|| self.query.text("user_email"));
-        in_query.map(fields::user_id).transpose()
+    }
+
+    /// The user of [`Context::named_user`], by members of a body of their own.
+    fn named_beside(
+        &self,
+        id: Option<Value>,
+        email: Option<Value>,
+    ) -> Result<Option<UserId>, Error> {
+        let named = [("user_id", id), ("user_email", email)];
+        let named = named.into_iter().filter_map(|(name, user)| Some((name.to_owned(), user?)));
+        self.named_user(&mut named.collect())
     }
 
     /// Whether whoever asks may ask for this too, which the request turned out to be.
@@ -303,10 +315,18 @@ impl Server {
             }
             None => None,
         };
+        let query = Query::parse(head.uri.query())?;
+        let principal = match principal {
+            // Whatever it asks for, by whatever key or id, is to be that user's.
+            Some(service @ Principal::Service { .. }) => {
+                Some(self.app.naming(&service, query.user()?)?)
+            }
+            other => other,
+        };
         let context = Context {
             app: Arc::clone(&self.app),
             server: Arc::clone(self),
-            query: Query::parse(head.uri.query())?,
+            query,
             method: head.method,
             headers: head.headers,
             principal,

@@ -5,7 +5,10 @@ use std::{fmt, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::name::{Folder, UserId};
+use super::{
+    key::{FileKey, kept},
+    name::{Folder, UserId},
+};
 
 /// Longest grant, as its words.
 pub const GRANT_BYTES_MAX: usize = 4 << 10;
@@ -131,6 +134,23 @@ impl Grant {
         self.folders.is_empty() || self.folders.iter().any(within)
     }
 
+    /// Whether a file with this key may be one of a granted user in a granted folder, as far as a
+    /// key tells. So much can be said without a look at what is there.
+    pub fn may_reach(&self, key: &FileKey) -> bool {
+        let Some(segments) = key.segments() else { return true };
+        let (user, folder) = (kept(segments.user), kept(segments.folder));
+        let is_of = |users: &Users| match users {
+            Users::One(one) => kept(one.as_str()) == user,
+            Users::Beginning(prefix) => user.starts_with(&kept(prefix)),
+        };
+        let is_within = |granted: &Folder| {
+            let behind = folder.strip_prefix(&kept(granted.as_str()));
+            behind.is_some_and(|it| granted.is_top() || it.is_empty() || it.starts_with('/'))
+        };
+        (self.users.is_empty() || self.users.iter().any(is_of))
+            && (self.folders.is_empty() || self.folders.iter().any(is_within))
+    }
+
     pub fn admits(&self, from: IpAddr) -> bool {
         let from = from.to_canonical();
         self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&from))
@@ -206,6 +226,28 @@ mod tests {
         assert!(!from("11.0.0.1") && !from("192.0.2.8") && !from("::1"));
         assert_eq!(grant.scopes(), words);
         assert_eq!(grant.networks(), ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"]);
+    }
+
+    #[test]
+    fn a_key_tells_whose_it_is_and_where_but_for_what_it_does_not_keep() {
+        let may = |words: &[&str], key: &str| {
+            grant(words, &[]).may_reach(&FileKey::parse(&format!("storage/{key}")).unwrap())
+        };
+        let words = ["user:a:b", "user:lab*", "folder:a?/b"];
+        for of_them in ["a_b/a_/b/0000abcd_n", "a:b/a_/b/c/0000abcd_n", "labs/a_/b/0000abcd_n"] {
+            assert!(may(&words, of_them), "{of_them}");
+            assert!(may(&[], of_them) && may(&["folder:"], of_them));
+        }
+        for of_others in [
+            "ab/a_/b/0000abcd_n",
+            "a_bc/a_/b/0000abcd_n",
+            "la/a_/b/0000abcd_n",
+            "lab/a_/bc/0000abcd_n",
+            "lab/a_/0000abcd_n",
+            "lab/0000abcd_n",
+        ] {
+            assert!(!may(&words, of_others), "{of_others}");
+        }
     }
 
     #[test]

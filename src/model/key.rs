@@ -72,12 +72,16 @@ impl FileKey {
     /// Whether a file of this owner in this folder may have this key. Servers differ in which
     /// characters they keep, so those that [`FileKey::compose`] replaces count as one.
     pub fn fits(&self, owner: &UserId, folder: &Folder) -> bool {
-        let kept = |text: &str| text.replace(UNSAFE_IN_URLS, "_");
         self.segments().is_some_and(|segments| {
             kept(segments.user) == kept(owner.as_str())
                 && kept(segments.folder) == kept(folder.as_str())
         })
     }
+}
+
+/// A name as far as keys tell it from others.
+pub(super) fn kept(name: &str) -> String {
+    name.replace(UNSAFE_IN_URLS, "_")
 }
 
 /// The words of a key.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     grant::{Action, Grant},
     id::TokenId,
+    key::FileKey,
     name::{Folder, UserId},
 };
 
@@ -57,8 +58,9 @@ pub struct TokenStamp {
 /// The identity that a valid credential proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
-    /// A program, by the name its token was issued to, and what that token grants.
-    Service { name: Box<str>, token: TokenStamp, grant: Arc<Grant> },
+    /// A program, by the name its token was issued to, what that token grants, and the user for
+    /// whom it asks, where it said.
+    Service { name: Box<str>, token: TokenStamp, grant: Arc<Grant>, acts_for: Option<UserId> },
     /// A user with the role its token and its record leave it (never [`Role::Service`]).
     User { id: UserId, role: Role, token: TokenStamp },
 }
@@ -77,10 +79,41 @@ impl Principal {
         }
     }
 
-    /// Whether files and uploads of `owner` exist for this principal at all.
+    /// The user for whom a service said that it asks.
+    pub fn named(&self) -> Option<&UserId> {
+        match self {
+            Principal::Service { acts_for, .. } => acts_for.as_ref(),
+            Principal::User { .. } => None,
+        }
+    }
+
+    /// The same service, asking for this user too; `None` when it asks for another one already.
+    /// Users ask for themselves, whatever they say.
+    pub fn naming(&self, user: Option<UserId>) -> Option<Self> {
+        let mut same = self.clone();
+        if let (Principal::Service { acts_for, .. }, Some(user)) = (&mut same, user)
+            && *acts_for.get_or_insert_with(|| user.clone()) != user
+        {
+            return None;
+        }
+        Some(same)
+    }
+
+    /// The same, whomever it asks for: the caller holds the owner against that itself.
+    #[must_use]
+    pub fn naming_nobody(&self) -> Self {
+        let mut same = self.clone();
+        if let Principal::Service { acts_for, .. } = &mut same {
+            *acts_for = None;
+        }
+        same
+    }
+
+    /// Whether files and uploads of `owner` exist for this principal at all. A service that asks
+    /// for one user is not given what is another's, by whatever key or id that user handed it.
     pub fn sees(&self, owner: &UserId) -> bool {
         match self {
-            Principal::Service { .. } => true,
+            Principal::Service { acts_for, .. } => acts_for.as_ref().is_none_or(|it| it == owner),
             Principal::User { id, role, .. } => id == owner || *role >= Role::Admin,
         }
     }
@@ -111,10 +144,18 @@ impl Principal {
         }
     }
 
+    /// Whether its token may grant the file of this key, as far as that tells.
+    pub fn may_reach(&self, key: &FileKey) -> bool {
+        match self {
+            Principal::Service { grant, .. } => grant.may_reach(key),
+            Principal::User { .. } => true,
+        }
+    }
+
     /// Whether an upload session of `owner` may be continued, completed or aborted.
     pub fn may_touch_upload(&self, owner: &UserId) -> bool {
         match self {
-            Principal::Service { .. } => true,
+            Principal::Service { .. } => self.sees(owner),
             Principal::User { id, .. } => id == owner,
         }
     }
@@ -165,7 +206,15 @@ mod tests {
         assert!(user("other", Role::Admin).sees(&owner));
         assert!(!user("other", Role::Admin).may_touch_upload(&owner));
         let token = TokenStamp::default();
-        let service = Principal::Service { name: "s".into(), token, grant: Arc::default() };
+        let (name, grant) = ("s".into(), Arc::default());
+        let service = Principal::Service { name, token, grant, acts_for: None };
         assert!(service.may_touch_upload(&owner));
+        let other = UserId::parse("other").unwrap();
+        let for_other = service.naming(Some(other.clone())).unwrap();
+        assert!(!for_other.sees(&owner) && !for_other.may_touch_upload(&owner));
+        assert!(for_other.sees(&other) && for_other.may_touch_upload(&other));
+        assert_eq!(for_other.naming(Some(owner)), None);
+        assert_eq!(for_other.naming(Some(other)).as_ref(), Some(&for_other));
+        assert_eq!(for_other.naming_nobody(), service);
     }
 }

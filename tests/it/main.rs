@@ -29,6 +29,7 @@ mod links;
 mod listing;
 mod malformed;
 mod matrix;
+mod named;
 mod openapi;
 mod parts;
 mod public_read;

@@ -351,7 +351,8 @@ fn scopes_and_networks_limit_what_a_token_can() {
         assert_eq!(limited.content(text(&in_a, "key")).body, b"1");
         out(limited.content(text(&elsewhere, "key")));
         out(limited.content(text(&of_bob, "key")));
-        out(limited.get(&format!("/api/images/{}/download", text(&of_bob, "id"))));
+        let image = format!("/api/images/{}/download", text(&of_bob, "id"));
+        limited.get(&image).refused(404, "file_not_found");
         assert_eq!(limited.names("?user_id=anna&folder=a/b"), ["f"]);
         out(limited.get("/v1/files/all?user_id=anna"));
         out(limited.get("/v1/files/all?user_id=bob&folder=a"));
@@ -423,8 +424,8 @@ fn scopes_and_networks_limit_what_a_token_can() {
     // An upload that others began elsewhere.
     let begun = daemon.user("bob").init("f", 1);
     let limited = make(&["--scope", "user:anna"]);
-    out(limited.part(&begun, 1, b"x"));
-    out(limited.get(&format!("/v1/files/{begun}")));
+    limited.part(&begun, 1, b"x").refused(404, "upload_not_found");
+    limited.get(&format!("/v1/files/{begun}")).refused(404, "upload_not_found");
 }
 
 /// Where a request leads to several files, or to one by another way than its key.

@@ -62,17 +62,17 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
             .query("cursor", &reference("FileId"), "`next_cursor` of the page before.")
             .answers_json("200", "The list", "FileList")
             .refuses("400", &["invalid_folder", "invalid_limit", "invalid_cursor"]),
-        Endpoint::Metadata { .. } => Operation::new(FILES, "What is known of a file")
+        Endpoint::Metadata { .. } => of_a_user(Operation::new(FILES, "What is known of a file"))
             .answers_json("200", "The file", "Metadata")
             .refuses("404", &["file_not_found"]),
         Endpoint::DeleteFile { .. } => delete_file(),
         Endpoint::Content { .. } => {
-            content(Operation::new(DOWNLOADS, "A file's content, as an attachment"))
+            of_a_user(content(Operation::new(DOWNLOADS, "A file's content, as an attachment")))
         }
-        Endpoint::Storage { .. } => content(
+        Endpoint::Storage { .. } => of_a_user(content(
             Operation::new(DOWNLOADS, "A file's content under its public path")
                 .detail("Needs no credential where public read is on."),
-        ),
+        )),
         Endpoint::Image { .. } => image(),
         Endpoint::MintBatch => reads_of_a_user(Operation::new(DOWNLOADS, "A token for a ZIP"))
             .json_body("MintBatch")
@@ -80,6 +80,7 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
             .refuses("400", &["invalid_keys", "invalid_folder", "too_many_files"])
             .refuses("400", &["invalid_meta"])
             .refuses("404", &["file_not_found", "not_found"])
+            .refuses("409", &["owner_mismatch"])
             .refuses("410", &["gone"])
             .refuses("507", &["no_space"]),
         Endpoint::FetchBatch { .. } => archive(),
@@ -88,9 +89,10 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
             .query("ttl", &reference("Ttl"), "Seconds until it expires.")
             .query("disposition", &reference("Disposition"), "How browsers show it.")
             .refuses("400", &["missing_parameter"]),
-        Endpoint::SignLinkForm => {
-            sign(Operation::new(LINKS, "Sign a link to a file, by a form")).json_body("SignLink")
-        }
+        Endpoint::SignLinkForm => sign(Operation::new(LINKS, "Sign a link to a file, by a form"))
+            .json_body("SignLink")
+            .refuses("400", &["invalid_meta"])
+            .refuses("409", &["owner_mismatch"]),
         Endpoint::RedeemLink { .. } => {
             let positive = json!({"type": "integer", "minimum": 0});
             content(Operation::new(LINKS, "The content behind a signed link"))
@@ -156,8 +158,9 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .refuses("400", &["invalid_files", "invalid_sha256", "invalid_blake3"])
             .refuses("400", &names)
             .refuses("400", &meta)
+            .refuses("409", &["owner_mismatch"])
             .refuses("413", &["quota_exceeded"]),
-        Endpoint::EncodedPart => Operation::new(UPLOADS, "Send a part as base64 inside JSON")
+        Endpoint::EncodedPart => of_a_user(Operation::new(UPLOADS, "Send a part as base64"))
             .detail("Line breaks in the base64 are skipped. A part sent again replaces the first.")
             .json_body("EncodedPart")
             .answers_json("200", "The part is on the disk", "PartTaken")
@@ -165,7 +168,7 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .refuses("400", &["invalid_part_number", "not_for_a_batch"])
             .refuses("403", &["final_upload"])
             .refuses("413", &["quota_exceeded"]),
-        Endpoint::RawPart { .. } => Operation::new(UPLOADS, "Send a part as it is")
+        Endpoint::RawPart { .. } => of_a_user(Operation::new(UPLOADS, "Send a part as it is"))
             .detail("Parts come in any order, at any size, in parallel.")
             .header("Content-Digest", "`sha-256=:BASE64:` (RFC 9530), checked.")
             .header("Repr-Digest", "The same.")
@@ -175,16 +178,12 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .refuses("400", &digests)
             .refuses("403", &["final_upload"])
             .refuses("413", &["quota_exceeded"]),
-        Endpoint::UploadStatus { .. } => Operation::new(
-            UPLOADS,
-            "What has arrived of an upload, or of a batch",
-        )
-        .answers_json("200", "The session", "UploadStatus"),
-        Endpoint::AbortUpload { .. } => Operation::new(UPLOADS, "Give an upload up").answers_json(
-            "200",
-            "It is gone",
-            "Aborted",
-        ),
+        Endpoint::UploadStatus { .. } => {
+            of_a_user(Operation::new(UPLOADS, "What has arrived of an upload, or of a batch"))
+                .answers_json("200", "The session", "UploadStatus")
+        }
+        Endpoint::AbortUpload { .. } => of_a_user(Operation::new(UPLOADS, "Give an upload up"))
+            .answers_json("200", "It is gone", "Aborted"),
         Endpoint::ListUploads => reads_of_a_user(Operation::new(UPLOADS, "List open uploads"))
             .detail("With what is missing of each, so that another device can go on.")
             .query(
@@ -245,12 +244,17 @@ fn upload(endpoint: &Endpoint) -> Operation {
 
 /// A service acts for users.
 fn acts_for_a_user(operation: Operation) -> Operation {
-    names_a_user(operation, "Whose, from a service.")
+    names_a_user(operation, "Whose, from a service.").refuses("400", &["user_required"])
+}
+
+/// A service may say whose it must be.
+fn of_a_user(operation: Operation) -> Operation {
+    names_a_user(operation, "Whose, from a service: to it, what is another's is not there.")
 }
 
 /// An admin reads what is others'.
 fn reads_of_a_user(operation: Operation) -> Operation {
-    names_a_user(operation, "Whose, from a service or an admin.")
+    names_a_user(operation, "Whose, from a service or an admin.").refuses("400", &["user_required"])
 }
 
 fn names_a_user(operation: Operation, whose: &str) -> Operation {
@@ -261,7 +265,7 @@ fn names_a_user(operation: Operation, whose: &str) -> Operation {
             &json!({"type": "string"}),
             "Counts in its place when it is not there.",
         )
-        .refuses("400", &["user_required", "invalid_user_id"])
+        .refuses("400", &["invalid_user_id"])
 }
 
 /// What the ways to a content have in common.
@@ -290,7 +294,7 @@ fn content(operation: Operation) -> Operation {
 }
 
 fn delete_file() -> Operation {
-    Operation::new(FILES, "Delete a file")
+    of_a_user(Operation::new(FILES, "Delete a file"))
         .detail("The key is `storage/{user}/{path}`, its slashes raw or percent-encoded.")
         .answers_json("200", "It is gone", "Deleted")
         .refuses("404", &["file_not_found"])
@@ -300,7 +304,7 @@ fn delete_file() -> Operation {
 
 fn image() -> Operation {
     let seconds = json!({"type": "integer", "minimum": 60, "maximum": 604_800, "default": 3600});
-    let operation = content(Operation::new(DOWNLOADS, "A file by its id"))
+    let operation = of_a_user(content(Operation::new(DOWNLOADS, "A file by its id")))
         .detail("Where Accept or Content-Type names `application/json`: a signed link to it.")
         .query("expires_in", &seconds, "Seconds until that link expires.")
         .refuses("400", &["invalid_expires_in"]);
@@ -329,7 +333,7 @@ fn archive() -> Operation {
 }
 
 fn sign(operation: Operation) -> Operation {
-    operation
+    of_a_user(operation)
         .answers_json("200", "The link", "SignedLink")
         .refuses("400", &["invalid_ttl", "invalid_disposition"])
         .refuses("404", &["file_not_found"])

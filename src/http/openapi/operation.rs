@@ -83,7 +83,11 @@ impl Operation {
 
     pub fn refuses(mut self, status: &'static str, codes: &[&'static str]) -> Self {
         match self.refusals.iter_mut().find(|(known, _)| *known == status) {
-            Some((_, known)) => known.extend(codes),
+            Some((_, known)) => {
+                let more = codes.iter().filter(|code| !known.contains(code));
+                let more: Vec<_> = more.copied().collect();
+                known.extend(more);
+            }
             None => self.refusals.push((status, codes.to_vec())),
         }
         self
@@ -156,7 +160,9 @@ impl Operation {
             }
         }
         if access != Access::Open {
-            self = self.refuses("400", &["unclear_client"]).refuses("429", &["too_many_requests"]);
+            // What a service names may be no user.
+            self = self.refuses("400", &["unclear_client", "invalid_user_id"]);
+            self = self.refuses("429", &["too_many_requests"]);
         }
         self.refuses("500", &["internal"]).refuses("503", &["busy", "unavailable"])
     }

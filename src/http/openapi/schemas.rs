@@ -199,7 +199,6 @@ fn completion(named: &Value) -> Value {
 fn requests() -> Value {
     let counted = json!({"type": "integer", "minimum": 0, "maximum": u64::MAX});
     let in_meta = json!({"anyOf": [reference("UserId"), counted, {"type": "null"}]});
-    let user = json!({"anyOf": [reference("UserId"), {"type": "null"}]});
     let meta = json!({
         "type": ["object", "null"],
         "properties": {
@@ -267,8 +266,10 @@ fn requests() -> Value {
                 "file_key": reference("Key"),
                 "expires_in": {"anyOf": [reference("Ttl"), {"type": "null"}]},
                 "disposition": {"anyOf": [reference("Disposition"), {"type": "null"}]},
+                "user_id": in_meta,
+                "user_email": in_meta,
             }),
-            &["expires_in", "disposition"],
+            &["expires_in", "disposition", "user_id", "user_email"],
         ),
         "MintBatch": {
             "description": "Either keys, or a folder of a user.",
@@ -280,15 +281,17 @@ fn requests() -> Value {
                             "maxItems": ARCHIVE_FILES_MAX,
                         },
                         "folder": {"type": "null"},
+                        "user_id": in_meta,
+                        "user_email": in_meta,
                     }),
-                    &["folder"],
+                    &["folder", "user_id", "user_email"],
                 ),
                 object(
                     &json!({
                         "folder": reference("Folder"),
                         "keys": {"type": "null"},
-                        "user_id": user,
-                        "user_email": user,
+                        "user_id": in_meta,
+                        "user_email": in_meta,
                     }),
                     &["keys", "user_id", "user_email"],
                 ),

@@ -21,7 +21,7 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         .refuses("400", &["invalid_digest"])
         .refuses("403", &["final_upload"])
         .refuses("404", &["upload_not_found"])
-        .refuses("409", &["upload_concatenated"])
+        .refuses("409", &["upload_concatenated", "owner_mismatch"])
         .refuses("410", &["gone"])
         .refuses("413", &["quota_exceeded"]),
         Endpoint::TusHead { .. } => {

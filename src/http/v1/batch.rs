@@ -8,7 +8,7 @@ use hyper::{
     },
 };
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     app::{
@@ -43,14 +43,12 @@ struct Batch {
 /// `POST /v1/files/batch-download`: `{keys}` or `{folder}`.
 pub async fn mint(context: &Context, body: RequestBody) -> Reply {
     let batch: Batch = json::read(body).await?;
+    let user = context.named_beside(batch.user_id, batch.user_email)?;
+    let principal = context.app.naming(context.principal()?, user.clone())?;
     let chosen = match (batch.keys, batch.folder) {
         (Some(keys), None) => Chosen::Keys(parse_keys(keys)?),
         (None, Some(folder)) => {
-            let mut named = Map::new();
-            named.extend(batch.user_id.map(|user| ("user_id".to_owned(), user)));
-            named.extend(batch.user_email.map(|user| ("user_email".to_owned(), user)));
-            let user = context.named_user(&mut named)?;
-            let owner = context.app.acting_for(context.principal()?, user, true)?;
+            let owner = context.app.acting_for(&principal, user, true)?;
             Chosen::Folder(Listing { owner, folder: fields::folder(&folder)? })
         }
         _ => {
@@ -58,7 +56,7 @@ pub async fn mint(context: &Context, body: RequestBody) -> Reply {
             return Err(Error::invalid("invalid_keys", detail).into());
         }
     };
-    let token = context.app.mint_batch_token(context.principal()?, chosen).await?;
+    let token = context.app.mint_batch_token(&principal, chosen).await?;
     let answer = json!({"token": *token, "expires_in": TOKEN_LIFE.as_secs()});
     json::reply(StatusCode::OK, &answer)
 }

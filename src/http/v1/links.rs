@@ -7,7 +7,7 @@ use base64::{
 };
 use hyper::StatusCode;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     app::{
@@ -19,7 +19,7 @@ use crate::{
         message::{body::RequestBody, json},
         telemetry::audit,
     },
-    model::key::FileKey,
+    model::{key::FileKey, principal::Principal},
 };
 
 const TTL_DEFAULT_SECONDS: u64 = 3600;
@@ -37,10 +37,12 @@ pub async fn sign(context: &Context) -> Reply {
     let key = context.query.required("key")?;
     let ttl = context.query.number("ttl", "invalid_ttl")?;
     let disposition = context.query.text("disposition").map(disposition).transpose()?;
-    let asked = answer(context, key, ttl, disposition).await;
+    let principal = context.principal()?;
+    let asked = answer(context, principal, key, ttl, disposition).await;
     match (asked, context.query.literal("key")) {
-        (Err(Refusal::App(Error::NotFound(_))), Some(pasted)) => {
-            answer(context, pasted, ttl, disposition).await
+        // Which of the two was meant is not said either way.
+        (Err(Refusal::App(Error::NotFound(_) | Error::OutOfScope(_))), Some(pasted)) => {
+            answer(context, principal, pasted, ttl, disposition).await
         }
         (asked, _) => asked,
     }
@@ -51,13 +53,18 @@ struct Form {
     file_key: String,
     expires_in: Option<json::Whole>,
     disposition: Option<String>,
+    user_id: Option<Value>,
+    user_email: Option<Value>,
 }
 
 /// `POST /v1/files/signed-url`.
 pub async fn sign_form(context: &Context, body: RequestBody) -> Reply {
     let form: Form = json::read(body).await?;
     let disposition = form.disposition.as_deref().map(disposition).transpose()?;
-    answer(context, &form.file_key, form.expires_in.map(|json::Whole(ttl)| ttl), disposition).await
+    let ttl = form.expires_in.map(|json::Whole(ttl)| ttl);
+    let user = context.named_beside(form.user_id, form.user_email)?;
+    let principal = context.app.naming(context.principal()?, user)?;
+    answer(context, &principal, &form.file_key, ttl, disposition).await
 }
 
 fn disposition(text: &str) -> Result<Disposition, Error> {
@@ -67,12 +74,13 @@ fn disposition(text: &str) -> Result<Disposition, Error> {
 
 async fn answer(
     context: &Context,
+    principal: &Principal,
     key: &str,
     ttl: Option<u64>,
     disposition: Option<Disposition>,
 ) -> Reply {
     let key = FileKey::parse(key).ok_or(Error::NotFound("file"))?;
-    let file = context.app.file(context.principal()?, &key).await?;
+    let file = context.app.file(principal, &key).await?;
     let ttl = ttl.unwrap_or(TTL_DEFAULT_SECONDS);
     let link = context.app.mint_link(&file, ttl, disposition)?;
     let url = url(&context.server.settings.load().public_url, &link);
