@@ -20,7 +20,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser, error::ErrorKind};
 use clap_complete::Shell;
 use hyper::Method;
 use rustix::{
@@ -52,7 +52,7 @@ enum Command {
         #[command(flatten)]
         place: Place,
         /// Address and port to listen on; port 0 takes a free one.
-        #[arg(long, value_name = "ADDR")]
+        #[arg(long, value_name = "ADDR", value_parser = listen)]
         listen: Option<String>,
     },
     /// Collect what nobody will ask for again: expired uploads, deleted content, litter of crashes.
@@ -90,6 +90,7 @@ enum Command {
     /// What a running daemon logs: shown, or changed until the configuration is read again.
     Log {
         /// A filter, as in `info` or `info,streamlined::access=off`.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         filter: Option<String>,
         #[command(flatten)]
         place: Place,
@@ -141,6 +142,11 @@ struct Place {
     /// Data directory.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+}
+
+/// An address as the command line gives it.
+fn listen(text: &str) -> Result<String, String> {
+    layers::check("listen", text).map(|()| text.into())
 }
 
 /// Runs the program; the exit status is 0, 1 for a failure, 2 for wrong usage.

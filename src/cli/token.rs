@@ -13,7 +13,10 @@ use super::{Failures, Place, door, print};
 use crate::{
     auth::{jwt, keyring::KeyRing},
     config::{self, Config},
-    model::limits::{SERVICE_TOKEN_DAYS, is_service_name},
+    model::{
+        grant::{self, Grant},
+        limits::{SERVICE_TOKEN_DAYS, is_service_name},
+    },
     sys::{
         clock::{Clock, SystemClock},
         random,
@@ -96,14 +99,14 @@ pub enum TokenCommand {
 #[derive(Args)]
 pub struct Limits {
     /// How long it is valid, such as 90d; an opaque one for ever when this is left out.
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = life)]
     expires: Option<u64>,
     /// Only from this network, such as 10.0.0.0/8; may be given again.
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_parser = network)]
     allow_ip: Vec<String>,
     /// Only this: read, upload, delete, tokens, admin, user:ID, user:PREFIX* or folder:PATH; may
     /// be given again.
-    #[arg(long, value_name = "SCOPE")]
+    #[arg(long, value_name = "SCOPE", value_parser = scope)]
     scope: Vec<String>,
 }
 
@@ -152,7 +155,22 @@ fn days(text: &str) -> Result<u64, String> {
 
 /// A time span as the command line gives it; `0` for none.
 pub fn seconds(text: &str) -> Result<u64, String> {
-    if text == "0" { Ok(0) } else { config::duration(text).map(|span| span.as_secs()) }
+    config::duration_or_none(text).map(|span| span.as_secs())
+}
+
+/// A token's life as the command line gives it.
+fn life(text: &str) -> Result<u64, String> {
+    let life = config::duration(text)?.as_secs();
+    if life == 0 { Err("must be at least 1s".into()) } else { Ok(life) }
+}
+
+/// A word of a grant as the command line gives it.
+fn scope(text: &str) -> Result<String, String> {
+    Grant::parse([text], []).map(|_| text.into())
+}
+
+fn network(text: &str) -> Result<String, String> {
+    grant::network(text).map(|_| text.into())
 }
 
 pub fn run(command: TokenCommand) -> Result<(), Failures> {

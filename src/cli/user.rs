@@ -5,7 +5,10 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::{Failures, Place, door, print, token::Output};
-use crate::config;
+use crate::{
+    config,
+    model::{name::UserId, principal::Role},
+};
 
 #[derive(Subcommand)]
 pub enum UserCommand {
@@ -18,6 +21,7 @@ pub enum UserCommand {
     },
     /// Show one user.
     Show {
+        #[arg(value_parser = id)]
         id: String,
         #[command(flatten)]
         output: Output,
@@ -26,6 +30,7 @@ pub enum UserCommand {
     },
     /// Change a user, from the next request on; its record is made when nobody named it before.
     Set {
+        #[arg(value_parser = id)]
         id: String,
         #[command(flatten)]
         change: Change,
@@ -36,6 +41,7 @@ pub enum UserCommand {
     },
     /// Remove a user with its files and uploads, and end its tokens.
     Delete {
+        #[arg(value_parser = id)]
         id: String,
         #[command(flatten)]
         output: Output,
@@ -49,7 +55,7 @@ pub enum UserCommand {
 pub struct Change {
     /// The highest role a token of the user has: viewer, analyst, researcher, admin; or default,
     /// which also ends the tokens made until then.
-    #[arg(long)]
+    #[arg(long, value_parser = role)]
     role: Option<String>,
     /// What the user may hold, such as 20GiB, or 0; or default.
     #[arg(long, value_name = "SIZE", value_parser = quota)]
@@ -74,6 +80,17 @@ pub struct Change {
 /// Bytes; `None` for the configured default.
 #[derive(Clone, Copy)]
 pub struct Quota(Option<u64>);
+
+/// A user's id as the command line gives it.
+fn id(text: &str) -> Result<String, String> {
+    UserId::parse(text).map(|_| text.into()).map_err(|why| format!("it {why}"))
+}
+
+fn role(text: &str) -> Result<String, String> {
+    let is_one = text == "default" || Role::parse(text).is_some_and(|role| role < Role::Service);
+    let what = "must be viewer, analyst, researcher, admin or default";
+    if is_one { Ok(text.into()) } else { Err(what.into()) }
+}
 
 fn quota(text: &str) -> Result<Quota, String> {
     if text == "default" {

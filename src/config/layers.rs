@@ -81,6 +81,15 @@ struct Load {
     config: Config,
     origins: Origins,
     faults: Vec<String>,
+/// Whether a setting takes a value, as the command line asks of its flags.
+///
+/// # Errors
+/// What it must be.
+pub fn check(name: &str, value: &str) -> Result<(), String> {
+    let knob = KNOBS.iter().find(|knob| knob.name == name);
+    knob.map_or(Ok(()), |knob| (knob.set)(&mut Config::default(), value))
+}
+
 }
 
 impl Load {

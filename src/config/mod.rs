@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use self::values::{at_least_kib, base_url, boolean, count, non_empty, number, within};
-pub use self::values::{bytes, bytes_or_none, duration};
+pub use self::values::{bytes, bytes_or_none, duration, duration_or_none};
 use crate::{
     model::{grant, limits, origins::Origins, principal::Audience},
     sys::log,

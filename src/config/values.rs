@@ -77,11 +77,20 @@ pub fn base_url(text: &str) -> Result<&str, String> {
     Err("must be an http(s) URL with a host, without a query or a fragment".into())
 }
 
+const TIME: &str = "a time such as 500ms, 30s, 15m, 24h or 7d";
+
 /// `500ms`, `30s`, `15m`, `24h`, `7d`; more than nothing.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let what = "a time such as 500ms, 30s, 15m, 24h or 7d";
+    let span = Some(duration_or_none(text)?).filter(|span| !span.is_zero());
+    span.ok_or_else(|| format!("must be {TIME}, more than nothing"))
+}
+
+/// As [`duration()`], and `0`, with a unit or without.
+pub fn duration_or_none(text: &str) -> Result<Duration, String> {
+    let what = TIME;
     let (number, unit) = with_unit(text, what)?;
     let millis: u64 = match unit {
+        "" if number == 0 => 1,
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
@@ -91,6 +100,6 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     };
     // A hundred years: past any use, and safe to add to any time.
     let longest = 100 * 365 * 86_400_000;
-    let millis = number.checked_mul(millis).filter(|millis| (1..=longest).contains(millis));
+    let millis = number.checked_mul(millis).filter(|millis| *millis <= longest);
     millis.map(Duration::from_millis).ok_or_else(|| format!("must be {what}, up to 100 years"))
 }

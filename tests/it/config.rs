@@ -86,20 +86,14 @@ fn all_faults_of_a_configuration_are_reported_together() {
     let file = dir.path().join("c.toml");
     fs::write(&file, "quota_bytes = 'lots'\nspeed = 3\n").unwrap();
     let data = dir.path().join("data");
-    let arguments = [
-        "--config",
-        file.to_str().unwrap(),
-        "--data-dir",
-        data.to_str().unwrap(),
-        "--listen",
-        "nowhere",
-    ];
-    let faults = refused(&arguments, &[("STREAMLINED_UPLOAD_TTL", "soon")]);
+    let arguments = ["--config", file.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
+    let variables = [("STREAMLINED_UPLOAD_TTL", "soon"), ("STREAMLINED_LISTEN", "nowhere")];
+    let faults = refused(&arguments, &variables);
     for fault in [
         "c.toml:1: quota_bytes",
         "c.toml:2: there is no setting speed",
         "STREAMLINED_UPLOAD_TTL: upload_ttl",
-        "--listen: listen must be HOST:PORT",
+        "STREAMLINED_LISTEN: listen must be HOST:PORT",
     ] {
         assert!(faults.contains(fault), "{faults}");
     }

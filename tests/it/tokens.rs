@@ -115,8 +115,18 @@ fn every_command_works_beside_a_daemon_and_without_one() {
         (2, &["token", "revoke"]),
         (2, &["token", "revoke", "x", "--all"]),
         (2, &["token", "rotate", "x", "--grace", "-1"]),
-        (1, &["token", "create", "x", "--scope", "write"]),
-        (1, &["token", "create", "x", "--allow-ip", "10.0.0.0/40"]),
+        (2, &["token", "rotate", "x", "--grace", "1"]),
+        (2, &["token", "create", "x", "--expires", "0"]),
+        (2, &["token", "create", "x", "--expires", "500ms"]),
+        (2, &["token", "create", "x", "--scope", "write"]),
+        (2, &["token", "create", "x", "--allow-ip", "10.0.0.0/40"]),
+        (2, &["user", "set", "u", "--role", "nope"]),
+        (2, &["user", "set", "u", "--role", "service"]),
+        (2, &["user", "set", "a/b", "--disabled"]),
+        (2, &["user", "show", "a/b"]),
+        (2, &["user", "delete", ""]),
+        (2, &["serve", "--listen", "zz"]),
+        (2, &["log", ""]),
         (1, &["token", "rotate", "x", "--grace", "91d"]),
     ] {
         refused(&dir, status, arguments);
@@ -510,7 +520,7 @@ fn a_superseded_token_ends_with_the_grace_and_an_expired_one_at_its_time() {
     let daemon = Daemon::start();
     let dir = daemon.dir();
     let made = run(&dir, &["token", "create", "s"]);
-    let next = run(&dir, &["token", "rotate", "s", "--grace", "0"]);
+    let next = run(&dir, &["token", "rotate", "s", "--grace", "0s"]);
     holder(&daemon, &made).get(LIST).refused(401, "unauthenticated");
     holder(&daemon, &next).get(LIST).ok();
     let last = run(&dir, &["token", "rotate", "s", "--grace", "1h"]);

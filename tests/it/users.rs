@@ -44,8 +44,8 @@ fn every_command_works_beside_a_daemon_and_without_one() {
         (2, &["user", "set", "u"][..]),
         (2, &["user", "set", "u", "--quota", "much"]),
         (2, &["user", "set", "u", "--disabled=perhaps"]),
-        (1, &["user", "set", "u", "--role", "service"]),
-        (1, &["user", "set", "u", "--role", "king"]),
+        (2, &["user", "set", "u", "--role", "service"]),
+        (2, &["user", "set", "u", "--role", "king"]),
         (1, &["user", "show", "a/b"]),
     ] {
         refused(&dir, status, arguments);
