@@ -1,9 +1,9 @@
 //! Commands on data: asked of the running daemon, or done here when there is none.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
-    os::unix::net::UnixStream as StdStream,
+    os::unix::{fs::PermissionsExt, net::UnixStream as StdStream},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -39,9 +39,13 @@ pub fn socket(data_dir: &Path) -> PathBuf {
 pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     let path = socket(data_dir);
     match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => UnixListener::bind(path),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    let listener = UnixListener::bind(&path)?;
+    // It is made with all that the umask leaves; the directory keeps others out until then.
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// A value as it stands in a path or a query.

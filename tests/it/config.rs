@@ -17,6 +17,7 @@ fn a_first_start_makes_everything_private() {
     for file in ["FORMAT", "LOCK", "keys/link.key", "meta/db", "listen"] {
         assert_eq!(mode(file), 0o600, "{file}");
     }
+    assert_eq!(mode("admin.sock"), 0o600);
     let health = daemon.anyone().get("/healthz").ok();
     assert_eq!((&health["status"], &health["writable"]), (&"healthy".into(), &true.into()));
     assert!(health["disk_free_gb"].as_f64().unwrap() > 0.0);
