@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
+    net::SocketAddr,
     path::Path,
     process,
     sync::Arc,
@@ -111,9 +112,10 @@ async fn run(
 ) -> Result<(), Failures> {
     let mut signals = Signals::install(hangups).map_err(Failures::at("signals"))?;
     let listeners = listen(&config.listen).await?;
-    // Without one of a network, what the configuration says is as good as anything.
-    let address = listeners.iter().find_map(Listener::address);
-    let address = address.map_or_else(|| config.listen.clone(), |address| address.to_string());
+    let bound = listeners.iter().find_map(Listener::address);
+    check_links(&config, bound);
+    // Without one of a network, what the configuration says is as good as anything for links.
+    let address = bound.map_or_else(|| config.listen.clone(), |address| address.to_string());
     let audit = open_audit(&config)?;
     let server = Server::new(Arc::clone(&app), settings(&config, &address), Arc::clone(&audit));
     let dir = config.data_dir.clone();
@@ -139,10 +141,16 @@ async fn run(
         }
     };
     let announced = dir.join("listen");
-    announce(&announced, &address).map_err(Failures::at("listen file"))?;
+    let place = if bound.is_some() {
+        announce(&announced, &address).map_err(Failures::at("listen file"))?;
+        control.url()
+    } else {
+        "the socket that it was handed".to_owned()
+    };
     // Whoever started the daemon may not care to read it.
-    let _ = writeln!(io::stdout(), "streamlined listens on {}", control.url());
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
+    let _ = writeln!(io::stdout(), "streamlined listens on {place}");
+    let address = bound.map(tracing::field::display);
+    tracing::info!(address, version = env!("CARGO_PKG_VERSION"), "ready");
     let manager = control.manager();
     manager.tell("READY=1\nSTATUS=serving");
     let watching = tokio::spawn(watchdog(Arc::clone(&app), Arc::clone(&manager)));
@@ -167,12 +175,25 @@ async fn run(
     if let Err(error) = app.record_uses().await {
         tracing::warn!(%error, "the last uses of tokens were not recorded");
     }
-    if let Err(error) = fs::remove_file(&announced) {
+    if bound.is_some()
+        && let Err(error) = fs::remove_file(&announced)
+    {
         tracing::debug!(%error, "the listen file was not removed");
     }
     watching.abort();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Warns of links that lead nowhere.
+fn check_links(config: &Config, bound: Option<SocketAddr>) {
+    let why = match bound {
+        _ if config.public_url.is_some() => return,
+        None => "it listens on no address of a network",
+        Some(address) if address.ip().is_unspecified() => "it listens on every address",
+        Some(_) => return,
+    };
+    tracing::warn!(why, "links lead nowhere that others reach: set public_url");
 }
 
 /// The name of a handed-over socket by which only metrics and health are served.

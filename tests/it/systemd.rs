@@ -292,3 +292,41 @@ fn sockets_by_which_no_client_could_come_stop_the_start() {
         assert!(log.contains("socket activation: ") && log.contains(why), "{log}");
     }
 }
+
+/// Whoever reads where the daemon listens must not be sent where nobody does.
+#[test]
+fn where_no_network_leads_to_nothing_is_announced_and_links_are_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, path) = (dir.path().join("data"), dir.path().join("socket"));
+    let local = UnixListener::bind(&path).unwrap();
+    let tcp = |address: &str| TcpListener::bind(address).unwrap();
+    let local = || OwnedFd::from(local.try_clone().unwrap());
+    let watching = || OwnedFd::from(tcp("127.0.0.1:0"));
+    let public = ("STREAMLINED_PUBLIC_URL", "https://files.example.com");
+    let everywhere = tcp("0.0.0.0:0");
+    let names = "proxy:port:metrics";
+    for (port, more, is_announced, why) in [
+        (None, &[][..], false, Some("no address of a network")),
+        (None, &[public], false, None),
+        (Some(&everywhere), &[], true, Some("every address")),
+        (Some(&everywhere), &[public], true, None),
+    ] {
+        let port = port.map_or_else(local, |port| port.try_clone().unwrap().into());
+        let daemon = activated_by([local(), port, watching()], names, &data, more);
+        let token = format!("x-service-token: {TOKEN}\r\n");
+        let mut socket = UnixStream::connect(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let answer = asked(&mut socket, "GET /v1/files/all?user_id=u", &token);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let log = || std::fs::read_to_string(log_of(&data)).unwrap();
+        eventually(|| log().contains("\"message\":\"ready\""));
+        assert_eq!(data.join("listen").exists(), is_announced);
+        let warned =
+            log().lines().find(|line| line.contains("links lead nowhere")).map(String::from);
+        assert_eq!(warned.is_some(), why.is_some(), "{warned:?}");
+        assert!(warned.is_none_or(|line| line.contains(why.unwrap())));
+        assert!(!log().contains("127.0.0.1:8000"), "nobody listens there");
+        stop(daemon);
+        std::fs::remove_file(log_of(&data)).unwrap();
+    }
+}
