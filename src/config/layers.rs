@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeTable, DeValue, Error};
 use zeroize::Zeroizing;
 
 use super::{Config, KNOBS, Knob};
@@ -60,8 +60,13 @@ pub fn explain(
     let mut load = Load { config: Config::new(), origins: Origins::new(), faults: Vec::new() };
     let variable = |name: &str| environment.get(&OsString::from(name));
     let from_environment = variable("STREAMLINED_CONFIG").map(PathBuf::from);
-    if let Some(path) = flags.config.clone().or(from_environment) {
-        load.file(&path);
+    match (&flags.config, from_environment) {
+        (Some(path), _) => load.file(path),
+        (None, Some(path)) if path.as_os_str().is_empty() => {
+            load.faults.push("STREAMLINED_CONFIG: names no file; unset it to have none".into());
+        }
+        (None, Some(path)) => load.file(&path),
+        (None, None) => {}
     }
     if let Some(directory) = variable("CREDENTIALS_DIRECTORY") {
         load.credentials(Path::new(directory));
@@ -77,19 +82,19 @@ pub fn explain(
     if load.faults.is_empty() { Ok((load.config, load.origins)) } else { Err(load.faults) }
 }
 
-struct Load {
-    config: Config,
-    origins: Origins,
-    faults: Vec<String>,
 /// Whether a setting takes a value, as the command line asks of its flags.
 ///
 /// # Errors
 /// What it must be.
 pub fn check(name: &str, value: &str) -> Result<(), String> {
     let knob = KNOBS.iter().find(|knob| knob.name == name);
-    knob.map_or(Ok(()), |knob| (knob.set)(&mut Config::default(), value))
+    knob.map_or(Ok(()), |knob| (knob.set)(&mut Config::new(), value))
 }
 
+struct Load {
+    config: Config,
+    origins: Origins,
+    faults: Vec<String>,
 }
 
 impl Load {
@@ -125,11 +130,17 @@ impl Load {
         let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
         let (table, errors) = DeTable::parse_recoverable(&text);
         if !errors.is_empty() {
-            // What was made of a file that is no TOML would only repeat its faults.
-            self.faults.extend(errors.iter().map(|error| {
-                let at = error.span().map_or(1, |span| line(span.start));
+            // What was made of a file that is no TOML would only repeat its faults, as one fault
+            // does those that follow from it on its line.
+            let place = |error: &Error| error.span().map_or(1, |span| line(span.start));
+            let mut lines = BTreeMap::new();
+            for error in &errors {
+                lines.entry(place(error)).or_insert(error);
+            }
+            let told = |(at, error): (usize, &Error)| {
                 format!("{}:{at}: {}", path.display(), error.message())
-            }));
+            };
+            self.faults.extend(lines.into_iter().map(told));
             return;
         }
         let mut settings: Vec<_> = table.get_ref().iter().collect();
@@ -269,12 +280,19 @@ mod tests {
         assert!(!faults.concat().contains("sh ort"));
         let (_file, flags) = file("a = = b\nlisten = 'a:1'\nlog = 'info\n");
         let faults = load(&flags, &environment(&[])).err().unwrap();
+        assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(
             faults[0].contains(":1: ") && faults.last().unwrap().contains(":3: "),
             "{faults:?}"
         );
         let flags = Flags { config: Some("/nonexistent".into()), ..Flags::default() };
         assert!(load(&flags, &environment(&[])).is_err());
+        let nothing = environment(&[("STREAMLINED_CONFIG", "")]);
+        let faults = load(&Flags::default(), &nothing).err().unwrap();
+        assert!(faults.len() == 1 && faults[0].starts_with("STREAMLINED_CONFIG: "), "{faults:?}");
+        let (_file, flags) = file("listen = 'a:1'\nquota_bytes 5GiB\n");
+        let faults = load(&flags, &environment(&[])).err().unwrap();
+        assert!(faults.len() == 1 && faults[0].contains(":2: "), "{faults:?}");
     }
 
     #[test]

@@ -79,8 +79,8 @@ pub fn check(dir: &Path) -> io::Result<()> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(io::Error::other(format!(
-                "{} has no FORMAT file: not a data directory of streamlined; `serve` makes a new \
-                 one",
+                "{} has no FORMAT file: not a data directory of streamlined, or one of which the \
+                 disk is not mounted",
                 dir.display(),
             )));
         }
@@ -162,6 +162,9 @@ mod tests {
     fn only_our_own_format_opens() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("a/b");
+        // Of a disk that is not mounted nobody is to make a new one.
+        let missing = check(&inner).unwrap_err().to_string();
+        assert!(missing.contains("not mounted") && !missing.contains("serve"), "{missing}");
         prepare(&inner).unwrap();
         prepare(&inner).unwrap();
         fs::write(inner.join("FORMAT"), "1\n").unwrap();

@@ -43,17 +43,20 @@ impl Files {
     /// # Errors
     /// What is wrong with which file; never what it holds.
     pub fn load(&self) -> Result<Identity, String> {
-        let chain = certificates(&self.certificate)?;
+        // Each by its setting: the system's errors do not say which file was meant for what.
+        let of = |setting: &'static str| move |error: String| format!("{setting}: {error}");
+        let chain = certificates(&self.certificate).map_err(of("tls_certificate"))?;
         let expires = chain.first().and_then(|first| expiry::of(first));
         let key = PrivateKeyDer::from_pem_file(&self.key)
-            .map_err(|error| format!("{}: {error}", self.key.display()))?;
+            .map_err(|error| format!("tls_key: {}: {error}", self.key.display()))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
         let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
-            Some(path) => builder.with_client_cert_verifier(verifier(path, provider)?),
+            Some(path) => builder
+                .with_client_cert_verifier(verifier(path, provider).map_err(of("tls_client_ca"))?),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(|error| {
             format!("{} and {}: {error}", self.certificate.display(), self.key.display())

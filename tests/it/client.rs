@@ -88,6 +88,36 @@ fn files_go_there_and_back() {
 }
 
 #[test]
+fn what_is_wrong_is_told_in_words_of_the_command_line() {
+    let daemon = Daemon::start();
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("f"), b"x").unwrap();
+    fs::write(place.path().join("all"), format!("Service Name: s\nToken:\n{TOKEN}\n")).unwrap();
+    let told = |status: i32, arguments: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).current_dir(place.path()).env_clear();
+        command.env("STREAMLINED_TOKEN", TOKEN).env("STREAMLINED_SERVER", daemon.url());
+        let output = command.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        told
+    };
+    for (status, arguments, wanted) in [
+        (1, &["ls"][..], "--user says which user"),
+        (1, &["put", "f"], "--user says which user"),
+        (1, &["ls", "--token-file", "all"], "token file: all: must hold a token and nothing else"),
+        (1, &["ls", "--token-file", "/no/such"], "token file: /no/such: "),
+        (1, &["put", "."], ".: a directory"),
+        (2, &["put", "f", "--mime", "a\nb"], "media type"),
+        (1, &["put", "f", "--mime", "nonsense", "--user", "u"], "media type"),
+    ] {
+        let said = told(status, arguments);
+        assert!(said.contains(wanted) && !said.contains("no URL"), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn an_upload_that_broke_goes_on_and_one_of_another_file_stays_its_own() {
     let daemon = Daemon::start();
     let place = tempfile::tempdir().unwrap();

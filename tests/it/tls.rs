@@ -273,7 +273,7 @@ fn a_certificate_that_is_no_good_stops_the_start() {
         .unwrap();
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
-    assert!(told.contains("streamlined: TLS: ") && told.contains("server.key"), "{told}");
+    assert!(told.contains("streamlined: TLS: tls_key: ") && told.contains("server.key"), "{told}");
 }
 
 #[test]

@@ -103,6 +103,10 @@ impl Refused {
 impl From<Refused> for Failures {
     fn from(refused: Refused) -> Self {
         match refused.status {
+            // The daemon says it in the words of its API.
+            Some(_) if refused.code == "user_required" => {
+                failure("the token is a service's: --user says which user it acts for")
+            }
             Some(status) => failure(format!("{status}: {}", refused.detail)),
             None => failure(refused.detail),
         }
@@ -130,10 +134,17 @@ impl Client {
                 "server {server:?}: a URL begins with http:// or https://"
             )));
         }
-        let token = match &connection.token_file {
-            Some(path) => Some(fs::read_to_string(path).map_err(Failures::at("token file"))?),
-            None => std::env::var("STREAMLINED_TOKEN").ok(),
+        let (token, place) = match &connection.token_file {
+            Some(path) => {
+                let read = fs::read_to_string(path).map_err(Failures::of("token file", path))?;
+                (Some(read), format!("token file: {}", path.display()))
+            }
+            None => (std::env::var("STREAMLINED_TOKEN").ok(), "STREAMLINED_TOKEN".to_owned()),
         };
+        let token = token.map(|token| Zeroizing::new(token.trim().to_owned()));
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|it| it.is_ascii_graphic())) {
+            return Err(failure(format!("{place}: must hold a token and nothing else")));
+        }
         let is_secure =
             [connection.server.as_str(), url].iter().any(|url| url.starts_with("https://"));
         let tls = if is_secure { connection.trust.config()? } else { TlsConfig::default() };
@@ -148,7 +159,7 @@ impl Client {
                 .build()
                 .new_agent(),
             server: connection.server.trim_end_matches('/').to_owned(),
-            token: token.map(|token| Zeroizing::new(token.trim().to_owned())),
+            token,
             user: connection.user.clone(),
         })
     }

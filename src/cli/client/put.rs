@@ -16,7 +16,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::Args;
 use serde_json::{Value, json};
-use ureq::http::Method;
+use ureq::http::{HeaderValue, Method};
 
 use super::{Client, Connection, Failures, Refused, failure, progress::Progress, read_json, say};
 use crate::{
@@ -35,7 +35,7 @@ pub struct Put {
     #[arg(long, default_value = "")]
     folder: String,
     /// Its media type; what the name says when this is not given.
-    #[arg(long)]
+    #[arg(long, value_parser = mime)]
     mime: Option<String>,
     #[command(flatten)]
     connection: Connection,
@@ -47,7 +47,17 @@ const WHOLE_BYTES_MAX: u64 = 8 << 20;
 const TRIES_MAX: u32 = 5;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
+/// A media type that a header can carry; the daemon says the rest.
+fn mime(text: &str) -> Result<String, String> {
+    let is_header = !text.is_empty() && HeaderValue::from_str(text).is_ok();
+    if is_header { Ok(text.into()) } else { Err("must be a media type such as image/png".into()) }
+}
+
 pub fn run(put: &Put) -> Result<(), Failures> {
+    if put.file.is_dir() {
+        let file = put.file.display();
+        return Err(failure(format!("{file}: a directory; put takes one file")));
+    }
     let own = put.file.file_name().and_then(|name| name.to_str());
     let name = put.name.as_deref().or(own).ok_or_else(|| failure("--name is needed"))?;
     let client = Client::new(&put.connection)?;
