@@ -557,6 +557,7 @@ fn a_user_that_is_deleted_too_often_keeps_its_files_until_it_can_be() {
             name: "s".into(),
             token: TokenStamp::default(),
             grant: Arc::default(),
+            acts_for: None,
         };
         world.runtime.block_on(world.app.put_content(&service, new.unwrap())).unwrap()
     };

@@ -189,18 +189,16 @@ fn bodies_for_an_upload_of_many_parts_cost_as_much_as_any() {
     });
     let before = daemon.peak_memory_kib();
     // Only the first of them has the place where all of them belong.
-    let open = |_| {
-        let mut socket = connect(&daemon);
-        let head = format!(
+    // Their looks at all parts take turns, and are over when they are told to go on.
+    let mut held = hold(&daemon, BODIES, |_| {
+        format!(
             "PUT /v1/files/{id}/parts/1 HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
              content-length: 200000\r\nexpect: 100-continue\r\n\r\n"
-        );
-        socket.write_all(head.as_bytes()).unwrap();
-        // One at a time: what is known of the parts is read for each, and may be let go.
+        )
+    });
+    for socket in &mut held {
         socket.read_exact(&mut [0; 25]).unwrap();
-        socket
-    };
-    let held: Vec<_> = (0..BODIES).map(open).collect();
+    }
     let after = daemon.peak_memory_kib();
     eprintln!("{PARTS} parts, {BODIES} bodies: {before} to {after} KiB");
     assert!(after - before < BODIES as u64 * 96, "{before} to {after} KiB");

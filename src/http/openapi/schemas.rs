@@ -199,11 +199,12 @@ fn completion(named: &Value) -> Value {
 fn requests() -> Value {
     let counted = json!({"type": "integer", "minimum": 0, "maximum": u64::MAX});
     let in_meta = json!({"anyOf": [reference("UserId"), counted, {"type": "null"}]});
+    let folder = json!({"anyOf": [reference("Folder"), {"type": "null"}]});
     let meta = json!({
         "type": ["object", "null"],
         "properties": {
             "user_id": in_meta, "user_email": in_meta,
-            "folder": {"anyOf": [reference("Folder"), {"type": "null"}]},
+            "folder": folder,
         },
         "description": "The caller's own, at most 4 KiB of JSON. A service names its user here; \
             folder counts where none stands beside it.",
@@ -213,7 +214,7 @@ fn requests() -> Value {
         "properties": {
             "user_id": in_meta, "user_email": in_meta,
             "filename": {"anyOf": [reference("FileName"), {"type": "null"}]},
-            "folder": {"anyOf": [reference("Folder"), {"type": "null"}]},
+            "folder": folder,
         },
         "description": "As in init; every member counts before that of init.",
     });
@@ -240,7 +241,6 @@ fn requests() -> Value {
         let files = json!({
             "type": "array", "items": file, "minItems": 1, "maxItems": files_max,
         });
-        let folder = json!({"anyOf": [reference("Folder"), {"type": "null"}]});
         let members = json!({"mode": mode, "files": files, "folder": folder, "meta": meta});
         object(&members, &["folder", "meta"])
     };
@@ -266,8 +266,7 @@ fn requests() -> Value {
                 "file_key": reference("Key"),
                 "expires_in": {"anyOf": [reference("Ttl"), {"type": "null"}]},
                 "disposition": {"anyOf": [reference("Disposition"), {"type": "null"}]},
-                "user_id": in_meta,
-                "user_email": in_meta,
+                "user_id": in_meta, "user_email": in_meta,
             }),
             &["expires_in", "disposition", "user_id", "user_email"],
         ),
@@ -281,8 +280,7 @@ fn requests() -> Value {
                             "maxItems": ARCHIVE_FILES_MAX,
                         },
                         "folder": {"type": "null"},
-                        "user_id": in_meta,
-                        "user_email": in_meta,
+                        "user_id": in_meta, "user_email": in_meta,
                     }),
                     &["folder", "user_id", "user_email"],
                 ),
@@ -290,8 +288,7 @@ fn requests() -> Value {
                     &json!({
                         "folder": reference("Folder"),
                         "keys": {"type": "null"},
-                        "user_id": in_meta,
-                        "user_email": in_meta,
+                        "user_id": in_meta, "user_email": in_meta,
                     }),
                     &["keys", "user_id", "user_email"],
                 ),
