@@ -316,6 +316,8 @@ fn the_description_and_the_list_name_the_same_codes() {
                 "backup_running",
                 "dir_in_use",
                 "other_store",
+                "newer_backup",
+                "backup_full",
                 "scrub_running",
             ];
             !not_codes.contains(code) && !unseen.contains(code)

@@ -23,6 +23,7 @@ use tokio::task::spawn_blocking;
 use super::{App, Error, Result};
 use crate::{
     blob::upkeep::Copied,
+    meta::Exported,
     sys::{data_dir, durable},
 };
 
@@ -37,8 +38,8 @@ impl App {
     /// # Errors
     /// [`Error::Invalid`] when `to` is no place for a backup or cannot be written at all,
     /// [`Error::Conflict`] beside another backup or a daemon there, and where it holds the backup
-    /// of another store; [`Error::Unavailable`] when writing ends later. What an earlier one left
-    /// is good until the last step.
+    /// of another store, or a later one of this, or has no room; [`Error::Unavailable`] when
+    /// writing ends later. What an earlier one left is good until the last step.
     pub async fn backup(self: &Arc<Self>, from: &Path, to: &Path) -> Result<Copied> {
         let alone = Arc::clone(&self.backing_up).try_lock_owned().map_err(|_| {
             Error::conflict("backup_running", "A backup is being taken; try again when it ended.")
@@ -56,28 +57,63 @@ impl App {
             let from = from.to_owned();
             on_disk(to, move |to| begin(&from, to)).await??
         };
-        if self.meta.is_own(to).await? == Some(false) {
-            let why = format!(
-                "{} holds the backup of another store, which this one would take the place of. \
-                 Name an empty directory; where this store is new and should not be, restore that \
-                 backup.",
-                to.display(),
-            );
-            return Err(Error::conflict("other_store", why));
+        match self.meta.exported(to).await? {
+            Some(Exported::Foreign) => {
+                let why = format!(
+                    "{} holds the backup of another store, which this one would take the place \
+                     of; so is this one, once it lost changes. Name an empty directory; where \
+                     this store is new and should not be, restore that backup.",
+                    to.display(),
+                );
+                return Err(Error::conflict("other_store", why));
+            }
+            Some(Exported::Ahead) => {
+                let why = format!(
+                    "{} holds changes that this store does not have: it is an older copy. Name an \
+                     empty directory, or restore that backup.",
+                    to.display(),
+                );
+                return Err(Error::conflict("newer_backup", why));
+            }
+            Some(Exported::Before) | None => {}
         }
         let made = on_disk(to, make_room).await?;
         made.map_err(|error| unwritable(to, &error))?;
         let _hold = self.hold().await;
-        self.meta.export(&to.join("incoming")).await?;
-        let mut copied = self.blobs.copy(to).await?;
+        let exported = self.meta.export(&to.join("incoming")).await;
+        exported.map_err(|error| of_target(to, error.into()))?;
+        let copied = self.blobs.copy(to).await;
+        let mut copied = copied.map_err(|error| of_target(to, error.into()))?;
         let from = from.to_owned();
         let finished = on_disk(to, move |to| finish(&from, to)).await?;
-        copied.unreadable += finished.map_err(|error| unavailable(to, &error))?;
+        copied.unreadable += finished
+            .map_err(|error| if is_full(&error) { no_room(to) } else { unavailable(to, &error) })?;
         Ok(copied)
     }
 }
 
+/// Of two disks it is that of the backup, whatever the stores call theirs.
+fn of_target(to: &Path, error: Error) -> Error {
+    if matches!(error, Error::NoSpace) { no_room(to) } else { error }
+}
+
+fn no_room(to: &Path) -> Error {
+    tracing::error!(to = %to.display(), "no room for the backup");
+    let why = format!(
+        "There is no room left on the disk of {}. What an earlier backup left there is good still.",
+        to.display(),
+    );
+    Error::conflict("backup_full", why)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 fn unwritable(to: &Path, error: &io::Error) -> Error {
+    if is_full(error) {
+        return no_room(to);
+    }
     let why = format!("The store's own user cannot write to {}: {error}.", to.display());
     Error::invalid("invalid_dir", why)
 }

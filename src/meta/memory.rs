@@ -16,8 +16,8 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    AppendTo, Asker, Batch, BlobRecord, Declared, Error, Expired, Metadata, NewFile, Part,
-    Recorded, Removal, Result, Selection, ServiceToken, UserRecord,
+    AppendTo, Asker, Batch, BlobRecord, Declared, Error, Expired, Exported, Metadata, NewFile,
+    Part, Recorded, Removal, Result, Selection, ServiceToken, UserRecord,
     accounts::{Holder, TokenUse},
     upkeep::ScrubState,
 };
@@ -214,7 +214,7 @@ impl Metadata for MemoryMetadata {
         Err(Error::Unavailable("the reference engine keeps nothing".into()))
     }
 
-    async fn is_own(&self, _: &Path) -> Result<Option<bool>> {
+    async fn exported(&self, _: &Path) -> Result<Option<Exported>> {
         Ok(None)
     }
 

@@ -168,6 +168,17 @@ impl Removal {
     }
 }
 
+/// What an export is to a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exported {
+    /// It is that of another one.
+    Foreign,
+    /// It has no commit that is not in the store as well.
+    Before,
+    /// It has commits that the store lost, or never had: one was opened from an older copy.
+    Ahead,
+}
+
 /// Sessions and batches whose time is over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
@@ -228,11 +239,11 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     /// that was answered before the call, and each later one either as a whole or not.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when the copy cannot be written.
+    /// [`Error::NoSpace`] where the copy goes; [`Error::Unavailable`] when it cannot be written.
     async fn export(&self, data_dir: &Path) -> Result<()>;
-    /// Whether what lies in the directory of another store was exported from this one; `None` where
-    /// nothing there says so.
-    async fn is_own(&self, data_dir: &Path) -> Result<Option<bool>>;
+    /// What lies in the directory of another store, against this one; `None` where nothing there
+    /// says so.
+    async fn exported(&self, data_dir: &Path) -> Result<Option<Exported>>;
     /// Whether writes can be taken now.
     async fn ready(&self) -> Result<()>;
 

@@ -3,13 +3,14 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use streamlined::{
-    meta::{Error, Metadata, Upkeep, sled::SledMetadata},
+    meta::{Error, Exported, Metadata, Upkeep, sled::SledMetadata},
     model::{name::UserId, time::UnixMillis},
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinSet};
 
 use crate::accounts::token;
 
@@ -267,19 +268,108 @@ fn an_index_is_kept_when_no_other_can_be_made() {
 #[test]
 fn missing_commits_are_not_passed_over_in_silence() {
     let world = World::with(50, NEVER);
+    // In a log behind that one.
+    world.add(&world.open(NEVER), 50..60);
     damage(&world.logs()[0], 20);
     fs::remove_dir_all(world.path("meta")).unwrap();
+    let named = "commit 21 cannot be read, and 22 to 60 behind it are left out";
     for _ in 0..2 {
         let refused = world.try_open(NEVER).err().unwrap();
         let said = refused.to_string();
-        assert!(said.contains("commits 21 to 21") && said.contains("fsck --rebuild"), "{said}");
+        assert!(said.contains(named) && said.contains("fsck --rebuild"), "{said}");
     }
     let missing = SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap().unwrap();
-    assert!(missing.contains("commits 21 to 21"), "{missing}");
+    assert!(missing.contains(named), "{missing}");
     // What came before is there, and nothing that may rest on what is missing.
     world.reopened(20);
     assert_eq!(SledMetadata::rebuild(&world.path(""), 16 << 20), Ok(None));
     world.reopened(22);
+}
+
+#[test]
+fn a_log_that_is_gone_between_others_is_missed() {
+    let world = World::with(200, SAVE_BYTES);
+    let count = world.logs().len();
+    world.add(&world.open(NEVER), 200..210);
+    let logs = world.logs();
+    assert_eq!(logs.len(), count + 1);
+    for log in &logs[..count] {
+        fs::remove_file(log).unwrap();
+    }
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    let refused = world.try_open(NEVER).err().unwrap().to_string();
+    assert!(refused.contains("to 200 cannot be read, and 201 to 210 behind them"), "{refused}");
+}
+
+/// A store that lost commits may have as many again some day.
+#[test]
+fn what_was_exported_is_told_from_what_is_ahead_and_of_another() {
+    let world = World::with(20, NEVER);
+    let (early, late) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let meta = world.open(NEVER);
+    let export = |to: &Path| world.runtime.block_on(meta.export(to)).unwrap();
+    export(early.path());
+    world.add(&meta, 20..30);
+    export(late.path());
+    let is = |meta: &SledMetadata, of: &Path| world.runtime.block_on(meta.exported(of)).unwrap();
+    assert_eq!(is(&meta, &world.path("none")), None);
+    let before = Some(Exported::Before);
+    assert_eq!((is(&meta, early.path()), is(&meta, late.path())), (before, before));
+    let copied = SledMetadata::open(early.path(), 16 << 20, NEVER).unwrap();
+    assert_eq!(is(&copied, late.path()), Some(Exported::Ahead));
+    drop((meta, copied));
+    damage(&world.logs()[0], 10);
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    assert!(SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap().is_some());
+    let meta = world.open(NEVER);
+    world.add(&meta, 10..40);
+    for of in [early.path(), late.path()] {
+        assert_eq!(is(&meta, of), Some(Exported::Foreign));
+    }
+}
+
+/// Large enough that a snapshot is of several records.
+#[test]
+fn of_a_damaged_snapshot_the_rest_is_kept() {
+    const USERS: u64 = 40_000;
+    let world = World::new();
+    let meta = Arc::new(world.open(SAVE_BYTES));
+    world.runtime.block_on(async {
+        for first in (0..USERS).step_by(2000) {
+            let mut adding = JoinSet::new();
+            for n in first..first + 2000 {
+                let meta = Arc::clone(&meta);
+                adding.spawn(async move { meta.ensure_user(&user(n), UnixMillis(n)).await });
+            }
+            for added in adding.join_all().await {
+                added.unwrap();
+            }
+        }
+    });
+    drop(meta);
+    let snapshot = world.snapshots().pop().unwrap();
+    let bytes = fs::read(&snapshot).unwrap();
+    let records: Vec<_> = memchr::memmem::find_iter(&bytes, b"slj1").collect();
+    assert!(records.len() > 3, "{records:?}");
+    flip(&snapshot, records[1] + 100);
+    // The index has all of it still.
+    let refused = SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap_err();
+    assert!(refused.to_string().contains("the index in meta/ has it"), "{refused}");
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    let missing = SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap().unwrap();
+    let gap = format!("the records in {} bytes of it are left out", records[2] - records[1]);
+    assert!(missing.contains(&gap), "{missing}");
+    let meta = world.open(NEVER);
+    let there = world.runtime.block_on(async {
+        let mut there = 0;
+        for n in 0..USERS {
+            there += u64::from(meta.user(&user(n)).await.unwrap().is_some());
+        }
+        there
+    });
+    assert!((USERS / 2..USERS).contains(&there), "{there}");
+    drop(meta);
+    assert_eq!(SledMetadata::rebuild(&world.path(""), 16 << 20), Ok(None));
 }
 
 #[test]

@@ -10,7 +10,11 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Client, Daemon, bytes, client::Answer, connect, daemon::TOKEN};
+use crate::{
+    support::{Client, Daemon, bytes, client::Answer, connect, daemon::TOKEN},
+    tokens::{command, refused, run},
+    upkeep::report,
+};
 
 /// Unmounts when dropped.
 struct Mount(PathBuf);
@@ -49,6 +53,36 @@ fn fill(path: &Path) {
     for size in [1 << 20, 4096, 1] {
         while filler.write_all(&vec![1; size]).is_ok() {}
     }
+}
+
+#[test]
+fn a_full_disk_of_a_backup_is_not_taken_for_that_of_the_data() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(_mount) = Mount::new(place.path(), "10m") else {
+        println!("NOT TESTED: this machine does not let us mount a file system");
+        return;
+    };
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("no room for the backup");
+    let user = daemon.user("u");
+    user.store("small", "", b"small");
+    let to = place.path().join("backup");
+    let to = to.to_str().unwrap();
+    report(&["backup", to], &daemon.dir());
+    let told = format!("no room left on the disk of {to}");
+    user.store("large", "", &bytes(1, 8_000_000));
+    assert!(refused(&daemon.dir(), 1, &["backup", to]).contains(&told));
+    let filler = place.path().join("filler");
+    fill(&filler);
+    assert!(refused(&daemon.dir(), 1, &["backup", to]).contains(&told));
+    assert_eq!(daemon.log().matches("no room for the backup").count(), 2);
+    let metrics = daemon.operator("GET", "/metrics");
+    assert!(metrics.contains("refusals_total{code=\"no_space\"} 0"), "{metrics}");
+    fs::remove_file(&filler).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let data = elsewhere.path().join("data");
+    assert!(command(&data, &["restore", to]).status.success());
+    assert_eq!(run(&data, &["user", "show", "u"])["files"], 1);
 }
 
 #[test]

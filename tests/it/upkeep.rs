@@ -362,6 +362,9 @@ fn a_backup_never_takes_the_place_of_that_of_another_store() {
     assert_eq!(report(&["user", "show", "u", "--json"], &data)["files"], 1);
     // What was restored goes on with it, as the first does.
     report(&["backup", to.to_str().unwrap()], &data);
+    for n in 0..20 {
+        daemon.user("u").store(&format!("g{n}"), "", b"more");
+    }
     report(&["backup", to.to_str().unwrap()], &daemon.dir());
 }
 

@@ -42,8 +42,8 @@ use self::{
     runs::Runs,
 };
 use super::{
-    AppendTo, Asker, Batch, BlobRecord, Declared, Error, Expired, Metadata, NewFile, Part,
-    Recorded, Removal, Result, ServiceToken, UserRecord,
+    AppendTo, Asker, Batch, BlobRecord, Declared, Error, Expired, Exported, Metadata, NewFile,
+    Part, Recorded, Removal, Result, ServiceToken, UserRecord,
 };
 use crate::model::{
     digest::{ContentHash, Sha256},
@@ -107,6 +107,15 @@ impl SledMetadata {
         Ok(Self { records, committer, journal_id, _db: db, closing: Closing(Some(place)) })
     }
 
+    /// Whether nothing was ever kept here, or all of it is lost.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_new(&self) -> Result<bool> {
+        let first = self.records.iter().next().transpose()?;
+        Ok(first.is_none() && self.records.last() == 0)
+    }
+
     /// Makes `meta/` anew from the journal, also when commits are missing there, and keeps the one
     /// before aside. Answers what is missing. Blocks.
     ///
@@ -144,17 +153,23 @@ impl Metadata for SledMetadata {
         self.committer.export(data_dir).await
     }
 
-    async fn is_own(&self, data_dir: &Path) -> Result<Option<bool>> {
+    async fn exported(&self, data_dir: &Path) -> Result<Option<Exported>> {
         let (own, journal) = (self.journal_id, data_dir.join("journal"));
-        self.scan(move |_| {
+        self.scan(move |records| {
             if !journal.exists() {
                 return Ok(None);
             }
-            match Files::new(&journal).survey() {
+            let survey = match Files::new(&journal).survey() {
                 // Those of two stores; one at least is not ours.
-                Err(Error::Corrupt(_)) => Ok(Some(false)),
-                survey => Ok(survey?.id.map(|id| id == own)),
-            }
+                Err(Error::Corrupt(_)) => return Ok(Some(Exported::Foreign)),
+                survey => survey?,
+            };
+            Ok(match survey.id {
+                None => None,
+                Some(id) if id != own => Some(Exported::Foreign),
+                Some(_) if survey.end()? > records.last() => Some(Exported::Ahead),
+                Some(_) => Some(Exported::Before),
+            })
         })
         .await
     }

@@ -12,21 +12,26 @@
 //!
 //! What is set aside is kept as `meta.damaged-N` and never looked at again.
 
+mod directory;
+mod loss;
+
 use std::{
     fs::{self, File},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
-    time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
 use sled::Db;
 
+use self::directory::open_db;
+pub use self::loss::rebuild_at_any_loss;
 use super::{
     commit::failed,
     index,
-    journal::{self, Files, Journal, JournalId, Replay, Survey},
+    journal::{self, Damage, Files, Journal, JournalId, Record, Replay, Survey},
     read_ahead,
     records::Records,
     replay::{replay_into, writes},
@@ -36,16 +41,6 @@ use crate::{
     meta::{Error, Result},
     sys::{data_dir, durable, fault, sync_override},
 };
-
-/// sled writes a page that is larger than a quarter of a segment into a file of its own and never
-/// syncs that file. A leaf holds up to 16 runs and a chain of 10 more: at
-/// [`super::txn::RECORD_BYTES_MAX`] and a run each, a quarter of this is never reached.
-const SEGMENT_BYTES: usize = 4 << 20;
-/// How long a store that was closed a moment ago may take to let go of its lock: sled's own threads
-/// do it behind the last handle.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// What sled says then; it has no kind of its own for it.
-const LOCK_HELD: &str = "could not acquire lock";
 
 /// A store that is up to date.
 pub struct Opened {
@@ -150,8 +145,11 @@ pub fn open(place: &Place) -> Result<Opened> {
             "{damage}. `streamlined fsck --rebuild` goes on without them"
         )));
     }
-    if replay.last > applied {
+    if replay.last > applied && was_there {
         tracing::info!(commits = replay.last - applied, "replayed what the index did not have yet");
+    } else if replay.last > applied {
+        let commits = replay.last;
+        tracing::warn!(commits, "meta/ held no index: rebuilt from the journal, nothing is lost");
     }
     let last = replay.last.max(applied);
     let mut opened = opened(place, db, id, last, survey.unsaved_bytes()?)?;
@@ -160,23 +158,6 @@ pub fn open(place: &Place) -> Result<Opened> {
         opened.save()?;
     }
     Ok(opened)
-}
-
-/// Makes sled anew from what the journal holds, also without the commits behind damage, and keeps
-/// the one before aside. Answers what is missing.
-///
-/// # Errors
-/// As [`open`]; [`Error::NotFound`] when there is no journal.
-pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
-    let survey = place.files.survey()?;
-    let id = survey.id.ok_or(Error::NotFound)?;
-    // The index goes only when there is something to make another one of.
-    survey.load(|_| Ok(()))?;
-    let (mut opened, damage) = make_anew(place, &survey, id)?;
-    if damage.is_some() {
-        opened.save()?;
-    }
-    Ok(damage)
 }
 
 /// Opens a store that has no journal: a new one, one of format 1, or one that lost it.
@@ -193,7 +174,7 @@ fn begin(place: &Place, survey: &Survey) -> Result<Opened> {
         let records = db
             .range(index::FIRST_TABLE..)
             .map(|entry| entry.map(|(key, value)| (key.to_vec(), value)).map_err(failed));
-        journal::save(&place.files, id, last, records, &AtomicBool::new(false))?;
+        saved(journal::save(&place.files, id, last, records, &AtomicBool::new(false)))?;
         drop(db);
         return open(place);
     }
@@ -229,7 +210,7 @@ impl Opened {
         let going_on = AtomicBool::new(false);
         let files = self.journal.files();
         let records = Records::new(Runs::new((*self.db).clone()), last);
-        journal::save(files, id, last, records.iter(), &going_on)?;
+        saved(journal::save(files, id, last, records.iter(), &going_on))?;
         files.set_logs_aside().map_err(failed_io)
     }
 }
@@ -242,7 +223,14 @@ pub fn made_anew(place: &Place, why: &str) -> Result<Opened> {
 }
 
 fn rebuild(place: &Place, survey: &Survey, id: JournalId, why: &str) -> Result<Opened> {
-    match make_anew(place, survey, id)? {
+    let made = make_anew(place, survey, id, Loss::Refused).map_err(|error| match error {
+        Error::Corrupt(damage) => Error::Corrupt(format!(
+            "{damage}, and the index cannot be used: {why}. `streamlined fsck --rebuild` goes on \
+             with what can be read"
+        )),
+        error => error,
+    });
+    match made? {
         (opened, None) => {
             tracing::warn!(
                 why,
@@ -279,7 +267,7 @@ fn convert(
             let replay = survey.replay(base, u64::MAX, |record| writes(record).map(drop))?;
             let begins = base > 0 || survey.reaches(0);
             let hole = (replay.has_hole || !begins).then(|| "commits are missing".to_owned());
-            (replay.last.max(base), replay.damage.or(hole))
+            (replay.last.max(base), replay.damage.map(|damage| damage.to_string()).or(hole))
         }
     };
     let ends = applied.is_some_and(|(_, number)| number > whole);
@@ -292,13 +280,31 @@ fn convert(
         )));
     }
     fs::remove_dir_all(&place.meta).map_err(failed_io)?;
-    let (opened, damage) = make_anew(place, survey, id)?;
+    let (opened, damage) = make_anew(place, survey, id, Loss::Refused)?;
     debug_assert!(damage.is_none());
     tracing::info!(commits = opened.journal.last(), "the index was laid out anew");
     Ok(opened)
 }
 
-fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, Option<String>)> {
+/// Whether an index may be made without what cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    Refused,
+    Taken,
+}
+
+/// The damage of the logs is answered whatever `loss` says; the index lacks what is behind it.
+fn make_anew(
+    place: &Place,
+    survey: &Survey,
+    id: JournalId,
+    loss: Loss,
+) -> Result<(Opened, Option<Damage>)> {
+    // The index goes only when there is something to make another one of.
+    if survey.snapshot.is_none() && !survey.reaches(0) {
+        return Err(Error::Corrupt("the journal's first log is missing".into()));
+    }
+    let id = if loss == Loss::Taken { JournalId::new() } else { id };
     set_aside(&place.meta).map_err(failed_io)?;
     place.files.trust().map_err(failed_io)?;
     let db = open_db(place)?;
@@ -307,16 +313,17 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId) -> Result<(Opened, O
     prove_durable(&db, &place.meta)?;
     let runs = Runs::new((*db).clone());
     let mut loader = runs.loader();
-    let base = survey.load(|record| {
+    let mut load = |record: &Record| {
         for (key, value) in writes(record)? {
             loader.push(key, value.unwrap_or_default())?;
         }
         Ok(())
-    })?;
+    };
+    let base = match loss {
+        Loss::Refused => survey.load(&mut load)?,
+        Loss::Taken => survey.load_readable(&mut load)?.0,
+    };
     loader.finish()?;
-    if base == 0 && !survey.reaches(0) {
-        return Err(Error::Corrupt("the journal's first log is missing".into()));
-    }
     let replay = replay_into(&runs, survey, id, base)?;
     mark_applied(&db, id, replay.last.max(base))?;
     db.remove(index::HALF_MADE).map_err(failed)?;
@@ -405,53 +412,6 @@ fn set_aside(dir: &Path) -> io::Result<()> {
     dir.parent().map_or(Ok(()), durable::sync_dir)
 }
 
-/// sled leaves a snapshot that it did not live to finish under this ending, and takes it for a
-/// whole one at the next open.
-const UNFINISHED: &str = "generating";
-
-fn remove_unfinished(dir: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
-            fs::remove_file(path)?;
-        }
-    }
-    Ok(())
-}
-
-fn open_db(place: &Place) -> Result<Db> {
-    remove_unfinished(&place.meta).map_err(failed_io)?;
-    let config = sled::Config::new()
-        .path(&place.meta)
-        .cache_capacity(place.cache_bytes)
-        .segment_size(SEGMENT_BYTES);
-    let began = Instant::now();
-    loop {
-        // sled panics rather than fails on some damaged directories.
-        let open = || catch_unwind(AssertUnwindSafe(|| config.open()));
-        let opened = read_ahead::beside(&place.meta, SEGMENT_BYTES as u64, open)
-            .map_err(|_| Error::Corrupt("sled cannot open its directory".into()))?;
-        match opened {
-            Err(sled::Error::Io(error)) if error.to_string().contains(LOCK_HELD) => {
-                if began.elapsed() > LOCK_TIMEOUT {
-                    return Err(Error::Unavailable("another process holds meta/".into()));
-                }
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            // What the operating system refuses says nothing about the files.
-            Err(sled::Error::Io(error)) if error.raw_os_error().is_some() => {
-                return Err(failed_io(error));
-            }
-            Err(error) => return Err(Error::Corrupt(error.to_string())),
-            Ok(db) => return Ok(db),
-        }
-    }
-}
-
 /// Writes and flushes one record, checks that the flush was a real sync, then syncs every file
 /// of the store and its directories: sled never syncs its `conf` file itself (`sled.md` 3).
 fn prove_durable(db: &Db, dir: &Path) -> Result<()> {
@@ -486,6 +446,14 @@ fn sync_files(dir: &Path) -> io::Result<()> {
 pub fn note_pages(place: &Place) -> Result<()> {
     drop(open_db(place)?);
     sync_files(&place.meta).map_err(failed_io)
+}
+
+/// What a snapshot came to without which a store does not open.
+fn saved(saved: Result<u64>) -> Result<()> {
+    match saved {
+        Err(Error::NoSpace) => Err(failed_io(io::Error::from(Errno::NOSPC))),
+        saved => saved.map(drop),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "goes into `map_err`")]

@@ -54,7 +54,7 @@ impl Shared {
     /// A snapshot and the commits that came while it was taken.
     fn export(&self, to: &Files) -> Result<()> {
         let _saving = self.saving();
-        to.make().map_err(journal::unavailable)?;
+        to.make().map_err(journal::unwritten)?;
         let number = self.records.last();
         journal::save(to, self.id, number, self.records.iter(), &self.stopping)?;
         let last = self.records.last();

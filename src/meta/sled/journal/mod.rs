@@ -34,7 +34,7 @@ use std::{
 
 pub use self::{
     record::{Builder, Record},
-    replay::{Replay, Survey},
+    replay::{Damage, Replay, Survey},
     snapshot::save,
 };
 use crate::{
@@ -271,7 +271,7 @@ impl Journal {
 
     fn cut(&mut self) -> Result<()> {
         let cut = self.log.as_mut().map_or(Ok(()), Log::cut);
-        cut.map_err(|error| if is_full(&error) { Error::NoSpace } else { unavailable(error) })
+        cut.map_err(unwritten)
     }
 
     /// Ends the log, so that a snapshot of the last commit makes all of it needless.
@@ -341,12 +341,17 @@ fn create(files: &Files, id: JournalId, number: u64) -> Result<Log> {
     attempt().map_err(|error| {
         // The next attempt removes it, too.
         let _ = fs::remove_file(&path);
-        if is_full(&error) { Error::NoSpace } else { unavailable(error) }
+        unwritten(error)
     })
 }
 
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Of a write that nothing depends on yet.
+pub fn unwritten(error: io::Error) -> Error {
+    if is_full(&error) { Error::NoSpace } else { unavailable(error) }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "goes into `map_err`")]

@@ -17,6 +17,8 @@ const MAGIC: &[u8; 4] = b"slj1";
 pub const HEADER_BYTES: usize = 32;
 /// Records begin at multiples of this, so that one can be looked for behind a damaged one.
 const ALIGN_BYTES: usize = 8;
+/// So much is looked through at a time for where one begins.
+const WINDOW_BYTES: usize = 1 << 20;
 const REMOVED: u32 = u32::MAX;
 
 /// A record under construction.
@@ -84,6 +86,11 @@ pub struct Record {
 pub type Write<'a> = (&'a [u8], Option<&'a [u8]>);
 
 impl Record {
+    /// What it takes in its file.
+    pub fn bytes_in_file(&self) -> u64 {
+        padded(self.bytes.len()) as u64
+    }
+
     pub fn payload(&self) -> &[u8] {
         &self.bytes[HEADER_BYTES..]
     }
@@ -128,13 +135,18 @@ impl Records {
         self.at
     }
 
+    /// Where the file ended when it was opened.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
     /// The next record; `None` where there is no whole one.
     pub fn next(&mut self) -> io::Result<Option<Record>> {
         let record = read(&mut self.file, self.end.saturating_sub(self.at))?;
         if let Some(record) = &record {
-            let padding = padded(record.bytes.len()) - record.bytes.len();
+            let padding = record.bytes_in_file() - record.bytes.len() as u64;
             self.file.seek_relative(i64::try_from(padding).unwrap_or(0))?;
-            self.at += padded(record.bytes.len()) as u64;
+            self.at += record.bytes_in_file();
         }
         Ok(record)
     }
@@ -143,18 +155,24 @@ impl Records {
     /// reading goes on. A write that a crash cut short has none behind it, as nothing is written
     /// there; damage to what was durable once has.
     pub fn resume(&mut self) -> io::Result<Option<Record>> {
-        self.file.seek(SeekFrom::Start(self.at))?;
-        let mut rest = Vec::new();
-        self.file.read_to_end(&mut rest)?;
-        let candidates = memchr::memmem::find_iter(&rest, MAGIC);
-        for start in candidates.filter(|start| start % ALIGN_BYTES == 0) {
-            let tail = &rest[start..];
-            if read(&mut &*tail, tail.len() as u64)?.is_some() {
-                self.at += start as u64;
+        let ended_at = self.at;
+        let (mut window, mut from) = (Vec::new(), ended_at);
+        while from < self.end {
+            self.file.seek(SeekFrom::Start(from))?;
+            window.clear();
+            // No beginning lies across the end of one: both are aligned.
+            (&mut self.file).take(WINDOW_BYTES as u64).read_to_end(&mut window)?;
+            let candidates = memchr::memmem::find_iter(&window, MAGIC);
+            for start in candidates.filter(|start| start % ALIGN_BYTES == 0) {
+                self.at = from + start as u64;
                 self.file.seek(SeekFrom::Start(self.at))?;
-                return self.next();
+                if let Some(record) = self.next()? {
+                    return Ok(Some(record));
+                }
             }
+            from += WINDOW_BYTES as u64;
         }
+        self.at = ended_at;
         Ok(None)
     }
 }

@@ -1,9 +1,11 @@
 //! Reading the journal back.
 
 use std::{
+    fmt,
     fs::{self, File},
     io::{self, BufWriter, Write},
-    path::Path,
+    ops::RangeInclusive,
+    path::PathBuf,
 };
 
 use rustix::fs::{Advice, fadvise};
@@ -11,7 +13,7 @@ use rustix::fs::{Advice, fadvise};
 use super::{
     Files, JournalId, Record, head, id_of,
     record::{Builder, Records},
-    unavailable,
+    unavailable, unwritten,
 };
 use crate::{
     meta::{Error, Result},
@@ -38,7 +40,64 @@ pub struct Replay {
     /// Commits that were not asked for cannot be read; nothing is lost as long as sled has them.
     pub has_hole: bool,
     /// Where commits that were asked for are missing; none behind it was replayed.
-    pub damage: Option<String>,
+    pub damage: Option<Damage>,
+}
+
+/// Commits that cannot be had any more. A later one may stand on one that cannot be read, so what
+/// is whole behind it is lost with it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Damage {
+    path: PathBuf,
+    position: u64,
+    unreadable: RangeInclusive<u64>,
+    /// The last commit that is whole, or was.
+    until: u64,
+}
+
+impl Damage {
+    pub fn unreadable(&self) -> &RangeInclusive<u64> {
+        &self.unreadable
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, position, unreadable, until } = self;
+        let (first, last) = (unreadable.start(), unreadable.end());
+        write!(f, "{} is damaged at byte {position}: ", path.display())?;
+        let them = if first == last {
+            write!(f, "commit {first} cannot be read")?;
+            "it"
+        } else {
+            write!(f, "commits {first} to {last} cannot be read")?;
+            "them"
+        };
+        match until.checked_sub(last + 1) {
+            None => Ok(()),
+            Some(0) => write!(f, ", and {until} behind {them} is left out"),
+            Some(_) => write!(f, ", and {} to {until} behind {them} are left out", last + 1),
+        }
+    }
+}
+
+/// What of a snapshot cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gaps {
+    path: PathBuf,
+    position: u64,
+    bytes: u64,
+}
+
+impl fmt::Display for Gaps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, position, bytes } = self;
+        let path = path.display();
+        write!(f, "{path} is damaged at byte {position}")?;
+        match bytes {
+            0 => f.write_str(", and what was to follow is left out"),
+            _ => write!(f, ", and the records in {bytes} bytes of it are left out"),
+        }
+    }
 }
 
 impl Files {
@@ -98,6 +157,15 @@ impl Survey {
         let mut replay = Replay { last: after, ..Replay::default() };
         let first = self.logs.iter().rposition(|log| *log <= after).unwrap_or(self.logs.len());
         let logs = self.logs.get(first..).filter(|logs| !logs.is_empty());
+        if let (None, Some(next)) = (logs, self.logs.first().filter(|_| after < until)) {
+            replay.damage = Some(Damage {
+                path: self.files.log(after),
+                position: 0,
+                unreadable: after + 1..=*next,
+                until: self.end_of(&self.logs, *next)?.min(until),
+            });
+            return Ok(replay);
+        }
         let Some(logs) = logs.filter(|_| after < until) else { return Ok(replay) };
         let mut last = logs[0];
         for (place, number) in logs.iter().enumerate() {
@@ -125,7 +193,13 @@ impl Survey {
                 // What sled has may be missing here.
                 if record.number != last + 1 && record.number > after + 1 {
                     replay.last = last;
-                    replay.damage = Some(damage(&path, position, last, record.number));
+                    let whole = end(&mut records, record.number)?;
+                    replay.damage = Some(Damage {
+                        path,
+                        position,
+                        unreadable: last + 1..=record.number - 1,
+                        until: self.end_of(&logs[place + 1..], whole)?.min(until),
+                    });
                     return Ok(replay);
                 }
                 last = record.number;
@@ -144,7 +218,12 @@ impl Survey {
                 replay.has_hole = true;
                 if *next > last.max(after) {
                     replay.last = last;
-                    replay.damage = Some(damage(&path, records.position(), last, *next + 1));
+                    replay.damage = Some(Damage {
+                        path,
+                        position: records.position(),
+                        unreadable: last + 1..=*next,
+                        until: self.end_of(&logs[place + 1..], *next)?.min(until),
+                    });
                     return Ok(replay);
                 }
                 last = *next;
@@ -152,6 +231,22 @@ impl Survey {
         }
         replay.last = last;
         Ok(replay)
+    }
+
+    /// The last commit that any of these logs holds as a whole, if that is behind `last`.
+    fn end_of(&self, logs: &[u64], last: u64) -> Result<u64> {
+        logs.iter().try_fold(last, |last, number| {
+            let mut records = Records::open(&self.files.log(*number)).map_err(unavailable)?;
+            end(&mut records, last)
+        })
+    }
+
+    /// The last commit that the files hold, or held before they were damaged.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when a file cannot be read.
+    pub fn end(&self) -> Result<u64> {
+        self.end_of(&self.logs, self.snapshot.unwrap_or(0))
     }
 
     /// Gives every record of the newest snapshot to `load` and answers its commit; 0 when there is
@@ -176,6 +271,42 @@ impl Survey {
         Err(Error::Corrupt(format!("{} is damaged at byte {position}", path.display())))
     }
 
+    /// As [`Survey::load`], without what cannot be read, which is answered beside the commit.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it cannot be read at all.
+    pub fn load_readable(
+        &self,
+        mut load: impl FnMut(&Record) -> Result<()>,
+    ) -> Result<(u64, Option<Gaps>)> {
+        let Some(number) = self.snapshot else { return Ok((0, None)) };
+        let path = self.files.snapshot(number);
+        let mut records = Records::open(&path).map_err(unavailable)?;
+        let (mut is_whole, mut gaps) = (false, None);
+        let mut gap = |position: u64, bytes: u64| {
+            let path = path.clone();
+            gaps.get_or_insert(Gaps { path, position, bytes: 0 }).bytes += bytes;
+        };
+        records.next().map_err(unavailable)?;
+        loop {
+            let position = records.position();
+            let mut record = records.next().map_err(unavailable)?;
+            if record.is_none() {
+                record = records.resume().map_err(unavailable)?;
+                let next = record.as_ref().map(|it| records.position() - it.bytes_in_file());
+                if next.is_some() || !is_whole {
+                    gap(position, next.unwrap_or(records.end()).saturating_sub(position));
+                }
+            }
+            let Some(record) = record else { break };
+            if record.number == number {
+                is_whole = record.payload().is_empty();
+                load(&record)?;
+            }
+        }
+        Ok((number, gaps))
+    }
+
     /// Reads what a store with every commit up to `last` would be made anew from, and answers what
     /// is damaged, a line each.
     ///
@@ -192,7 +323,7 @@ impl Survey {
         };
         let replay = self.replay(base, last, |_| Ok(()))?;
         if let Some(damage) = replay.damage {
-            findings.push(damage);
+            findings.push(damage.to_string());
         } else if replay.last < last {
             let first = replay.last + 1;
             findings.push(format!("commits {first} to {last} are not in the journal"));
@@ -205,24 +336,25 @@ impl Survey {
     /// Copies the commits after `after` up to `last` into a new log of another directory.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when they cannot be read or written.
+    /// [`Error::NoSpace`] there; [`Error::Unavailable`] when they cannot be read or written.
     pub fn copy(&self, after: u64, last: u64, to: &Files) -> Result<()> {
         let Some(id) = self.id else { return Ok(()) };
         let path = to.log(after);
-        let mut out = BufWriter::new(durable::create_new(&path).map_err(unavailable)?);
-        out.write_all(&head(id, after)).map_err(unavailable)?;
+        let mut out = BufWriter::new(durable::create_new(&path).map_err(unwritten)?);
+        out.write_all(&head(id, after)).map_err(unwritten)?;
         let replay = self.replay(after, last, |record| {
             let mut copy = Builder::default();
             for (key, value) in record.writes().ok_or_else(|| Error::Corrupt("a commit".into()))? {
                 copy.push(key, value);
             }
-            out.write_all(&copy.finish(record.number)).map_err(unavailable)
+            out.write_all(&copy.finish(record.number)).map_err(unwritten)
         })?;
         if replay.last < last {
-            return Err(Error::Corrupt(replay.damage.unwrap_or_else(|| "commits missing".into())));
+            let damage = replay.damage.map(|damage| damage.to_string());
+            return Err(Error::Corrupt(damage.unwrap_or_else(|| "commits missing".into())));
         }
-        let file = out.into_inner().map_err(|error| unavailable(error.into()))?;
-        file.sync_all().and_then(|()| durable::sync_dir(&to.dir)).map_err(unavailable)
+        let file = out.into_inner().map_err(|error| unwritten(error.into()))?;
+        file.sync_all().and_then(|()| durable::sync_dir(&to.dir)).map_err(unwritten)
     }
 }
 
@@ -232,11 +364,14 @@ fn as_on_disk(file: &File) -> io::Result<()> {
     Ok(fadvise(file, 0, None, Advice::DontNeed)?)
 }
 
-fn damage(path: &Path, position: u64, last: u64, next: u64) -> String {
-    let path = path.display();
-    format!(
-        "{path} is damaged at byte {position}: commits {} to {} cannot be read",
-        last + 1,
-        next - 1
-    )
+/// The last of what `records` still hold as a whole, if that is behind `last`.
+fn end(records: &mut Records, mut last: u64) -> Result<u64> {
+    loop {
+        let mut record = records.next().map_err(unavailable)?;
+        if record.is_none() {
+            record = records.resume().map_err(unavailable)?;
+        }
+        let Some(record) = record else { return Ok(last) };
+        last = last.max(record.number);
+    }
 }

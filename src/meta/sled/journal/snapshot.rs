@@ -20,7 +20,8 @@ const RECORD_BYTES: usize = 256 << 10;
 /// ones may go on. The files before it go. Answers its bytes. Setting `stop` ends it early.
 ///
 /// # Errors
-/// When sled or the disk fails; a half-written snapshot is removed, and nothing else has changed.
+/// [`Error::NoSpace`], and when sled or the disk fails; a half-written snapshot is removed, and
+/// nothing else has changed.
 pub fn save(
     files: &Files,
     id: JournalId,
@@ -44,7 +45,7 @@ pub fn save(
         fault::point("snapshot: logs gone");
         Ok(())
     };
-    publish().map_err(super::unavailable)?;
+    publish().map_err(super::unwritten)?;
     Ok(bytes)
 }
 
@@ -56,12 +57,12 @@ fn write(
     stop: &AtomicBool,
 ) -> Result<u64> {
     let _ = fs::remove_file(path);
-    let file = durable::create_new(path).map_err(super::unavailable)?;
+    let file = durable::create_new(path).map_err(super::unwritten)?;
     let mut out = BufWriter::with_capacity(RECORD_BYTES, file);
     let mut bytes = 0;
     let mut put = |record: &[u8]| {
         bytes += record.len() as u64;
-        out.write_all(record).map_err(super::unavailable)
+        out.write_all(record).map_err(super::unwritten)
     };
     put(&head(id, number))?;
     let mut record = Builder::default();
@@ -81,6 +82,6 @@ fn write(
     // A record without a write says that this is all.
     put(&Builder::default().finish(number))?;
     let sync = |out: BufWriter<File>| out.into_inner().map_err(io::Error::from)?.sync_all();
-    sync(out).map_err(super::unavailable)?;
+    sync(out).map_err(super::unwritten)?;
     Ok(bytes)
 }
