@@ -17,7 +17,7 @@ use streamlined::{
     auth::{jwt::Expected, keyring::KeyRing, link::LinkKey},
     blob::{
         Address, Begun, BlobStore, Error, Join, Reader, Result, Space, Stage, Vacate,
-        upkeep::{Copied, Found, Nothing, Pace, Shelf, Survey},
+        upkeep::{Copied, Found, Nothing, Pace, Seen, Shelf, Survey},
     },
     meta::{Asker, Metadata, NewFile, sled::SledMetadata},
     model::{
@@ -96,6 +96,10 @@ impl BlobStore for Zeros {
     }
 
     async fn verify(&self, _: &ContentHash, _: &Locator, _: &dyn Pace) -> Result<u64> {
+        Err(Error::NotFound)
+    }
+
+    async fn look(&self, _: Vec<Locator>) -> Result<Vec<Seen>> {
         Err(Error::NotFound)
     }
 

@@ -59,14 +59,6 @@ impl App {
         Ok(self.meta.probe().await?)
     }
 
-    /// What does not agree in the index; nothing when all of it does.
-    ///
-    /// # Errors
-    /// What the index says.
-    pub async fn check_index(&self) -> Result<Vec<String>> {
-        Ok(self.meta.check().await?)
-    }
-
     async fn content_health(&self) -> Result<ContentHealth> {
         let ScrubState { running, last } = self.meta.scrub_state().await?;
         // A first pass that does not come to its end is late too.

@@ -15,6 +15,7 @@ pub mod complete;
 pub mod concatenate;
 mod epochs;
 pub mod error;
+pub mod fsck;
 pub mod gc;
 pub mod health;
 pub mod import;

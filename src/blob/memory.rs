@@ -14,7 +14,7 @@ use super::{
     Stage, Vacate,
     proof::Prover,
     tree::TreeHasher,
-    upkeep::{Copied, Found, Nothing, Pace, Shelf, Survey},
+    upkeep::{Copied, Found, Nothing, Pace, Seen, Shelf, Survey},
 };
 use crate::model::{
     digest::ContentHash,
@@ -154,6 +154,14 @@ impl BlobStore for MemoryBlobs {
         let bytes = self.checked(hash, locator)?.len() as u64;
         pace.took(bytes).await;
         Ok(bytes)
+    }
+
+    async fn look(&self, blobs: Vec<Locator>) -> Result<Vec<Seen>> {
+        let state = locked(&self.0);
+        let seen = |blob| {
+            if state.stored.contains_key(blob) { Seen::Whole } else { Seen::Missing }
+        };
+        Ok(blobs.iter().map(seen).collect())
     }
 
     /// Nothing outlives the process here, so nothing is litter.

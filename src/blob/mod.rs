@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use self::{
     tree::{Tree, TreeHasher},
-    upkeep::{Copied, Found, Pace, Shelf, Survey},
+    upkeep::{Copied, Found, Pace, Seen, Shelf, Survey},
 };
 use crate::model::{
     digest::{ContentHash, Sha256},
@@ -157,6 +157,9 @@ pub trait BlobStore: Send + Sync {
     /// [`Error::Corrupt`] and [`Error::NotFound`] when it is not what was stored; [`Error::Io`]
     /// when that cannot be told.
     async fn verify(&self, hash: &ContentHash, locator: &Locator, pace: &dyn Pace) -> Result<u64>;
+    /// Whether the bytes of these blobs are there, as far as that shows without reading them; in
+    /// the same order.
+    async fn look(&self, blobs: Vec<Locator>) -> Result<Vec<Seen>>;
     /// What lies on a shelf under a name of its own: what no record names is litter of a crash.
     async fn list(&self, shelf: Shelf) -> Result<Vec<Found>>;
     /// Copies everything that is sealed to another place, from where a store can be opened.

@@ -39,6 +39,16 @@ pub struct Found {
     pub since: UnixMillis,
 }
 
+/// What shows of bytes without reading them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// There are as many as there should be.
+    Whole,
+    /// What they lie in is too short for them.
+    Short,
+    Missing,
+}
+
 /// Room that was had back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freed {

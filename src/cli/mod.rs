@@ -65,7 +65,8 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Hold the index against itself; exit status 1 when something does not agree.
+    /// Hold the index against itself, the journal and the files; exit status 1 when something is
+    /// wrong.
     Fsck {
         /// Make the index anew from the journal first, at any loss. No daemon may run.
         #[arg(long)]

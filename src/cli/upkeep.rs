@@ -13,7 +13,11 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::{Failures, door, say};
-use crate::{config::Config, meta::sled::SledMetadata};
+use crate::{
+    config::Config,
+    meta::{self, sled::SledMetadata},
+    sys::log,
+};
 
 /// Runs a command and prints its report; what it found is a failure.
 pub fn run(config: &Config, command: &str) -> Result<(), Failures> {
@@ -60,7 +64,7 @@ pub fn backup(config: &Config, to: &Path) -> Result<(), Failures> {
     match report["unreadable"].as_u64() {
         Some(files @ 1..) => Err(Failures(vec![format!(
             "backup: {files} files could not be read and are not in it, everything else is; the \
-             daemon's log names them"
+             log names them"
         )])),
         _ => Ok(()),
     }
@@ -69,8 +73,16 @@ pub fn backup(config: &Config, to: &Path) -> Result<(), Failures> {
 /// Makes a data directory of a backup, and reads all of it again.
 pub fn restore(config: &Config, from: &Path) -> Result<(), Failures> {
     restore::bring(&config.data_dir, from).map_err(Failures::at("restore"))?;
-    run(config, "fsck")?;
-    run(config, "scrub")
+    // That the index is made anew is no news here.
+    let _ = log::start("warn,streamlined::meta::sled::open=error");
+    let checked = run(config, "fsck");
+    match (checked, run(config, "scrub")) {
+        (Err(Failures(mut wrong)), Err(Failures(more))) => {
+            wrong.extend(more);
+            Err(Failures(wrong))
+        }
+        (checked, scrubbed) => checked.and(scrubbed),
+    }
 }
 
 /// `fsck --rebuild`: makes `meta/` anew from the journal, at any loss, which is told.
@@ -79,9 +91,18 @@ pub fn rebuild(config: &Config) -> Result<(), Failures> {
     let lock = door::take(config)?;
     let missing = SledMetadata::rebuild(dir, config.meta_cache_bytes);
     drop(lock);
-    match missing.map_err(Failures::at("fsck"))? {
-        None => say("The index was made anew from the journal; nothing is missing.")?,
-        Some(missing) => return Err(Failures(vec![format!("fsck: rebuilt, but {missing}")])),
-    }
+    match missing {
+        Err(meta::Error::NotFound) => Err(Failures(vec![format!(
+            "fsck: {} has no journal to make an index of: put journal/ back, or restore a backup \
+             into another directory",
+            dir.display(),
+        )])),
+        Err(error) => Err(Failures::at("fsck")(error)),
+        Ok(None) => say("The index was made anew from the journal; nothing is missing."),
+        Ok(Some(missing)) => Err(Failures(vec![format!(
+            "fsck: rebuilt, but {missing}. What it was made of is kept as journal.damaged-N; back \
+             up to an empty directory from now on"
+        )])),
+    }?;
     run(config, "fsck")
 }

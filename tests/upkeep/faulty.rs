@@ -12,7 +12,7 @@ use streamlined::{
     blob::{
         Address, Begun, BlobStore, Error, Join, Purpose, Reader, Result, Sealed, Site, Space,
         Stage, Vacate,
-        upkeep::{Found, Freed, Pace, Shelf, Survey},
+        upkeep::{Found, Freed, Pace, Seen, Shelf, Survey},
     },
     model::{
         digest::ContentHash,
@@ -134,6 +134,10 @@ impl BlobStore for Faulty {
             std::future::pending::<()>().await;
         }
         self.store.verify(hash, locator, pace).await
+    }
+
+    async fn look(&self, blobs: Vec<Locator>) -> Result<Vec<Seen>> {
+        self.store.look(blobs).await
     }
 
     async fn list(&self, shelf: Shelf) -> Result<Vec<Found>> {

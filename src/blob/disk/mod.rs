@@ -7,6 +7,7 @@ mod content;
 mod copy;
 mod lane;
 mod layout;
+mod look;
 mod pack;
 mod placed;
 mod prove;
@@ -45,7 +46,7 @@ use self::{
 };
 use super::{
     Address, Begun, BlobStore, Error, Join, Reader, Result, Space, Stage, Vacate,
-    upkeep::{Copied, Found, Owner, Pace, Shelf, Survey},
+    upkeep::{Copied, Found, Owner, Pace, Seen, Shelf, Survey},
 };
 use crate::{
     model::{
@@ -146,6 +147,19 @@ impl DiskBlobs {
             assemblies: Assemblies::default(),
             discarded: AtomicU64::new(0),
         })))
+    }
+
+    /// Whether nothing is stored here: no blob, and no part of an upload. Blocks.
+    ///
+    /// # Errors
+    /// When the directories cannot be read.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        let layout = &self.0.layout;
+        let mut shelves = (0..=u8::MAX).map(Shelf::Blobs).chain([Shelf::Parts]);
+        let holds_files = shelves.try_fold(false, |any, shelf| {
+            Ok::<_, io::Error>(any || !layout.list(shelf)?.is_empty())
+        })?;
+        Ok(!holds_files && layout.packs_found()?.is_empty())
     }
 
     async fn blocking<T: Send + 'static>(
@@ -254,6 +268,10 @@ impl BlobStore for DiskBlobs {
 
     async fn verify(&self, hash: &ContentHash, locator: &Locator, pace: &dyn Pace) -> Result<u64> {
         verify::verify(&self.0, hash, locator, pace).await
+    }
+
+    async fn look(&self, blobs: Vec<Locator>) -> Result<Vec<Seen>> {
+        self.blocking(move |inner| look::look(inner, &blobs)).await
     }
 
     async fn list(&self, shelf: Shelf) -> Result<Vec<Found>> {

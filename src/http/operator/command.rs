@@ -61,7 +61,7 @@ pub async fn run(door: &Door, command: Command, query: &Query, body: RequestBody
     let report = match command {
         Command::Collect => collect(app).await?,
         Command::Scrub => scrub(app).await?,
-        Command::Check => json!({ "findings": app.check_index().await? }),
+        Command::Check => json!({ "findings": app.check().await? }),
         Command::Backup => backup(door, query).await?,
         Command::Log => return change_log(query),
         Command::Import => return import::file(app, query, body).await,
