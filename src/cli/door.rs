@@ -27,7 +27,7 @@ use crate::{
     app::App,
     config::Config,
     http::operator,
-    sys::{data_dir, owner},
+    sys::{data_dir, log, owner},
 };
 
 /// The socket of a data directory.
@@ -68,15 +68,24 @@ pub fn runtime() -> Result<Runtime, Failures> {
     Builder::new_multi_thread().enable_all().build().map_err(Failures::at("runtime"))
 }
 
-/// Makes a data directory where there is none. No thread may have begun before.
+/// Makes a data directory where there is none, and says so. No thread may have begun before.
 pub fn prepare(config: &Config) -> Result<(), Failures> {
     let dir = &config.data_dir;
     let prepared = owner::assume(dir).and_then(|()| data_dir::prepare(dir));
-    prepared.map(drop).map_err(Failures::of("data directory", dir))
+    if prepared.map_err(Failures::of("data directory", dir))? {
+        super::tell(&format!("began a new store in {}", dir.display()));
+    }
+    Ok(())
 }
+
+/// What is told on stderr where no daemon has a log: trouble, and what was made anew or upgraded.
+const TOLD_HERE: &str =
+    "warn,streamlined::sys::data_dir=info,streamlined::meta::sled::relocate=info";
 
 /// Takes a data directory that no daemon has. No thread may have begun before.
 pub fn take(config: &Config) -> Result<File, Failures> {
+    // A command that asks twice has begun it already.
+    let _ = log::start(TOLD_HERE);
     let dir = &config.data_dir;
     let taken =
         owner::assume(dir).and_then(|()| data_dir::check(dir)).and_then(|()| data_dir::lock(dir));
@@ -120,7 +129,7 @@ impl Door {
         let (sender, connection) =
             http1::handshake(stream).await.map_err(Failures::at("admin socket"))?;
         tokio::spawn(connection);
-        Ok(Connection(sender))
+        Ok(Connection { sender, is_daemon: matches!(self, Self::Daemon(_)) })
     }
 
     /// Waits for what was begun here.
@@ -140,7 +149,10 @@ pub fn json(value: &Value) -> RequestBody {
 }
 
 /// One request after the other.
-pub struct Connection(SendRequest<RequestBody>);
+pub struct Connection {
+    sender: SendRequest<RequestBody>,
+    is_daemon: bool,
+}
 
 impl Connection {
     pub async fn ask(
@@ -149,21 +161,23 @@ impl Connection {
         path: &str,
         body: RequestBody,
     ) -> Result<Answer, Failures> {
-        self.0.ready().await.map_err(Failures::at("admin socket"))?;
+        self.sender.ready().await.map_err(Failures::at("admin socket"))?;
         let request = Request::builder().method(method).uri(path).header("host", "admin");
         let request = request.body(body).map_err(Failures::at("admin socket"))?;
-        let response = self.0.send_request(request).await.map_err(Failures::at("admin socket"))?;
+        let response =
+            self.sender.send_request(request).await.map_err(Failures::at("admin socket"))?;
         let status = response.status();
         let body = response.into_body().collect().await;
         let body = body.map_err(Failures::at("admin socket"))?.to_bytes();
         let body = serde_json::from_slice(&body).map_err(Failures::at("admin socket"))?;
-        Ok(Answer { status, body })
+        Ok(Answer { status, body, is_daemon: self.is_daemon })
     }
 }
 
 pub struct Answer {
     pub status: StatusCode,
     pub body: Value,
+    is_daemon: bool,
 }
 
 impl Answer {
@@ -172,7 +186,9 @@ impl Answer {
         if self.status.is_success() {
             return Ok(self.body);
         }
-        let log = if self.status.is_server_error() { " (see the daemon's log)" } else { "" };
+        // What is done here is told here.
+        let is_there = self.is_daemon && self.status.is_server_error();
+        let log = if is_there { " (see the daemon's log)" } else { "" };
         Err(Failures(vec![format!("{}{log}", self.detail())]))
     }
 

@@ -86,14 +86,53 @@ pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
 pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
     let dir = &config.data_dir;
     let place = dir.join("keys");
+    let (signs_tokens, signs_links) = has_keys(&place);
     let keys = KeyRing::open(&place).map_err(Failures::of("keys", &place))?;
     let links = LinkKey::open(&place).map_err(Failures::of("keys", &place))?;
     let meta = SledMetadata::open(dir, config.meta_cache_bytes, config.journal_bytes);
     let meta = meta.map_err(Failures::at(&format!("meta of {}", dir.display())))?;
     let pack_bytes_max = usize::try_from(config.pack_bytes_max).unwrap_or(usize::MAX);
     let blobs = DiskBlobs::open(dir, pack_bytes_max).map_err(Failures::of("blobs", dir))?;
+    if meta.is_new().map_err(Failures::at("meta"))? {
+        // To whom every file would be litter.
+        if !blobs.is_empty().map_err(Failures::of("blobs", dir))? {
+            return Err(Failures(vec![format!(
+                "{} holds content and nothing that says whose it is: journal/ and meta/ are lost. \
+                 Put journal/ back, or restore a backup into another directory; a new store needs \
+                 an empty one",
+                dir.display(),
+            )]));
+        }
+    } else {
+        tell_lost_keys(signs_tokens, signs_links);
+    }
     let (meta, blobs) = (Arc::new(meta), Arc::new(blobs));
     Ok(App::new(meta, blobs, Arc::new(keys), links, Arc::new(SystemClock), policy(config)))
+}
+
+/// Whether there are keys that sign tokens and links.
+fn has_keys(place: &Path) -> (bool, bool) {
+    let is_pem = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|ending| ending == "pem"))
+    };
+    let signs_tokens = fs::read_dir(place).is_ok_and(|mut entries| entries.any(is_pem));
+    (signs_tokens, place.join("link.key").exists())
+}
+
+/// A store that is no new one had keys.
+fn tell_lost_keys(signs_tokens: bool, signs_links: bool) {
+    if !signs_tokens {
+        tracing::warn!(
+            "keys/ had no signing key, so one was made: no token that was signed before is good; \
+             put keys/ back from a backup and start again"
+        );
+    }
+    if !signs_links {
+        tracing::warn!(
+            "keys/ had no link.key, so one was made: no URL that was signed before is good; put \
+             it back from a backup and start again"
+        );
+    }
 }
 
 /// Opens the audit log; whoever has the directory's lock may. Blocks.
@@ -142,7 +181,10 @@ async fn run(
     };
     let announced = dir.join("listen");
     let place = if bound.is_some() {
-        announce(&announced, &address).map_err(Failures::at("listen file"))?;
+        if let Err(error) = announce(&announced, &address) {
+            // As with the socket: of inodes there may be none left.
+            tracing::warn!(%error, "{} could not be written", announced.display());
+        }
         control.url()
     } else {
         "the socket that it was handed".to_owned()

@@ -45,6 +45,7 @@ fn unpack(fixture: &str, data: &Path) {
 #[test]
 fn a_directory_of_format_1_is_taken_over() {
     let mut daemon = Daemon::prepared(|data| unpack(FORMAT_1, data));
+    daemon.expect_trouble("keys/ had");
     for _ in 0..2 {
         let format = fs::read_to_string(daemon.dir().join("FORMAT")).unwrap();
         assert_eq!(format, "6\n");
@@ -111,6 +112,7 @@ fn open_uploads_of_format_3_go_on_to_their_end() {
                 fs::remove_dir_all(data.join("meta")).unwrap();
             }
         });
+        daemon.expect_trouble("keys/ had");
         if from_journal {
             daemon.expect_trouble("rebuilt from the journal");
         }
@@ -175,6 +177,7 @@ fn files_of_format_5_are_found_as_before() {
                 fs::remove_dir_all(data.join("meta")).unwrap();
             }
         });
+        daemon.expect_trouble("keys/ had");
         if from_journal {
             daemon.expect_trouble("rebuilt from the journal");
         }

@@ -225,7 +225,7 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
         }
         Error::Unavailable(why) => {
             tracing::error!(request_id, why, "a store is unavailable");
-            let detail = "The storage does not do its work now; the daemon's log says why.";
+            let detail = "The storage does not do its work now; the log says why.";
             Problem::new(S::SERVICE_UNAVAILABLE, "unavailable", detail).header(RETRY_AFTER, "30")
         }
         Error::Damaged(blob) => {
@@ -239,7 +239,7 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
         }
         Error::Internal(why) => {
             tracing::error!(request_id, why, "internal error");
-            let detail = "Something is wrong here; the daemon's log says what.";
+            let detail = "Something is wrong here; the log says what.";
             Problem::new(S::INTERNAL_SERVER_ERROR, "internal", detail)
         }
     }
