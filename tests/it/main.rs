@@ -27,6 +27,7 @@ mod known;
 mod limits;
 mod links;
 mod listing;
+mod lost;
 mod malformed;
 mod matrix;
 mod named;

@@ -43,8 +43,28 @@ pub static RELOADS: Family<(&str, &str), Counter, 4> = Family::counters();
 /// In seconds after 1970; 0 without TLS.
 pub static CERTIFICATE_EXPIRES: Gauge = Gauge::new();
 
+/// What alerts look at is shown before there is any of it: from nothing to one is no increase to
+/// Prometheus.
+fn begin() {
+    for code in ["no_space", "unauthenticated"] {
+        REFUSALS.of(code);
+    }
+    for limit in ["connections", "requests"] {
+        LIMITS.of(limit);
+    }
+    for what in ["configuration", "certificate"] {
+        for outcome in ["taken", "faulty"] {
+            RELOADS.of((what, outcome));
+        }
+    }
+    for finder in ["read", "scrub", "complete", "compact"] {
+        stores::DAMAGE_FOUND.of(finder);
+    }
+}
+
 /// The answer to `GET /metrics`.
 pub async fn page(app: &App) -> Response<Body> {
+    begin();
     let mut page = text::Text::default();
     page.gauges(
         "streamlined_build_info",

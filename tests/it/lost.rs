@@ -1,0 +1,340 @@
+//! What an operator is told when something is lost, and what is not put in its place in silence.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    support::{Client, Daemon, bytes, daemon::BINARY},
+    tokens::{command, refused, run},
+    upkeep::report,
+};
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The directory of a daemon that came to its end, in a place of its own.
+fn stopped(mut daemon: Daemon) -> (tempfile::TempDir, PathBuf) {
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    fs::rename(daemon.dir(), &data).unwrap();
+    (place, data)
+}
+
+fn copied(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// Files of one kind in a directory, in order.
+fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<_> = paths.filter(|path| text(path).ends_with(ending)).collect();
+    found.sort();
+    found
+}
+
+/// Changes a byte behind the first place where `what` stands in a file.
+fn damage(path: &Path, what: &[u8]) {
+    let mut content = fs::read(path).unwrap();
+    let at = memchr::memmem::find(&content, what).unwrap();
+    content[at] ^= 1;
+    fs::write(path, content).unwrap();
+}
+
+fn files_of(data: &Path, user: &str) -> Value {
+    run(data, &["user", "show", user])["files"].clone()
+}
+
+/// The file of a content that has one.
+fn blob(data: &Path, file: &Value) -> PathBuf {
+    let hash = file["blake3"].as_str().unwrap();
+    let mut blobs = fs::read_dir(data.join("blobs").join(&hash[..2])).unwrap();
+    blobs.next().unwrap().unwrap().path()
+}
+
+#[test]
+fn an_older_copy_never_takes_the_place_of_a_later_backup() {
+    let mut daemon = Daemon::start();
+    daemon.user("u").store("first", "", b"content");
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    let place = tempfile::tempdir().unwrap();
+    let (older, to) = (place.path().join("older"), place.path().join("backup"));
+    copied(&daemon.dir(), &older);
+    daemon.resume();
+    daemon.user("u").store("second", "", b"more content");
+    report(&["backup", text(&to)], &daemon.dir());
+    report(&["backup", text(&to)], &daemon.dir());
+    let said = refused(&older, 1, &["backup", text(&to)]);
+    assert!(said.contains("holds changes that this store does not have"), "{said}");
+    let rolled_back = Daemon::prepared(|empty| {
+        fs::remove_dir(empty).unwrap();
+        fs::rename(&older, empty).unwrap();
+    });
+    let answer = rolled_back.operator("POST", &format!("/backup?dir={}", to.display()));
+    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("newer_backup"), "{answer}");
+    let elsewhere = place.path().join("elsewhere");
+    report(&["backup", text(&elsewhere)], &rolled_back.dir());
+    // What was made of a backup is never behind it.
+    let restored = place.path().join("restored");
+    let output = command(&restored, &["restore", text(&to)]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert_eq!(files_of(&restored, "u"), 2);
+    report(&["backup", text(&to)], &restored);
+}
+
+/// A store with eight files, a commit or more each, that came to its end, and its backup.
+fn with_eight_files() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    for n in 1..=8 {
+        user.store(&format!("needle{n}"), "", &bytes(n, 100));
+    }
+    let (place, data) = stopped(daemon);
+    let to = place.path().join("backup");
+    report(&["backup", text(&to)], &data);
+    (place, data, to)
+}
+
+#[test]
+fn a_rebuild_at_a_loss_names_all_of_it_and_backs_up_elsewhere() {
+    let (place, data, to) = with_eight_files();
+    fs::remove_dir_all(data.join("meta")).unwrap();
+    damage(&files(&data.join("journal"), ".log")[0], b"needle3");
+    let before = refused(&data, 1, &["fsck"]);
+    let said = refused(&data, 1, &["fsck", "--rebuild"]);
+    for said in [&before, &said] {
+        let (_, behind) = said.split_once("cannot be read, and ").unwrap();
+        let (first, last) = behind.split_once(" to ").unwrap();
+        let last = last.split(' ').next().unwrap();
+        let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
+        assert!(last - first >= 4 && said.contains("are left out"), "{said}");
+    }
+    assert!(said.contains("journal.damaged-N"), "{said}");
+    assert_eq!(files(&data.join("journal.damaged-1"), ".log").len(), 1);
+    assert_eq!(files_of(&data, "u"), 2);
+    assert_eq!(report(&["fsck"], &data)["findings"], json!([]));
+    // However much it goes on: it is not what was saved there.
+    for n in 0..20 {
+        run(&data, &["token", "create", &format!("later{n}")]);
+    }
+    let said = refused(&data, 1, &["backup", text(&to)]);
+    assert!(said.contains("holds the backup of another store"), "{said}");
+    let restored = place.path().join("restored");
+    assert!(command(&restored, &["restore", text(&to)]).status.success());
+    assert_eq!(files_of(&restored, "u"), 8);
+}
+
+#[test]
+fn a_damaged_snapshot_costs_what_it_cannot_tell_and_no_more() {
+    let (place, _, to) = with_eight_files();
+    let snapshot = files(&to.join("journal"), ".snapshot").remove(0);
+    let mut content = fs::read(&snapshot).unwrap();
+    content[60] ^= 1;
+    fs::write(&snapshot, content).unwrap();
+    let data = place.path().join("restored");
+    let output = command(&data, &["restore", text(&to)]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("damaged at byte 56"), "{said}");
+    assert!(said.contains("fsck --rebuild"), "{said}");
+    let said = refused(&data, 1, &["fsck", "--rebuild"]);
+    assert!(said.contains("rebuilt, but") && said.contains("bytes of it are left out"), "{said}");
+    // It opens again, and its contents are there to be looked at.
+    run(&data, &["user", "list"]);
+    assert_eq!(fs::read_dir(data.join("blobs/packs")).unwrap().count(), 1);
+}
+
+#[test]
+fn content_of_which_nothing_is_known_is_not_taken_over_by_a_new_store() {
+    let daemon = Daemon::start();
+    daemon.user("u").store("f", "", b"content");
+    let (_place, data) = stopped(daemon);
+    for keeps_directories in [false, true] {
+        for name in ["journal", "meta"] {
+            let _ = fs::remove_dir_all(data.join(name));
+            if keeps_directories {
+                fs::create_dir(data.join(name)).unwrap();
+            }
+        }
+        for again in [&["serve", "--listen", "127.0.0.1:0"][..], &["gc"], &["user", "list"]] {
+            let said = refused(&data, 1, again);
+            assert!(said.contains("journal/ and meta/ are lost"), "{said}");
+        }
+        let said = refused(&data, 1, &["fsck", "--rebuild"]);
+        assert!(said.contains("has no journal"), "{said}");
+    }
+    assert_eq!(fs::read_dir(data.join("blobs/packs")).unwrap().count(), 1);
+    // A first start that was killed had no content yet.
+    fs::remove_file(&files(&data.join("blobs/packs"), ".pack")[0]).unwrap();
+    drop(Daemon::prepared(|empty| {
+        fs::remove_dir(empty).unwrap();
+        fs::rename(&data, empty).unwrap();
+    }));
+}
+
+/// What fsck finds with the exit status 1.
+fn found(data: &Path) -> String {
+    let output = command(data, &["fsck"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn check_what_fsck_finds(user: &Client, data: &Path, finds: impl Fn() -> String) {
+    let hash = |file: &Value| file["blake3"].as_str().unwrap().to_owned();
+    let stored: Vec<_> = (1..=3).map(|n| user.store("f", "", &bytes(n, 100_000))).collect();
+    let packed = user.store("small", "", &bytes(4, 1_000));
+    assert_eq!(report(&["fsck"], data)["findings"], json!([]));
+    fs::remove_file(blob(data, &stored[0])).unwrap();
+    let short = fs::File::options().write(true).open(blob(data, &stored[1])).unwrap();
+    short.set_len(99_999).unwrap();
+    let mut harmed = fs::read(blob(data, &stored[2])).unwrap();
+    harmed[5] ^= 1;
+    fs::write(blob(data, &stored[2]), harmed).unwrap();
+    let said = finds();
+    let gone = format!("the content {}, of 1 files, is not there", hash(&stored[0]));
+    assert!(said.contains(&gone), "{said}");
+    assert!(said.contains(&format!("{}, of 1 files, is cut short", hash(&stored[1]))), "{said}");
+    assert!(!said.contains(&hash(&stored[2])) && !said.contains(&hash(&packed)), "{said}");
+    // Only reading finds it; from then on it is known.
+    assert_eq!(command(data, &["scrub"]).status.code(), Some(1));
+    let known = format!("{}, of 1 files, is known to be damaged", hash(&stored[2]));
+    assert!(finds().contains(&known), "{}", finds());
+    for pack in files(&data.join("blobs/packs"), ".pack") {
+        fs::File::options().write(true).open(pack).unwrap().set_len(500).unwrap();
+    }
+    assert!(finds().contains(&format!("{}, of 1 files, is cut short", hash(&packed))));
+}
+
+#[test]
+fn fsck_finds_content_that_is_gone_cut_short_or_known_to_be_damaged() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("damaged");
+    let data = daemon.dir();
+    check_what_fsck_finds(&daemon.user("u"), &data, || found(&data));
+    let (_place, data) = stopped(daemon);
+    // A daemon that ends gives its pack its length again, if not its bytes.
+    assert!(found(&data).matches("the content ").count() >= 3);
+}
+
+#[test]
+fn a_command_without_a_daemon_tells_itself_what_a_log_would() {
+    let daemon = Daemon::start();
+    let file = daemon.user("u").store("f", "", &bytes(1, 100_000));
+    let (place, data) = stopped(daemon);
+    let told = |arguments: &[&str]| {
+        let output = command(&data, arguments);
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(told(&["fsck"]), (true, String::new()));
+    fs::remove_dir_all(data.join("meta")).unwrap();
+    let (done, said) = told(&["user", "list"]);
+    assert!(done && said.contains("rebuilt from the journal"), "{said}");
+    let path = blob(&data, &file);
+    let kept = place.path().join("kept");
+    fs::rename(&path, &kept).unwrap();
+    // The first page of a process is not there: EIO.
+    symlink("/proc/self/mem", &path).unwrap();
+    let (_, said) = told(&["backup", text(&place.path().join("backup"))]);
+    assert!(said.contains(text(&path)) && !said.contains("daemon"), "{said}");
+    fs::remove_file(&path).unwrap();
+    let (_, said) = told(&["scrub"]);
+    assert!(said.contains("damaged blob found by scrub") && !said.contains("daemon"), "{said}");
+    fs::rename(&kept, &path).unwrap();
+    fs::write(data.join("FORMAT"), "5\n").unwrap();
+    let (done, said) = told(&["fsck"]);
+    assert!(!done && said.contains("has a new format"), "{said}");
+}
+
+#[test]
+fn a_command_says_that_it_began_a_store() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let began = format!("began a new store in {}", data.display());
+    for is_first in [true, false] {
+        let output = command(&data, &["token", "create", "x"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && said.contains(&began) == is_first, "{said}");
+    }
+}
+
+#[test]
+fn lost_keys_are_told() {
+    let mut daemon = Daemon::start();
+    daemon.user("u");
+    assert!(!daemon.log().contains("keys/ had"));
+    let keys = daemon.dir().join("keys");
+    for (is_lost, told) in [(".pem", "no signing key"), ("link.key", "no link.key")] {
+        daemon.expect_trouble(told);
+        daemon.signal(Signal::TERM);
+        daemon.wait();
+        for path in files(&keys, is_lost) {
+            fs::remove_file(path).unwrap();
+        }
+        daemon.resume();
+        assert_eq!(daemon.log().matches(told).count(), 1);
+    }
+    daemon.restart(Signal::TERM);
+    assert_eq!(daemon.log().matches("keys/ had").count(), 2);
+}
+
+#[test]
+fn a_start_needs_no_room_to_tell_where_it_listens() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    run(&data, &["token", "create", "x"]);
+    // Nothing can be written there.
+    fs::create_dir_all(data.join("listen/taken")).unwrap();
+    let mut serve = Command::new(BINARY)
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", text(&data)])
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(serve.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().strip_prefix("streamlined listens on ").map(str::to_owned);
+    let status = url.map(|url| Client::new(&url, &[]).get("/readyz").status);
+    serve.kill().unwrap();
+    serve.wait().unwrap();
+    assert_eq!(status, Some(200), "{line}");
+}
+
+/// From nothing to one is no increase to Prometheus.
+#[test]
+fn what_alerts_look_at_is_shown_before_there_is_any() {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring/alerts.yml");
+    let rules = fs::read_to_string(rules).unwrap();
+    let daemon = Daemon::start();
+    let page = daemon.operator("GET", "/metrics");
+    let counters = rules.split("streamlined_").skip(1).filter_map(|rule| {
+        let end = rule.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
+        let (name, rest) = rule.split_at(end);
+        let labels = rest.strip_prefix('{').and_then(|labels| labels.split_once('}'));
+        name.ends_with("_total").then_some((name, labels.map_or("", |(labels, _)| labels)))
+    });
+    let mut checked = 0;
+    for (name, labels) in counters.filter(|(name, _)| *name != "http_requests_total") {
+        let (label, values) = labels.split_once('=').unwrap_or_default();
+        for value in values.trim_matches(['~', '"']).split('|') {
+            let label = format!("{label}=\"{value}\"");
+            let is_one = |line: &&str| {
+                let is_labelled = labels.is_empty() || line.contains(&label);
+                line.starts_with(&format!("streamlined_{name}")) && is_labelled
+            };
+            assert!(page.lines().any(|line| is_one(&line)), "{name} {label}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 7, "{checked}");
+}
