@@ -28,7 +28,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
@@ -42,12 +42,12 @@ fn field(name: &str, value: &str) -> Vec<u8> {
     [vec![0], text(name), text(value)].concat()
 }
 
-fn request(method: &str, path: &str, rest: &[(&str, &str)]) -> Vec<u8> {
+pub fn request(method: &str, path: &str, rest: &[(&str, &str)]) -> Vec<u8> {
     let fields = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "x")];
     fields.iter().chain(rest).flat_map(|(name, value)| field(name, value)).collect()
 }
 
-fn healthz(stream: u32) -> Vec<u8> {
+pub fn healthz(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &request("GET", "/healthz", &[]))
 }
 
@@ -59,7 +59,7 @@ fn begin_put(stream: u32, length: Option<&str>) -> Vec<u8> {
 }
 
 /// A connection that has said hello.
-fn speak(daemon: &Daemon) -> TcpStream {
+pub fn speak(daemon: &Daemon) -> TcpStream {
     let mut socket = connect(daemon);
     let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
     socket.write_all(&hello).unwrap();
@@ -67,7 +67,7 @@ fn speak(daemon: &Daemon) -> TcpStream {
 }
 
 /// Reads frames until one of them is what is waited for, or the connection ends.
-fn await_frame(socket: &mut TcpStream, mut wanted: impl FnMut(u8, u32, &[u8]) -> bool) -> bool {
+pub fn await_frame(socket: &mut TcpStream, mut wanted: impl FnMut(u8, u32, &[u8]) -> bool) -> bool {
     loop {
         let mut head = [0; 9];
         if socket.read_exact(&mut head).is_err() {

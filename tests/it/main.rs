@@ -44,6 +44,7 @@ mod silent;
 mod slow;
 mod smuggling;
 mod systemd;
+mod taking;
 mod tls;
 mod token_generate;
 mod tokens;

@@ -8,6 +8,7 @@ pub(super) mod gate;
 pub mod listen;
 pub mod listener;
 pub(super) mod patience;
+pub(super) mod sending;
 pub(super) mod socket;
 pub(super) mod streams;
 
@@ -28,7 +29,12 @@ use tokio::{
     time::sleep,
 };
 
-use crate::http::{Server, connection::listener::Serves, settings::Settings, telemetry::metrics};
+use crate::http::{
+    Server,
+    connection::{listener::Serves, sending::Sending},
+    settings::Settings,
+    telemetry::metrics,
+};
 
 /// How long a connection that is closed early may keep sending what nobody reads, and one that was
 /// told to close may take to do so.
@@ -47,6 +53,11 @@ pub struct Connection {
     open: AtomicUsize,
     /// When the last request ended.
     idle_since: AtomicU64,
+    /// Bytes that were sent, and when the last of them were.
+    sent: AtomicU64,
+    sent_at: AtomicU64,
+    /// Bytes wait for the client to take those before them. How long, its socket knows.
+    is_stalled: AtomicBool,
     /// Something happened that must not wait for the next look.
     changed: Notify,
 }
@@ -73,6 +84,9 @@ impl Connection {
             requests: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            sent_at: AtomicU64::new(0),
+            is_stalled: AtomicBool::new(false),
             changed: Notify::new(),
         })
     }
@@ -115,13 +129,40 @@ impl Connection {
         self.lingers.load(Ordering::Relaxed)
     }
 
-    fn judge(&self, now: Instant, settings: &Settings) -> Verdict {
+    /// The client took so many bytes more.
+    pub fn sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+        self.sent_at.store(self.age(), Ordering::Relaxed);
+        self.is_stalled.store(false, Ordering::Relaxed);
+    }
+
+    /// The client takes no more now.
+    pub fn stalls(&self) {
+        self.is_stalled.store(true, Ordering::Relaxed);
+    }
+
+    /// In milliseconds.
+    fn age(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn at(&self, age: &AtomicU64) -> Instant {
+        self.began + Duration::from_millis(age.load(Ordering::Relaxed))
+    }
+
+    /// For how long nothing is asked for nor sent; `None` while something is.
+    fn quiet(&self, now: Instant, sending: &mut Sending) -> Option<Duration> {
+        let sent = self.sent.load(Ordering::Relaxed);
+        let since = sending.look(now, sent, self.at(&self.sent_at)).max(self.at(&self.idle_since));
+        let is_quiet = self.is_quiet() && !self.is_stalled.load(Ordering::Relaxed);
+        is_quiet.then(|| now.saturating_duration_since(since))
+    }
+
+    fn judge(&self, quiet: Option<Duration>, settings: &Settings) -> Verdict {
         if self.is_used_up(settings) {
             return Verdict::Finishes("requests_per_connection");
         }
-        let idle_since = Duration::from_millis(self.idle_since.load(Ordering::Relaxed));
-        let idle = now.saturating_duration_since(self.began + idle_since);
-        if self.is_quiet() && self.requests() > 0 && idle >= settings.idle_timeout {
+        if self.requests() > 0 && quiet.is_some_and(|quiet| quiet >= settings.idle_timeout) {
             return Verdict::Finishes("idle");
         }
         Verdict::Stays
@@ -142,10 +183,12 @@ impl Connection {
         mut stopping: watch::Receiver<bool>,
     ) -> Result<(), C::Error> {
         let mut finishing: Option<Instant> = None;
+        let mut sending = Sending::new(self.began);
         loop {
             let settings = server.settings.load_full();
             let (now, is_stopping) = (Instant::now(), *stopping.borrow_and_update());
-            let verdict = self.judge(now, &settings);
+            let quiet = self.quiet(now, &mut sending);
+            let verdict = self.judge(quiet, &settings);
             match (verdict, finishing) {
                 (Verdict::Finishes(limit), None) => {
                     metrics::LIMITS.of(limit).add(1);
@@ -157,8 +200,12 @@ impl Connection {
                     serving.as_mut().graceful_shutdown();
                     finishing = Some(now);
                 }
-                // What is left of it is bytes that the client does not take.
-                (_, Some(since)) if self.is_quiet() && now - since >= LINGER => return Ok(()),
+                // What is left of it is a client that does not say that it was told.
+                (_, Some(since))
+                    if now - since >= LINGER && quiet.is_some_and(|quiet| quiet >= LINGER) =>
+                {
+                    return Ok(());
+                }
                 (_, _) => {}
             }
             tokio::select! {
@@ -180,8 +227,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         let connection = &self.0;
-        let now = u64::try_from(connection.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        connection.idle_since.store(now, Ordering::Relaxed);
+        connection.idle_since.store(connection.age(), Ordering::Relaxed);
         connection.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

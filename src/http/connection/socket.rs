@@ -64,9 +64,12 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(outcome) = &written {
             let waited = self.stalled.take().map_or(Duration::ZERO, |(since, _)| since.elapsed());
-            self.taking.waited(waited, *outcome.as_ref().unwrap_or(&0) as u64);
+            let bytes = *outcome.as_ref().unwrap_or(&0) as u64;
+            self.taking.waited(waited, bytes);
+            self.connection.sent(bytes);
             return written;
         }
+        self.connection.stalls();
         let left = self.taking.left();
         let stalled = || (Instant::now(), Box::pin(sleep(left)));
         let (_, end) = self.stalled.get_or_insert_with(stalled);

@@ -1,0 +1,78 @@
+//! Whether a connection still sends, told by looking at it now and then. hyper takes the last bytes
+//! of an answer long before its client does: the request is over then, and its answer is not.
+
+use std::time::{Duration, Instant};
+
+/// Less a second is what a connection says that sends no answer: that it got pings and settings.
+const BYTES_PER_SECOND_MIN: u64 = 64;
+/// Not to take one of those, sent between two looks that are close, for more than it is.
+const LOOK_MIN: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub struct Sending {
+    looked: Instant,
+    sent: u64,
+    /// When bytes of an answer were sent last.
+    last: Instant,
+}
+
+impl Sending {
+    pub fn new(began: Instant) -> Self {
+        Self { looked: began, sent: 0, last: began }
+    }
+
+    /// When bytes of an answer were sent last; `sent` are all bytes so far, the last ones at `at`.
+    pub fn look(&mut self, now: Instant, sent: u64, at: Instant) -> Instant {
+        let elapsed = now.saturating_duration_since(self.looked);
+        let least = BYTES_PER_SECOND_MIN.saturating_mul(elapsed.as_secs().saturating_add(1));
+        let goes_on = sent.saturating_sub(self.sent) >= least;
+        if goes_on {
+            self.last = at;
+        }
+        if goes_on || elapsed >= LOOK_MIN {
+            (self.looked, self.sent) = (now, sent);
+        }
+        self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn an_answer_is_sent_as_long_as_it_is_taken() {
+        let began = Instant::now();
+        for (pace, bytes) in [(SECOND / 40, 100), (SECOND / 40, 4), (15 * SECOND, 1100)] {
+            let mut sending = Sending::new(began);
+            let (mut now, mut sent) = (began, 0);
+            for _ in 0..1000 {
+                now += pace;
+                sent += bytes;
+                let last = sending.look(now, sent, now);
+                assert!(now - last < 2 * SECOND, "{bytes} bytes each {pace:?}");
+            }
+            let last = sending.look(now + 60 * SECOND, sent, now);
+            assert!(now - last < 2 * SECOND);
+        }
+    }
+
+    #[test]
+    fn acknowledgements_are_no_answer() {
+        let began = Instant::now();
+        for look in [SECOND / 40, 15 * SECOND] {
+            let mut sending = Sending::new(began);
+            let (mut now, mut sent, mut at) = (began, 0, began);
+            while now < began + 600 * SECOND {
+                now += look;
+                // One of a ping each ten seconds.
+                if now - at >= 10 * SECOND {
+                    (sent, at) = (sent + 17, now);
+                }
+                assert_eq!(sending.look(now, sent, at), began);
+            }
+        }
+    }
+}

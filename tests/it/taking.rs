@@ -1,0 +1,195 @@
+//! Answers that are taken slowly and steadily: they come to their end, whatever the daemon waits
+//! for meanwhile. The pace is that of the socket: what a client does not read fills its network.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
+
+use crate::{
+    floods::{frame, request},
+    support::{Daemon, PATIENCE, bytes, client::encode, daemon::TOKEN},
+};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+/// Flags.
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Http1,
+    /// With so many streams of the same.
+    Http2(usize),
+}
+
+/// How fast, and for how long; then as fast as can be.
+#[derive(Clone, Copy)]
+struct Pace {
+    bytes_per_second: u32,
+    lasts: Duration,
+}
+
+/// A client whose system takes little beyond what it reads.
+fn narrow(daemon: &Daemon) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address: SocketAddr = daemon.address().parse().unwrap();
+    socket.connect(&address.into()).unwrap();
+    let socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Asks, tells when it did, and takes what comes; how many bytes of content that was.
+fn take(mut socket: TcpStream, path: &str, over: Over, pace: Pace, asked: impl FnOnce()) -> usize {
+    let mut incoming = Incoming::of(over);
+    socket.write_all(&ask(path, over)).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    let (mut began, mut read) = (None, 0_u32);
+    let mut asked = Some(asked);
+    loop {
+        let elapsed = began.map_or(Duration::ZERO, |began: Instant| began.elapsed());
+        let most = if elapsed < pace.lasts { 4096 } else { buffer.len() };
+        // Its end may be a reset.
+        let Ok(more @ 1..) = socket.read(&mut buffer[..most]) else { return incoming.content };
+        if let Some(asked) = asked.take() {
+            asked();
+        }
+        began.get_or_insert_with(Instant::now);
+        if incoming.take(&buffer[..more], &mut socket) {
+            return incoming.content;
+        }
+        if elapsed < pace.lasts {
+            read += u32::try_from(more).unwrap();
+            let due = Duration::from_secs(1) * read / pace.bytes_per_second;
+            thread::sleep(due.saturating_sub(elapsed));
+        }
+    }
+}
+
+fn ask(path: &str, over: Over) -> Vec<u8> {
+    let Over::Http2(streams) = over else {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\r\n");
+        return request.into_bytes();
+    };
+    let wide = (1_u32 << 30).to_be_bytes();
+    let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    hello.extend(frame(SETTINGS, 0, 0, &[&[0, 4][..], &wide].concat()));
+    hello.extend(frame(WINDOW_UPDATE, 0, 0, &wide));
+    let head = request("GET", path, &[("x-service-token", TOKEN)]);
+    for stream in (1..).step_by(2).take(streams) {
+        hello.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &head));
+    }
+    hello
+}
+
+/// What came, as far as it is understood.
+struct Incoming {
+    over: Over,
+    unread: Vec<u8>,
+    /// Of the answer on HTTP/1.1, once its head came; streams that go on.
+    left: Option<usize>,
+    content: usize,
+}
+
+impl Incoming {
+    fn of(over: Over) -> Self {
+        let left = if let Over::Http2(streams) = over { Some(streams) } else { None };
+        Self { over, unread: Vec::new(), left, content: 0 }
+    }
+
+    /// Whether that is all.
+    fn take(&mut self, bytes: &[u8], socket: &mut TcpStream) -> bool {
+        self.unread.extend(bytes);
+        match self.over {
+            Over::Http1 => self.take_http_1(),
+            Over::Http2(_) => self.take_frames(socket),
+        }
+        self.left == Some(0)
+    }
+
+    fn take_http_1(&mut self) {
+        if self.left.is_none()
+            && let Some(end) = self.unread.windows(4).position(|it| it == b"\r\n\r\n")
+        {
+            let head = String::from_utf8(self.unread.drain(..end + 4).collect()).unwrap();
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            let length = head.split("content-length: ").nth(1).unwrap();
+            self.left = Some(length.lines().next().unwrap().parse().unwrap());
+        }
+        if let Some(left) = &mut self.left {
+            *left -= self.unread.len();
+            self.content += self.unread.len();
+            self.unread.clear();
+        }
+    }
+
+    fn take_frames(&mut self, socket: &mut TcpStream) {
+        while let Some((head, rest)) = self.unread.split_first_chunk::<9>() {
+            let [a, b, c, kind, flags, ..] = *head;
+            let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            let Some(payload) = rest.get(..length) else { return };
+            if kind == PING && flags & ACK == 0 {
+                // Who is gone does not hear it.
+                let _ = socket.write_all(&frame(PING, ACK, 0, payload));
+            }
+            if kind == DATA {
+                self.content += length;
+                self.left = self.left.map(|left| left - usize::from(flags & END_STREAM));
+            }
+            self.unread.drain(..9 + length);
+        }
+    }
+}
+
+fn stored(daemon: &Daemon, size: usize) -> String {
+    let file = daemon.user("u").store("f", "", &bytes(1, size));
+    format!("/v1/files/content/{}", encode(file["key"].as_str().unwrap()))
+}
+
+/// Longer than a connection that is told to close may take to do so, and so slow that much of what
+/// hyper has is still there then.
+const TAIL: Pace = Pace { bytes_per_second: 5000, lasts: Duration::from_secs(8) };
+
+#[test]
+fn an_answer_goes_on_when_its_request_is_over() {
+    let ways = [
+        (Over::Http1, 320 << 10, false),
+        (Over::Http1, 320 << 10, true),
+        (Over::Http2(6), 100_000, false),
+        (Over::Http2(6), 100_000, true),
+    ];
+    thread::scope(|scope| {
+        for (over, size, is_stopped) in ways {
+            scope.spawn(move || {
+                let idle = if is_stopped { "8s" } else { "300ms" };
+                // On HTTP/1.1 hyper has so much at the end of a request.
+                let settings = [("idle_timeout", idle), ("head_bytes_max", "256KiB")];
+                let mut daemon = Daemon::with(&settings);
+                let path = stored(&daemon, size);
+                let told = || {
+                    if is_stopped {
+                        daemon.signal(Signal::TERM);
+                    }
+                };
+                let taken = take(narrow(&daemon), &path, over, TAIL, told);
+                let all = if let Over::Http2(streams) = over { streams * size } else { size };
+                assert_eq!(taken, all, "{over:?}, stopped: {is_stopped}");
+                if is_stopped {
+                    assert!(daemon.wait().success());
+                }
+            });
+        }
+    });
+}
