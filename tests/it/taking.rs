@@ -12,8 +12,8 @@ use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    floods::{frame, request},
-    support::{Daemon, PATIENCE, bytes, client::encode, daemon::TOKEN},
+    floods::{await_frame, frame, healthz, request, speak},
+    support::{Daemon, PATIENCE, bytes, client::encode, daemon::TOKEN, eventually},
 };
 
 const DATA: u8 = 0;
@@ -158,6 +158,11 @@ fn stored(daemon: &Daemon, size: usize) -> String {
     format!("/v1/files/content/{}", encode(file["key"].as_str().unwrap()))
 }
 
+fn counted(daemon: &Daemon, limit: &str) -> bool {
+    let sample = format!("streamlined_limits_hit_total{{limit=\"{limit}\"}} ");
+    daemon.operator("GET", "/metrics").contains(&sample)
+}
+
 /// Longer than a connection that is told to close may take to do so, and so slow that much of what
 /// hyper has is still there then.
 const TAIL: Pace = Pace { bytes_per_second: 5000, lasts: Duration::from_secs(8) };
@@ -192,4 +197,30 @@ fn an_answer_goes_on_when_its_request_is_over() {
             });
         }
     });
+}
+
+#[test]
+fn a_download_over_http_2_is_not_cut_for_what_waits_behind_it() {
+    let daemon = Daemon::with(&[("header_timeout", "500ms")]);
+    let path = stored(&daemon, 16 << 20);
+    // Six times the limit, with more on the way than is taken in that time.
+    let pace = Pace { bytes_per_second: 50_000, lasts: Duration::from_secs(3) };
+    let socket = TcpStream::connect(daemon.address()).unwrap();
+    assert_eq!(take(socket, &path, Over::Http2(1), pace, || ()), 16 << 20);
+}
+
+#[test]
+fn a_peer_that_is_gone_without_a_word_is_let_go() {
+    let daemon = Daemon::with(&[("idle_timeout", "300ms")]);
+    let mut socket = speak(&daemon);
+    socket.write_all(&healthz(1)).unwrap();
+    assert!(await_frame(&mut socket, |kind, stream, _| kind == DATA && stream == 1));
+    // From here on it answers nothing, and closes nothing.
+    let open = |count: usize| {
+        let sample = format!("streamlined_connections_open {count}\n");
+        daemon.operator("GET", "/metrics").contains(&sample)
+    };
+    assert!(open(1));
+    eventually(|| open(0));
+    assert!(counted(&daemon, "idle"));
 }

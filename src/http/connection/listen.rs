@@ -209,6 +209,8 @@ impl Server {
     }
 }
 
+/// Without pings of ours: whatever is waited for has its end, and behind an answer that is taken
+/// slowly they would come too late.
 fn protocol(settings: &Settings) -> auto::Builder<Streams> {
     let mut http = auto::Builder::new(Streams { patience: settings.patience() });
     http.http1()
@@ -217,9 +219,6 @@ fn protocol(settings: &Settings) -> auto::Builder<Streams> {
         .max_buf_size(settings.head_bytes_max as usize)
         .half_close(true);
     http.http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Some(settings.header_timeout))
-        .keep_alive_timeout(settings.header_timeout)
         .max_concurrent_streams(settings.streams_per_connection_max)
         .max_header_list_size(settings.head_bytes_max)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -230,13 +229,7 @@ fn protocol(settings: &Settings) -> auto::Builder<Streams> {
 
 /// The limit past which hyper ended a connection.
 fn limit(error: &hyper::Error) -> Option<&'static str> {
-    if error.is_parse_too_large() {
-        Some("head_bytes")
-    } else if error.is_timeout() {
-        Some("ping")
-    } else {
-        None
-    }
+    error.is_parse_too_large().then_some("head_bytes")
 }
 
 async fn say_busy(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
