@@ -210,6 +210,23 @@ fn a_download_over_http_2_is_not_cut_for_what_waits_behind_it() {
 }
 
 #[test]
+fn who_takes_little_at_a_time_takes_something() {
+    let daemon = Daemon::with(&[("body_idle_timeout", "3s")]);
+    let path = stored(&daemon, 16 << 20);
+    // Far above the least speed, and far below what a network of megabytes needs to move on.
+    let pace = Pace { bytes_per_second: 100_000, lasts: Duration::from_secs(6) };
+    thread::scope(|scope| {
+        for (over, all) in [(Over::Http1, 16 << 20), (Over::Http2(2), 32 << 20)] {
+            let (daemon, path) = (&daemon, &path);
+            scope.spawn(move || {
+                let socket = TcpStream::connect(daemon.address()).unwrap();
+                assert_eq!(take(socket, path, over, pace, || ()), all, "{over:?}");
+            });
+        }
+    });
+}
+
+#[test]
 fn a_peer_that_is_gone_without_a_word_is_let_go() {
     let daemon = Daemon::with(&[("idle_timeout", "300ms")]);
     let mut socket = speak(&daemon);

@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
 };
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
@@ -29,6 +30,11 @@ pub enum Serves {
 
 pub type Stream = Either<TcpStream, UnixStream>;
 
+/// What the system takes of an answer beyond what is on its way. Without a bound it takes
+/// megabytes, and more only when a third of them was taken: who takes them slowly would seem to
+/// take nothing. Half of it has to see a fast client through until we are woken.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
+
 /// Who comes by a Unix socket has no address; what the configuration says of this one holds for it.
 const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -47,6 +53,7 @@ impl Listener {
                 let (stream, peer) = socket.accept().await?;
                 // Small answers go out at once.
                 let _ = stream.set_nodelay(true);
+                let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
                 Ok((Either::Left(stream), peer))
             }
             Socket::Unix(socket) => {

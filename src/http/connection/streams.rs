@@ -62,13 +62,17 @@ impl Client {
     /// What it was awaited for is taken; now these bytes are there for it, or none.
     fn give(&self, bytes: Option<u64>) {
         let mut taking = self.taking();
+        let had_no_end = taking.awaited.is_none();
         if let Some(since) = taking.awaited.take() {
             let taken = taking.bytes;
             taking.patience.waited(since.elapsed(), taken);
         }
         (taking.awaited, taking.bytes) = (bytes.map(|_| Instant::now()), bytes.unwrap_or(0));
         drop(taking);
-        self.changed.notify_one();
+        // An end that there was has only moved away.
+        if had_no_end && bytes.is_some() {
+            self.changed.notify_one();
+        }
     }
 
     /// Comes to an end when there is no more patience with it; the limit that it met.
@@ -80,10 +84,8 @@ impl Client {
                 end.map(|end| (end, taking.patience.answer_limit()))
             };
             match end {
-                Some((end, limit)) => tokio::select! {
-                    () = sleep_until(end) => return limit,
-                    () = self.changed.notified() => {}
-                },
+                Some((end, limit)) if end <= Instant::now() => return limit,
+                Some((end, _)) => sleep_until(end).await,
                 None => self.changed.notified().await,
             }
         }

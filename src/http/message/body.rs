@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -183,8 +183,48 @@ pub struct Body {
 }
 
 enum Content {
-    Full(Option<Bytes>),
-    Stream { chunks: Chunks, length: Option<u64> },
+    Full(Bytes),
+    Stream { chunks: Chunks, rest: Bytes, length: Option<u64> },
+}
+
+/// What a stream of HTTP/2 is handed at a time, which is a frame: what of it the client took is
+/// known when it asks for the next.
+const PIECE_BYTES_MAX: usize = 16 << 10;
+
+impl Content {
+    /// The next bytes, and at most so many.
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes_max: usize,
+    ) -> Poll<Option<io::Result<Bytes>>> {
+        let (bytes, left) = match self {
+            Self::Full(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            Self::Full(bytes) => (bytes, None),
+            Self::Stream { chunks, rest, length } => {
+                if rest.is_empty() {
+                    match ready!(chunks.poll_next_unpin(context)) {
+                        Some(Ok(chunk)) => *rest = chunk,
+                        other => return Poll::Ready(other),
+                    }
+                }
+                (rest, length.as_mut())
+            }
+        };
+        let piece = bytes.split_to(bytes.len().min(bytes_max));
+        if let Some(left) = left {
+            *left = left.saturating_sub(piece.len() as u64);
+        }
+        Poll::Ready(Some(Ok(piece)))
+    }
+
+    /// Bytes still to come, where that is known.
+    fn left(&self) -> Option<u64> {
+        match self {
+            Self::Full(bytes) => Some(bytes.len() as u64),
+            Self::Stream { length, .. } => *length,
+        }
+    }
 }
 
 type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -199,14 +239,13 @@ impl Body {
     }
 
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        let bytes = bytes.into();
-        Self::of(Content::Full((!bytes.is_empty()).then_some(bytes)))
+        Self::of(Content::Full(bytes.into()))
     }
 
     /// Chunks as they are made, of a length not known before.
     pub fn stream(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
         let chunks: Chunks = Box::pin(chunks);
-        Self::of(Content::Stream { chunks, length: None })
+        Self::of(Content::Stream { chunks, rest: Bytes::new(), length: None })
     }
 
     /// Chunks that make `length` bytes.
@@ -215,7 +254,7 @@ impl Body {
         length: u64,
     ) -> Self {
         let chunks: Chunks = Box::pin(chunks);
-        Self::of(Content::Stream { chunks, length: Some(length) })
+        Self::of(Content::Stream { chunks, rest: Bytes::new(), length: Some(length) })
     }
 
     /// The bytes of an open blob.
@@ -268,16 +307,9 @@ impl hyper::body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = &mut *self;
-        let (polled, left) = match &mut this.content {
-            Content::Full(bytes) => (Poll::Ready(bytes.take().map(Ok)), Some(0)),
-            Content::Stream { chunks, length } => {
-                let polled = chunks.poll_next_unpin(context);
-                if let (Poll::Ready(Some(Ok(chunk))), Some(left)) = (&polled, &mut *length) {
-                    *left = left.saturating_sub(chunk.len() as u64);
-                }
-                (polled, *length)
-            }
-        };
+        let bytes_max = this.awaited.as_ref().map_or(usize::MAX, |_| PIECE_BYTES_MAX);
+        let polled = this.content.poll_next(context, bytes_max);
+        let left = this.content.left();
         if let Some(awaited) = &this.awaited {
             awaited.gave(match &polled {
                 Poll::Ready(Some(Ok(chunk))) => Some(chunk.len() as u64),
@@ -292,16 +324,10 @@ impl hyper::body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.content, Content::Full(None))
+        matches!(&self.content, Content::Full(bytes) if bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Full(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Content::Stream { length: Some(left), .. } => SizeHint::with_exact(*left),
-            Content::Stream { length: None, .. } => SizeHint::default(),
-        }
+        self.content.left().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
