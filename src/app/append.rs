@@ -222,7 +222,9 @@ impl App {
         }
         if let UploadState::Completed(_) = upload.state {
             let progress = self.settle(principal, id, Ends::Later, None).await?;
-            return check_nothing_more(&claim, progress.offset).map(|()| progress);
+            // Whatever comes, the upload stays as it is: nobody has to wait for it.
+            drop(lease);
+            return check_nothing_more(piece, progress.offset).await.map(|()| progress);
         }
         let (upload, to) = self.check_claim(upload, &tail, claim).await?;
         let may_grow = 1..self.tail_bytes(&upload);
@@ -456,14 +458,37 @@ pub fn inconsistent_length() -> Error {
 }
 
 /// A completed upload takes no more: tus lets a client say so, the draft does not.
-fn check_nothing_more(claim: &Claim, size: u64) -> Result<()> {
-    match (claim.ends, claim.announced) {
-        (Ends::Itself, announced) => {
-            check_offset(size, claim.offset)?;
-            check_fits(announced, size, size)
+async fn check_nothing_more(mut piece: Piece<impl Content>, size: u64) -> Result<()> {
+    let claim = piece.claim;
+    let is_of_tus = claim.ends == Ends::Itself;
+    if is_of_tus {
+        check_offset(size, claim.offset)?;
+        if claim.size.is_some_and(|said| said != size) {
+            return Err(inconsistent_length());
         }
-        (_, Some(0)) => Err(Error::invalid("upload_completed", "The upload is completed already.")),
-        _ => Err(inconsistent_length()),
+        check_fits(claim.announced, size, size)?;
+    }
+    let mut brings_bytes = claim.announced.is_some_and(|announced| announced > 0);
+    while !brings_bytes && let Some(arrival) = piece.content.next().await.transpose()? {
+        match arrival {
+            Arrival::Bytes(bytes) => brings_bytes = !bytes.is_empty(),
+            Arrival::Digest(digest) => {
+                if let Some(checksum) = &mut piece.checksum {
+                    checksum.expect(digest);
+                }
+            }
+        }
+    }
+    match (is_of_tus, brings_bytes) {
+        (true, true) => Err(Error::TooLarge { what: "upload", limit: size }),
+        (true, false) if piece.checksum.is_some_and(|checksum| !checksum.holds()) => {
+            Err(Error::ChecksumDiffers)
+        }
+        (true, false) => Ok(()),
+        (false, true) => Err(inconsistent_length()),
+        (false, false) => {
+            Err(Error::invalid("upload_completed", "The upload is completed already."))
+        }
     }
 }
 

@@ -224,6 +224,9 @@ fn an_upload_goes_on_where_it_stands_and_becomes_a_file() {
     let registered = "https://iana.org/assignments/http-problem-types#completed-upload";
     assert_eq!(problem["type"], registered);
     draft.patch(&path, 300_000, "?0", b"x").refused(400, "inconsistent_upload_length");
+    let chunked = draft.with("transfer-encoding", "chunked");
+    chunked.patch(&path, 300_000, "?1", b"").refused(400, "upload_completed");
+    chunked.patch(&path, 300_000, "?1", b"x").refused(400, "inconsistent_upload_length");
     draft.0.delete(&path).refused(409, "upload_completed");
     user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap())).ok();
     assert_eq!(draft.head(&path).status, 410);

@@ -197,6 +197,28 @@ fn requests_that_make_no_sense_change_nothing() {
 }
 
 #[test]
+fn a_whole_upload_takes_nothing_more_and_says_so() {
+    let daemon = Daemon::start();
+    let tus = Tus::of(&daemon.user("u"));
+    let path = tus.create(3);
+    tus.append(&path, 0, b"abc");
+    let chunked = tus.with("transfer-encoding", "chunked");
+    let wrong = format!("sha1 {}", base64(&[0; 20]));
+    for tus in [&tus, &chunked] {
+        assert_eq!(tus.append(&path, 3, b""), 3);
+        assert_eq!(tus.with("upload-length", "3").append(&path, 3, b""), 3);
+        let longer = tus.with("upload-length", "9");
+        longer.patch(&path, 3, b"").refused(400, "inconsistent_upload_length");
+        tus.patch(&path, 2, b"").refused(409, "offset_mismatch");
+        tus.patch(&path, 3, b"more").refused(413, "too_large");
+        let checked = tus.with("upload-checksum", &wrong);
+        checked.patch(&path, 3, b"").refused(460, "checksum_mismatch");
+        checked.patch(&path, 3, b"more").refused(413, "too_large");
+    }
+    assert_eq!(tus.offset(&path), 3);
+}
+
+#[test]
 fn another_method_may_be_named_in_a_header() {
     let daemon = Daemon::start();
     let user = daemon.user("u");
