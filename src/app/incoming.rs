@@ -58,6 +58,16 @@ impl Incoming {
         Ok(())
     }
 
+    /// Takes no more than this, which the client says it is.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when that is more than may be.
+    pub fn limit_to(&mut self, bytes: u64) -> Result<()> {
+        self.expect(bytes)?;
+        (self.limit, self.left) = (bytes, bytes);
+        Ok(())
+    }
+
     /// Keeps the session that it is for from expiring meanwhile.
     fn of(self, arriving: Arriving) -> Self {
         Self { _arriving: arriving, ..self }

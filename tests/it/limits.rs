@@ -264,3 +264,21 @@ fn memory_does_not_grow_with_a_body() {
     let after = daemon.peak_memory_kib();
     assert!(after < 64 << 10, "{before} KiB before, {after} KiB at most");
 }
+
+#[test]
+fn a_body_that_is_longer_than_it_was_said_to_be_is_not_taken_to_its_end() {
+    let daemon = Daemon::start();
+    let mut socket = connect(&daemon);
+    let put = format!(
+        "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
+         x-service-token: {TOKEN}\r\nupload-complete: ?1\r\nupload-length: 4\r\n\
+         transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    );
+    // Which has no end.
+    socket.write_all(put.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("inconsistent_upload_length"), "{answer}");
+    assert_eq!(daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"], 0);
+}

@@ -89,6 +89,22 @@ impl RequestBody {
         self.body.as_ref().and_then(|body| body.size_hint().exact())
     }
 
+    /// Whether no bytes come; a body that says its length is not read for that.
+    ///
+    /// # Errors
+    /// As [`RequestBody::next`].
+    pub async fn is_empty(&mut self) -> Result<bool, Error> {
+        if let Some(announced) = self.announced() {
+            return Ok(announced == 0);
+        }
+        while let Some(bytes) = self.next().await? {
+            if !bytes.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The next bytes, `None` at the end. On HTTP/1.1 trailers are the last that is
     /// read of a connection: where they end is what readers of bare line feeds do not agree on.
     ///

@@ -142,7 +142,14 @@ pub async fn store_content(
     let sha256 = digest::announced(&context.headers)?;
     let mime = declared_type(context)?;
     check_condition(context)?;
-    let content = receive::raw(&mut body, context.app.begin_file().await?).await?;
+    let mut incoming = context.app.begin_file().await?;
+    if let Some(size) = size {
+        incoming.limit_to(size)?;
+    }
+    let content = receive::raw(&mut body, incoming).await.map_err(|error| match error {
+        Error::TooLarge { .. } if size.is_some() => inconsistent_length(),
+        error => error,
+    })?;
     if size.is_some_and(|size| size != content.received()) {
         return Err(inconsistent_length().into());
     }

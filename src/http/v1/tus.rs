@@ -144,7 +144,7 @@ pub async fn create(context: &Context, body: RequestBody) -> Reply {
         user,
     };
     let progress = match concat {
-        Some(Concat::Final(partials)) => concatenate(context, init, partials, &body).await?,
+        Some(Concat::Final(partials)) => concatenate(context, init, partials, body).await?,
         _ => begin(context, init, size, body).await?,
     };
     let mut response = told(StatusCode::CREATED, &progress)?;
@@ -177,14 +177,14 @@ async fn concatenate(
     context: &Context,
     init: Init,
     partials: Vec<UploadId>,
-    body: &RequestBody,
+    mut body: RequestBody,
 ) -> Result<Progress, Error> {
     let has_length = [UPLOAD_LENGTH, UPLOAD_DEFER_LENGTH];
     if has_length.iter().any(|name| context.headers.contains_key(name)) {
         let detail = "A final upload is as long as those that it is made of.";
         return Err(Error::invalid("invalid_upload_length", detail));
     }
-    if body.announced() != Some(0) {
+    if !body.is_empty().await? {
         return Err(Error::FinalUpload);
     }
     context.app.concatenate(context.principal()?, init, partials).await

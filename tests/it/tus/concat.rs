@@ -143,9 +143,12 @@ fn what_cannot_be_one_file_is_refused() {
     let typed = tus.with("content-type", "application/offset+octet-stream");
     let with_bytes = typed.with("upload-concat", &format!("final;{one} {two}"));
     with_bytes.0.send("POST", "/v1/tus", "x").refused(403, "final_upload");
+    let chunked = with_bytes.with("transfer-encoding", "chunked");
+    chunked.0.send("POST", "/v1/tus", "x").refused(403, "final_upload");
     // None of it left anything.
     assert_eq!(open(&user), 4);
-    let of = path(&tus.concatenate(&[&one, &two]));
+    // That nothing comes may be known only at the end.
+    let of = path(&tus.with("transfer-encoding", "chunked").concatenate(&[&one, &two]));
     tus.concatenate(&[&two, &three]).refused(409, "upload_concatenated");
     // Neither kind is an upload like others, in whatever dialect.
     tus.patch(&of, 0, b"x").refused(403, "final_upload");
