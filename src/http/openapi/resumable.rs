@@ -18,7 +18,8 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
             Operation::new(RESUMABLE, "How far an upload is"),
             "204",
             "Upload-Offset and Upload-Complete say",
-        ),
+        )
+        .refuses("413", &["too_large", "quota_exceeded"]),
         Endpoint::ResumablePatch { .. } => done(
             Operation::new(RESUMABLE, "Send what comes next").raw_body().answers_json(
                 "201",

@@ -68,3 +68,13 @@ fn references_lead_somewhere_and_ids_are_unique() {
         operations.iter().map(|operation| operation["operationId"].as_str()).collect();
     assert_eq!(ids.len(), operations.len());
 }
+
+#[test]
+fn who_asks_how_far_an_upload_is_may_end_one_that_has_no_room() {
+    for path in ["/v1/tus/{uploadId}", "/v1/uploads/{uploadId}"] {
+        let refused = &document()["paths"][path]["head"]["responses"]["413"];
+        for code in ["too_large", "quota_exceeded"] {
+            assert!(refused.to_string().contains(code), "{path}: {refused}");
+        }
+    }
+}

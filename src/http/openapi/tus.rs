@@ -25,7 +25,9 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         .refuses("410", &["gone"])
         .refuses("413", &["quota_exceeded"]),
         Endpoint::TusHead { .. } => {
+            // Who asks for one that is made of others may be the one who makes it.
             done(Operation::new(TUS, "How far an upload is"), "200", "Upload-Offset says")
+                .refuses("413", &["too_large", "quota_exceeded"])
         }
         Endpoint::TusPatch { .. } => done(
             Operation::new(TUS, "Send what comes next").raw_body(),
