@@ -33,7 +33,7 @@ pub type Stream = Either<TcpStream, UnixStream>;
 /// What the system takes of an answer beyond what is on its way. Without a bound it takes
 /// megabytes, and more only when a third of them was taken: who takes them slowly would seem to
 /// take nothing. Half of it has to see a fast client through until we are woken.
-const UNSENT_BYTES_MAX: u32 = 128 << 10;
+const UNSENT_BYTES_MAX: u32 = 256 << 10;
 
 /// Who comes by a Unix socket has no address; what the configuration says of this one holds for it.
 const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

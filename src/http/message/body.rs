@@ -203,9 +203,9 @@ enum Content {
     Stream { chunks: Chunks, rest: Bytes, length: Option<u64> },
 }
 
-/// What a stream of HTTP/2 is handed at a time, which is a frame: what of it the client took is
-/// known when it asks for the next.
-const PIECE_BYTES_MAX: usize = 16 << 10;
+/// What a stream of HTTP/2 is handed at a time: what of it the client took is known when it asks
+/// for the next. Less costs more.
+const PIECE_BYTES_MAX: usize = 32 << 10;
 
 impl Content {
     /// The next bytes, and at most so many.
