@@ -286,6 +286,114 @@ fn missing_commits_are_not_passed_over_in_silence() {
     world.reopened(22);
 }
 
+/// The head of a log is written before its first commit is: where whole commits follow, a damaged
+/// one is no sign of a crash.
+#[test]
+fn a_damaged_head_takes_no_commit_with_it() {
+    for (before, index) in [(0, "kept"), (0, "behind"), (0, "lost"), (5, "behind"), (5, "lost")] {
+        let world = World::new();
+        if before > 0 {
+            world.add(&world.open(NEVER), 0..before);
+        }
+        let meta = world.open(NEVER);
+        world.add(&meta, before..before + 3);
+        copy(&world.path("meta"), &world.path("early"));
+        world.add(&meta, before + 3..40);
+        drop(meta);
+        if index != "kept" {
+            fs::remove_dir_all(world.path("meta")).unwrap();
+        }
+        if index == "behind" {
+            fs::rename(world.path("early"), world.path("meta")).unwrap();
+        }
+        flip(world.logs().last().unwrap(), 20);
+        world.reopened(40);
+        fs::remove_dir_all(world.path("meta")).unwrap();
+        world.reopened(42);
+    }
+}
+
+#[test]
+fn a_damaged_head_and_commit_are_not_passed_over_in_silence() {
+    for has_index in [true, false] {
+        let world = World::new();
+        drop(world.open(NEVER));
+        copy(&world.path("meta"), &world.path("early"));
+        let meta = world.open(NEVER);
+        world.add(&meta, 0..40);
+        drop(meta);
+        fs::remove_dir_all(world.path("meta")).unwrap();
+        if has_index {
+            fs::rename(world.path("early"), world.path("meta")).unwrap();
+        }
+        let log = world.logs()[0].clone();
+        flip(&log, 20);
+        damage(&log, 0);
+        for _ in 0..2 {
+            let said = world.try_open(NEVER).err().unwrap().to_string();
+            assert!(said.contains("1 cannot be read") && said.contains("fsck --rebuild"), "{said}");
+        }
+        let missing = SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap();
+        assert!(missing.is_some());
+        world.reopened(0);
+    }
+}
+
+/// A snapshot, and behind it as many logs of ten commits each.
+fn snapshot_and_logs(logs: u64) -> (World, u64) {
+    let world = World::with(200, SAVE_BYTES);
+    for life in 0..logs {
+        world.add(&world.open(NEVER), 200 + life * 10..210 + life * 10);
+    }
+    (world, 200 + logs * 10)
+}
+
+fn number(path: &Path) -> u64 {
+    u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap()
+}
+
+#[test]
+fn the_log_behind_the_snapshot_does_not_go_missing_in_silence() {
+    let (world, _) = snapshot_and_logs(3);
+    let saved = number(world.snapshots().last().unwrap());
+    let logs = world.logs();
+    let left: Vec<_> = logs.iter().filter(|log| number(log) >= 210).cloned().collect();
+    assert_eq!(left.len(), 2, "{logs:?}");
+    for log in logs.iter().filter(|log| !left.contains(log)) {
+        fs::remove_file(log).unwrap();
+    }
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    for _ in 0..2 {
+        let said = world.try_open(NEVER).err().unwrap().to_string();
+        let lost = format!("commits {} to 210 cannot be read", saved + 1);
+        assert!(said.contains(&lost) && said.contains("fsck --rebuild"), "{said}");
+    }
+    let missing = SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap().unwrap();
+    assert!(missing.contains("to 210 cannot be read"), "{missing}");
+    // What is left out is out of the way: nothing of it comes back among what is stored now.
+    assert!(world.logs().is_empty());
+    // A snapshot holds some of what was committed while it was taken.
+    let meta = world.open(NEVER);
+    let has = |n: &u64| world.runtime.block_on(meta.user(&user(*n))).unwrap().is_some();
+    let there = (0..230).take_while(has).count() as u64;
+    assert!((saved..=200).contains(&there), "{saved} {there}");
+    drop(meta);
+    world.reopened(there);
+    assert_eq!(SledMetadata::rebuild(&world.path(""), 16 << 20), Ok(None));
+    world.reopened(there + 2);
+}
+
+#[test]
+fn an_index_ahead_of_the_snapshot_stands_in_for_lost_logs() {
+    let (world, count) = snapshot_and_logs(2);
+    for log in world.logs() {
+        fs::remove_file(log).unwrap();
+    }
+    world.reopened(count);
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    world.reopened(count + 2);
+}
+
 #[test]
 fn a_log_that_is_gone_between_others_is_missed() {
     let world = World::with(200, SAVE_BYTES);

@@ -84,7 +84,10 @@ pub fn open(place: &Place) -> Result<Opened> {
     let made = place.files.make();
     made.map_err(|error| Error::Unavailable(format!("journal: {error}")))?;
     let survey = place.files.survey()?;
-    let Some(id) = survey.id else { return begin(place, &survey) };
+    if survey.id.is_none() && !survey.is_headless {
+        return begin(place, &survey);
+    }
+    let id = survey.id.unwrap_or_else(JournalId::new);
     if place.files.is_distrusted() {
         return rebuild(place, &survey, id, "it lost writes");
     }
@@ -104,6 +107,8 @@ pub fn open(place: &Place) -> Result<Opened> {
         found => found?,
     };
     let Found { lies_in_runs, is_half_made, has_records, applied } = found;
+    // A journal without a head is that of the index beside it.
+    let id = survey.id.or_else(|| applied.map(|(own, _)| own)).unwrap_or(id);
     if !lies_in_runs {
         return convert(place, db, &survey, id, applied);
     }
@@ -124,7 +129,7 @@ pub fn open(place: &Place) -> Result<Opened> {
             return rebuild(place, &survey, id, why);
         }
     };
-    if !survey.reaches(applied) {
+    if survey.is_ahead_of(applied) {
         drop(db);
         return rebuild(place, &survey, id, "it fell behind");
     }
@@ -153,7 +158,7 @@ pub fn open(place: &Place) -> Result<Opened> {
     }
     let last = replay.last.max(applied);
     let mut opened = opened(place, db, id, last, survey.unsaved_bytes()?)?;
-    if replay.has_hole || replay.last < applied {
+    if replay.has_hole || replay.last < applied || !survey.reaches(applied) {
         tracing::warn!("the journal is damaged; the index has what it held and is saved anew");
         opened.save()?;
     }

@@ -321,8 +321,12 @@ impl Log {
 /// A new log behind commit `number`, with room, durably. Nothing is left behind by a failure.
 fn create(files: &Files, id: JournalId, number: u64) -> Result<Log> {
     let path = files.log(number);
+    // The journal would be behind it; whoever opens it has read that.
+    if path.exists() && files.holds_commits(number).map_err(unavailable)? {
+        let why = format!("{} holds commits that nobody has read", path.display());
+        return Err(unavailable(io::Error::other(why)));
+    }
     let attempt = || -> io::Result<Log> {
-        // One of this number holds no commit, or the journal would be behind it.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -357,4 +361,34 @@ pub fn unwritten(error: io::Error) -> Error {
 #[expect(clippy::needless_pass_by_value, reason = "goes into `map_err`")]
 pub fn unavailable(error: io::Error) -> Error {
     Error::Unavailable(format!("journal: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn append(journal: &mut Journal) -> Result<u64> {
+        let mut commit = Builder::default();
+        commit.push(b"key", Some(b"value"));
+        journal.reserve(commit.len()).and_then(|_| journal.append(commit))
+    }
+
+    #[test]
+    fn a_log_that_holds_a_commit_is_never_begun_anew() {
+        for damaged in [None, Some(9), Some(70)] {
+            let dir = tempfile::tempdir().unwrap();
+            let (files, id) = (Files::new(dir.path()), JournalId::new());
+            drop(create(&files, id, 0).unwrap());
+            let journal = || Journal::after(files.clone(), id, 0, 0);
+            let mut first = journal();
+            assert_eq!((append(&mut first), append(&mut first)), (Ok(1), Ok(2)));
+            let mut bytes = fs::read(files.log(0)).unwrap();
+            if let Some(at) = damaged {
+                bytes[at] ^= 1;
+            }
+            fs::write(files.log(0), &bytes).unwrap();
+            assert!(append(&mut journal()).is_err());
+            assert!(fs::read(files.log(0)).unwrap() == bytes);
+        }
+    }
 }

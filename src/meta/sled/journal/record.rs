@@ -95,6 +95,12 @@ impl Record {
         &self.bytes[HEADER_BYTES..]
     }
 
+    /// Whether it has the form of a commit: writes, each of a key.
+    fn is_commit(&self) -> bool {
+        let is_write = |(key, _): &Write<'_>| !key.is_empty();
+        self.writes().is_some_and(|writes| !writes.is_empty() && writes.iter().all(is_write))
+    }
+
     /// The writes in order; `None` when the payload is not a run of them.
     pub fn writes(&self) -> Option<Vec<Write<'_>>> {
         let (mut writes, mut rest) = (Vec::new(), self.payload());
@@ -143,18 +149,39 @@ impl Records {
     /// The next record; `None` where there is no whole one.
     pub fn next(&mut self) -> io::Result<Option<Record>> {
         let record = read(&mut self.file, self.end.saturating_sub(self.at))?;
-        if let Some(record) = &record {
-            let padding = record.bytes_in_file() - record.bytes.len() as u64;
-            self.file.seek_relative(i64::try_from(padding).unwrap_or(0))?;
-            self.at += record.bytes_in_file();
-        }
-        Ok(record)
+        let Some(record) = record else {
+            self.file.seek(SeekFrom::Start(self.at))?;
+            return Ok(None);
+        };
+        let padding = record.bytes_in_file() - record.bytes.len() as u64;
+        self.file.seek_relative(i64::try_from(padding).unwrap_or(0))?;
+        self.at += record.bytes_in_file();
+        Ok(Some(record))
     }
 
-    /// After [`Records::next`] answered `None`: the next whole record further behind, where the
-    /// reading goes on. A write that a crash cut short has none behind it, as nothing is written
-    /// there; damage to what was durable once has.
-    pub fn resume(&mut self) -> io::Result<Option<Record>> {
+    /// After [`Records::next`] answered `None` in a log: the next whole commit further behind,
+    /// where the reading goes on; `last` is the one before. A write that a crash cut short has none
+    /// behind it, as nothing is written there; damage to what was durable once has.
+    ///
+    /// Within a write that was cut short lie bytes that clients chose, such as digests, and the
+    /// form of a record is no secret. So one counts only as the commit that can stand there: it
+    /// writes something, and its number leaves room for those that cannot be read.
+    pub fn resume(&mut self, last: u64) -> io::Result<Option<Record>> {
+        self.resume_at(|record, passed| {
+            let unread = passed / (HEADER_BYTES + ALIGN_BYTES) as u64;
+            let numbers = last.saturating_add(1)..=last.saturating_add(1 + unread);
+            numbers.contains(&record.number) && record.is_commit()
+        })
+    }
+
+    /// As [`Records::resume`] in the snapshot of a commit.
+    pub fn resume_piece(&mut self, commit: u64) -> io::Result<Option<Record>> {
+        self.resume_at(|record, _| record.number == commit)
+    }
+
+    /// The next record further behind that may be one, of which it is told how many bytes were
+    /// passed over.
+    fn resume_at(&mut self, is_one: impl Fn(&Record, u64) -> bool) -> io::Result<Option<Record>> {
         let ended_at = self.at;
         let (mut window, mut from) = (Vec::new(), ended_at);
         while from < self.end {
@@ -164,9 +191,10 @@ impl Records {
             (&mut self.file).take(WINDOW_BYTES as u64).read_to_end(&mut window)?;
             let candidates = memchr::memmem::find_iter(&window, MAGIC);
             for start in candidates.filter(|start| start % ALIGN_BYTES == 0) {
-                self.at = from + start as u64;
-                self.file.seek(SeekFrom::Start(self.at))?;
-                if let Some(record) = self.next()? {
+                let at = from + start as u64;
+                self.at = at;
+                self.file.seek(SeekFrom::Start(at))?;
+                if let Some(record) = self.next()?.filter(|found| is_one(found, at - ended_at)) {
                     return Ok(Some(record));
                 }
             }
@@ -222,7 +250,8 @@ mod tests {
         while let Some(record) = records.next().unwrap() {
             numbers.push(record.number);
         }
-        (numbers, records.resume().unwrap().is_some())
+        let last = numbers.last().copied().unwrap_or(0);
+        (numbers, records.resume(last).unwrap().is_some())
     }
 
     #[test]
@@ -232,6 +261,31 @@ mod tests {
         assert_eq!(bytes.len() % ALIGN_BYTES, 0);
         let read = read(&mut &bytes[..], bytes.len() as u64).unwrap().unwrap();
         assert_eq!((read.number, read.writes().unwrap().as_slice()), (7, writes));
+    }
+
+    /// What a client had stored may look like a record, and no record of this journal's could stand
+    /// where it lies.
+    #[test]
+    fn what_lies_in_a_torn_record_is_no_commit() {
+        let write: &[Write<'_>] = &[(b"key", Some(b"value"))];
+        let cases = [
+            (9, write, true),
+            (10, write, true),
+            (8, write, false),
+            (5_000, write, false),
+            (9, &[], false),
+            (9, &[(b"", None)], false),
+        ];
+        for (number, writes, is_commit) in cases {
+            let torn = [vec![0; 40], record(number, writes), vec![0; 100]].concat();
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("f");
+            fs::write(&path, &torn).unwrap();
+            let mut records = Records::open(&path).unwrap();
+            assert!(records.next().unwrap().is_none());
+            let found = records.resume(8).unwrap().map(|record| record.number);
+            assert_eq!(found, is_commit.then_some(number), "{number} {writes:?}");
+        }
     }
 
     /// Any one changed byte of a record ends the run before it; one behind which more records

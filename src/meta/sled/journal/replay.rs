@@ -27,6 +27,8 @@ pub struct Survey {
     pub id: Option<JournalId>,
     /// The commit of the newest snapshot.
     pub snapshot: Option<u64>,
+    /// There is no head, but commits are.
+    pub is_headless: bool,
     logs: Vec<u64>,
 }
 
@@ -120,7 +122,22 @@ impl Files {
             found = found.or(id);
         }
         let snapshot = snapshots.last().copied();
-        Ok(Survey { files: self.clone(), id: found, snapshot, logs })
+        let mut is_headless = false;
+        if found.is_none() {
+            // A snapshot has its name only when it is whole.
+            is_headless = snapshot.is_some();
+            for log in &logs {
+                is_headless |= self.holds_commits(*log).map_err(unavailable)?;
+            }
+        }
+        Ok(Survey { files: self.clone(), id: found, snapshot, is_headless, logs })
+    }
+
+    /// Whether a log holds a commit, whatever else in it is damaged.
+    pub fn holds_commits(&self, log: u64) -> io::Result<bool> {
+        let mut records = Records::open(&self.log(log))?;
+        let is_begun = records.next()?.is_some();
+        Ok(is_begun && records.next()?.is_some() || records.resume(log)?.is_some())
     }
 }
 
@@ -128,6 +145,12 @@ impl Survey {
     /// Whether the logs can bring up a store that has every commit up to `number`.
     pub fn reaches(&self, number: u64) -> bool {
         self.snapshot == Some(number) || self.logs.iter().any(|log| *log <= number)
+    }
+
+    /// Whether the logs no longer bring up a store that has the commits up to `number`, but the
+    /// newest snapshot does.
+    pub fn is_ahead_of(&self, number: u64) -> bool {
+        self.snapshot.is_some_and(|snapshot| snapshot > number) && !self.reaches(number)
     }
 
     /// Bytes of the logs that the newest snapshot does not make needless.
@@ -154,7 +177,7 @@ impl Survey {
         until: u64,
         mut apply: impl FnMut(&Record) -> Result<()>,
     ) -> Result<Replay> {
-        let mut replay = Replay { last: after, ..Replay::default() };
+        let mut replay = Replay { last: after, has_hole: self.id.is_none(), ..Replay::default() };
         let first = self.logs.iter().rposition(|log| *log <= after).unwrap_or(self.logs.len());
         let logs = self.logs.get(first..).filter(|logs| !logs.is_empty());
         if let (None, Some(next)) = (logs, self.logs.first().filter(|_| after < until)) {
@@ -175,15 +198,15 @@ impl Survey {
             let is_last = place + 1 == logs.len();
             match records.next().map_err(unavailable)?.as_ref().and_then(id_of) {
                 Some(id) if Some(id) == self.id => {}
-                // A crash while it was made: it holds nothing yet.
-                _ if is_last && *number == last => break,
+                // A crash while it was made, unless commits are found in it.
+                _ if is_last && *number == last => {}
                 _ => replay.has_hole = true,
             }
             loop {
                 let position = records.position();
                 let mut record = records.next().map_err(unavailable)?;
                 if record.is_none() {
-                    record = records.resume().map_err(unavailable)?;
+                    record = records.resume(last).map_err(unavailable)?;
                     replay.has_hole |= record.is_some();
                 }
                 let Some(record) = record else { break };
@@ -237,7 +260,7 @@ impl Survey {
     fn end_of(&self, logs: &[u64], last: u64) -> Result<u64> {
         logs.iter().try_fold(last, |last, number| {
             let mut records = Records::open(&self.files.log(*number)).map_err(unavailable)?;
-            end(&mut records, last)
+            end(&mut records, last.max(*number))
         })
     }
 
@@ -292,7 +315,7 @@ impl Survey {
             let position = records.position();
             let mut record = records.next().map_err(unavailable)?;
             if record.is_none() {
-                record = records.resume().map_err(unavailable)?;
+                record = records.resume_piece(number).map_err(unavailable)?;
                 let next = record.as_ref().map(|it| records.position() - it.bytes_in_file());
                 if next.is_some() || !is_whole {
                     gap(position, next.unwrap_or(records.end()).saturating_sub(position));
@@ -369,7 +392,7 @@ fn end(records: &mut Records, mut last: u64) -> Result<u64> {
     loop {
         let mut record = records.next().map_err(unavailable)?;
         if record.is_none() {
-            record = records.resume().map_err(unavailable)?;
+            record = records.resume(last).map_err(unavailable)?;
         }
         let Some(record) = record else { return Ok(last) };
         last = last.max(record.number);

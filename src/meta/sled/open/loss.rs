@@ -25,7 +25,8 @@ use crate::meta::{
 /// what the journal lost.
 pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
     let survey = place.files.survey()?;
-    let id = survey.id.ok_or(Error::NotFound)?;
+    let new_id = || survey.is_headless.then(JournalId::new);
+    let id = survey.id.or_else(new_id).ok_or(Error::NotFound)?;
     let (base, gaps) = survey.load_readable(|_| Ok(()))?;
     let damage = survey.replay(base, u64::MAX, |_| Ok(()))?.damage;
     let needed = damage.as_ref().map(|damage| *damage.unreadable().end());
@@ -36,7 +37,7 @@ pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
         return Ok(None);
     }
     let missing = missing.join("; ");
-    if index_reaches(place, id, needed.unwrap_or(base).max(base)) {
+    if index_reaches(place, survey.id, needed.unwrap_or(base).max(base)) {
         return Err(Error::Corrupt(format!(
             "{missing}; but the index in meta/ has it: a start, or `fsck` alone, mends the journal \
              by it. Where that index is not to be trusted, move meta/ away first"
@@ -52,14 +53,15 @@ pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
     Ok(Some(missing))
 }
 
-/// Whether there is an index which has every commit up to `number`.
-fn index_reaches(place: &Place, id: JournalId, number: u64) -> bool {
+/// Whether there is an index which has every commit up to `number` of this journal, or of one
+/// without a head.
+fn index_reaches(place: &Place, id: Option<JournalId>, number: u64) -> bool {
     let is_there = fs::read_dir(&place.meta).is_ok_and(|mut entries| entries.next().is_some());
     let reaches = || {
         let db = open_db(place)?;
         let lies_in_runs = db.contains_key(index::LIES_IN_RUNS).map_err(failed)?;
         let is_whole = lies_in_runs && has_records(&db)? && !is_half_made(&db)?;
-        let applied = applied(&db)?.filter(|(own, _)| *own == id);
+        let applied = applied(&db)?.filter(|(own, _)| id.is_none_or(|id| *own == id));
         Ok(is_whole && applied.is_some_and(|(_, applied)| applied >= number))
     };
     // One that cannot be read has nothing.
