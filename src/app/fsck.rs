@@ -1,7 +1,11 @@
 //! fsck: what is known or shows of faults without reading the contents; reading them is scrub's.
 
 use super::{App, Result};
-use crate::{blob::upkeep::Seen, meta::BlobRecord, model::digest::ContentHash};
+use crate::{
+    blob::upkeep::Seen,
+    meta::{self, BlobRecord},
+    model::digest::ContentHash,
+};
 
 /// Blobs that are looked at together.
 const PAGE: usize = 1000;
@@ -18,7 +22,11 @@ impl App {
         let mut findings = self.meta.check().await?;
         let (mut told, mut more, mut after) = (0, 0_u64, None);
         loop {
-            let page = self.meta.blobs_after(after, PAGE).await?;
+            let page = match self.meta.blobs_after(after, PAGE).await {
+                // Of an index that cannot be read it is told already.
+                Err(meta::Error::Corrupt(_)) if !findings.is_empty() => break,
+                page => page?,
+            };
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
             let places = page.iter().map(|(_, blob)| blob.locator.clone()).collect();

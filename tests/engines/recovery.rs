@@ -394,6 +394,46 @@ fn an_index_ahead_of_the_snapshot_stands_in_for_lost_logs() {
     world.reopened(count + 2);
 }
 
+/// Changes the runs of sled that hold users, but the first, which an open looks at.
+fn damage_runs(world: &World) {
+    let db = world.sled();
+    for run in db.range("A"..).keys().skip(1).map(Result::unwrap).collect::<Vec<_>>() {
+        db.insert(run, b"\xff\xff").unwrap();
+    }
+}
+
+/// An open reads a few pages of the index. Damage in another one shows when that is read.
+#[test]
+fn a_damaged_index_that_a_read_meets_is_made_anew_by_the_next_open() {
+    for save_bytes in [NEVER, SAVE_BYTES] {
+        let world = World::with(200, save_bytes);
+        damage_runs(&world);
+        let meta = world.open(NEVER);
+        let read = world.runtime.block_on(meta.user(&user(7)));
+        assert!(matches!(read, Err(Error::Corrupt(_))), "{read:?}");
+        drop(meta);
+        world.reopened(200);
+        assert!(world.set_aside());
+    }
+}
+
+#[test]
+fn a_damaged_index_is_found_by_a_check_and_kept_out_of_a_backup() {
+    for save_bytes in [NEVER, SAVE_BYTES] {
+        let world = World::with(200, save_bytes);
+        damage_runs(&world);
+        let meta = world.open(NEVER);
+        let found = world.runtime.block_on(meta.check()).unwrap();
+        assert!(found.len() == 1 && found[0].contains("fsck --rebuild"), "{found:?}");
+        let backup = World::new();
+        fs::create_dir_all(backup.path("")).unwrap();
+        world.runtime.block_on(meta.export(&backup.path(""))).unwrap();
+        backup.reopened(200);
+        drop(meta);
+        world.reopened(200);
+    }
+}
+
 #[test]
 fn a_log_that_is_gone_between_others_is_missed() {
     let world = World::with(200, SAVE_BYTES);

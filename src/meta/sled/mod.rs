@@ -101,7 +101,8 @@ impl SledMetadata {
         let mut ballast = Ballast::given_up(data_dir)?;
         let Opened { db, journal, file } = relocate(&place, open::open(&place)?)?;
         ballast.refill();
-        let records = Records::new(Runs::new((*db).clone()), journal.last());
+        let files = journal.files().clone();
+        let records = Records::over(Runs::new((*db).clone()), journal.last(), files);
         let journal_id = journal.id();
         let committer = Committer::start(records.clone(), journal, file, ballast, save_bytes)?;
         Ok(Self { records, committer, journal_id, _db: db, closing: Closing(Some(place)) })

@@ -89,7 +89,7 @@ pub fn open(place: &Place) -> Result<Opened> {
     }
     let id = survey.id.unwrap_or_else(JournalId::new);
     if place.files.is_distrusted() {
-        return rebuild(place, &survey, id, "it lost writes");
+        return rebuild(place, &survey, id, "it lost writes or could not be read");
     }
     let was_there = fs::read_dir(&place.meta).is_ok_and(|mut entries| entries.next().is_some());
     let found = unless_panicked(|| {

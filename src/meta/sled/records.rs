@@ -15,15 +15,18 @@ mod tests;
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Bound,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use sled::IVec;
 
 use super::{
     index,
-    journal::JournalId,
-    open::applied_value,
+    journal::{Files, JournalId},
+    open::{applied_value, unless_panicked},
     runs::{Entry, Runs},
     txn::Writes,
 };
@@ -42,6 +45,9 @@ pub struct Records {
     layers: Arc<RwLock<Layers>>,
     /// One layer is settled at a time.
     turn: Arc<Mutex<()>>,
+    /// Where it is noted that sled cannot be read.
+    files: Option<Files>,
+    is_damaged: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -116,8 +122,32 @@ impl Layers {
 impl Records {
     /// Of an index that has all commits up to `last`.
     pub fn new(runs: Runs, last: u64) -> Self {
-        let layers = Layers { last, ..Layers::default() };
-        Self { runs, layers: Arc::new(RwLock::new(layers)), turn: Arc::default() }
+        let layers = Arc::new(RwLock::new(Layers { last, ..Layers::default() }));
+        Self { runs, layers, turn: Arc::default(), files: None, is_damaged: Arc::default() }
+    }
+
+    /// Of an index that the next open makes anew when it cannot be read in places.
+    pub fn over(runs: Runs, last: u64, files: Files) -> Self {
+        Self { files: Some(files), ..Self::new(runs, last) }
+    }
+
+    /// Reads what sled has. A damaged page shows only when it is read, which no open may come to.
+    fn read<T>(&self, read: impl FnOnce(&Runs) -> Result<T>) -> Result<T> {
+        unless_panicked(|| read(&self.runs)).inspect_err(|error| {
+            if let (Error::Corrupt(_), Some(files)) = (error, &self.files) {
+                self.distrust(files, error);
+            }
+        })
+    }
+
+    fn distrust(&self, files: &Files, why: &Error) {
+        if self.is_damaged.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::error!(%why, "the index is damaged: a restart makes it anew from the journal");
+        if let Err(error) = files.distrust() {
+            tracing::error!(%error, "that was not noted: `streamlined fsck --rebuild` does it");
+        }
     }
 
     fn layers(&self) -> RwLockReadGuard<'_, Layers> {
@@ -134,7 +164,7 @@ impl Records {
         let newest = self.layers().newest_of(key);
         match newest {
             Newest::Written(record) => Ok(record),
-            Newest::InSled => self.runs.get(key),
+            Newest::InSled => self.read(|runs| runs.get(key)),
         }
     }
 
@@ -268,7 +298,7 @@ impl Entries {
     fn read_from(&mut self, from: &[u8]) -> Result<()> {
         let (mut stored, written, end) = loop {
             let settled = self.records.layers().settled;
-            let (stored, bound) = self.records.runs.behind(from)?;
+            let (stored, bound) = self.records.read(|runs| runs.behind(from))?;
             let layers = self.records.layers();
             // A layer that came into sled between the two would be seen in neither.
             if layers.settled == settled {

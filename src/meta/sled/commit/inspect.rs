@@ -28,10 +28,10 @@ impl Committer {
         exported.map_err(|error| Error::Unavailable(error.to_string()))?
     }
 
-    /// Holds the index against itself and answers what does not agree.
+    /// Holds the index against itself and answers what does not agree, or why it cannot be read.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when it cannot be read.
+    /// [`Error::Unavailable`] when the store is being closed.
     pub async fn check(&self) -> Result<Vec<String>> {
         let shared = Arc::clone(&self.shared);
         let checked = spawn_blocking(move || shared.check()).await;
@@ -51,14 +51,18 @@ impl Committer {
 }
 
 impl Shared {
-    /// A snapshot and the commits that came while it was taken.
+    /// A snapshot and the commits that came while it was taken. Where the index cannot be read, the
+    /// journal has a snapshot, too.
     fn export(&self, to: &Files) -> Result<()> {
         let _saving = self.saving();
         to.make().map_err(journal::unwritten)?;
         let number = self.records.last();
-        journal::save(to, self.id, number, self.records.iter(), &self.stopping)?;
+        let base = match journal::save(to, self.id, number, self.records.iter(), &self.stopping) {
+            Err(Error::Corrupt(_)) => self.files.survey()?.copy_snapshot(to)?,
+            saved => saved.map(|_| number)?,
+        };
         let last = self.records.last();
-        self.files.survey()?.copy(number, last, to)
+        self.files.survey()?.copy(base, last, to)
     }
 
     /// Walks the index beside the commits. What is found of a record that one of them wrote says
@@ -69,7 +73,10 @@ impl Shared {
         let mut proven = Findings::default();
         for _ in 0..WALKS_MAX {
             let before = self.records.last();
-            let mut findings = walk.findings()?;
+            let mut findings = match walk.findings() {
+                Err(Error::Corrupt(why)) => return Ok(vec![unreadable(&why)]),
+                findings => findings?,
+            };
             let last = self.records.last();
             if !findings.is_empty() {
                 self.files.survey()?.replay(before, last, |commit| {
@@ -104,4 +111,11 @@ impl Shared {
         }
         Ok(findings)
     }
+}
+
+fn unreadable(why: &str) -> String {
+    format!(
+        "the index cannot be read: {why}. `streamlined fsck --rebuild` makes it anew from the \
+         journal"
+    )
 }

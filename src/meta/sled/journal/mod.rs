@@ -131,7 +131,7 @@ impl Files {
 
     /// Says durably that the next open must not trust sled.
     pub fn distrust(&self) -> io::Result<()> {
-        durable::write_file(&self.rebuild(), b"sled lost writes; see the log of that time\n")
+        durable::write_file(&self.rebuild(), b"sled is damaged; see the log of that time\n")
     }
 
     pub fn is_distrusted(&self) -> bool {

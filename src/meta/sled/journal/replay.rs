@@ -356,6 +356,20 @@ impl Survey {
         Ok(findings)
     }
 
+    /// Copies the newest snapshot, if there is one, and answers its commit.
+    ///
+    /// # Errors
+    /// As [`Survey::load`].
+    pub fn copy_snapshot(&self, to: &Files) -> Result<u64> {
+        let number = self.load(|_| Ok(()))?;
+        if self.snapshot.is_some() {
+            let path = to.snapshot(number);
+            let copy = fs::copy(self.files.snapshot(number), &path).and_then(|_| File::open(&path));
+            copy.and_then(|copy| copy.sync_all()).map_err(unavailable)?;
+        }
+        Ok(number)
+    }
+
     /// Copies the commits after `after` up to `last` into a new log of another directory.
     ///
     /// # Errors
