@@ -107,7 +107,7 @@ impl BlobStore for Zeros {
         Ok(Vec::new())
     }
 
-    async fn copy(&self, _: &Path) -> Result<Copied> {
+    async fn copy(&self, _: &Path, _: &Path) -> Result<Copied> {
         Err(Error::NoSpace)
     }
 

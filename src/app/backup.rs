@@ -39,7 +39,8 @@ impl App {
     /// [`Error::Invalid`] when `to` is no place for a backup or cannot be written at all,
     /// [`Error::Conflict`] beside another backup or a daemon there, and where it holds the backup
     /// of another store, or a later one of this, or has no room; [`Error::Unavailable`] when
-    /// writing ends later. What an earlier one left is good until the last step.
+    /// writing ends later. What an earlier one left is good until the last step: some
+    /// renames, of files that changed and of the journal.
     pub async fn backup(self: &Arc<Self>, from: &Path, to: &Path) -> Result<Copied> {
         let alone = Arc::clone(&self.backing_up).try_lock_owned().map_err(|_| {
             Error::conflict("backup_running", "A backup is being taken; try again when it ended.")
@@ -82,7 +83,7 @@ impl App {
         let _hold = self.hold().await;
         let exported = self.meta.export(&to.join("incoming")).await;
         exported.map_err(|error| of_target(to, error.into()))?;
-        let copied = self.blobs.copy(to).await;
+        let copied = self.blobs.copy(to, &to.join("incoming")).await;
         let mut copied = copied.map_err(|error| of_target(to, error.into()))?;
         let from = from.to_owned();
         let finished = on_disk(to, move |to| finish(&from, to)).await?;
@@ -171,9 +172,10 @@ fn is_ours(to: &Path) -> io::Result<bool> {
         return Ok(true);
     }
     // `lost+found` is at the top of a file system of its own.
-    let begun = ["LOCK", "incoming", "blobs", "staging", "keys", "journal", "lost+found"];
+    // So is a lock of one that found no room for more.
+    let begun = ["incoming", "blobs", "staging", "keys", "journal", "LOCK", "lost+found"];
     let is_begun = ["LOCK", "incoming"].iter().all(|name| to.join(name).exists());
-    let known = if is_begun { &begun[..] } else { &begun[6..] };
+    let known = if is_begun { &begun[..] } else { &begun[5..] };
     let is_known = |name: &OsStr| known.iter().any(|known| name == *known);
     Ok(fs::read_dir(to)?.all(|entry| entry.is_ok_and(|entry| is_known(&entry.file_name()))))
 }
@@ -216,8 +218,26 @@ fn give_back(to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Keys, the new journal in place of the old, and the mark of a data directory. Answers how many
-/// keys could not be read.
+/// Puts every file of a directory, which may be missing, into the place of one that is older.
+fn put_in_place(from: &Path, to: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            put_in_place(&entry.path(), &target)?;
+        } else {
+            fs::rename(entry.path(), target)?;
+        }
+    }
+    durable::sync_dir(to)
+}
+
+/// Keys, what changed, the new journal in place of the old, and the mark of a data directory.
+/// Answers how many keys could not be read.
 fn finish(from: &Path, to: &Path) -> io::Result<usize> {
     let (keys, mut unreadable) = (to.join("keys"), 0);
     durable::create_dir(&keys)?;
@@ -237,6 +257,9 @@ fn finish(from: &Path, to: &Path) -> io::Result<usize> {
     }
     // A version that does not know the new journal is kept out of it first.
     data_dir::stamp(to)?;
+    for name in ["blobs", "staging"] {
+        put_in_place(&to.join("incoming").join(name), &to.join(name))?;
+    }
     let journal = to.join("journal");
     if journal.exists() {
         fs::rename(&journal, old_journal(to))?;

@@ -169,7 +169,7 @@ impl BlobStore for MemoryBlobs {
         Ok(Vec::new())
     }
 
-    async fn copy(&self, _: &Path) -> Result<Copied> {
+    async fn copy(&self, _: &Path, _: &Path) -> Result<Copied> {
         Err(Error::Io("the reference store keeps nothing".into()))
     }
 

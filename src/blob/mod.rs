@@ -162,8 +162,10 @@ pub trait BlobStore: Send + Sync {
     async fn look(&self, blobs: Vec<Locator>) -> Result<Vec<Seen>>;
     /// What lies on a shelf under a name of its own: what no record names is litter of a crash.
     async fn list(&self, shelf: Shelf) -> Result<Vec<Found>>;
-    /// Copies everything that is sealed to another place, from where a store can be opened.
-    async fn copy(&self, to: &Path) -> Result<Copied>;
+    /// Copies everything that is sealed to another place, from where a store can be opened. Where
+    /// an older file lies there, the new one goes to the same path below `changed`, to be put in
+    /// its place: till then, whatever names the older ones finds them.
+    async fn copy(&self, to: &Path, changed: &Path) -> Result<Copied>;
     /// Looks at the packs that were written last between the two times.
     async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>>;
     /// Bytes discarded since the start that only a survey can give back.

@@ -1,10 +1,10 @@
 //! What an operator runs: fsck, scrub, gc, backup and restore, beside a daemon and without one.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     os::unix::fs::{PermissionsExt, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -272,6 +272,58 @@ fn what_an_earlier_backup_left_stays_good() {
     let data = target.path().join("data");
     assert!(run(&["restore", to], &data).status.success());
     assert_eq!(report(&["user", "show", "u", "--json"], &data)["files"], 1);
+}
+
+/// What lies below a directory: the hash of each file.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.append(&mut contents(&path));
+        } else {
+            let hash = blake3::hash(&fs::read(&path).unwrap()).to_string();
+            found.insert(path, hash);
+        }
+    }
+    found
+}
+
+/// What its journal names are the bytes of then: files that changed since wait for their journal.
+#[test]
+fn a_backup_that_is_cut_changes_no_file_of_an_earlier_one() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("a store is unavailable");
+    daemon.user("u").store("f", "a", b"content");
+    let target = tempfile::tempdir().unwrap();
+    let backup = target.path().join("backup");
+    let to = backup.to_str().unwrap();
+    report(&["backup", to], &daemon.dir());
+    let before = contents(&backup.join("blobs"));
+    assert!(!before.is_empty());
+    daemon.user("u").store("f", "b", b"another");
+    fs::rename(backup.join("keys"), backup.join("kept")).unwrap();
+    fs::write(backup.join("keys"), "in the way").unwrap();
+    assert!(!run(&["backup", to], &daemon.dir()).status.success());
+    assert_eq!(contents(&backup.join("blobs")), before);
+    fs::remove_file(backup.join("keys")).unwrap();
+    fs::rename(backup.join("kept"), backup.join("keys")).unwrap();
+    report(&["backup", to], &daemon.dir());
+    assert_ne!(contents(&backup.join("blobs")), before);
+    assert!(!backup.join("incoming").exists());
+    let data = target.path().join("data");
+    assert!(run(&["restore", to], &data).status.success());
+    assert_eq!(report(&["user", "show", "u", "--json"], &data)["files"], 2);
+}
+
+/// One that found no room for more than its lock.
+#[test]
+fn a_backup_that_left_a_lock_alone_is_begun_again() {
+    let daemon = Daemon::start();
+    let target = tempfile::tempdir().unwrap();
+    fs::write(target.path().join("LOCK"), "").unwrap();
+    report(&["backup", target.path().to_str().unwrap()], &daemon.dir());
+    assert!(target.path().join("FORMAT").exists());
 }
 
 #[test]

@@ -144,8 +144,12 @@ impl BlobStore for Faulty {
         self.store.list(shelf).await
     }
 
-    async fn copy(&self, to: &std::path::Path) -> Result<streamlined::blob::upkeep::Copied> {
-        self.store.copy(to).await
+    async fn copy(
+        &self,
+        to: &std::path::Path,
+        changed: &std::path::Path,
+    ) -> Result<streamlined::blob::upkeep::Copied> {
+        self.store.copy(to, changed).await
     }
 
     async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>> {

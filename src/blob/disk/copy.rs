@@ -1,9 +1,10 @@
 //! Copies of everything, for a backup.
 
 use std::{
+    ffi::OsStr,
     fs::{self, DirEntry, File, Metadata},
     io::{self, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -11,19 +12,33 @@ use super::layout::Layout;
 use crate::{blob::upkeep::Copied, model::limits::TRANSFER_BUFFER_BYTES, sys::durable};
 
 /// Copies every blob, pack and part below `to`, durably, but those that are there already, with
-/// the same size and time of change as here. A disk that fails has more that is good: what cannot
-/// be read of it is told and passed over. Blocks.
+/// the same size and time of change as here; one that differs from what is there goes to its path
+/// below `changed`. A disk that fails has more that is good: what cannot be read of it is told and
+/// passed over. Blocks.
 ///
 /// # Errors
-/// When `to` cannot be written.
-pub fn copy(layout: &Layout, to: &Path) -> io::Result<Copied> {
+/// When `to` or `changed` cannot be written.
+pub fn copy(layout: &Layout, to: &Path, changed: &Path) -> io::Result<Copied> {
     let mut copied = Copied::default();
     for name in ["blobs", "staging"] {
         let from = layout.data_dir().join(name);
-        let done = directory(&from, &to.join(name), &mut copied);
+        let target = Target { dir: to.join(name), changed: changed.join(name) };
+        let done = directory(&from, &target, &mut copied);
         passed_over(&from, done, &mut copied)?;
     }
     Ok(copied)
+}
+
+/// Where the files of a directory go: new ones into it, and beside it what others are to become.
+struct Target {
+    dir: PathBuf,
+    changed: PathBuf,
+}
+
+impl Target {
+    fn below(&self, name: &OsStr) -> Self {
+        Self { dir: self.dir.join(name), changed: self.changed.join(name) }
+    }
 }
 
 /// How the name of a file ends that is not whole yet.
@@ -47,17 +62,17 @@ fn passed_over(source: &Path, done: Result<(), Failed>, copied: &mut Copied) -> 
     }
 }
 
-fn directory(from: &Path, to: &Path, copied: &mut Copied) -> Result<(), Failed> {
-    if !to.is_dir() {
-        durable::create_dir(to).map_err(Failed::Target)?;
+fn directory(from: &Path, to: &Target, copied: &mut Copied) -> Result<(), Failed> {
+    if !to.dir.is_dir() {
+        durable::create_dir(&to.dir).map_err(Failed::Target)?;
     }
-    remove_unfinished(to).map_err(Failed::Target)?;
+    remove_unfinished(&to.dir).map_err(Failed::Target)?;
     for entry in fs::read_dir(from).map_err(Failed::Source)? {
         let source = entry.as_ref().map_or_else(|_| from.to_owned(), DirEntry::path);
         let done = entry.map_err(Failed::Source).and_then(|entry| one(&entry, to, copied));
         passed_over(&source, done, copied).map_err(Failed::Target)?;
     }
-    durable::sync_dir(to).map_err(Failed::Target)
+    durable::sync_dir(&to.dir).map_err(Failed::Target)
 }
 
 /// Removes what a copy that was killed left; another one may never come to that file again.
@@ -72,29 +87,33 @@ fn remove_unfinished(to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn one(entry: &DirEntry, to: &Path, copied: &mut Copied) -> Result<(), Failed> {
-    let (source, target) = (entry.path(), to.join(entry.file_name()));
+fn one(entry: &DirEntry, to: &Target, copied: &mut Copied) -> Result<(), Failed> {
+    let (source, target) = (entry.path(), to.below(&entry.file_name()));
     if entry.file_type().map_err(Failed::Source)?.is_dir() {
         // What is still arriving has no record.
         let is_arriving = entry.file_name() == "tmp";
         return if is_arriving { Ok(()) } else { directory(&source, &target, copied) };
     }
-    if same(&source, &target)? {
-        copied.kept += 1;
-    } else {
-        copied.bytes += file(&source, &target)?;
+    match same(&source, &target.dir)? {
+        Some(true) => copied.kept += 1,
+        Some(false) => {
+            durable::create_dir_all(&to.changed).map_err(Failed::Target)?;
+            copied.bytes += file(&source, &target.changed)?;
+        }
+        None => copied.bytes += file(&source, &target.dir)?,
     }
     copied.files += 1;
     Ok(())
 }
 
-fn same(source: &Path, target: &Path) -> Result<bool, Failed> {
+/// Whether what is there is the same; `None` where there is nothing.
+fn same(source: &Path, target: &Path) -> Result<Option<bool>, Failed> {
     let changed = |metadata: Metadata| Ok((metadata.len(), metadata.modified()?));
     let there = match fs::metadata(target).and_then(changed) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         there => there.map_err(Failed::Target)?,
     };
-    Ok(fs::metadata(source).and_then(changed).map_err(Failed::Source)? == there)
+    Ok(Some(fs::metadata(source).and_then(changed).map_err(Failed::Source)? == there))
 }
 
 /// The kernel tells times of change by a clock that ticks at least this often, some of it to spare.
@@ -153,7 +172,7 @@ mod tests {
             File::options().write(true).open(&from).unwrap().set_modified(at).unwrap();
             assert!(file(&from, &to).is_ok());
             assert_eq!(fs::read(&to).unwrap(), b"content");
-            same(&from, &to).is_ok_and(|same| same)
+            same(&from, &to).is_ok_and(|same| same == Some(true))
         };
         let now = SystemTime::now();
         assert!(!changed(now + Duration::from_secs(5)));

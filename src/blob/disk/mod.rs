@@ -298,9 +298,9 @@ impl BlobStore for DiskBlobs {
         .await
     }
 
-    async fn copy(&self, to: &Path) -> Result<Copied> {
-        let to = to.to_owned();
-        self.blocking(move |inner| Ok(copy::copy(&inner.layout, &to)?)).await
+    async fn copy(&self, to: &Path, changed: &Path) -> Result<Copied> {
+        let (to, changed) = (to.to_owned(), changed.to_owned());
+        self.blocking(move |inner| Ok(copy::copy(&inner.layout, &to, &changed)?)).await
     }
 
     async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>> {
