@@ -185,6 +185,21 @@ fn what_cannot_be_taken_over_is_named_and_the_rest_is() {
     assert_eq!(daemon.service().names("?user_id=u"), ["good"]);
 }
 
+/// What no request could carry is not sent, and stops nothing else.
+#[test]
+fn a_media_type_that_is_none_is_left_out_alone() {
+    let tree = Tree::new();
+    for n in 0..20 {
+        let more = if n == 3 { json!({"mime": "x".repeat(70_000)}) } else { json!({}) };
+        tree.file(&format!("storage/u/{n:08x}_n.txt"), b"x", &more);
+    }
+    let daemon = Daemon::start();
+    let imported = tree.import(&daemon.dir());
+    assert_eq!((imported.status, imported.counts()), (Some(0), [20, 0, 0]));
+    let file = daemon.service().content("storage/u/00000003_n.txt");
+    assert_eq!(file.header("content-type"), "text/plain");
+}
+
 #[test]
 fn what_is_listed_stays_as_it_is() {
     let tree = Tree::new();

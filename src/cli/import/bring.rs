@@ -9,7 +9,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::{Method, body::Frame};
+use hyper::{Method, Uri, body::Frame, http::uri::InvalidUri};
 use serde_json::Value;
 use tokio::{
     io::AsyncReadExt,
@@ -125,6 +125,8 @@ impl Carrier {
         let described = serde_json::to_string(&candidate.described)
             .map_err(|error| Failed::Skipped(error.to_string()))?;
         let path = format!("/import?file={}", door::encoded(&described));
+        let skipped = |error: InvalidUri| Failed::Skipped(format!("what is said of it: {error}"));
+        Uri::try_from(&path).map_err(skipped)?;
         let answer = match open.ask(&Method::PUT, &path, body).await {
             Ok(answer) => answer,
             Err(failure) => {

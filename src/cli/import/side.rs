@@ -4,7 +4,10 @@ use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    http::{message::json, operator::import::Described},
+    http::{
+        message::json,
+        operator::import::{self, Described},
+    },
     model::{
         key::{FileKey, Segments},
         limits::{JSON_DEPTH_MAX, META_BYTES_MAX},
@@ -66,7 +69,8 @@ pub fn add(described: &mut Described, side: &[u8], size: u64) -> Result<(), Stri
     if let Some(name) = names.into_iter().flatten().find(is_given) {
         described.name = name;
     }
-    described.mime = text(&mut members, "mime")?.filter(|mime| !mime.is_empty());
+    // What is no media type says nothing; sent along, it could be longer than a request may be.
+    described.mime = text(&mut members, "mime")?.and_then(import::media_type).map(String::from);
     described.sha256 = text(&mut members, "sha256")?.filter(|digest| !digest.is_empty());
     let said = members.get("size").and_then(Value::as_u64);
     if let Some(said) = said.filter(|said| described.sha256.is_none() && *said != size) {

@@ -61,6 +61,11 @@ pub async fn file(app: &Arc<App>, query: &Query, mut body: RequestBody) -> Reply
     json::reply(StatusCode::CREATED, &metadata_answer(&file)).map(|a| audit::about(a, &file.key))
 }
 
+/// What is no media type says nothing; the name's extension may.
+pub fn media_type(mime: String) -> Option<Box<str>> {
+    fields::media_type(mime).ok()
+}
+
 /// The words of a description as the types of the domain.
 ///
 /// # Errors
@@ -83,8 +88,7 @@ pub fn foreign(described: Described) -> Result<ForeignFile, Error> {
         owner,
         folder,
         name,
-        // What is no media type says nothing; the name's extension may.
-        mime: described.mime.and_then(|mime| fields::media_type(mime).ok()),
+        mime: described.mime.and_then(media_type),
         created: UnixMillis(described.created),
         meta: fields::caller_meta(described.meta)?,
         sha256,
