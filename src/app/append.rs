@@ -445,10 +445,7 @@ async fn receive(
 }
 
 fn check_offset(is: u64, said: u64) -> Result<()> {
-    if is == said {
-        return Ok(());
-    }
-    Err(Error::OffsetDiffers { is, said })
+    if is == said { Ok(()) } else { Err(Error::OffsetDiffers { is, said }) }
 }
 
 /// A size that is not the one that was said before, or not that of what came.
@@ -481,10 +478,10 @@ async fn check_nothing_more(mut piece: Piece<impl Content>, size: u64) -> Result
     }
     match (is_of_tus, brings_bytes) {
         (true, true) => Err(Error::TooLarge { what: "upload", limit: size }),
-        (true, false) if piece.checksum.is_some_and(|checksum| !checksum.holds()) => {
-            Err(Error::ChecksumDiffers)
+        (true, false) => {
+            let holds = piece.checksum.is_none_or(Checksum::holds);
+            holds.then_some(()).ok_or(Error::ChecksumDiffers)
         }
-        (true, false) => Ok(()),
         (false, true) => Err(inconsistent_length()),
         (false, false) => {
             Err(Error::invalid("upload_completed", "The upload is completed already."))

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Within so long a point is reached, or it is not on the way of this run.
 const WORK: Duration = Duration::from_millis(1_500);
 /// For a point that a slow machine did not come to.
-const MORE_ROUNDS: usize = 3;
+const MORE_ROUNDS: usize = 15;
 /// A replay, which there is when sled has not flushed by itself before.
 const BY_CHANCE: &str = "open: replayed";
 /// The index is saved all the time, so that its points are reached.

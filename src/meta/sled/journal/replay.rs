@@ -177,7 +177,9 @@ impl Survey {
         until: u64,
         mut apply: impl FnMut(&Record) -> Result<()>,
     ) -> Result<Replay> {
-        let mut replay = Replay { last: after, has_hole: self.id.is_none(), ..Replay::default() };
+        // Logs of which none tells whose they are.
+        let has_hole = self.id.is_none() && !self.logs.is_empty();
+        let mut replay = Replay { last: after, has_hole, ..Replay::default() };
         let first = self.logs.iter().rposition(|log| *log <= after).unwrap_or(self.logs.len());
         let logs = self.logs.get(first..).filter(|logs| !logs.is_empty());
         if let (None, Some(next)) = (logs, self.logs.first().filter(|_| after < until)) {
