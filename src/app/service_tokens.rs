@@ -317,20 +317,23 @@ impl App {
     /// [`Error::Invalid`] for a JWT without one, for an opaque token, and for what can be no `jti`.
     pub async fn revoke_jti(self: &Arc<Self>, text: &str) -> Result<Listed> {
         let mut said = service_token::words(text).map(jwt::read_unverified);
-        let own = match said.find(|said| *said != Said::NoToken) {
-            Some(Said::Token(Some(jti))) => jti,
+        let read = match said.find(|said| *said != Said::NoToken) {
+            Some(Said::Token(Some(jti))) => Some(jti),
             Some(Said::Token(None)) => {
                 let detail = "That is a JWT without a jti; end all tokens of its service.";
                 return Err(Error::invalid("invalid_revocation", detail));
             }
-            Some(Said::NoToken) | None => text.trim().to_owned(),
+            Some(Said::NoToken) | None => None,
         };
+        let is_read = read.is_some();
+        let own = read.unwrap_or_else(|| text.trim().to_owned());
         self.check_is_no_token(&own).await?;
         // What is no token and no jti either would be answered for, and end nothing.
-        let is_none =
+        let is_around =
             |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '`');
-        if own.is_empty() || own.contains(is_none) {
-            let detail = "A jti has no spaces, quotes and control characters.";
+        if !is_read && (own.is_empty() || own.contains(is_around)) {
+            let detail = "A jti has no spaces, quotes and control characters; to end a JWT whose \
+                          own has, give the JWT.";
             return Err(Error::invalid("invalid_revocation", detail));
         }
         let jti = own.as_str();

@@ -85,10 +85,10 @@ pub fn explain(
 /// Whether a setting takes a value, as the command line asks of its flags.
 ///
 /// # Errors
-/// What it must be.
+/// What it must be; for what is no setting.
 pub fn check(name: &str, value: &str) -> Result<(), String> {
-    let knob = KNOBS.iter().find(|knob| knob.name == name);
-    knob.map_or(Ok(()), |knob| (knob.set)(&mut Config::new(), value))
+    let knob = KNOBS.iter().find(|knob| knob.name == name).ok_or("is no setting")?;
+    (knob.set)(&mut Config::new(), value)
 }
 
 struct Load {

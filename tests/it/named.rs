@@ -156,7 +156,9 @@ fn a_service_that_names_a_user_is_given_nothing_of_another() {
             }
         }
         // What is no user is told here as everywhere; what a user sends along does not count.
-        assert_eq!(asked.by(&service, "user_id=a%2Fb").status, 400, "{place:?}");
+        for no_user in ["user_id=a%2Fb", "user_id=", "user_email="] {
+            assert_eq!(asked.by(&service, no_user).status, 400, "{place:?} {no_user}");
+        }
     }
     assert_eq!(owner.content(&key).body, b"abc");
     let status = owner.get(&format!("/v1/files/{upload}")).ok();

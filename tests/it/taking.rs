@@ -140,12 +140,16 @@ impl Incoming {
             let [a, b, c, kind, flags, ..] = *head;
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
             let Some(payload) = rest.get(..length) else { return };
+            // Who is gone does not hear it.
             if kind == PING && flags & ACK == 0 {
-                // Who is gone does not hear it.
                 let _ = socket.write_all(&frame(PING, ACK, 0, payload));
             }
             if kind == DATA {
                 self.content += length;
+                let taken = u32::try_from(length).unwrap();
+                if taken > 0 {
+                    let _ = socket.write_all(&frame(WINDOW_UPDATE, 0, 0, &taken.to_be_bytes()));
+                }
                 self.left = self.left.map(|left| left - usize::from(flags & END_STREAM));
             }
             self.unread.drain(..9 + length);

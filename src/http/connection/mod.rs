@@ -39,6 +39,8 @@ use crate::http::{
 /// How long a connection that is closed early may keep sending what nobody reads, and one that was
 /// told to close may take to do so.
 pub const LINGER: Duration = Duration::from_secs(5);
+/// So long for one that goes on saying that it takes the end of its answers.
+const LINGER_MAX: Duration = Duration::from_mins(1);
 /// How often connections are looked at, at most and at least.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(15));
 
@@ -117,7 +119,11 @@ impl Connection {
 
     /// What comes now begins the head of another request, and is nothing of HTTP/2.
     pub fn awaits_head(&self) -> bool {
-        self.speaks_http_1.load(Ordering::Relaxed) && self.is_quiet()
+        self.speaks_http_1() && self.is_quiet()
+    }
+
+    fn speaks_http_1(&self) -> bool {
+        self.speaks_http_1.load(Ordering::Relaxed)
     }
 
     /// Closes the connection, when it is closed, only after the client had time to read.
@@ -172,6 +178,13 @@ impl Connection {
         self.open.load(Ordering::Relaxed) == 0
     }
 
+    fn finish(&self, serving: Pin<&mut impl GracefulConnection>) {
+        if !self.speaks_http_1() && self.requests() > 0 {
+            self.linger();
+        }
+        serving.graceful_shutdown();
+    }
+
     /// Serves the connection to its end.
     ///
     /// # Errors
@@ -193,11 +206,11 @@ impl Connection {
                 (Verdict::Finishes(limit), None) => {
                     metrics::LIMITS.of(limit).add(1);
                     tracing::debug!(peer = %self.peer, limit, "a connection is to close");
-                    serving.as_mut().graceful_shutdown();
+                    self.finish(serving.as_mut());
                     finishing = Some(now);
                 }
                 (Verdict::Stays, None) if is_stopping => {
-                    serving.as_mut().graceful_shutdown();
+                    self.finish(serving.as_mut());
                     finishing = Some(now);
                 }
                 // What is left of it is a client that does not say that it was told.

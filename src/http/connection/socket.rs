@@ -2,7 +2,8 @@
 //! to hyper, waiting for a request is a part of its head, there is no time for the first one while
 //! HTTP/1 is told from HTTP/2, and none for a TLS handshake. And when it must, it reads on for a
 //! while after it was shut down for writing: closing it with bytes unread would reset the
-//! connection, and the client would lose the answer that told it to stop.
+//! connection, and the client would lose the answer that told it to stop. So would bytes that come
+//! later: on HTTP/2 a client says how it takes an answer, of which the system may hold the end yet.
 
 use std::{
     io,
@@ -18,7 +19,7 @@ use tokio::{
 };
 
 use crate::http::{
-    connection::{Connection, LINGER, listener::Stream, patience::Patience},
+    connection::{Connection, LINGER, LINGER_MAX, listener::Stream, patience::Patience},
     settings::Settings,
     telemetry::metrics,
 };
@@ -37,7 +38,8 @@ pub struct Socket {
     /// Since when it does not, and until when it may.
     stalled: Option<(Instant, Pin<Box<Sleep>>)>,
     shut: bool,
-    deadline: Option<Pin<Box<Sleep>>>,
+    /// For the client to close too, and past which it is not waited for whatever it says.
+    deadline: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
 impl Socket {
@@ -140,12 +142,19 @@ impl AsyncWrite for Socket {
         if !this.connection.lingers() {
             return Poll::Ready(Ok(()));
         }
-        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        let speaks_http_1 = this.connection.speaks_http_1();
+        let begun = || (Box::pin(sleep(LINGER)), Instant::now() + LINGER_MAX);
+        let (deadline, until) = this.deadline.get_or_insert_with(begun);
         let mut scratch = [0; 16 << 10];
         while deadline.as_mut().poll(context).is_pending() {
             let mut buffer = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) if !buffer.filled().is_empty() => {
+                    // It takes what it was sent. Over HTTP/1.1 it only sends what nobody reads.
+                    if !speaks_http_1 {
+                        deadline.as_mut().reset((Instant::now() + LINGER).min(*until).into());
+                    }
+                }
                 // The client has closed too, or is gone.
                 _ => break,
             }

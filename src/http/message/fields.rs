@@ -99,11 +99,11 @@ pub fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
 /// # Errors
 /// [`Error::Invalid`].
 pub fn check_not_a_form(headers: &HeaderMap) -> Result<(), Error> {
-    let essence = |line: &HeaderValue| {
+    let is_form = |line: &HeaderValue| {
         let essence = line.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
         essence.trim().eq_ignore_ascii_case("multipart/form-data")
     };
-    if headers.get_all(CONTENT_TYPE).iter().any(essence) {
+    if headers.get_all(CONTENT_TYPE).iter().any(is_form) {
         let detail = "The body is the content itself; a form (multipart/form-data) is not taken.";
         return Err(Error::invalid("encoded_content", detail));
     }

@@ -58,13 +58,17 @@ impl Query {
         self.parameter(name).map(|parameter| parameter.value.as_str())
     }
 
-    /// The user that it names: `user_id`, else `user_email`.
+    /// The user that it names: `user_id`, else `user_email`. One of them may be empty, but not all
+    /// that there is: a service that names nobody is given everything, which is not what one means
+    /// whose variable holds nothing.
     ///
     /// # Errors
     /// [`Error::Invalid`] for what cannot be a user id.
     pub fn user(&self) -> Result<Option<UserId>, Error> {
-        let named = self.text("user_id").or_else(|| self.text("user_email"));
-        named.map(fields::user_id).transpose()
+        let said = ["user_id", "user_email"].map(|name| self.exact(name));
+        let mut named = said.into_iter().flatten();
+        let user = named.clone().find(|user| !user.is_empty()).or_else(|| named.next());
+        user.map(fields::user_id).transpose()
     }
 
     /// What whoever pasted the value as it is meant by a `+` in it; `None` where there is none.

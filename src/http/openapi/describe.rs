@@ -258,14 +258,11 @@ fn reads_of_a_user(operation: Operation) -> Operation {
 }
 
 fn names_a_user(operation: Operation, whose: &str) -> Operation {
-    operation
-        .query("user_id", &reference("UserId"), whose)
-        .query(
-            "user_email",
-            &json!({"type": "string"}),
-            "Counts in its place when it is not there.",
-        )
-        .refuses("400", &["invalid_user_id"])
+    operation.query("user_id", &reference("UserId"), whose).query(
+        "user_email",
+        &json!({"type": "string"}),
+        "Counts in its place when it is not there.",
+    )
 }
 
 /// What the ways to a content have in common.
