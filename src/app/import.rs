@@ -48,6 +48,9 @@ impl App {
     /// # Errors
     /// What the store says.
     pub async fn begin_import(&self) -> Result<Incoming> {
+        // It may be the first that a new store is asked for: content without a commit is taken for
+        // a store that lost its records, and nothing starts on it.
+        self.meta.begun(self.clock.now()).await?;
         self.begin("file", u64::MAX).await
     }
 

@@ -379,6 +379,30 @@ fn an_import_without_a_daemon_that_dies_again_and_again_comes_to_its_end() {
     }
 }
 
+/// The first that a new directory is asked for.
+#[test]
+fn an_import_that_took_nothing_over_stops_no_start() {
+    let tree = Tree::new();
+    tree.file("storage/u/00000001_n", b"small", &json!({"sha256": sha256(b"other")}));
+    tree.file("storage/u/00000002_n", &bytes(1, 300_000), &json!({"sha256": sha256(b"other")}));
+    let place = tempfile::tempdir().unwrap();
+    for died_at in [None, Some("pack: written 1"), Some("file: name durable 1")] {
+        let data = place.path().join(died_at.unwrap_or("whole").replace([' ', ':'], ""));
+        let mut command = tree.command(&data);
+        if let Some(point) = died_at {
+            let died = command.env("SLT_FAULT_POINT", point).output().unwrap();
+            assert_eq!(died.status.signal(), Some(Signal::KILL.as_raw()), "{point}");
+        } else {
+            assert_eq!(Imported::of(&command.output().unwrap()).counts(), [0, 0, 2]);
+        }
+        let daemon = Daemon::prepared(|empty| {
+            fs::remove_dir(empty).unwrap();
+            fs::rename(&data, empty).unwrap();
+        });
+        daemon.user("u").store("n", "", b"content");
+    }
+}
+
 #[test]
 fn an_import_without_a_daemon_survives_its_death() {
     let (tree, files) = forest(300);
