@@ -64,6 +64,7 @@ impl App {
         let fault = match (seen, now.damaged) {
             (Seen::Missing, _) => "is not there".to_owned(),
             (Seen::Short, _) => "is cut short".to_owned(),
+            (Seen::Unreadable(why), _) => format!("cannot be looked at: {why}"),
             (Seen::Whole, Some(since)) => format!("is known to be damaged since {since}"),
             (Seen::Whole, None) => return Ok(None),
         };

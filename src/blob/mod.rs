@@ -158,7 +158,7 @@ pub trait BlobStore: Send + Sync {
     /// when that cannot be told.
     async fn verify(&self, hash: &ContentHash, locator: &Locator, pace: &dyn Pace) -> Result<u64>;
     /// Whether the bytes of these blobs are there, as far as that shows without reading them; in
-    /// the same order.
+    /// the same order. One that cannot be looked at keeps none of the others.
     async fn look(&self, blobs: Vec<Locator>) -> Result<Vec<Seen>>;
     /// What lies on a shelf under a name of its own: what no record names is litter of a crash.
     async fn list(&self, shelf: Shelf) -> Result<Vec<Found>>;

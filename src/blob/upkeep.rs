@@ -40,13 +40,16 @@ pub struct Found {
 }
 
 /// What shows of bytes without reading them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// There are as many as there should be.
+    /// There are as many as there should be, as far as that is known. Of those that were stored
+    /// before format 3 it is not: what they lie in is there.
     Whole,
     /// What they lie in is too short for them.
     Short,
     Missing,
+    /// What they lie in cannot be looked at, and why.
+    Unreadable(String),
 }
 
 /// Room that was had back.

@@ -227,6 +227,34 @@ fn fsck_finds_content_that_is_gone_cut_short_or_known_to_be_damaged() {
 }
 
 #[test]
+fn fsck_goes_on_behind_what_it_cannot_look_at() {
+    let daemon = Daemon::start();
+    let user = daemon.user("u");
+    let stored: Vec<_> = (1..=3).map(|n| user.store("f", "", &bytes(n, 100_000))).collect();
+    let packed = user.store("small", "", &bytes(4, 1_000));
+    let data = daemon.dir();
+    let [loops, gone] = [0, 1].map(|n| blob(&data, &stored[n]));
+    let packs = files(&data.join("blobs/packs"), ".pack");
+    for path in packs.iter().chain([&loops, &gone]) {
+        fs::remove_file(path).unwrap();
+    }
+    for path in packs.iter().chain([&loops]) {
+        symlink(path, path).unwrap();
+    }
+    let said = found(&data);
+    for (file, fault) in [
+        (&stored[0], "cannot be looked at: Too many levels of symbolic links"),
+        (&packed, "cannot be looked at: Too many levels of symbolic links"),
+        (&stored[1], "is not there"),
+    ] {
+        let hash = file["blake3"].as_str().unwrap();
+        let fault = format!("the content {hash}, of 1 files, {fault}");
+        assert!(said.contains(&fault), "{fault}: {said}");
+    }
+    assert_eq!(said.matches("the content ").count(), 3, "{said}");
+}
+
+#[test]
 fn a_command_without_a_daemon_tells_itself_what_a_log_would() {
     let daemon = Daemon::start();
     let file = daemon.user("u").store("f", "", &bytes(1, 100_000));

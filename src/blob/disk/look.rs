@@ -3,13 +3,13 @@
 use std::{collections::HashMap, fs, io, path::Path};
 
 use super::{Inner, layout::Place, pack::HEADER_BYTES, trailer};
-use crate::{
-    blob::{Result, upkeep::Seen},
-    model::locator::Locator,
-};
+use crate::{blob::upkeep::Seen, model::locator::Locator};
+
+/// How long a file is, `None` for one that is not there; or why that cannot be told.
+type Length = Result<Option<u64>, String>;
 
 /// Looks once at each file, however many of `blobs` lie in it. Blocks.
-pub fn look(inner: &Inner, blobs: &[Locator]) -> Result<Vec<Seen>> {
+pub fn look(inner: &Inner, blobs: &[Locator]) -> Vec<Seen> {
     let mut packs = HashMap::new();
     let mut seen = Vec::with_capacity(blobs.len());
     for blob in blobs {
@@ -18,41 +18,36 @@ pub fn look(inner: &Inner, blobs: &[Locator]) -> Result<Vec<Seen>> {
             seen.push(Seen::Missing);
             continue;
         };
-        let (length, needed) = lengths(inner, &place, &mut packs)?;
+        let (length, needed) = lengths(inner, &place, &mut packs);
         seen.push(match length {
-            None => Seen::Missing,
-            Some(length) if length < needed => Seen::Short,
-            Some(_) => Seen::Whole,
+            Ok(None) => Seen::Missing,
+            Ok(Some(length)) if length < needed => Seen::Short,
+            Ok(Some(_)) => Seen::Whole,
+            Err(why) => Seen::Unreadable(why),
         });
     }
-    Ok(seen)
+    seen
 }
 
-/// How long what a blob lies in is, and how long it has to be. Packs are asked for once.
-fn lengths(
-    inner: &Inner,
-    place: &Place,
-    packs: &mut HashMap<u32, Option<u64>>,
-) -> Result<(Option<u64>, u64)> {
+/// How long what a blob lies in is, and how long it has to be as far as its place says. Packs are
+/// asked for once.
+fn lengths(inner: &Inner, place: &Place, packs: &mut HashMap<u32, Length>) -> (Length, u64) {
     let Some(packed) = place.packed() else {
         let content = place.bytes_before_trailer();
         let needed = content.map_or(0, |size| size.saturating_add(trailer::bytes(size)));
-        return Ok((length(&inner.file(place)?)?, needed));
+        let file = inner.file(place).map_err(|error| error.to_string());
+        return (file.and_then(|path| length(&path)), needed);
     };
     let content = packed.length.map_or(0, u64::from);
     let needed = packed.offset.saturating_add(HEADER_BYTES as u64 + content);
-    if let Some(length) = packs.get(&packed.pack) {
-        return Ok((*length, needed));
-    }
-    let length = length(&inner.layout.pack(packed.pack))?;
-    packs.insert(packed.pack, length);
-    Ok((length, needed))
+    let look = || length(&inner.layout.pack(packed.pack));
+    (packs.entry(packed.pack).or_insert_with(look).clone(), needed)
 }
 
-/// `None` for what is not there.
-fn length(path: &Path) -> Result<Option<u64>> {
+fn length(path: &Path) -> Length {
     match fs::metadata(path) {
+        Ok(file) => Ok(Some(file.len())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        file => Ok(Some(file?.len())),
+        Err(error) => Err(error.to_string()),
     }
 }

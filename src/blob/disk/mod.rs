@@ -271,7 +271,7 @@ impl BlobStore for DiskBlobs {
     }
 
     async fn look(&self, blobs: Vec<Locator>) -> Result<Vec<Seen>> {
-        self.blocking(move |inner| look::look(inner, &blobs)).await
+        self.blocking(move |inner| Ok(look::look(inner, &blobs))).await
     }
 
     async fn list(&self, shelf: Shelf) -> Result<Vec<Found>> {
