@@ -6,7 +6,7 @@ use super::{
     App, Error, Result, access::asker, incoming::Incoming, scrub::Throttle, upload::upload_error,
 };
 use crate::{
-    blob::Sealed,
+    blob::{self, Sealed},
     meta::{self, Asker, NewFile},
     metrics::stores,
     model::{
@@ -140,9 +140,10 @@ impl App {
         match recorded {
             Ok(recorded) => {
                 for (ready, recorded) in prepared.iter().zip(recorded) {
-                    let replaced = match recorded.replaced {
+                    let replaced = recorded.replaced.filter(|before| *before != ready.locator.0);
+                    let replaced = match replaced {
                         Some(before) if !ready.is_checked => self.worse(ready, before).await,
-                        replaced => replaced.filter(|before| *before != ready.locator.0),
+                        replaced => replaced,
                     };
                     // A part may have become the blob as it lay.
                     let parts = recorded.parts.iter().map(|part| &part.place);
@@ -174,9 +175,13 @@ impl App {
     /// leaves it the record: it is marked by whoever reads it.)
     async fn worse(&self, ready: &Prepared, before: Locator) -> Option<Locator> {
         let (hash, own, pace) = (&ready.file.blake3, &ready.locator.0, Throttle::new(u64::MAX));
-        let Err(damage) = self.blobs.verify(hash, own, &pace).await else { return Some(before) };
-        stores::DAMAGE_FOUND.of("complete").add(1);
-        tracing::error!(blob = %hash, %damage, "a copy that came beside another is damaged");
+        let Err(error) = self.blobs.verify(hash, own, &pace).await else { return Some(before) };
+        if matches!(error, blob::Error::Corrupt(_) | blob::Error::NotFound) {
+            stores::DAMAGE_FOUND.of("complete").add(1);
+            tracing::error!(blob = %hash, %error, "a copy that came beside another is damaged");
+        } else {
+            tracing::warn!(blob = %hash, %error, "a copy that came beside another cannot be read");
+        }
         let is_good = self.blobs.verify(hash, &before, &pace).await.is_ok();
         // Where nobody knows, both stay; what is litter is found.
         let is_back = is_good && self.meta.relocate_blob(hash, own, &before).await == Ok(true);

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use streamlined::{
     },
     blob::disk::DiskBlobs,
     meta::memory::MemoryMetadata,
+    metrics::stores,
     model::{
         digest::Sha256,
         file::CallerMeta,
@@ -227,6 +228,21 @@ async fn a_small_copy_that_is_not_what_came_replaces_none_that_is() {
 /// Of two that are completed at once, neither is read before, as the content is not there yet.
 #[tokio::test]
 async fn a_copy_that_is_not_what_came_replaces_none_that_came_meanwhile() {
+    assert_eq!(meet(false).await, (1, 2));
+}
+
+/// What cannot be read just now is not known to be damaged, nor the other one to be good.
+#[tokio::test]
+async fn a_copy_that_cannot_be_read_is_no_damaged_one() {
+    assert_eq!(meet(true).await, (0, 3));
+}
+
+/// Completes the same content twice at once, where a byte of the later copy is wrong or nothing can
+/// be read, and answers how much damage was found and how many blobs lie there then, of which one
+/// is another content's.
+async fn meet(is_unreadable: bool) -> (u64, usize) {
+    let damage_found = || stores::DAMAGE_FOUND.of("complete").get();
+    let before = damage_found();
     let dir = tempfile::tempdir().unwrap();
     let (world, blobs) = world(dir.path()).await;
     let app = &world.app;
@@ -238,19 +254,23 @@ async fn a_copy_that_is_not_what_came_replaces_none_that_came_meanwhile() {
     };
     let (batch, ids) = init_batch(app, 2 * LARGE as u64).await;
     send(ids[0], &parts).await;
-    let file = File::options().write(true).open(world.files("staging").pop().unwrap()).unwrap();
-    file.write_all_at(&[!parts[0][7]], 7).unwrap();
+    if !is_unreadable {
+        let path = world.files("staging").pop().unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[!parts[0][7]], 7).unwrap();
+    }
     send(ids[1], &[content(3, LARGE), content(4, LARGE)]).await;
     let id = init_as(app, Mode::Chunked, 2 * LARGE as u64).await;
     send(id, &parts).await;
     // The first of the batch waits for its record when the same content is recorded by another.
     let first = Arc::new(Mutex::new(None));
     let meanwhile = {
-        let (app, first, hook) = (Arc::clone(app), first.clone(), blobs.before_join.clone());
+        let (app, first, blobs) = (Arc::clone(app), first.clone(), blobs.clone());
         async move {
-            will(&hook, async move {
+            will(&blobs.clone().before_join, async move {
                 let file = complete(&app, id).await.unwrap();
                 *first.lock().unwrap() = Some(file);
+                blobs.unreadable.store(is_unreadable, Ordering::SeqCst);
             });
         }
     };
@@ -262,7 +282,7 @@ async fn a_copy_that_is_not_what_came_replaces_none_that_came_meanwhile() {
     for file in [&first, &files[0]] {
         assert!(world.read(file).await.unwrap() == parts.concat());
     }
-    assert_eq!(world.blob_files().len(), 2);
+    (damage_found() - before, world.blob_files().len())
 }
 
 /// Not even one of whose time nothing is left when its end is asked for.
