@@ -353,13 +353,13 @@ impl App {
         }
         // One that was sent again meanwhile is not among them.
         let forgotten = self.meta.forget_parts(id, damaged).await.map_err(upload_error)?;
-        if forgotten.is_empty() {
-            return Ok(());
-        }
         let numbers: Vec<u32> = forgotten.iter().map(|part| part.number.0).collect();
-        let found = if in_order { 1 } else { numbers.len() as u64 };
+        let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(()) };
+        let count = numbers.len();
+        let found = if in_order { 1 } else { count as u64 };
         stores::DAMAGE_FOUND.of("complete").add(found);
-        tracing::error!(upload = %id, ?numbers, "damaged parts; the client has to send them again");
+        let said = "damaged parts; the client has to send them again";
+        tracing::error!(upload = %id, first, last, count, "{said}");
         self.discard_parts(&forgotten).await;
         Err(Error::PartsDamaged(numbers))
     }

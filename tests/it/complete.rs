@@ -173,6 +173,9 @@ fn a_damaged_part_is_asked_for_again() {
         let user = daemon.user("u");
         let refused = user.complete(&id).refused(409, "parts_missing");
         assert_eq!(refused["missing"], json!([1]));
+        // Of ten thousand the line would hold them all.
+        let log = daemon.log();
+        assert!(log.contains(r#""first":1,"last":1,"count":1"#), "{log}");
         let status = user.get(&format!("/v1/files/{id}")).ok();
         assert_eq!(
             (&status["state"], &status["bytesReceived"]),

@@ -1,5 +1,7 @@
 //! The rules of each durable step, run by the committer one after the other.
 
+use std::collections::BTreeMap;
+
 use super::{
     codec::{
         FolderNode, Held, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
@@ -182,8 +184,10 @@ pub fn remove_parts(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
 
 pub fn forget_parts(txn: &mut Txn<'_>, id: UploadId, damaged: &[Part]) -> Result<Vec<Part>> {
     let mut upload = open_upload(txn, id)?;
+    // All commits wait for this one, and there may be ten thousand of both.
+    let damaged: BTreeMap<_, _> = damaged.iter().map(|part| (part.number, part)).collect();
     let mut forgotten = parts(txn, id)?;
-    forgotten.retain(|part| damaged.contains(part));
+    forgotten.retain(|part| damaged.get(&part.number) == Some(&part));
     let before = upload.reserved();
     for part in &forgotten {
         txn.delete(index::part(id, part.number));
