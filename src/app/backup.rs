@@ -171,8 +171,8 @@ fn is_ours(to: &Path) -> io::Result<bool> {
     if data_dir::check(to).is_ok() {
         return Ok(true);
     }
-    // `lost+found` is at the top of a file system of its own.
-    // So is a lock of one that found no room for more.
+    // `LOCK` is all there is of one that found no room for more, and `lost+found` is at the top of
+    // a file system of its own.
     let begun = ["incoming", "blobs", "staging", "keys", "journal", "LOCK", "lost+found"];
     let is_begun = ["LOCK", "incoming"].iter().all(|name| to.join(name).exists());
     let known = if is_begun { &begun[..] } else { &begun[5..] };

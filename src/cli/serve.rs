@@ -94,7 +94,8 @@ pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
     let pack_bytes_max = usize::try_from(config.pack_bytes_max).unwrap_or(usize::MAX);
     let blobs = DiskBlobs::open(dir, pack_bytes_max).map_err(Failures::of("blobs", dir))?;
     if meta.is_new().map_err(Failures::at("meta"))? {
-        // To whom every file would be litter.
+        // An empty store would be served over it, and that room would never come back: `gc` touches
+        // nothing from before the index was begun.
         if !blobs.is_empty().map_err(Failures::of("blobs", dir))? {
             return Err(Failures(vec![format!(
                 "{} holds content and nothing that says whose it is: journal/ and meta/ are lost. \
