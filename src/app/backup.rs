@@ -24,7 +24,10 @@ use super::{App, Error, Result};
 use crate::{
     blob::upkeep::Copied,
     meta::Exported,
-    sys::{data_dir, durable},
+    sys::{
+        data_dir,
+        durable::{self, is_full},
+    },
 };
 
 /// Of a directory's mode: the group, and everybody, may make and replace files in it.
@@ -105,10 +108,6 @@ fn no_room(to: &Path) -> Error {
         to.display(),
     );
     Error::conflict("backup_full", why)
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn unwritable(to: &Path, error: &io::Error) -> Error {

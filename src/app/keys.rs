@@ -12,6 +12,7 @@ use crate::{
         keyring::KeyRing,
     },
     model::time::UnixMillis,
+    sys::durable::is_full,
 };
 
 /// A signing key as an operator sees it. Times are Unix seconds.
@@ -126,8 +127,5 @@ impl App {
 }
 
 fn failed(error: &io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace,
-        _ => Error::Unavailable(format!("keys: {error}")),
-    }
+    if is_full(error) { Error::NoSpace } else { Error::Unavailable(format!("keys: {error}")) }
 }

@@ -24,13 +24,16 @@ use self::{
     tree::{Tree, TreeHasher},
     upkeep::{Copied, Found, Pace, Seen, Shelf, Survey},
 };
-use crate::model::{
-    digest::{ContentHash, Sha256},
-    id::{PartNumber, UploadId},
-    limits::TRANSFER_BUFFER_BYTES,
-    locator::Locator,
-    range::Slice,
-    time::UnixMillis,
+use crate::{
+    model::{
+        digest::{ContentHash, Sha256},
+        id::{PartNumber, UploadId},
+        limits::TRANSFER_BUFFER_BYTES,
+        locator::Locator,
+        range::Slice,
+        time::UnixMillis,
+    },
+    sys::durable::is_full,
 };
 
 /// Why bytes were not stored or not read.
@@ -56,7 +59,7 @@ impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Self::NotFound,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            _ if is_full(&error) => Self::NoSpace,
             _ => Self::Io(error.to_string()),
         }
     }

@@ -9,6 +9,11 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
+/// Whether it is room that was missing: on the disk, or of what a user may have of it.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Makes names in `dir` durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()

@@ -37,6 +37,7 @@ pub use self::{
     replay::{Damage, Replay, Survey},
     snapshot::save,
 };
+pub use crate::sys::durable::is_full;
 use crate::{
     meta::{Error, Result},
     sys::{durable, fault, random},
@@ -347,10 +348,6 @@ fn create(files: &Files, id: JournalId, number: u64) -> Result<Log> {
         let _ = fs::remove_file(&path);
         unwritten(error)
     })
-}
-
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Of a write that nothing depends on yet.
