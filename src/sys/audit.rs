@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use self::chain::{Head, files, name, seal};
 pub use self::chain::{Verified, verify};
@@ -93,6 +93,11 @@ impl AuditLog {
 fn lose(lost: &AtomicU64, lines: u64) -> u64 {
     stores::AUDIT_LINES_LOST.add(lines);
     lost.fetch_add(lines, Ordering::Relaxed)
+}
+
+/// A line that the log writes of itself.
+fn own(event: &str, of: &str, number: u64) -> Map<String, Value> {
+    Map::from_iter([("event".into(), event.into()), (of.into(), number.into())])
 }
 
 impl Drop for AuditLog {
@@ -167,7 +172,7 @@ impl Writer {
         };
         if noted.number > writer.head.number {
             tracing::error!("the audit log ends before its head: lines were cut off");
-            writer.seal(&json!({"event": "audit_cut", "head": noted.number}))?;
+            writer.seal(&own("audit_cut", "head", noted.number))?;
             writer.write()?;
             writer.sync()?;
         }
@@ -200,7 +205,7 @@ impl Writer {
         self.trust = self.watch.look(&SystemClock);
         self.seal_gap();
         for line in lines {
-            if self.sealed.len() >= SEALED_BYTES_MAX || self.seal(&line.into()).is_err() {
+            if self.sealed.len() >= SEALED_BYTES_MAX || self.seal(&line).is_err() {
                 lose(&self.lost, 1);
             }
         }
@@ -229,13 +234,13 @@ impl Writer {
     fn seal_gap(&mut self) {
         let lost = self.lost.load(Ordering::Relaxed);
         let has_room = self.sealed.len() < SEALED_BYTES_MAX;
-        if lost > 0 && has_room && self.seal(&json!({"event": "audit_gap", "lost": lost})).is_ok() {
+        if lost > 0 && has_room && self.seal(&own("audit_gap", "lost", lost)).is_ok() {
             self.lost.fetch_sub(lost, Ordering::Relaxed);
         }
     }
 
     /// Gives a line its place in the chain, which it keeps however often writing it fails.
-    fn seal(&mut self, line: &Value) -> io::Result<()> {
+    fn seal(&mut self, line: &Map<String, Value>) -> io::Result<()> {
         let (line, next) = seal(line, &self.next)?;
         self.sealed.extend_from_slice(line.as_bytes());
         self.sealed.push(b'\n');

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::model::digest::hex;
 
@@ -81,8 +81,8 @@ fn hash(line: &[u8]) -> String {
     hex(blake3::hash(line).as_bytes())
 }
 
-/// A line, which has members, with its number and the hash of the one before, and the head behind.
-pub fn seal(line: &Value, head: &Head) -> io::Result<(String, Head)> {
+/// A line, which is not empty, with its number and the hash of the one before, and the head behind.
+pub fn seal(line: &Map<String, Value>, head: &Head) -> io::Result<(String, Head)> {
     let number = head.number + 1;
     let members = serde_json::to_string(line)?;
     let members = members.trim_start_matches('{');

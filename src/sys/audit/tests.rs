@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 
 const KEEP: Retention = Retention { file_bytes: 1 << 20, keep: Duration::from_hours(24) };
@@ -115,7 +117,7 @@ fn no_file_goes_by_a_clock_that_leapt() {
     let mut files_after = |trust: Trust| {
         writer.trust = trust;
         for n in 0..3 {
-            writer.seal(&line(n).into()).unwrap();
+            writer.seal(&line(n)).unwrap();
             writer.write().unwrap();
             writer.rotate_when_due().unwrap();
         }
