@@ -1,5 +1,7 @@
 //! A store that was lost, damaged or left behind is brought back from its journal.
 
+mod loss;
+
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},

@@ -6,7 +6,10 @@
 //! | at commit n | has the commits after n | they are replayed |
 //! | at commit n | ends before n, is gone, or has a hole before n | sled is saved anew |
 //! | at commit n | lacks a commit after n | refused: acknowledged changes cannot be read |
+//! | at commit n | no file has a head, commits are there | taken for its own, as above |
 //! | behind the journal's first log, lost, damaged, foreign | whole | set aside, made anew |
+//! | noted in `journal/rebuild` | whole | not looked at: set aside, made anew |
+//! | any of these two | not whole | refused: sled stays where it is |
 //! | damaged | empty | refused |
 //! | a key for each record, as up to format 4 | whole | removed, made anew in runs |
 //!
@@ -31,7 +34,7 @@ pub use self::loss::rebuild_at_any_loss;
 use super::{
     commit::failed,
     index,
-    journal::{self, Damage, Files, Journal, JournalId, Record, Replay, Survey},
+    journal::{self, Files, Journal, JournalId, Record, Replay, Survey},
     read_ahead,
     records::Records,
     replay::{replay_into, writes},
@@ -227,28 +230,47 @@ pub fn made_anew(place: &Place, why: &str) -> Result<Opened> {
     rebuild(place, &survey, id, why)
 }
 
+/// Nothing is touched before all of the journal was read: an index that is damaged in one page has
+/// everything else, and may be all that does.
 fn rebuild(place: &Place, survey: &Survey, id: JournalId, why: &str) -> Result<Opened> {
-    let made = make_anew(place, survey, id, Loss::Refused).map_err(|error| match error {
-        Error::Corrupt(damage) => Error::Corrupt(format!(
+    if let Some(damage) = Whole::read(survey)?.damage {
+        return Err(Error::Corrupt(format!(
             "{damage}, and the index cannot be used: {why}. `streamlined fsck --rebuild` goes on \
              with what can be read"
-        )),
-        error => error,
-    });
-    match made? {
-        (opened, None) => {
-            tracing::warn!(
-                why,
-                commits = opened.journal.last(),
-                "the index in meta/ could not be used and was rebuilt from the journal; nothing \
-                 is lost; one that was there is kept beside it as meta.damaged-N"
-            );
-            Ok(opened)
+        )));
+    }
+    let opened = make_anew(place, survey, id, Loss::Refused)?;
+    tracing::warn!(
+        why,
+        commits = opened.journal.last(),
+        "the index in meta/ could not be used and was rebuilt from the journal; nothing is lost; \
+         one that was there is kept beside it as meta.damaged-N"
+    );
+    Ok(opened)
+}
+
+/// What the journal comes to when all of it is read.
+struct Whole {
+    last: u64,
+    has_hole: bool,
+    /// Without what cannot be read, it ends before its end.
+    damage: Option<String>,
+}
+
+impl Whole {
+    fn read(survey: &Survey) -> Result<Self> {
+        let read = || {
+            let base = survey.load(|record| writes(record).map(drop))?;
+            let replay = survey.replay(base, u64::MAX, |record| writes(record).map(drop))?;
+            let Replay { last, has_hole, damage, .. } = replay;
+            Ok(Self { last, has_hole, damage: damage.map(|damage| damage.to_string()) })
+        };
+        match read() {
+            Err(Error::Corrupt(damage)) => {
+                Ok(Self { last: 0, has_hole: false, damage: Some(damage) })
+            }
+            read => read,
         }
-        (_, Some(damage)) => Err(Error::Corrupt(format!(
-            "{damage}, and the index cannot be used: {why}. `streamlined fsck --rebuild` goes on \
-             without them"
-        ))),
     }
 }
 
@@ -265,18 +287,11 @@ fn convert(
     if applied.is_some_and(|(own, _)| own != id) {
         return rebuild(place, survey, id, "it belongs elsewhere");
     }
-    let (whole, damage) = match survey.load(|record| writes(record).map(drop)) {
-        Err(Error::Corrupt(damage)) => (0, Some(damage)),
-        loaded => {
-            let base = loaded?;
-            let replay = survey.replay(base, u64::MAX, |record| writes(record).map(drop))?;
-            let begins = base > 0 || survey.reaches(0);
-            let hole = (replay.has_hole || !begins).then(|| "commits are missing".to_owned());
-            (replay.last.max(base), replay.damage.map(|damage| damage.to_string()).or(hole))
-        }
-    };
-    let ends = applied.is_some_and(|(_, number)| number > whole);
-    let damage = damage.or_else(|| ends.then(|| "it ends before the index".to_owned()));
+    let whole = Whole::read(survey)?;
+    let hole = whole.has_hole.then(|| "commits are missing".to_owned());
+    let ends = applied.is_some_and(|(_, number)| number > whole.last);
+    let end = ends.then(|| "it ends before the index".to_owned());
+    let damage = whole.damage.or(hole).or(end);
     if let Some(damage) = damage {
         return Err(Error::Corrupt(format!(
             "the index cannot be laid out anew from the journal: {damage}. To have it mended \
@@ -285,8 +300,7 @@ fn convert(
         )));
     }
     fs::remove_dir_all(&place.meta).map_err(failed_io)?;
-    let (opened, damage) = make_anew(place, survey, id, Loss::Refused)?;
-    debug_assert!(damage.is_none());
+    let opened = make_anew(place, survey, id, Loss::Refused)?;
     tracing::info!(commits = opened.journal.last(), "the index was laid out anew");
     Ok(opened)
 }
@@ -298,18 +312,8 @@ enum Loss {
     Taken,
 }
 
-/// The damage of the logs is answered whatever `loss` says; the index lacks what is behind it.
-fn make_anew(
-    place: &Place,
-    survey: &Survey,
-    id: JournalId,
-    loss: Loss,
-) -> Result<(Opened, Option<Damage>)> {
-    // The index goes only when there is something to make another one of.
-    if survey.snapshot.is_none() && !survey.reaches(0) {
-        return Err(Error::Corrupt("the journal's first log is missing".into()));
-    }
-    let id = if loss == Loss::Taken { JournalId::new() } else { id };
+/// Whoever calls it has read the whole journal.
+fn make_anew(place: &Place, survey: &Survey, id: JournalId, loss: Loss) -> Result<Opened> {
     set_aside(&place.meta).map_err(failed_io)?;
     place.files.trust().map_err(failed_io)?;
     let db = open_db(place)?;
@@ -330,11 +334,15 @@ fn make_anew(
     };
     loader.finish()?;
     let replay = replay_into(&runs, survey, id, base)?;
-    mark_applied(&db, id, replay.last.max(base))?;
+    // It is not the disk that it was.
+    if let (Loss::Refused, Some(damage)) = (loss, replay.damage) {
+        return Err(Error::Corrupt(damage.to_string()));
+    }
+    let last = replay.last.max(base);
+    mark_applied(&db, id, last)?;
     db.remove(index::HALF_MADE).map_err(failed)?;
     db.flush().map_err(failed)?;
-    let opened = opened(place, db, id, replay.last.max(base), survey.unsaved_bytes()?)?;
-    Ok((opened, replay.damage))
+    opened(place, db, id, last, survey.unsaved_bytes()?)
 }
 
 fn replay(db: &Db, survey: &Survey, id: JournalId, applied: u64) -> Result<Replay> {

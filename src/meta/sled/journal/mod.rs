@@ -34,7 +34,7 @@ use std::{
 
 pub use self::{
     record::{Builder, Record},
-    replay::{Damage, Replay, Survey},
+    replay::{Replay, Survey},
     snapshot::save,
 };
 pub use crate::sys::durable::is_full;
@@ -139,7 +139,7 @@ impl Files {
         self.rebuild().exists()
     }
 
-    /// Sled was made anew.
+    /// The sled that was not to be trusted is out of the way.
     pub fn trust(&self) -> io::Result<()> {
         match fs::remove_file(self.rebuild()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

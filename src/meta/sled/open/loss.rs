@@ -43,7 +43,7 @@ pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
              by it. Where that index is not to be trusted, move meta/ away first"
         )));
     }
-    let (made, _) = make_anew(place, &survey, id, Loss::Taken)?;
+    let made = make_anew(place, &survey, JournalId::new(), Loss::Taken)?;
     let Opened { db, journal, file } = made;
     set_aside(&place.data_dir.join("journal")).map_err(failed_io)?;
     // From here on an open takes the index for all there is, as below.
