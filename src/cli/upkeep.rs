@@ -85,7 +85,8 @@ pub fn restore(config: &Config, from: &Path) -> Result<(), Failures> {
     }
 }
 
-/// `fsck --rebuild`: makes `meta/` anew from the journal, at any loss, which is told.
+/// `fsck --rebuild`: makes `meta/` anew from the journal, or goes on with what can be read of both,
+/// at any loss, which is told.
 pub fn rebuild(config: &Config) -> Result<(), Failures> {
     let dir = &config.data_dir;
     let lock = door::take(config)?;
@@ -98,7 +99,7 @@ pub fn rebuild(config: &Config) -> Result<(), Failures> {
             dir.display(),
         )])),
         Err(error) => Err(Failures::at("fsck")(error)),
-        Ok(None) => say("The index was made anew from the journal; nothing is missing."),
+        Ok(None) => say("Index and journal are whole; nothing is missing."),
         Ok(Some(missing)) => Err(Failures(vec![format!(
             "fsck: rebuilt, but {missing}. What it was made of is kept as journal.damaged-N; back \
              up to an empty directory from now on"

@@ -136,6 +136,19 @@ fn a_rebuild_at_a_loss_names_all_of_it_and_backs_up_elsewhere() {
 }
 
 #[test]
+fn a_journal_that_lacks_what_the_index_has_is_rebuilt_without_a_loss() {
+    let (_place, data, to) = with_eight_files();
+    damage(&files(&data.join("journal"), ".log")[0], b"needle3");
+    let output = command(&data, &["fsck", "--rebuild"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("journal.damaged-N"), "{output:?}");
+    assert_eq!(files_of(&data, "u"), 8);
+    fs::remove_dir_all(data.join("meta")).unwrap();
+    assert_eq!(files_of(&data, "u"), 8);
+    report(&["backup", text(&to)], &data);
+}
+
+#[test]
 fn a_damaged_snapshot_costs_what_it_cannot_tell_and_no_more() {
     let (place, _, to) = with_eight_files();
     let snapshot = files(&to.join("journal"), ".snapshot").remove(0);

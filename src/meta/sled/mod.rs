@@ -117,8 +117,8 @@ impl SledMetadata {
         Ok(first.is_none() && self.records.last() == 0)
     }
 
-    /// Makes `meta/` anew from the journal, also when commits are missing there, and keeps the one
-    /// before aside. Answers what is missing. Blocks.
+    /// Makes `meta/` anew from the journal, or where that lacks something, the journal from what
+    /// can be read of both; keeps aside what was there before. Answers what is missing. Blocks.
     ///
     /// # Errors
     /// As [`SledMetadata::open`]; [`Error::NotFound`] when there is no journal.

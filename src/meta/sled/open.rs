@@ -215,12 +215,15 @@ impl Opened {
         mark_applied(&self.db, id, last)?;
         self.db.flush().map_err(failed)?;
         self.journal.close_log()?;
-        let going_on = AtomicBool::new(false);
-        let files = self.journal.files();
-        let records = Records::new(Runs::new((*self.db).clone()), last);
-        saved(journal::save(files, id, last, records.iter(), &going_on))?;
-        files.set_logs_aside().map_err(failed_io)
+        save_as(self.journal.files(), &self.db, id, last)?;
+        self.journal.files().set_logs_aside().map_err(failed_io)
     }
+}
+
+/// Saves what sled holds as the snapshot of commit `last`.
+fn save_as(files: &Files, db: &Db, id: JournalId, last: u64) -> Result<()> {
+    let records = Records::new(Runs::new((**db).clone()), last);
+    saved(journal::save(files, id, last, records.iter(), &AtomicBool::new(false)))
 }
 
 /// Makes an index anew that could not be read behind its open, and fails as that does.

@@ -56,12 +56,6 @@ pub struct Damage {
     until: u64,
 }
 
-impl Damage {
-    pub fn unreadable(&self) -> &RangeInclusive<u64> {
-        &self.unreadable
-    }
-}
-
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, position, unreadable, until } = self;

@@ -1,69 +1,139 @@
 //! `fsck --rebuild`: a store made of what can be read, when that is not all.
 
-use std::fs;
+use std::{fs, io};
+
+use sled::Db;
 
 use super::{
-    Loss, Opened, Place, applied, failed, failed_io, has_records, is_half_made, make_anew, open_db,
-    set_aside, unless_panicked,
+    Loss, Place, applied, failed, failed_io, has_records, is_half_made, make_anew, mark_applied,
+    open_db, prove_durable, replay, save_as, set_aside, unless_panicked,
 };
-use crate::meta::{
-    Error, Result,
-    sled::{
-        index,
-        journal::{Journal, JournalId},
+use crate::{
+    meta::{
+        Error, Result,
+        sled::{
+            index,
+            journal::{Files, JournalId, Survey},
+            records::Records,
+            runs::Runs,
+        },
     },
+    sys::durable,
 };
 
-/// Makes sled anew from what the journal holds, also without what cannot be read of it, and keeps
-/// the one before aside. Answers what is missing.
+/// Makes sled anew from what the journal holds, and keeps the one before aside. Where the journal
+/// lacks something, it goes on from whichever of the two has more, with a journal that holds just
+/// that; the one before is kept aside. Answers what is missing then.
 ///
 /// What lost something is another store from then on, with a journal and an id of its own: its
 /// backups must never take the place of those that have what it lost.
 ///
 /// # Errors
-/// As [`open`]; [`Error::NotFound`] when there is no journal; [`Error::Corrupt`] when the index has
-/// what the journal lost.
+/// As [`super::open`]; [`Error::NotFound`] when there is no journal.
 pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
     let survey = place.files.survey()?;
     let new_id = || survey.is_headless.then(JournalId::new);
     let id = survey.id.or_else(new_id).ok_or(Error::NotFound)?;
     let (base, gaps) = survey.load_readable(|_| Ok(()))?;
-    let damage = survey.replay(base, u64::MAX, |_| Ok(()))?.damage;
-    let needed = damage.as_ref().map(|damage| *damage.unreadable().end());
+    let replay = survey.replay(base, u64::MAX, |_| Ok(()))?;
+    // An index that has this one has something that the journal lacks.
+    let more = if gaps.is_some() { base } else { replay.last + 1 };
     let gaps = gaps.map(|gaps| gaps.to_string());
-    let missing: Vec<_> = gaps.into_iter().chain(damage.map(|it| it.to_string())).collect();
+    let missing: Vec<_> = gaps.into_iter().chain(replay.damage.map(|it| it.to_string())).collect();
+    let missing = missing.join("; ");
+    let index = match Index::find(place, survey.id, more) {
+        // What the disk does not give is not needed.
+        Err(Error::Unavailable(_)) if missing.is_empty() => None,
+        Err(Error::Unavailable(why)) => {
+            return Err(Error::Unavailable(format!(
+                "{missing}; whether the index has that cannot be told: {why}. Move meta/ away to \
+                 go on without it"
+            )));
+        }
+        index => index?,
+    };
+    if let Some(index) = index {
+        return index.go_on(place, &survey);
+    }
     if missing.is_empty() {
         make_anew(place, &survey, id, Loss::Refused)?;
         return Ok(None);
     }
-    let missing = missing.join("; ");
-    if index_reaches(place, survey.id, needed.unwrap_or(base).max(base)) {
-        return Err(Error::Corrupt(format!(
-            "{missing}; but the index in meta/ has it: a start, or `fsck` alone, mends the journal \
-             by it. Where that index is not to be trusted, move meta/ away first"
-        )));
-    }
     let made = make_anew(place, &survey, JournalId::new(), Loss::Taken)?;
-    let Opened { db, journal, file } = made;
-    set_aside(&place.data_dir.join("journal")).map_err(failed_io)?;
-    // From here on an open takes the index for all there is, as below.
-    place.files.make().map_err(failed_io)?;
-    let journal = Journal::after(place.files.clone(), journal.id(), journal.last(), 0);
-    Opened { db, journal, file }.save()?;
+    replace_journal(place, &made.db, made.journal.id(), made.journal.last())?;
     Ok(Some(missing))
 }
 
-/// Whether there is an index which has every commit up to `number` of this journal, or of one
-/// without a head.
-fn index_reaches(place: &Place, id: Option<JournalId>, number: u64) -> bool {
-    let is_there = fs::read_dir(&place.meta).is_ok_and(|mut entries| entries.next().is_some());
-    let reaches = || {
-        let db = open_db(place)?;
-        let lies_in_runs = db.contains_key(index::LIES_IN_RUNS).map_err(failed)?;
-        let is_whole = lies_in_runs && has_records(&db)? && !is_half_made(&db)?;
-        let applied = applied(&db)?.filter(|(own, _)| id.is_none_or(|id| *own == id));
-        Ok(is_whole && applied.is_some_and(|(_, applied)| applied >= number))
-    };
-    // One that cannot be read has nothing.
-    is_there && !place.files.is_distrusted() && unless_panicked(reaches).unwrap_or(false)
+/// An index of which every record can be read.
+struct Index {
+    db: Db,
+    id: JournalId,
+    last: u64,
+}
+
+impl Index {
+    /// That of this journal, or of one without a head, if it has commit `number`.
+    fn find(place: &Place, id: Option<JournalId>, number: u64) -> Result<Option<Self>> {
+        let is_there = fs::read_dir(&place.meta).is_ok_and(|mut entries| entries.next().is_some());
+        if !is_there || place.files.is_distrusted() {
+            return Ok(None);
+        }
+        let found = unless_panicked(|| {
+            let db = open_db(place)?;
+            let lies_in_runs = db.contains_key(index::LIES_IN_RUNS).map_err(failed)?;
+            let is_whole = lies_in_runs && has_records(&db)? && !is_half_made(&db)?;
+            let is_own = |own: JournalId| id.is_none_or(|id| own == id);
+            match applied(&db)? {
+                Some((id, last)) if is_whole && is_own(id) && last >= number => {
+                    let records = Records::new(Runs::new((*db).clone()), last);
+                    records.iter().try_for_each(|record| record.map(drop))?;
+                    Ok(Some(Self { db, id, last }))
+                }
+                _ => Ok(None),
+            }
+        });
+        match found {
+            Err(Error::Corrupt(_)) => Ok(None),
+            found => found,
+        }
+    }
+
+    /// Takes what the journal has behind it, and makes a journal of it.
+    fn go_on(self, place: &Place, survey: &Survey) -> Result<Option<String>> {
+        let Self { db, id, last } = self;
+        let replay = unless_panicked(|| {
+            prove_durable(&db, &place.meta)?;
+            replay(&db, survey, id, last)
+        })?;
+        let missing = replay.damage.map(|damage| damage.to_string());
+        let id = if missing.is_some() { JournalId::new() } else { id };
+        replace_journal(place, &db, id, replay.last.max(last))?;
+        if missing.is_none() {
+            tracing::warn!(
+                "the journal was damaged, and what the index has was saved as a new one; the one \
+                 before is kept beside it as journal.damaged-N"
+            );
+        }
+        Ok(missing)
+    }
+}
+
+/// Saves what sled holds as a journal in the place of the one there, which is set aside once the
+/// other is whole: up to then nothing has changed, and all of it can be done again.
+fn replace_journal(place: &Place, db: &Db, id: JournalId, last: u64) -> Result<()> {
+    let journal = place.data_dir.join("journal");
+    let new = journal.with_extension("new");
+    match fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed_io(error)),
+        _ => {}
+    }
+    let files = Files::new(&new);
+    files.make().map_err(failed_io)?;
+    save_as(&files, db, id, last)?;
+    set_aside(&journal).map_err(failed_io)?;
+    let renamed = fs::rename(&new, &journal);
+    renamed.and_then(|()| durable::sync_dir(&place.data_dir)).map_err(failed_io)?;
+    // Between the two, an open makes the index anew: it is that of the other journal.
+    mark_applied(db, id, last)?;
+    db.flush().map(drop).map_err(failed)
 }
