@@ -121,7 +121,8 @@ impl SledMetadata {
     /// can be read of both; keeps aside what was there before. Answers what is missing. Blocks.
     ///
     /// # Errors
-    /// As [`SledMetadata::open`]; [`Error::NotFound`] when there is no journal.
+    /// As [`SledMetadata::open`]; [`Error::NotFound`] when there is no journal, [`Error::Corrupt`]
+    /// when nothing of it can be read.
     pub fn rebuild(data_dir: &Path, cache_bytes: u64) -> Result<Option<String>> {
         Ballast::given_up(data_dir)?;
         open::rebuild_at_any_loss(&open::Place::new(data_dir, cache_bytes))

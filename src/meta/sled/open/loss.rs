@@ -29,12 +29,17 @@ use crate::{
 /// backups must never take the place of those that have what it lost.
 ///
 /// # Errors
-/// As [`super::open`]; [`Error::NotFound`] when there is no journal.
+/// As [`super::open`]; [`Error::NotFound`] when there is no journal; [`Error::Corrupt`] when
+/// nothing at all can be read.
 pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
     let survey = place.files.survey()?;
     let new_id = || survey.is_headless.then(JournalId::new);
     let id = survey.id.or_else(new_id).ok_or(Error::NotFound)?;
-    let (base, gaps) = survey.load_readable(|_| Ok(()))?;
+    let mut pieces = 0;
+    let (base, gaps) = survey.load_readable(|piece| {
+        pieces += usize::from(!piece.payload().is_empty());
+        Ok(())
+    })?;
     let replay = survey.replay(base, u64::MAX, |_| Ok(()))?;
     // An index that has this one has something that the journal lacks.
     let more = if gaps.is_some() { base } else { replay.last + 1 };
@@ -58,6 +63,12 @@ pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
     if missing.is_empty() {
         make_anew(place, &survey, id, Loss::Refused)?;
         return Ok(None);
+    }
+    if pieces == 0 && replay.last == base {
+        return Err(Error::Corrupt(format!(
+            "{missing}; and nothing else can be read either: put journal/ back, or restore a \
+             backup into another directory"
+        )));
     }
     let made = make_anew(place, &survey, JournalId::new(), Loss::Taken)?;
     replace_journal(place, &made.db, made.journal.id(), made.journal.last())?;
