@@ -113,8 +113,11 @@ impl SledMetadata {
     /// # Errors
     /// When it cannot be read.
     pub fn is_new(&self) -> Result<bool> {
-        let first = self.records.iter().next().transpose()?;
-        Ok(first.is_none() && self.records.last() == 0)
+        // Of a store that is none, no page need be whole.
+        if self.records.last() > 0 {
+            return Ok(false);
+        }
+        self.records.iter().next().transpose().map(|first| first.is_none())
     }
 
     /// Makes `meta/` anew from the journal, or where that lacks something, the journal from what

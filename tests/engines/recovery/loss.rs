@@ -122,3 +122,15 @@ fn a_rebuild_that_fails_leaves_the_journal_as_it_was() {
         world.reopened(40);
     }
 }
+
+#[test]
+fn a_store_is_told_from_a_new_one_whatever_its_pages_are() {
+    let world = World::with(50, NEVER);
+    world.runtime.block_on(world.open(NEVER).begun(UnixMillis(1))).unwrap();
+    let db = world.sled();
+    let first = db.range("A"..).keys().next().unwrap().unwrap();
+    db.insert(first, b"\xff\xff").unwrap();
+    drop(db);
+    assert_eq!(world.open(NEVER).is_new(), Ok(false));
+    assert_eq!(World::new().open(NEVER).is_new(), Ok(true));
+}
