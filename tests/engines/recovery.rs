@@ -420,7 +420,7 @@ fn a_damaged_index_is_found_by_a_check_and_kept_out_of_a_backup() {
         damage_runs(&world);
         let meta = world.open(NEVER);
         let found = world.runtime.block_on(meta.check()).unwrap();
-        assert!(found.len() == 1 && found[0].contains("fsck --rebuild"), "{found:?}");
+        assert!(found.len() == 1 && found[0].contains("stop and start"), "{found:?}");
         let backup = World::new();
         fs::create_dir_all(backup.path("")).unwrap();
         world.runtime.block_on(meta.export(&backup.path(""))).unwrap();

@@ -49,6 +49,7 @@ pub use self::patience::SECONDS as PATIENCE_SECONDS;
 use super::{
     ballast::{Ballast, Share},
     journal::{self, Builder, Files, Journal, JournalId},
+    open::unless_panicked,
     records::Records,
     room::{self, Spare},
     txn::{Txn, Writes},
@@ -267,13 +268,10 @@ impl Shared {
         unless_panicked(|| self.records.settle(self.id)).inspect_err(|error| self.distrust(error))
     }
 
-    /// sled may have lost writes: it fails, and is not to be opened again.
+    /// sled may have lost writes.
     fn distrust(&self, error: &Error) {
         self.fail(error);
-        if let Err(error) = self.files.distrust() {
-            tracing::error!(%error, "the index may have lost writes: remove meta/ before the next \
-                start, which makes it anew from the journal");
-        }
+        self.records.distrust(error);
     }
 
     /// Makes durable what sled has. A sync of it that failed, even one that sled took note of and
@@ -340,7 +338,9 @@ impl Writer {
             let steps = std::iter::once(first).chain(waiting.try_iter()).take(BATCH_STEPS_MAX);
             let steps = steps.collect();
             let mut answers = Vec::new();
-            let outcome = unless_panicked(|| self.commit(steps, &mut answers));
+            // A panic must not take waiting callers with it.
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(steps, &mut answers)))
+                .unwrap_or_else(|_| Err(Error::Unavailable("the committer panicked".into())));
             if let Err(error) = &outcome
                 && *error != Error::NoSpace
                 && !self.journal.waits_for_room()
@@ -481,12 +481,6 @@ impl Writer {
             Err(error) => tracing::warn!(%error, "the index was not saved"),
         }
     }
-}
-
-/// sled panics on some damage; that must not take waiting callers with it.
-fn unless_panicked(work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let outcome = catch_unwind(AssertUnwindSafe(work));
-    outcome.unwrap_or_else(|_| Err(Error::Unavailable("the engine panicked".into())))
 }
 
 /// What a failure of sled itself means to a caller.

@@ -38,6 +38,9 @@ use crate::{
 /// Written entries that are read at a time.
 const PAGE: usize = 64;
 
+/// What is to be done about a damaged index, once that is [noted](Records::distrust).
+pub const REMEDY: &str = "stop and start; it is made anew from the journal";
+
 /// See the module.
 #[derive(Clone)]
 pub struct Records {
@@ -45,7 +48,7 @@ pub struct Records {
     layers: Arc<RwLock<Layers>>,
     /// One layer is settled at a time.
     turn: Arc<Mutex<()>>,
-    /// Where it is noted that sled cannot be read.
+    /// Where it is noted that sled is not to be trusted.
     files: Option<Files>,
     is_damaged: Arc<AtomicBool>,
 }
@@ -134,19 +137,23 @@ impl Records {
     /// Reads what sled has. A damaged page shows only when it is read, which no open may come to.
     fn read<T>(&self, read: impl FnOnce(&Runs) -> Result<T>) -> Result<T> {
         unless_panicked(|| read(&self.runs)).inspect_err(|error| {
-            if let (Error::Corrupt(_), Some(files)) = (error, &self.files) {
-                self.distrust(files, error);
+            if let Error::Corrupt(_) = error {
+                self.distrust(error);
             }
         })
     }
 
-    fn distrust(&self, files: &Files, why: &Error) {
+    /// Notes, once and durably, that sled cannot be read or may have lost writes: it is not to be
+    /// opened again.
+    pub fn distrust(&self, why: &Error) {
+        let Some(files) = &self.files else { return };
         if self.is_damaged.swap(true, Ordering::Relaxed) {
             return;
         }
-        tracing::error!(%why, "the index is damaged: a restart makes it anew from the journal");
+        tracing::error!(%why, "the index is damaged: {REMEDY}");
         if let Err(error) = files.distrust() {
-            tracing::error!(%error, "that was not noted: `streamlined fsck --rebuild` does it");
+            tracing::error!(%error, "that could not be noted, so a start may not see it: stop, \
+                and `streamlined fsck --rebuild` makes the index anew");
         }
     }
 

@@ -12,6 +12,7 @@ use super::{
     super::{
         check::{Findings, Walk},
         journal::{self, Files},
+        records::REMEDY,
     },
     Committer, Shared,
 };
@@ -74,7 +75,11 @@ impl Shared {
         for _ in 0..WALKS_MAX {
             let before = self.records.last();
             let mut findings = match walk.findings() {
-                Err(Error::Corrupt(why)) => return Ok(vec![unreadable(&why)]),
+                Err(Error::Corrupt(why)) => {
+                    let told = format!("the index cannot be read: {why}: {REMEDY}");
+                    self.records.distrust(&Error::Corrupt(why));
+                    return Ok(vec![told]);
+                }
                 findings => findings?,
             };
             let last = self.records.last();
@@ -111,11 +116,4 @@ impl Shared {
         }
         Ok(findings)
     }
-}
-
-fn unreadable(why: &str) -> String {
-    format!(
-        "the index cannot be read: {why}. `streamlined fsck --rebuild` makes it anew from the \
-         journal"
-    )
 }

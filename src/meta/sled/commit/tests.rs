@@ -1,7 +1,7 @@
 use crate::{
     meta::{
         Metadata,
-        sled::{SledMetadata, runs::tests::damage},
+        sled::{SledMetadata, index, runs::tests::damage, txn::Txn},
         upkeep::Upkeep,
     },
     model::{name::UserId, time::UnixMillis},
@@ -45,6 +45,24 @@ fn what_cannot_be_settled_is_kept_and_told() {
     // The journal has it, and the damaged index is made anew.
     let meta = open(&dir);
     assert_eq!(meta.records.get(b"l-entry").unwrap().unwrap(), b"kept");
+}
+
+/// What a check says is to be done has to come to something.
+#[test]
+fn a_record_that_a_check_cannot_read_is_noted_for_the_next_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = open(&dir);
+    let misplaced = [index::FILES, b"x"].concat();
+    let write = move |txn: &mut Txn<'_>| {
+        txn.write(misplaced, b"");
+        Ok(())
+    };
+    let found = runtime().block_on(async {
+        meta.committer.commit(write).await.unwrap();
+        meta.check().await.unwrap()
+    });
+    assert!(found.len() == 1 && found[0].contains("stop and start"), "{found:?}");
+    assert!(dir.path().join("journal/rebuild").exists());
 }
 
 /// A close does not wait for ever for a sled that does not come back.
