@@ -19,6 +19,7 @@ mod directory;
 mod loss;
 
 use std::{
+    fmt::Display,
     fs::{self, File},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -26,7 +27,6 @@ use std::{
     sync::atomic::AtomicBool,
 };
 
-use rustix::io::Errno;
 use sled::Db;
 
 use self::directory::open_db;
@@ -467,15 +467,18 @@ pub fn note_pages(place: &Place) -> Result<()> {
 /// What a snapshot came to without which a store does not open.
 fn saved(saved: Result<u64>) -> Result<()> {
     match saved {
-        Err(Error::NoSpace) => Err(failed_io(io::Error::from(Errno::NOSPC))),
+        Err(Error::NoSpace) => Err(no_room("No space left on device")),
         saved => saved.map(drop),
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "goes into `map_err`")]
 fn failed_io(error: io::Error) -> Error {
     if journal::is_full(&error) {
-        return Error::Unavailable(format!("{error}: a start takes 64 MiB at a million files"));
+        return no_room(error);
     }
     Error::Unavailable(error.to_string())
+}
+
+fn no_room(why: impl Display) -> Error {
+    Error::Unavailable(format!("{why}: a start takes 64 MiB at a million files"))
 }
