@@ -14,7 +14,7 @@ use crate::meta::{Error, Result};
 
 /// sled writes a page that is larger than a quarter of a segment into a file of its own and never
 /// syncs that file. A leaf holds up to 16 runs and a chain of 10 more: at
-/// [`super::txn::RECORD_BYTES_MAX`] and a run each, a quarter of this is never reached.
+/// [`super::super::txn::RECORD_BYTES_MAX`] and a run each, a quarter of this is never reached.
 const SEGMENT_BYTES: usize = 4 << 20;
 /// How long a store that was closed a moment ago may take to let go of its lock: sled's own threads
 /// do it behind the last handle.
