@@ -170,9 +170,10 @@ fn is_ours(to: &Path) -> io::Result<bool> {
     if data_dir::check(to).is_ok() {
         return Ok(true);
     }
-    // `LOCK` is all there is of one that found no room for more, and `lost+found` is at the top of
-    // a file system of its own.
-    let begun = ["incoming", "blobs", "staging", "keys", "journal", "LOCK", "lost+found"];
+    // `LOCK` is all there is of one that found no room for more, `FORMAT.tmp` of one that did not
+    // come to its last step, and `lost+found` is at the top of a file system of its own.
+    let begun =
+        ["incoming", "blobs", "staging", "keys", "journal", "FORMAT.tmp", "LOCK", "lost+found"];
     let is_begun = ["LOCK", "incoming"].iter().all(|name| to.join(name).exists());
     let known = if is_begun { &begun[..] } else { &begun[5..] };
     let is_known = |name: &OsStr| known.iter().any(|known| name == *known);
@@ -210,6 +211,8 @@ fn old_journal(to: &Path) -> PathBuf {
 /// Puts a journal back that one who was killed had taken away, and had nothing in its place.
 fn give_back(to: &Path) -> io::Result<()> {
     let journal = to.join("journal");
+    // Whoever started a daemon there, which refused, made an empty one.
+    let _ = fs::remove_dir(&journal);
     if old_journal(to).exists() && !journal.exists() {
         fs::rename(old_journal(to), journal)?;
         durable::sync_dir(to)?;

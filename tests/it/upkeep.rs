@@ -264,6 +264,8 @@ fn what_an_earlier_backup_left_stays_good() {
     report(&["backup", to], &daemon.dir());
     fs::create_dir(backup.join("incoming")).unwrap();
     fs::rename(backup.join("journal"), backup.join("incoming/old")).unwrap();
+    // A daemon that was started there refused, and left that.
+    fs::create_dir(backup.join("journal")).unwrap();
     fs::rename(backup.join("keys"), backup.join("kept")).unwrap();
     fs::write(backup.join("keys"), "in the way").unwrap();
     assert!(!run(&["backup", to], &daemon.dir()).status.success());
@@ -321,7 +323,9 @@ fn a_backup_that_is_cut_changes_no_file_of_an_earlier_one() {
 fn a_backup_that_left_a_lock_alone_is_begun_again() {
     let daemon = Daemon::start();
     let target = tempfile::tempdir().unwrap();
-    fs::write(target.path().join("LOCK"), "").unwrap();
+    for left in ["LOCK", "FORMAT.tmp"] {
+        fs::write(target.path().join(left), "").unwrap();
+    }
     report(&["backup", target.path().to_str().unwrap()], &daemon.dir());
     assert!(target.path().join("FORMAT").exists());
 }

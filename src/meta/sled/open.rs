@@ -132,10 +132,6 @@ pub fn open(place: &Place) -> Result<Opened> {
             return rebuild(place, &survey, id, why);
         }
     };
-    if survey.is_ahead_of(applied) {
-        drop(db);
-        return rebuild(place, &survey, id, "it fell behind");
-    }
     let replay = unless_panicked(|| {
         prove_durable(&db, &place.meta)?;
         replay(&db, &survey, id, applied)
@@ -148,6 +144,11 @@ pub fn open(place: &Place) -> Result<Opened> {
         replay => replay?,
     };
     fault::point("open: replayed");
+    // The logs do not bring it to where the snapshot is.
+    if survey.snapshot.is_some_and(|snapshot| snapshot > replay.last.max(applied)) {
+        drop(db);
+        return rebuild(place, &survey, id, "it fell behind");
+    }
     if let Some(damage) = replay.damage {
         return Err(Error::Corrupt(format!(
             "{damage}. `streamlined fsck --rebuild` goes on without them"
@@ -165,7 +166,14 @@ pub fn open(place: &Place) -> Result<Opened> {
         tracing::warn!("the journal is damaged; the index has what it held and is saved anew");
         opened.save()?;
     }
+    // Of a rebuild that did not come to its end.
+    let _ = fs::remove_dir_all(new_journal(place));
     Ok(opened)
+}
+
+/// Where a journal is made that is to take the place of the one there.
+fn new_journal(place: &Place) -> PathBuf {
+    place.data_dir.join("journal.new")
 }
 
 /// Opens a store that has no journal: a new one, one of format 1, or one that lost it.
@@ -188,9 +196,13 @@ fn begin(place: &Place, survey: &Survey) -> Result<Opened> {
     }
     prove_durable(&db, &place.meta)?;
     let (id, last) = match applied(&db)? {
-        Some(applied) => {
-            tracing::warn!("the journal is gone; the index is saved as a new one");
-            applied
+        // Backups must not take the place of those that have what the journal had behind it.
+        Some((_, last)) => {
+            tracing::warn!(
+                "the journal is gone, and with it what the index did not have yet; that is saved \
+                 as a new one, of another store: backups need a new directory"
+            );
+            (JournalId::new(), last)
         }
         None => (JournalId::new(), 0),
     };
@@ -266,6 +278,7 @@ impl Whole {
             let base = survey.load(|record| writes(record).map(drop))?;
             let replay = survey.replay(base, u64::MAX, |record| writes(record).map(drop))?;
             let Replay { last, has_hole, damage, .. } = replay;
+            let last = last.max(base);
             Ok(Self { last, has_hole, damage: damage.map(|damage| damage.to_string()) })
         };
         match read() {
@@ -342,7 +355,10 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId, loss: Loss) -> Resul
         return Err(Error::Corrupt(damage.to_string()));
     }
     let last = replay.last.max(base);
-    mark_applied(&db, id, last)?;
+    // What lost something is whole once it has a journal of its own.
+    if loss == Loss::Refused {
+        mark_applied(&db, id, last)?;
+    }
     db.remove(index::HALF_MADE).map_err(failed)?;
     db.flush().map_err(failed)?;
     opened(place, db, id, last, survey.unsaved_bytes()?)

@@ -63,7 +63,7 @@ impl Shared {
             saved => saved.map(|_| number)?,
         };
         let last = self.records.last();
-        self.files.survey()?.copy(base, last, to)
+        self.files.survey()?.copy(self.id, base, last, to)
     }
 
     /// Walks the index beside the commits. What is found of a record that one of them wrote says

@@ -141,12 +141,6 @@ impl Survey {
         self.snapshot == Some(number) || self.logs.iter().any(|log| *log <= number)
     }
 
-    /// Whether the logs no longer bring up a store that has the commits up to `number`, but the
-    /// newest snapshot does.
-    pub fn is_ahead_of(&self, number: u64) -> bool {
-        self.snapshot.is_some_and(|snapshot| snapshot > number) && !self.reaches(number)
-    }
-
     /// Bytes of the logs that the newest snapshot does not make needless.
     ///
     /// # Errors
@@ -366,12 +360,12 @@ impl Survey {
         Ok(number)
     }
 
-    /// Copies the commits after `after` up to `last` into a new log of another directory.
+    /// Copies the commits after `after` up to `last` into a new log of another directory, as those
+    /// of a journal's id, which files here may not tell any more.
     ///
     /// # Errors
     /// [`Error::NoSpace`] there; [`Error::Unavailable`] when they cannot be read or written.
-    pub fn copy(&self, after: u64, last: u64, to: &Files) -> Result<()> {
-        let Some(id) = self.id else { return Ok(()) };
+    pub fn copy(&self, id: JournalId, after: u64, last: u64, to: &Files) -> Result<()> {
         let path = to.log(after);
         let mut out = BufWriter::new(durable::create_new(&path).map_err(unwritten)?);
         out.write_all(&head(id, after)).map_err(unwritten)?;

@@ -6,7 +6,7 @@ use sled::Db;
 
 use super::{
     Loss, Place, applied, failed, failed_io, has_records, is_half_made, make_anew, mark_applied,
-    open_db, prove_durable, replay, save_as, set_aside, unless_panicked,
+    new_journal, open_db, prove_durable, replay, save_as, set_aside, unless_panicked,
 };
 use crate::{
     meta::{
@@ -42,7 +42,8 @@ pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
     })?;
     let replay = survey.replay(base, u64::MAX, |_| Ok(()))?;
     // An index that has this one has something that the journal lacks.
-    let more = if gaps.is_some() { base } else { replay.last + 1 };
+    let end = replay.last.max(base);
+    let more = if gaps.is_some() { base } else { end + 1 };
     let gaps = gaps.map(|gaps| gaps.to_string());
     let missing: Vec<_> = gaps.into_iter().chain(replay.damage.map(|it| it.to_string())).collect();
     let missing = missing.join("; ");
@@ -64,7 +65,7 @@ pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
         make_anew(place, &survey, id, Loss::Refused)?;
         return Ok(None);
     }
-    if pieces == 0 && replay.last == base {
+    if pieces == 0 && end == base {
         return Err(Error::Corrupt(format!(
             "{missing}; and nothing else can be read either: put journal/ back, or restore a \
              backup into another directory"
@@ -133,7 +134,7 @@ impl Index {
 /// other is whole: up to then nothing has changed, and all of it can be done again.
 fn replace_journal(place: &Place, db: &Db, id: JournalId, last: u64) -> Result<()> {
     let journal = place.data_dir.join("journal");
-    let new = journal.with_extension("new");
+    let new = new_journal(place);
     match fs::remove_dir_all(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed_io(error)),
         _ => {}
