@@ -110,7 +110,7 @@ impl World {
 
     fn complete(&self, id: UploadId) -> Result<FileRecord, Error> {
         let user = user();
-        let completing = self.app.complete_upload(&user, completion(id));
+        let completing = self.app.complete_upload(&user, Completion::of(id));
         let completed = self.runtime.block_on(completing)?;
         let Completed::One(file) = completed else { panic!("not a batch") };
         Ok(*file)
@@ -146,20 +146,6 @@ impl World {
     fn is_readable(&self, file: &FileRecord) -> bool {
         let opened = self.app.open_content(file, Slice::whole(file.size));
         self.runtime.block_on(opened).is_ok()
-    }
-}
-
-fn completion(id: UploadId) -> Completion {
-    Completion {
-        id,
-        sha256: None,
-        name: None,
-        folder: None,
-        user: None,
-        meta: CallerMeta::default(),
-        inline: None,
-        possession: None,
-        in_order: false,
     }
 }
 
@@ -239,7 +225,7 @@ fn a_proof_of_what_is_known_is_taken_for_ten_minutes() {
         world.pass(passed);
         let completion = Completion {
             possession: Some(Possession { blake3: None, sha256, proof: Sha256(proof) }),
-            ..completion(opened.id)
+            ..Completion::of(opened.id)
         };
         let completed = world.runtime.block_on(world.app.complete_upload(&user(), completion));
         match completed.map(drop) {

@@ -176,18 +176,7 @@ pub async fn part(
 }
 
 pub async fn complete(app: &Arc<App>, id: UploadId) -> Result<FileRecord, Error> {
-    let completion = Completion {
-        id,
-        sha256: None,
-        name: None,
-        folder: None,
-        user: None,
-        meta: CallerMeta::default(),
-        inline: None,
-        possession: None,
-        in_order: false,
-    };
-    let Completed::One(file) = app.complete_upload(&user(), completion).await? else {
+    let Completed::One(file) = app.complete_upload(&user(), Completion::of(id)).await? else {
         panic!("not a batch")
     };
     Ok(*file)
