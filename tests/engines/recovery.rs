@@ -513,6 +513,7 @@ fn of_a_damaged_snapshot_the_rest_is_kept() {
     assert!(records.len() > 3, "{records:?}");
     flip(&snapshot, records[1] + 100);
     fs::remove_dir_all(world.path("meta")).unwrap();
+    loss::an_index_at_a_loss_is_nothing_without_its_journal(&world);
     let missing = SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap().unwrap();
     let gap = format!("the records in {} bytes of it are left out", records[2] - records[1]);
     assert!(missing.contains(&gap), "{missing}");

@@ -252,25 +252,37 @@ fn a_backup_leaves_its_directory_to_nobody_else_to_write() {
     }
 }
 
-/// As if it had been killed between the two renames, and the next one does not come to its end.
-#[test]
-fn what_an_earlier_backup_left_stays_good() {
+/// A store of one file, and a backup of it.
+fn backed_up() -> (Daemon, tempfile::TempDir, PathBuf) {
     let mut daemon = Daemon::start();
     daemon.expect_trouble("a store is unavailable");
     daemon.user("u").store("f", "a", b"content");
     let target = tempfile::tempdir().unwrap();
     let backup = target.path().join("backup");
+    report(&["backup", backup.to_str().unwrap()], &daemon.dir());
+    (daemon, target, backup)
+}
+
+/// A backup that does not come to its last steps.
+fn cut_short(backup: &Path, daemon: &Daemon) {
+    let (keys, kept) = (backup.join("keys"), backup.join("kept"));
+    fs::rename(&keys, &kept).unwrap();
+    fs::write(&keys, "in the way").unwrap();
+    assert!(!run(&["backup", backup.to_str().unwrap()], &daemon.dir()).status.success());
+    fs::remove_file(&keys).unwrap();
+    fs::rename(kept, keys).unwrap();
+}
+
+/// As if it had been killed between the two renames, and the next one does not come to its end.
+#[test]
+fn what_an_earlier_backup_left_stays_good() {
+    let (daemon, target, backup) = backed_up();
     let to = backup.to_str().unwrap();
-    report(&["backup", to], &daemon.dir());
     fs::create_dir(backup.join("incoming")).unwrap();
     fs::rename(backup.join("journal"), backup.join("incoming/old")).unwrap();
     // A daemon that was started there refused, and left that.
     fs::create_dir(backup.join("journal")).unwrap();
-    fs::rename(backup.join("keys"), backup.join("kept")).unwrap();
-    fs::write(backup.join("keys"), "in the way").unwrap();
-    assert!(!run(&["backup", to], &daemon.dir()).status.success());
-    fs::remove_file(backup.join("keys")).unwrap();
-    fs::rename(backup.join("kept"), backup.join("keys")).unwrap();
+    cut_short(&backup, &daemon);
     let data = target.path().join("data");
     assert!(run(&["restore", to], &data).status.success());
     assert_eq!(report(&["user", "show", "u", "--json"], &data)["files"], 1);
@@ -294,22 +306,13 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, String> {
 /// What its journal names are the bytes of then: files that changed since wait for their journal.
 #[test]
 fn a_backup_that_is_cut_changes_no_file_of_an_earlier_one() {
-    let mut daemon = Daemon::start();
-    daemon.expect_trouble("a store is unavailable");
-    daemon.user("u").store("f", "a", b"content");
-    let target = tempfile::tempdir().unwrap();
-    let backup = target.path().join("backup");
+    let (daemon, target, backup) = backed_up();
     let to = backup.to_str().unwrap();
-    report(&["backup", to], &daemon.dir());
     let before = contents(&backup.join("blobs"));
     assert!(!before.is_empty());
     daemon.user("u").store("f", "b", b"another");
-    fs::rename(backup.join("keys"), backup.join("kept")).unwrap();
-    fs::write(backup.join("keys"), "in the way").unwrap();
-    assert!(!run(&["backup", to], &daemon.dir()).status.success());
+    cut_short(&backup, &daemon);
     assert_eq!(contents(&backup.join("blobs")), before);
-    fs::remove_file(backup.join("keys")).unwrap();
-    fs::rename(backup.join("kept"), backup.join("keys")).unwrap();
     report(&["backup", to], &daemon.dir());
     assert_ne!(contents(&backup.join("blobs")), before);
     assert!(!backup.join("incoming").exists());

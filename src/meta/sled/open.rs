@@ -167,13 +167,8 @@ pub fn open(place: &Place) -> Result<Opened> {
         opened.save()?;
     }
     // Of a rebuild that did not come to its end.
-    let _ = fs::remove_dir_all(new_journal(place));
+    let _ = fs::remove_dir_all(loss::new_journal(place));
     Ok(opened)
-}
-
-/// Where a journal is made that is to take the place of the one there.
-fn new_journal(place: &Place) -> PathBuf {
-    place.data_dir.join("journal.new")
 }
 
 /// Opens a store that has no journal: a new one, one of format 1, or one that lost it.
@@ -355,9 +350,10 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId, loss: Loss) -> Resul
         return Err(Error::Corrupt(damage.to_string()));
     }
     let last = replay.last.max(base);
-    // What lost something is whole once it has a journal of its own.
-    if loss == Loss::Refused {
-        mark_applied(&db, id, last)?;
+    match loss {
+        Loss::Refused => mark_applied(&db, id, last)?,
+        // What lost something is whole once it has a journal of its own.
+        Loss::Taken => db.remove(index::APPLIED).map(drop).map_err(failed)?,
     }
     db.remove(index::HALF_MADE).map_err(failed)?;
     db.flush().map_err(failed)?;

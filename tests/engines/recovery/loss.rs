@@ -123,6 +123,38 @@ fn a_rebuild_that_fails_leaves_the_journal_as_it_was() {
     }
 }
 
+/// Of a journal that lost records and says no more whose it is; it ends before another is there.
+pub fn an_index_at_a_loss_is_nothing_without_its_journal(world: &World) {
+    let headless = World::new();
+    copy(&world.path("journal"), &headless.path("journal"));
+    headless.snapshots().iter().chain(&headless.logs()).for_each(|file| flip(file, 20));
+    let place = headless.path("journal.new");
+    fs::write(&place, "").unwrap();
+    assert!(rebuilt(&headless).is_err());
+    let refused = headless.try_open(NEVER).err();
+    assert!(matches!(refused, Some(Error::Corrupt(_))), "{refused:?}");
+    fs::remove_file(place).unwrap();
+    assert!(rebuilt(&headless).unwrap().is_some());
+}
+
+/// An index and a log of before were put back: between them and the snapshot commits are missing.
+#[test]
+fn a_snapshot_has_what_index_and_logs_do_not_come_to() {
+    let world = World::with(90, NEVER);
+    copy(&world.path("meta"), &world.path("early"));
+    let log = world.logs().remove(0);
+    let early = fs::read(&log).unwrap();
+    world.add(&world.open(SAVE_BYTES), 90..300);
+    assert!(!world.snapshots().is_empty() && !log.exists());
+    fs::remove_dir_all(world.path("meta")).unwrap();
+    fs::rename(world.path("early"), world.path("meta")).unwrap();
+    fs::write(&log, early).unwrap();
+    // What a rebuild that was killed left is in nobody's way, and goes.
+    fs::create_dir(world.path("journal.new")).unwrap();
+    world.reopened(300);
+    assert!(!world.path("journal.new").exists());
+}
+
 #[test]
 fn a_store_is_told_from_a_new_one_whatever_its_pages_are() {
     let world = World::with(50, NEVER);

@@ -1,12 +1,12 @@
 //! `fsck --rebuild`: a store made of what can be read, when that is not all.
 
-use std::{fs, io};
+use std::{fs, io, path::PathBuf};
 
 use sled::Db;
 
 use super::{
     Loss, Place, applied, failed, failed_io, has_records, is_half_made, make_anew, mark_applied,
-    new_journal, open_db, prove_durable, replay, save_as, set_aside, unless_panicked,
+    open_db, prove_durable, replay, save_as, set_aside, unless_panicked,
 };
 use crate::{
     meta::{
@@ -128,6 +128,11 @@ impl Index {
         }
         Ok(missing)
     }
+}
+
+/// Where a journal is made that is to take the place of the one there.
+pub fn new_journal(place: &Place) -> PathBuf {
+    place.data_dir.join("journal.new")
 }
 
 /// Saves what sled holds as a journal in the place of the one there, which is set aside once the
