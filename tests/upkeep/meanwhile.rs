@@ -17,7 +17,7 @@ use streamlined::{
         upload::{DeclaredFile, Init},
     },
     blob::disk::DiskBlobs,
-    meta::memory::MemoryMetadata,
+    meta::{Metadata, memory::MemoryMetadata},
     metrics::stores,
     model::{
         digest::Sha256,
@@ -326,19 +326,29 @@ async fn an_upload_does_not_expire_while_it_is_completed() {
 /// Who asks how far an upload is learns it, when damage is found on the way.
 #[tokio::test]
 async fn an_upload_that_is_whole_but_damaged_tells_where_it_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let meta = Arc::new(MemoryMetadata::default());
-    let world = async || World::new(dir.path(), meta.clone(), Arc::new(store(dir.path()))).await;
-    let before = world().await;
-    let id = init_as(&before.app, Mode::Stream, 3 * LARGE as u64).await;
-    for number in 1..=3 {
-        put(&before.app, id, number, &content(number.into(), LARGE)).await;
+    // Who completes it by its id may not be who wrote it.
+    for completes_by_id in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Arc::new(MemoryMetadata::default());
+        let world =
+            async || World::new(dir.path(), meta.clone(), Arc::new(store(dir.path()))).await;
+        let before = world().await;
+        let id = init_as(&before.app, Mode::Stream, 3 * LARGE as u64).await;
+        for number in 1..=3 {
+            put(&before.app, id, number, &content(number.into(), LARGE)).await;
+        }
+        let path = before.files("staging").pop().unwrap();
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[1; 100], LARGE as u64 + 7).unwrap();
+        // Nothing is known any more of what came.
+        let after = world().await;
+        if completes_by_id {
+            assert!(complete(&after.app, id).await.is_err());
+        }
+        let progress = after.app.progress(&user(), id).await.unwrap();
+        assert_eq!((progress.offset, progress.file.is_none()), (LARGE as u64, true));
+        assert_eq!(meta.parts(id).await.unwrap().len(), 1);
     }
-    let file = File::options().write(true).open(before.files("staging").pop().unwrap()).unwrap();
-    file.write_all_at(&[1; 100], LARGE as u64 + 7).unwrap();
-    // Nothing is known any more of what came.
-    let progress = world().await.app.progress(&user(), id).await.unwrap();
-    assert_eq!((progress.offset, progress.file.is_none()), (LARGE as u64, true));
 }
 
 #[tokio::test]
