@@ -370,6 +370,24 @@ fn every_promise_names_tests_that_exist() {
     }
 }
 
+/// Of each package that both have, the fuzz targets build a version that the daemon builds.
+#[test]
+fn what_is_fuzzed_is_what_is_built() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let versions = |path: &str| -> BTreeSet<(String, String)> {
+        let lock: toml::Table = fs::read_to_string(root.join(path)).unwrap().parse().unwrap();
+        let text = |package: &toml::Value, key| package[key].as_str().unwrap().to_owned();
+        let packages = lock["package"].as_array().unwrap().iter();
+        packages.map(|package| (text(package, "name"), text(package, "version"))).collect()
+    };
+    let built = versions("Cargo.lock");
+    let names: BTreeSet<_> = built.iter().map(|(name, _)| name).collect();
+    let fuzzed = versions("fuzz/Cargo.lock");
+    let both = fuzzed.iter().filter(|(name, _)| names.contains(name));
+    let others: Vec<_> = both.filter(|package| !built.contains(package)).collect();
+    assert!(others.is_empty(), "`cargo update --precise` in fuzz/: {others:?}");
+}
+
 /// Each place that the compiler does not check stands with its reason in `docs/SECURITY.md`.
 #[test]
 fn what_is_unsafe_is_listed() {
