@@ -250,7 +250,7 @@ fn what_is_deleted_on_a_full_disk_makes_room_at_once() {
 /// What waits to be taken into the index has its room allocated, which is some times what it takes
 /// in the end: that alone fills no disk.
 #[test]
-fn a_small_disk_is_full_when_it_is() {
+fn the_room_that_waits_for_the_index_fills_no_small_disk() {
     let Some((mount, daemon)) = on_a_disk_of("104m") else { return };
     let user = daemon.user("u");
     for n in 0..2_500 {

@@ -427,6 +427,7 @@ async fn a_pack_whose_blob_is_on_its_way_to_a_record_stays() {
     let app = Arc::clone(&world.app);
     let gc = tokio::spawn(async move { app.gc().await.unwrap() });
     tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!gc.is_finished(), "it waits for it");
     blobs.seals.go_on.notify_waiters();
     let file = small.await.unwrap();
     gc.await.unwrap();
