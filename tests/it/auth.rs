@@ -129,12 +129,13 @@ fn every_carrier_works_and_one_bad_credential_spoils_the_rest() {
 
 #[test]
 fn a_cookie_writes_only_for_pages_of_ours() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::with(&[("trusted_proxies", "127.0.0.1")]);
     let token = signed(&daemon, &user_claims("u", "viewer"));
     let cookie = daemon.anyone().header("cookie", &format!("auth_token={token}"));
     let own = daemon.url();
     let (beside, evil) = ("http://127.0.0.1:1", "http://evil.example");
-    for (site, origin, is_ours) in [
+    // An address each, so that the refusals are no client's guesses.
+    for (number, (site, origin, is_ours)) in (1..).zip([
         (Some("same-origin"), Some(own), true),
         (Some("same-origin"), None, true),
         (Some("none"), Some(evil), true),
@@ -155,9 +156,10 @@ fn a_cookie_writes_only_for_pages_of_ours() {
         (None, Some(beside), false),
         // No browser: what it sends it sends on purpose.
         (None, None, true),
-    ] {
+    ]) {
         let named = [("sec-fetch-site", site), ("origin", origin)];
-        let client = named.iter().fold(cookie.clone(), |client, (name, value)| match value {
+        let elsewhere = cookie.header("x-forwarded-for", &format!("192.0.2.{number}"));
+        let client = named.iter().fold(elsewhere, |client, (name, value)| match value {
             Some(value) => client.header(name, value),
             None => client,
         });

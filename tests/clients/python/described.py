@@ -23,6 +23,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "--seed", os.environ.get("SEED", "9"), "--generation-database", "none",
             "--continue-on-failure", "--no-color",
         ],
+        env={**os.environ, "PYTHONPATH": str(here), "SCHEMATHESIS_HOOKS": "elsewhere"},
         cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
 print(run.stdout)
