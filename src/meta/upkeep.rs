@@ -80,13 +80,6 @@ pub trait Upkeep: Send + Sync {
     ) -> Result<bool>;
     /// Takes a mark away; `false` when there is none, or the record does not name `locator`.
     async fn unmark_damaged(&self, hash: &ContentHash, locator: &Locator) -> Result<bool>;
-    /// Marked blobs in order of their hashes and since when they are, after `after`, at most
-    /// `limit`.
-    async fn damaged_blobs(
-        &self,
-        after: Option<ContentHash>,
-        limit: usize,
-    ) -> Result<Vec<(ContentHash, UnixMillis)>>;
     /// How many blobs are marked.
     async fn damaged_count(&self) -> Result<u64>;
 

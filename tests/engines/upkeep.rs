@@ -94,9 +94,7 @@ fn a_mark_lasts_as_long_as_the_bytes_it_speaks_of() {
         let mark = async |place, now| meta.mark_damaged(&ONE, &locator(place), now).await;
         let since = async || {
             let damaged = meta.blob(&ONE).await.unwrap().and_then(|blob| blob.damaged);
-            let list = meta.damaged_blobs(None, 9).await.unwrap();
-            assert_eq!(list, damaged.map(|since| (ONE, since)).into_iter().collect::<Vec<_>>());
-            assert_eq!(meta.damaged_count().await, Ok(list.len() as u64));
+            assert_eq!(meta.damaged_count().await, Ok(damaged.is_some().into()));
             damaged
         };
         assert_eq!(mark(1, NOW).await, Ok(false));
@@ -128,17 +126,13 @@ fn a_mark_lasts_as_long_as_the_bytes_it_speaks_of() {
 }
 
 #[test]
-fn damaged_blobs_are_walked_in_pages() {
+fn damaged_blobs_are_counted() {
     on_every_engine(async |meta| {
         for content in [3, 1, 2] {
             put(meta, content.into(), content, content.into()).await;
             let hash = ContentHash([content; 32]);
             meta.mark_damaged(&hash, &locator(content.into()), NOW).await.unwrap();
         }
-        let page = meta.damaged_blobs(None, 2).await.unwrap();
-        assert_eq!(page, [(ContentHash([1; 32]), NOW), (ContentHash([2; 32]), NOW)]);
-        let page = meta.damaged_blobs(Some(ContentHash([2; 32])), 2).await.unwrap();
-        assert_eq!(page, [(ContentHash([3; 32]), NOW)]);
         assert_eq!(meta.damaged_count().await, Ok(3));
     });
 }

@@ -93,17 +93,6 @@ impl Upkeep for MemoryMetadata {
         })
     }
 
-    async fn damaged_blobs(
-        &self,
-        after: Option<ContentHash>,
-        limit: usize,
-    ) -> Result<Vec<(ContentHash, UnixMillis)>> {
-        let state = self.read();
-        let blobs = state.blobs.range(behind(after));
-        let marked = blobs.filter_map(|(hash, blob)| Some((*hash, blob.damaged?)));
-        Ok(marked.take(limit).collect())
-    }
-
     async fn damaged_count(&self) -> Result<u64> {
         Ok(self.read().blobs.values().filter(|blob| blob.damaged.is_some()).count() as u64)
     }

@@ -240,7 +240,7 @@ pub fn blob(hash: &ContentHash) -> Vec<u8> {
 /// Every blob.
 pub const BLOBS: &[u8] = b"b";
 
-/// The content of a [`blob`] or a [`damaged`] entry.
+/// The content of a [`blob`] entry.
 pub fn content(entry: &[u8]) -> Option<ContentHash> {
     Some(ContentHash(entry.get(1..)?.try_into().ok()?))
 }

@@ -170,19 +170,6 @@ impl Upkeep for SledMetadata {
         self.committer.commit(unmark_there).await
     }
 
-    async fn damaged_blobs(
-        &self,
-        after: Option<ContentHash>,
-        limit: usize,
-    ) -> Result<Vec<(ContentHash, UnixMillis)>> {
-        let after = after.map(|hash| index::damaged(&hash));
-        let scan = move |records: &Records| {
-            let decode = |(key, since): Entry| Ok((content(&key)?, codec::decode(&since)?));
-            records.page(index::DAMAGED, after.as_deref(), limit)?.into_iter().map(decode).collect()
-        };
-        self.scan(scan).await
-    }
-
     async fn damaged_count(&self) -> Result<u64> {
         Ok(self.get(index::DAMAGED_COUNT)?.unwrap_or(0))
     }
