@@ -272,7 +272,7 @@ impl Whole {
         let read = || {
             let base = survey.load(|record| writes(record).map(drop))?;
             let replay = survey.replay(base, u64::MAX, |record| writes(record).map(drop))?;
-            let Replay { last, has_hole, damage, .. } = replay;
+            let Replay { last, has_hole, damage } = replay;
             let last = last.max(base);
             Ok(Self { last, has_hole, damage: damage.map(|damage| damage.to_string()) })
         };

@@ -37,8 +37,6 @@ pub struct Survey {
 pub struct Replay {
     /// The last commit that was read; sled is ahead when it is not what was asked for.
     pub last: u64,
-    /// Bytes of records read.
-    pub bytes: u64,
     /// Commits that were not asked for cannot be read; nothing is lost as long as sled has them.
     pub has_hole: bool,
     /// Where commits that were asked for are missing; none behind it was replayed.
@@ -218,7 +216,6 @@ impl Survey {
                 last = record.number;
                 if last > after {
                     apply(&record)?;
-                    replay.bytes += record.payload().len() as u64;
                 }
                 if last >= until {
                     replay.last = last;
