@@ -16,7 +16,10 @@ use rustix::{
     io::Errno,
 };
 
-use super::journal::{is_full, unavailable};
+use super::{
+    journal::{is_full, unavailable},
+    room::Effect,
+};
 use crate::{meta::Result, sys::durable};
 
 /// What it is at the most: sled writes where its pages lie at an open, some 18 MiB at a million
@@ -40,15 +43,6 @@ pub struct Ballast {
     piece: u64,
     bytes: u64,
     refilled: Option<Instant>,
-}
-
-/// For whom a piece is given up.
-#[derive(Clone, Copy)]
-pub enum Share {
-    /// Steps of clients that let something go.
-    Releases,
-    /// Steps of upkeep, without which nothing comes back.
-    Reclaims,
 }
 
 impl Ballast {
@@ -121,12 +115,14 @@ impl Ballast {
         Ok(())
     }
 
-    /// Gives a piece up, but nothing of what is left to others, and answers whether it did.
-    pub fn shrink(&mut self, share: Share) -> bool {
+    /// Gives a piece up to such a step, but nothing of what is left to others, and answers whether
+    /// it did.
+    pub fn shrink(&mut self, effect: Effect) -> bool {
         let left = self.piece
-            * match share {
-                Share::Releases => LEFT_TO_RECLAIM,
-                Share::Reclaims => LEFT_TO_OPEN,
+            * match effect {
+                Effect::Takes => PIECES,
+                Effect::Releases => LEFT_TO_RECLAIM,
+                Effect::Reclaims => LEFT_TO_OPEN,
             };
         if self.bytes <= left {
             return false;
@@ -162,16 +158,16 @@ mod tests {
         let mut ballast = Ballast::given_up(dir.path()).unwrap();
         let (whole, kept) = (PIECES * ballast.piece, LEFT_TO_RECLAIM * ballast.piece);
         assert!(ballast.refill() && on_disk() >= whole);
-        assert!(ballast.shrink(Share::Releases));
+        assert!(ballast.shrink(Effect::Releases));
         assert!(!ballast.is_whole() && on_disk() < whole);
-        while ballast.shrink(Share::Releases) {}
+        while ballast.shrink(Effect::Releases) {}
         assert!(ballast.is_low() && on_disk() >= kept && on_disk() < whole);
-        assert!(ballast.shrink(Share::Reclaims) && on_disk() < kept);
+        assert!(ballast.shrink(Effect::Reclaims) && on_disk() < kept);
         ballast.refilled = None;
         assert!(ballast.refill() && on_disk() >= whole);
         // Somebody removes it.
         fs::remove_file(dir.path().join("ballast")).unwrap();
-        assert!(!ballast.shrink(Share::Releases) && !ballast.is_whole());
+        assert!(!ballast.shrink(Effect::Releases) && !ballast.is_whole());
         ballast.refilled = None;
         assert!(ballast.refill() && on_disk() >= whole);
         Ballast::given_up(dir.path()).unwrap();

@@ -47,11 +47,11 @@ use tokio::{sync::oneshot, task::spawn_blocking};
 
 pub use self::patience::SECONDS as PATIENCE_SECONDS;
 use super::{
-    ballast::{Ballast, Share},
+    ballast::Ballast,
     journal::{self, Builder, Files, Journal, JournalId},
     open::unless_panicked,
     records::Records,
-    room::{self, Spare},
+    room::{self, Effect, Spare},
     txn::{Txn, Writes},
 };
 use crate::{
@@ -75,16 +75,6 @@ const LAYERS_IN_JOURNAL: u64 = 16;
 type Answer = Box<dyn FnOnce(Result<()>) + Send>;
 /// Runs a step, or refuses it where there is no batch for it.
 type Run = Box<dyn FnOnce(&Records, Option<&mut Writes>) -> Answer + Send>;
-
-/// What a step does to the room on the disk; what comes later is taken where others are refused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Effect {
-    Takes,
-    /// Lets something go, whose room may come back later.
-    Releases,
-    /// Has room given back at once.
-    Reclaims,
-}
 
 struct Step {
     effect: Effect,
@@ -384,12 +374,7 @@ impl Writer {
             record.push(key, value.as_deref());
         }
         let bytes = record.len();
-        let share = match taken {
-            Effect::Takes => None,
-            Effect::Releases => Some(Share::Releases),
-            Effect::Reclaims => Some(Share::Reclaims),
-        };
-        self.make_room_from(share, bytes, writes.len())?;
+        self.make_room_for(taken, bytes, writes.len())?;
         fault::point("commit: before the journal");
         let sync = stores::SYNC_SECONDS.of("index");
         let number = sync.time(|| self.journal.append(record))?;
@@ -420,12 +405,11 @@ impl Writer {
     }
 
     /// Makes room for a commit, at last from its share of the ballast.
-    fn make_room_from(&mut self, share: Option<Share>, bytes: usize, writes: usize) -> Result<()> {
+    fn make_room_for(&mut self, effect: Effect, bytes: usize, writes: usize) -> Result<()> {
         loop {
             let reserved = self.journal.reserve(bytes);
             let made = reserved.and_then(|_| self.make_room_for_sled(writes, room::SCANT));
-            let Some(share) = share.filter(|_| made == Err(Error::NoSpace)) else { return made };
-            if !self.ballast.shrink(share) {
+            if made != Err(Error::NoSpace) || !self.ballast.shrink(effect) {
                 return made;
             }
         }

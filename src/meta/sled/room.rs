@@ -15,6 +15,17 @@ use crate::meta::{Error, Result};
 /// tenth change of a page all of its sixteen: some 3 KiB for each of the runs, which are fewer than
 /// the writes.
 const WRITE_BYTES: u64 = 3 << 10;
+
+/// What a step does to the room on the disk; what comes later is taken where others are refused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    Takes,
+    /// Lets something go, whose room may come back later.
+    Releases,
+    /// Has room given back at once, as upkeep does, without which nothing comes back.
+    Reclaims,
+}
+
 /// Allocated behind the file's end, beside what waits to be settled needs.
 #[derive(Clone, Copy)]
 pub struct Spare {
