@@ -43,7 +43,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use tokio::{sync::oneshot, task::spawn_blocking};
+use tokio::sync::oneshot;
 
 pub use self::patience::SECONDS as PATIENCE_SECONDS;
 use super::{
@@ -191,9 +191,15 @@ impl Committer {
     /// # Errors
     /// When sled fails; then every later step is refused.
     pub async fn settle(&self) -> Result<()> {
+        self.blocking(Shared::settle).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let shared = Arc::clone(&self.shared);
-        let settled = spawn_blocking(move || shared.settle()).await;
-        settled.map_err(|error| Error::Unavailable(error.to_string()))?
+        super::blocking(move || work(&shared)).await
     }
 
     /// Lets the steps that wait finish and sled have what they wrote. What takes longer than

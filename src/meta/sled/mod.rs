@@ -35,7 +35,6 @@ use self::{
     codec::{FolderNode, Held, StoredBatch, StoredBlob, StoredPart, StoredUpload, StoredUser},
     commit::Committer,
     index::Place,
-    journal::{Files, JournalId},
     open::Opened,
     records::Records,
     relocate::relocate,
@@ -60,7 +59,6 @@ use crate::model::{
 pub struct SledMetadata {
     records: Records,
     committer: Committer,
-    journal_id: JournalId,
     _db: Db,
     /// Dropped last, as fields are in their order: behind every handle of sled.
     closing: Closing,
@@ -103,9 +101,8 @@ impl SledMetadata {
         ballast.refill();
         let files = journal.files().clone();
         let records = Records::over(Runs::new((*db).clone()), journal.last(), files);
-        let journal_id = journal.id();
         let committer = Committer::start(records.clone(), journal, file, ballast, save_bytes)?;
-        Ok(Self { records, committer, journal_id, _db: db, closing: Closing(Some(place)) })
+        Ok(Self { records, committer, _db: db, closing: Closing(Some(place)) })
     }
 
     /// Whether nothing was ever kept here, or all of it is lost.
@@ -147,9 +144,16 @@ impl SledMetadata {
         scan: impl FnOnce(&Records) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let records = self.records.clone();
-        let scanned = tokio::task::spawn_blocking(move || scan(&records)).await;
-        scanned.map_err(|error| Error::Unavailable(error.to_string()))?
+        blocking(move || scan(&records)).await
     }
+}
+
+/// Works on the blocking pool.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::Unavailable(error.to_string()))?
 }
 
 #[async_trait]
@@ -159,24 +163,7 @@ impl Metadata for SledMetadata {
     }
 
     async fn exported(&self, data_dir: &Path) -> Result<Option<Exported>> {
-        let (own, journal) = (self.journal_id, data_dir.join("journal"));
-        self.scan(move |records| {
-            if !journal.exists() {
-                return Ok(None);
-            }
-            let survey = match Files::new(&journal).survey() {
-                // Those of two stores; one at least is not ours.
-                Err(Error::Corrupt(_)) => return Ok(Some(Exported::Foreign)),
-                survey => survey?,
-            };
-            Ok(match survey.id {
-                None => None,
-                Some(id) if id != own => Some(Exported::Foreign),
-                Some(_) if survey.end()? > records.last() => Some(Exported::Ahead),
-                Some(_) => Some(Exported::Before),
-            })
-        })
-        .await
+        self.committer.exported(data_dir).await
     }
 
     async fn ready(&self) -> Result<()> {

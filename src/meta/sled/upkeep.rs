@@ -179,9 +179,7 @@ impl Upkeep for SledMetadata {
     }
 
     async fn check(&self) -> Result<Vec<String>> {
-        let mut findings = self.committer.check().await?;
-        findings.extend(self.committer.check_journal(findings.is_empty()).await?);
-        Ok(findings)
+        self.committer.check().await
     }
 
     async fn scrub_state(&self) -> Result<ScrubState> {

@@ -1,12 +1,7 @@
 //! What is read of the index and the journal as wholes, beside the commits: held against itself,
 //! and copied.
 
-use std::{
-    path::Path,
-    sync::{Arc, atomic::Ordering},
-};
-
-use tokio::task::spawn_blocking;
+use std::{path::Path, sync::atomic::Ordering};
 
 use super::{
     super::{
@@ -16,7 +11,7 @@ use super::{
     },
     Committer, Shared,
 };
-use crate::meta::{Error, Result};
+use crate::meta::{Error, Exported, Result};
 
 /// How often the index is walked when commits write what does not seem to agree.
 const WALKS_MAX: u32 = 3;
@@ -24,30 +19,19 @@ const WALKS_MAX: u32 = 3;
 impl Committer {
     /// See [`crate::meta::Metadata::export`].
     pub async fn export(&self, data_dir: &Path) -> Result<()> {
-        let (shared, to) = (Arc::clone(&self.shared), Files::new(&data_dir.join("journal")));
-        let exported = spawn_blocking(move || shared.export(&to)).await;
-        exported.map_err(|error| Error::Unavailable(error.to_string()))?
+        let to = Files::new(&data_dir.join("journal"));
+        self.blocking(move |shared| shared.export(&to)).await
     }
 
-    /// Holds the index against itself and answers what does not agree, or why it cannot be read.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when the store is being closed.
+    /// See [`crate::meta::Metadata::exported`].
+    pub async fn exported(&self, data_dir: &Path) -> Result<Option<Exported>> {
+        let journal = data_dir.join("journal");
+        self.blocking(move |shared| shared.exported(&journal)).await
+    }
+
+    /// See [`crate::meta::Upkeep::check`].
     pub async fn check(&self) -> Result<Vec<String>> {
-        let shared = Arc::clone(&self.shared);
-        let checked = spawn_blocking(move || shared.check()).await;
-        checked.map_err(|error| Error::Unavailable(error.to_string()))?
-    }
-
-    /// Reads the journal and answers what is damaged in it. Beside a good index that is mended with
-    /// the next commit.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when it cannot be read.
-    pub async fn check_journal(&self, index_is_good: bool) -> Result<Vec<String>> {
-        let shared = Arc::clone(&self.shared);
-        let checked = spawn_blocking(move || shared.check_journal(index_is_good)).await;
-        checked.map_err(|error| Error::Unavailable(error.to_string()))?
+        self.blocking(Shared::check).await
     }
 }
 
@@ -66,9 +50,33 @@ impl Shared {
         self.files.survey()?.copy(self.id, base, last, to)
     }
 
-    /// Walks the index beside the commits. What is found of a record that one of them wrote says
-    /// nothing: the index is walked again for it, a few times.
+    fn exported(&self, journal: &Path) -> Result<Option<Exported>> {
+        if !journal.exists() {
+            return Ok(None);
+        }
+        let survey = match Files::new(journal).survey() {
+            // Those of two stores; one at least is not ours.
+            Err(Error::Corrupt(_)) => return Ok(Some(Exported::Foreign)),
+            survey => survey?,
+        };
+        Ok(match survey.id {
+            None => None,
+            Some(id) if id != self.id => Some(Exported::Foreign),
+            Some(_) if survey.end()? > self.records.last() => Some(Exported::Ahead),
+            Some(_) => Some(Exported::Before),
+        })
+    }
+
     fn check(&self) -> Result<Vec<String>> {
+        let mut findings = self.check_index()?;
+        findings.extend(self.check_journal(findings.is_empty())?);
+        Ok(findings)
+    }
+
+    /// Walks the index beside the commits and answers what does not agree, or why it cannot be
+    /// read. What is found of a record that a commit wrote says nothing: the index is walked again
+    /// for it, a few times.
+    fn check_index(&self) -> Result<Vec<String>> {
         let _saving = self.saving();
         let walk = Walk { records: &self.records, stopping: &self.stopping };
         let mut proven = Findings::default();
@@ -102,6 +110,8 @@ impl Shared {
         Ok(proven.told())
     }
 
+    /// Reads the journal and answers what is damaged in it. Beside a good index that is mended with
+    /// the next commit.
     fn check_journal(&self, index_is_good: bool) -> Result<Vec<String>> {
         let _saving = self.saving();
         // What is seen was durable before; what comes behind it may be half-written.
