@@ -1,12 +1,35 @@
-//! Users and service tokens as an operator manages them: pages of them, their end.
+//! Users and service tokens.
 
 use std::net::IpAddr;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{Result, UserRecord};
+use super::Result;
 use crate::model::{grant::Grant, id::TokenId, name::UserId, principal::Role, time::UnixMillis};
+
+/// A user. Appears the first time a service names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRecord {
+    pub id: UserId,
+    pub created: UnixMillis,
+    /// Caps the role a token claims; `None` leaves it as claimed.
+    pub role: Option<Role>,
+    /// Bytes, where it differs from the configured default.
+    pub quota: Option<u64>,
+    pub disabled: bool,
+    /// Public read passes the user's files by.
+    pub private: bool,
+    /// Bytes that open uploads may still turn into files.
+    pub reserved: u64,
+}
+
+impl UserRecord {
+    /// A user with every default.
+    pub fn new(id: UserId, created: UnixMillis) -> Self {
+        Self { id, created, role: None, quota: None, disabled: false, private: false, reserved: 0 }
+    }
+}
 
 /// What a service shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +167,9 @@ pub struct UserChange {
 /// See the module. The promises of [`super::Metadata`] hold here too.
 #[async_trait]
 pub trait Accounts: Send + Sync {
+    async fn user(&self, id: &UserId) -> Result<Option<UserRecord>>;
+    /// The record of `id`, made now if there is none.
+    async fn ensure_user(&self, id: &UserId, now: UnixMillis) -> Result<UserRecord>;
     /// Users in order of their ids, after `after`, at most `limit`.
     async fn users(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<UserRecord>>;
     /// Changes a user's record, made at `now` if there is none.
@@ -159,6 +185,12 @@ pub trait Accounts: Send + Sync {
     /// [`super::Error::NotFound`]; [`super::Error::NotEmpty`] when it has files or open uploads.
     async fn remove_user(&self, id: &UserId, valid_from: u64) -> Result<()>;
 
+    /// The token of this digest; the digests are compared in constant time.
+    async fn service_token(&self, digest: &[u8; 32]) -> Result<Option<ServiceToken>>;
+    /// # Errors
+    /// [`super::Error::Exists`] when the digest is known.
+    async fn add_service_token(&self, token: ServiceToken) -> Result<()>;
+    async fn has_service_tokens(&self) -> Result<bool>;
     async fn service_token_by_id(&self, id: TokenId) -> Result<Option<ServiceToken>>;
     /// Service tokens in order of their ids, after `after`, at most `limit`.
     async fn service_tokens(

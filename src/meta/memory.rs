@@ -17,8 +17,8 @@ use async_trait::async_trait;
 
 use super::{
     AppendTo, Asker, Batch, BlobRecord, Declared, Error, Expired, Exported, Metadata, NewFile,
-    Part, Recorded, Removal, Result, Selection, ServiceToken, UserRecord,
-    accounts::{Holder, TokenUse},
+    Part, Recorded, Removal, Result, Selection, UserRecord,
+    accounts::{Holder, ServiceToken, TokenUse},
     upkeep::ScrubState,
 };
 use crate::model::{
@@ -220,27 +220,6 @@ impl Metadata for MemoryMetadata {
 
     async fn ready(&self) -> Result<()> {
         Ok(())
-    }
-
-    async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
-        Ok(self.read().users.get(id).cloned())
-    }
-
-    async fn ensure_user(&self, id: &UserId, now: UnixMillis) -> Result<UserRecord> {
-        self.step(|state| Ok(state.user(id, now).clone()))
-    }
-
-    async fn service_token(&self, digest: &[u8; 32]) -> Result<Option<ServiceToken>> {
-        let state = self.read();
-        Ok(state.tokens.values().find(|token| token.digest == *digest).cloned())
-    }
-
-    async fn add_service_token(&self, token: ServiceToken) -> Result<()> {
-        self.step(|state| state.add_token(token))
-    }
-
-    async fn has_service_tokens(&self) -> Result<bool> {
-        Ok(!self.read().tokens.is_empty())
     }
 
     async fn create_uploads(

@@ -21,7 +21,7 @@ use std::path::Path;
 use async_trait::async_trait;
 
 pub use self::{
-    accounts::{Accounts, ServiceToken},
+    accounts::{Accounts, UserRecord},
     concatenation::Concatenations,
     selection::{Selection, Selections},
     upkeep::Upkeep,
@@ -33,36 +33,12 @@ use crate::model::{
     key::FileKey,
     locator::Locator,
     name::{Folder, UserId},
-    principal::Role,
     time::UnixMillis,
     upload::{self, Mode, Upload, UploadState},
 };
 
 /// A part whose bytes the blob store holds.
 pub type Part = upload::Part<Locator>;
-
-/// A user. Appears the first time a service names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserRecord {
-    pub id: UserId,
-    pub created: UnixMillis,
-    /// Caps the role a token claims; `None` leaves it as claimed.
-    pub role: Option<Role>,
-    /// Bytes, where it differs from the configured default.
-    pub quota: Option<u64>,
-    pub disabled: bool,
-    /// Public read passes the user's files by.
-    pub private: bool,
-    /// Bytes that open uploads may still turn into files.
-    pub reserved: u64,
-}
-
-impl UserRecord {
-    /// A user with every default.
-    pub fn new(id: UserId, created: UnixMillis) -> Self {
-        Self { id, created, role: None, quota: None, disabled: false, private: false, reserved: 0 }
-    }
-}
 
 /// Several uploads begun and finished as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,17 +222,6 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     async fn exported(&self, data_dir: &Path) -> Result<Option<Exported>>;
     /// Whether writes can be taken now.
     async fn ready(&self) -> Result<()>;
-
-    async fn user(&self, id: &UserId) -> Result<Option<UserRecord>>;
-    /// The record of `id`, made now if there is none.
-    async fn ensure_user(&self, id: &UserId, now: UnixMillis) -> Result<UserRecord>;
-
-    /// The token of this digest; the digests are compared in constant time.
-    async fn service_token(&self, digest: &[u8; 32]) -> Result<Option<ServiceToken>>;
-    /// # Errors
-    /// [`Error::Exists`] when the digest is known.
-    async fn add_service_token(&self, token: ServiceToken) -> Result<()>;
-    async fn has_service_tokens(&self) -> Result<bool>;
 
     /// Opens sessions and reserves their sizes, all or none; makes their owner's record at
     /// `now` if there is none.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use streamlined::{
-    meta::{Error, Exported, Metadata, Upkeep, sled::SledMetadata},
+    meta::{Accounts, Error, Exported, Metadata, Upkeep, sled::SledMetadata},
     model::{name::UserId, time::UnixMillis},
 };
 use tokio::{runtime::Runtime, task::JoinSet};

@@ -6,15 +6,14 @@ use async_trait::async_trait;
 
 use super::{Error, MemoryMetadata, Result, State};
 use crate::{
-    meta::{
-        UserRecord,
-        accounts::{Accounts, Holder, ServiceToken, TokenState, TokenUse, UserChange},
+    meta::accounts::{
+        Accounts, Holder, ServiceToken, TokenState, TokenUse, UserChange, UserRecord,
     },
     model::{id::TokenId, name::UserId, time::UnixMillis, upload::UploadState},
 };
 
 impl State {
-    pub(super) fn add_token(&mut self, token: ServiceToken) -> Result<()> {
+    fn add_token(&mut self, token: ServiceToken) -> Result<()> {
         if self.tokens.contains_key(&token.id()) {
             return Err(Error::Exists);
         }
@@ -39,6 +38,14 @@ fn behind<T: Clone>(after: Option<&T>) -> (Bound<T>, Bound<T>) {
 
 #[async_trait]
 impl Accounts for MemoryMetadata {
+    async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
+        Ok(self.read().users.get(id).cloned())
+    }
+
+    async fn ensure_user(&self, id: &UserId, now: UnixMillis) -> Result<UserRecord> {
+        self.step(|state| Ok(state.user(id, now).clone()))
+    }
+
     async fn users(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<UserRecord>> {
         let state = self.read();
         Ok(state.users.range(behind(after)).map(|(_, user)| user.clone()).take(limit).collect())
@@ -77,6 +84,19 @@ impl Accounts for MemoryMetadata {
             state.end_tokens(Holder::User(id), valid_from);
             Ok(())
         })
+    }
+
+    async fn service_token(&self, digest: &[u8; 32]) -> Result<Option<ServiceToken>> {
+        let state = self.read();
+        Ok(state.tokens.values().find(|token| token.digest == *digest).cloned())
+    }
+
+    async fn add_service_token(&self, token: ServiceToken) -> Result<()> {
+        self.step(|state| state.add_token(token))
+    }
+
+    async fn has_service_tokens(&self) -> Result<bool> {
+        Ok(!self.read().tokens.is_empty())
     }
 
     async fn service_token_by_id(&self, id: TokenId) -> Result<Option<ServiceToken>> {

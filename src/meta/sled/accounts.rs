@@ -1,6 +1,7 @@
 //! Users and service tokens on sled: their pages, their steps, the bytes of tokens.
 
 use async_trait::async_trait;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -14,8 +15,10 @@ use super::{
 };
 use crate::{
     meta::{
-        Error, Result, UserRecord,
-        accounts::{Accounts, Holder, ServiceToken, TokenKind, TokenState, TokenUse, UserChange},
+        Error, Result,
+        accounts::{
+            Accounts, Holder, ServiceToken, TokenKind, TokenState, TokenUse, UserChange, UserRecord,
+        },
     },
     model::{
         grant::Grant,
@@ -46,7 +49,7 @@ struct FirstToken {
     created: UnixMillis,
 }
 
-pub fn encode_token(token: &ServiceToken) -> Result<Vec<u8>> {
+fn encode_token(token: &ServiceToken) -> Result<Vec<u8>> {
     let stored = StoredToken {
         digest: token.digest,
         jti: match &token.kind {
@@ -89,9 +92,7 @@ pub fn decode_token(bytes: &[u8]) -> Result<ServiceToken> {
     })
 }
 
-/// # Errors
-/// [`Error::Exists`] when the digest is known.
-pub fn add_token(txn: &mut Txn<'_>, token: &ServiceToken) -> Result<()> {
+fn add_token(txn: &mut Txn<'_>, token: &ServiceToken) -> Result<()> {
     let key = index::token(token.id());
     if txn.read(&key)?.is_some() {
         return Err(Error::Exists);
@@ -166,6 +167,19 @@ fn remove_user(txn: &mut Txn<'_>, id: &UserId, valid_from: u64) -> Result<()> {
 
 #[async_trait]
 impl Accounts for SledMetadata {
+    async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
+        let stored = self.get::<StoredUser>(&index::user(id))?;
+        Ok(stored.map(|stored| stored.into_record(id.clone())))
+    }
+
+    async fn ensure_user(&self, id: &UserId, now: UnixMillis) -> Result<UserRecord> {
+        if let Some(user) = self.user(id).await? {
+            return Ok(user);
+        }
+        let id = id.clone();
+        self.committer.commit(move |txn| step::ensure_user(txn, &id, now)).await
+    }
+
     async fn users(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<UserRecord>> {
         let after = after.map(index::user);
         let scan = move |records: &Records| {
@@ -195,8 +209,27 @@ impl Accounts for SledMetadata {
         self.committer.release(move |txn| remove_user(txn, &id, valid_from)).await
     }
 
+    async fn service_token(&self, digest: &[u8; 32]) -> Result<Option<ServiceToken>> {
+        let token = self.service_token_by_id(TokenId::of(digest)).await?;
+        Ok(token.filter(|token| verify_slices_are_equal(&token.digest, digest).is_ok()))
+    }
+
+    async fn add_service_token(&self, token: ServiceToken) -> Result<()> {
+        // Every start adds the configured one, also on a full disk, which takes no step for it.
+        if self.records.contains_key(&index::token(token.id()))? {
+            return Err(Error::Exists);
+        }
+        self.committer.commit(move |txn| add_token(txn, &token)).await
+    }
+
+    async fn has_service_tokens(&self) -> Result<bool> {
+        let first = self.records.scan_prefix(index::TOKENS).next();
+        first.transpose().map(|first| first.is_some())
+    }
+
     async fn service_token_by_id(&self, id: TokenId) -> Result<Option<ServiceToken>> {
-        self.token_now(id)
+        let bytes = self.records.get(&index::token(id))?;
+        bytes.map(|bytes| decode_token(&bytes)).transpose()
     }
 
     async fn service_tokens(

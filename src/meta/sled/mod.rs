@@ -27,12 +27,11 @@ mod upkeep;
 use std::path::Path;
 
 use async_trait::async_trait;
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use sled::Db;
 
 use self::{
     ballast::Ballast,
-    codec::{FolderNode, Held, StoredBatch, StoredBlob, StoredPart, StoredUpload, StoredUser},
+    codec::{FolderNode, Held, StoredBatch, StoredBlob, StoredPart, StoredUpload},
     commit::Committer,
     index::Place,
     open::Opened,
@@ -42,12 +41,12 @@ use self::{
 };
 use super::{
     AppendTo, Asker, Batch, BlobRecord, Declared, Error, Expired, Exported, Metadata, NewFile,
-    Part, Recorded, Removal, Result, ServiceToken, UserRecord,
+    Part, Recorded, Removal, Result,
 };
 use crate::model::{
     digest::{ContentHash, Sha256},
     file::{FileRecord, Totals},
-    id::{FileId, PartNumber, TokenId, UploadId},
+    id::{FileId, PartNumber, UploadId},
     key::FileKey,
     locator::Locator,
     name::{Folder, UserId},
@@ -133,11 +132,6 @@ impl SledMetadata {
         bytes.map(|bytes| codec::decode(&bytes)).transpose()
     }
 
-    fn token_now(&self, id: TokenId) -> Result<Option<ServiceToken>> {
-        let bytes = self.records.get(&index::token(id))?;
-        bytes.map(|bytes| accounts::decode_token(&bytes)).transpose()
-    }
-
     /// Runs a scan on the blocking pool.
     async fn scan<T: Send + 'static>(
         &self,
@@ -168,37 +162,6 @@ impl Metadata for SledMetadata {
 
     async fn ready(&self) -> Result<()> {
         self.committer.ready()
-    }
-
-    async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
-        let stored = self.get::<StoredUser>(&index::user(id))?;
-        Ok(stored.map(|stored| stored.into_record(id.clone())))
-    }
-
-    async fn ensure_user(&self, id: &UserId, now: UnixMillis) -> Result<UserRecord> {
-        if let Some(user) = self.user(id).await? {
-            return Ok(user);
-        }
-        let id = id.clone();
-        self.committer.commit(move |txn| step::ensure_user(txn, &id, now)).await
-    }
-
-    async fn service_token(&self, digest: &[u8; 32]) -> Result<Option<ServiceToken>> {
-        let token = self.token_now(TokenId::of(digest))?;
-        Ok(token.filter(|token| verify_slices_are_equal(&token.digest, digest).is_ok()))
-    }
-
-    async fn add_service_token(&self, token: ServiceToken) -> Result<()> {
-        // Every start adds the configured one, also on a full disk, which takes no step for it.
-        if self.records.contains_key(&index::token(token.id()))? {
-            return Err(Error::Exists);
-        }
-        self.committer.commit(move |txn| accounts::add_token(txn, &token)).await
-    }
-
-    async fn has_service_tokens(&self) -> Result<bool> {
-        let first = self.records.scan_prefix(index::TOKENS).next();
-        first.transpose().map(|first| first.is_some())
     }
 
     async fn create_uploads(

@@ -1,6 +1,6 @@
 use crate::{
     meta::{
-        Metadata,
+        Accounts, Metadata,
         sled::{SledMetadata, index, runs::tests::damage, txn::Txn},
         upkeep::Upkeep,
     },
