@@ -6,7 +6,7 @@ use tokio::sync::SemaphorePermit;
 use super::{App, Error, Result, complete::address};
 use crate::{
     blob::{self, Begun, Purpose, Reader, Sealed, Site, Stage},
-    meta::{self, Part},
+    meta::{self, Part, UserRecord},
     model::{
         digest::Sha256,
         id::{PartNumber, UploadId},
@@ -191,13 +191,9 @@ impl App {
     /// [`Error::Quota`].
     pub async fn check_room(&self, owner: &UserId, asked: u64) -> Result<()> {
         let user = self.meta.user(owner).await?;
+        let user = user.unwrap_or_else(|| UserRecord::new(owner.clone(), self.clock.now()));
         let stored = self.meta.totals(owner, &Folder::default()).await?.bytes;
-        let limit = user.as_ref().and_then(|user| user.quota).unwrap_or(self.policy().quota_bytes);
-        let used = stored.saturating_add(user.map_or(0, |user| user.reserved));
-        if asked > 0 && used.saturating_add(asked) > limit {
-            return Err(Error::Quota { limit, used, asked });
-        }
-        Ok(())
+        Ok(user.check_quota(stored, asked, self.policy().quota_bytes)?)
     }
 
     /// Makes the bytes durable. Those of another content than `expected` are dropped again.

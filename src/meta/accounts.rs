@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::Result;
+use super::{Error, Result};
 use crate::model::{grant::Grant, id::TokenId, name::UserId, principal::Role, time::UnixMillis};
 
 /// A user. Appears the first time a service names it.
@@ -28,6 +28,19 @@ impl UserRecord {
     /// A user with every default.
     pub fn new(id: UserId, created: UnixMillis) -> Self {
         Self { id, created, role: None, quota: None, disabled: false, private: false, reserved: 0 }
+    }
+
+    /// Holds `asked` more bytes than it has stored and reserved to its quota, or to `default`.
+    ///
+    /// # Errors
+    /// [`Error::Quota`].
+    pub fn check_quota(&self, stored: u64, asked: u64, default: u64) -> Result<()> {
+        let limit = self.quota.unwrap_or(default);
+        let used = stored.saturating_add(self.reserved);
+        if asked > 0 && used.saturating_add(asked) > limit {
+            return Err(Error::Quota { limit, used, asked });
+        }
+        Ok(())
     }
 }
 
@@ -164,6 +177,16 @@ pub struct UserChange {
     pub tokens_valid_from: Option<u64>,
 }
 
+impl UserChange {
+    /// Changes what the record itself holds.
+    pub(super) fn apply(&self, user: &mut UserRecord) {
+        user.role = self.role.apply(user.role);
+        user.quota = self.quota.apply(user.quota);
+        user.disabled = self.disabled.unwrap_or(user.disabled);
+        user.private = self.private.unwrap_or(user.private);
+    }
+}
+
 /// See the module. The promises of [`super::Metadata`] hold here too.
 #[async_trait]
 pub trait Accounts: Send + Sync {
@@ -182,13 +205,13 @@ pub trait Accounts: Send + Sync {
     /// Forgets a user. Tokens issued before `valid_from` stay refused.
     ///
     /// # Errors
-    /// [`super::Error::NotFound`]; [`super::Error::NotEmpty`] when it has files or open uploads.
+    /// [`Error::NotFound`]; [`Error::NotEmpty`] when it has files or open uploads.
     async fn remove_user(&self, id: &UserId, valid_from: u64) -> Result<()>;
 
     /// The token of this digest; the digests are compared in constant time.
     async fn service_token(&self, digest: &[u8; 32]) -> Result<Option<ServiceToken>>;
     /// # Errors
-    /// [`super::Error::Exists`] when the digest is known.
+    /// [`Error::Exists`] when the digest is known.
     async fn add_service_token(&self, token: ServiceToken) -> Result<()>;
     async fn has_service_tokens(&self) -> Result<bool>;
     async fn service_token_by_id(&self, id: TokenId) -> Result<Option<ServiceToken>>;
@@ -201,8 +224,8 @@ pub trait Accounts: Send + Sync {
     /// Adds a successor and lets the token before it end at `until`, in one step.
     ///
     /// # Errors
-    /// [`super::Error::NotFound`]; [`super::Error::Changed`] when it was superseded or revoked
-    /// before; [`super::Error::Exists`] when the successor's digest is known.
+    /// [`Error::NotFound`]; [`Error::Changed`] when it was superseded or revoked
+    /// before; [`Error::Exists`] when the successor's digest is known.
     async fn supersede_service_token(
         &self,
         id: TokenId,
@@ -212,7 +235,7 @@ pub trait Accounts: Send + Sync {
     /// Ends a token for good and answers it; one that was revoked before keeps its time.
     ///
     /// # Errors
-    /// [`super::Error::NotFound`].
+    /// [`Error::NotFound`].
     async fn revoke_service_token(&self, id: TokenId, at: UnixMillis) -> Result<ServiceToken>;
 
     /// The Unix second before which no token of `holder` that is still good was issued; 0 when

@@ -82,14 +82,9 @@ impl State {
 
     /// Holds the quota of `owner` for `asked` more bytes than are used or reserved now.
     fn check_quota(&self, owner: &UserId, asked: u64, default: u64) -> Result<()> {
-        let user = self.users.get(owner);
-        let limit = user.and_then(|user| user.quota).unwrap_or(default);
-        let used =
-            self.totals(owner, &Folder::default()).bytes + user.map_or(0, |user| user.reserved);
-        if asked > 0 && used + asked > limit {
-            return Err(Error::Quota { limit, used, asked });
-        }
-        Ok(())
+        let stored = self.totals(owner, &Folder::default()).bytes;
+        let user = self.users.get(owner).ok_or(Error::NotFound)?;
+        user.check_quota(stored, asked, default)
     }
 
     fn user(&mut self, id: &UserId, now: UnixMillis) -> &mut UserRecord {
@@ -233,8 +228,7 @@ impl Metadata for MemoryMetadata {
         self.step(|state| {
             for upload in uploads {
                 state.owner(&upload.owner, by, now)?;
-                state.check_quota(&upload.owner, upload.size, default_quota)?;
-                state.reserved_changes(&upload.owner, 0, upload.size);
+                state.reserve(&upload, 0, default_quota)?;
                 if let Some(batch) = &batch {
                     state.batches.insert(batch.id, batch.clone());
                 }

@@ -59,10 +59,7 @@ impl Accounts for MemoryMetadata {
     ) -> Result<UserRecord> {
         self.step(|state| {
             let user = state.user(id, now);
-            user.role = change.role.apply(user.role);
-            user.quota = change.quota.apply(user.quota);
-            user.disabled = change.disabled.unwrap_or(user.disabled);
-            user.private = change.private.unwrap_or(user.private);
+            change.apply(user);
             let user = user.clone();
             if let Some(second) = change.tokens_valid_from {
                 state.end_tokens(Holder::User(id), second);

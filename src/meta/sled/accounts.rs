@@ -144,10 +144,7 @@ fn change_user(
     now: UnixMillis,
 ) -> Result<UserRecord> {
     let mut user = step::ensure_user(txn, id, now)?;
-    user.role = change.role.apply(user.role);
-    user.quota = change.quota.apply(user.quota);
-    user.disabled = change.disabled.unwrap_or(user.disabled);
-    user.private = change.private.unwrap_or(user.private);
+    change.apply(&mut user);
     txn.put(index::user(id), &StoredUser::new(&user))?;
     if let Some(valid_from) = change.tokens_valid_from {
         end_tokens(txn, index::valid_from(Holder::User(id)), valid_from)?;

@@ -45,8 +45,8 @@ fn owner(txn: &mut Txn<'_>, id: &UserId, by: Asker, now: UnixMillis) -> Result<U
     if user.disabled || issued < first { Err(Error::LoggedOut) } else { Ok(user) }
 }
 
-/// Moves a user's reservation from `before` to `after` bytes, and with `growth` more bytes than
-/// before held against the quota, refuses what does not fit.
+/// Holds `growth` more bytes to a user's quota, and moves its reservation from `before` to `after`
+/// bytes.
 fn reserve(
     txn: &mut Txn<'_>,
     mut user: UserRecord,
@@ -56,12 +56,7 @@ fn reserve(
     default_quota: u64,
 ) -> Result<()> {
     let top = txn.get::<FolderNode>(&index::folder(&user.id, &Folder::default()))?;
-    let stored = top.map_or(0, |top| top.bytes);
-    let limit = user.quota.unwrap_or(default_quota);
-    let used = stored.saturating_add(user.reserved);
-    if growth > 0 && used.saturating_add(growth) > limit {
-        return Err(Error::Quota { limit, used, asked: growth });
-    }
+    user.check_quota(top.map_or(0, |top| top.bytes), growth, default_quota)?;
     if before != after {
         user.reserved = user.reserved.saturating_sub(before).saturating_add(after);
         txn.put(index::user(&user.id), &StoredUser::new(&user))?;
