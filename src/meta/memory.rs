@@ -9,6 +9,7 @@ mod upkeep;
 
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -161,18 +162,15 @@ impl State {
         let mut released = 0;
         let mut parts = Vec::new();
         if let Some((id, revision)) = new.upload {
-            let of_partials = self.revision_of_partials(id);
-            let upload = self.uploads.get_mut(&id).ok_or(Error::NotFound)?;
-            if upload.state != UploadState::Open {
-                return Err(Error::Closed);
-            }
-            if upload.revision + of_partials? != revision {
+            let mut upload = self.open_upload(id)?;
+            if upload.revision + self.revision_of_partials(id)? != revision {
                 return Err(Error::Changed);
             }
             released = upload.reserved();
             upload.state = UploadState::Completed(new.file.id);
             upload.sha256 = None;
             upload.expires = upload.expires.max(keep_until);
+            self.uploads.insert(id, upload);
             parts = self.remove_parts(id);
             let (reserved, of_partials) = self.end_partials(id);
             released += reserved;
@@ -197,6 +195,11 @@ impl State {
         self.files.insert(new.file.id, new.file);
         Ok(Recorded { replaced, parts })
     }
+}
+
+/// What comes behind `after`.
+fn behind<T>(after: Option<T>) -> (Bound<T>, Bound<T>) {
+    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }
 
 fn is_within(file: &FileRecord, owner: &UserId, folder: &Folder) -> bool {

@@ -1,10 +1,8 @@
 //! Users and service tokens on the reference engine.
 
-use std::ops::Bound;
-
 use async_trait::async_trait;
 
-use super::{Error, MemoryMetadata, Result, State};
+use super::{Error, MemoryMetadata, Result, State, behind};
 use crate::{
     meta::accounts::{
         Accounts, Holder, ServiceToken, TokenState, TokenUse, UserChange, UserRecord,
@@ -31,11 +29,6 @@ impl State {
     }
 }
 
-/// What comes behind `after`.
-fn behind<T: Clone>(after: Option<&T>) -> (Bound<T>, Bound<T>) {
-    (after.cloned().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
-}
-
 #[async_trait]
 impl Accounts for MemoryMetadata {
     async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
@@ -48,7 +41,8 @@ impl Accounts for MemoryMetadata {
 
     async fn users(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<UserRecord>> {
         let state = self.read();
-        Ok(state.users.range(behind(after)).map(|(_, user)| user.clone()).take(limit).collect())
+        let users = state.users.range(behind(after.cloned()));
+        Ok(users.map(|(_, user)| user.clone()).take(limit).collect())
     }
 
     async fn change_user(
@@ -106,7 +100,7 @@ impl Accounts for MemoryMetadata {
         limit: usize,
     ) -> Result<Vec<ServiceToken>> {
         let state = self.read();
-        let tokens = state.tokens.range(behind(after.as_ref()));
+        let tokens = state.tokens.range(behind(after));
         Ok(tokens.map(|(_, token)| token.clone()).take(limit).collect())
     }
 

@@ -1,10 +1,8 @@
 //! Upkeep on the reference engine.
 
-use std::ops::Bound;
-
 use async_trait::async_trait;
 
-use super::{BlobRecord, Error, MemoryMetadata, Part, Result, State};
+use super::{BlobRecord, MemoryMetadata, Part, Result, State, behind};
 use crate::{
     meta::upkeep::{ScrubPass, ScrubState, Upkeep},
     model::{
@@ -12,14 +10,8 @@ use crate::{
         id::{PartNumber, UploadId},
         locator::Locator,
         time::UnixMillis,
-        upload::UploadState,
     },
 };
-
-/// What comes behind `after`.
-fn behind<T>(after: Option<T>) -> (Bound<T>, Bound<T>) {
-    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
-}
 
 /// The record of a blob, as long as it names `locator`.
 fn lying_at<'a>(
@@ -99,10 +91,7 @@ impl Upkeep for MemoryMetadata {
 
     async fn forget_parts(&self, id: UploadId, parts: Vec<Part>) -> Result<Vec<Part>> {
         self.step(|state| {
-            let mut upload = state.uploads.get(&id).cloned().ok_or(Error::NotFound)?;
-            if upload.state != UploadState::Open {
-                return Err(Error::Closed);
-            }
+            let mut upload = state.open_upload(id)?;
             let before = upload.reserved();
             let mut forgotten = Vec::new();
             for part in parts {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{SledMetadata, codec::StoredUpload, index, step, txn::Txn};
+use super::{SledMetadata, index, step, txn::Txn};
 use crate::{
     meta::{Concatenations, Error, Part, Result},
     model::{
@@ -53,10 +53,7 @@ fn create_final(
         txn.put(index::final_of(*id), &upload.id)?;
     }
     txn.put(index::concatenation(upload.id), &partials)?;
-    txn.put(index::upload(upload.id), &StoredUpload::new(upload))?;
-    txn.write(index::open(&upload.owner, upload.id), &[]);
-    txn.write(index::expiry(upload.expires, upload.id), &[]);
-    Ok(())
+    step::begin_upload(txn, upload)
 }
 
 /// The open sessions that a session is made of; of one that is not final there are none.
@@ -70,10 +67,8 @@ pub fn partials(txn: &Txn<'_>, upload: &Upload) -> Result<Vec<Upload>> {
 
 /// Forgets a partial session whose final one ends, and answers its parts.
 pub fn end_partial(txn: &mut Txn<'_>, partial: &Upload) -> Result<Vec<Part>> {
-    txn.delete(index::upload(partial.id));
-    txn.delete(index::open(&partial.owner, partial.id));
     txn.delete(index::final_of(partial.id));
-    step::remove_parts(txn, partial.id)
+    step::forget_upload(txn, partial)
 }
 
 /// Forgets what bound a session that is given up, or over, to others.

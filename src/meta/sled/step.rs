@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{
     codec::{
-        FolderNode, Held, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser,
+        self, FolderNode, Held, StoredBatch, StoredBlob, StoredFile, StoredPart, StoredUpload,
+        StoredUser,
     },
     concatenation,
     index::{self, Place},
@@ -64,6 +65,16 @@ fn reserve(
     Ok(())
 }
 
+/// As [`reserve`], where the session that is about to be kept reserved `before` bytes.
+fn reserve_for(txn: &mut Txn<'_>, upload: &Upload, before: u64, default_quota: u64) -> Result<()> {
+    let after = upload.reserved();
+    if before == after {
+        return Ok(());
+    }
+    let user = known_user(txn, &upload.owner)?;
+    reserve(txn, user, before, after, after.saturating_sub(before), default_quota)
+}
+
 fn known_user(txn: &Txn<'_>, id: &UserId) -> Result<UserRecord> {
     let stored = txn.get::<StoredUser>(&index::user(id))?;
     Ok(stored.ok_or_else(|| dangling("user"))?.into_record(id.clone()))
@@ -85,9 +96,7 @@ pub fn create_uploads(
     for upload in uploads {
         let user = owner(txn, &upload.owner, by, now)?;
         reserve(txn, user, 0, upload.size, upload.size, default_quota)?;
-        txn.put(index::upload(upload.id), &StoredUpload::new(upload))?;
-        txn.write(index::open(&upload.owner, upload.id), &[]);
-        txn.write(index::expiry(upload.expires, upload.id), &[]);
+        begin_upload(txn, upload)?;
     }
     if let (Some(batch), Some(first)) = (batch, uploads.first()) {
         let stored = StoredBatch { owner: batch.owner.clone(), uploads: batch.uploads.clone() };
@@ -95,6 +104,20 @@ pub fn create_uploads(
         txn.write(index::expiry(first.expires, batch.id), &[]);
     }
     Ok(())
+}
+
+pub fn begin_upload(txn: &mut Txn<'_>, upload: &Upload) -> Result<()> {
+    txn.put(index::upload(upload.id), &StoredUpload::new(upload))?;
+    txn.write(index::open(&upload.owner, upload.id), &[]);
+    txn.write(index::expiry(upload.expires, upload.id), &[]);
+    Ok(())
+}
+
+/// Leaves the entry of its time to [`collect_expired`]. Answers its parts.
+pub fn forget_upload(txn: &mut Txn<'_>, upload: &Upload) -> Result<Vec<Part>> {
+    txn.delete(index::upload(upload.id));
+    txn.delete(index::open(&upload.owner, upload.id));
+    remove_parts(txn, upload.id)
 }
 
 fn upload(txn: &Txn<'_>, id: UploadId) -> Result<Upload> {
@@ -129,11 +152,7 @@ pub fn record_part(
     upload.received = others.saturating_add(part.size);
     upload.revision += 1;
     upload.expires = upload.expires.max(expires);
-    let after = upload.reserved();
-    if before != after {
-        let user = known_user(txn, &upload.owner)?;
-        reserve(txn, user, before, after, after.saturating_sub(before), default_quota)?;
-    }
+    reserve_for(txn, &upload, before, default_quota)?;
     txn.put(key, &StoredPart::new(part))?;
     txn.put(index::upload(id), &StoredUpload::new(&upload))?;
     Ok(replaced)
@@ -153,9 +172,7 @@ pub fn declare_size(
     let before = upload.reserved();
     declared.set(&mut upload)?;
     upload.revision += 1;
-    let after = upload.reserved();
-    let user = known_user(txn, &upload.owner)?;
-    reserve(txn, user, before, after, after.saturating_sub(before), default_quota)?;
+    reserve_for(txn, &upload, before, default_quota)?;
     txn.put(index::upload(id), &StoredUpload::new(&upload))?;
     Ok(upload)
 }
@@ -164,12 +181,12 @@ fn parts(txn: &Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for (key, bytes) in txn.scan(&index::parts(id))? {
         let number = index::part_number(&key).ok_or_else(|| dangling("part"))?;
-        parts.push(super::codec::decode::<StoredPart>(&bytes)?.into_record(number));
+        parts.push(codec::decode::<StoredPart>(&bytes)?.into_record(number));
     }
     Ok(parts)
 }
 
-pub fn remove_parts(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
+fn remove_parts(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
     let parts = parts(txn, id)?;
     for part in &parts {
         txn.delete(index::part(id, part.number));
@@ -189,11 +206,8 @@ pub fn forget_parts(txn: &mut Txn<'_>, id: UploadId, damaged: &[Part]) -> Result
         upload.received = upload.received.saturating_sub(part.size);
         upload.revision += 1;
     }
-    let after = upload.reserved();
-    if before != after {
-        let user = known_user(txn, &upload.owner)?;
-        reserve(txn, user, before, after, 0, 0)?;
-    }
+    // It only shrinks, which no quota minds.
+    reserve_for(txn, &upload, before, 0)?;
     txn.put(index::upload(id), &StoredUpload::new(&upload))?;
     Ok(forgotten)
 }
@@ -205,10 +219,8 @@ pub fn remove_upload(txn: &mut Txn<'_>, id: UploadId, removal: Removal) -> Resul
         let user = known_user(txn, &upload.owner)?;
         reserve(txn, user, upload.reserved(), 0, 0, 0)?;
     }
-    txn.delete(index::upload(id));
-    txn.delete(index::open(&upload.owner, id));
     concatenation::unbind(txn, &upload)?;
-    remove_parts(txn, id)
+    forget_upload(txn, &upload)
 }
 
 pub fn remove_batch(txn: &mut Txn<'_>, id: UploadId) -> Result<()> {
