@@ -181,8 +181,7 @@ impl Accounts for SledMetadata {
         let after = after.map(index::user);
         let scan = move |records: &Records| {
             let decode = |(key, value): Entry| {
-                let id = key.get(1..).and_then(|id| std::str::from_utf8(id).ok());
-                let id = id.and_then(|id| UserId::parse(id).ok());
+                let id = index::user_id(&key);
                 let id = id.ok_or_else(|| Error::Corrupt("a user's key".into()))?;
                 Ok(codec::decode::<StoredUser>(&value)?.into_record(id))
             };

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     meta::{Error, Result},
-    model::{digest::ContentHash, file::Totals, id::UploadId, name::UserId, upload::UploadState},
+    model::{digest::ContentHash, file::Totals, name::UserId, upload::UploadState},
 };
 
 /// Findings that are told; more are only counted.
@@ -171,7 +171,7 @@ impl Walk<'_> {
         for entry in self.table(index::BLOBS) {
             let (key, bytes) = entry?;
             let blob = codec::decode::<StoredBlob>(&bytes)?;
-            let hash = key.get(1..).and_then(|hash| hash.try_into().ok()).map(ContentHash);
+            let hash = index::content(&key);
             let counted = hash.and_then(|hash| references.remove(&hash)).unwrap_or(0);
             findings.check(counted == blob.references, &key, || {
                 format!("a blob says {} files and has {counted}", blob.references)
@@ -225,7 +225,7 @@ impl Walk<'_> {
         let mut reserved: HashMap<UserId, u64> = HashMap::new();
         for entry in self.table(index::UPLOADS) {
             let (key, bytes) = entry?;
-            let Some(id) = key.get(1..).and_then(|id| id.try_into().ok()).map(UploadId) else {
+            let Some(id) = index::upload_id(&key) else {
                 findings.check(false, &key, || "an upload's key".to_owned());
                 continue;
             };
@@ -256,8 +256,7 @@ impl Walk<'_> {
         }
         for entry in self.table(index::USERS) {
             let (key, bytes) = entry?;
-            let name = key.get(1..).and_then(|name| std::str::from_utf8(name).ok());
-            let Some(id) = name.and_then(|name| UserId::parse(name).ok()) else {
+            let Some(id) = index::user_id(&key) else {
                 findings.check(false, &key, || "a user's key".to_owned());
                 continue;
             };

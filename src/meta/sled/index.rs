@@ -1,33 +1,5 @@
-//! The key space: one leading byte per table. [`super::runs`] says how the records lie in sled.
-//!
-//! | table | key | value |
-//! | --- | --- | --- |
-//! | user | id | [`super::codec::StoredUser`] |
-//! | token | token id | [`super::accounts`] |
-//! | use | token id | [`crate::meta::accounts::TokenUse`]: when and whence it was used last |
-//! | valid from | 'a', 's' half a name's hash, or 'u' user id | first second of good tokens |
-//! | file | [`Place`]: 8 bytes of BLAKE3(user), inverted file id | [`super::codec::StoredFile`] |
-//! | file owner | file id | first 8 bytes of BLAKE3(user) |
-//! | key | first 16 bytes of BLAKE3(key) | [`Place`] |
-//! | folder | first 16 bytes of BLAKE3(user 0 path) | [`super::codec::FolderNode`] |
-//! | list | node, inverted file id | nothing: newest first by key order |
-//! | owned | first 16 bytes of BLAKE3(user 0 SHA-256), file id | nothing: who has which content |
-//! | blob | content hash | [`super::codec::StoredBlob`] |
-//! | unreferenced | since, content hash | nothing |
-//! | upload | upload id | [`super::codec::StoredUpload`] |
-//! | part | upload id, number | [`super::codec::StoredPart`] |
-//! | open | user 0 upload id | nothing |
-//! | batch | batch id | [`super::codec::StoredBatch`] |
-//! | concatenation | upload id | the ids that it is made of |
-//! | final of | upload id | the id of what it becomes a part of |
-//! | expiry | time, upload or batch id | nothing; a hint, the record's own time counts |
-//! | damaged | content hash | since: the bytes that the blob's record names are not good |
-//! | damaged count | nothing | blobs in the table above |
-//! | scrub | 'r' or 'l' | [`crate::meta::upkeep::ScrubPass`]: the running pass, the last one |
-//! | begun | nothing | when this index was begun |
-//! | selection | expires, digest, number | [`super::selection`]: files of a batch token |
-//! | node | nothing | the next unused folder node |
-//! | own | a word | what the engine notes for itself: a probe, the last commit it has |
+//! The key space: one leading byte per table. [`super::runs`] says how the records lie in sled. What
+//! stands at a table is the rest of its keys, and behind the colon the value.
 //!
 //! The files of a user stand together, so their order is the list of the user's top folder. A file
 //! stands in the list of every other folder that it is beneath, and each folder counts what lies
@@ -47,17 +19,72 @@ use crate::{
     },
 };
 
-fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
-    key.push(table);
-    for part in parts {
-        key.extend_from_slice(part);
-    }
-    key
-}
+/// User id: [`super::codec::StoredUser`].
+pub const USERS: &[u8] = b"u";
+/// Token id: [`ServiceToken`](crate::meta::accounts::ServiceToken), as [`super::accounts`] has it.
+pub const TOKENS: &[u8] = b"t";
+/// Token id: [`TokenUse`](crate::meta::accounts::TokenUse), when and whence it was used last.
+const USES: &[u8] = b"w";
+/// 'a', 's' half a name's hash, or 'u' user id: first second of good tokens.
+const VALID_FROM: &[u8] = b"v";
+/// A [`Place`]: [`super::codec::StoredFile`].
+pub const FILES: &[u8] = b"r";
+/// Up to format 5 the records of files stood under their ids alone.
+pub const FILES_OF_FORMAT_5: &[u8] = b"f";
+/// File id: first 8 bytes of BLAKE3(user), what it takes beside the id to find a file.
+pub const FILE_OWNERS: &[u8] = b"i";
+/// First 16 bytes of BLAKE3(key): [`Place`].
+const KEYS: &[u8] = b"k";
+/// First 16 bytes of BLAKE3(user 0 path): [`super::codec::FolderNode`].
+pub const FOLDERS: &[u8] = b"d";
+/// Node, inverted file id: nothing; newest first by key order.
+const LISTS: &[u8] = b"l";
+/// The next unused folder node.
+pub const NEXT_NODE: &[u8] = b"n";
+/// First 16 bytes of BLAKE3(user 0 SHA-256), file id: nothing; who has which content.
+pub const OWNED: &[u8] = b"h";
+/// Content hash: [`super::codec::StoredBlob`].
+pub const BLOBS: &[u8] = b"b";
+/// Since, content hash: nothing.
+pub const UNREFERENCED: &[u8] = b"g";
+/// Content hash: since when the bytes that the blob's record names are known not to be good.
+pub const DAMAGED: &[u8] = b"m";
+/// Blobs in the table above.
+pub const DAMAGED_COUNT: &[u8] = b"M";
+/// Upload id: [`super::codec::StoredUpload`].
+pub const UPLOADS: &[u8] = b"s";
+/// Upload id, number: [`super::codec::StoredPart`].
+pub const PARTS: &[u8] = b"p";
+/// User 0 upload id: nothing.
+const OPEN: &[u8] = b"o";
+/// Batch id: [`super::codec::StoredBatch`].
+const BATCHES: &[u8] = b"B";
+/// Upload id: the ids that it is made of.
+const CONCATENATIONS: &[u8] = b"C";
+/// Upload id: the id of what it becomes a part of.
+const FINAL_OF: &[u8] = b"P";
+/// Time, upload or batch id: nothing; a hint, the record's own time counts.
+pub const EXPIRIES: &[u8] = b"e";
+/// Expires, digest, number: files of a batch token, as [`super::selection`] has them.
+pub const SELECTIONS: &[u8] = b"z";
+/// [`ScrubPass`](crate::meta::upkeep::ScrubPass): the running pass.
+pub const SCRUB_RUNNING: &[u8] = b"cr";
+/// The last one.
+pub const SCRUB_LAST: &[u8] = b"cl";
+/// When this index was begun.
+pub const BEGUN: &[u8] = b"a";
 
 /// No table is before it.
 pub const FIRST_TABLE: &[u8] = b"A";
+
+/// What the engine notes for itself: keys of sled that are no runs, and never in the journal.
+pub const PROBE: &[u8] = b"!";
+/// The journal and the last commit of it that sled has.
+pub const APPLIED: &[u8] = b"!applied";
+/// There while sled is made anew.
+pub const HALF_MADE: &[u8] = b"!half-made";
+/// There when records lie in runs. Up to format 4 each was a key of sled.
+pub const LIES_IN_RUNS: &[u8] = b"!runs";
 
 /// Greater than every key of the table of `key`, and not than any of the next.
 pub fn end_of_table(key: &[u8]) -> Vec<u8> {
@@ -75,42 +102,40 @@ pub enum Growth {
 
 /// Of the table of `key`.
 pub fn growth(key: &[u8]) -> Growth {
-    match key.first() {
-        Some(b'i' | b'e' | b'g' | b'z') => Growth::AtTheEnd,
-        Some(b'l' | b'r') => Growth::AtTheBegin,
+    match key.get(..1).unwrap_or_default() {
+        FILE_OWNERS | EXPIRIES | UNREFERENCED | SELECTIONS => Growth::AtTheEnd,
+        LISTS | FILES => Growth::AtTheBegin,
         _ => Growth::Anywhere,
     }
 }
 
-pub const USERS: &[u8] = b"u";
-
 pub fn user(id: &UserId) -> Vec<u8> {
-    key(b'u', &[id.as_str().as_bytes()])
+    [USERS, id.as_str().as_bytes()].concat()
 }
 
-pub const TOKENS: &[u8] = b"t";
+/// The user of a [`user`] entry.
+pub fn user_id(entry: &[u8]) -> Option<UserId> {
+    UserId::parse(std::str::from_utf8(entry.get(1..)?).ok()?).ok()
+}
 
 pub fn token(id: TokenId) -> Vec<u8> {
-    key(b't', &[&id.0])
+    [TOKENS, &id.0].concat()
 }
 
 pub fn token_use(id: TokenId) -> Vec<u8> {
-    key(b'w', &[&id.0])
+    [USES, &id.0].concat()
 }
 
 /// Services choose long names: half a hash stands for one.
 pub fn valid_from(holder: Holder<'_>) -> Vec<u8> {
     match holder {
-        Holder::Services => key(b'v', &[b"a"]),
+        Holder::Services => [VALID_FROM, b"a"].concat(),
         Holder::Service(name) => {
-            key(b'v', &[b"s", &blake3::hash(name.as_bytes()).as_bytes()[..16]])
+            [VALID_FROM, b"s", &blake3::hash(name.as_bytes()).as_bytes()[..16]].concat()
         }
-        Holder::User(id) => key(b'v', &[b"u", id.as_str().as_bytes()]),
+        Holder::User(id) => [VALID_FROM, b"u", id.as_str().as_bytes()].concat(),
     }
 }
-
-pub const FILES: &[u8] = b"r";
-pub const FOLDERS: &[u8] = b"d";
 
 /// Half of half a hash stands for a user: the files of two that share it lie among each other,
 /// which is all that comes of it.
@@ -124,7 +149,8 @@ fn inverted(id: [u8; 16]) -> [u8; 16] {
     id.map(|byte| !byte)
 }
 
-/// Where the record of a file stands: among those of its owner, the newest first.
+/// Where the record of a file stands: among those of its owner, the newest first. 8 bytes of
+/// BLAKE3(user), inverted file id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     owner: [u8; 8],
@@ -162,11 +188,11 @@ impl Place {
 
 /// Every file of a user.
 pub fn files_of(user: &UserId) -> Vec<u8> {
-    key(b'r', &[&owner(user)])
+    [FILES, &owner(user)].concat()
 }
 
 pub fn file(place: Place) -> Vec<u8> {
-    key(b'r', &[&place.bytes()])
+    [FILES, &place.bytes()].concat()
 }
 
 /// The place of the file of a key that [`file()`] made.
@@ -174,11 +200,8 @@ pub fn placed(file: &[u8]) -> Option<Place> {
     Place::parse(file.get(1..)?)
 }
 
-/// What it takes beside the id of each file to find it.
-pub const FILE_OWNERS: &[u8] = b"i";
-
 pub fn file_owner(id: FileId) -> Vec<u8> {
-    key(b'i', &[&id.0])
+    [FILE_OWNERS, &id.0].concat()
 }
 
 /// The file of a [`file_owner`].
@@ -186,26 +209,23 @@ pub fn owned_by(entry: &[u8]) -> Option<FileId> {
     Some(FileId(entry.get(1..)?.try_into().ok()?))
 }
 
-/// Up to format 5 the records of files stood under their ids alone.
-pub const FILES_OF_FORMAT_5: &[u8] = b"f";
-
 pub fn file_key(file_key: &FileKey) -> Vec<u8> {
-    key(b'k', &[&blake3::hash(file_key.as_str().as_bytes()).as_bytes()[..16]])
+    [KEYS, &blake3::hash(file_key.as_str().as_bytes()).as_bytes()[..16]].concat()
 }
 
 pub fn folder(owner: &UserId, folder: &Folder) -> Vec<u8> {
     let mut path = blake3::Hasher::new();
     path.update(owner.as_str().as_bytes()).update(&[0]).update(folder.as_str().as_bytes());
-    key(b'd', &[&path.finalize().as_bytes()[..16]])
+    [FOLDERS, &path.finalize().as_bytes()[..16]].concat()
 }
 
 /// Every entry of a folder's list.
 pub fn list(node: u64) -> Vec<u8> {
-    key(b'l', &[&node.to_be_bytes()])
+    [LISTS, &node.to_be_bytes()].concat()
 }
 
 pub fn list_entry(node: u64, id: FileId) -> Vec<u8> {
-    key(b'l', &[&node.to_be_bytes(), &inverted(id.0)])
+    [LISTS, &node.to_be_bytes(), &inverted(id.0)].concat()
 }
 
 /// The file of a [`list_entry`].
@@ -213,13 +233,11 @@ pub fn listed(entry: &[u8]) -> Option<FileId> {
     Some(FileId(inverted(entry.get(9..)?.try_into().ok()?)))
 }
 
-pub const OWNED: &[u8] = b"h";
-
 /// Every file of a user whose content has this digest.
 pub fn owned(owner: &UserId, sha256: &Sha256) -> Vec<u8> {
     let mut content = blake3::Hasher::new();
     content.update(owner.as_str().as_bytes()).update(&[0]).update(&sha256.0);
-    key(b'h', &[&content.finalize().as_bytes()[..16]])
+    [OWNED, &content.finalize().as_bytes()[..16]].concat()
 }
 
 pub fn owned_entry(file: &FileRecord) -> Vec<u8> {
@@ -234,21 +252,16 @@ pub fn owned_file(entry: &[u8]) -> Option<FileId> {
 }
 
 pub fn blob(hash: &ContentHash) -> Vec<u8> {
-    key(b'b', &[&hash.0])
+    [BLOBS, &hash.0].concat()
 }
-
-/// Every blob.
-pub const BLOBS: &[u8] = b"b";
 
 /// The content of a [`blob`] entry.
 pub fn content(entry: &[u8]) -> Option<ContentHash> {
     Some(ContentHash(entry.get(1..)?.try_into().ok()?))
 }
 
-pub const UNREFERENCED: &[u8] = b"g";
-
 pub fn unreferenced(since: UnixMillis, hash: &ContentHash) -> Vec<u8> {
-    key(b'g', &[&since.0.to_be_bytes(), &hash.0])
+    [UNREFERENCED, &since.0.to_be_bytes(), &hash.0].concat()
 }
 
 /// Time and blob of an [`unreferenced`] entry.
@@ -257,23 +270,23 @@ pub fn unreferenced_blob(entry: &[u8]) -> Option<(UnixMillis, ContentHash)> {
     Some((UnixMillis(u64::from_be_bytes(*since)), ContentHash(hash.try_into().ok()?)))
 }
 
-pub const UPLOADS: &[u8] = b"s";
-
 pub fn upload(id: UploadId) -> Vec<u8> {
-    key(b's', &[&id.0])
+    [UPLOADS, &id.0].concat()
+}
+
+/// The session of an [`upload`] entry.
+pub fn upload_id(entry: &[u8]) -> Option<UploadId> {
+    Some(UploadId(entry.get(1..)?.try_into().ok()?))
 }
 
 /// Every part of an upload.
 pub fn parts(id: UploadId) -> Vec<u8> {
-    key(b'p', &[&id.0])
+    [PARTS, &id.0].concat()
 }
 
 pub fn part(id: UploadId, number: PartNumber) -> Vec<u8> {
-    key(b'p', &[&id.0, &number.0.to_be_bytes()])
+    [PARTS, &id.0, &number.0.to_be_bytes()].concat()
 }
-
-/// Every part of every upload.
-pub const PARTS: &[u8] = b"p";
 
 /// The upload of a [`part`].
 pub fn part_upload(entry: &[u8]) -> Option<UploadId> {
@@ -288,11 +301,11 @@ pub fn part_number(entry: &[u8]) -> Option<PartNumber> {
 
 /// Every open session of a user.
 pub fn open_of(owner: &UserId) -> Vec<u8> {
-    key(b'o', &[owner.as_str().as_bytes(), &[0]])
+    [OPEN, owner.as_str().as_bytes(), &[0]].concat()
 }
 
 pub fn open(owner: &UserId, id: UploadId) -> Vec<u8> {
-    key(b'o', &[owner.as_str().as_bytes(), &[0], &id.0])
+    [OPEN, owner.as_str().as_bytes(), &[0], &id.0].concat()
 }
 
 /// The session of an [`open`] entry.
@@ -301,23 +314,21 @@ pub fn open_upload(entry: &[u8]) -> Option<UploadId> {
 }
 
 pub fn batch(id: UploadId) -> Vec<u8> {
-    key(b'B', &[&id.0])
+    [BATCHES, &id.0].concat()
 }
 
 /// What a final session is made of.
 pub fn concatenation(id: UploadId) -> Vec<u8> {
-    key(b'C', &[&id.0])
+    [CONCATENATIONS, &id.0].concat()
 }
 
 /// The final session of a partial one.
 pub fn final_of(id: UploadId) -> Vec<u8> {
-    key(b'P', &[&id.0])
+    [FINAL_OF, &id.0].concat()
 }
 
-pub const EXPIRIES: &[u8] = b"e";
-
 pub fn expiry(at: UnixMillis, id: UploadId) -> Vec<u8> {
-    key(b'e', &[&at.0.to_be_bytes(), &id.0])
+    [EXPIRIES, &at.0.to_be_bytes(), &id.0].concat()
 }
 
 /// Time and session of an [`expiry`] entry.
@@ -326,11 +337,9 @@ pub fn expiring(entry: &[u8]) -> Option<(UnixMillis, UploadId)> {
     Some((UnixMillis(u64::from_be_bytes(*at)), UploadId(id.try_into().ok()?)))
 }
 
-pub const SELECTIONS: &[u8] = b"z";
-
 /// Every record of a selection.
 pub fn selection(SelectionId { expires, digest }: SelectionId) -> Vec<u8> {
-    key(b'z', &[&expires.0.to_be_bytes(), &digest])
+    [SELECTIONS, &expires.0.to_be_bytes(), &digest].concat()
 }
 
 pub fn selection_record(id: SelectionId, number: u32) -> Vec<u8> {
@@ -344,28 +353,6 @@ pub fn selection_expires(entry: &[u8]) -> Option<UnixMillis> {
     Some(UnixMillis(u64::from_be_bytes(*entry.get(1..)?.first_chunk()?)))
 }
 
-/// Every mark of a damaged blob.
-pub const DAMAGED: &[u8] = b"m";
-
 pub fn damaged(hash: &ContentHash) -> Vec<u8> {
-    key(b'm', &[&hash.0])
+    [DAMAGED, &hash.0].concat()
 }
-
-pub const DAMAGED_COUNT: &[u8] = b"M";
-
-pub const SCRUB_RUNNING: &[u8] = b"cr";
-
-pub const SCRUB_LAST: &[u8] = b"cl";
-
-pub const BEGUN: &[u8] = b"a";
-
-pub const NEXT_NODE: &[u8] = b"n";
-
-/// What the engine notes for itself: keys of sled that are no runs, and never in the journal.
-pub const PROBE: &[u8] = b"!";
-/// The journal and the last commit of it that sled has.
-pub const APPLIED: &[u8] = b"!applied";
-/// There while sled is made anew.
-pub const HALF_MADE: &[u8] = b"!half-made";
-/// There when records lie in runs. Up to format 4 each was a key of sled.
-pub const LIES_IN_RUNS: &[u8] = b"!runs";
