@@ -86,6 +86,11 @@ pub const HALF_MADE: &[u8] = b"!half-made";
 /// There when records lie in runs. Up to format 4 each was a key of sled.
 pub const LIES_IN_RUNS: &[u8] = b"!runs";
 
+/// The time that the keys of a table begin with which is in order of it.
+pub fn time(entry: &[u8]) -> Option<UnixMillis> {
+    Some(UnixMillis(u64::from_be_bytes(*entry.get(1..)?.first_chunk()?)))
+}
+
 /// Greater than every key of the table of `key`, and not than any of the next.
 pub fn end_of_table(key: &[u8]) -> Vec<u8> {
     vec![key.first().map_or(0, |table| table + 1)]
@@ -264,10 +269,9 @@ pub fn unreferenced(since: UnixMillis, hash: &ContentHash) -> Vec<u8> {
     [UNREFERENCED, &since.0.to_be_bytes(), &hash.0].concat()
 }
 
-/// Time and blob of an [`unreferenced`] entry.
-pub fn unreferenced_blob(entry: &[u8]) -> Option<(UnixMillis, ContentHash)> {
-    let (since, hash) = entry.get(1..)?.split_first_chunk::<8>()?;
-    Some((UnixMillis(u64::from_be_bytes(*since)), ContentHash(hash.try_into().ok()?)))
+/// The blob of an [`unreferenced`] entry.
+pub fn unreferenced_blob(entry: &[u8]) -> Option<ContentHash> {
+    Some(ContentHash(entry.get(9..)?.try_into().ok()?))
 }
 
 pub fn upload(id: UploadId) -> Vec<u8> {
@@ -331,10 +335,9 @@ pub fn expiry(at: UnixMillis, id: UploadId) -> Vec<u8> {
     [EXPIRIES, &at.0.to_be_bytes(), &id.0].concat()
 }
 
-/// Time and session of an [`expiry`] entry.
-pub fn expiring(entry: &[u8]) -> Option<(UnixMillis, UploadId)> {
-    let (at, id) = entry.get(1..)?.split_first_chunk::<8>()?;
-    Some((UnixMillis(u64::from_be_bytes(*at)), UploadId(id.try_into().ok()?)))
+/// The session of an [`expiry`] entry.
+pub fn expiring(entry: &[u8]) -> Option<UploadId> {
+    Some(UploadId(entry.get(9..)?.try_into().ok()?))
 }
 
 /// Every record of a selection.
@@ -346,11 +349,6 @@ pub fn selection_record(id: SelectionId, number: u32) -> Vec<u8> {
     let mut key = selection(id);
     key.extend_from_slice(&number.to_be_bytes());
     key
-}
-
-/// When the selection of a [`selection_record`] expires.
-pub fn selection_expires(entry: &[u8]) -> Option<UnixMillis> {
-    Some(UnixMillis(u64::from_be_bytes(*entry.get(1..)?.first_chunk()?)))
 }
 
 pub fn damaged(hash: &ContentHash) -> Vec<u8> {

@@ -264,18 +264,8 @@ impl Metadata for SledMetadata {
     }
 
     async fn collect_expired(&self, now: UnixMillis, limit: usize) -> Result<Expired> {
-        let scan = move |records: &Records| {
-            let mut entries = Vec::new();
-            for entry in records.scan_prefix(index::EXPIRIES).take(limit) {
-                let (entry, _) = entry?;
-                match index::expiring(&entry) {
-                    Some((at, _)) if at > now => break,
-                    _ => entries.push(entry),
-                }
-            }
-            Ok(entries)
-        };
-        let entries = self.scan(scan).await?;
+        let due = move |records: &Records| records.due(index::EXPIRIES, limit, |at| at <= now);
+        let entries = self.scan(due).await?;
         if entries.is_empty() {
             return Ok(Expired::default());
         }
@@ -384,18 +374,10 @@ impl Metadata for SledMetadata {
         before: UnixMillis,
         limit: usize,
     ) -> Result<Vec<ContentHash>> {
-        let scan = move |records: &Records| {
-            let mut blobs = Vec::new();
-            for entry in records.scan_prefix(index::UNREFERENCED).take(limit) {
-                let (entry, _) = entry?;
-                match index::unreferenced_blob(&entry) {
-                    Some((since, hash)) if since < before => blobs.push(hash),
-                    _ => break,
-                }
-            }
-            Ok(blobs)
-        };
-        self.scan(scan).await
+        let due =
+            move |records: &Records| records.due(index::UNREFERENCED, limit, |at| at < before);
+        let entries = self.scan(due).await?;
+        Ok(entries.iter().filter_map(|entry| index::unreferenced_blob(entry)).collect())
     }
 
     async fn forget_blob(&self, hash: &ContentHash, before: UnixMillis) -> Result<Option<Locator>> {

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     meta::{Error, Result},
+    model::time::UnixMillis,
     sys::fault,
 };
 
@@ -186,10 +187,7 @@ impl Records {
 
     /// Every record whose key begins with `prefix`.
     pub fn scan_prefix(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Entry>> + use<> {
-        let prefix = prefix.to_vec();
-        self.range(&prefix).take_while(move |entry| {
-            entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))
-        })
+        self.behind(prefix, None)
     }
 
     /// Every record whose key begins with `prefix`, behind the key `after`.
@@ -198,22 +196,33 @@ impl Records {
         prefix: &[u8],
         after: Option<&[u8]>,
     ) -> impl Iterator<Item = Result<Entry>> + use<> {
-        let (prefix, after) = (prefix.to_vec(), after.map(<[u8]>::to_vec));
-        let entries = self.range(after.as_deref().unwrap_or(&prefix));
-        let is_within = move |entry: &Result<Entry>| match entry {
-            Ok((key, _)) => key.starts_with(&prefix),
-            Err(_) => true,
-        };
-        let is_behind = move |entry: &Result<Entry>| match (entry, &after) {
-            (Ok((key, _)), Some(after)) => key != after,
-            _ => true,
-        };
-        entries.take_while(is_within).filter(is_behind)
+        let prefix = prefix.to_vec();
+        // No key is between one and the same with a zero behind it.
+        let start = after.map_or_else(|| prefix.clone(), |after| [after, &[0]].concat());
+        self.range(&start).take_while(move |entry| {
+            entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))
+        })
     }
 
     /// At most `limit` records of a table, behind the key `after`.
     pub fn page(&self, table: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
         self.behind(table, after).take(limit).collect()
+    }
+
+    /// The keys of a table in order of time that are due, at most `limit`.
+    pub fn due(
+        &self,
+        table: &[u8],
+        limit: usize,
+        is_due: impl Fn(UnixMillis) -> bool,
+    ) -> Result<Vec<Vec<u8>>> {
+        let keys = self.scan_prefix(table).take(limit).map(|entry| entry.map(|(key, _)| key));
+        let is_due = |key: &Result<Vec<u8>>| match key {
+            // One that tells no time must not keep the others.
+            Ok(key) => index::time(key).is_none_or(&is_due),
+            Err(_) => true,
+        };
+        keys.take_while(is_due).collect()
     }
 
     /// Every record.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{SledMetadata, codec, index, records::Records, txn::Txn};
 use crate::{
-    meta::{Error, Result, Selection, Selections},
+    meta::{Result, Selection, Selections},
     model::{
         id::{FileId, SelectionId},
         name::{Folder, UserId},
@@ -66,19 +66,7 @@ impl Selections for SledMetadata {
     }
 
     async fn forget_selections(&self, now: UnixMillis, limit: usize) -> Result<bool> {
-        let due = move |records: &Records| {
-            let mut due = Vec::new();
-            for entry in records.scan_prefix(index::SELECTIONS).take(limit) {
-                let (key, _) = entry?;
-                let expires = index::selection_expires(&key)
-                    .ok_or_else(|| Error::Corrupt("a selection's key".into()))?;
-                if expires > now {
-                    break;
-                }
-                due.push(key);
-            }
-            Ok(due)
-        };
+        let due = move |records: &Records| records.due(index::SELECTIONS, limit, |at| at <= now);
         let due = self.scan(due).await?;
         if due.is_empty() {
             return Ok(false);

@@ -235,7 +235,7 @@ pub fn remove_batch(txn: &mut Txn<'_>, id: UploadId) -> Result<()> {
 pub fn collect_expired(txn: &mut Txn<'_>, entries: Vec<Vec<u8>>, now: UnixMillis) -> Vec<UploadId> {
     let mut over = Vec::new();
     for entry in entries {
-        let Some((_, id)) = index::expiring(&entry) else { continue };
+        let Some(id) = index::expiring(&entry) else { continue };
         let expires = expiry(txn, id).and_then(|expires| match expires {
             None => batch_expiry(txn, id),
             expires => Ok(expires),
