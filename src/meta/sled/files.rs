@@ -23,18 +23,14 @@ pub fn of_user(
 ) -> Result<Vec<FileRecord>> {
     let table = index::files_of(owner);
     let after = after.map(|id| index::file(Place::new(owner, id)));
-    let mut files = Vec::new();
-    for entry in records.behind(&table, after.as_deref()) {
+    let files = records.behind(&table, after.as_deref()).map(|entry| {
         let (key, bytes) = entry?;
-        if files.len() == limit {
-            break;
-        }
         let id = index::placed(&key).ok_or_else(misplaced)?.id();
         let file = codec::decode::<StoredFile>(&bytes)?.into_record(id);
         // Another user's may stand among them.
-        files.extend(Some(file).filter(|file| file.owner == *owner));
-    }
-    Ok(files)
+        Ok(Some(file).filter(|file| file.owner == *owner))
+    });
+    files.filter_map(Result::transpose).take(limit).collect()
 }
 
 /// The newest files of a user in a folder, and beneath it, behind `after`.
@@ -48,17 +44,12 @@ pub fn in_folder(
     let Some(bytes) = records.get(&index::folder(owner, folder))? else { return Ok(Vec::new()) };
     let node = codec::decode::<FolderNode>(&bytes)?.node;
     let after = after.map(|id| index::list_entry(node, id));
-    let mut files = Vec::new();
-    for entry in records.behind(&index::list(node), after.as_deref()) {
-        let (entry, _) = entry?;
-        if files.len() == limit {
-            break;
-        }
-        let id = index::listed(&entry).ok_or_else(misplaced)?;
+    let files = records.behind(&index::list(node), after.as_deref()).map(|entry| {
+        let id = index::listed(&entry?.0).ok_or_else(misplaced)?;
         // One that was removed meanwhile is passed over.
-        files.extend(at(records, Place::new(owner, id))?);
-    }
-    Ok(files)
+        at(records, Place::new(owner, id))
+    });
+    files.filter_map(Result::transpose).take(limit).collect()
 }
 
 pub fn misplaced() -> Error {

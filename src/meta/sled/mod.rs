@@ -212,18 +212,12 @@ impl Metadata for SledMetadata {
         let prefix = index::open_of(owner);
         let after = after.map(|after| index::open(owner, after));
         let scan = move |records: &Records| {
-            let mut uploads = Vec::new();
-            for entry in records.behind(&prefix, after.as_deref()) {
-                let (key, _) = entry?;
-                if uploads.len() == limit {
-                    break;
-                }
-                let Some(id) = index::open_upload(&key) else { continue };
-                if let Some(bytes) = records.get(&index::upload(id))? {
-                    uploads.push(codec::decode::<StoredUpload>(&bytes)?.into_record(id));
-                }
-            }
-            Ok(uploads)
+            let uploads = records.behind(&prefix, after.as_deref()).map(|entry| {
+                let Some(id) = index::open_upload(&entry?.0) else { return Ok(None) };
+                let Some(bytes) = records.get(&index::upload(id))? else { return Ok(None) };
+                Ok(Some(codec::decode::<StoredUpload>(&bytes)?.into_record(id)))
+            });
+            uploads.filter_map(Result::transpose).take(limit).collect()
         };
         self.scan(scan).await
     }
