@@ -165,7 +165,7 @@ fn remove_user(txn: &mut Txn<'_>, id: &UserId, valid_from: u64) -> Result<()> {
 #[async_trait]
 impl Accounts for SledMetadata {
     async fn user(&self, id: &UserId) -> Result<Option<UserRecord>> {
-        let stored = self.get::<StoredUser>(&index::user(id))?;
+        let stored = self.records.get::<StoredUser>(&index::user(id))?;
         Ok(stored.map(|stored| stored.into_record(id.clone())))
     }
 
@@ -224,7 +224,7 @@ impl Accounts for SledMetadata {
     }
 
     async fn service_token_by_id(&self, id: TokenId) -> Result<Option<ServiceToken>> {
-        let bytes = self.records.get(&index::token(id))?;
+        let bytes = self.records.read(&index::token(id))?;
         bytes.map(|bytes| decode_token(&bytes)).transpose()
     }
 
@@ -255,7 +255,7 @@ impl Accounts for SledMetadata {
     }
 
     async fn tokens_valid_from(&self, holder: Holder<'_>) -> Result<u64> {
-        Ok(self.get(&index::valid_from(holder))?.unwrap_or(0))
+        Ok(self.records.get(&index::valid_from(holder))?.unwrap_or(0))
     }
 
     async fn end_tokens(&self, holder: Holder<'_>, valid_from: u64) -> Result<()> {
@@ -264,7 +264,7 @@ impl Accounts for SledMetadata {
     }
 
     async fn token_use(&self, id: TokenId) -> Result<Option<TokenUse>> {
-        self.get(&index::token_use(id))
+        self.records.get(&index::token_use(id))
     }
 
     async fn record_uses(&self, uses: Vec<(TokenId, TokenUse)>) -> Result<()> {

@@ -5,8 +5,6 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use serde::de::DeserializeOwned;
-
 use super::{
     codec::{self, FolderNode, StoredBlob, StoredFile, StoredPart, StoredUpload, StoredUser},
     files,
@@ -114,10 +112,6 @@ impl Walk<'_> {
         })
     }
 
-    fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
-        self.records.get(key)?.map(|bytes| codec::decode(&bytes)).transpose()
-    }
-
     /// Every file is found by its key, stands in its lists, is counted and has a blob.
     fn files(&self, findings: &mut Findings) -> Result<()> {
         let mut counts: HashMap<Vec<u8>, Totals> = HashMap::new();
@@ -131,17 +125,17 @@ impl Walk<'_> {
             findings.check(Place::new(&file.owner, id) == place, &key, || {
                 format!("file {id} does not stand where it belongs")
             });
-            let named = self.records.get(&index::file_key(&file.key))?;
+            let named = self.records.read(&index::file_key(&file.key))?;
             findings.check(named.is_some_and(|named| *named == place.bytes()), &key, || {
                 format!("file {id} is not found by its key")
             });
-            let owner = self.records.get(&index::file_owner(id))?;
+            let owner = self.records.read(&index::file_owner(id))?;
             findings.check(owner.is_some_and(|owner| *owner == *place.owner()), &key, || {
                 format!("file {id} is not found by its id")
             });
             for folder in file.folder.lineage() {
                 let folder_key = index::folder(&file.owner, &folder);
-                let node = self.get::<FolderNode>(&folder_key)?;
+                let node = self.records.get::<FolderNode>(&folder_key)?;
                 let is_listed = match node {
                     Some(_) if folder.is_top() => true,
                     Some(node) => self.records.contains_key(&index::list_entry(node.node, id))?,

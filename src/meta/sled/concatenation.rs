@@ -24,11 +24,11 @@ impl Concatenations for SledMetadata {
     }
 
     async fn partials(&self, id: UploadId) -> Result<Vec<UploadId>> {
-        Ok(self.get(&index::concatenation(id))?.unwrap_or_default())
+        Ok(self.records.get(&index::concatenation(id))?.unwrap_or_default())
     }
 
     async fn final_of(&self, id: UploadId) -> Result<Option<UploadId>> {
-        self.get(&index::final_of(id))
+        self.records.get(&index::final_of(id))
     }
 }
 

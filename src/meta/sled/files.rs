@@ -41,8 +41,9 @@ pub fn in_folder(
     after: Option<FileId>,
     limit: usize,
 ) -> Result<Vec<FileRecord>> {
-    let Some(bytes) = records.get(&index::folder(owner, folder))? else { return Ok(Vec::new()) };
-    let node = codec::decode::<FolderNode>(&bytes)?.node;
+    let Some(FolderNode { node, .. }) = records.get(&index::folder(owner, folder))? else {
+        return Ok(Vec::new());
+    };
     let after = after.map(|id| index::list_entry(node, id));
     let files = records.behind(&index::list(node), after.as_deref()).map(|entry| {
         let id = index::listed(&entry?.0).ok_or_else(misplaced)?;
@@ -57,11 +58,11 @@ pub fn misplaced() -> Error {
 }
 
 pub fn at(records: &Records, place: Place) -> Result<Option<FileRecord>> {
-    let Some(bytes) = records.get(&index::file(place))? else { return Ok(None) };
-    Ok(Some(codec::decode::<StoredFile>(&bytes)?.into_record(place.id())))
+    let stored = records.get::<StoredFile>(&index::file(place))?;
+    Ok(stored.map(|stored| stored.into_record(place.id())))
 }
 
 pub fn of_id(records: &Records, id: FileId) -> Result<Option<FileRecord>> {
-    let Some(owner) = records.get(&index::file_owner(id))? else { return Ok(None) };
+    let Some(owner) = records.read(&index::file_owner(id))? else { return Ok(None) };
     at(records, Place::found(&owner, id).ok_or_else(misplaced)?)
 }

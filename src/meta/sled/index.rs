@@ -1,5 +1,5 @@
-//! The key space: one leading byte per table. [`super::runs`] says how the records lie in sled. What
-//! stands at a table is the rest of its keys, and behind the colon the value.
+//! The key space: one leading byte per table. [`super::runs`] says how the records lie in sled.
+//! What stands at a table is the rest of its keys, and behind the colon the value.
 //!
 //! The files of a user stand together, so their order is the list of the user's top folder. A file
 //! stands in the list of every other folder that it is beneath, and each folder counts what lies

@@ -127,11 +127,6 @@ impl SledMetadata {
         open::rebuild_at_any_loss(&open::Place::new(data_dir, cache_bytes))
     }
 
-    fn get<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
-        let bytes = self.records.get(key)?;
-        bytes.map(|bytes| codec::decode(&bytes)).transpose()
-    }
-
     /// Runs a scan on the blocking pool.
     async fn scan<T: Send + 'static>(
         &self,
@@ -179,12 +174,12 @@ impl Metadata for SledMetadata {
     }
 
     async fn upload(&self, id: UploadId) -> Result<Option<Upload>> {
-        let stored = self.get::<StoredUpload>(&index::upload(id))?;
+        let stored = self.records.get::<StoredUpload>(&index::upload(id))?;
         Ok(stored.map(|stored| stored.into_record(id)))
     }
 
     async fn batch(&self, id: UploadId) -> Result<Option<Batch>> {
-        let stored = self.get::<StoredBatch>(&index::batch(id))?;
+        let stored = self.records.get::<StoredBatch>(&index::batch(id))?;
         Ok(stored.map(|stored| Batch { id, owner: stored.owner, uploads: stored.uploads }))
     }
 
@@ -214,8 +209,8 @@ impl Metadata for SledMetadata {
         let scan = move |records: &Records| {
             let uploads = records.behind(&prefix, after.as_deref()).map(|entry| {
                 let Some(id) = index::open_upload(&entry?.0) else { return Ok(None) };
-                let Some(bytes) = records.get(&index::upload(id))? else { return Ok(None) };
-                Ok(Some(codec::decode::<StoredUpload>(&bytes)?.into_record(id)))
+                let stored = records.get::<StoredUpload>(&index::upload(id))?;
+                Ok(stored.map(|stored| stored.into_record(id)))
             });
             uploads.filter_map(Result::transpose).take(limit).collect()
         };
@@ -282,7 +277,7 @@ impl Metadata for SledMetadata {
     }
 
     async fn file(&self, key: &FileKey) -> Result<Option<FileRecord>> {
-        let Some(bytes) = self.records.get(&index::file_key(key))? else {
+        let Some(bytes) = self.records.read(&index::file_key(key))? else {
             return Ok(None);
         };
         let file = files::at(&self.records, Place::parse(&bytes).ok_or_else(files::misplaced)?)?;
@@ -318,18 +313,19 @@ impl Metadata for SledMetadata {
     }
 
     async fn totals(&self, owner: &UserId, folder: &Folder) -> Result<Totals> {
-        let node = self.get::<FolderNode>(&index::folder(owner, folder))?;
+        let node = self.records.get::<FolderNode>(&index::folder(owner, folder))?;
         Ok(node.map_or_else(Totals::default, |n| Totals { files: n.files, bytes: n.bytes }))
     }
 
     async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>> {
-        let Some(stored) = self.get::<StoredBlob>(&index::blob(hash))? else { return Ok(None) };
-        Ok(Some(stored.into_record(self.get(&index::damaged(hash))?)))
+        let stored = self.records.get::<StoredBlob>(&index::blob(hash))?;
+        let Some(stored) = stored else { return Ok(None) };
+        Ok(Some(stored.into_record(self.records.get(&index::damaged(hash))?)))
     }
 
     async fn file_with(&self, owner: &UserId, hash: &ContentHash) -> Result<Option<FileRecord>> {
-        let Some(blob) = self.get::<StoredBlob>(&index::blob(hash))? else { return Ok(None) };
-        let Held::By(files) = blob.held else { return Ok(None) };
+        let blob = self.records.get::<StoredBlob>(&index::blob(hash))?;
+        let Some(Held::By(files)) = blob.map(|blob| blob.held) else { return Ok(None) };
         let mut sha256 = None;
         for id in files.into_iter().rev() {
             let file = files::of_id(&self.records, id)?.filter(|file| file.blake3 == *hash);
@@ -385,7 +381,7 @@ impl Metadata for SledMetadata {
         number: PartNumber,
         locator: &Locator,
     ) -> Result<bool> {
-        let part = self.get::<StoredPart>(&index::part(id, number))?;
+        let part = self.records.get::<StoredPart>(&index::part(id, number))?;
         Ok(part.is_some_and(|part| part.into_record(number).place == *locator))
     }
 }

@@ -21,10 +21,11 @@ use std::{
     },
 };
 
+use serde::de::DeserializeOwned;
 use sled::IVec;
 
 use super::{
-    index,
+    codec, index,
     journal::{Files, JournalId},
     open::{applied_value, unless_panicked},
     runs::{Entry, Runs},
@@ -136,7 +137,7 @@ impl Records {
     }
 
     /// Reads what sled has. A damaged page shows only when it is read, which no open may come to.
-    fn read<T>(&self, read: impl FnOnce(&Runs) -> Result<T>) -> Result<T> {
+    fn ask_sled<T>(&self, read: impl FnOnce(&Runs) -> Result<T>) -> Result<T> {
         unless_panicked(|| read(&self.runs)).inspect_err(|error| {
             if let Error::Corrupt(_) = error {
                 self.distrust(error);
@@ -166,18 +167,23 @@ impl Records {
         self.layers.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The record of `key`.
-    pub fn get(&self, key: &[u8]) -> Result<Option<IVec>> {
+    /// The bytes of the record of `key`.
+    pub fn read(&self, key: &[u8]) -> Result<Option<IVec>> {
         // What is found in no layer any more, sled has.
         let newest = self.layers().newest_of(key);
         match newest {
             Newest::Written(record) => Ok(record),
-            Newest::InSled => self.read(|runs| runs.get(key)),
+            Newest::InSled => self.ask_sled(|runs| runs.get(key)),
         }
     }
 
+    /// The record of `key`.
+    pub fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>> {
+        self.read(key)?.map(|bytes| codec::decode(&bytes)).transpose()
+    }
+
     pub fn contains_key(&self, key: &[u8]) -> Result<bool> {
-        self.get(key).map(|record| record.is_some())
+        self.read(key).map(|record| record.is_some())
     }
 
     /// Every record from `start` on, in order of the keys.
@@ -314,7 +320,7 @@ impl Entries {
     fn read_from(&mut self, from: &[u8]) -> Result<()> {
         let (mut stored, written, end) = loop {
             let settled = self.records.layers().settled;
-            let (stored, bound) = self.records.read(|runs| runs.behind(from))?;
+            let (stored, bound) = self.records.ask_sled(|runs| runs.behind(from))?;
             let layers = self.records.layers();
             // A layer that came into sled between the two would be seen in neither.
             if layers.settled == settled {

@@ -39,7 +39,7 @@ impl Txn<'_> {
     pub fn read(&self, key: &[u8]) -> Result<Option<IVec>> {
         match self.own.get(key).or_else(|| self.batch.get(key)) {
             Some(written) => Ok(written.clone()),
-            None => self.records.get(key),
+            None => self.records.read(key),
         }
     }
 

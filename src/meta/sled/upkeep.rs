@@ -81,7 +81,7 @@ fn save_scrub(txn: &mut Txn<'_>, pass: &ScrubPass) -> Result<()> {
 impl Upkeep for SledMetadata {
     async fn begun(&self, now: UnixMillis) -> Result<UnixMillis> {
         // Without a step where none is needed: a full disk takes none.
-        if let Some(begun) = self.get(index::BEGUN)? {
+        if let Some(begun) = self.records.get(index::BEGUN)? {
             return Ok(begun);
         }
         let begin = move |txn: &mut Txn<'_>| match txn.get(index::BEGUN)? {
@@ -131,9 +131,7 @@ impl Upkeep for SledMetadata {
             let any_damaged = records.scan_prefix(index::DAMAGED).next().is_some();
             let decode = |(key, value): Entry| {
                 let hash = content(&key)?;
-                let mark = any_damaged.then(|| records.get(&index::damaged(&hash)));
-                let mark = mark.transpose()?.flatten();
-                let since = mark.map(|since| codec::decode(&since)).transpose()?;
+                let since = if any_damaged { records.get(&index::damaged(&hash))? } else { None };
                 Ok((hash, codec::decode::<StoredBlob>(&value)?.into_record(since)))
             };
             records.page(index::BLOBS, after.as_deref(), limit)?.into_iter().map(decode).collect()
@@ -171,7 +169,7 @@ impl Upkeep for SledMetadata {
     }
 
     async fn damaged_count(&self) -> Result<u64> {
-        Ok(self.get(index::DAMAGED_COUNT)?.unwrap_or(0))
+        Ok(self.records.get(index::DAMAGED_COUNT)?.unwrap_or(0))
     }
 
     async fn forget_parts(&self, id: UploadId, parts: Vec<Part>) -> Result<Vec<Part>> {
@@ -184,8 +182,8 @@ impl Upkeep for SledMetadata {
 
     async fn scrub_state(&self) -> Result<ScrubState> {
         Ok(ScrubState {
-            running: self.get(index::SCRUB_RUNNING)?,
-            last: self.get(index::SCRUB_LAST)?,
+            running: self.records.get(index::SCRUB_RUNNING)?,
+            last: self.records.get(index::SCRUB_LAST)?,
         })
     }
 

@@ -37,14 +37,14 @@ fn what_cannot_be_settled_is_kept_and_told() {
         assert_eq!(meta.ready().await, Ok(()));
         assert!(meta.probe().await.is_err());
         assert!(meta.ready().await.is_err());
-        assert_eq!(meta.records.get(&key).unwrap().unwrap(), b"kept");
+        assert_eq!(meta.records.read(&key).unwrap().unwrap(), b"kept");
         let user = UserId::parse("u").unwrap();
         assert!(meta.ensure_user(&user, UnixMillis(1)).await.is_err());
     });
     drop(meta);
     // The journal has it, and the damaged index is made anew.
     let meta = open(&dir);
-    assert_eq!(meta.records.get(b"l-entry").unwrap().unwrap(), b"kept");
+    assert_eq!(meta.records.read(b"l-entry").unwrap().unwrap(), b"kept");
 }
 
 /// What a check says is to be done has to come to something.

@@ -68,7 +68,7 @@ proptest! {
             prop_assert_eq!(read(world.records.iter()), pairs(world.model.iter()));
         }
         let World { records, model, .. } = world;
-        let stored = records.get(&asked).unwrap().map(|value| value.to_vec());
+        let stored = records.read(&asked).unwrap().map(|value| value.to_vec());
         prop_assert_eq!(stored.as_ref(), model.get(&asked));
         prop_assert_eq!(records.contains_key(&asked).unwrap(), model.contains_key(&asked));
         prop_assert_eq!(read(records.range(&asked)), pairs(model.range(asked.clone()..)));
@@ -149,7 +149,7 @@ fn a_reader_misses_nothing_that_is_being_settled() {
                 if last > 0 {
                     let found = records.range(&key(last)).next().unwrap().unwrap();
                     assert_eq!(found.0, key(last));
-                    assert!(records.get(&key(last)).unwrap().is_some());
+                    assert!(records.read(&key(last)).unwrap().is_some());
                 }
             }
         });
@@ -176,6 +176,6 @@ fn what_fails_to_settle_is_still_there() {
     assert!(records.settle(id).is_err());
     assert_eq!(records.waiting().writes, 2);
     for key in [&b"kept"[..], b"later"] {
-        assert!(records.get(key).unwrap().is_some());
+        assert!(records.read(key).unwrap().is_some());
     }
 }
