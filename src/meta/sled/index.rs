@@ -1,11 +1,9 @@
 //! The key space: one leading byte per table. [`super::runs`] says how the records lie in sled.
 //! What stands at a table is the rest of its keys, and behind the colon the value.
 //!
-//! The files of a user stand together, so their order is the list of the user's top folder. A file
-//! stands in the list of every other folder that it is beneath, and each folder counts what lies
-//! beneath it. A page, a total and a quota check are then point reads and one short scan, however
-//! many files there are. User ids hold no control characters, so the zero byte ends
-//! them. Keys and folders, which may be long, are hashed: no key here is longer than 300 bytes.
+//! `docs/DESIGN.md` says why the files of a user stand together, and stand in lists. User ids hold
+//! no control characters, so the zero byte ends them. Keys and folders, which may be long, are
+//! hashed: no key here is longer than 300 bytes.
 
 use crate::{
     meta::accounts::Holder,
