@@ -288,9 +288,7 @@ impl StoredBlob {
             Held::Unnamed | Held::By(_) => None,
         }
     }
-}
 
-impl StoredBlob {
     pub fn into_record(self, damaged: Option<UnixMillis>) -> BlobRecord {
         BlobRecord { locator: self.locator, references: self.references, damaged }
     }

@@ -99,7 +99,7 @@ impl SledMetadata {
         let Opened { db, journal, file } = relocate(&place, open::open(&place)?)?;
         ballast.refill();
         let files = journal.files().clone();
-        let records = Records::over(Runs::new((*db).clone()), journal.last(), files);
+        let records = Records::over(Runs::new(&db), journal.last(), files);
         let committer = Committer::start(records.clone(), journal, file, ballast, save_bytes)?;
         Ok(Self { records, committer, _db: db, closing: Closing(Some(place)) })
     }

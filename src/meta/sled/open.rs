@@ -97,19 +97,18 @@ pub fn open(place: &Place) -> Result<Opened> {
     let was_there = fs::read_dir(&place.meta).is_ok_and(|mut entries| entries.next().is_some());
     let found = unless_panicked(|| {
         let db = open_db(place)?;
-        let found = Found {
+        Ok(Found {
             lies_in_runs: lies_in_runs(place, &db)?,
             is_half_made: is_half_made(&db)?,
             has_records: has_records(&db)?,
             applied: applied(&db)?,
-        };
-        Ok((db, found))
+            db,
+        })
     });
-    let (db, found) = match found {
+    let Found { lies_in_runs, is_half_made, has_records, applied, db } = match found {
         Err(Error::Corrupt(why)) => return rebuild(place, &survey, id, &why),
         found => found?,
     };
-    let Found { lies_in_runs, is_half_made, has_records, applied } = found;
     // A journal without a head is that of the index beside it.
     let id = survey.id.or_else(|| applied.map(|(own, _)| own)).unwrap_or(id);
     if !lies_in_runs {
@@ -190,18 +189,16 @@ fn begin(place: &Place, survey: &Survey) -> Result<Opened> {
         return open(place);
     }
     prove_durable(&db, &place.meta)?;
-    let (id, last) = match applied(&db)? {
-        // Backups must not take the place of those that have what the journal had behind it.
-        Some((_, last)) => {
-            tracing::warn!(
-                "the journal is gone, and with it what the index did not have yet; that is saved \
-                 as a new one, of another store: backups need a new directory"
-            );
-            (JournalId::new(), last)
-        }
-        None => (JournalId::new(), 0),
-    };
-    let mut opened = opened(place, db, id, last, 0)?;
+    let applied = applied(&db)?;
+    if applied.is_some() {
+        tracing::warn!(
+            "the journal is gone, and with it what the index did not have yet; that is saved as a \
+             new one, of another store: backups need a new directory"
+        );
+    }
+    let last = applied.map_or(0, |(_, last)| last);
+    // Backups must not take the place of those that have what the journal had behind it.
+    let mut opened = opened(place, db, JournalId::new(), last, 0)?;
     if !is_new || last > 0 {
         opened.save()?;
     }
@@ -229,7 +226,7 @@ impl Opened {
 
 /// Saves what sled holds as the snapshot of commit `last`.
 fn save_as(files: &Files, db: &Db, id: JournalId, last: u64) -> Result<()> {
-    let records = Records::new(Runs::new((**db).clone()), last);
+    let records = Records::new(Runs::new(db), last);
     saved(journal::save(files, id, last, records.iter(), &AtomicBool::new(false)))
 }
 
@@ -331,7 +328,7 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId, loss: Loss) -> Resul
     db.insert(index::HALF_MADE, &[]).map_err(failed)?;
     lies_in_runs(place, &db)?;
     prove_durable(&db, &place.meta)?;
-    let runs = Runs::new((*db).clone());
+    let runs = Runs::new(&db);
     let mut loader = runs.loader();
     let mut load = |record: &Record| {
         for (key, value) in writes(record)? {
@@ -361,7 +358,7 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId, loss: Loss) -> Resul
 }
 
 fn replay(db: &Db, survey: &Survey, id: JournalId, applied: u64) -> Result<Replay> {
-    let runs = Runs::new((**db).clone());
+    let runs = Runs::new(db);
     let replay = replay_into(&runs, survey, id, applied)?;
     if replay.last > applied {
         db.flush().map_err(failed)?;
@@ -375,6 +372,7 @@ struct Found {
     is_half_made: bool,
     has_records: bool,
     applied: Option<(JournalId, u64)>,
+    db: Db,
 }
 
 /// Does what reads sled's pages; sled panics over some that are damaged.

@@ -47,7 +47,7 @@ pub fn relocate(place: &open::Place, mut opened: Opened) -> Result<Opened> {
 }
 
 fn move_all(place: &open::Place, opened: &mut Opened) -> Result<()> {
-    let runs = Runs::new((*opened.db).clone());
+    let runs = Runs::new(&opened.db);
     let (mut moved, mut from) = (0, index::FILES_OF_FORMAT_5.to_vec());
     let (mut writes, mut files) = moves(&runs, &mut from)?;
     if files > 0 {
@@ -250,7 +250,7 @@ mod tests {
         let mut left = files.len();
         for is_cut in [false, true, true, false, true] {
             let mut opened = open::open(&open::Place::new(dir.path(), CACHE_BYTES)).unwrap();
-            let runs = Runs::new((*opened.db).clone());
+            let runs = Runs::new(&opened.db);
             let mut from = index::FILES_OF_FORMAT_5.to_vec();
             let (writes, moved) = moves(&runs, &mut from).unwrap();
             assert!(moved >= FILES_AT_ONCE && moved < left, "{moved} of {left}");
@@ -262,7 +262,7 @@ mod tests {
         }
         // What is left cannot be read: the journal has it.
         let opened = open::open(&open::Place::new(dir.path(), CACHE_BYTES)).unwrap();
-        damage(&Runs::new((*opened.db).clone()), b"g");
+        damage(&Runs::new(&opened.db), b"g");
         drop(opened);
         for is_lost in [false, true] {
             if is_lost {

@@ -97,7 +97,7 @@ impl Index {
             let is_own = |own: JournalId| id.is_none_or(|id| own == id);
             match applied(&db)? {
                 Some((id, last)) if is_whole && is_own(id) && last >= number => {
-                    let records = Records::new(Runs::new((*db).clone()), last);
+                    let records = Records::new(Runs::new(&db), last);
                     records.iter().try_for_each(|record| record.map(drop))?;
                     Ok(Some(Self { db, id, last }))
                 }

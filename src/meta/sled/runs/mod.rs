@@ -18,7 +18,7 @@ pub(super) mod tests;
 
 use std::{iter::Peekable, ops::Range};
 
-use sled::{Batch, IVec, Tree};
+use sled::{Batch, Db, IVec, Tree};
 
 use self::run::{Reader, Writer};
 use super::{
@@ -55,8 +55,8 @@ struct Run {
 }
 
 impl Runs {
-    pub fn new(tree: Tree) -> Self {
-        Self(tree)
+    pub fn new(db: &Db) -> Self {
+        Self((**db).clone())
     }
 
     fn covering(&self, key: &[u8]) -> Result<Run> {

@@ -10,7 +10,7 @@ pub type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 pub fn empty() -> Runs {
     let db = sled::Config::new().temporary(true).open().unwrap();
     db.insert(index::PROBE, &[]).unwrap();
-    Runs::new((*db).clone())
+    Runs::new(&db)
 }
 
 /// A run that is none.
