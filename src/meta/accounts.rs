@@ -44,8 +44,8 @@ impl UserRecord {
     }
 }
 
-/// What a service shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a service shows. Is stored as it stands here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TokenKind {
     /// A random text, of which only the digest is known.
     Opaque,
@@ -66,8 +66,8 @@ pub enum TokenState {
     },
 }
 
-/// A service token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A service token. Is stored as it stands here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceToken {
     /// Of the token when it is opaque, of its `jti` when it is a JWT.
     pub digest: [u8; 32],

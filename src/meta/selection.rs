@@ -1,6 +1,7 @@
 //! What batch tokens stand for: files that are fetched together.
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::Result;
 use crate::model::{
@@ -9,8 +10,8 @@ use crate::model::{
     time::UnixMillis,
 };
 
-/// Files that somebody chose.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Files that somebody chose. Is stored as it stands here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Selection {
     Files(Vec<FileId>),
     /// Whatever lies in a folder and beneath it.

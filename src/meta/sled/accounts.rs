@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
     SledMetadata,
@@ -31,17 +31,6 @@ use crate::{
 /// Of a token's record. 1 held an opaque token's digest, name and creation.
 const TOKEN_VERSION: u8 = 2;
 
-#[derive(Serialize, Deserialize)]
-struct StoredToken {
-    digest: [u8; 32],
-    jti: Option<Box<str>>,
-    name: Box<str>,
-    grant: Grant,
-    created: UnixMillis,
-    expires: Option<UnixMillis>,
-    state: TokenState,
-}
-
 #[derive(Deserialize)]
 struct FirstToken {
     digest: [u8; 32],
@@ -50,45 +39,24 @@ struct FirstToken {
 }
 
 fn encode_token(token: &ServiceToken) -> Result<Vec<u8>> {
-    let stored = StoredToken {
-        digest: token.digest,
-        jti: match &token.kind {
-            TokenKind::Opaque => None,
-            TokenKind::Jwt { jti } => Some(jti.clone()),
-        },
-        name: token.name.clone(),
-        grant: token.grant.clone(),
-        created: token.created,
-        expires: token.expires,
-        state: token.state,
-    };
-    codec::encode_as(TOKEN_VERSION, &stored)
+    codec::encode_as(TOKEN_VERSION, token)
 }
 
 /// # Errors
 /// [`Error::Corrupt`] for any bytes that no version of this program wrote.
 pub fn decode_token(bytes: &[u8]) -> Result<ServiceToken> {
-    let Some((&TOKEN_VERSION, record)) = bytes.split_first() else {
-        let FirstToken { digest, name, created } = codec::decode(bytes)?;
-        return Ok(ServiceToken {
-            digest,
-            kind: TokenKind::Opaque,
-            name,
-            grant: Grant::default(),
-            created,
-            expires: None,
-            state: TokenState::Active,
-        });
-    };
-    let stored: StoredToken = codec::decode_body(record)?;
+    if let Some((&TOKEN_VERSION, record)) = bytes.split_first() {
+        return codec::decode_body(record);
+    }
+    let FirstToken { digest, name, created } = codec::decode(bytes)?;
     Ok(ServiceToken {
-        digest: stored.digest,
-        kind: stored.jti.map_or(TokenKind::Opaque, |jti| TokenKind::Jwt { jti }),
-        name: stored.name,
-        grant: stored.grant,
-        created: stored.created,
-        expires: stored.expires,
-        state: stored.state,
+        digest,
+        kind: TokenKind::Opaque,
+        name,
+        grant: Grant::default(),
+        created,
+        expires: None,
+        state: TokenState::Active,
     })
 }
 
@@ -308,7 +276,10 @@ impl Accounts for SledMetadata {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meta::upkeep::ScrubPass;
+    use crate::{
+        meta::{Selection, upkeep::ScrubPass},
+        model::id::FileId,
+    };
 
     #[test]
     fn a_token_of_the_first_version_is_read() {
@@ -338,6 +309,26 @@ mod tests {
         let at = UnixMillis(300);
         let states = [TokenState::Superseded { until: at }, TokenState::Revoked { at }];
         assert_eq!(codec::encode(&states).unwrap(), [1, 1, 0xac, 2, 2, 0xac, 2]);
+        let token = ServiceToken {
+            digest: [7; 32],
+            kind: TokenKind::Opaque,
+            name: "s".into(),
+            grant: Grant::default(),
+            created: at,
+            expires: Some(at),
+            state: TokenState::Active,
+        };
+        let jwt = ServiceToken { kind: TokenKind::Jwt { jti: "j".into() }, ..token.clone() };
+        for (token, kind) in [(&token, &[0][..]), (&jwt, &[1, 1, b'j'][..])] {
+            let rest = [1, b's', 0, 0, 0, 0, 0xac, 2, 1, 0xac, 2, 0];
+            let bytes = [&[2][..], &[7; 32], kind, &rest].concat();
+            assert_eq!(encode_token(token).unwrap(), bytes);
+        }
+        let files = Selection::Files(vec![FileId([7; 16])]);
+        assert_eq!(codec::encode(&files).unwrap(), [&[1, 0, 1][..], &[7; 16]].concat());
+        let (owner, folder) = (UserId::parse("u").unwrap(), Folder::parse("f").unwrap());
+        let folder = Selection::Folder { owner, folder };
+        assert_eq!(codec::encode(&folder).unwrap(), [1, 1, 1, b'u', 1, b'f']);
         let used = TokenUse { at, from: [1, 2, 3, 4].into() };
         assert_eq!(codec::encode(&used).unwrap(), [1, 0xac, 2, 0, 1, 2, 3, 4]);
         let pass = ScrubPass { completed: Some(at), blobs: 4, damaged: 5, ..ScrubPass::new(at) };

@@ -2,35 +2,21 @@
 //! takes. They stand in order of the time at which they expire.
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use super::{SledMetadata, codec, index, records::Records, txn::Txn};
 use crate::{
     meta::{Result, Selection, Selections},
-    model::{
-        id::{FileId, SelectionId},
-        name::{Folder, UserId},
-        time::UnixMillis,
-    },
+    model::{id::SelectionId, time::UnixMillis},
 };
 
 const FILES_IN_RECORD: usize = 1000;
 
-#[derive(Serialize, Deserialize)]
-enum StoredSelection {
-    Files(Vec<FileId>),
-    Folder { owner: UserId, folder: Folder },
-}
-
-fn records(selection: &Selection) -> Vec<StoredSelection> {
+fn records(selection: Selection) -> Vec<Selection> {
     match selection {
-        Selection::Files(files) => files
-            .chunks(FILES_IN_RECORD)
-            .map(|files| StoredSelection::Files(files.to_vec()))
-            .collect(),
-        Selection::Folder { owner, folder } => {
-            vec![StoredSelection::Folder { owner: owner.clone(), folder: folder.clone() }]
+        Selection::Files(files) => {
+            files.chunks(FILES_IN_RECORD).map(|files| Selection::Files(files.to_vec())).collect()
         }
+        folder @ Selection::Folder { .. } => vec![folder],
     }
 }
 
@@ -38,7 +24,7 @@ fn records(selection: &Selection) -> Vec<StoredSelection> {
 impl Selections for SledMetadata {
     async fn add_selection(&self, id: SelectionId, selection: Selection) -> Result<()> {
         let add = move |txn: &mut Txn<'_>| {
-            let records = records(&selection);
+            let records = records(selection);
             (0..)
                 .zip(&records)
                 .try_for_each(|(at, record)| txn.put(index::selection_record(id, at), record))
@@ -52,12 +38,8 @@ impl Selections for SledMetadata {
             for entry in records.scan_prefix(&index::selection(id)) {
                 let (_, record) = entry?;
                 match codec::decode(&record)? {
-                    StoredSelection::Files(more) => {
-                        files.get_or_insert_with(Vec::new).extend(more);
-                    }
-                    StoredSelection::Folder { owner, folder } => {
-                        return Ok(Some(Selection::Folder { owner, folder }));
-                    }
+                    Selection::Files(more) => files.get_or_insert_with(Vec::new).extend(more),
+                    folder @ Selection::Folder { .. } => return Ok(Some(folder)),
                 }
             }
             Ok(files.map(Selection::Files))
