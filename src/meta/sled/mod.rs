@@ -185,15 +185,8 @@ impl Metadata for SledMetadata {
 
     async fn parts(&self, id: UploadId) -> Result<Vec<Part>> {
         let scan = move |records: &Records| {
-            records
-                .scan_prefix(&index::parts(id))
-                .map(|entry| {
-                    let (key, bytes) = entry?;
-                    let number = index::part_number(&key)
-                        .ok_or_else(|| Error::Corrupt("a part's key".into()))?;
-                    Ok(codec::decode::<StoredPart>(&bytes)?.into_record(number))
-                })
-                .collect()
+            let parts = records.scan_prefix(&index::parts(id));
+            parts.map(|entry| entry.and_then(|(key, bytes)| step::part(&key, &bytes))).collect()
         };
         self.scan(scan).await
     }

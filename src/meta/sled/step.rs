@@ -177,13 +177,14 @@ pub fn declare_size(
     Ok(upload)
 }
 
+/// The part under such a key.
+pub fn part(key: &[u8], bytes: &[u8]) -> Result<Part> {
+    let number = index::part_number(key).ok_or_else(|| Error::Corrupt("a part's key".into()))?;
+    Ok(codec::decode::<StoredPart>(bytes)?.into_record(number))
+}
+
 fn parts(txn: &Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
-    let mut parts = Vec::new();
-    for (key, bytes) in txn.scan(&index::parts(id))? {
-        let number = index::part_number(&key).ok_or_else(|| dangling("part"))?;
-        parts.push(codec::decode::<StoredPart>(&bytes)?.into_record(number));
-    }
-    Ok(parts)
+    txn.scan(&index::parts(id))?.iter().map(|(key, bytes)| part(key, bytes)).collect()
 }
 
 fn remove_parts(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{
     SledMetadata,
-    codec::{self, StoredBlob, StoredPart},
+    codec::{self, StoredBlob},
     index,
     records::Records,
     runs::Entry,
@@ -110,10 +110,10 @@ impl Upkeep for SledMetadata {
         let after = after.map(|(id, number)| index::part(id, number));
         let scan = move |records: &Records| {
             let decode = |(key, value): Entry| {
-                let ids = index::part_upload(&key).zip(index::part_number(&key));
-                let (id, number) = ids.ok_or_else(|| Error::Corrupt("a part's key".into()))?;
-                let part = codec::decode::<StoredPart>(&value)?.into_record(number);
-                Ok(((id, number), part.place))
+                let part = step::part(&key, &value)?;
+                let id = index::part_upload(&key);
+                let id = id.ok_or_else(|| Error::Corrupt("a part's key".into()))?;
+                Ok(((id, part.number), part.place))
             };
             records.page(index::PARTS, after.as_deref(), limit)?.into_iter().map(decode).collect()
         };
