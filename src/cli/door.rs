@@ -27,7 +27,7 @@ use crate::{
     app::App,
     config::Config,
     http::operator,
-    sys::{data_dir, log, owner},
+    sys::{data_dir, durable, log, owner},
 };
 
 /// The socket of a data directory.
@@ -38,10 +38,7 @@ pub fn socket(data_dir: &Path) -> PathBuf {
 /// Binds the socket anew; whoever has the directory's lock may.
 pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     let path = socket(data_dir);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    durable::remove_file(&path)?;
     let listener = UnixListener::bind(&path)?;
     // It is made with all that the umask leaves; the directory keeps others out until then.
     fs::set_permissions(&path, Permissions::from_mode(0o600))?;

@@ -160,14 +160,6 @@ pub fn changed(file: &fs::Metadata) -> UnixMillis {
     UnixMillis(u64::try_from(millis).unwrap_or(0))
 }
 
-/// Removes a file; one that is gone is fine.
-pub fn remove_file(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// The directories of the store.
 #[derive(Clone, Debug)]
 pub struct Layout {

@@ -38,7 +38,7 @@ use self::{
     assembly::{Assemblies, Member},
     buffers::Buffers,
     content::Content,
-    layout::{Layout, Place, changed, remove_file},
+    layout::{Layout, Place, changed},
     pack::{PACK_BYTES_MAX, Packer, Packs},
     prove::hash_bare,
     stage::{DiskStage, joined},
@@ -231,7 +231,7 @@ impl BlobStore for DiskBlobs {
             _ => {}
         }
         self.blocking(move |inner| {
-            remove_file(&inner.file(&place)?)?;
+            durable::remove_file(&inner.file(&place)?)?;
             if let Place::Blob { nonce, .. } = place {
                 inner.assemblies.open_again(nonce);
             }
@@ -247,7 +247,7 @@ impl BlobStore for DiskBlobs {
 
     async fn end(&self, upload: UploadId) -> Result<()> {
         self.blocking(move |inner| {
-            remove_file(&inner.layout.assembly(upload))?;
+            durable::remove_file(&inner.layout.assembly(upload))?;
             inner.assemblies.forget(upload);
             Ok(())
         })

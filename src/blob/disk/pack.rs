@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Health,
-    layout::{Layout, Packed, Place, remove_file},
+    layout::{Layout, Packed, Place},
     read::read_cached,
     verify::forget_cached,
 };
@@ -299,7 +299,7 @@ impl Packs {
 
     /// Removes a pack. Blocks.
     pub fn remove(&self, pack: u32) -> Result<()> {
-        remove_file(&self.layout.pack(pack))?;
+        durable::remove_file(&self.layout.pack(pack))?;
         self.close(pack);
         Ok(())
     }

@@ -328,10 +328,7 @@ fn create(files: &Files, id: JournalId, number: u64) -> Result<Log> {
         return Err(unavailable(io::Error::other(why)));
     }
     let attempt = || -> io::Result<Log> {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        durable::remove_file(&path)?;
         let file = durable::create_new(&path)?;
         let head = head(id, number);
         let end = head.len() as u64;
