@@ -119,8 +119,8 @@ impl App {
         init: Init,
         piece: Option<Piece<impl Content>>,
     ) -> Result<Progress> {
-        let (app, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move {
+        let principal = principal.clone();
+        self.to_its_end(|app| async move {
             let id = app.init_upload(&principal, init).await?.id;
             let written = match piece {
                 Some(piece) => app.write(&principal, id, piece).await,
@@ -149,8 +149,8 @@ impl App {
         piece: Piece<impl Content>,
     ) -> Result<Progress> {
         self.own_upload(principal, id).await?;
-        let (app, principal) = (Arc::clone(self), principal.clone());
-        self.to_its_end(async move { app.write(&principal, id, piece).await }).await
+        let principal = principal.clone();
+        self.to_its_end(|app| async move { app.write(&principal, id, piece).await }).await
     }
 
     /// How far an upload is, once an older request for it has let go.
@@ -189,16 +189,6 @@ impl App {
         self.own_upload(principal, id).await?;
         let _lease = self.take_over(id).await?;
         self.abort_upload(principal, id).await
-    }
-
-    /// Runs on when whoever asked is gone. Not a step that garbage collection waits for: it may
-    /// wait for its client.
-    async fn to_its_end<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        let outcome = self.detached.spawn(work).await;
-        outcome.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
     }
 
     async fn take_over(&self, id: UploadId) -> Result<Lease> {

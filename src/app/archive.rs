@@ -129,8 +129,7 @@ impl App {
             }
         };
         let app = Arc::clone(self);
-        let planned = spawn_blocking(move || Archive::new(app, name, plan)).await;
-        let archive = planned.map_err(|error| Error::Internal(error.to_string()))?;
+        let archive = spawn_blocking(move || Archive::new(app, name, plan)).await?;
         self.check_damage(&archive.members).await?;
         Ok(archive)
     }

@@ -53,7 +53,7 @@ impl App {
             let _alone = alone;
             app.take_backup(&from, &to).await
         });
-        taking.await.map_err(|error| Error::Internal(error.to_string()))?
+        taking.await?
     }
 
     async fn take_backup(&self, from: &Path, to: &Path) -> Result<Copied> {
@@ -287,6 +287,5 @@ async fn on_disk<T: Send + 'static>(
     job: impl FnOnce(&Path) -> T + Send + 'static,
 ) -> Result<T> {
     let path = path.to_owned();
-    let done = spawn_blocking(move || job(&path)).await;
-    done.map_err(|error| Error::Internal(error.to_string()))
+    Ok(spawn_blocking(move || job(&path)).await?)
 }

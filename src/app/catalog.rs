@@ -67,8 +67,7 @@ impl App {
         key: FileKey,
     ) -> Result<FileKey> {
         self.file(principal, &key).await?;
-        let app = Arc::clone(self);
-        self.detached(async move {
+        self.detached(|app| async move {
             match app.meta.remove_file(&key, app.clock.now()).await {
                 Ok(_) => Ok(key),
                 Err(meta::Error::NotFound) => Err(Error::NotFound("file")),

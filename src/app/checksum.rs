@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
-use super::{Error, Result};
+use super::Result;
 use crate::model::digest::Sha256;
 
 /// Bytes that are hashed where they are; more leave the reactor.
@@ -85,7 +85,7 @@ impl Checksum {
             hash(&mut came, &bytes);
             came
         });
-        self.came = hashing.await.map_err(|error| Error::Internal(error.to_string()))?;
+        self.came = hashing.await?;
         Ok(())
     }
 

@@ -25,7 +25,7 @@ const MOVING_MAX: usize = 64;
 
 impl App {
     /// Empties packs that hold little, and removes those that hold nothing.
-    pub(super) async fn compact(&self, collected: &mut Collected) -> Result<()> {
+    pub(super) async fn compact(self: &Arc<Self>, collected: &mut Collected) -> Result<()> {
         let _alone = self.upkeep.alone().await;
         let mut survey = self.survey().await?;
         // First, as it makes room.
@@ -89,7 +89,11 @@ impl App {
 
     /// Moves what is named in sparse packs. A blob that cannot be moved keeps its pack, nothing
     /// else; a disk that takes no more ends the walk.
-    async fn move_sparse(&self, survey: Arc<dyn Survey>, collected: &mut Collected) -> Result<()> {
+    async fn move_sparse(
+        self: &Arc<Self>,
+        survey: Arc<dyn Survey>,
+        collected: &mut Collected,
+    ) -> Result<()> {
         let mut last = None;
         loop {
             let page = self.meta.blobs_after(last, PAGE).await?;
@@ -115,7 +119,7 @@ impl App {
     /// Moves one blob when it lies in a sparse pack, and answers its bytes. Detached like every
     /// step that seals bytes and then records them.
     async fn move_blob(
-        &self,
+        self: &Arc<Self>,
         survey: Arc<dyn Survey>,
         hash: ContentHash,
         from: Locator,
@@ -123,24 +127,22 @@ impl App {
         if !survey.is_sparse(&from) {
             return Ok(0);
         }
-        let (meta, blobs) = (Arc::clone(&self.meta), Arc::clone(&self.blobs));
-        let clock = Arc::clone(&self.clock);
-        self.detached(async move {
+        self.detached(|app| async move {
             match survey.copy(&hash, &from).await {
                 Ok((bytes, to)) => {
                     // Refused when the blob was stored again meanwhile: then the copy is dead.
-                    meta.relocate_blob(&hash, &from, &to).await?;
+                    app.meta.relocate_blob(&hash, &from, &to).await?;
                     Ok(bytes)
                 }
                 Err(blob::Error::Corrupt(_) | blob::Error::NotFound) => {
-                    if meta.mark_damaged(&hash, &from, clock.now()).await? {
+                    if app.meta.mark_damaged(&hash, &from, app.clock.now()).await? {
                         stores::DAMAGE_FOUND.of("compact").add(1);
                         tracing::error!(blob = %hash, "damaged blob found by compaction");
                     }
                     Ok(0)
                 }
                 Err(error) => {
-                    if !matches!(error, blob::Error::Io(_)) || !blobs.space().await?.writable {
+                    if !matches!(error, blob::Error::Io(_)) || !app.blobs.space().await?.writable {
                         return Err(error.into());
                     }
                     tracing::warn!(blob = %hash, %error, "a blob could not be moved");

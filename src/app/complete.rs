@@ -96,8 +96,8 @@ impl App {
         for id in batch.iter().flat_map(|batch| &batch.uploads) {
             alone.push(self.completing.lock(*id).await);
         }
-        let (app, principal) = (Arc::clone(self), principal.clone());
-        self.detached(async move {
+        let principal = principal.clone();
+        self.detached(|app| async move {
             let (_alone, _stay) = (alone, stay);
             if let Some(batch) = batch {
                 completion.check_for_batch()?;

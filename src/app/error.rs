@@ -1,5 +1,7 @@
 //! The closed list of ways in which a request ends badly.
 
+use tokio::task::JoinError;
+
 use crate::{
     blob, meta,
     model::{
@@ -93,6 +95,13 @@ impl Error {
 
     pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
         Self::Conflict { code, detail: detail.into() }
+    }
+}
+
+/// Of work elsewhere that panicked, or was not begun any more.
+impl From<JoinError> for Error {
+    fn from(error: JoinError) -> Self {
+        Self::Internal(error.to_string())
     }
 }
 

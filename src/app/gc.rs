@@ -77,7 +77,7 @@ impl App {
     ///
     /// # Errors
     /// What the stores say; what was done until then stays done.
-    pub async fn gc(&self) -> Result<Collected> {
+    pub async fn gc(self: &Arc<Self>) -> Result<Collected> {
         let mut collected = Collected::default();
         let swept = self.sweep_all(&mut collected).await;
         self.removals.allowed().await;

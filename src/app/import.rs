@@ -66,8 +66,7 @@ impl App {
         foreign: ForeignFile,
         mut content: Incoming,
     ) -> Result<FileRecord> {
-        let app = Arc::clone(self);
-        self.detached(async move {
+        self.detached(|app| async move {
             let (expected, code) = (foreign.sha256, "sha256_mismatch");
             let sealed = app.seal_blob(&mut content, expected, code).await?;
             let file = foreign.listed(app.clock.now(), &sealed);

@@ -118,7 +118,7 @@ impl App {
             let changed = !before.iter().map(|key| &key.kid).eq(after.iter().map(|key| &key.kid));
             (outcome, changed)
         });
-        let (outcome, changed) = done.await.map_err(|error| Error::Internal(error.to_string()))?;
+        let (outcome, changed) = done.await?;
         if changed {
             self.verified.forget();
         }

@@ -153,17 +153,30 @@ impl App {
     /// Runs a step to its end even when the client is gone and nobody waits: a commit and the
     /// clean-up behind it must not stop half-way. Whatever seals bytes and then records them runs
     /// here, from before the seal: garbage collection waits for such steps ([`gc`]).
-    async fn detached<T: Send + 'static>(
-        &self,
-        step: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
+    async fn detached<T, F>(self: &Arc<Self>, step: impl FnOnce(Arc<Self>) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         let token = self.epochs.enter();
-        let step = async move {
-            let _token = token;
-            step.await
-        };
-        let outcome = self.detached.spawn(step).await;
-        outcome.unwrap_or_else(|error| Err(Error::Internal(error.to_string())))
+        self.to_its_end(|app| {
+            let step = step(app);
+            async move {
+                let _token = token;
+                step.await
+            }
+        })
+        .await
+    }
+
+    /// Runs on when whoever asked is gone. Not a step that garbage collection waits for: it may
+    /// wait for its client.
+    async fn to_its_end<T, F>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.detached.spawn(work(Arc::clone(self))).await?
     }
 
     /// Waits for steps that go on without their client; those that wait for theirs record what

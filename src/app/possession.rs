@@ -109,8 +109,7 @@ impl App {
                 message.extend_from_slice(&bytes);
             }
         }
-        let hashed = spawn_blocking(move || digest(&SHA256, &message)).await;
-        let hashed = hashed.map_err(|error| Error::Internal(error.to_string()))?;
+        let hashed = spawn_blocking(move || digest(&SHA256, &message)).await?;
         verify_slices_are_equal(hashed.as_ref(), &said.proof.0).map_err(|_| unproven())?;
         let (size, blake3, sha256) = (file.size, file.blake3, file.sha256);
         Ok(Sealed { size, blake3, sha256, locator: blob.locator })

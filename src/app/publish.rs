@@ -68,8 +68,8 @@ impl App {
         principal: &Principal,
         new: NewContent,
     ) -> Result<FileRecord> {
-        let (app, by) = (Arc::clone(self), asker(principal));
-        self.detached(async move {
+        let by = asker(principal);
+        self.detached(|app| async move {
             let mut content = new.content;
             let (expected, code) = (new.sha256, "digest_mismatch");
             let sealed = app.seal_blob(&mut content, expected, code).await?;

@@ -273,8 +273,8 @@ impl App {
             NewToken { name: token.name.clone(), is_jwt, grant: token.grant.clone(), lifetime };
         let issued = self.make_token(new).await?;
         let until = self.clock.now().after(grace);
-        let (app, previous, successor) = (Arc::clone(self), token.id(), issued.token.clone());
-        self.detached(async move {
+        let (previous, successor) = (token.id(), issued.token.clone());
+        self.detached(|app| async move {
             let outcome = app.meta.supersede_service_token(previous, until, successor).await;
             app.verified.forget();
             outcome.map_err(|error| match error {
@@ -293,8 +293,7 @@ impl App {
     /// As [`App::token`].
     pub async fn revoke_token(self: &Arc<Self>, id_or_name: &str) -> Result<Vec<Listed>> {
         let found = self.find_tokens(id_or_name).await?;
-        let app = Arc::clone(self);
-        let revoked = self.detached(async move {
+        let revoked = self.detached(|app| async move {
             let (now, mut revoked) = (app.clock.now(), Vec::new());
             for listed in found {
                 let outcome = app.meta.revoke_service_token(listed.token.id(), now).await;
@@ -347,8 +346,7 @@ impl App {
             expires: None,
             state: TokenState::Revoked { at: now },
         };
-        let app = Arc::clone(self);
-        let revoked = self.detached(async move {
+        let revoked = self.detached(|app| async move {
             let id = tombstone.id();
             let outcome = match app.meta.add_service_token(tombstone.clone()).await {
                 Ok(()) => Ok(tombstone),
@@ -400,9 +398,8 @@ impl App {
             }
             None => self.next_second(holder).await?,
         };
-        let app = Arc::clone(self);
         let name = name.clone();
-        self.detached(async move {
+        self.detached(|app| async move {
             let holder = name.as_deref().map_or(Holder::Services, Holder::Service);
             let outcome = app.meta.end_tokens(holder, valid_from).await;
             app.verified.forget();

@@ -114,7 +114,7 @@ impl App {
         }
     }
 
-    async fn collect_due(&self, collected: &mut Collected) -> Result<()> {
+    async fn collect_due(self: &Arc<Self>, collected: &mut Collected) -> Result<()> {
         let now = self.clock.now();
         // On a full disk one of them may have no room, and another make some.
         let swept = self.sweep_all(collected).await;

@@ -213,8 +213,7 @@ impl App {
         sha256: Option<Sha256>,
         to: Option<AppendTo>,
     ) -> Result<u64> {
-        let app = Arc::clone(self);
-        self.detached(async move {
+        self.detached(|app| async move {
             let sealed = incoming.seal(Purpose::Part(id, number)).await?;
             let Sealed { size, blake3, sha256: own, locator } = sealed;
             if let Err(mismatch) = check_digest(sha256, own, "digest_mismatch") {
@@ -288,8 +287,7 @@ impl App {
         if batch.is_none() {
             self.own_upload(principal, id).await?;
         }
-        let app = Arc::clone(self);
-        self.detached(async move {
+        self.detached(|app| async move {
             let Some(batch) = batch else { return app.remove_open_upload(id).await };
             let mut aborted = Err(Error::NotFound("upload"));
             for upload in app.left_of(&batch.uploads).await? {

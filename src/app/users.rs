@@ -73,8 +73,7 @@ impl App {
         if log_out || change.role == Edit::Clear && has_role().await? {
             change.tokens_valid_from = Some(self.next_second(Holder::User(&id)).await?);
         }
-        let app = Arc::clone(self);
-        let changed = self.detached(async move {
+        let changed = self.detached(|app| async move {
             let outcome = app.meta.change_user(&id, change, app.clock.now()).await;
             app.verified.forget();
             Ok(outcome?)
@@ -95,8 +94,7 @@ impl App {
         // Nobody goes on working as the user while it goes.
         let locked = UserChange { disabled: Some(true), ..UserChange::default() };
         self.change_user(id.clone(), locked, true).await?;
-        let app = Arc::clone(self);
-        self.detached(async move {
+        self.detached(|app| async move {
             app.empty_user(&id).await?;
             let valid_from = app.next_second(Holder::User(&id)).await?;
             let outcome = app.meta.remove_user(&id, valid_from).await;

@@ -1,6 +1,6 @@
 //! What an operator can ask of the socket, and who answers it.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -72,7 +72,7 @@ pub async fn run(door: &Door, command: Command, query: &Query, body: RequestBody
     reply(StatusCode::OK, &report)
 }
 
-async fn collect(app: &App) -> Result<Value, Error> {
+async fn collect(app: &Arc<App>) -> Result<Value, Error> {
     let done = app.gc().await?;
     Ok(json!({
         "sessions": done.sessions, "tokens": done.tokens, "blobs": done.blobs,
