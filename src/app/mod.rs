@@ -169,6 +169,27 @@ impl App {
         .await
     }
 
+    /// A change of who is let in, as a step of [`App::detached`]: nothing that was verified before
+    /// it counts once it is answered.
+    async fn changing_access<T, F>(
+        self: &Arc<Self>,
+        change: impl FnOnce(Arc<Self>) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.detached(|app| {
+            let change = change(Arc::clone(&app));
+            async move {
+                let outcome = change.await;
+                app.verified.forget();
+                outcome
+            }
+        })
+        .await
+    }
+
     /// Runs on when whoever asked is gone. Not a step that garbage collection waits for: it may
     /// wait for its client.
     async fn to_its_end<T, F>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>) -> F) -> Result<T>

@@ -102,7 +102,7 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a name or a life out of bounds.
-    pub async fn issue_token(self: &Arc<Self>, new: NewToken) -> Result<Issued> {
+    pub async fn issue_token(&self, new: NewToken) -> Result<Issued> {
         let issued = self.make_token(new).await?;
         self.meta.add_service_token(issued.token.clone()).await?;
         Ok(issued)
@@ -274,10 +274,9 @@ impl App {
         let issued = self.make_token(new).await?;
         let until = self.clock.now().after(grace);
         let (previous, successor) = (token.id(), issued.token.clone());
-        self.detached(|app| async move {
-            let outcome = app.meta.supersede_service_token(previous, until, successor).await;
-            app.verified.forget();
-            outcome.map_err(|error| match error {
+        self.changing_access(|app| async move {
+            let superseded = app.meta.supersede_service_token(previous, until, successor).await;
+            superseded.map_err(|error| match error {
                 meta::Error::Changed => over(),
                 error => error.into(),
             })
@@ -293,12 +292,10 @@ impl App {
     /// As [`App::token`].
     pub async fn revoke_token(self: &Arc<Self>, id_or_name: &str) -> Result<Vec<Listed>> {
         let found = self.find_tokens(id_or_name).await?;
-        let revoked = self.detached(|app| async move {
+        let revoked = self.changing_access(|app| async move {
             let (now, mut revoked) = (app.clock.now(), Vec::new());
             for listed in found {
-                let outcome = app.meta.revoke_service_token(listed.token.id(), now).await;
-                app.verified.forget();
-                revoked.push(outcome?);
+                revoked.push(app.meta.revoke_service_token(listed.token.id(), now).await?);
             }
             Ok(revoked)
         });
@@ -346,15 +343,13 @@ impl App {
             expires: None,
             state: TokenState::Revoked { at: now },
         };
-        let revoked = self.detached(|app| async move {
+        let revoked = self.changing_access(|app| async move {
             let id = tombstone.id();
-            let outcome = match app.meta.add_service_token(tombstone.clone()).await {
+            match app.meta.add_service_token(tombstone.clone()).await {
                 Ok(()) => Ok(tombstone),
-                Err(meta::Error::Exists) => app.meta.revoke_service_token(id, now).await,
-                Err(error) => Err(error),
-            };
-            app.verified.forget();
-            Ok(outcome?)
+                Err(meta::Error::Exists) => Ok(app.meta.revoke_service_token(id, now).await?),
+                Err(error) => Err(error.into()),
+            }
         });
         self.listed(revoked.await?).await
     }
@@ -399,11 +394,9 @@ impl App {
             None => self.next_second(holder).await?,
         };
         let name = name.clone();
-        self.detached(|app| async move {
+        self.changing_access(|app| async move {
             let holder = name.as_deref().map_or(Holder::Services, Holder::Service);
-            let outcome = app.meta.end_tokens(holder, valid_from).await;
-            app.verified.forget();
-            Ok(outcome?)
+            Ok(app.meta.end_tokens(holder, valid_from).await?)
         })
         .await?;
         Ok(valid_from)

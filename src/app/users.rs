@@ -73,10 +73,8 @@ impl App {
         if log_out || change.role == Edit::Clear && has_role().await? {
             change.tokens_valid_from = Some(self.next_second(Holder::User(&id)).await?);
         }
-        let changed = self.detached(|app| async move {
-            let outcome = app.meta.change_user(&id, change, app.clock.now()).await;
-            app.verified.forget();
-            Ok(outcome?)
+        let changed = self.changing_access(|app| async move {
+            Ok(app.meta.change_user(&id, change, app.clock.now()).await?)
         });
         self.listed_user(changed.await?).await
     }
@@ -94,12 +92,10 @@ impl App {
         // Nobody goes on working as the user while it goes.
         let locked = UserChange { disabled: Some(true), ..UserChange::default() };
         self.change_user(id.clone(), locked, true).await?;
-        self.detached(|app| async move {
+        self.changing_access(|app| async move {
             app.empty_user(&id).await?;
             let valid_from = app.next_second(Holder::User(&id)).await?;
-            let outcome = app.meta.remove_user(&id, valid_from).await;
-            app.verified.forget();
-            match outcome {
+            match app.meta.remove_user(&id, valid_from).await {
                 Err(meta::Error::NotFound) => Err(Error::NotFound("user")),
                 outcome => Ok(outcome?),
             }
