@@ -344,7 +344,7 @@ impl App {
             Ok(stored) => incoming.precede(stored).await,
             Err(error) => Err(error),
         };
-        if let Err(blob::Error::Corrupt(_) | blob::Error::NotFound) = stored {
+        if stored.as_ref().is_err_and(blob::Error::is_damage) {
             self.forget_damaged(id, slice::from_ref(last), true).await?;
             // It was sent again meanwhile, which took these bytes away.
             if !self.meta.parts(id).await?.contains(last) {

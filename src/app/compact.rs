@@ -134,7 +134,7 @@ impl App {
                     app.meta.relocate_blob(&hash, &from, &to).await?;
                     Ok(bytes)
                 }
-                Err(blob::Error::Corrupt(_) | blob::Error::NotFound) => {
+                Err(error) if error.is_damage() => {
                     if app.meta.mark_damaged(&hash, &from, app.clock.now()).await? {
                         stores::DAMAGE_FOUND.of("compact").add(1);
                         tracing::error!(blob = %hash, "damaged blob found by compaction");

@@ -7,7 +7,6 @@ use super::{
     incoming::{Arriving, Incoming, check_digest},
     possession::Possession,
     publish::{Prepared, guess_mime, only},
-    scrub::Throttle,
     upload::upload_error,
 };
 use crate::{
@@ -299,7 +298,7 @@ impl App {
             Err(damage) => Err(damage),
         };
         match joined {
-            Err(damage @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {
+            Err(damage) if damage.is_damage() => {
                 self.forget_damaged_sources(upload, parts, in_order).await?;
                 // What was sent again meanwhile took away what it was to be made of.
                 let (_, now) = self.sources(&self.session(upload.id).await?).await?;
@@ -316,8 +315,7 @@ impl App {
         if self.meta.blob(&sealed.blake3).await?.is_none() {
             return Ok(Ok(Whole { sealed, is_checked: false }));
         }
-        let pace = Throttle::new(u64::MAX);
-        match self.blobs.verify(&sealed.blake3, &sealed.locator, &pace).await {
+        match self.reread(&sealed.blake3, &sealed.locator).await {
             Ok(_) => Ok(Ok(Whole::checked(sealed))),
             Err(damage) => {
                 self.discard(&sealed.locator).await;
@@ -338,16 +336,15 @@ impl App {
         parts: &[Part],
         in_order: bool,
     ) -> Result<()> {
-        let pace = Throttle::new(u64::MAX);
         let mut damaged: Vec<Part> = Vec::new();
         for (at, part) in parts.iter().enumerate() {
-            match self.blobs.verify(&part.blake3, &part.place, &pace).await {
+            match self.reread(&part.blake3, &part.place).await {
                 Ok(_) => {}
-                Err(blob::Error::Corrupt(_) | blob::Error::NotFound) if in_order => {
+                Err(error) if error.is_damage() && in_order => {
                     damaged.extend_from_slice(&parts[at..]);
                     break;
                 }
-                Err(blob::Error::Corrupt(_) | blob::Error::NotFound) => damaged.push(part.clone()),
+                Err(error) if error.is_damage() => damaged.push(part.clone()),
                 Err(error) => return Err(error.into()),
             }
         }

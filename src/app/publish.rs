@@ -2,11 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    App, Error, Result, access::asker, incoming::Incoming, scrub::Throttle, upload::upload_error,
-};
+use super::{App, Error, Result, access::asker, incoming::Incoming, upload::upload_error};
 use crate::{
-    blob::{self, Sealed},
+    blob::Sealed,
     meta::{self, Asker, NewFile},
     metrics::stores,
     model::{
@@ -174,15 +172,15 @@ impl App {
     /// later one has the record, and gives it back where it is not what came. (A crash before that
     /// leaves it the record: it is marked by whoever reads it.)
     async fn worse(&self, ready: &Prepared, before: Locator) -> Option<Locator> {
-        let (hash, own, pace) = (&ready.file.blake3, &ready.locator.0, Throttle::new(u64::MAX));
-        let Err(error) = self.blobs.verify(hash, own, &pace).await else { return Some(before) };
-        if matches!(error, blob::Error::Corrupt(_) | blob::Error::NotFound) {
+        let (hash, own) = (&ready.file.blake3, &ready.locator.0);
+        let Err(error) = self.reread(hash, own).await else { return Some(before) };
+        if error.is_damage() {
             stores::DAMAGE_FOUND.of("complete").add(1);
             tracing::error!(blob = %hash, %error, "a copy that came beside another is damaged");
         } else {
             tracing::warn!(blob = %hash, %error, "a copy that came beside another cannot be read");
         }
-        let is_good = self.blobs.verify(hash, &before, &pace).await.is_ok();
+        let is_good = self.reread(hash, &before).await.is_ok();
         // Where nobody knows, both stay; what is litter is found.
         let is_back = is_good && self.meta.relocate_blob(hash, own, &before).await == Ok(true);
         is_back.then(|| own.clone())

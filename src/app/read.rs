@@ -103,7 +103,7 @@ impl App {
                 Err(blob::Error::NotFound) if missing.as_ref() != Some(&address.locator) => {
                     missing = Some(address.locator);
                 }
-                Err(error @ (blob::Error::NotFound | blob::Error::Corrupt(_))) => {
+                Err(error) if error.is_damage() => {
                     watch.mark(&error).await;
                     return Err(Error::Damaged(hash));
                 }

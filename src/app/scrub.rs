@@ -22,7 +22,7 @@ use crate::{
         upkeep::{ScrubPass, ScrubState},
     },
     metrics::stores,
-    model::digest::ContentHash,
+    model::{digest::ContentHash, locator::Locator},
 };
 
 /// Blobs read from the index at a time.
@@ -32,7 +32,7 @@ const KEEP_BLOBS: u64 = 1000;
 const KEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// How fast to read.
-pub struct Throttle {
+struct Throttle {
     bytes_per_second: u64,
     began: Instant,
     next: Mutex<Duration>,
@@ -42,7 +42,7 @@ pub struct Throttle {
 const CREDIT: Duration = Duration::from_secs(1);
 
 impl Throttle {
-    pub fn new(bytes_per_second: u64) -> Self {
+    fn new(bytes_per_second: u64) -> Self {
         let bytes_per_second = bytes_per_second.max(1);
         Self { bytes_per_second, began: Instant::now(), next: Mutex::default() }
     }
@@ -157,6 +157,11 @@ impl App {
         Ok(pass)
     }
 
+    /// Reads a blob again from the disk, as fast as that goes.
+    pub(super) async fn reread(&self, hash: &ContentHash, at: &Locator) -> blob::Result<u64> {
+        self.blobs.verify(hash, at, &Throttle::new(u64::MAX)).await
+    }
+
     async fn check_blob(
         &self,
         hash: &ContentHash,
@@ -170,7 +175,7 @@ impl App {
                 }
                 Ok(Checked::Good(bytes))
             }
-            Err(error @ (blob::Error::Corrupt(_) | blob::Error::NotFound)) => {
+            Err(error) if error.is_damage() => {
                 if !self.meta.mark_damaged(hash, &blob.locator, self.clock.now()).await? {
                     return Ok(Checked::Moved);
                 }

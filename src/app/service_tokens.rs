@@ -393,7 +393,6 @@ impl App {
             }
             None => self.next_second(holder).await?,
         };
-        let name = name.clone();
         self.changing_access(|app| async move {
             let holder = name.as_deref().map_or(Holder::Services, Holder::Service);
             Ok(app.meta.end_tokens(holder, valid_from).await?)

@@ -55,6 +55,13 @@ pub enum Error {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
+impl Error {
+    /// Whether the bytes are not those that were stored, or are not there.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::NotFound)
+    }
+}
+
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         match error.kind() {
@@ -157,8 +164,8 @@ pub trait BlobStore: Send + Sync {
     /// Reads a blob again and checks it, at a pace; answers its length.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] and [`Error::NotFound`] when it is not what was stored; [`Error::Io`]
-    /// when that cannot be told.
+    /// One that [`Error::is_damage`] when it is not what was stored; [`Error::Io`] when that cannot
+    /// be told.
     async fn verify(&self, hash: &ContentHash, locator: &Locator, pace: &dyn Pace) -> Result<u64>;
     /// Whether the bytes of these blobs are there, as far as that shows without reading them; in
     /// the same order. One that cannot be looked at keeps none of the others.
