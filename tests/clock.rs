@@ -12,6 +12,7 @@ use streamlined::{
         archive::Chosen,
         catalog::Listing,
         complete::{Completed, Completion},
+        gc::Collected,
         possession::Possession,
         publish::NewContent,
         service_tokens::NewToken,
@@ -128,7 +129,7 @@ impl World {
     }
 
     fn sweep(&self) {
-        while self.runtime.block_on(self.app.sweep()).unwrap().more {}
+        self.runtime.block_on(self.app.sweep(&mut Collected::default())).unwrap();
     }
 
     /// As the configuration does at a start.

@@ -79,24 +79,11 @@ impl App {
     /// What the stores say; what was done until then stays done.
     pub async fn gc(self: &Arc<Self>) -> Result<Collected> {
         let mut collected = Collected::default();
-        let swept = self.sweep_all(&mut collected).await;
+        let swept = self.sweep(&mut collected).await;
         self.removals.allowed().await;
         let cleared = self.collect_litter(&mut collected).await;
         let compacted = self.compact(&mut collected).await;
         swept.and(cleared).and(compacted).map(|()| collected)
-    }
-
-    /// Sweeps until nothing is left that is due.
-    pub(super) async fn sweep_all(&self, collected: &mut Collected) -> Result<()> {
-        loop {
-            let swept = self.sweep().await?;
-            collected.sessions += swept.sessions;
-            collected.tokens += swept.tokens;
-            collected.blobs += swept.blobs;
-            if !swept.more {
-                return Ok(());
-            }
-        }
     }
 
     /// Removes files that no record names.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{App, Result};
+use super::{App, Result, gc::Collected};
 use crate::{
     meta::{self, Removal},
     model::{id::UploadId, time::UnixMillis},
@@ -14,47 +14,39 @@ const ROUND_MAX: usize = 256;
 /// A token is listed for so long behind its expiry, for whoever looks into what happened.
 const EXPIRED_TOKENS_KEPT: Duration = Duration::from_hours(90 * 24);
 
-/// What a round did.
-#[derive(Debug, Default)]
-pub struct Swept {
-    pub sessions: usize,
-    pub tokens: usize,
-    pub blobs: usize,
-    /// Something is left for the next round.
-    pub more: bool,
-}
-
 impl App {
-    /// One round over what is due. Call again while more is left.
+    /// Sweeps until nothing is left that is due.
     ///
     /// # Errors
     /// What the stores say; what was done until then stays done.
-    pub async fn sweep(&self) -> Result<Swept> {
+    pub async fn sweep(&self, collected: &mut Collected) -> Result<()> {
+        while self.sweep_round(collected).await? {}
+        Ok(())
+    }
+
+    /// Whether something is left for the next round.
+    async fn sweep_round(&self, collected: &mut Collected) -> Result<bool> {
         let now = self.clock.now();
         // What gives room back first, and whatever becomes of the others: the disk may be full.
-        let blobs = self.sweep_blobs(now).await;
+        let blobs = self.sweep_blobs(now, collected).await;
         if !self.trusts_clock() {
             return blobs;
         }
-        let sessions = self.sweep_sessions(now).await;
+        let sessions = self.sweep_sessions(now, collected).await;
         let long_ago = now.before(EXPIRED_TOKENS_KEPT);
         let tokens = self.meta.forget_expired_tokens(long_ago, ROUND_MAX).await?;
+        collected.tokens += tokens;
         let selections = self.meta.forget_selections(now, ROUND_MAX).await?;
         let (blobs, sessions) = (blobs?, sessions?);
-        Ok(Swept {
-            tokens,
-            blobs: blobs.blobs,
-            more: blobs.more || sessions.more || selections || tokens == ROUND_MAX,
-            ..sessions
-        })
+        Ok(blobs || sessions || selections || tokens == ROUND_MAX)
     }
 
-    async fn sweep_sessions(&self, now: UnixMillis) -> Result<Swept> {
+    async fn sweep_sessions(&self, now: UnixMillis, collected: &mut Collected) -> Result<bool> {
         let expired = self.meta.collect_expired(now, ROUND_MAX).await?;
-        let mut swept = Swept { more: expired.more, ..Swept::default() };
+        let before = collected.sessions;
         for id in expired.ids {
             match self.expire(id, now).await {
-                Ok(true) => swept.sessions += 1,
+                Ok(true) => collected.sessions += 1,
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(upload = %id, %error, "an expired upload stays");
@@ -62,22 +54,21 @@ impl App {
             }
         }
         // Those that cannot go wait for the next time.
-        swept.more &= swept.sessions > 0;
-        Ok(swept)
+        Ok(expired.more && collected.sessions > before)
     }
 
-    async fn sweep_blobs(&self, now: UnixMillis) -> Result<Swept> {
+    async fn sweep_blobs(&self, now: UnixMillis, collected: &mut Collected) -> Result<bool> {
         let before = now.before(self.reclaim_grace().await?);
         let unreferenced = self.meta.unreferenced_blobs(before, ROUND_MAX).await?;
-        let mut swept = Swept { more: unreferenced.len() == ROUND_MAX, ..Swept::default() };
+        let more = unreferenced.len() == ROUND_MAX;
         for hash in unreferenced {
             // The record first: a crash in between leaves bytes without a name.
             if let Some(locator) = self.meta.forget_blob(&hash, before).await? {
                 self.discard(&locator).await;
-                swept.blobs += 1;
+                collected.blobs += 1;
             }
         }
-        Ok(swept)
+        Ok(more)
     }
 
     /// Whether it is gone; one for which bytes are on their way stays.

@@ -117,7 +117,7 @@ impl App {
     async fn collect_due(self: &Arc<Self>, collected: &mut Collected) -> Result<()> {
         let now = self.clock.now();
         // On a full disk one of them may have no room, and another make some.
-        let swept = self.sweep_all(collected).await;
+        let swept = self.sweep(collected).await;
         // A backup may take hours, and other things are to be looked after meanwhile. What is due
         // stays so.
         if self.removals.try_begin().is_none() {

@@ -24,6 +24,7 @@ use crate::{
         archive::Chosen,
         catalog::Listing,
         complete::{Completed, Completion},
+        gc::Collected,
         publish::NewContent,
         upload::{DeclaredFile, Init, Opened, Status},
     },
@@ -419,12 +420,8 @@ impl Pair {
         self.clock.set(self.clock.now().after(Duration::from_mins(minutes)));
         let sweep = async |app: &Arc<App>, _| {
             // A batch goes with its last session, or in the round after it.
-            loop {
-                let swept = app.sweep().await?;
-                if !swept.more && swept.sessions == 0 {
-                    return Ok(());
-                }
-            }
+            app.sweep(&mut Collected::default()).await?;
+            app.sweep(&mut Collected::default()).await
         };
         self.ask("sweep", sweep, |()| ()).await;
     }

@@ -160,7 +160,7 @@ async fn sparse(world: &World) -> Vec<FileRecord> {
         }
     }
     world.pass(GRACE + MARGIN);
-    world.app.sweep().await.unwrap();
+    world.app.sweep(&mut Collected::default()).await.unwrap();
     files.into_iter().step_by(3).collect()
 }
 

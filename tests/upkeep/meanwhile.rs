@@ -14,6 +14,7 @@ use streamlined::{
         App, Error,
         append::{Arrival, Claim, Content, Ends, Piece},
         complete::{Completed, Completion},
+        gc::Collected,
         upload::{DeclaredFile, Init},
     },
     blob::disk::DiskBlobs,
@@ -295,7 +296,7 @@ async fn an_upload_does_not_expire_while_it_is_completed() {
         let (app, clock) = (Arc::clone(app), Arc::clone(&world.clock));
         async move {
             clock.set(clock.now().after(TTL * 2));
-            app.sweep().await.unwrap();
+            app.sweep(&mut Collected::default()).await.unwrap();
         }
     };
     let id = init_as(app, Mode::Chunked, 2 * LARGE as u64).await;
