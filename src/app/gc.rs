@@ -10,7 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, RwLockReadGuard};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{App, Result, archive::PLANS_BYTES_MAX};
 use crate::{
@@ -47,7 +47,7 @@ pub struct Collected {
 
 /// Who removes bytes shares this; who holds removals back has it alone.
 #[derive(Default)]
-pub struct Removals(Arc<RwLock<()>>);
+pub struct Removals(RwLock<()>);
 
 impl Removals {
     /// `None` while removals are held back.
@@ -61,15 +61,12 @@ impl Removals {
     }
 }
 
-/// As long as it lives, nothing is removed from the disk.
-pub struct Hold(#[expect(dead_code, reason = "held")] OwnedRwLockWriteGuard<()>);
-
 impl App {
     /// Holds back every removal until the answer is dropped, for a backup. What would have been
     /// discarded meanwhile becomes litter; [`App::gc`] waits, upkeep comes back in its next round.
     /// A second one waits for the first.
-    pub async fn hold(&self) -> Hold {
-        Hold(Arc::clone(&self.removals.0).write_owned().await)
+    pub async fn hold(&self) -> RwLockWriteGuard<'_, ()> {
+        self.removals.0.write().await
     }
 
     /// Collects everything that is due now, whatever the schedule says; times of grace are kept
