@@ -6,12 +6,12 @@ use super::{
     App, Error, Result,
     incoming::{Arriving, Incoming, check_digest},
     possession::Possession,
-    publish::{Prepared, guess_mime, only},
+    publish::{Prepared, only},
     upload::upload_error,
 };
 use crate::{
     blob::{self, Address, Join, Purpose, Sealed},
-    meta::{self, Asker, Part},
+    meta::{self, Asker, NewFile, Part},
     metrics::stores,
     model::{
         digest::Sha256,
@@ -245,18 +245,17 @@ impl App {
                 self.join(joining, &upload, &parts, revision, in_order).await?
             }
         };
-        let mime = upload.mime.clone();
         let name = completion.name.unwrap_or(upload.name);
-        let mime = mime.unwrap_or_else(|| guess_mime(&name));
         let folder = completion.folder.unwrap_or(upload.folder);
+        let file = self.file_record(upload.owner, folder, name, upload.mime, &sealed, meta);
         let prepared = Prepared {
-            file: self.new_file(upload.owner, folder, name, mime, &sealed, meta),
             lies_in_part: parts.iter().any(|part| part.place == sealed.locator),
-            is_known: possession.is_some(),
+            new: NewFile {
+                is_known: possession.is_some(),
+                upload: Some((upload.id, revision)),
+                ..self.new_file(file, sealed.locator, Asker::Service)?
+            },
             is_checked,
-            by: Asker::Service,
-            locator: self.blob_locator(sealed.locator)?,
-            upload: Some((upload.id, revision)),
             partials,
         };
         for expected in [upload.sha256, completion.sha256] {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{App, Error, Result, incoming::Incoming, publish::guess_mime};
 use crate::{
     blob::Sealed,
-    meta::{self, Asker, NewFile},
+    meta::{self, Asker},
     model::{
         digest::Sha256,
         file::{CallerMeta, FileRecord},
@@ -70,14 +70,7 @@ impl App {
             let (expected, code) = (foreign.sha256, "sha256_mismatch");
             let sealed = app.seal_blob(&mut content, expected, code).await?;
             let file = foreign.listed(app.clock.now(), &sealed);
-            let locator = app.blob_locator(sealed.locator.clone())?.into();
-            let new = NewFile {
-                file: file.clone(),
-                locator,
-                is_known: false,
-                by: Asker::Service,
-                upload: None,
-            };
+            let new = app.new_file(file.clone(), sealed.locator.clone(), Asker::Service)?;
             match app.meta.record_files(vec![new], app.clock.now(), u64::MAX).await {
                 Ok(recorded) => {
                     for replaced in recorded.iter().filter_map(|done| done.replaced.as_ref()) {

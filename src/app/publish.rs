@@ -29,24 +29,14 @@ pub struct NewContent {
     pub content: Incoming,
 }
 
-/// Where a blob lies, by the store's own word. What goes with a session is none, and would take
-/// every file of that content along.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct BlobLocator(Locator);
-
-/// Durable bytes that wait for their record, and the record's session.
+/// Durable bytes that wait for their record.
 pub(super) struct Prepared {
-    pub file: FileRecord,
-    pub locator: BlobLocator,
+    pub new: NewFile,
     /// The bytes lie where a part of the session lies: they are not this completion's to drop.
     pub lies_in_part: bool,
-    /// They are those of a file that was there before.
-    pub is_known: bool,
     /// They came a moment ago, or were read since they came.
     pub is_checked: bool,
-    pub by: Asker,
-    pub upload: Option<(UploadId, u64)>,
-    /// Uploads that end with that one.
+    /// Uploads that end with the record's session.
     pub partials: Vec<UploadId>,
 }
 
@@ -68,52 +58,50 @@ impl App {
     ) -> Result<FileRecord> {
         let by = asker(principal);
         self.detached(|app| async move {
-            let mut content = new.content;
-            let (expected, code) = (new.sha256, "digest_mismatch");
-            let sealed = app.seal_blob(&mut content, expected, code).await?;
-            let mime = new.mime.unwrap_or_else(|| guess_mime(&new.name));
-            let file =
-                app.new_file(new.owner, new.folder, new.name, mime, &sealed, CallerMeta::default());
-            let prepared = Prepared {
-                file,
-                locator: app.blob_locator(sealed.locator)?,
-                lies_in_part: false,
-                is_known: false,
-                is_checked: true,
-                by,
-                upload: None,
-                partials: Vec::new(),
-            };
-            only(app.record(vec![prepared]).await?)
+            let NewContent { owner, name, folder, mime, sha256, mut content } = new;
+            let sealed = app.seal_blob(&mut content, sha256, "digest_mismatch").await?;
+            let meta = CallerMeta::default();
+            let file = app.file_record(owner, folder, name, mime, &sealed, meta);
+            let new = app.new_file(file, sealed.locator, by)?;
+            let (lies_in_part, is_checked, partials) = (false, true, Vec::new());
+            only(app.record(vec![Prepared { new, lies_in_part, is_checked, partials }]).await?)
         })
         .await
     }
 
+    /// What is to be recorded: a file, and where its content lies.
+    ///
     /// # Errors
-    /// [`Error::Internal`] for what is not a blob's place.
-    pub(super) fn blob_locator(&self, locator: Locator) -> Result<BlobLocator> {
+    /// [`Error::Internal`] where that is no blob's place, by the store's own word. What goes with a
+    /// session is none, and would take every file of that content along.
+    pub(super) fn new_file(
+        &self,
+        file: FileRecord,
+        locator: Locator,
+        by: Asker,
+    ) -> Result<NewFile> {
         if self.blobs.holds_blob(&locator) {
-            return Ok(BlobLocator(locator));
+            return Ok(NewFile { file, locator, is_known: false, by, upload: None });
         }
         Err(Error::Internal("a part's place was to become a blob's".into()))
     }
 
-    pub(super) fn new_file(
+    pub(super) fn file_record(
         &self,
         owner: UserId,
         folder: Folder,
         name: FileName,
-        mime: Box<str>,
+        mime: Option<Box<str>>,
         sealed: &Sealed,
         meta: CallerMeta,
     ) -> FileRecord {
         FileRecord {
             id: self.ids.next(self.clock.now()),
             key: FileKey::new(&owner, &folder, random::salt(), &name),
+            mime: mime.unwrap_or_else(|| guess_mime(&name)),
             owner,
             folder,
             name,
-            mime,
             size: sealed.size,
             blake3: sealed.blake3,
             sha256: sealed.sha256,
@@ -126,7 +114,7 @@ impl App {
         let keep_until = self.clock.now().after(self.policy().upload_ttl.max(REPEATED_FOR));
         let mut tries = 0;
         let recorded = loop {
-            let files = prepared.iter().map(Prepared::new_file).collect();
+            let files = prepared.iter().map(|ready| ready.new.clone()).collect();
             match self.meta.record_files(files, keep_until, self.policy().quota_bytes).await {
                 Err(meta::Error::Exists) if tries < KEY_TRIES => {
                     tries += 1;
@@ -138,30 +126,31 @@ impl App {
         match recorded {
             Ok(recorded) => {
                 for (ready, recorded) in prepared.iter().zip(recorded) {
-                    let replaced = recorded.replaced.filter(|before| *before != ready.locator.0);
+                    let own = &ready.new.locator;
+                    let replaced = recorded.replaced.filter(|before| before != own);
                     let replaced = match replaced {
                         Some(before) if !ready.is_checked => self.worse(ready, before).await,
                         replaced => replaced,
                     };
                     // A part may have become the blob as it lay.
                     let parts = recorded.parts.iter().map(|part| &part.place);
-                    let parts = parts.filter(|place| **place != ready.locator.0);
+                    let parts = parts.filter(|place| *place != own);
                     for locator in parts.chain(&replaced) {
                         self.discard(locator).await;
                     }
                     // Whatever the size: parts that were replaced may have been larger.
-                    if let Some((id, _)) = ready.upload {
+                    if let Some((id, _)) = ready.new.upload {
                         self.end(id).await;
                         for partial in &ready.partials {
                             self.end(*partial).await;
                         }
                     }
                 }
-                Ok(prepared.into_iter().map(|ready| ready.file).collect())
+                Ok(prepared.into_iter().map(|ready| ready.new.file).collect())
             }
             Err(error) => {
                 for ready in prepared.iter().filter(|ready| ready.has_own_bytes()) {
-                    self.discard_unless_uncertain(&ready.locator.0, &error).await;
+                    self.discard_unless_uncertain(&ready.new.locator, &error).await;
                 }
                 Err(upload_error(error))
             }
@@ -172,7 +161,7 @@ impl App {
     /// later one has the record, and gives it back where it is not what came. (A crash before that
     /// leaves it the record: it is marked by whoever reads it.)
     async fn worse(&self, ready: &Prepared, before: Locator) -> Option<Locator> {
-        let (hash, own) = (&ready.file.blake3, &ready.locator.0);
+        let (hash, own) = (&ready.new.file.blake3, &ready.new.locator);
         let Err(error) = self.reread(hash, own).await else { return Some(before) };
         if error.is_damage() {
             stores::DAMAGE_FOUND.of("complete").add(1);
@@ -189,32 +178,20 @@ impl App {
     /// Drops a blob that no record refers to.
     pub(super) async fn discard_prepared(&self, ready: &Prepared) {
         if ready.has_own_bytes() {
-            self.discard(&ready.locator.0).await;
+            self.discard(&ready.new.locator).await;
         }
     }
 }
 
-impl From<BlobLocator> for Locator {
-    fn from(locator: BlobLocator) -> Self {
-        locator.0
-    }
-}
-
 impl Prepared {
-    fn new_file(&self) -> NewFile {
-        let Self { file, locator, is_known, by, upload, .. } = self;
-        let (file, locator) = (file.clone(), locator.clone().into());
-        NewFile { file, locator, is_known: *is_known, by: *by, upload: *upload }
-    }
-
     /// Whether its bytes go when it is not recorded.
     fn has_own_bytes(&self) -> bool {
-        !self.lies_in_part && !self.is_known
+        !self.lies_in_part && !self.new.is_known
     }
 
     fn salt_again(&mut self) {
-        let FileRecord { owner, folder, name, .. } = &self.file;
-        self.file.key = FileKey::new(owner, folder, random::salt(), name);
+        let file = &mut self.new.file;
+        file.key = FileKey::new(&file.owner, &file.folder, random::salt(), &file.name);
     }
 }
 
