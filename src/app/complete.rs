@@ -47,12 +47,6 @@ pub enum Completed {
     Batch(Vec<FileRecord>),
 }
 
-/// Where one upload of a batch stands.
-enum OfBatch {
-    Done(Box<FileRecord>),
-    Prepared(Box<Prepared>),
-}
-
 /// A durable blob, and whether its bytes were read or came a moment ago.
 struct Whole {
     sealed: Sealed,
@@ -177,15 +171,10 @@ impl App {
                 complete.map_err(|error| error.of_upload(*id))?;
             }
         }
-        let mut done = Vec::new();
-        let (mut prepared, mut places) = (Vec::new(), Vec::new());
-        for (place, id) in ids.iter().enumerate() {
-            match self.prepare_of_batch(principal, *id).await {
-                Ok(OfBatch::Done(file)) => done.push((place, *file)),
-                Ok(OfBatch::Prepared(ready)) => {
-                    prepared.push(*ready);
-                    places.push(place);
-                }
+        let (mut files, mut prepared) = (Vec::new(), Vec::new());
+        for id in ids {
+            match self.prepare_of_batch(principal, *id, &mut prepared).await {
+                Ok(file) => files.push(file),
                 Err(error) => {
                     for ready in prepared {
                         self.discard_prepared(&ready).await;
@@ -195,19 +184,28 @@ impl App {
             }
         }
         if !prepared.is_empty() {
-            done.extend(places.into_iter().zip(self.record(prepared).await?));
+            let pending = files.iter_mut().filter(|file| file.is_none());
+            for (file, recorded) in pending.zip(self.record(prepared).await?) {
+                *file = Some(recorded);
+            }
         }
-        done.sort_by_key(|(place, _)| *place);
-        Ok(done.into_iter().map(|(_, file)| file).collect())
+        Ok(files.into_iter().flatten().collect())
     }
 
-    async fn prepare_of_batch(&self, principal: &Principal, id: UploadId) -> Result<OfBatch> {
+    /// The file of one that was completed before; others are added to those that wait for their
+    /// record.
+    async fn prepare_of_batch(
+        &self,
+        principal: &Principal,
+        id: UploadId,
+        prepared: &mut Vec<Prepared>,
+    ) -> Result<Option<FileRecord>> {
         let upload = self.session(id).await?;
-        if let Some(file) = self.completed(principal, &upload).await? {
-            return Ok(OfBatch::Done(Box::new(file)));
+        let done = self.completed(principal, &upload).await?;
+        if done.is_none() {
+            prepared.push(self.prepare(principal, upload, Completion::of(id)).await?);
         }
-        let prepared = self.prepare(principal, upload, Completion::of(id)).await?;
-        Ok(OfBatch::Prepared(Box::new(prepared)))
+        Ok(done)
     }
 
     async fn session(&self, id: UploadId) -> Result<Upload> {
