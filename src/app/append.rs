@@ -278,11 +278,9 @@ impl App {
         if differs || declared.is_some_and(|size| size < tail.offset) {
             return Err(inconsistent_length());
         }
-        let limit = self.policy().file_bytes_max;
-        if declared.is_some_and(|size| size > limit) {
-            return Err(Error::TooLarge { what: "file", limit });
-        }
-        check_fits(claim.announced, tail.offset, declared.unwrap_or(limit))?;
+        self.check_file_size(declared.unwrap_or(0))?;
+        let limit = declared.unwrap_or(self.policy().file_bytes_max);
+        check_fits(claim.announced, tail.offset, limit)?;
         let mut to = AppendTo { revision: upload.revision, declares: None };
         let (Some(size), None) = (claim.size, upload.declared()) else {
             if upload.declared().is_none() {
@@ -370,8 +368,8 @@ impl App {
         if upload.mode == Mode::Final {
             return self.conclude(principal, upload).await;
         }
-        let Tail { offset, missing, .. } = tail(&parts);
-        let is_whole = missing.is_empty() && upload.declared() == Some(offset);
+        let end = tail(&parts);
+        let (offset, is_whole) = (end.offset, end.is_whole(&upload));
         if upload.mode.is_partial() {
             if is_whole {
                 self.conclude_final_of(principal, id).await;

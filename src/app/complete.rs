@@ -107,7 +107,7 @@ impl App {
     async fn keep<'a>(&self, ids: impl Iterator<Item = &'a UploadId>) -> Result<Vec<Arriving>> {
         let mut kept = Vec::new();
         for id in ids {
-            if self.meta.upload(*id).await?.is_some_and(|upload| !self.is_over(&upload)) {
+            if self.live(*id).await?.is_some() {
                 kept.push(self.arriving(*id));
             }
         }
@@ -209,8 +209,7 @@ impl App {
     }
 
     async fn session(&self, id: UploadId) -> Result<Upload> {
-        let upload = self.meta.upload(id).await?.filter(|upload| !self.is_over(upload));
-        upload.ok_or(Error::NotFound("upload"))
+        self.live(id).await?.ok_or(Error::NotFound("upload"))
     }
 
     /// Makes one durable blob of what arrived and checks it against what was declared.
@@ -274,10 +273,9 @@ impl App {
         revision: u64,
         in_order: bool,
     ) -> Result<Whole> {
-        let limit = self.policy().file_bytes_max;
-        let received = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.size));
-        if upload.declared().is_none() && received > limit {
-            return Err(Error::TooLarge { what: "file", limit });
+        if upload.declared().is_none() {
+            let sizes = parts.iter().map(|part| part.size);
+            self.check_file_size(sizes.fold(0, u64::saturating_add))?;
         }
         check_complete(upload, parts, self.policy().part_bytes_max)?;
         let joined = if let [part] = parts {

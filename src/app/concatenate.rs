@@ -106,14 +106,11 @@ impl App {
                 continue;
             };
             let tail = tail(&parts);
-            is_ready &= tail.missing.is_empty() && partial.declared() == Some(tail.offset);
+            is_ready &= tail.is_whole(&partial);
             offset = offset.saturating_add(tail.offset);
             size = size.zip(partial.declared()).and_then(|(sum, own)| sum.checked_add(own));
         }
-        let limit = self.policy().file_bytes_max;
-        if size.unwrap_or(offset) > limit {
-            return Err(Error::TooLarge { what: "file", limit });
-        }
+        self.check_file_size(size.unwrap_or(offset))?;
         if !is_ready {
             return Ok(Progress { upload, offset, file: None, size });
         }
@@ -146,8 +143,7 @@ impl App {
         let mut revision = upload.revision;
         for id in self.meta.partials(upload.id).await? {
             let partial = self.standing(id).await?.ok_or(Error::Gone("partial upload"))?;
-            let tail = tail(&partial.parts);
-            if !tail.missing.is_empty() || partial.upload.declared() != Some(tail.offset) {
+            if !tail(&partial.parts).is_whole(&partial.upload) {
                 let detail =
                     "The partial uploads are not whole yet; the upload stays open for them.";
                 return Err(Error::conflict("partials_unfinished", detail));

@@ -147,11 +147,12 @@ impl App {
                 "meta and folder are too long or deep for so many files; make several batches.";
             return Err(Error::invalid("invalid_files", detail));
         }
+        init.files.iter().try_for_each(|file| self.check_file_size(file.size))
+    }
+
+    pub(super) fn check_file_size(&self, size: u64) -> Result<()> {
         let limit = self.policy().file_bytes_max;
-        if init.files.iter().any(|file| file.size > limit) {
-            return Err(Error::TooLarge { what: "file", limit });
-        }
-        Ok(())
+        if size > limit { Err(Error::TooLarge { what: "file", limit }) } else { Ok(()) }
     }
 
     /// Whether there is such an upload or batch for this principal, in whatever state.
@@ -265,11 +266,10 @@ impl App {
     }
 
     /// Those sessions of a batch that are still there, and so is what they became.
-    pub(super) async fn left_of(&self, batch: &[UploadId]) -> Result<Vec<Upload>> {
+    async fn left_of(&self, batch: &[UploadId]) -> Result<Vec<Upload>> {
         let mut uploads = Vec::with_capacity(batch.len());
         for id in batch {
-            let upload = self.meta.upload(*id).await?.filter(|upload| !self.is_over(upload));
-            let Some(upload) = upload else { continue };
+            let Some(upload) = self.live(*id).await? else { continue };
             if !self.is_gone(&upload).await? {
                 uploads.push(upload);
             }
@@ -339,12 +339,15 @@ impl App {
         Ok(self.standing(listed.id).await?.map(|status| status.parts))
     }
 
+    /// A session, unless it is over.
+    pub(super) async fn live(&self, id: UploadId) -> Result<Option<Upload>> {
+        Ok(self.meta.upload(id).await?.filter(|upload| !self.is_over(upload)))
+    }
+
     /// A session, unless it is over, and its parts, read at one moment.
     pub(super) async fn standing(&self, id: UploadId) -> Result<Option<Status>> {
         loop {
-            let Some(upload) = self.meta.upload(id).await?.filter(|it| !self.is_over(it)) else {
-                return Ok(None);
-            };
+            let Some(upload) = self.live(id).await? else { return Ok(None) };
             let parts = self.meta.parts(id).await?;
             // A session that moved on between the two reads is not what these parts are of.
             if self.meta.upload(id).await?.as_ref() == Some(&upload) {
@@ -361,7 +364,7 @@ impl App {
     }
 
     /// An open session whose time is over is gone, swept or not; bytes on their way keep it.
-    pub(super) fn is_over(&self, upload: &Upload) -> bool {
+    fn is_over(&self, upload: &Upload) -> bool {
         upload.state == UploadState::Open
             && upload.expires <= self.clock.now()
             && !self.arrivals.has(upload.id)
@@ -385,9 +388,8 @@ impl App {
         let is_own = |upload: &Upload| {
             principal.may_touch_upload(&upload.owner)
                 && principal.reaches(&upload.owner, &upload.folder)
-                && !self.is_over(upload)
         };
-        let upload = self.meta.upload(id).await?.filter(is_own).ok_or(Error::NotFound("upload"))?;
+        let upload = self.live(id).await?.filter(is_own).ok_or(Error::NotFound("upload"))?;
         if self.is_gone(&upload).await? { Err(Error::Gone("file")) } else { Ok(upload) }
     }
 

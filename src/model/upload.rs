@@ -137,6 +137,13 @@ pub struct Tail {
     pub missing: Vec<u32>,
 }
 
+impl Tail {
+    /// Whether all bytes are there that were declared.
+    pub fn is_whole(&self, upload: &Upload) -> bool {
+        self.missing.is_empty() && upload.declared() == Some(self.offset)
+    }
+}
+
 /// Finds it from the parts in order of their numbers.
 pub fn tail<P>(parts: &[Part<P>]) -> Tail {
     let mut tail = Tail { offset: 0, next: 1, missing: Vec::new() };
