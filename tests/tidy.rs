@@ -14,7 +14,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "app",
             "blob::Reader",
-            "meta::Part",
             "meta::accounts",
             "meta::upkeep",
             "metrics",

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     blob,
-    meta::{self, AppendTo, Declared, Part},
+    meta::{self, AppendTo, Declared},
     model::{
         digest::Sha256,
         file::FileRecord,
@@ -29,7 +29,7 @@ use crate::{
         limits::{PART_NUMBER_MAX, TAIL_BYTES_MIN},
         principal::Principal,
         range::Slice,
-        upload::{Mode, Tail, Upload, UploadState, tail},
+        upload::{Mode, Part, Tail, Upload, UploadState, tail},
     },
 };
 

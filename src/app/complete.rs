@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     blob::{self, Address, Join, Purpose, Sealed},
-    meta::{self, Asker, NewFile, Part},
+    meta::{self, Asker, NewFile},
     metrics::stores,
     model::{
         digest::Sha256,
@@ -19,7 +19,7 @@ use crate::{
         id::UploadId,
         name::{FileName, Folder, UserId},
         principal::Principal,
-        upload::{Completeness, Mode, Upload, UploadState, completeness},
+        upload::{Completeness, Mode, Part, Upload, UploadState, completeness},
     },
 };
 
@@ -383,7 +383,7 @@ pub(super) fn address(part: &Part) -> Address {
 }
 
 fn check_complete(upload: &Upload, parts: &[Part], limit: u64) -> Result<()> {
-    match completeness(upload.mode, upload.size, parts, limit) {
+    match completeness(upload, parts, limit) {
         Completeness::Complete => Ok(()),
         Completeness::Missing(numbers) => Err(Error::PartsMissing(numbers)),
         Completeness::SizeDiffers { declared, received } => check_size(Some(declared), received),

@@ -10,12 +10,12 @@ use super::{
     upload::{DeclaredFile, Init, Status, upload_error},
 };
 use crate::{
-    meta::{self, Part},
+    meta,
     model::{
         id::UploadId,
         limits::PARTIALS_MAX,
         principal::Principal,
-        upload::{Mode, Upload, UploadState, tail},
+        upload::{Mode, Part, Upload, UploadState, tail},
     },
     sys::random,
 };

@@ -6,7 +6,7 @@ use tokio::sync::SemaphorePermit;
 use super::{App, Error, Result, complete::address};
 use crate::{
     blob::{self, Begun, Purpose, Reader, Sealed, Site, Stage},
-    meta::{self, Part, UserRecord},
+    meta::{self, UserRecord},
     model::{
         digest::Sha256,
         id::{PartNumber, UploadId},
@@ -14,7 +14,7 @@ use crate::{
         locator::Locator,
         name::{Folder, UserId},
         range::Slice,
-        upload::{Upload, UploadState, leading, span_from_zero, span_of},
+        upload::{Part, Upload, UploadState, leading, span_from_zero, span_of},
     },
     sys::counts::Held,
 };

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     blob::{Purpose, Sealed},
-    meta::{self, AppendTo, Batch, Part, Removal},
+    meta::{self, AppendTo, Batch, Removal},
     model::{
         digest::{ContentHash, Sha256},
         file::CallerMeta,
@@ -21,7 +21,7 @@ use crate::{
         name::{FileName, Folder, UserId},
         principal::Principal,
         time::UnixMillis,
-        upload::{Mode, Upload, UploadState},
+        upload::{Mode, Part, Upload, UploadState},
     },
     sys::random,
 };

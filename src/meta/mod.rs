@@ -34,11 +34,8 @@ use crate::model::{
     locator::Locator,
     name::{Folder, UserId},
     time::UnixMillis,
-    upload::{self, Mode, Upload, UploadState},
+    upload::{Mode, Part, Upload, UploadState},
 };
-
-/// A part whose bytes the blob store holds.
-pub type Part = upload::Part<Locator>;
 
 /// Several uploads begun and finished as one.
 #[derive(Clone, Debug, PartialEq, Eq)]

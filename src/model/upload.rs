@@ -5,6 +5,7 @@ use super::{
     file::CallerMeta,
     id::{FileId, PartNumber, UploadId},
     limits::PART_BYTES_SUGGESTED,
+    locator::Locator,
     name::{FileName, Folder, UserId},
     range::Slice,
     time::UnixMillis,
@@ -116,14 +117,14 @@ impl Mode {
 /// Part counts that init suggests stay below this, whatever the size.
 const PARTS_SUGGESTED_MAX: u64 = 1_000;
 
-/// A part that was acknowledged. `place` is what the blob store needs to find it again.
+/// A part that was acknowledged: its bytes are in the blob store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part<Place> {
+pub struct Part {
     pub number: PartNumber,
     pub size: u64,
     pub blake3: ContentHash,
     pub sha256: Sha256,
-    pub place: Place,
+    pub place: Locator,
 }
 
 /// Where the next byte of a session goes that is written in order.
@@ -145,7 +146,7 @@ impl Tail {
 }
 
 /// Finds it from the parts in order of their numbers.
-pub fn tail<P>(parts: &[Part<P>]) -> Tail {
+pub fn tail(parts: &[Part]) -> Tail {
     let mut tail = Tail { offset: 0, next: 1, missing: Vec::new() };
     for part in parts {
         let number = u64::from(part.number.0);
@@ -159,7 +160,7 @@ pub fn tail<P>(parts: &[Part<P>]) -> Tail {
 }
 
 /// How many parts lie before the one with this number and lack none between them.
-pub fn leading<P>(parts: &[Part<P>], number: u32) -> usize {
+pub fn leading(parts: &[Part], number: u32) -> usize {
     let first = u32::from(parts.first().is_none_or(|part| part.number.0 != 0));
     let in_order = parts.iter().zip(first..).take_while(|(part, next)| part.number.0 == *next);
     in_order.filter(|(part, _)| part.number.0 < number).count()
@@ -169,9 +170,9 @@ pub fn leading<P>(parts: &[Part<P>], number: u32) -> usize {
 /// behind those before it, or, when some of them are still to come, where parts of one size put it.
 /// `lowest` is the lowest number on its way, `limit` what a part may have. It is only a guess that
 /// keeps bytes from being copied.
-pub fn span_of<P>(
+pub fn span_of(
     upload: &Upload,
-    parts: &[Part<P>],
+    parts: &[Part],
     lowest: u32,
     number: u32,
     length: Option<u64>,
@@ -228,9 +229,9 @@ fn fits(declared: u64, first: u32, size: u64, number: u32, length: u64) -> bool 
 
 /// Where it lies if a part 0 that is still to come tells that numbers count from 0.
 /// `length` bytes of it are expected. As much of a guess.
-pub fn span_from_zero<P>(
+pub fn span_from_zero(
     upload: &Upload,
-    parts: &[Part<P>],
+    parts: &[Part],
     number: u32,
     length: u64,
     limit: u64,
@@ -263,11 +264,12 @@ pub enum Completeness {
 /// Numbers run from 0 when part 0 is there, or when bytes are missing and the suggested size puts
 /// each part where that says and not where 1 would; else from 1. A missing tail can be named only
 /// when the client cut the file at the suggested size; otherwise the sizes tell.
-pub fn completeness<P>(mode: Mode, declared: u64, parts: &[Part<P>], limit: u64) -> Completeness {
+pub fn completeness(upload: &Upload, parts: &[Part], limit: u64) -> Completeness {
+    let Upload { mode, size: declared, .. } = *upload;
     let received: u64 = parts.iter().map(|part| part.size).sum();
     let part_size = mode.part_size(declared, limit);
     let all_fit = |first: u32| {
-        let fits = |part: &Part<P>| fits(declared, first, part_size, part.number.0, part.size);
+        let fits = |part: &Part| fits(declared, first, part_size, part.number.0, part.size);
         parts.iter().all(|part| part.size > 0 && fits(part))
     };
     let has_first = parts.first().is_some_and(|part| part.number.0 == 0);
@@ -299,13 +301,13 @@ mod tests {
     /// No limit of a part.
     const ANY: u64 = u64::MAX;
 
-    fn parts(sizes: &[(u32, u64)]) -> Vec<Part<()>> {
+    fn parts(sizes: &[(u32, u64)]) -> Vec<Part> {
         let part = |&(number, size)| Part {
             number: PartNumber(number),
             size,
             blake3: ContentHash([0; 32]),
             sha256: Sha256([0; 32]),
-            place: (),
+            place: Locator(Box::default()),
         };
         sizes.iter().map(part).collect()
     }
@@ -331,7 +333,7 @@ mod tests {
     #[test]
     fn numbers_run_from_zero_or_one_without_gaps() {
         let check =
-            |declared, sizes: &[_]| completeness(Mode::Chunked, declared, &parts(sizes), ANY);
+            |size, sizes: &[_]| completeness(&upload(Mode::Chunked, size), &parts(sizes), ANY);
         assert_eq!(check(3, &[(0, 1), (1, 2)]), Completeness::Complete);
         assert_eq!(check(3, &[(1, 1), (2, 2)]), Completeness::Complete);
         assert_eq!(check(3, &[(0, 1), (2, 2)]), Completeness::Missing(vec![1]));
@@ -340,22 +342,26 @@ mod tests {
         assert_eq!(check(0, &[(1, 0)]), Completeness::Complete);
         let differs = Completeness::SizeDiffers { declared: 4, received: 3 };
         assert_eq!(check(4, &[(1, 1), (2, 2)]), differs);
-        let none_of_5 = completeness(Mode::Single, 5, &parts(&[(1, 0)]), ANY);
+        let none_of_5 = completeness(&upload(Mode::Single, 5), &parts(&[(1, 0)]), ANY);
         assert_eq!(none_of_5, Completeness::SizeDiffers { declared: 5, received: 0 });
     }
 
     #[test]
     fn a_short_last_part_tells_that_numbers_run_from_zero() {
         let full = PART_BYTES_SUGGESTED;
-        let check = |sizes: &[_]| completeness(Mode::Chunked, 2 * full + 5, &parts(sizes), ANY);
+        let chunked = upload(Mode::Chunked, 2 * full + 5);
+        let check = |sizes: &[_]| completeness(&chunked, &parts(sizes), ANY);
         assert_eq!(check(&[(1, full), (2, 5)]), Completeness::Missing(vec![0]));
         assert_eq!(check(&[(2, 5)]), Completeness::Missing(vec![0, 1]));
         assert_eq!(check(&[(1, full), (3, 5)]), Completeness::Missing(vec![2]));
         assert_eq!(check(&[(1, full), (2, full)]), Completeness::Missing(vec![3]));
         // All bytes are there, in parts of another size.
         assert_eq!(check(&[(1, 2 * full + 5)]), Completeness::Complete);
-        let of_three =
-            completeness(Mode::Chunked, 3 * full, &parts(&[(1, 2 * full), (2, full)]), ANY);
+        let of_three = completeness(
+            &upload(Mode::Chunked, 3 * full),
+            &parts(&[(1, 2 * full), (2, full)]),
+            ANY,
+        );
         assert_eq!(of_three, Completeness::Complete);
         let differs = Completeness::SizeDiffers { declared: 2 * full + 5, received: full + 7 };
         assert_eq!(check(&[(1, full), (2, 7)]), differs);
@@ -372,7 +378,7 @@ mod tests {
         assert_eq!(check(&[(1, 3), (2, 4)]), (7, 3, vec![]));
         assert_eq!(check(&[(0, 3), (3, 4), (5, 1)]), (3, 6, vec![1, 2, 4]));
         assert_eq!(check(&[(2, 4)]), (0, 3, vec![1]));
-        let any = completeness(Mode::Growing, 0, &parts(&[(1, 3), (2, 4)]), ANY);
+        let any = completeness(&upload(Mode::Growing, 0), &parts(&[(1, 3), (2, 4)]), ANY);
         assert_eq!(any, Completeness::Complete);
     }
 
@@ -442,17 +448,21 @@ mod tests {
     #[test]
     fn a_missing_tail_of_suggested_parts_is_named() {
         let full = PART_BYTES_SUGGESTED;
-        let declared = full * 3;
-        let check = |sizes: &[_]| completeness(Mode::Chunked, declared, &parts(sizes), ANY);
+        let chunked = upload(Mode::Chunked, full * 3);
+        let check = |sizes: &[_]| completeness(&chunked, &parts(sizes), ANY);
         assert_eq!(check(&[]), Completeness::Missing(vec![1, 2, 3]));
         assert_eq!(check(&[(1, full)]), Completeness::Missing(vec![2, 3]));
         assert_eq!(check(&[(0, full), (1, full)]), Completeness::Missing(vec![2]));
         assert_eq!(check(&[(0, full), (1, full), (2, full)]), Completeness::Complete);
         // Cut at what a part may have.
-        let limited = |sizes: &[_]| completeness(Mode::Chunked, 25, &parts(sizes), 10);
+        let small = upload(Mode::Chunked, 25);
+        let limited = |sizes: &[_]| completeness(&small, &parts(sizes), 10);
         assert_eq!(limited(&[(1, 10), (2, 10)]), Completeness::Missing(vec![3]));
         assert_eq!(limited(&[(1, 10), (2, 5)]), Completeness::Missing(vec![0]));
-        assert_eq!(completeness(Mode::Single, 5, &parts(&[]), ANY), Completeness::Missing(vec![1]));
+        assert_eq!(
+            completeness(&upload(Mode::Single, 5), &parts(&[]), ANY),
+            Completeness::Missing(vec![1])
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Records for tests, small in number so that steps meet each other.
 
 use streamlined::{
-    meta::{Asker, NewFile, Part},
+    meta::{Asker, NewFile},
     model::{
         digest::{ContentHash, Sha256},
         file::{CallerMeta, FileRecord},
@@ -10,7 +10,7 @@ use streamlined::{
         locator::Locator,
         name::{FileName, Folder, UserId},
         time::UnixMillis,
-        upload::{Mode, Upload, UploadState},
+        upload::{Mode, Part, Upload, UploadState},
     },
 };
 

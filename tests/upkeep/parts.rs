@@ -15,13 +15,13 @@ use streamlined::{
         incoming::Incoming,
     },
     blob::{Address, BlobStore, memory::MemoryBlobs},
-    meta::{Metadata, Part, memory::MemoryMetadata, sled::SledMetadata},
+    meta::{Metadata, memory::MemoryMetadata, sled::SledMetadata},
     model::{
         digest::Sha256,
         id::{PartNumber, UploadId},
         limits::{PART_NUMBER_MAX, PARTIALS_MAX},
         range::Slice,
-        upload::{Mode, tail},
+        upload::{Mode, Part, tail},
     },
     sys::clock::Clock,
 };

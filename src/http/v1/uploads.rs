@@ -17,7 +17,7 @@ use crate::{
     model::{
         id::UploadId,
         range::Slice,
-        upload::{Completeness, Mode, Upload, UploadState, completeness},
+        upload::{Completeness, Mode, Part, Upload, UploadState, completeness},
     },
 };
 
@@ -130,7 +130,7 @@ pub async fn status(context: &Context, id: UploadId) -> Reply {
 }
 
 fn upload_answer(status: &Status) -> Value {
-    let part = |part: &crate::meta::Part| json!({"partNumber": part.number.0, "size": part.size});
+    let part = |part: &Part| json!({"partNumber": part.number.0, "size": part.size});
     json!({
         "uploadId": status.upload.id.to_string(),
         "state": state(&status.upload),
@@ -196,7 +196,7 @@ pub async fn list(context: &Context) -> Reply {
     for upload in uploads.iter().take(limit) {
         let Some(parts) = app.listed_parts(principal, upload).await? else { continue };
         let limit = app.policy().part_bytes_max;
-        let mut missing = match completeness(upload.mode, upload.size, &parts, limit) {
+        let mut missing = match completeness(upload, &parts, limit) {
             Completeness::Missing(numbers) => numbers,
             Completeness::Complete | Completeness::SizeDiffers { .. } => Vec::new(),
         };
