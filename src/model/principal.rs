@@ -118,38 +118,32 @@ impl Principal {
         }
     }
 
-    /// Whether its token grants this kind of request. Users are limited by their role alone.
-    pub fn may(&self, action: Action) -> bool {
+    /// What its token is limited to; `None` of users, who are limited by their role alone.
+    fn grant(&self) -> Option<&Grant> {
         match self {
-            Principal::Service { grant, .. } => grant.allows(action),
-            Principal::User { .. } => true,
+            Principal::Service { grant, .. } => Some(grant),
+            Principal::User { .. } => None,
         }
+    }
+
+    /// Whether its token grants this kind of request.
+    pub fn may(&self, action: Action) -> bool {
+        self.grant().is_none_or(|grant| grant.allows(action))
     }
 
     /// Whether its token grants this user at all.
     pub fn reaches_user(&self, owner: &UserId) -> bool {
-        match self {
-            Principal::Service { grant, .. } => grant.reaches_user(owner),
-            Principal::User { .. } => true,
-        }
+        self.grant().is_none_or(|grant| grant.reaches_user(owner))
     }
 
     /// Whether its token grants this folder of this user.
     pub fn reaches(&self, owner: &UserId, folder: &Folder) -> bool {
-        match self {
-            Principal::Service { grant, .. } => {
-                grant.reaches_user(owner) && grant.reaches_folder(folder)
-            }
-            Principal::User { .. } => true,
-        }
+        self.reaches_user(owner) && self.grant().is_none_or(|grant| grant.reaches_folder(folder))
     }
 
     /// Whether its token may grant the file of this key, as far as that tells.
     pub fn may_reach(&self, key: &FileKey) -> bool {
-        match self {
-            Principal::Service { grant, .. } => grant.may_reach(key),
-            Principal::User { .. } => true,
-        }
+        self.grant().is_none_or(|grant| grant.may_reach(key))
     }
 
     /// Whether an upload session of `owner` may be continued, completed or aborted.
