@@ -47,8 +47,6 @@ pub struct Verifications {
     known: RwLock<Memory>,
     /// When the key directory was last read again, in Unix seconds.
     reloaded: AtomicU64,
-    /// The last second to which tokens of a service may have been dated, since some were ended.
-    last_end: AtomicU64,
 }
 
 #[derive(Default)]
@@ -110,15 +108,6 @@ impl Verifications {
         let mut memory = self.write();
         memory.credentials.clear();
         memory.epoch += 1;
-    }
-
-    /// Notes the first good second of a service, or of all.
-    pub(super) fn ends(&self, second: u64) {
-        self.last_end.fetch_max(second, Ordering::Relaxed);
-    }
-
-    pub(super) fn last_end(&self) -> u64 {
-        self.last_end.load(Ordering::Relaxed)
     }
 
     /// At most once a second: unknown keys are cheap to make up.
@@ -248,16 +237,6 @@ impl App {
             Holder::User(_) => "the user was logged out",
             Holder::Service(_) | Holder::Services => "the tokens of this service were revoked",
         }))
-    }
-
-    /// The first Unix second of which tokens of a holder are good: of a service its own, or that
-    /// of all services.
-    pub(super) async fn first_good_second(&self, holder: Holder<'_>) -> Result<u64> {
-        let own = self.meta.tokens_valid_from(holder).await?;
-        Ok(match holder {
-            Holder::Service(_) => own.max(self.meta.tokens_valid_from(Holder::Services).await?),
-            Holder::User(_) | Holder::Services => own,
-        })
     }
 
     /// Whether who sent a body is still let in at its end. A token may run out meanwhile; one that

@@ -69,11 +69,10 @@ impl App {
                     0 => return Err(Error::NotFound("folder")),
                     files => check_count(files)?,
                 }
-                // Within the second in which the user was logged out, the next one counts; not one
-                // that a clock far ahead named.
-                let first = self.meta.tokens_valid_from(Holder::User(&listing.owner)).await?;
+                // Not as late as a clock far ahead may have named it.
                 let latest = minted.after(Duration::from_secs(CLOCK_LEEWAY_SECONDS));
-                minted = minted.max(UnixMillis(first.saturating_mul(1000)).min(latest));
+                let issued = self.issue_time(Holder::User(&listing.owner), minted).await?;
+                minted = issued.min(latest);
                 Selection::Folder { owner: listing.owner, folder: listing.folder }
             }
         };

@@ -13,6 +13,7 @@ pub mod checksum;
 mod compact;
 pub mod complete;
 pub mod concatenate;
+mod dating;
 mod epochs;
 pub mod error;
 pub mod fsck;
@@ -30,14 +31,17 @@ mod receipt;
 pub mod scrub;
 pub mod service_tokens;
 pub mod sweep;
-pub mod token;
 pub mod upkeep;
 pub mod upload;
 pub mod usage;
+pub mod user_tokens;
 pub mod users;
 mod uses;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Semaphore;
@@ -81,6 +85,8 @@ pub struct App {
     policy: ArcSwap<Policy>,
     ids: FileIds,
     verified: access::Verifications,
+    /// The last second to which tokens of a service may have been dated, since some were ended.
+    last_end: AtomicU64,
     uses: uses::Uses,
     completing: lease::Leases,
     appending: lease::Leases,
@@ -118,6 +124,7 @@ impl App {
             policy: ArcSwap::from_pointee(policy),
             ids: FileIds::default(),
             verified: access::Verifications::default(),
+            last_end: AtomicU64::default(),
             uses: uses::Uses::default(),
             completing: lease::Leases::default(),
             appending: lease::Leases::default(),

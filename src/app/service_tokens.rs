@@ -1,4 +1,4 @@
-//! The life of service tokens: made, listed, rotated, revoked.
+//! The life of service tokens: made or registered, listed, rotated, revoked.
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     model::{
         grant::Grant,
         id::TokenId,
-        limits::{CLOCK_LEEWAY_SECONDS, SERVICE_TOKEN_DAYS, is_service_name},
+        limits::{SERVICE_TOKEN_DAYS, is_service_name},
         time::UnixMillis,
     },
     sys::random,
@@ -121,7 +121,7 @@ impl App {
             let detail = "A service's token lives 1 second to 3650 days.";
             return Err(Error::invalid("invalid_expires_in", detail));
         }
-        let created = self.issue_time(&name).await?;
+        let created = self.issue_time(Holder::Service(&name), self.clock.now()).await?;
         if is_jwt {
             return self.sign_token(name, grant, created, lifetime.unwrap_or(JWT_LIFETIME)).await;
         }
@@ -136,12 +136,6 @@ impl App {
             state: TokenState::Active,
         };
         Ok(Issued { secret, token })
-    }
-
-    /// Now, or the first second that counts when the tokens of the service were just ended.
-    pub(super) async fn issue_time(&self, name: &str) -> Result<UnixMillis> {
-        let first = self.first_good_second(Holder::Service(name)).await?;
-        Ok(self.clock.now().max(UnixMillis(first.saturating_mul(1000))))
     }
 
     async fn sign_token(
@@ -169,6 +163,39 @@ impl App {
             jwt::sign(&claims, keys, now, exp)
         };
         Ok(Issued { secret: Zeroizing::new(self.with_keys(sign).await?), token })
+    }
+
+    /// Whether the token that everybody knows would be let in.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn admits_public_token(&self) -> Result<bool> {
+        let public = self.meta.service_token(&service_token::digest(service_token::PUBLIC)).await?;
+        let Some(public) = public else { return Ok(false) };
+        let standing = self.listed(public).await?.standing;
+        Ok(matches!(standing, Standing::Active | Standing::Superseding))
+    }
+
+    /// Registers an opaque service token under a name; one that is known stays as it is. Answers
+    /// how it stands.
+    ///
+    /// # Errors
+    /// When the record cannot be made durable.
+    pub async fn register_service_token(&self, token: &str, name: &str) -> Result<Listed> {
+        let record = ServiceToken {
+            digest: service_token::digest(token),
+            kind: TokenKind::Opaque,
+            name: name.into(),
+            grant: Grant::default(),
+            created: self.issue_time(Holder::Service(name), self.clock.now()).await?,
+            expires: None,
+            state: TokenState::Active,
+        };
+        let id = record.id();
+        match self.meta.add_service_token(record).await {
+            Ok(()) | Err(meta::Error::Exists) => self.token(&id.to_string()).await,
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether there is any token, good or not.
@@ -399,32 +426,5 @@ impl App {
         })
         .await?;
         Ok(valid_from)
-    }
-
-    /// The first second in which no token of a holder can have been issued yet: the next one, or
-    /// behind the one that tokens are dated to since they were ended within this second.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] when that is so far ahead that no token dated to it would be let in.
-    pub(super) async fn next_second(&self, holder: Holder<'_>) -> Result<u64> {
-        let next = self.seconds_ahead(holder, 1).await?;
-        if !matches!(holder, Holder::User(_)) {
-            self.verified.ends(next);
-        }
-        Ok(next)
-    }
-
-    /// As [`App::next_second`], for who will ask for several one behind the other; takes none.
-    pub(super) async fn seconds_ahead(&self, holder: Holder<'_>, several: u64) -> Result<u64> {
-        let now = self.clock.now().seconds();
-        let dated = match holder {
-            Holder::Services => self.verified.last_end(),
-            holder => self.first_good_second(holder).await?,
-        };
-        let next = dated.max(now) + 1;
-        // What was dated by a clock that was further ahead lets nobody in as it is.
-        let latest = now + CLOCK_LEEWAY_SECONDS;
-        let last = dated.max(now) + several;
-        if last > latest && dated <= latest { Err(Error::Busy) } else { Ok(next) }
     }
 }
