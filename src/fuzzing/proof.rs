@@ -27,7 +27,6 @@ use crate::{
         file::{CallerMeta, FileRecord},
         id::UploadId,
         name::{FileName, Folder, UserId},
-        principal::{Principal, Role, TokenStamp},
         range::{RangeSpec, Slice},
         upload::Mode,
     },
@@ -132,7 +131,7 @@ async fn possession(content: Bytes, flip: Flip) -> Result<()> {
         sha256: None,
         content: incoming,
     };
-    let file = app.put_content(&user(&owner), new).await?;
+    let file = app.put_content(&sequence::researcher(&owner), new).await?;
 
     let (id, challenge) = init(&app, &owner, &file).await?;
     let ranges = challenge.expect("its owner has it").ranges;
@@ -175,10 +174,6 @@ fn app() -> io::Result<Arc<App>> {
     Ok(app)
 }
 
-fn user(id: &UserId) -> Principal {
-    Principal::User { id: id.clone(), role: Role::Researcher, token: TokenStamp::default() }
-}
-
 /// Begins an upload of the same content.
 async fn init(
     app: &App,
@@ -189,7 +184,7 @@ async fn init(
     let same = DeclaredFile { name, size, mime: None, blake3: Some(blake3), sha256: None };
     let (files, meta) = (vec![same], CallerMeta::default());
     let init = Init { mode: Mode::Chunked, files, folder, meta, user: None };
-    let opened = app.init_upload(&user(owner), init).await?;
+    let opened = app.init_upload(&sequence::researcher(owner), init).await?;
     Ok((opened.id, opened.challenges.into_iter().flatten().next()))
 }
 
@@ -202,7 +197,7 @@ async fn complete(
 ) -> Result<Completed> {
     let possession = Some(Possession { blake3: Some(file.blake3), sha256: None, proof });
     let completion = Completion { possession, ..Completion::of(id) };
-    app.complete_upload(&user(owner), completion).await
+    app.complete_upload(&sequence::researcher(owner), completion).await
 }
 
 fn is_unproven(answer: &Result<Completed>) -> bool {

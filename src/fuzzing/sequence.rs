@@ -51,6 +51,8 @@ use crate::{
 const STEPS_MAX: usize = 48;
 const TTL: Duration = Duration::from_hours(24);
 const QUOTA: u64 = 300_000;
+const USERS: [&str; 2] = ["u", "v"];
+const FOLDERS: [&str; 4] = ["", "a", "a/b", "A"];
 
 /// The input, read as decisions; without one it decides for the first of everything.
 struct Dice<'a>(&'a [u8]);
@@ -62,40 +64,38 @@ impl Dice<'_> {
         *first
     }
 
-    fn of<T: Clone>(&mut self, choices: &[T]) -> Option<T> {
-        choices.get(usize::from(self.byte()) % choices.len().max(1)).cloned()
+    fn of<T: Copy, const N: usize>(&mut self, choices: [T; N]) -> T {
+        choices[usize::from(self.byte()) % N]
+    }
+
+    /// Of as many as there are by now.
+    fn known<T: Clone>(&mut self, known: &[T]) -> Option<T> {
+        known.get(usize::from(self.byte()) % known.len().max(1)).cloned()
     }
 
     /// Of a size at which something changes: packed or not, one group of the tree or more.
     fn content(&mut self) -> Bytes {
-        let sizes = [0, 1, 100, 1000, 4096, 65_535, 65_536, 65_537, 131_073];
-        let size: usize = self.of(&sizes).unwrap_or(0);
+        let size = self.of([0, 1, 100, 1000, 4096, 65_535, 65_536, 65_537, 131_073]);
         let seed = self.byte() % 4;
         (0..=250).cycle().take(size).map(|at: u8| at.wrapping_add(seed)).collect()
     }
 
-    fn user(&mut self) -> Option<UserId> {
-        self.of(&["u", "v"]).and_then(|user| UserId::parse(user).ok())
+    fn user(&mut self) -> UserId {
+        UserId::parse(self.of(USERS)).expect("a user's id")
     }
 
     fn principal(&mut self) -> Principal {
-        let id = self.user();
-        let role = self.of(&[Role::Researcher, Role::Researcher, Role::Admin, Role::Viewer]);
-        Principal::User {
-            id: id.expect("a name"),
-            role: role.expect("a role"),
-            token: TokenStamp::default(),
-        }
+        let (id, token) = (self.user(), TokenStamp::default());
+        let role = self.of([Role::Researcher, Role::Researcher, Role::Admin, Role::Viewer]);
+        Principal::User { id, role, token }
     }
 
     fn name(&mut self) -> FileName {
-        let name = self.of(&["f", "F", "g.txt", "é", "e\u{301}"]).unwrap_or("f");
-        FileName::parse(name).expect("a name")
+        FileName::parse(self.of(["f", "F", "g.txt", "é", "e\u{301}"])).expect("a name")
     }
 
     fn folder(&mut self) -> Folder {
-        let folder = self.of(&["", "a", "a/b", "A"]).unwrap_or("");
-        Folder::parse(folder).expect("a folder")
+        Folder::parse(self.of(FOLDERS)).expect("a folder")
     }
 }
 
@@ -160,6 +160,10 @@ pub(super) fn app(
 fn durable(dir: &Path, clock: Arc<ManualClock>) -> io::Result<Arc<App>> {
     let meta = SledMetadata::open(dir, 1 << 20, 1 << 20).map_err(io::Error::other)?;
     app(dir, Arc::new(meta), Arc::new(DiskBlobs::open(dir, 64 << 10)?), clock)
+}
+
+pub(super) fn researcher(id: &UserId) -> Principal {
+    Principal::User { id: id.clone(), role: Role::Researcher, token: TokenStamp::default() }
 }
 
 /// A refusal as its client knows it, without what is random.
@@ -244,15 +248,12 @@ impl Pair {
     async fn put(&mut self, dice: &mut Dice<'_>) {
         let (owner, name, folder) = (dice.user(), dice.name(), dice.folder());
         let (content, sha256) = (dice.content(), (dice.byte() == 1).then_some(Sha256([0; 32])));
-        let Some(owner) = owner else { return };
         let put = async |app: &Arc<App>, _| {
             app.check_room(&owner, content.len() as u64).await?;
             let mut incoming = app.begin_file().await?;
             incoming.write(content.clone()).await?;
-            let (name, folder) = (name.clone(), folder.clone());
-            let (id, token) = (owner.clone(), TokenStamp::default());
-            let principal = Principal::User { id, role: Role::Researcher, token };
-            let owner = owner.clone();
+            let (owner, name, folder) = (owner.clone(), name.clone(), folder.clone());
+            let principal = researcher(&owner);
             let new = NewContent { owner, name, folder, mime: None, sha256, content: incoming };
             app.put_content(&principal, new).await
         };
@@ -263,7 +264,7 @@ impl Pair {
     async fn init(&mut self, dice: &mut Dice<'_>) {
         let principal = dice.principal();
         let modes = [Mode::Single, Mode::Chunked, Mode::Batch, Mode::Stream, Mode::Growing];
-        let (mode, folder) = (dice.of(&modes).unwrap_or(Mode::Single), dice.folder());
+        let (mode, folder) = (dice.of(modes), dice.folder());
         let count = if mode == Mode::Batch { 1 + dice.byte() % 3 } else { 1 };
         let mut names = Vec::new();
         for _ in 0..count {
@@ -294,7 +295,7 @@ impl Pair {
     /// A session, or a batch that still has one: how long an empty batch is there is the engine's
     /// business.
     async fn upload(&self, dice: &mut Dice<'_>) -> Option<Both<UploadId>> {
-        let id = dice.of(&self.uploads)?;
+        let id = dice.known(&self.uploads)?;
         let Some(batch) = self.meta.batch(id[0]).await.ok()? else {
             return Some(id).filter(|[model, _]| !self.batches.contains(model));
         };
@@ -388,7 +389,7 @@ impl Pair {
     }
 
     async fn delete(&mut self, dice: &mut Dice<'_>) {
-        let (Some(file), principal) = (dice.of(&self.files), dice.principal()) else { return };
+        let (Some(file), principal) = (dice.known(&self.files), dice.principal()) else { return };
         let delete = async |app: &Arc<App>, at: usize| {
             app.delete_file(&principal, file[at].key.clone()).await
         };
@@ -398,8 +399,10 @@ impl Pair {
     async fn archive(&mut self, dice: &mut Dice<'_>) {
         let principal = dice.principal();
         let (owner, folder) = (dice.user(), dice.folder());
-        let chosen = [dice.of(&self.files), dice.of(&self.files)];
-        let Some(owner) = owner.filter(|_| self.files.len() < 20) else { return };
+        let chosen = [dice.known(&self.files), dice.known(&self.files)];
+        if self.files.len() >= 20 {
+            return;
+        }
         let by_folder = dice.byte() == 1;
         let fetch = async |app: &Arc<App>, at: usize| {
             let keys = chosen.iter().flatten().map(|file| file[at].key.clone()).collect();
@@ -416,7 +419,7 @@ impl Pair {
     }
 
     async fn pass(&mut self, dice: &mut Dice<'_>) {
-        let minutes = dice.of(&[1, 30, 61, 12 * 60, 24 * 60, 49 * 60]).unwrap_or(1);
+        let minutes = dice.of([1, 30, 61, 12 * 60, 24 * 60, 49 * 60]);
         self.clock.set(self.clock.now().after(Duration::from_mins(minutes)));
         let sweep = async |app: &Arc<App>, _| {
             // A batch goes with its last session, or in the round after it.
@@ -427,9 +430,8 @@ impl Pair {
     }
 
     async fn user(&mut self, dice: &mut Dice<'_>) {
-        let (Some(user), what) = (dice.user(), dice.byte() % 4) else { return };
-        let quotas = [Edit::Set(0), Edit::Set(1000), Edit::Set(100_000), Edit::Clear];
-        let quota = dice.of(&quotas).unwrap_or_default();
+        let (user, what) = (dice.user(), dice.byte() % 4);
+        let quota = dice.of([Edit::Set(0), Edit::Set(1000), Edit::Set(100_000), Edit::Clear]);
         let change = async |app: &Arc<App>, _| {
             if what == 0 {
                 return app.delete_user(user.clone()).await;
@@ -456,8 +458,8 @@ impl Pair {
 
     /// Everything that can be seen is the same.
     async fn agree(&self) {
-        for id in ["u", "v"].map(UserId::parse).into_iter().flatten() {
-            for folder in ["", "a", "a/b", "A"].map(Folder::parse).into_iter().flatten() {
+        for id in USERS.map(UserId::parse).into_iter().flatten() {
+            for folder in FOLDERS.map(Folder::parse).into_iter().flatten() {
                 let listing = Listing { owner: id.clone(), folder };
                 let totals = async |app: &Arc<App>, _| app.totals(&listing).await;
                 self.ask("totals", totals, |totals| format!("{totals:?}")).await;
@@ -465,11 +467,7 @@ impl Pair {
                 let seen = |files: &Vec<FileRecord>| files.iter().map(seen).collect::<Vec<_>>();
                 self.ask("list", list, seen).await;
             }
-            let principal = Principal::User {
-                id: id.clone(),
-                role: Role::Researcher,
-                token: TokenStamp::default(),
-            };
+            let principal = researcher(&id);
             let uploads =
                 async |app: &Arc<App>, _| app.list_uploads(&principal, None, None, 1000).await;
             let sorted = |uploads: &Vec<Upload>| {
