@@ -38,16 +38,12 @@ impl App {
         visible(principal, self.meta.file_by_id(id).await?)
     }
 
-    /// # Errors
-    /// What the store says.
+    /// What a folder and everything beneath it hold.
     pub async fn totals(&self, listing: &Listing) -> Result<Totals> {
         Ok(self.meta.totals(&listing.owner, &listing.folder).await?)
     }
 
     /// Files newest first, older than `after`, at most `limit`.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn list_files(
         &self,
         listing: &Listing,

@@ -86,9 +86,6 @@ impl App {
     }
 
     /// The uploads that a final one is made of.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn partials(&self, id: UploadId) -> Result<Vec<UploadId>> {
         Ok(self.meta.partials(id).await?)
     }

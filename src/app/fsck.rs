@@ -15,9 +15,6 @@ const TOLD_MAX: usize = 100;
 impl App {
     /// What does not agree in the index, the journal and what lies on the disk, a line each;
     /// nothing when all of it does.
-    ///
-    /// # Errors
-    /// What the stores say.
     pub async fn check(&self) -> Result<Vec<String>> {
         let mut findings = self.meta.check().await?;
         let (mut told, mut more, mut after) = (0, 0_u64, None);

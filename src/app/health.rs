@@ -51,9 +51,6 @@ impl App {
 
     /// Goes the way of every write, and asks the disk. An error says what is wrong; who hears
     /// nothing knows that something hangs.
-    ///
-    /// # Errors
-    /// What the stores say.
     pub async fn self_check(&self) -> Result<()> {
         self.blobs.space().await?;
         Ok(self.meta.probe().await?)

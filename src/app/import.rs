@@ -32,9 +32,6 @@ pub struct ForeignFile {
 
 impl App {
     /// The files that have these keys, each or `None`.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn files(&self, keys: &[FileKey]) -> Result<Vec<Option<FileRecord>>> {
         let mut files = Vec::with_capacity(keys.len());
         for key in keys {
@@ -44,9 +41,6 @@ impl App {
     }
 
     /// Begins to take the content of a foreign file, of whatever size it is.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn begin_import(&self) -> Result<Incoming> {
         // It may be the first that a new store is asked for: content without a commit is taken for
         // a store that lost its records, and nothing starts on it.

@@ -94,17 +94,11 @@ impl Incoming {
 
 impl App {
     /// Begins to take one part. Nothing is recorded, and dropping it forgets the bytes.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn begin_part(&self) -> Result<Incoming> {
         self.begin("part", self.policy().part_bytes_max).await
     }
 
     /// As [`App::begin_part`] for a whole file.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn begin_file(&self) -> Result<Incoming> {
         self.begin("file", self.policy().file_bytes_max).await
     }
@@ -126,9 +120,6 @@ impl App {
 
     /// As [`App::begin_part`], when it is known before its bytes which part it is, and maybe how
     /// long: a large one is put where it belongs in the whole.
-    ///
-    /// # Errors
-    /// What the stores say.
     pub async fn begin_part_of(
         &self,
         id: UploadId,

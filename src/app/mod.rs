@@ -3,6 +3,8 @@
 //! The order that everything here keeps: bytes are durable before the record that names them;
 //! on the way out the record goes first, then the bytes. A crash leaves litter for [`gc`],
 //! never a name without bytes.
+//!
+//! Every use case fails as its stores do; *Errors* say what it refuses besides.
 
 pub mod access;
 pub mod append;

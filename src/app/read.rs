@@ -17,9 +17,6 @@ use crate::{
 impl App {
     /// The file behind a key for whoever asks, where public read is on and its owner is not kept
     /// out of it.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn public_file(&self, key: &FileKey) -> Result<Option<FileRecord>> {
         if !self.policy().public_read {
             return Ok(None);

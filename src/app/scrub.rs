@@ -102,9 +102,6 @@ impl App {
     }
 
     /// How far a pass is, and what the last one found.
-    ///
-    /// # Errors
-    /// What the index says.
     pub async fn scrub_state(&self) -> Result<ScrubState> {
         Ok(self.meta.scrub_state().await?)
     }

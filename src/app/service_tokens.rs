@@ -166,9 +166,6 @@ impl App {
     }
 
     /// Whether the token that everybody knows would be let in.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn admits_public_token(&self) -> Result<bool> {
         let public = self.meta.service_token(&service_token::digest(service_token::PUBLIC)).await?;
         let Some(public) = public else { return Ok(false) };
@@ -199,17 +196,11 @@ impl App {
     }
 
     /// Whether there is any token, good or not.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn has_service_tokens(&self) -> Result<bool> {
         Ok(self.meta.has_service_tokens().await?)
     }
 
     /// Tokens in order of their ids, after `after`, at most `limit`.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn list_tokens(&self, after: Option<TokenId>, limit: usize) -> Result<Vec<Listed>> {
         let mut listed = Vec::new();
         for token in self.meta.service_tokens(after, limit).await? {

@@ -253,9 +253,6 @@ impl App {
     }
 
     /// The sessions of a batch, in the order of its init; `None` when `id` names no batch.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn batch_status(
         &self,
         principal: &Principal,
@@ -325,9 +322,6 @@ impl App {
 
     /// What arrived of an upload of [`App::list_uploads`]; `None` for one that is over or ended
     /// since, or that lies in a folder which the token does not grant.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn listed_parts(
         &self,
         principal: &Principal,

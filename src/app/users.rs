@@ -27,9 +27,6 @@ const PAGE: usize = 256;
 
 impl App {
     /// Users in order of their ids, after `after`, at most `limit`.
-    ///
-    /// # Errors
-    /// What the store says.
     pub async fn list_users(
         &self,
         after: Option<&UserId>,
