@@ -215,18 +215,13 @@ pub struct Archive {
 impl Archive {
     fn new(app: Arc<App>, name: String, plan: Plan) -> Self {
         let (mut members, permit) = plan.named();
-        let mut at = 0;
+        let mut offset = 0;
         for member in &mut members {
-            member.header = at;
-            at = member.content_start() + member.size;
+            member.header = offset;
+            offset += member.entry().local_bytes() + member.size;
         }
-        let offset = at;
-        for member in &mut members {
-            member.record = at;
-            at += member.entry().central_bytes(member.header);
-        }
-        let entries = members.len() as u64;
-        let directory = zip::Directory { entries, offset, bytes: at - offset };
+        let bytes = members.iter().map(Member::record_bytes).sum();
+        let directory = zip::Directory { entries: members.len() as u64, offset, bytes };
         Self { app, name, tag: tag(&members), members, directory, _permit: permit }
     }
 
@@ -238,28 +233,15 @@ impl Archive {
     pub fn reader(self, slice: Slice) -> Box<dyn Reader> {
         let crcs = vec![None; self.members.len()];
         let segment = Some(Segment::Header(0)).filter(|_| !self.members.is_empty());
-        Box::new(ArchiveReader { archive: self, slice, crcs, segment, reading: None })
+        Box::new(ArchiveReader { archive: self, slice, crcs, segment, at: 0, reading: None })
     }
 
-    fn at(&self, segment: Segment) -> Slice {
-        let span = |start: u64, bytes: u64| Slice { start, end: start + bytes };
+    fn bytes_of(&self, segment: Segment) -> u64 {
         match segment {
-            Segment::Header(at) => {
-                let member = &self.members[at];
-                span(member.header, member.entry().local_bytes())
-            }
-            Segment::Content(at) => {
-                let member = &self.members[at];
-                span(member.content_start(), member.size)
-            }
-            Segment::Record(at) => {
-                let member = &self.members[at];
-                span(member.record, member.entry().central_bytes(member.header))
-            }
-            Segment::End => {
-                let directory = &self.directory;
-                span(directory.offset + directory.bytes, directory.end_bytes())
-            }
+            Segment::Header(at) => self.members[at].entry().local_bytes(),
+            Segment::Content(at) => self.members[at].size,
+            Segment::Record(at) => self.members[at].record_bytes(),
+            Segment::End => self.directory.end_bytes(),
         }
     }
 
@@ -302,8 +284,9 @@ struct ArchiveReader {
     slice: Slice,
     /// Those that are known by now.
     crcs: Vec<Option<u32>>,
-    /// What comes next.
+    /// What comes next, and where in the archive it begins.
     segment: Option<Segment>,
+    at: u64,
     reading: Option<Reading>,
 }
 
@@ -379,12 +362,11 @@ impl Reader for ArchiveReader {
                 }
             }
             let Some(segment) = self.segment else { return Ok(None) };
+            let bytes = self.archive.bytes_of(segment);
+            let within = |position: u64| position.saturating_sub(self.at).min(bytes);
+            let part = Slice { start: within(self.slice.start), end: within(self.slice.end) };
             self.segment = self.archive.after(segment);
-            let at = self.archive.at(segment);
-            let part = Slice {
-                start: self.slice.start.clamp(at.start, at.end) - at.start,
-                end: self.slice.end.clamp(at.start, at.end) - at.start,
-            };
+            self.at += bytes;
             if part.is_empty() {
                 continue;
             }

@@ -27,9 +27,8 @@ pub struct Member {
     pub blake3: ContentHash,
     pub size: u64,
     pub modified: UnixMillis,
-    /// Where its header begins, and its record in the directory.
+    /// Where its header begins.
     pub header: u64,
-    pub record: u64,
 }
 
 impl Member {
@@ -37,8 +36,9 @@ impl Member {
         zip::Entry { name: &self.name, size: self.size, modified: self.modified }
     }
 
-    pub fn content_start(&self) -> u64 {
-        self.header + self.entry().local_bytes()
+    /// Of its record in the directory.
+    pub fn record_bytes(&self) -> u64 {
+        self.entry().central_bytes(self.header)
     }
 }
 
@@ -70,7 +70,6 @@ impl Plan {
             size: file.size,
             modified: file.id.created(),
             header: 0,
-            record: 0,
         });
         Ok(())
     }
