@@ -1,27 +1,31 @@
-//! The public halves of a key ring as a JWK set (RFC 7517 section 5).
+//! Public keys as a JWK set (RFC 7517 section 5): those of a key ring, and those of others.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::keyring::KeyRing;
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct JwkSet {
-    keys: Vec<Jwk>,
+    pub(super) keys: Vec<Jwk>,
 }
 
-#[derive(Serialize)]
-struct Jwk {
-    kty: &'static str,
+/// A key of any kind; what an RSA key has is empty in others.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Jwk {
+    pub kty: String,
+    #[serde(skip_deserializing)]
     r#use: &'static str,
+    #[serde(skip_deserializing)]
     alg: &'static str,
-    kid: String,
-    n: String,
-    e: String,
+    pub kid: String,
+    pub n: String,
+    pub e: String,
 }
 
 pub fn public_keys(ring: &KeyRing) -> JwkSet {
     let jwk = |key: &std::sync::Arc<super::keyring::SigningKey>| Jwk {
-        kty: "RSA",
+        kty: "RSA".to_owned(),
         r#use: "sig",
         alg: "RS256",
         kid: key.kid.clone(),

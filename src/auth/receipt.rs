@@ -9,7 +9,11 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{jwt, keyring::KeyRing};
+use super::{
+    jwks::{Jwk, JwkSet},
+    jwt,
+    keyring::KeyRing,
+};
 use crate::model::{
     digest::{ContentHash, Sha256},
     file::FileRecord,
@@ -88,8 +92,8 @@ impl Receipt {
         if header.typ != TYPE || header.alg != "RS256" || header.crit.is_some() {
             return Err(Refused::NotAReceipt);
         }
-        let keys: KeySet = serde_json::from_slice(key_set).map_err(|_| Refused::KeySet)?;
-        let named = |key: &&Key| key.kid == header.kid && key.kty == "RSA";
+        let keys: JwkSet = serde_json::from_slice(key_set).map_err(|_| Refused::KeySet)?;
+        let named = |key: &&Jwk| key.kid == header.kid && key.kty == "RSA";
         let key = keys.keys.iter().find(named).ok_or(Refused::UnknownKey)?;
         let key = DecodingKey::from_rsa_components(&key.n, &key.e).map_err(|_| Refused::KeySet)?;
         if !crypto::verify(signature, message.as_bytes(), &key, Algorithm::RS256).unwrap_or(false) {
@@ -111,21 +115,6 @@ struct Header {
     typ: String,
     kid: String,
     crit: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct KeySet {
-    keys: Vec<Key>,
-}
-
-/// A key of any kind; what an RSA key has is empty in others.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Key {
-    kty: String,
-    kid: String,
-    n: String,
-    e: String,
 }
 
 fn json<T: DeserializeOwned>(segment: &str) -> Option<T> {
