@@ -16,10 +16,8 @@ use crate::{
         accounts::{Holder, ServiceToken, TokenKind, TokenState, TokenUse},
     },
     model::{
-        grant::Grant,
-        id::TokenId,
-        limits::{SERVICE_TOKEN_DAYS, is_service_name},
-        time::UnixMillis,
+        grant::Grant, id::TokenId, limits::SERVICE_TOKEN_DAYS, time::UnixMillis,
+        token::is_service_name,
     },
     sys::random,
 };

@@ -8,10 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::keyring::KeyRing;
 use crate::model::{
-    limits::{CLOCK_LEEWAY_SECONDS, JWT_BYTES_MAX, is_jwt},
+    limits::{CLOCK_LEEWAY_SECONDS, JWT_BYTES_MAX},
     name::UserId,
     principal::Role,
     time::UnixMillis,
+    token::is_jwt,
 };
 
 /// Why a token is refused. For the log; a client learns only that it was.

@@ -51,7 +51,7 @@ pub const PUBLIC: &str = "ee6d52ece4fa6c4c8836820d2eb7feeb6c78cbf2e2661ef76c9f5a
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::limits::is_acceptable_token;
+    use crate::model::token::is_acceptable_token;
 
     #[test]
     fn tokens_differ_and_are_acceptable() {

@@ -15,7 +15,8 @@ use crate::{
     config::{self, Config},
     model::{
         grant::{self, Grant},
-        limits::{SERVICE_TOKEN_DAYS, is_service_name},
+        limits::SERVICE_TOKEN_DAYS,
+        token::is_service_name,
     },
     sys::{
         clock::{Clock, SystemClock},

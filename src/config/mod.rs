@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use self::values::{at_least_kib, base_url, boolean, count, non_empty, number, within};
 pub use self::values::{bytes, bytes_or_none, duration, duration_or_none};
 use crate::{
-    model::{grant, limits, origins::Origins, principal::Audience},
+    model::{grant, origins::Origins, principal::Audience, token},
     sys::log,
 };
 
@@ -150,7 +150,7 @@ pub const KNOBS: &[Knob] = &[
         help: "An existing opaque token to register at start.",
         secret: true,
         set: |config, text| {
-            if !limits::is_acceptable_token(text) {
+            if !token::is_acceptable_token(text) {
                 return Err("must be 16 to 512 visible ASCII characters, and no JWT".into());
             }
             config.service_token = Some(Zeroizing::new(text.into()));

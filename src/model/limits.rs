@@ -2,9 +2,6 @@
 //!
 //! Bounds that an operator may set are knobs of [`crate::config`].
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde_json::{Map, Value};
-
 /// Longest user id, folder segment and file name.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Deepest folder.
@@ -41,31 +38,6 @@ pub const JWT_BYTES_MAX: usize = 8 << 10;
 pub const OPAQUE_TOKEN_BYTES_MAX: usize = 512;
 /// Shortest opaque service token that may be registered.
 pub const OPAQUE_TOKEN_BYTES_MIN: usize = 16;
-/// Whether an opaque token that others made may be registered: visible ASCII characters, which any
-/// client can send in a header, within the bounds above, and not a JWT, which would be good for
-/// what it claims before it is registered, and for everything after.
-pub fn is_acceptable_token(token: &str) -> bool {
-    (OPAQUE_TOKEN_BYTES_MIN..=OPAQUE_TOKEN_BYTES_MAX).contains(&token.len())
-        && token.bytes().all(|byte| byte.is_ascii_graphic())
-        && !is_jwt(token)
-}
-
-/// Whether a text has the compact form of a JWT: three segments, the first of them a JSON object.
-pub fn is_jwt(text: &str) -> bool {
-    let mut segments = text.split('.');
-    let header = segments.next().filter(|_| segments.by_ref().count() == 2);
-    let header = header.and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
-    header.is_some_and(|header| serde_json::from_slice::<Map<String, Value>>(&header).is_ok())
-}
-
-/// Whether a service may have this name, by which its token is found in a path too.
-pub fn is_service_name(name: &str) -> bool {
-    !name.ends_with("/rotate")
-        && !name.trim().is_empty()
-        && name.len() <= NAME_BYTES_MAX
-        && !name.chars().any(char::is_control)
-}
-
 /// Valid user JWT life, in hours.
 pub const USER_TOKEN_HOURS: std::ops::RangeInclusive<u64> = 1..=720;
 /// Valid service JWT life, in days.

@@ -15,4 +15,5 @@ pub mod origins;
 pub mod principal;
 pub mod range;
 pub mod time;
+pub mod token;
 pub mod upload;
