@@ -67,14 +67,6 @@ pub struct Connection {
 /// A request of a connection, until the last byte of its answer is out.
 pub struct Open(Arc<Connection>);
 
-/// What is to become of a connection.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Stays,
-    /// It takes no more requests; the limit that says so.
-    Finishes(&'static str),
-}
-
 impl Connection {
     pub fn new(peer: SocketAddr, serves: Serves) -> Arc<Self> {
         Arc::new(Self {
@@ -164,14 +156,15 @@ impl Connection {
         is_quiet.then(|| now.saturating_duration_since(since))
     }
 
-    fn judge(&self, quiet: Option<Duration>, settings: &Settings) -> Verdict {
+    /// The limit past which it takes no more requests, when it has met one.
+    fn limit_met(&self, quiet: Option<Duration>, settings: &Settings) -> Option<&'static str> {
+        let is_idle =
+            self.requests() > 0 && quiet.is_some_and(|quiet| quiet >= settings.idle_timeout);
         if self.is_used_up(settings) {
-            return Verdict::Finishes("requests_per_connection");
+            Some("requests_per_connection")
+        } else {
+            is_idle.then_some("idle")
         }
-        if self.requests() > 0 && quiet.is_some_and(|quiet| quiet >= settings.idle_timeout) {
-            return Verdict::Finishes("idle");
-        }
-        Verdict::Stays
     }
 
     fn is_quiet(&self) -> bool {
@@ -201,25 +194,23 @@ impl Connection {
             let settings = server.settings.load_full();
             let (now, is_stopping) = (Instant::now(), *stopping.borrow_and_update());
             let quiet = self.quiet(now, &mut sending);
-            let verdict = self.judge(quiet, &settings);
-            match (verdict, finishing) {
-                (Verdict::Finishes(limit), None) => {
-                    metrics::LIMITS.of(limit).add(1);
-                    tracing::debug!(peer = %self.peer, limit, "a connection is to close");
-                    self.finish(serving.as_mut());
-                    finishing = Some(now);
-                }
-                (Verdict::Stays, None) if is_stopping => {
+            let limit = self.limit_met(quiet, &settings);
+            match finishing {
+                None if limit.is_some() || is_stopping => {
+                    if let Some(limit) = limit {
+                        metrics::LIMITS.of(limit).add(1);
+                        tracing::debug!(peer = %self.peer, limit, "a connection is to close");
+                    }
                     self.finish(serving.as_mut());
                     finishing = Some(now);
                 }
                 // What is left of it is a client that does not say that it was told.
-                (_, Some(since))
+                Some(since)
                     if now - since >= LINGER && quiet.is_some_and(|quiet| quiet >= LINGER) =>
                 {
                     return Ok(());
                 }
-                (_, _) => {}
+                _ => {}
             }
             tokio::select! {
                 ended = serving.as_mut() => return ended,
