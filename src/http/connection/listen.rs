@@ -48,7 +48,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 const TURNED_AWAY_MAX: usize = 64;
 
 /// What the connections of all listeners share.
-#[derive(Clone)]
 struct Hall {
     connections: Arc<Gate>,
     /// Open connections by address, so that one client cannot hold all there are; of IPv6 by the
@@ -102,8 +101,7 @@ impl Server {
                     continue;
                 }
             };
-            let Some(pass) = self.admit_connection(peer.ip(), &hall.connections, &hall.addresses)
-            else {
+            let Some(pass) = self.admit_connection(peer.ip(), hall) else {
                 // Past this limit too, a closed connection is all the answer there is.
                 if let Ok(permit) = Arc::clone(&hall.turned_away).try_acquire_owned() {
                     tokio::spawn(Arc::clone(&self).turn_away(stream, permit));
@@ -126,18 +124,13 @@ impl Server {
     }
 
     /// What a connection holds as long as it is open; `None` past a limit.
-    fn admit_connection(
-        &self,
-        from: IpAddr,
-        connections: &Arc<Gate>,
-        addresses: &Arc<Counts<IpAddr>>,
-    ) -> Option<(Pass, Held<IpAddr>)> {
+    fn admit_connection(&self, from: IpAddr, hall: &Hall) -> Option<(Pass, Held<IpAddr>)> {
         let settings = self.settings.load();
         // A proxy stands for many.
         let is_proxy = client::is_trusted(from, &settings.trusted_proxies);
         let max = if is_proxy { usize::MAX } else { settings.connections_per_address_max };
-        let pass = connections.enter(settings.connections_max);
-        let arrived = addresses.enter(network(from), max);
+        let pass = hall.connections.enter(settings.connections_max);
+        let arrived = hall.addresses.enter(network(from), max);
         if pass.is_none() {
             metrics::LIMITS.of("connections").add(1);
         } else if arrived.is_none() {
