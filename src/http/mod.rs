@@ -310,7 +310,12 @@ impl Server {
         let share = match &principal {
             Some(principal) => {
                 body.comes_from(&self.app, principal);
-                let share = self.shares.take(principal, Instant::now(), settings);
+                let share = self.shares.take(
+                    principal,
+                    Instant::now(),
+                    settings.requests_per_principal_max,
+                    settings.requests_per_second_max,
+                );
                 Some(share.ok_or(Refusal::TooManyRequests)?)
             }
             None => None,

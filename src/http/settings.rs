@@ -52,30 +52,3 @@ impl Settings {
         Patience::new(self.body_idle_timeout, self.body_bytes_per_second_min)
     }
 }
-
-#[cfg(test)]
-pub mod tests {
-    use super::*;
-
-    pub fn settings() -> Settings {
-        Settings {
-            public_url: "http://127.0.0.1".into(),
-            metrics: Audience::Nobody,
-            allowed_origins: Origins::None,
-            trusted_proxies: Vec::new(),
-            connections_max: 9,
-            connections_per_address_max: 9,
-            requests_max: 9,
-            requests_per_principal_max: 9,
-            requests_per_second_max: None,
-            requests_per_connection_max: 9,
-            streams_per_connection_max: 9,
-            head_bytes_max: 64 << 10,
-            header_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            body_idle_timeout: Duration::from_secs(1),
-            body_bytes_per_second_min: 0,
-            drain_timeout: Duration::from_secs(1),
-        }
-    }
-}

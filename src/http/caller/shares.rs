@@ -9,7 +9,6 @@ use std::{
 use crate::{
     http::{
         connection::gate::{Gate, Pass},
-        settings::Settings,
         telemetry::metrics,
     },
     model::principal::Principal,
@@ -31,8 +30,15 @@ struct Share {
 }
 
 impl Shares {
-    /// One request more for a principal, as long as the pass lives; `None` past its share.
-    pub fn take(&self, principal: &Principal, now: Instant, settings: &Settings) -> Option<Pass> {
+    /// One request more for a principal, as long as the pass lives; `None` past its share: so many
+    /// in work, and in a second.
+    pub fn take(
+        &self,
+        principal: &Principal,
+        now: Instant,
+        in_work_max: usize,
+        per_second_max: Option<u32>,
+    ) -> Option<Pass> {
         let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if shares.len() >= PRINCIPALS_MAX {
             shares.retain(|_, share| share.due > now || !share.in_work.is_empty());
@@ -40,7 +46,7 @@ impl Shares {
         let share = shares
             .entry(principal.to_string())
             .or_insert_with(|| Share { in_work: Arc::default(), due: now });
-        if let Some(max) = settings.requests_per_second_max {
+        if let Some(max) = per_second_max {
             // Time between two requests at the highest rate.
             let due = share.due.max(now) + BURST / max.max(1);
             if due > now + BURST {
@@ -49,7 +55,7 @@ impl Shares {
             }
             share.due = due;
         }
-        let pass = share.in_work.enter(settings.requests_per_principal_max);
+        let pass = share.in_work.enter(in_work_max);
         if pass.is_none() {
             metrics::LIMITS.of("requests_per_principal").add(1);
         }
@@ -60,12 +66,9 @@ impl Shares {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        http::settings::tests::settings,
-        model::{
-            name::UserId,
-            principal::{Role, TokenStamp},
-        },
+    use crate::model::{
+        name::UserId,
+        principal::{Role, TokenStamp},
     };
 
     fn user(id: &str) -> Principal {
@@ -79,8 +82,7 @@ mod tests {
     #[test]
     fn each_has_its_share_and_memory_is_bounded() {
         let (shares, now) = (Shares::default(), Instant::now());
-        let settings = Settings { requests_per_principal_max: 2, ..settings() };
-        let take = |id: &str| shares.take(&user(id), now, &settings);
+        let take = |id: &str| shares.take(&user(id), now, 2, None);
         let held = [take("a").unwrap(), take("a").unwrap()];
         assert!(take("a").is_none());
         for n in 0..3 * PRINCIPALS_MAX {
@@ -95,10 +97,9 @@ mod tests {
     #[test]
     fn a_second_has_so_many_requests_and_no_more() {
         let (shares, now) = (Shares::default(), Instant::now());
-        let settings = Settings { requests_per_second_max: Some(4), ..settings() };
         let taken = |id: &str, at: u64| {
             let at = now + Duration::from_millis(at);
-            (0..10).filter(|_| shares.take(&user(id), at, &settings).is_some()).count()
+            (0..10).filter(|_| shares.take(&user(id), at, 9, Some(4)).is_some()).count()
         };
         assert_eq!((taken("a", 0), taken("b", 0)), (4, 4));
         assert_eq!([taken("a", 249), taken("a", 250), taken("a", 251)], [0, 1, 0]);
