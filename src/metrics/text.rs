@@ -13,7 +13,8 @@ pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[derive(Default)]
 pub struct Text(String);
 
-type Labels<'a> = &'a [(&'a str, &'a str)];
+/// The labels of what has none.
+const NONE: [(&str, &str); 0] = [];
 
 impl Text {
     pub fn into_string(self) -> String {
@@ -25,11 +26,11 @@ impl Text {
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn sample(&mut self, name: &str, labels: Labels<'_>, value: impl Display) {
+    fn sample(&mut self, name: &str, labels: &[(&str, impl AsRef<str>)], value: impl Display) {
         self.0.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
             let _ = write!(self.0, "{}{label}=\"", if at == 0 { '{' } else { ',' });
-            for c in text.chars() {
+            for c in text.as_ref().chars() {
                 match c {
                     '\\' | '"' => self.0.extend(['\\', c]),
                     '\n' => self.0.push_str("\\n"),
@@ -42,34 +43,34 @@ impl Text {
     }
 
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
-        self.gauges(name, help, [(&[][..], value)]);
+        self.gauges(name, help, [(NONE, value)]);
     }
 
-    pub fn gauges<'a>(
+    pub fn gauges<const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        samples: impl IntoIterator<Item = (Labels<'a>, impl Display)>,
+        samples: impl IntoIterator<Item = ([(&'static str, impl AsRef<str>); N], impl Display)>,
     ) {
         self.head(name, "gauge", help);
         for (labels, value) in samples {
-            self.sample(name, labels, value);
+            self.sample(name, &labels, value);
         }
     }
 
     pub fn counter(&mut self, name: &str, help: &str, value: impl Display) {
-        self.counters(name, help, [(&[][..], value)]);
+        self.counters(name, help, [(NONE, value)]);
     }
 
-    pub fn counters<'a>(
+    pub fn counters<const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        samples: impl IntoIterator<Item = (Labels<'a>, impl Display)>,
+        samples: impl IntoIterator<Item = ([(&'static str, impl AsRef<str>); N], impl Display)>,
     ) {
         self.head(name, "counter", help);
         for (labels, value) in samples {
-            self.sample(name, labels, value);
+            self.sample(name, &labels, value);
         }
     }
 
@@ -82,24 +83,24 @@ impl Text {
     ) {
         self.head(name, "counter", help);
         for (value, counter) in family.all() {
-            self.sample(name, &[(label, value)], counter.get());
+            self.sample(name, &[(label, value)], counter);
         }
     }
 
-    pub fn histograms<'a>(
+    pub fn histograms<'a, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
-        samples: impl IntoIterator<Item = (Labels<'a>, &'a Histogram)>,
+        samples: impl IntoIterator<Item = ([(&'static str, &'a str); N], &'a Histogram)>,
     ) {
         self.head(name, "histogram", help);
         for (labels, histogram) in samples {
-            self.buckets(name, labels, histogram);
+            self.buckets(name, &labels, histogram);
         }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "what is shown needs no more digits")]
-    fn buckets(&mut self, name: &str, labels: Labels<'_>, histogram: &Histogram) {
+    fn buckets(&mut self, name: &str, labels: &[(&str, &str)], histogram: &Histogram) {
         let mut total = 0;
         for (at, count) in histogram.counts.iter().enumerate().take(histogram.bounds.len() + 1) {
             total += count.load(Ordering::Relaxed);
@@ -133,11 +134,11 @@ mod tests {
     #[test]
     fn families_are_written_as_the_format_wants_them() {
         let mut text = Text::default();
-        text.counters("a_total", "What is a.", [(&[("x", "q\"\\\n")][..], 1), (&[("x", "")], 2)]);
+        text.counters("a_total", "What is a.", [([("x", "q\"\\\n")], 1), ([("x", "")], 2)]);
         text.gauge("b", "What is b.", 0.5);
         let sizes = Histogram::sizes();
         sizes.observe(3);
-        text.histograms("c", "What is c.", [(&[("s", "t")][..], &sizes)]);
+        text.histograms("c", "What is c.", [([("s", "t")], &sizes)]);
         let text = text.into_string();
         let wanted = "# HELP a_total What is a.\n# TYPE a_total counter\n\
                       a_total{x=\"q\\\"\\\\\\n\"} 1\na_total{x=\"\"} 2\n\

@@ -69,7 +69,7 @@ pub async fn page(app: &App) -> Response<Body> {
     page.gauges(
         "streamlined_build_info",
         "What is running; always 1.",
-        [(&[("version", env!("CARGO_PKG_VERSION"))][..], 1)],
+        [([("version", env!("CARGO_PKG_VERSION"))], 1)],
     );
     surface(&mut page);
     stores(&mut page);
@@ -98,29 +98,16 @@ pub async fn page(app: &App) -> Response<Body> {
 }
 
 fn surface(page: &mut text::Text) {
-    let requests: Vec<_> = REQUESTS
-        .all()
-        .map(|((method, route, status), count)| (method, route, status.to_string(), count))
-        .collect();
-    let labels: Vec<_> = requests
-        .iter()
-        .map(|(method, route, status, count)| {
-            ([("method", *method), ("route", *route), ("status", status.as_str())], *count)
-        })
-        .collect();
-    page.counters(
-        "streamlined_http_requests_total",
-        "Requests that were answered.",
-        labels.iter().map(|(labels, count)| (&labels[..], *count)),
-    );
-    let times: Vec<_> = REQUEST_SECONDS
-        .all()
-        .map(|((method, route), times)| ([("method", method), ("route", route)], times))
-        .collect();
+    let requests = REQUESTS.all().map(|((method, route, status), count)| {
+        let (method, route) = (method.to_owned(), route.to_owned());
+        ([("method", method), ("route", route), ("status", status.to_string())], count)
+    });
+    page.counters("streamlined_http_requests_total", "Requests that were answered.", requests);
+    let times = REQUEST_SECONDS.all();
     page.histograms(
         "streamlined_http_request_duration_seconds",
         "From the head of a request to the head of its answer.",
-        times.iter().map(|(labels, times)| (&labels[..], *times)),
+        times.map(|((method, route), times)| ([("method", method), ("route", route)], times)),
     );
     page.gauge(
         "streamlined_http_requests_open",
@@ -136,7 +123,7 @@ fn surface(page: &mut text::Text) {
     page.gauges(
         "streamlined_transfers_open",
         "Bodies that are received, and answers that are made while they are sent.",
-        [(&[("direction", "in")][..], &RECEIVING), (&[("direction", "out")], &SENDING)],
+        [([("direction", "in")], &RECEIVING), ([("direction", "out")], &SENDING)],
     );
     page.counter(
         "streamlined_http_answers_cut_total",
@@ -163,14 +150,11 @@ fn surface(page: &mut text::Text) {
         "outcome",
         &TLS_HANDSHAKES,
     );
-    let reloads: Vec<_> = RELOADS
-        .all()
-        .map(|((what, outcome), count)| ([("what", what), ("outcome", outcome)], count))
-        .collect();
+    let reloads = RELOADS.all();
     page.counters(
         "streamlined_reloads_total",
         "What was read again while the daemon ran, and whether it was taken or faulty.",
-        reloads.iter().map(|(labels, count)| (&labels[..], *count)),
+        reloads.map(|((what, outcome), count)| ([("what", what), ("outcome", outcome)], count)),
     );
     if CERTIFICATE_EXPIRES.get() > 0 {
         page.gauge(
@@ -182,27 +166,22 @@ fn surface(page: &mut text::Text) {
 }
 
 fn stores(page: &mut text::Text) {
-    let syncs: Vec<_> =
-        stores::SYNC_SECONDS.all().map(|(store, times)| ([("store", store)], times)).collect();
     page.histograms(
         "streamlined_sync_duration_seconds",
         "From a write to the end of its sync, by what was written.",
-        syncs.iter().map(|(labels, times)| (&labels[..], *times)),
+        stores::SYNC_SECONDS.all().map(|(store, times)| ([("store", store)], times)),
     );
     page.histograms(
         "streamlined_commit_batch_size",
         "What became durable by one sync: steps of the index, blobs of a pack.",
-        [
-            (&[("store", "index")][..], &stores::COMMIT_STEPS),
-            (&[("store", "pack")], &stores::PACK_BLOBS),
-        ],
+        [([("store", "index")], &stores::COMMIT_STEPS), ([("store", "pack")], &stores::PACK_BLOBS)],
     );
     page.gauges(
         "streamlined_queue_waiting",
         "What waits for a commit or for a pack; 4096 at most.",
         [
-            (&[("queue", "index")][..], &stores::COMMITS_WAITING),
-            (&[("queue", "pack")], &stores::PACKS_WAITING),
+            ([("queue", "index")], &stores::COMMITS_WAITING),
+            ([("queue", "pack")], &stores::PACKS_WAITING),
         ],
     );
     page.counter_family(
@@ -228,8 +207,8 @@ fn health(page: &mut text::Text, health: &Health) {
         "streamlined_store_writable",
         "1 when a store takes writes, 0 when it stopped until a restart.",
         [
-            (&[("store", "index")][..], u8::from(health.index)),
-            (&[("store", "blobs")], u8::from(health.blobs)),
+            ([("store", "index")], u8::from(health.index)),
+            ([("store", "blobs")], u8::from(health.blobs)),
         ],
     );
     if let Some(content) = &health.content {
@@ -259,10 +238,8 @@ fn scrub(page: &mut text::Text, state: &ScrubState) {
     });
     page.gauge("streamlined_scrub_progress_ratio", "How much of it is done.", progress);
     let passes = [("running", state.running), ("last", state.last)];
-    let known: Vec<([(&str, &str); 1], ScrubPass)> =
-        passes.into_iter().filter_map(|(name, pass)| Some(([("pass", name)], pass?))).collect();
     let of = |number: fn(&ScrubPass) -> u64| {
-        known.iter().map(move |(labels, pass)| (&labels[..], number(pass)))
+        passes.into_iter().filter_map(move |(name, pass)| Some(([("pass", name)], number(&pass?))))
     };
     page.gauges("streamlined_scrub_blobs", "Blobs a pass has read.", of(|pass| pass.blobs));
     page.gauges("streamlined_scrub_bytes", "Bytes a pass has read.", of(|pass| pass.bytes));
