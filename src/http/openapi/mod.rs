@@ -34,47 +34,44 @@ use crate::{
     },
 };
 
-/// Every path, as it is written down and as one that the router takes.
-const PATHS: &[(&str, &str)] = &[
-    ("/v1/files/generate-token", ""),
-    ("/v1/files/init", ""),
-    ("/v1/files/part", ""),
-    (
-        "/v1/files/{uploadId}/parts/{partNumber}",
-        "/v1/files/00000000000000000000000000000000/parts/1",
-    ),
-    ("/v1/files/complete", ""),
-    ("/v1/files/{uploadId}", "/v1/files/00000000000000000000000000000000"),
-    ("/v1/files/uploads", ""),
-    ("/v1/files/content", ""),
-    ("/v1/files/all", ""),
-    ("/v1/files/metadata/{key}", "/v1/files/metadata/storage/u/f"),
-    ("/v1/files/content/{key}", "/v1/files/content/storage/u/f"),
-    ("/v1/files/storage/{user}/{path}", "/v1/files/storage/u/f"),
-    ("/v1/files/signed-url", ""),
-    ("/get/{encodedKey}", "/get/c3RvcmFnZS91L2Y"),
-    ("/storage/{user}/{path}", "/storage/u/f"),
-    ("/v1/files/batch-download", ""),
-    ("/v1/files/batch-download/{token}", "/v1/files/batch-download/t"),
-    ("/api/images/{id}/download", "/api/images/01890000-0000-7000-8000-000000000000/download"),
-    ("/api/images/{id}/preview", "/api/images/01890000-0000-7000-8000-000000000000/preview"),
-    ("/v1/tus", ""),
-    ("/v1/tus/{uploadId}", "/v1/tus/00000000000000000000000000000000"),
-    ("/v1/uploads/{uploadId}", "/v1/uploads/00000000000000000000000000000000"),
-    ("/v1/admin/tokens", ""),
-    ("/v1/admin/tokens/{token}", "/v1/admin/tokens/t"),
-    ("/v1/admin/tokens/{token}/rotate", "/v1/admin/tokens/t/rotate"),
-    ("/v1/admin/revocations", ""),
-    ("/v1/admin/users", ""),
-    ("/v1/admin/users/{user}", "/v1/admin/users/u"),
-    ("/v1/admin/keys", ""),
-    ("/v1/admin/keys/rotate", ""),
-    ("/healthz", ""),
-    ("/readyz", ""),
-    ("/.well-known/jwks.json", ""),
-    ("/openapi.json", ""),
-    ("/docs", ""),
-    ("/metrics", ""),
+/// Every path, with the parameters of [`operation::IN_PATH`].
+const PATHS: [&str; 36] = [
+    "/v1/files/generate-token",
+    "/v1/files/init",
+    "/v1/files/part",
+    "/v1/files/{uploadId}/parts/{partNumber}",
+    "/v1/files/complete",
+    "/v1/files/{uploadId}",
+    "/v1/files/uploads",
+    "/v1/files/content",
+    "/v1/files/all",
+    "/v1/files/metadata/{key}",
+    "/v1/files/content/{key}",
+    "/v1/files/storage/{user}/{path}",
+    "/v1/files/signed-url",
+    "/get/{encodedKey}",
+    "/storage/{user}/{path}",
+    "/v1/files/batch-download",
+    "/v1/files/batch-download/{token}",
+    "/api/images/{id}/download",
+    "/api/images/{id}/preview",
+    "/v1/tus",
+    "/v1/tus/{uploadId}",
+    "/v1/uploads/{uploadId}",
+    "/v1/admin/tokens",
+    "/v1/admin/tokens/{token}",
+    "/v1/admin/tokens/{token}/rotate",
+    "/v1/admin/revocations",
+    "/v1/admin/users",
+    "/v1/admin/users/{user}",
+    "/v1/admin/keys",
+    "/v1/admin/keys/rotate",
+    "/healthz",
+    "/readyz",
+    "/.well-known/jwks.json",
+    "/openapi.json",
+    "/docs",
+    "/metrics",
 ];
 
 const METHODS: [Method; 7] = [
@@ -143,9 +140,9 @@ pub(super) fn docs(context: &Context) -> Reply {
 fn build() -> Value {
     let (mut paths, mut used, mut codes) = (Map::new(), BTreeSet::new(), BTreeSet::new());
     codes.extend(operation::ANYWHERE.map(str::to_owned));
-    for (template, sample) in PATHS {
+    for template in PATHS {
         let mut item = Map::new();
-        for (method, endpoint) in routed(if sample.is_empty() { template } else { sample }) {
+        for (method, endpoint) in routed(template) {
             let described = describe::describe(&endpoint);
             let id = operation_id(&endpoint, &method, template, &mut used);
             let path = operation::in_path(template);
@@ -153,7 +150,7 @@ fn build() -> Value {
             collect_codes(&object, &mut codes);
             item.insert(method.as_str().to_ascii_lowercase(), object);
         }
-        paths.insert((*template).to_owned(), item.into());
+        paths.insert(template.to_owned(), item.into());
     }
     json!({
         "openapi": "3.1.0",
@@ -172,9 +169,10 @@ fn build() -> Value {
 }
 
 /// What the router makes of a path, by method.
-fn routed(path: &str) -> impl Iterator<Item = (Method, Endpoint)> {
+fn routed(template: &str) -> impl Iterator<Item = (Method, Endpoint)> {
+    let path = operation::sample(template);
     METHODS.into_iter().filter_map(move |method| {
-        let endpoint = route::route(&method, path).ok()?;
+        let endpoint = route::route(&method, &path).ok()?;
         Some((method, endpoint))
     })
 }

@@ -174,25 +174,39 @@ fn parameter(place: &str, name: &str, schema: &Value, about: &str, required: boo
     })
 }
 
+/// What paths have in braces: its name, one that the router takes, the name of its shape where it
+/// has one, and what there is to say of it.
+const IN_PATH: [(&str, &str, &str, &str); 8] = [
+    ("uploadId", "00000000000000000000000000000000", "UploadId", ""),
+    ("partNumber", "1", "PartNumber", "Counts from 0 or from 1."),
+    ("id", "01890000-0000-7000-8000-000000000000", "FileId", ""),
+    ("key", "storage/u/f", "", "The file's key; its slashes raw or percent-encoded."),
+    ("user", "u", "", "The owner's id."),
+    ("path", "f", "", "The rest of the key, with its slashes raw or percent-encoded."),
+    ("encodedKey", "c3RvcmFnZS91L2Y", "", "The key in base64url."),
+    ("token", "t", "", "The id or name of a service token; of a batch, what was minted."),
+];
+
 /// The parameters that a path template has in braces.
 pub fn in_path(template: &str) -> Vec<Value> {
     let names = template.split('{').skip(1).filter_map(|rest| rest.split('}').next());
-    let schema = |name: &str| match name {
-        "uploadId" => reference("UploadId"),
-        "partNumber" => reference("PartNumber"),
-        "id" => reference("FileId"),
-        _ => json!({"type": "string", "minLength": 1}),
+    let known = names.filter_map(|name| IN_PATH.iter().find(|(known, ..)| *known == name));
+    let described = known.map(|(name, _, shape, about)| {
+        let schema = match *shape {
+            "" => json!({"type": "string", "minLength": 1}),
+            shape => reference(shape),
+        };
+        parameter("path", name, &schema, about, true)
+    });
+    described.collect()
+}
+
+/// A path of a template that the router takes.
+pub fn sample(template: &str) -> String {
+    let put = |path: String, (name, sample, ..): &(&str, &str, &str, &str)| {
+        path.replace(&format!("{{{name}}}"), sample)
     };
-    let about = |name: &str| match name {
-        "key" => "The file's key; its slashes raw or percent-encoded.",
-        "user" => "The owner's id.",
-        "path" => "The rest of the key, with its slashes raw or percent-encoded.",
-        "encodedKey" => "The key in base64url.",
-        "token" => "The id or name of a service token; of a batch, what was minted.",
-        "partNumber" => "Counts from 0 or from 1.",
-        _ => "",
-    };
-    names.map(|name| parameter("path", name, &schema(name), about(name), true)).collect()
+    IN_PATH.iter().fold(template.to_owned(), put)
 }
 
 fn refusal(status: &str, codes: &[&str], is_head: bool) -> Value {
