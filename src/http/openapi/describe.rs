@@ -130,12 +130,12 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         Endpoint::Description => Operation::new(DAEMON, "This description")
             .header("If-None-Match", "The ETag of a copy.")
             .answers_with("200", "OpenAPI 3.1", &json!({"application/json": {}}))
-            .answers_with("304", "The copy is current", &Value::Null),
+            .answers_nothing("304", "The copy is current"),
         Endpoint::Metrics => metrics(),
         Endpoint::Docs => Operation::new(DAEMON, "This description as a page")
             .header("If-None-Match", "The ETag of a copy.")
             .answers_with("200", "A page", &json!({"text/html": {}}))
-            .answers_with("304", "The copy is current", &Value::Null),
+            .answers_nothing("304", "The copy is current"),
     }
 }
 
@@ -282,7 +282,7 @@ fn content(operation: Operation) -> Operation {
         )
         .answers_with("200", "The content, or a proof", &json!({"*/*": {}}))
         .answers_with("206", "Ranges of it", &json!({"*/*": {}}))
-        .answers_with("304", "The copy is current", &Value::Null)
+        .answers_nothing("304", "The copy is current")
         .refuses("400", &["invalid_proof"])
         .refuses("404", &["file_not_found"])
         .refuses("412", &["precondition_failed"])
@@ -319,7 +319,7 @@ fn archive() -> Operation {
         .header("If-Match", "The ETag that the archive must have.")
         .answers_with("200", "The archive", &json!({"application/zip": {}}))
         .answers_with("206", "A range of it", &json!({"application/zip": {}}))
-        .answers_with("304", "The copy is current", &Value::Null)
+        .answers_nothing("304", "The copy is current")
         .refuses("400", &["too_many_files"])
         .refuses("403", &["link_invalid", "link_expired"])
         .refuses("404", &["not_found"])

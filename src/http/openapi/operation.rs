@@ -81,6 +81,10 @@ impl Operation {
         self
     }
 
+    pub fn answers_nothing(self, status: &'static str, about: &str) -> Self {
+        self.answers_with(status, about, &Value::Null)
+    }
+
     pub fn refuses(mut self, status: &'static str, codes: &[&'static str]) -> Self {
         match self.refusals.iter_mut().find(|(known, _)| *known == status) {
             Some((_, known)) => {

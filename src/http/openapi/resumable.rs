@@ -1,43 +1,32 @@
 //! What there is to say of the IETF draft. It says the rest: its headers are not parameters here.
 
-use serde_json::Value;
-
 use super::{describe::RESUMABLE, operation::Operation};
 use crate::http::route::Endpoint;
 
 pub fn describe(endpoint: &Endpoint) -> Operation {
-    let done =
-        |operation: Operation, status, about| operation.answers_with(status, about, &Value::Null);
+    let new = |summary| Operation::new(RESUMABLE, summary);
     let operation = match endpoint {
         Endpoint::ResumableOptions { .. } => {
-            let operation = Operation::new(RESUMABLE, "What is taken, and how much of it");
-            let operation = done(operation, "204", "Accept-Patch and Upload-Limit");
-            return operation.refuses("404", &["upload_not_found"]);
+            return new("What is taken, and how much of it")
+                .answers_nothing("204", "Accept-Patch and Upload-Limit")
+                .refuses("404", &["upload_not_found"]);
         }
-        Endpoint::ResumableHead { .. } => done(
-            Operation::new(RESUMABLE, "How far an upload is"),
-            "204",
-            "Upload-Offset and Upload-Complete say",
-        )
-        .refuses("413", &["too_large", "quota_exceeded"]),
-        Endpoint::ResumablePatch { .. } => done(
-            Operation::new(RESUMABLE, "Send what comes next").raw_body().answers_json(
-                "201",
-                "The last of it; the file is on the disk and listed",
-                "File",
-            ),
-            "204",
-            "On the disk; Upload-Offset says how far",
-        )
-        .refuses("400", &["invalid_upload_offset", "invalid_upload_complete", "too_many_parts"])
-        .refuses("400", &["inconsistent_upload_length", "upload_completed", "size_mismatch"])
-        .refuses("400", &["invalid_digest", "digest_mismatch", "sha256_mismatch"])
-        .refuses("403", &["final_upload"])
-        .refuses("409", &["offset_mismatch", "upload_taken_over", "parts_missing"])
-        .refuses("409", &["partial_upload"])
-        .refuses("413", &["quota_exceeded"])
-        .refuses("415", &["media_type_unsupported"]),
-        _ => done(Operation::new(RESUMABLE, "Give an upload up"), "204", "It is gone"),
+        Endpoint::ResumableHead { .. } => new("How far an upload is")
+            .answers_nothing("204", "Upload-Offset and Upload-Complete say")
+            .refuses("413", &["too_large", "quota_exceeded"]),
+        Endpoint::ResumablePatch { .. } => new("Send what comes next")
+            .raw_body()
+            .answers_json("201", "The last of it; the file is on the disk and listed", "File")
+            .answers_nothing("204", "On the disk; Upload-Offset says how far")
+            .refuses("400", &["invalid_upload_offset", "invalid_upload_complete", "too_many_parts"])
+            .refuses("400", &["inconsistent_upload_length", "upload_completed", "size_mismatch"])
+            .refuses("400", &["invalid_digest", "digest_mismatch", "sha256_mismatch"])
+            .refuses("403", &["final_upload"])
+            .refuses("409", &["offset_mismatch", "upload_taken_over", "parts_missing"])
+            .refuses("409", &["partial_upload"])
+            .refuses("413", &["quota_exceeded"])
+            .refuses("415", &["media_type_unsupported"]),
+        _ => new("Give an upload up").answers_nothing("204", "It is gone"),
     };
     operation
         .refuses("404", &["upload_not_found"])
