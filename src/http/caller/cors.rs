@@ -38,8 +38,7 @@ pub fn preflight(origins: &Origins, head: &Parts) -> Option<Response<Body>> {
     let asks =
         head.method == Method::OPTIONS && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     allowed(origins, &head.headers).filter(|_| asks)?;
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
+    let mut response = Body::empty().answer(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     if let Some(wanted) = head.headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {

@@ -132,11 +132,7 @@ async fn content(context: &Context, file: &FileRecord, disposition: Disposition)
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
                 response
             }
-            Answer::NotModified => {
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = StatusCode::NOT_MODIFIED;
-                response
-            }
+            Answer::NotModified => Body::empty().answer(StatusCode::NOT_MODIFIED),
             Answer::PreconditionFailed => return Err(Refusal::PreconditionFailed),
             Answer::NotSatisfiable => return Err(Refusal::RangeNotSatisfiable { size: file.size }),
         };
@@ -169,7 +165,7 @@ async fn partial(
     let ranges = ByteRanges::new(&file.mime, file.size, slices);
     let (content_type, length) = (ranges.content_type(), ranges.length());
     let stream = ranges.stream(Arc::clone(&context.app), file.clone()).await?;
-    let mut response = described(context, file, disposition, Body::sized(stream, length))?;
+    let mut response = described(context, file, disposition, Body::stream(stream, Some(length)))?;
     response.headers_mut().insert(CONTENT_TYPE, value(&content_type)?);
     response.headers_mut().insert(CONTENT_LENGTH, length.into());
     Ok(response)

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use http_body_util::BodyExt;
 use hyper::{
-    HeaderMap,
+    HeaderMap, Response, StatusCode,
     body::{Body as _, Frame, Incoming, SizeHint},
 };
 use tokio::time::timeout;
@@ -258,24 +258,25 @@ impl Body {
         Self::of(Content::Full(bytes.into()))
     }
 
-    /// Chunks as they are made, of a length not known before.
-    pub fn stream(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
-        let chunks: Chunks = Box::pin(chunks);
-        Self::of(Content::Stream { chunks, rest: Bytes::new(), length: None })
-    }
-
-    /// Chunks that make `length` bytes.
-    pub fn sized(
+    /// Chunks as they are made, of so many bytes where that is known before.
+    pub fn stream(
         chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
-        length: u64,
+        length: Option<u64>,
     ) -> Self {
         let chunks: Chunks = Box::pin(chunks);
-        Self::of(Content::Stream { chunks, rest: Bytes::new(), length: Some(length) })
+        Self::of(Content::Stream { chunks, rest: Bytes::new(), length })
     }
 
     /// The bytes of an open blob.
     pub fn reader(reader: Box<dyn Reader>, length: u64) -> Self {
-        Self::sized(chunks(reader), length)
+        Self::stream(chunks(reader), Some(length))
+    }
+
+    /// An answer with it, and nothing else yet.
+    pub fn answer(self, status: StatusCode) -> Response<Self> {
+        let mut response = Response::new(self);
+        *response.status_mut() = status;
+        response
     }
 
     /// Keeps a request in work until the last byte of a stream is out, or nobody takes it. Bytes

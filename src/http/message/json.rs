@@ -3,7 +3,7 @@
 use std::{fmt, marker::PhantomData, ops::RangeInclusive};
 
 use hyper::{
-    Response, StatusCode,
+    StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
 use serde::{
@@ -15,8 +15,11 @@ use serde_json::{Map, Value};
 use crate::{
     app::Error,
     http::{
-        Refusal, Reply,
-        message::{body::Body, body::RequestBody, inline},
+        Reply,
+        message::{
+            body::{Body, RequestBody},
+            inline,
+        },
     },
     model::limits::{JSON_BYTES_MAX, JSON_DEPTH_MAX},
 };
@@ -182,10 +185,9 @@ pub fn invalid(why: &str) -> Error {
 /// [`Error::Internal`] for a value that has no JSON form.
 pub fn reply(status: StatusCode, value: &impl Serialize) -> Reply {
     let json = serde_json::to_vec(value).map_err(|error| Error::Internal(error.to_string()))?;
-    let mut response = Response::new(Body::full(json));
-    *response.status_mut() = status;
+    let mut response = Body::full(json).answer(status);
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     // Answers are about one caller and change with every upload.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok::<_, Refusal>(response)
+    Ok(response)
 }

@@ -30,8 +30,7 @@ struct Problem {
 /// The answer to a refused request. What only an operator should know goes to the log, once.
 pub fn problem(refusal: &Refusal, request_id: &str) -> Response<Body> {
     let problem = describe(refusal, request_id);
-    let mut response = Response::new(Body::full(problem.document(request_id)));
-    *response.status_mut() = problem.status;
+    let mut response = Body::full(problem.document(request_id)).answer(problem.status);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -102,12 +102,11 @@ impl Static {
     }
 
     fn answer(&'static self, headers: &HeaderMap) -> Result<Response<Body>, Error> {
-        let fresh = conditional::is_fresh(headers, &self.etag);
-        let body = if fresh { Body::empty() } else { Body::full(self.text.clone()) };
-        let mut response = Response::new(body);
-        if fresh {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-        }
+        let mut response = if conditional::is_fresh(headers, &self.etag) {
+            Body::empty().answer(StatusCode::NOT_MODIFIED)
+        } else {
+            Body::full(self.text.clone()).answer(StatusCode::OK)
+        };
         let headers = response.headers_mut();
         headers.insert(ETAG, value(&self.etag)?);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));

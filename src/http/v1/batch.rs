@@ -1,7 +1,7 @@
 //! Batch downloads: a token for files, and the ZIP archive that it stands for.
 
 use hyper::{
-    Response, StatusCode,
+    StatusCode,
     header::{
         ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
         CONTENT_TYPE, ETAG, HeaderValue, X_CONTENT_TYPE_OPTIONS,
@@ -84,8 +84,7 @@ pub async fn fetch(context: &Context, token: &str) -> Reply {
     let bodiless = context.is_head() || slice.is_empty();
     let body =
         if bodiless { Body::empty() } else { Body::reader(archive.reader(slice), slice.len()) };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
+    let mut response = body.answer(status);
     let headers = response.headers_mut();
     headers.insert(ETAG, value(&validators.etag)?);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));

@@ -3,9 +3,9 @@
 use std::io;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use hyper::{
-    Response, StatusCode,
+    StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
 use serde_json::{Value, json};
@@ -103,7 +103,7 @@ pub async fn list(context: Context) -> Reply {
         Ok(Some((Bytes::from(page), pages)))
     });
     let first = stream::iter([Ok(Bytes::from(first))]);
-    let mut response = Response::new(Body::stream(futures_util::StreamExt::chain(first, rest)));
+    let mut response = Body::stream(first.chain(rest), None).answer(StatusCode::OK);
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)

@@ -345,8 +345,7 @@ pub fn encoded_key(file: &FileRecord) -> Result<HeaderValue, Error> {
 
 /// An answer without a body.
 pub fn answer(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
+    let mut response = Body::empty().answer(status);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
