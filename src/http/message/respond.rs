@@ -7,7 +7,7 @@ use hyper::{
         WWW_AUTHENTICATE,
     },
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     app::Error,
@@ -22,8 +22,8 @@ struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
-    /// Members and headers of this problem alone.
-    members: Value,
+    /// Members and the header of this problem alone.
+    members: Map<String, Value>,
     header: Option<(HeaderName, String)>,
 }
 
@@ -50,7 +50,7 @@ pub fn document(refusal: &Refusal, request_id: &str) -> String {
 impl Problem {
     fn document(&self, request_id: &str) -> String {
         metrics::REFUSALS.of(self.code).add(1);
-        let mut members = json!({
+        let mut document = json!({
             "type": problem_type(self.code),
             "title": self.status.canonical_reason().unwrap_or("Checksum Mismatch"),
             "status": self.status.as_u16(),
@@ -58,22 +58,19 @@ impl Problem {
             "code": self.code,
             "request_id": request_id,
         });
-        if let (Value::Object(members), Value::Object(own)) = (&mut members, &self.members) {
-            members.extend(own.clone());
+        for (name, value) in &self.members {
+            document[name] = value.clone();
         }
-        members.to_string()
+        document.to_string()
     }
 
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), members: Value::Null, header: None }
+        Self { status, code, detail: detail.into(), members: Map::new(), header: None }
     }
 
-    /// Adds members of its own to the document.
-    fn member(mut self, members: Value) -> Self {
-        match (&mut self.members, members) {
-            (Value::Object(known), Value::Object(more)) => known.extend(more),
-            (known, members) => *known = members,
-        }
+    /// Adds a member of its own to the document.
+    fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
         self
     }
 
@@ -97,8 +94,13 @@ fn problem_type(code: &str) -> String {
 fn offset_mismatch(is: u64, said: u64) -> Problem {
     let detail = format!("The upload goes on at byte {is}, not {said}.");
     Problem::new(StatusCode::CONFLICT, "offset_mismatch", detail)
-        .member(json!({"expected-offset": is, "provided-offset": said}))
+        .member("expected-offset", is)
+        .member("provided-offset", said)
         .header(HeaderName::from_static("upload-offset"), is.to_string())
+}
+
+fn parts_missing(numbers: &[u32], detail: &str) -> Problem {
+    Problem::new(StatusCode::CONFLICT, "parts_missing", detail).member("missing", numbers)
 }
 
 /// The status that tus made for it, and the only one here that has no name of its own.
@@ -171,13 +173,13 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
         Error::NoSuchFiles(keys) => {
             let keys: Vec<&str> = keys.iter().take(FILES_TOLD_MAX).map(FileKey::as_str).collect();
             let detail = "Some of the files that the request names are not there.";
-            Problem::new(S::NOT_FOUND, "file_not_found", detail).member(json!({"missing": keys}))
+            Problem::new(S::NOT_FOUND, "file_not_found", detail).member("missing", keys)
         }
         Error::FilesGone(ids) => {
             let told: Vec<String> =
                 ids.iter().take(FILES_TOLD_MAX).map(FileId::to_string).collect();
             let detail = format!("{} of the files were deleted; make a new batch.", ids.len());
-            Problem::new(S::GONE, "gone", detail).member(json!({"missing": told}))
+            Problem::new(S::GONE, "gone", detail).member("missing", told)
         }
         Error::Gone(what) => Problem::new(S::GONE, "gone", format!("The {what} was deleted.")),
         Error::Invalid { code, detail } => Problem::new(S::BAD_REQUEST, code, detail),
@@ -192,23 +194,24 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
             Problem::new(checksum_mismatch(), "checksum_mismatch", detail)
         }
         Error::PartsMissing(numbers) => {
-            let detail = "Parts are missing; the upload stays open for them.";
-            Problem::new(S::CONFLICT, "parts_missing", detail).member(json!({"missing": numbers}))
+            parts_missing(numbers, "Parts are missing; the upload stays open for them.")
         }
         Error::PartsDamaged(numbers) => {
             let detail = "Parts were damaged on the disk and are missing now; send them again.";
-            Problem::new(S::CONFLICT, "parts_missing", detail).member(json!({"missing": numbers}))
+            parts_missing(numbers, detail)
         }
         Error::TooLarge { what, limit } => {
             let detail = format!("The {what} is larger than {limit} bytes.");
-            Problem::new(S::PAYLOAD_TOO_LARGE, "too_large", detail).member(json!({"limit": limit}))
+            Problem::new(S::PAYLOAD_TOO_LARGE, "too_large", detail).member("limit", *limit)
         }
         Error::Quota { limit, used, asked } => {
             let detail = format!(
                 "The quota is {limit} bytes; {used} are used or reserved, {asked} more were asked."
             );
             Problem::new(S::PAYLOAD_TOO_LARGE, "quota_exceeded", detail)
-                .member(json!({"quota": limit, "used": used, "requested": asked}))
+                .member("quota", *limit)
+                .member("used", *used)
+                .member("requested", *asked)
         }
         Error::Busy => {
             let detail = "Too many requests are in work; try again in a moment.";
@@ -234,7 +237,7 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
             Problem::new(S::INTERNAL_SERVER_ERROR, "content_damaged", detail)
         }
         Error::OfUpload(id, error) => {
-            describe_error(error, request_id).member(json!({"uploadId": id.to_string()}))
+            describe_error(error, request_id).member("uploadId", id.to_string())
         }
         Error::Internal(why) => {
             tracing::error!(request_id, why, "internal error");
