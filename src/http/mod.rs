@@ -42,7 +42,7 @@ use self::{
     settings::Settings,
     telemetry::{
         audit::{self, Event, Told, Trace},
-        exchange::Asked,
+        exchange::Exchange,
         label, metrics,
     },
 };
@@ -209,22 +209,23 @@ impl Server {
     ) -> Result<Response<Body>, Infallible> {
         let settings = self.settings.load_full();
         let id = format!("{:016x}", random::nonce());
-        let asked = Asked::new(&request, id, connection.open(request.version(), &settings));
+        let open = connection.open(request.version(), &settings);
+        let mut exchange = Box::new(Exchange::new(&request, id, open));
         let is_http_1 = request.version() < Version::HTTP_2;
         let is_head = request.method() == Method::HEAD;
         let marks = cors::Marks::of(&settings.allowed_origins, request.headers());
         // As the router reads it. What it cannot read is in no dialect.
-        let path = route::decode(asked.path()).unwrap_or_default();
+        let path = route::decode(exchange.path()).unwrap_or_default();
         let speaks_draft = v1::resumable::is_spoken(&path, request.headers());
         let peer = connection.peer.ip();
         let client = client::address(peer, request.headers(), &settings.trusted_proxies);
         let from = *client.as_ref().unwrap_or(&peer);
-        let mut told = Told::new(&self.app, &self.audit, &asked.request_id, from);
+        let mut told = Told::new(&self.app, &self.audit, &exchange.request_id, from);
         // A connection keeps room for this future as long as it is open; what handles a request is
         // large, and there for as long as the request is.
         let handling = Box::pin(self.handle(
             request,
-            &asked.received,
+            &exchange.received,
             &settings,
             connection.serves,
             client,
@@ -235,7 +236,7 @@ impl Server {
             handled.unwrap_or_else(|_| Err(Error::Internal("a handler panicked".into()).into()));
         let why = outcome.as_ref().err().and_then(audit::reason);
         let is_guess = outcome.as_ref().is_err_and(Refusal::is_of_a_guess);
-        let refused = |refusal| respond::problem(&refusal, &asked.request_id);
+        let refused = |refusal| respond::problem(&refusal, &exchange.request_id);
         let mut response = outcome.unwrap_or_else(refused);
         v1::tus::mark(&path, &mut response);
         if speaks_draft {
@@ -245,7 +246,7 @@ impl Server {
         if is_head {
             response = without_body(response);
         }
-        let is_unread = !asked.received.ended();
+        let is_unread = !exchange.received.ended();
         if is_http_1 && (is_unread || connection.is_used_up(&settings)) {
             // What is left of the body is not worth reading; the answer must still arrive.
             if is_unread {
@@ -253,7 +254,7 @@ impl Server {
             }
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if let Ok(id) = HeaderValue::from_str(&asked.request_id) {
+        if let Ok(id) = HeaderValue::from_str(&exchange.request_id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }
         let Trace { who, route, .. } = told.tell(&response, why.as_deref());
@@ -261,10 +262,8 @@ impl Server {
             // Told before: who does not wait for the answer is known all the same.
             self.penalties.pay(from).await;
         }
-        let who = who.as_ref().map(ToString::to_string);
-        let (head, body) = response.into_parts();
-        let exchange = asked.answered(&head, route, who, from, body.streams());
-        Ok(Response::from_parts(head, body.told(exchange)))
+        exchange.answered(&response, route, who.as_ref().map(ToString::to_string), from);
+        Ok(response.map(|body| body.told(exchange)))
     }
 
     async fn handle(

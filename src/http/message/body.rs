@@ -287,14 +287,9 @@ impl Body {
     }
 
     /// Tells what becomes of it, and ends when nobody takes it.
-    pub(in crate::http) fn told(self, mut exchange: Exchange) -> Self {
-        let mut awaited = None;
-        if self.is_end_stream() {
-            exchange.finish_without_body();
-        } else {
-            awaited = Awaited::begin();
-        }
-        Self { awaited, exchange: Some(Box::new(exchange)), ..self }
+    pub(in crate::http) fn told(self, exchange: Box<Exchange>) -> Self {
+        let awaited = if self.is_end_stream() { None } else { Awaited::begin() };
+        Self { awaited, exchange: Some(exchange), ..self }
     }
 
     pub(in crate::http) fn streams(&self) -> bool {

@@ -12,12 +12,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use hyper::{Method, Request, StatusCode, Version, body::Incoming, http::response};
+use hyper::{
+    Method, Request, Response, StatusCode, Version,
+    body::{Body as _, Incoming},
+};
 
 use crate::{
     http::{
         connection::Open,
-        message::body::Received,
+        message::body::{Body, Received},
         route,
         telemetry::{label, metrics},
         v1::admin,
@@ -26,8 +29,8 @@ use crate::{
     model::id::TokenId,
 };
 
-/// A request that is not answered yet, and may never be: its client may leave.
-pub struct Asked {
+/// A request, to the end of its answer's body. It may never be answered: its client may leave.
+pub struct Exchange {
     pub request_id: String,
     pub received: Arc<Received>,
     began: Instant,
@@ -35,13 +38,12 @@ pub struct Asked {
     path: String,
     version: Version,
     open: Open,
-    is_answered: bool,
+    answer: Option<Answer>,
     _counted: Counted,
 }
 
-/// A request whose answer is on its way. Its end is the end of the answer's body.
-pub struct Exchange {
-    asked: Asked,
+/// An answer that is on its way.
+struct Answer {
     route: &'static str,
     status: StatusCode,
     principal: Option<String>,
@@ -52,7 +54,7 @@ pub struct Exchange {
     _sending: Option<Counted>,
 }
 
-impl Asked {
+impl Exchange {
     pub fn new(request: &Request<Incoming>, request_id: String, open: Open) -> Self {
         Self {
             request_id,
@@ -62,7 +64,7 @@ impl Asked {
             path: logged(request.uri().path()).into_owned(),
             version: request.version(),
             open,
-            is_answered: false,
+            answer: None,
             _counted: metrics::REQUESTS_OPEN.count(),
         }
     }
@@ -71,99 +73,68 @@ impl Asked {
         &self.path
     }
 
-    /// The answer's head is made.
+    /// The answer's head is made. Without a body there is nothing to wait for.
     pub fn answered(
-        mut self,
-        head: &response::Parts,
+        &mut self,
+        answer: &Response<Body>,
         endpoint: Option<&'static str>,
         principal: Option<String>,
         client: IpAddr,
-        streams: bool,
-    ) -> Exchange {
-        let route = endpoint.unwrap_or(label::NOWHERE);
-        let method = label::method(&self.method);
-        let ready = self.began.elapsed();
-        self.is_answered = true;
-        metrics::REQUESTS.of((method, route, head.status.as_u16())).add(1);
+    ) {
+        let (route, status) = (endpoint.unwrap_or(label::NOWHERE), answer.status());
+        let (method, ready) = (label::method(&self.method), self.began.elapsed());
+        metrics::REQUESTS.of((method, route, status.as_u16())).add(1);
         metrics::REQUEST_SECONDS.of((method, route)).took(ready);
-        Exchange {
+        self.answer = Some(Answer {
             route,
-            status: head.status,
+            status,
             principal,
             client,
             ready,
             sent: 0,
-            is_whole: false,
-            _sending: streams.then(|| metrics::SENDING.count()),
-            asked: self,
-        }
+            is_whole: answer.body().is_end_stream(),
+            _sending: answer.body().streams().then(|| metrics::SENDING.count()),
+        });
     }
-}
 
-impl Exchange {
     /// What came of asking for more; `left` is what is still to come, where that is known.
     pub fn gave<E>(&mut self, polled: &Poll<Option<Result<Bytes, E>>>, left: Option<u64>) {
+        let Some(answer) = &mut self.answer else { return };
         match polled {
             Poll::Ready(Some(Ok(bytes))) => {
-                self.sent += bytes.len() as u64;
+                answer.sent += bytes.len() as u64;
                 metrics::BYTES.of("out").add(bytes.len() as u64);
-                self.is_whole = left == Some(0);
+                answer.is_whole = left == Some(0);
             }
-            Poll::Ready(None) => self.is_whole = true,
+            Poll::Ready(None) => answer.is_whole = true,
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
-    }
-
-    /// There is no body to wait for.
-    pub fn finish_without_body(&mut self) {
-        self.is_whole = true;
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        if self.is_answered {
-            return;
-        }
-        metrics::ANSWERS_CUT.add(1);
-        tracing::info!(
-            target: "streamlined::access",
-            request_id = self.request_id,
-            method = %self.method,
-            path = self.path,
-            protocol = ?self.version,
-            bytes_in = self.received.bytes(),
-            bytes_out = 0,
-            ms = millis(self.began.elapsed()),
-            cut = true,
-            peer = %self.open.connection().peer,
-            "request",
-        );
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let Asked { request_id, received, began, method, path, version, open, .. } = &self.asked;
-        if !self.is_whole {
+        let answer = self.answer.as_ref();
+        let is_whole = answer.is_some_and(|answer| answer.is_whole);
+        if !is_whole {
             metrics::ANSWERS_CUT.add(1);
         }
         tracing::info!(
             target: "streamlined::access",
-            request_id,
-            %method,
-            path,
-            route = self.route,
-            protocol = ?version,
-            status = self.status.as_u16(),
-            bytes_in = received.bytes(),
-            bytes_out = self.sent,
-            ms = millis(began.elapsed()),
-            ready_ms = millis(self.ready),
-            cut = (!self.is_whole).then_some(true),
-            principal = self.principal,
-            peer = %open.connection().peer,
-            client = %self.client,
+            request_id = self.request_id,
+            method = %self.method,
+            path = self.path,
+            route = answer.map(|answer| answer.route),
+            protocol = ?self.version,
+            status = answer.map(|answer| answer.status.as_u16()),
+            bytes_in = self.received.bytes(),
+            bytes_out = answer.map_or(0, |answer| answer.sent),
+            ms = millis(self.began.elapsed()),
+            ready_ms = answer.map(|answer| millis(answer.ready)),
+            cut = (!is_whole).then_some(true),
+            principal = answer.and_then(|answer| answer.principal.as_deref()),
+            peer = %self.open.connection().peer,
+            client = answer.map(|answer| tracing::field::display(answer.client)),
             "request",
         );
     }
