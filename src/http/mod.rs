@@ -5,6 +5,7 @@
 pub mod caller;
 pub mod connection;
 pub mod download;
+pub mod endpoint;
 mod health;
 pub mod message;
 pub mod openapi;
@@ -32,18 +33,18 @@ use self::{
     caller::{client, cors, credentials, penalty::Penalties, shares::Shares},
     connection::{Connection, gate::Gate, listener::Serves},
     download::{content, images},
+    endpoint::{Access, Endpoint},
     message::{
         body::{Body, Received, RequestBody},
         fields, framing, json,
         query::Query,
         respond,
     },
-    route::{Access, Endpoint},
     settings::Settings,
     telemetry::{
         audit::{self, Event, Told, Trace},
         exchange::Exchange,
-        label, metrics,
+        metrics,
     },
 };
 use crate::{
@@ -299,7 +300,7 @@ impl Server {
             Ok(endpoint) => endpoint.access(),
             Err(_) => route::hidden(head.uri.path()),
         };
-        trace.route = endpoint.as_ref().ok().map(label::route);
+        trace.route = endpoint.as_ref().ok().map(|endpoint| endpoint.facts().label);
         trace.event = endpoint.as_ref().ok().and_then(Event::of);
         let principal = self.admit(access, &head, from?, &mut trace.who).await?;
         let endpoint = endpoint?;

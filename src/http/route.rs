@@ -4,125 +4,18 @@ use hyper::Method;
 
 use super::{
     Refusal,
+    endpoint::{Access, Endpoint},
     message::fields,
-    v1::{
-        admin::{self, Command},
-        resumable,
-    },
+    v1::{admin, resumable},
 };
 use crate::{
     app::{Error, link::Disposition},
     model::{
-        grant::Action,
-        id::{FileId, PartNumber, UploadId},
+        id::{FileId, PartNumber},
         key::FileKey,
         principal::Role,
     },
 };
-
-/// Everything that can be asked of the daemon.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    Health,
-    KeySet,
-    Description,
-    Docs,
-    Metrics,
-    GenerateToken,
-    Init,
-    EncodedPart,
-    RawPart { upload: UploadId, part: PartNumber },
-    UploadStatus { upload: UploadId },
-    AbortUpload { upload: UploadId },
-    ListUploads,
-    Complete,
-    PutContent,
-    TusOptions,
-    TusCreate,
-    TusHead { upload: UploadId },
-    TusPatch { upload: UploadId },
-    TusDelete { upload: UploadId },
-    ResumableOptions { upload: Option<UploadId> },
-    ResumableHead { upload: UploadId },
-    ResumablePatch { upload: UploadId },
-    ResumableDelete { upload: UploadId },
-    ListFiles,
-    Metadata { key: FileKey },
-    DeleteFile { key: FileKey },
-    Content { key: FileKey },
-    Storage { key: FileKey },
-    SignLink,
-    SignLinkForm,
-    RedeemLink { key: FileKey },
-    MintBatch,
-    FetchBatch { token: Box<str> },
-    Image { id: FileId, disposition: Disposition },
-    Admin(Command),
-}
-
-/// What a request needs to get to an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Nothing, and what is sent is not looked at.
-    Open,
-    /// The signature in the URL.
-    Link,
-    /// A credential, or nothing where public read is on.
-    Public,
-    /// A principal of at least this role.
-    Role(Role),
-}
-
-impl Endpoint {
-    /// The table of least roles.
-    pub fn access(&self) -> Access {
-        match self {
-            Self::Health | Self::KeySet | Self::Description | Self::Docs => Access::Open,
-            Self::RedeemLink { .. } | Self::FetchBatch { .. } => Access::Link,
-            Self::Storage { .. } => Access::Public,
-            Self::GenerateToken => Access::Role(Role::Service),
-            Self::Metrics | Self::Admin(_) => Access::Role(Role::Admin),
-            Self::ListFiles
-            | Self::Metadata { .. }
-            | Self::Content { .. }
-            | Self::SignLink
-            | Self::SignLinkForm
-            | Self::MintBatch
-            | Self::Image { .. } => Access::Role(Role::Viewer),
-            Self::Init
-            | Self::EncodedPart
-            | Self::RawPart { .. }
-            | Self::UploadStatus { .. }
-            | Self::AbortUpload { .. }
-            | Self::ListUploads
-            | Self::Complete
-            | Self::PutContent
-            | Self::TusOptions
-            | Self::TusCreate
-            | Self::TusHead { .. }
-            | Self::TusPatch { .. }
-            | Self::TusDelete { .. }
-            | Self::ResumableOptions { .. }
-            | Self::ResumableHead { .. }
-            | Self::ResumablePatch { .. }
-            | Self::ResumableDelete { .. } => Access::Role(Role::Analyst),
-            Self::DeleteFile { .. } => Access::Role(Role::Researcher),
-        }
-    }
-
-    /// What a service's token must grant: what the least role adds to the ones below it.
-    pub fn action(&self) -> Action {
-        match self.access() {
-            Access::Open | Access::Link | Access::Public | Access::Role(Role::Viewer) => {
-                Action::Read
-            }
-            Access::Role(Role::Analyst) => Action::Upload,
-            Access::Role(Role::Researcher) => Action::Delete,
-            Access::Role(Role::Service) => Action::Tokens,
-            Access::Role(Role::Admin) => Action::Admin,
-        }
-    }
-}
 
 /// Behind it comes a token, which is the credential.
 pub const BATCH: &str = "/v1/files/batch-download/";
@@ -287,6 +180,7 @@ fn image(path: &str) -> Result<Endpoint, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::id::UploadId;
 
     fn get(path: &str) -> Result<Endpoint, Refusal> {
         route(&Method::GET, path)

@@ -7,7 +7,10 @@ use hyper::Method;
 use serde_json::json;
 use streamlined::{
     auth::{jwt, keyring::KeyRing},
-    http::route::{Access, Endpoint, route},
+    http::{
+        endpoint::{Access, Endpoint},
+        route::route,
+    },
     model::{grant::Action, principal::Role, time::UnixMillis},
     sys::clock::{Clock, SystemClock},
 };

@@ -3,7 +3,7 @@
 
 use hyper::Method;
 use serde_json::{Value, json};
-use streamlined::http::route::{Endpoint, route};
+use streamlined::http::{endpoint::Endpoint, route::route};
 
 use crate::{
     support::{Client, Daemon, base64, client::Answer},

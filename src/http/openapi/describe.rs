@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{admin, operation::Operation, resumable, schemas::reference, tus};
-use crate::http::route::Endpoint;
+use crate::http::endpoint::Endpoint;
 
 pub const INTRODUCTION: &str = "Uploads in parts, resumable; downloads with ranges; signed links; \
     tokens for users and services. What a 2xx acknowledges is on the disk. A service names the \

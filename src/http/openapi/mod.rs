@@ -1,8 +1,8 @@
 //! `/openapi.json` and `/docs`: the surface, described for programs and for people.
 //!
 //! The description is asked of the router: each path is routed under each method, what comes out
-//! is described by an exhaustive `match`, and its least role is read from the router's table. What
-//! is routed and not described here does not compile, or fails a test.
+//! is described by an exhaustive `match`, and its least role is read from the table of endpoints.
+//! What is routed and not described here does not compile, or fails a test.
 
 mod admin;
 mod describe;
@@ -29,8 +29,9 @@ use crate::{
     http::{
         Context, Reply,
         download::{conditional, content::value},
+        endpoint::Endpoint,
         message::{body::Body, json::JSON},
-        route::{self, Endpoint},
+        route,
     },
 };
 

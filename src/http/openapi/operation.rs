@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::schemas::reference;
-use crate::{http::route::Access, model::principal::Role};
+use crate::{http::endpoint::Access, model::principal::Role};
 
 /// What a person writes of an endpoint. Path, method, role and path parameters are not among it:
 /// they are the router's.

@@ -1,7 +1,7 @@
 //! What there is to say of the IETF draft. It says the rest: its headers are not parameters here.
 
 use super::{describe::RESUMABLE, operation::Operation};
-use crate::http::route::Endpoint;
+use crate::http::endpoint::Endpoint;
 
 pub fn describe(endpoint: &Endpoint) -> Operation {
     let new = |summary| Operation::new(RESUMABLE, summary);

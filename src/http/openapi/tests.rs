@@ -2,7 +2,7 @@ use super::*;
 
 /// The names of the variants of `Endpoint`, as they stand in its source.
 fn variants() -> BTreeSet<&'static str> {
-    let source = include_str!("../route.rs");
+    let source = include_str!("../endpoint.rs");
     let body = source.split("pub enum Endpoint {").nth(1).unwrap().split("\n}").next().unwrap();
     let lines = body.lines().map(str::trim).filter(|line| !line.starts_with("//"));
     lines

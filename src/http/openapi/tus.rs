@@ -1,7 +1,7 @@
 //! What there is to say of tus. The protocol says the rest: its headers are not parameters here.
 
 use super::{describe::TUS, operation::Operation};
-use crate::http::route::Endpoint;
+use crate::http::endpoint::Endpoint;
 
 pub fn describe(endpoint: &Endpoint) -> Operation {
     let new = |summary| Operation::new(TUS, summary);

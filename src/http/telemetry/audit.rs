@@ -9,9 +9,9 @@ use crate::{
     app::{App, Error},
     http::{
         Refusal,
+        endpoint::Endpoint,
         message::{body::Body, query::Query},
         operator,
-        route::Endpoint,
         v1::admin::Command,
     },
     model::{id::TokenId, principal::Principal},
@@ -30,7 +30,7 @@ pub struct Trace {
     pub who: Option<Principal>,
     /// The user id of one who needs no credential.
     pub operator: Option<String>,
-    /// What was asked for, as [`crate::http::telemetry::label`] calls it.
+    /// What was asked for, by its label.
     pub route: Option<&'static str>,
     pub event: Option<Event>,
     /// Its handler was begun.
@@ -76,43 +76,13 @@ impl Event {
         TokenId::parse(token).map_or_else(|| Self::new(name), |id| Self::on(name, &id))
     }
 
-    /// Lists and metadata are passed over; so are parts, whose upload is told.
+    /// What an endpoint says of itself, or a command.
     pub fn of(endpoint: &Endpoint) -> Option<Self> {
-        Some(match endpoint {
-            Endpoint::Health
-            | Endpoint::KeySet
-            | Endpoint::Description
-            | Endpoint::Docs
-            | Endpoint::Metrics
-            | Endpoint::EncodedPart
-            | Endpoint::RawPart { .. }
-            | Endpoint::UploadStatus { .. }
-            | Endpoint::ListUploads
-            | Endpoint::TusOptions
-            | Endpoint::TusHead { .. }
-            | Endpoint::ResumableOptions { .. }
-            | Endpoint::ResumableHead { .. }
-            | Endpoint::ListFiles
-            | Endpoint::Metadata { .. } => return None,
-            Endpoint::GenerateToken => Self::new("user_token_issued"),
-            Endpoint::Init | Endpoint::TusCreate => Self::new("upload_begun"),
-            Endpoint::TusPatch { upload } | Endpoint::ResumablePatch { upload } => {
-                Self::on("upload", upload)
-            }
-            Endpoint::AbortUpload { upload }
-            | Endpoint::TusDelete { upload }
-            | Endpoint::ResumableDelete { upload } => Self::on("upload_aborted", upload),
-            Endpoint::Complete | Endpoint::PutContent => Self::new("upload"),
-            Endpoint::DeleteFile { key } => Self::on("delete", key),
-            Endpoint::Content { key }
-            | Endpoint::Storage { key }
-            | Endpoint::RedeemLink { key } => Self::on("download", key),
-            Endpoint::Image { id, .. } => Self::on("download", id),
-            Endpoint::SignLink | Endpoint::SignLinkForm => Self::new("link_signed"),
-            Endpoint::MintBatch => Self::new("batch_signed"),
-            Endpoint::FetchBatch { .. } => Self::new("batch_download"),
-            Endpoint::Admin(command) => return Self::of_command(command),
-        })
+        if let Endpoint::Admin(command) = endpoint {
+            return Self::of_command(command);
+        }
+        let (name, target) = endpoint.facts().event?;
+        Some(Self { name, target: target.map(ToString::to_string) })
     }
 
     /// What an operator asks for; `query` is that of a request, where it can be read.

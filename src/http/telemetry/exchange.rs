@@ -22,7 +22,7 @@ use crate::{
         connection::Open,
         message::body::{Body, Received},
         route,
-        telemetry::{label, metrics},
+        telemetry::metrics,
         v1::admin,
     },
     metrics::Counted,
@@ -54,6 +54,9 @@ struct Answer {
     _sending: Option<Counted>,
 }
 
+/// Of a request that reached no endpoint.
+const NOWHERE: &str = "none";
+
 impl Exchange {
     pub fn new(request: &Request<Incoming>, request_id: String, open: Open) -> Self {
         Self {
@@ -81,8 +84,8 @@ impl Exchange {
         principal: Option<String>,
         client: IpAddr,
     ) {
-        let (route, status) = (endpoint.unwrap_or(label::NOWHERE), answer.status());
-        let (method, ready) = (label::method(&self.method), self.began.elapsed());
+        let (route, status) = (endpoint.unwrap_or(NOWHERE), answer.status());
+        let (method, ready) = (method(&self.method), self.began.elapsed());
         metrics::REQUESTS.of((method, route, status.as_u16())).add(1);
         metrics::REQUEST_SECONDS.of((method, route)).took(ready);
         self.answer = Some(Answer {
@@ -138,6 +141,12 @@ impl Drop for Exchange {
             "request",
         );
     }
+}
+
+/// A method that clients cannot choose freely.
+fn method(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
 /// With the microseconds.

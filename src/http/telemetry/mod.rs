@@ -2,5 +2,4 @@
 
 pub(super) mod audit;
 pub(super) mod exchange;
-pub(super) mod label;
 pub mod metrics;

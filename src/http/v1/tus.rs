@@ -24,11 +24,12 @@ use crate::{
     http::{
         Context, Refusal, Reply,
         download::content::value,
+        endpoint::Endpoint,
         message::{
             body::{Body, RequestBody},
             digest, fields,
         },
-        route::{self, Endpoint},
+        route,
         telemetry::audit,
     },
     model::{

@@ -46,6 +46,24 @@ pub enum Command {
     RotateKeys,
 }
 
+impl Command {
+    /// What it is called where requests are counted and logged.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::ListTokens
+            | Self::CreateToken
+            | Self::ShowToken(_)
+            | Self::RevokeToken(_)
+            | Self::RotateToken(_) => "/v1/admin/tokens",
+            Self::RevokeMany => "/v1/admin/revocations",
+            Self::ListUsers | Self::ShowUser(_) | Self::ChangeUser(_) | Self::DeleteUser(_) => {
+                "/v1/admin/users"
+            }
+            Self::ListKeys | Self::ImportKey | Self::RotateKeys => "/v1/admin/keys",
+        }
+    }
+}
+
 /// What stands before every path of this family.
 pub const PREFIX: &str = "/v1/admin/";
 
