@@ -70,16 +70,16 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
         _ => {}
     }
     if let Some(key) = path.strip_prefix("/v1/files/metadata/") {
-        return only(READ, file_key(key).map(|key| Endpoint::Metadata { key }));
+        return only(READ, of_file(key, |key| Endpoint::Metadata { key }));
     }
     if let Some(key) = path.strip_prefix("/v1/files/content/") {
-        return only(READ, file_key(key).map(|key| Endpoint::Content { key }));
+        return only(READ, of_file(key, |key| Endpoint::Content { key }));
     }
     if let Some(token) = path.strip_prefix(BATCH) {
         return only(READ, Ok(Endpoint::FetchBatch { token: token.into() }));
     }
     if path.starts_with("/storage/") {
-        return only(READ, file_key(&path[1..]).map(|key| Endpoint::Storage { key }));
+        return only(READ, of_file(&path[1..], |key| Endpoint::Storage { key }));
     }
     if let Some(encoded) = path.strip_prefix("/get/") {
         return only(READ, linked_key(encoded).map(|key| Endpoint::RedeemLink { key }));
@@ -98,7 +98,7 @@ pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
     }
     match path.strip_prefix("/v1/files/") {
         Some(key) if key.starts_with("storage/") => {
-            only("DELETE", file_key(key).map(|key| Endpoint::DeleteFile { key }))
+            only("DELETE", of_file(key, |key| Endpoint::DeleteFile { key }))
         }
         Some(upload) => match upload.split_once('/') {
             None if upload.is_empty() => Err(Refusal::NoRoute),
@@ -121,9 +121,8 @@ pub fn decode(path: &str) -> Result<String, Refusal> {
     fields::percent_decoded(path).ok_or_else(|| Error::invalid("invalid_path", detail).into())
 }
 
-/// A key that no file can have is the key of no file.
-fn file_key(key: &str) -> Result<FileKey, Refusal> {
-    FileKey::parse(key).ok_or_else(|| Error::NotFound("file").into())
+fn of_file(key: &str, endpoint: fn(FileKey) -> Endpoint) -> Result<Endpoint, Refusal> {
+    Ok(endpoint(fields::file_key(key)?))
 }
 
 fn linked_key(encoded: &str) -> Result<FileKey, Refusal> {

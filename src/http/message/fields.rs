@@ -15,6 +15,7 @@ use crate::{
         digest::{ContentHash, Sha256},
         file::CallerMeta,
         id::UploadId,
+        key::FileKey,
         limits::{META_BYTES_MAX, MIME_BYTES_MAX},
         name::{FileName, Folder, UserId},
     },
@@ -124,6 +125,11 @@ pub fn media_type(mime: String) -> Result<Box<str>, Error> {
     let detail =
         "mime must be a media type of at most 255 visible ASCII characters, without commas.";
     if fits { Ok(mime.into()) } else { Err(Error::invalid("invalid_mime", detail)) }
+}
+
+/// A key that no file can have is the key of no file.
+pub fn file_key(text: &str) -> Result<FileKey, Error> {
+    FileKey::parse(text).ok_or(Error::NotFound("file"))
 }
 
 pub fn upload_id(text: &str) -> Result<UploadId, Error> {

@@ -29,7 +29,7 @@ use crate::{
             fields, json,
         },
     },
-    model::{key::FileKey, name::FileName, range::Slice},
+    model::{name::FileName, range::Slice},
 };
 
 #[derive(Deserialize)]
@@ -46,7 +46,10 @@ pub async fn mint(context: &Context, body: RequestBody) -> Reply {
     let user = context.named_beside(batch.user_id, batch.user_email)?;
     let principal = context.app.naming(context.principal()?, user.clone())?;
     let chosen = match (batch.keys, batch.folder) {
-        (Some(keys), None) => Chosen::Keys(parse_keys(keys)?),
+        (Some(keys), None) => {
+            let keys = keys.iter().map(|key| fields::file_key(key));
+            Chosen::Keys(keys.collect::<Result<_, _>>()?)
+        }
         (None, Some(folder)) => {
             let owner = context.app.acting_for(&principal, user, true)?;
             Chosen::Folder(Listing { owner, folder: fields::folder(&folder)? })
@@ -59,12 +62,6 @@ pub async fn mint(context: &Context, body: RequestBody) -> Reply {
     let token = context.app.mint_batch_token(&principal, chosen).await?;
     let answer = json!({"token": *token, "expires_in": TOKEN_LIFE.as_secs()});
     json::reply(StatusCode::OK, &answer)
-}
-
-/// Keys that no file can have are as good as keys that no file has.
-fn parse_keys(keys: Vec<String>) -> Result<Vec<FileKey>, Error> {
-    let parse = |key: String| FileKey::parse(&key).ok_or(Error::NotFound("file"));
-    keys.into_iter().map(parse).collect()
 }
 
 /// `GET /v1/files/batch-download/{token}`: the archive, or one part of it.

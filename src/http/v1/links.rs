@@ -16,7 +16,7 @@ use crate::{
     },
     http::{
         Context, Refusal, Reply,
-        message::{body::RequestBody, json},
+        message::{body::RequestBody, fields, json},
         telemetry::audit,
     },
     model::{key::FileKey, principal::Principal},
@@ -79,8 +79,7 @@ async fn answer(
     ttl: Option<u64>,
     disposition: Option<Disposition>,
 ) -> Reply {
-    let key = FileKey::parse(key).ok_or(Error::NotFound("file"))?;
-    let file = context.app.file(principal, &key).await?;
+    let file = context.app.file(principal, &fields::file_key(key)?).await?;
     let ttl = ttl.unwrap_or(TTL_DEFAULT_SECONDS);
     let link = context.app.mint_link(&file, ttl, disposition)?;
     let url = url(&context.server.settings.load().public_url, &link);
