@@ -120,8 +120,7 @@ impl Context {
     /// # Errors
     /// [`Error::Unauthenticated`] when nothing was sent.
     fn principal(&self) -> Result<&Principal, Error> {
-        let missing = || Error::Unauthenticated("no credential was sent".into());
-        self.principal.as_ref().ok_or_else(missing)
+        self.principal.as_ref().ok_or_else(nobody)
     }
 
     /// The user that a service, or an admin, says the request is about: `user_id`, else
@@ -162,16 +161,6 @@ impl Context {
         let named = [("user_id", id), ("user_email", email)];
         let named = named.into_iter().filter_map(|(name, user)| Some((name.to_owned(), user?)));
         self.named_user(&mut named.collect())
-    }
-
-    /// Whether whoever asks may ask for this too, which the request turned out to be.
-    fn check(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        let principal = self.principal()?;
-        match endpoint.access() {
-            Access::Role(needs) if principal.role() < needs => Err(Error::Denied { needs }),
-            _ if !principal.may(endpoint.action()) => Err(Error::OutOfScope("kind of request")),
-            _ => Ok(()),
-        }
     }
 
     fn is_head(&self) -> bool {
@@ -302,10 +291,11 @@ impl Server {
         };
         trace.route = endpoint.as_ref().ok().map(|endpoint| endpoint.facts().label);
         trace.event = endpoint.as_ref().ok().and_then(Event::of);
-        let principal = self.admit(access, &head, from?, &mut trace.who).await?;
+        let principal = self.admit(access, &head, &settings.public_url, from?).await?;
+        trace.who.clone_from(&principal);
         let endpoint = endpoint?;
-        if principal.as_ref().is_some_and(|principal| !principal.may(endpoint.action())) {
-            return Err(Error::OutOfScope("kind of request").into());
+        if let Some(principal) = &principal {
+            check(principal, &endpoint)?;
         }
         let share = match &principal {
             Some(principal) => {
@@ -341,34 +331,38 @@ impl Server {
         Ok(response.map(|body| body.holding((permit, share))))
     }
 
-    /// Who is asking, when the endpoint lets them; `who` is told also when it does not.
+    /// Who is asking: nobody only where that will do.
     async fn admit(
         &self,
         access: Access,
         head: &Parts,
+        public_url: &str,
         from: IpAddr,
-        who: &mut Option<Principal>,
     ) -> Result<Option<Principal>, Error> {
-        let carried = match access {
+        let (carried, may_be_nobody) = match access {
             Access::Open => return Ok(None),
             // A link is the credential; a browser adds its cookie to it unasked.
-            Access::Link => credentials::in_headers(&head.headers),
-            Access::Public | Access::Role(_) => {
-                credentials::carried(head, &self.settings.load().public_url)
+            Access::Link => (credentials::in_headers(&head.headers), true),
+            Access::Public => {
+                (credentials::carried(head, public_url), self.app.policy().public_read)
             }
+            Access::Role(_) => (credentials::carried(head, public_url), false),
         };
         let principal = self.app.authenticate(&carried, from).await?;
-        who.clone_from(&principal);
-        match (access, &principal) {
-            (Access::Role(needs), Some(principal)) if principal.role() < needs => {
-                Err(Error::Denied { needs })
-            }
-            (Access::Role(_), None) => Err(Error::Unauthenticated("no credential was sent".into())),
-            (Access::Public, None) if !self.app.policy().public_read => {
-                Err(Error::Unauthenticated("no credential was sent".into()))
-            }
-            _ => Ok(principal),
-        }
+        if principal.is_none() && !may_be_nobody { Err(nobody()) } else { Ok(principal) }
+    }
+}
+
+fn nobody() -> Error {
+    Error::Unauthenticated("no credential was sent".into())
+}
+
+/// Whether somebody may ask for this: by their role, and by what their token grants.
+fn check(principal: &Principal, endpoint: &Endpoint) -> Result<(), Error> {
+    match endpoint.access() {
+        Access::Role(needs) if principal.role() < needs => Err(Error::Denied { needs }),
+        _ if !principal.may(endpoint.action()) => Err(Error::OutOfScope("kind of request")),
+        _ => Ok(()),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
         upload::{DeclaredFile, Init},
     },
     http::{
-        Context, Refusal, Reply,
+        self, Context, Refusal, Reply,
         download::content::value,
         endpoint::Endpoint,
         message::{
@@ -236,7 +236,7 @@ pub async fn terminate(context: &Context, id: UploadId) -> Reply {
         return Ok(answer(StatusCode::NO_CONTENT));
     };
     let deletion = Endpoint::DeleteFile { key: file.key.clone() };
-    context.check(&deletion)?;
+    http::check(principal, &deletion)?;
     context.app.delete_file(principal, file.key).await?;
     Ok(audit::turned_out(answer(StatusCode::NO_CONTENT), &deletion))
 }
