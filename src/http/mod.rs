@@ -123,18 +123,21 @@ impl Context {
         self.principal.as_ref().ok_or_else(nobody)
     }
 
-    /// The user that a service, or an admin, says the request is about: `user_id`, else
-    /// `user_email`, which is the id of a user known by it; in `meta`, else in the query. What
-    /// anybody else says does not count, so it is not even looked at.
+    /// The user that a service, or an admin, says the request is about, as these members of its
+    /// body say: `user_id`, else `user_email`, which is the id of a user known by it; else as the
+    /// query says. What anybody else says does not count, so it is not even looked at.
     ///
     /// # Errors
     /// [`Error::Invalid`] for what cannot be a user id.
-    fn named_user(&self, meta: &mut Map<String, Value>) -> Result<Option<UserId>, Error> {
-        let in_meta = ["user_id", "user_email"].map(|name| (name, meta.remove(name)));
+    fn named_user(
+        &self,
+        user_id: Option<Value>,
+        user_email: Option<Value>,
+    ) -> Result<Option<UserId>, Error> {
         if self.principal()?.role() < Role::Admin {
             return Ok(None);
         }
-        let named = |(name, value)| match value {
+        let named = |name, value| match value {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(user)) => fields::user_id(&user).map(Some),
             // Callers count their users.
@@ -144,23 +147,17 @@ impl Context {
             }
             Some(_) => Err(fields::not_text(name)),
         };
-        let [id, email] = in_meta.map(named);
-        let (id, email) = (id?, email?);
+        let (id, email) = (named("user_id", user_id)?, named("user_email", user_email)?);
         match id.or(email) {
             Some(user) => Ok(Some(user)),
             None => self.query.user(),
         }
     }
 
-    /// The user of [`Context::named_user`], by members of a body of their own.
-    fn named_beside(
-        &self,
-        id: Option<Value>,
-        email: Option<Value>,
-    ) -> Result<Option<UserId>, Error> {
-        let named = [("user_id", id), ("user_email", email)];
-        let named = named.into_iter().filter_map(|(name, user)| Some((name.to_owned(), user?)));
-        self.named_user(&mut named.collect())
+    /// As [`Context::named_user`], by members of `meta`, which are not the caller's own.
+    fn named_in(&self, meta: &mut Map<String, Value>) -> Result<Option<UserId>, Error> {
+        let [user_id, user_email] = ["user_id", "user_email"].map(|name| meta.remove(name));
+        self.named_user(user_id, user_email)
     }
 
     fn is_head(&self) -> bool {

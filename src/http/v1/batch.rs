@@ -43,7 +43,7 @@ struct Batch {
 /// `POST /v1/files/batch-download`: `{keys}` or `{folder}`.
 pub async fn mint(context: &Context, body: RequestBody) -> Reply {
     let batch: Batch = json::read(body).await?;
-    let user = context.named_beside(batch.user_id, batch.user_email)?;
+    let user = context.named_user(batch.user_id, batch.user_email)?;
     let principal = context.app.naming(context.principal()?, user.clone())?;
     let chosen = match (batch.keys, batch.folder) {
         (Some(keys), None) => {

@@ -5,7 +5,7 @@ use hyper::{
     header::{CONTENT_TYPE, IF_MATCH},
 };
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     files::metadata_answer,
@@ -60,7 +60,7 @@ pub async fn complete(context: &Context, body: RequestBody) -> Reply {
     let (body, incoming): (CompleteBody, _) =
         receive::inline(context, What::File, INLINE, body, incoming).await?;
     let json::Members(mut meta) = body.meta.unwrap_or_default();
-    let user = context.named_user(&mut meta)?;
+    let user = context.named_in(&mut meta)?;
     let name =
         fields::text(&mut meta, "filename")?.map(|name| fields::file_name(&name)).transpose()?;
     let folder =
@@ -135,7 +135,7 @@ pub async fn store_content(
     let principal = context.principal()?;
     let name = fields::file_name(context.query.required("filename")?)?;
     let folder = context.query.folder()?;
-    let user = context.named_user(&mut Map::new())?;
+    let user = context.named_user(None, None)?;
     let owner = context.app.acting_for(principal, user, false)?;
     context.app.check_scope(principal, &owner, &folder)?;
     context.app.check_room(&owner, body.announced().unwrap_or(0)).await?;

@@ -71,11 +71,8 @@ pub async fn delete(context: &Context, key: FileKey) -> Reply {
 
 /// `GET /v1/files/all`: a page, or the whole list, in either case page by page from the index.
 pub async fn list(context: Context) -> Reply {
-    let owner = context.app.acting_for(
-        context.principal()?,
-        context.named_user(&mut serde_json::Map::new())?,
-        true,
-    )?;
+    let principal = context.principal()?;
+    let owner = context.app.acting_for(principal, context.named_user(None, None)?, true)?;
     let listing = Listing { owner, folder: context.query.folder()? };
     context.app.check_scope(context.principal()?, &listing.owner, &listing.folder)?;
     let limit: Option<u64> = context.query.number("limit", "invalid_limit")?;

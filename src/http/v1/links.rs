@@ -62,7 +62,7 @@ pub async fn sign_form(context: &Context, body: RequestBody) -> Reply {
     let form: Form = json::read(body).await?;
     let disposition = form.disposition.as_deref().map(disposition).transpose()?;
     let ttl = form.expires_in.map(|json::Whole(ttl)| ttl);
-    let user = context.named_beside(form.user_id, form.user_email)?;
+    let user = context.named_user(form.user_id, form.user_email)?;
     let principal = context.app.naming(context.principal()?, user)?;
     answer(context, &principal, &form.file_key, ttl, disposition).await
 }

@@ -12,7 +12,6 @@ use hyper::{
     HeaderMap, Response, StatusCode,
     header::{ALLOW, HeaderName, HeaderValue, LOCATION},
 };
-use serde_json::Map;
 
 use super::{
     complete,
@@ -133,7 +132,7 @@ async fn begin(context: &Context, size: Option<u64>, body: RequestBody) -> Reply
         files: vec![file],
         folder: context.query.folder()?,
         meta: CallerMeta::default(),
-        user: context.named_user(&mut Map::new())?,
+        user: context.named_user(None, None)?,
     };
     let claim = Claim {
         offset: 0,

@@ -1,7 +1,7 @@
 //! `POST /v1/files/generate-token`.
 
 use hyper::StatusCode;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use crate::{
     http::{
@@ -15,7 +15,7 @@ use crate::{
 const HOURS_DEFAULT: u64 = 1;
 
 pub async fn generate(context: &Context) -> Reply {
-    let user = match context.named_user(&mut Map::new())? {
+    let user = match context.named_user(None, None)? {
         Some(user) => user,
         None => fields::user_id(context.query.required("user_id")?)?,
     };

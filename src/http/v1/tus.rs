@@ -119,7 +119,7 @@ pub async fn create(context: &Context, body: RequestBody) -> Reply {
         _ => declared_size(&context.headers)?,
     };
     let mut said = metadata::parse(&text(&context.headers, &UPLOAD_METADATA)?.unwrap_or_default())?;
-    let user = context.named_user(&mut said)?;
+    let user = context.named_in(&mut said)?;
     let folder = fields::text(&mut said, "folder")?.unwrap_or_default();
     let file = DeclaredFile {
         name: fields::file_name(fields::text(&mut said, "filename")?.as_deref().unwrap_or(NAME))?,

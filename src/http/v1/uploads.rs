@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     app::{
@@ -54,7 +54,7 @@ struct InitFile {
 pub async fn init(context: &Context, body: RequestBody) -> Reply {
     let body: InitBody = json::read(body).await?;
     let json::Members(mut meta) = body.meta.unwrap_or_default();
-    let user = context.named_user(&mut meta)?;
+    let user = context.named_in(&mut meta)?;
     let folder = match body.folder {
         Some(folder) => fields::folder(&folder)?,
         None => match fields::text(&mut meta, "folder")? {
@@ -190,7 +190,7 @@ pub async fn list(context: &Context) -> Reply {
     let wrong = || Error::invalid("invalid_cursor", "The cursor is not one of ours.");
     let cursor = context.query.text("cursor").map(|c| UploadId::parse(c).ok_or_else(wrong));
     let (app, principal) = (&context.app, context.principal()?);
-    let named = context.named_user(&mut Map::new())?;
+    let named = context.named_user(None, None)?;
     let uploads = app.list_uploads(principal, named, cursor.transpose()?, limit + 1).await?;
     let mut listed = Vec::new();
     for upload in uploads.iter().take(limit) {
