@@ -78,7 +78,7 @@ pub struct Server {
 /// What handlers see of a request besides its body.
 struct Context {
     app: Arc<App>,
-    server: Arc<Server>,
+    settings: Arc<Settings>,
     method: Method,
     headers: HeaderMap,
     query: Query,
@@ -254,10 +254,10 @@ impl Server {
     }
 
     async fn handle(
-        self: &Arc<Self>,
+        &self,
         request: Request<Incoming>,
         received: &Arc<Received>,
-        settings: &Settings,
+        settings: &Arc<Settings>,
         serves: Serves,
         from: Result<IpAddr, Error>,
         trace: &mut Trace,
@@ -317,7 +317,7 @@ impl Server {
         };
         let context = Context {
             app: Arc::clone(&self.app),
-            server: Arc::clone(self),
+            settings: Arc::clone(settings),
             query,
             method: head.method,
             headers: head.headers,

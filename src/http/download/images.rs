@@ -33,7 +33,7 @@ pub async fn image(context: &Context, id: FileId, disposition: Disposition) -> R
     }
     let link = context.app.mint_link(&file, expires_in, Some(disposition))?;
     let answer = json!({
-        "url": links::url(&context.server.settings.load().public_url, &link),
+        "url": links::url(&context.settings.public_url, &link),
         "expires_in": expires_in,
         "filename": file.name.as_str(),
     });

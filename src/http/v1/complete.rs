@@ -114,8 +114,8 @@ async fn completed_answer(
 ) -> Result<Value, Error> {
     let mut answer = metadata_answer(file);
     if with_receipt {
-        let settings = context.server.settings.load();
-        answer["receipt"] = context.app.receipt(file, &settings.public_url).await?.into();
+        let receipt = context.app.receipt(file, &context.settings.public_url).await?;
+        answer["receipt"] = receipt.into();
     }
     Ok(answer)
 }

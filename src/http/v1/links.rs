@@ -82,7 +82,7 @@ async fn answer(
     let file = context.app.file(principal, &fields::file_key(key)?).await?;
     let ttl = ttl.unwrap_or(TTL_DEFAULT_SECONDS);
     let link = context.app.mint_link(&file, ttl, disposition)?;
-    let url = url(&context.server.settings.load().public_url, &link);
+    let url = url(&context.settings.public_url, &link);
     let answer = json!({
         "url": url,
         "signed_url": url,

@@ -146,7 +146,7 @@ async fn begin(context: &Context, size: Option<u64>, body: RequestBody) -> Reply
     let created = context.app.create_upload(context.principal()?, init, Some(piece)).await;
     let progress = created.map_err(refused)?;
     let mut response = told(context, StatusCode::CREATED, &progress)?;
-    let base = &context.server.settings.load().public_url;
+    let base = &context.settings.public_url;
     let location = format!("{base}{PREFIX}{}", progress.upload.id);
     response.headers_mut().insert(LOCATION, value(&location)?);
     Ok(audit::about(response, &progress.upload.id))

@@ -149,7 +149,7 @@ pub async fn create(context: &Context, body: RequestBody) -> Reply {
         _ => begin(context, init, size, body).await?,
     };
     let mut response = told(StatusCode::CREATED, &progress)?;
-    let base = &context.server.settings.load().public_url;
+    let base = &context.settings.public_url;
     let location = format!("{base}{PATH}/{}", progress.upload.id);
     response.headers_mut().insert(LOCATION, value(&location)?);
     Ok(response)
@@ -204,7 +204,7 @@ pub async fn head(context: &Context, id: UploadId) -> Reply {
         None if mode == Mode::Final => {}
         None => drop(headers.insert(UPLOAD_DEFER_LENGTH, HeaderValue::from_static("1"))),
     }
-    let base = &context.server.settings.load().public_url;
+    let base = &context.settings.public_url;
     if let Some(concat) = concat::print(mode, &partials, base) {
         headers.insert(UPLOAD_CONCAT, value(&concat)?);
     }
