@@ -131,8 +131,7 @@ fn linked_key(encoded: &str) -> Result<FileKey, Refusal> {
 
 fn raw_part(upload: &str, number: &str) -> Result<Endpoint, Refusal> {
     let upload = fields::upload_id(upload)?;
-    let digits = number.bytes().all(|digit| digit.is_ascii_digit());
-    let part = number.parse().ok().filter(|_| digits).and_then(PartNumber::new);
+    let part = fields::digits(number).and_then(PartNumber::new);
     let part = part.ok_or_else(super::v1::parts::invalid_number)?;
     Ok(Endpoint::RawPart { upload, part })
 }

@@ -1,6 +1,6 @@
 //! Names and values of clients, wherever they stand, as the types of the domain.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Display, str::FromStr};
 
 use hyper::{
     HeaderMap,
@@ -43,6 +43,17 @@ pub fn user_id(text: &str) -> Result<UserId, Error> {
 pub fn folder(text: &str) -> Result<Folder, Error> {
     Folder::parse(text)
         .map_err(|why| Error::invalid("invalid_folder", format!("A folder's segment {why}.")))
+}
+
+/// A whole number, in digits alone.
+pub fn digits<T: FromStr>(text: &str) -> Option<T> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_plain)
+}
+
+/// As [`digits`]; what is none is refused with `code`.
+pub fn number<T: FromStr>(text: &str, name: impl Display, code: &'static str) -> Result<T, Error> {
+    digits(text).ok_or_else(|| Error::invalid(code, format!("{name} must be a whole number.")))
 }
 
 /// Takes a text member out of a caller's `meta`.

@@ -93,11 +93,7 @@ impl Query {
         name: &'static str,
         code: &'static str,
     ) -> Result<Option<T>, Error> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        let digits = text.bytes().all(|digit| digit.is_ascii_digit());
-        let number = text.parse().ok().filter(|_| digits);
-        let wrong = || Error::invalid(code, format!("{name} must be a whole number."));
-        number.map(Some).ok_or_else(wrong)
+        self.text(name).map(|text| fields::number(text, name, code)).transpose()
     }
 
     /// `folder`, the top when it is not there.

@@ -316,10 +316,7 @@ fn number(
     name: &HeaderName,
     code: &'static str,
 ) -> Result<Option<u64>, Error> {
-    let Some(text) = text(headers, name)? else { return Ok(None) };
-    let digits = text.bytes().all(|digit| digit.is_ascii_digit());
-    let number = text.parse().ok().filter(|_| digits);
-    number.map(Some).ok_or_else(|| Error::invalid(code, format!("{name} must be a whole number.")))
+    text(headers, name)?.map(|text| fields::number(&text, name, code)).transpose()
 }
 
 /// What every answer about an upload says.
