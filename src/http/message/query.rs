@@ -96,6 +96,27 @@ impl Query {
         self.text(name).map(|text| fields::number(text, name, code)).transpose()
     }
 
+    /// `limit`: how many entries of a list are wanted.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for none, and for what is no number.
+    pub fn limit(&self) -> Result<Option<u64>, Error> {
+        let limit = self.number("limit", "invalid_limit")?;
+        if limit == Some(0) {
+            return Err(Error::invalid("invalid_limit", "limit must be at least 1."));
+        }
+        Ok(limit)
+    }
+
+    /// `cursor`: where a page of a list begins, as the one before said.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what cannot be parsed.
+    pub fn cursor<T>(&self, parse: fn(&str) -> Option<T>) -> Result<Option<T>, Error> {
+        let wrong = || Error::invalid("invalid_cursor", "The cursor is not one of ours.");
+        self.text("cursor").map(|text| parse(text).ok_or_else(wrong)).transpose()
+    }
+
     /// `folder`, the top when it is not there.
     ///
     /// # Errors

@@ -74,14 +74,9 @@ pub async fn list(context: Context) -> Reply {
     let principal = context.principal()?;
     let owner = context.app.acting_for(principal, context.named_user(None, None)?, true)?;
     let listing = Listing { owner, folder: context.query.folder()? };
-    context.app.check_scope(context.principal()?, &listing.owner, &listing.folder)?;
-    let limit: Option<u64> = context.query.number("limit", "invalid_limit")?;
-    if limit == Some(0) {
-        return Err(Error::invalid("invalid_limit", "limit must be at least 1.").into());
-    }
-    let wrong = || Error::invalid("invalid_cursor", "The cursor is not one of ours.");
-    let cursor = context.query.text("cursor").map(|c| FileId::parse(c).ok_or_else(wrong));
-    let after = cursor.transpose()?;
+    context.app.check_scope(principal, &listing.owner, &listing.folder)?;
+    let limit = context.query.limit()?;
+    let after = context.query.cursor(FileId::parse)?;
     let totals = context.app.totals(&listing).await?;
     let mut pages = Pages { context, listing, after, left: limit, begun: false, ended: false };
     // The first page comes before the answer begins, so that a failure is still an answer.

@@ -181,17 +181,12 @@ pub async fn abort(context: &Context, id: UploadId) -> Reply {
 
 /// `GET /v1/files/uploads`: open uploads, with what is missing, so that another device can go on.
 pub async fn list(context: &Context) -> Reply {
-    let limit: Option<u64> = context.query.number("limit", "invalid_limit")?;
-    if limit == Some(0) {
-        return Err(Error::invalid("invalid_limit", "limit must be at least 1.").into());
-    }
-    let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    let limit = context.query.limit()?.and_then(|limit| usize::try_from(limit).ok());
     let limit = limit.unwrap_or(LIST_LIMIT_MAX).min(LIST_LIMIT_MAX);
-    let wrong = || Error::invalid("invalid_cursor", "The cursor is not one of ours.");
-    let cursor = context.query.text("cursor").map(|c| UploadId::parse(c).ok_or_else(wrong));
+    let after = context.query.cursor(UploadId::parse)?;
     let (app, principal) = (&context.app, context.principal()?);
     let named = context.named_user(None, None)?;
-    let uploads = app.list_uploads(principal, named, cursor.transpose()?, limit + 1).await?;
+    let uploads = app.list_uploads(principal, named, after, limit + 1).await?;
     let mut listed = Vec::new();
     for upload in uploads.iter().take(limit) {
         let Some(parts) = app.listed_parts(principal, upload).await? else { continue };

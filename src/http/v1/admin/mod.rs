@@ -16,13 +16,14 @@ mod users;
 
 use std::sync::Arc;
 
-use hyper::Method;
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
 
 use crate::{
     app::{App, Error},
     http::{
         Refusal, Reply,
-        message::{body::RequestBody, fields, query::Query},
+        message::{body::RequestBody, fields, json, query::Query},
     },
     model::name::UserId,
 };
@@ -135,6 +136,22 @@ fn limit(query: &Query) -> Result<usize, Error> {
         return Ok(limit);
     }
     Err(Error::invalid("invalid_limit", "limit must be 1 to 1000."))
+}
+
+/// A page of `entries`, of which one more than `limit` was asked for: it tells whether any follow.
+fn page<T>(
+    name: &str,
+    entries: &[T],
+    limit: usize,
+    describe: fn(&T) -> Value,
+    cursor: fn(&T) -> String,
+) -> Reply {
+    let shown: Vec<Value> = entries.iter().take(limit).map(describe).collect();
+    let mut answer = json!({ name: shown });
+    if entries.len() > limit {
+        answer["next_cursor"] = cursor(&entries[limit - 1]).into();
+    }
+    json::reply(StatusCode::OK, &answer)
 }
 
 #[cfg(test)]

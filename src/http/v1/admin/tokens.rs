@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::limit;
+use super::{limit, page};
 use crate::{
     app::{
         App, Error,
@@ -65,15 +65,8 @@ struct Revocation {
 
 pub async fn list(app: &App, query: &Query) -> Reply {
     let limit = limit(query)?;
-    let wrong = || Error::invalid("invalid_cursor", "The cursor is not one of ours.");
-    let after = query.text("cursor").map(|text| TokenId::parse(text).ok_or_else(wrong));
-    let tokens = app.list_tokens(after.transpose()?, limit + 1).await?;
-    let shown: Vec<Value> = tokens.iter().take(limit).map(describe).collect();
-    let mut answer = json!({ "tokens": shown });
-    if tokens.len() > limit {
-        answer["next_cursor"] = json!(tokens[limit - 1].token.id().to_string());
-    }
-    json::reply(StatusCode::OK, &answer)
+    let tokens = app.list_tokens(query.cursor(TokenId::parse)?, limit + 1).await?;
+    page("tokens", &tokens, limit, describe, |last| last.token.id().to_string())
 }
 
 pub async fn show(app: &App, token: &str) -> Reply {

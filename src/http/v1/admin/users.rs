@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::limit;
+use super::{limit, page};
 use crate::{
     app::{App, Error, users::ListedUser},
     http::{
@@ -42,12 +42,7 @@ pub async fn list(app: &App, query: &Query) -> Reply {
     let limit = limit(query)?;
     let after = query.text("cursor").map(fields::user_id).transpose()?;
     let users = app.list_users(after.as_ref(), limit + 1).await?;
-    let shown: Vec<Value> = users.iter().take(limit).map(describe).collect();
-    let mut answer = json!({ "users": shown });
-    if users.len() > limit {
-        answer["next_cursor"] = json!(users[limit - 1].record.id.as_str());
-    }
-    json::reply(StatusCode::OK, &answer)
+    page("users", &users, limit, describe, |last| last.record.id.to_string())
 }
 
 pub async fn show(app: &App, id: &UserId) -> Reply {
