@@ -129,28 +129,32 @@ pub async fn status(context: &Context, id: UploadId) -> Reply {
     json::reply(StatusCode::OK, &answer)
 }
 
+/// What is told of an upload wherever it is told of.
+fn members(upload: &Upload) -> Value {
+    json!({
+        "uploadId": upload.id.to_string(),
+        "state": match upload.state {
+            UploadState::Open => "open",
+            UploadState::Completed(_) => "completed",
+        },
+        "bytesReceived": upload.received,
+        "size": upload.declared(),
+        "expiresAt": upload.expires.to_string(),
+    })
+}
+
 fn upload_answer(status: &Status) -> Value {
     let part = |part: &Part| json!({"partNumber": part.number.0, "size": part.size});
-    json!({
-        "uploadId": status.upload.id.to_string(),
-        "state": state(&status.upload),
-        "received": status.parts.iter().map(part).collect::<Value>(),
-        "bytesReceived": status.upload.received,
-        "size": status.upload.declared(),
-        "expiresAt": status.upload.expires.to_string(),
-    })
+    let mut answer = members(&status.upload);
+    answer["received"] = status.parts.iter().map(part).collect();
+    answer
 }
 
 fn batch_answer(id: UploadId, uploads: &[Upload]) -> Value {
     let file = |upload: &Upload| {
-        json!({
-            "uploadId": upload.id.to_string(),
-            "name": upload.name.as_str(),
-            "state": state(upload),
-            "bytesReceived": upload.received,
-            "size": upload.size,
-            "expiresAt": upload.expires.to_string(),
-        })
+        let mut answer = members(upload);
+        answer["name"] = upload.name.as_str().into();
+        answer
     };
     let open = uploads.iter().any(|upload| upload.state == UploadState::Open);
     json!({
@@ -164,13 +168,6 @@ fn batch_answer(id: UploadId, uploads: &[Upload]) -> Value {
         "expiresAt": uploads.iter().map(|upload| upload.expires).min().map(|at| at.to_string()),
         "files": uploads.iter().map(file).collect::<Value>(),
     })
-}
-
-fn state(upload: &Upload) -> &'static str {
-    match upload.state {
-        UploadState::Open => "open",
-        UploadState::Completed(_) => "completed",
-    }
 }
 
 /// `DELETE /v1/files/{uploadId}`.
@@ -196,16 +193,10 @@ pub async fn list(context: &Context) -> Reply {
             Completeness::Complete | Completeness::SizeDiffers { .. } => Vec::new(),
         };
         missing.truncate(MISSING_NAMED_MAX);
-        let mut entry = json!({
-            "uploadId": upload.id.to_string(),
-            "state": state(upload),
-            "name": upload.name.as_str(),
-            "folder": upload.folder.as_str(),
-            "size": upload.declared(),
-            "bytesReceived": upload.received,
-            "missing": missing,
-            "expiresAt": upload.expires.to_string(),
-        });
+        let mut entry = members(upload);
+        entry["name"] = upload.name.as_str().into();
+        entry["folder"] = upload.folder.as_str().into();
+        entry["missing"] = missing.into();
         if let Some(sha256) = upload.sha256 {
             entry["sha256"] = sha256.to_string().into();
         }
