@@ -18,6 +18,7 @@ use crate::{
         message::{
             body::Body,
             digest::{self, REPR_DIGEST},
+            fields,
         },
     },
     model::{file::FileRecord, key::FileKey, range::Slice},
@@ -189,7 +190,7 @@ fn described(
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Browsers show a PDF in a viewer of their own, but not under a sandbox.
-    if essence(&file.mime) != "application/pdf" {
+    if !fields::essence(&file.mime).eq_ignore_ascii_case("application/pdf") {
         let sandbox = HeaderValue::from_static("default-src 'none'; sandbox");
         headers.insert(CONTENT_SECURITY_POLICY, sandbox);
     }
@@ -201,15 +202,10 @@ pub fn value(text: &str) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(text).map_err(|error| Error::Internal(error.to_string()))
 }
 
-/// A media type without its parameters.
-fn essence(mime: &str) -> String {
-    mime.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
 /// Types that a browser would run in the daemon's origin. What could be read as several counts as
 /// each of them.
 fn is_active(mime: &str) -> bool {
-    mime.split(',').any(|mime| runs(&essence(mime)))
+    mime.split(',').any(|mime| runs(&fields::essence(mime).to_ascii_lowercase()))
 }
 
 fn runs(essence: &str) -> bool {

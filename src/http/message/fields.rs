@@ -96,13 +96,17 @@ pub fn file_name(name: &str) -> Result<FileName, Error> {
         .map_err(|why| Error::invalid("invalid_filename", format!("The file name {why}.")))
 }
 
+/// A media type without its parameters.
+pub fn essence(mime: &str) -> &str {
+    mime.split(';').next().unwrap_or_default().trim()
+}
+
 /// Whether a body is of a media type, by its name (RFC 9110 section 8.3.1): in any case, with
 /// whatever parameters. One that is said to be of two is of neither.
 pub fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     let mut lines = headers.get_all(CONTENT_TYPE).iter();
     let sent = lines.next().and_then(|sent| sent.to_str().ok());
-    let essence = sent.and_then(|sent| sent.split(';').next());
-    let fits = essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case(wanted));
+    let fits = sent.is_some_and(|sent| essence(sent).eq_ignore_ascii_case(wanted));
     fits && lines.next().is_none()
 }
 
@@ -112,8 +116,7 @@ pub fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
 /// [`Error::Invalid`].
 pub fn check_not_a_form(headers: &HeaderMap) -> Result<(), Error> {
     let is_form = |line: &HeaderValue| {
-        let essence = line.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
-        essence.trim().eq_ignore_ascii_case("multipart/form-data")
+        essence(line.to_str().unwrap_or_default()).eq_ignore_ascii_case("multipart/form-data")
     };
     if headers.get_all(CONTENT_TYPE).iter().any(is_form) {
         let detail = "The body is the content itself; a form (multipart/form-data) is not taken.";
@@ -129,9 +132,10 @@ pub fn media_type(mime: String) -> Result<Box<str>, Error> {
         let special = |c: char| !c.is_ascii_alphanumeric() && !"!#$%&'*+-.^_`|~".contains(c);
         !text.is_empty() && !text.contains(special)
     };
-    let essence = mime.split(';').next().unwrap_or_default().trim();
     let fits = mime.len() <= MIME_BYTES_MAX
-        && essence.split_once('/').is_some_and(|(kind, sub)| is_token(kind) && is_token(sub))
+        && essence(&mime)
+            .split_once('/')
+            .is_some_and(|(kind, sub)| is_token(kind) && is_token(sub))
         && mime.bytes().all(|byte| byte != b',' && (byte == b' ' || byte.is_ascii_graphic()));
     let detail =
         "mime must be a media type of at most 255 visible ASCII characters, without commas.";

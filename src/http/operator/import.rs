@@ -14,7 +14,7 @@ use crate::{
         telemetry::audit,
         v1::{files::metadata_answer, receive},
     },
-    model::{digest::Sha256, key::FileKey, time::UnixMillis},
+    model::{key::FileKey, time::UnixMillis},
 };
 
 /// What a request says of a file, whose content is its body.
@@ -71,8 +71,7 @@ pub fn media_type(mime: String) -> Option<Box<str>> {
 /// # Errors
 /// [`Error::Invalid`].
 pub fn foreign(described: Described) -> Result<ForeignFile, Error> {
-    let wrong = || Error::invalid("invalid_sha256", "sha256 must be 64 hex digits.");
-    let sha256 = described.sha256.map(|text| Sha256::parse(&text).ok_or_else(wrong)).transpose()?;
+    let sha256 = described.sha256.as_deref().map(fields::sha256).transpose()?;
     let (owner, folder, name) = (
         fields::user_id(&described.user)?,
         fields::folder(&described.folder)?,
