@@ -31,7 +31,7 @@ use serde_json::Value;
 
 use crate::{
     config::{
-        Config,
+        Config, address,
         layers::{self, Flags},
     },
     sys::audit::{self, Verified},
@@ -52,7 +52,7 @@ enum Command {
         #[command(flatten)]
         place: Place,
         /// Address and port to listen on; port 0 takes a free one.
-        #[arg(long, value_name = "ADDR", value_parser = listen)]
+        #[arg(long, value_name = "ADDR", value_parser = address)]
         listen: Option<String>,
     },
     /// Collect what nobody will ask for again: expired uploads, deleted content, litter of crashes.
@@ -143,11 +143,6 @@ struct Place {
     /// Data directory.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-}
-
-/// An address as the command line gives it.
-fn listen(text: &str) -> Result<String, String> {
-    layers::check("listen", text).map(|()| text.into())
 }
 
 /// Runs the program; the exit status is 0, 1 for a failure, 2 for wrong usage.

@@ -82,15 +82,6 @@ pub fn explain(
     if load.faults.is_empty() { Ok((load.config, load.origins)) } else { Err(load.faults) }
 }
 
-/// Whether a setting takes a value, as the command line asks of its flags.
-///
-/// # Errors
-/// What it must be; for what is no setting.
-pub fn check(name: &str, value: &str) -> Result<(), String> {
-    let knob = KNOBS.iter().find(|knob| knob.name == name).ok_or("is no setting")?;
-    (knob.set)(&mut Config::new(), value)
-}
-
 struct Load {
     config: Config,
     origins: Origins,
@@ -111,7 +102,7 @@ impl Load {
     }
 
     fn text(&mut self, name: &str, value: Option<&str>, place: &str) {
-        match (KNOBS.iter().find(|knob| knob.name == name), value) {
+        match (Knob::named(name), value) {
             (None, _) => {
                 let meant = nearest(name).map(|meant| format!("; {meant} is one"));
                 let meant = meant.unwrap_or_default();

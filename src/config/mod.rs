@@ -10,8 +10,8 @@ use std::{path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
+pub use self::values::{address, bytes, bytes_or_none, duration, duration_or_none};
 use self::values::{at_least_kib, base_url, boolean, count, non_empty, number, within};
-pub use self::values::{bytes, bytes_or_none, duration, duration_or_none};
 use crate::{
     model::{grant, origins::Origins, principal::Audience, token},
     sys::log,
@@ -82,13 +82,24 @@ pub struct Knob {
     pub help: &'static str,
     /// The value is never shown.
     pub secret: bool,
-    set: fn(&mut Config, &str) -> Result<(), String>,
+    set: Set,
     /// Of one that is only read at the start: whether two configurations say another thing of it.
     /// Any other may change while the daemon serves.
     differs: Option<fn(&Config, &Config) -> bool>,
 }
 
+type Set = fn(&mut Config, &str) -> Result<(), String>;
+
 impl Knob {
+    /// The one of this name.
+    fn named(name: &str) -> Option<&'static Self> {
+        KNOBS.iter().find(|knob| knob.name == name)
+    }
+
+    const fn secret(self) -> Self {
+        Self { secret: true, ..self }
+    }
+
     const fn at_start(self, differs: fn(&Config, &Config) -> bool) -> Self {
         Self { differs: Some(differs), ..self }
     }
@@ -100,89 +111,67 @@ impl Knob {
     }
 }
 
-const fn knob(
-    name: &'static str,
-    default: &'static str,
-    help: &'static str,
-    set: fn(&mut Config, &str) -> Result<(), String>,
-) -> Knob {
+const fn knob(name: &'static str, default: &'static str, help: &'static str, set: Set) -> Knob {
     Knob { name, default, help, secret: false, set, differs: None }
+}
+
+/// Takes a value over, or says why not.
+fn set<T>(field: &mut T, value: Result<impl Into<T>, impl Into<String>>) -> Result<(), String> {
+    *field = value.map_err(Into::into)?.into();
+    Ok(())
 }
 
 /// All settings.
 pub const KNOBS: &[Knob] = &[
     knob("data_dir", "data", "Where everything is kept.", |config, text| {
-        config.data_dir = non_empty(text)?.into();
-        Ok(())
+        set(&mut config.data_dir, non_empty(text))
     })
     .at_start(|one, other| one.data_dir != other.data_dir),
     knob(
         "listen",
         "127.0.0.1:8000",
         "Address and port; port 0 takes a free one.",
-        |config, text| {
-            let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-            let valid = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-            config.listen = valid.then(|| text.into()).ok_or("must be HOST:PORT")?;
-            Ok(())
-        },
+        |config, text| set(&mut config.listen, address(text)),
     )
     .at_start(|one, other| one.listen != other.listen),
     knob("public_url", "", "Base of signed URLs; http://LISTEN when not set.", |config, text| {
-        config.public_url = Some(base_url(text)?.into());
-        Ok(())
+        set(&mut config.public_url, base_url(text).map(str::to_owned))
     }),
     knob("public_read", "false", "Serve /storage/… to anybody.", |config, text| {
-        config.public_read = boolean(text)?;
-        Ok(())
+        set(&mut config.public_read, boolean(text))
     }),
     knob("jwt_issuer", "streamlined", "iss of user tokens, set and demanded.", |config, text| {
-        config.jwt_issuer = non_empty(text)?.into();
-        Ok(())
+        set(&mut config.jwt_issuer, non_empty(text))
     }),
     knob("jwt_audience", "streamlined", "aud of user tokens, set and demanded.", |config, text| {
-        config.jwt_audience = non_empty(text)?.into();
-        Ok(())
+        set(&mut config.jwt_audience, non_empty(text))
     }),
-    Knob {
-        name: "service_token",
-        default: "",
-        help: "An existing opaque token to register at start.",
-        secret: true,
-        set: |config, text| {
-            if !token::is_acceptable_token(text) {
-                return Err("must be 16 to 512 visible ASCII characters, and no JWT".into());
-            }
-            config.service_token = Some(Zeroizing::new(text.into()));
-            Ok(())
-        },
-        differs: None,
-    },
+    knob("service_token", "", "An existing opaque token to register at start.", |config, text| {
+        let is_one = token::is_acceptable_token(text);
+        let token = is_one.then(|| Zeroizing::new(text.to_owned()));
+        let fault = "must be 16 to 512 visible ASCII characters, and no JWT";
+        set(&mut config.service_token, token.ok_or(fault))
+    })
+    .secret(),
     knob("log", "info", "Log filter, as in info or streamlined=debug.", |config, text| {
-        log::parse(non_empty(text)?)
-            .map_err(|why| format!("must be a filter such as info or streamlined=debug ({why})"))?;
-        config.log = text.into();
-        Ok(())
+        let fault =
+            |why: String| format!("must be a filter such as info or streamlined=debug ({why})");
+        set(&mut config.log, log::parse(non_empty(text)?).map(|_| text).map_err(fault))
     }),
     knob("file_bytes_max", "5GiB", "Largest file; past it: 413.", |config, text| {
-        config.file_bytes_max = bytes(text)?;
-        Ok(())
+        set(&mut config.file_bytes_max, bytes(text))
     }),
     knob("part_bytes_max", "", "Largest part; the file's when not set.", |config, text| {
-        config.part_bytes_max = Some(bytes(text)?);
-        Ok(())
+        set(&mut config.part_bytes_max, bytes(text))
     }),
     knob("quota_bytes", "500GiB", "What a user may hold; past it: 413.", |config, text| {
-        config.quota_bytes = bytes(text)?;
-        Ok(())
+        set(&mut config.quota_bytes, bytes(text))
     }),
     knob("upload_ttl", "24h", "Life of an upload for which no bytes come.", |config, text| {
-        config.upload_ttl = duration(text)?;
-        Ok(())
+        set(&mut config.upload_ttl, duration(text))
     }),
     knob("reclaim_grace", "1h", "How long unreferenced content stays.", |config, text| {
-        config.reclaim_grace = duration(text)?;
-        Ok(())
+        set(&mut config.reclaim_grace, duration(text))
     }),
     knob(
         "scrub_every",
@@ -191,93 +180,70 @@ pub const KNOBS: &[Knob] = &[
         |config, text| {
             let every = duration(text)?;
             let sensible = Duration::from_mins(1)..=Duration::from_hours(365 * 24);
-            if !sensible.contains(&every) {
-                return Err("must be 1m to 365d: without it damage is found too late".into());
-            }
-            config.scrub_every = every;
-            Ok(())
+            let fault = "must be 1m to 365d: without it damage is found too late";
+            set(&mut config.scrub_every, sensible.contains(&every).then_some(every).ok_or(fault))
         },
     ),
     knob(
         "scrub_bytes_per_second",
         "16MiB",
         "How fast that reads at most, from 64KiB.",
-        |config, text| {
-            config.scrub_bytes_per_second = at_least_kib(64, text)?;
-            Ok(())
-        },
+        |config, text| set(&mut config.scrub_bytes_per_second, at_least_kib(64, text)),
     ),
     knob(
         "metrics",
         "nobody",
         "Who gets /metrics on the port: nobody, admins or anybody; the admin socket has it.",
         |config, text| {
-            config.metrics = match text {
-                "nobody" => Audience::Nobody,
-                "admins" => Audience::Admins,
-                "anybody" => Audience::Anybody,
-                _ => return Err("must be nobody, admins or anybody".into()),
+            let audience = match text {
+                "nobody" => Ok(Audience::Nobody),
+                "admins" => Ok(Audience::Admins),
+                "anybody" => Ok(Audience::Anybody),
+                _ => Err("must be nobody, admins or anybody"),
             };
-            Ok(())
+            set(&mut config.metrics, audience)
         },
     ),
     knob(
         "tls_certificate",
         "",
         "PEM file with the certificate chain; turns TLS on.",
-        |config, text| {
-            config.tls_certificate = Some(non_empty(text)?.into());
-            Ok(())
-        },
+        |config, text| set(&mut config.tls_certificate, non_empty(text).map(PathBuf::from)),
     ),
     knob("tls_key", "", "PEM file with its private key.", |config, text| {
-        config.tls_key = Some(non_empty(text)?.into());
-        Ok(())
+        set(&mut config.tls_key, non_empty(text).map(PathBuf::from))
     }),
     knob(
         "tls_client_ca",
         "",
         "PEM file with authorities; clients must show a certificate of one.",
-        |config, text| {
-            config.tls_client_ca = Some(non_empty(text)?.into());
-            Ok(())
-        },
+        |config, text| set(&mut config.tls_client_ca, non_empty(text).map(PathBuf::from)),
     ),
     knob("connections_max", "16384", "Open connections; past it: 503.", |config, text| {
-        config.connections_max = count(text)?;
-        Ok(())
+        set(&mut config.connections_max, count(text))
     }),
     knob(
         "connections_per_address_max",
         "4096",
         "Open connections of one address, trusted proxies aside; past it: 503.",
-        |config, text| {
-            config.connections_per_address_max = count(text)?;
-            Ok(())
-        },
+        |config, text| set(&mut config.connections_per_address_max, count(text)),
     ),
     knob("requests_max", "4096", "Requests in work; past it: 503.", |config, text| {
-        config.requests_max = count(text)?;
-        Ok(())
+        set(&mut config.requests_max, count(text))
     }),
     knob(
         "requests_per_principal_max",
         "2048",
         "Requests in work of one user or service; past it: 429.",
-        |config, text| {
-            config.requests_per_principal_max = count(text)?;
-            Ok(())
-        },
+        |config, text| set(&mut config.requests_per_principal_max, count(text)),
     ),
     knob(
         "requests_per_second_max",
         "",
         "Requests a second of one user or service; past it: 429.",
         |config, text| {
-            config.requests_per_second_max = Some(number(text).and_then(|max: u32| {
-                if max == 0 { Err("must be at least 1".into()) } else { Ok(max) }
-            })?);
-            Ok(())
+            let max = Some(number::<u32>(text)?).filter(|max| *max > 0);
+            set(&mut config.requests_per_second_max, max.ok_or("must be at least 1"))
         },
     ),
     knob(
@@ -285,8 +251,7 @@ pub const KNOBS: &[Knob] = &[
         "100000",
         "Requests on one connection; past it: closed in good order.",
         |config, text| {
-            config.requests_per_connection_max = within(number(text)?, 1, u64::MAX)?;
-            Ok(())
+            set(&mut config.requests_per_connection_max, within(number(text)?, 1, u64::MAX))
         },
     ),
     knob(
@@ -294,8 +259,7 @@ pub const KNOBS: &[Knob] = &[
         "64",
         "Requests at a time on one HTTP/2 connection; past it: refused stream.",
         |config, text| {
-            config.streams_per_connection_max = within(number(text)?, 1, 1 << 16)?;
-            Ok(())
+            set(&mut config.streams_per_connection_max, within(number(text)?, 1, 1_u32 << 16))
         },
     ),
     knob(
@@ -306,49 +270,38 @@ pub const KNOBS: &[Knob] = &[
             let bounds = 8 << 10..=1 << 20;
             let bytes = bytes(text).ok().filter(|bytes| bounds.contains(bytes));
             let bytes = bytes.and_then(|bytes| u32::try_from(bytes).ok());
-            config.head_bytes_max = bytes.ok_or("must be 8KiB to 1MiB")?;
-            Ok(())
+            set(&mut config.head_bytes_max, bytes.ok_or("must be 8KiB to 1MiB"))
         },
     ),
     knob(
         "header_timeout",
         "30s",
         "Longest wait for a request's head, TLS handshake included; past it: closed.",
-        |config, text| {
-            config.header_timeout = duration(text)?;
-            Ok(())
-        },
+        |config, text| set(&mut config.header_timeout, duration(text)),
     ),
     knob(
         "idle_timeout",
         "60s",
         "How long a connection without a request stays open.",
-        |config, text| {
-            config.idle_timeout = duration(text)?;
-            Ok(())
-        },
+        |config, text| set(&mut config.idle_timeout, duration(text)),
     ),
     knob(
         "body_idle_timeout",
         "60s",
         "Longest pause in a body; past it: 408. In the taking of an answer: closed.",
-        |config, text| {
-            config.body_idle_timeout = duration(text)?;
-            Ok(())
-        },
+        |config, text| set(&mut config.body_idle_timeout, duration(text)),
     ),
     knob(
         "body_bytes_per_second_min",
         "1KiB",
         "Least speed of a body, or of an answer as it is taken; past it: the same; 0: any.",
         |config, text| {
-            config.body_bytes_per_second_min = if text == "0" { 0 } else { bytes(text)? };
-            Ok(())
+            let speed = if text == "0" { Ok(0) } else { bytes(text) };
+            set(&mut config.body_bytes_per_second_min, speed)
         },
     ),
     knob("drain_timeout", "30s", "How long a stop waits for requests.", |config, text| {
-        config.drain_timeout = duration(text)?;
-        Ok(())
+        set(&mut config.drain_timeout, duration(text))
     }),
     knob(
         "allowed_origins",
@@ -356,8 +309,7 @@ pub const KNOBS: &[Knob] = &[
         "Origins, with commas between, whose pages may ask from a browser (CORS); * for any.",
         |config, text| {
             let fault = "must be origins such as https://app.example, with commas between, or *";
-            config.allowed_origins = Origins::parse(text).ok_or(fault)?;
-            Ok(())
+            set(&mut config.allowed_origins, Origins::parse(text).ok_or(fault))
         },
     ),
     knob(
@@ -366,36 +318,28 @@ pub const KNOBS: &[Knob] = &[
         "Proxies' networks, with commas between, whose X-Forwarded-For or Forwarded counts.",
         |config, text| {
             let networks = text.split(',').map(str::trim).filter(|text| !text.is_empty());
-            config.trusted_proxies =
-                networks.map(grant::network).collect::<Result<_, _>>().map_err(|_| {
-                    "must be networks such as 10.0.0.0/8, with commas between".to_owned()
-                })?;
-            Ok(())
+            let networks = networks.map(grant::network).collect::<Result<Vec<_>, _>>();
+            let fault = "must be networks such as 10.0.0.0/8, with commas between";
+            set(&mut config.trusted_proxies, networks.map_err(|_| fault))
         },
     ),
     knob("audit_file_bytes", "64MiB", "A file of the audit log, from 64KiB.", |config, text| {
-        config.audit_file_bytes = at_least_kib(64, text)?;
-        Ok(())
+        set(&mut config.audit_file_bytes, at_least_kib(64, text))
     })
     .at_start(|one, other| one.audit_file_bytes != other.audit_file_bytes),
     knob("audit_keep", "365d", "How long files of the audit log are kept.", |config, text| {
-        config.audit_keep = duration(text)?;
-        Ok(())
+        set(&mut config.audit_keep, duration(text))
     })
     .at_start(|one, other| one.audit_keep != other.audit_keep),
     knob("meta_cache_bytes", "32MiB", "Cache of the index, from 1024KiB.", |config, text| {
-        config.meta_cache_bytes = at_least_kib(1024, text)?;
-        Ok(())
+        set(&mut config.meta_cache_bytes, at_least_kib(1024, text))
     })
     .at_start(|one, other| one.meta_cache_bytes != other.meta_cache_bytes),
     knob(
         "journal_bytes",
         "64MiB",
         "Journal that is kept before the index is saved, from 16KiB.",
-        |config, text| {
-            config.journal_bytes = at_least_kib(16, text)?;
-            Ok(())
-        },
+        |config, text| set(&mut config.journal_bytes, at_least_kib(16, text)),
     )
     .at_start(|one, other| one.journal_bytes != other.journal_bytes),
     knob(
@@ -404,11 +348,9 @@ pub const KNOBS: &[Knob] = &[
         "Content up to this shares a pack; at most 128 KiB.",
         |config, text| {
             let size = if text == "0" { 0 } else { bytes(text)? };
-            if size > 128 << 10 {
-                return Err("must be at most 128KiB: it is held in memory".into());
-            }
-            config.pack_bytes_max = size;
-            Ok(())
+            let size = Some(size).filter(|size| *size <= 128 << 10);
+            let fault = "must be at most 128KiB: it is held in memory";
+            set(&mut config.pack_bytes_max, size.ok_or(fault))
         },
     )
     .at_start(|one, other| one.pack_bytes_max != other.pack_bytes_max),
@@ -422,6 +364,19 @@ mod tests {
     fn written_defaults_are_good() {
         for knob in KNOBS.iter().filter(|knob| !knob.default.is_empty()) {
             assert_eq!((knob.set)(&mut Config::new(), knob.default), Ok(()), "{}", knob.name);
+        }
+    }
+
+    #[test]
+    fn every_field_is_the_setting_of_its_name() {
+        let (fields, table) = include_str!("mod.rs").split_once("\nimpl Config").unwrap();
+        let name = |line: &'static str| Some(line.strip_prefix("    pub ")?.split_once(':')?.0);
+        let fields: Vec<&str> = fields.lines().filter_map(name).collect();
+        assert_eq!(fields, KNOBS.iter().map(|knob| knob.name).collect::<Vec<_>>());
+        for field in fields {
+            let (_, knob) = table.split_once(&format!("\"{field}\",")).unwrap();
+            let set = knob.split_once("config.").unwrap().1;
+            assert!(set.starts_with(&format!("{field},")), "{field}");
         }
     }
 
@@ -471,7 +426,7 @@ mod tests {
             ("service_token", "with spaces in between"),
             ("service_token", "eyJhbGciOiJSUzI1NiJ9.e30.c2ln"),
         ] {
-            let knob = KNOBS.iter().find(|knob| knob.name == name).unwrap();
+            let knob = Knob::named(name).unwrap();
             assert!((knob.set)(&mut config, value).is_err(), "{name} {value}");
         }
         assert!(config == Config::new());

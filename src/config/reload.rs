@@ -28,7 +28,7 @@ mod tests {
         for (name, value) in fixed {
             let mut read = Config { quota_bytes: 1, ..running.clone() };
             assert!(needs_restart(&running, &read).is_empty());
-            let knob = KNOBS.iter().find(|knob| knob.name == name).unwrap();
+            let knob = Knob::named(name).unwrap();
             (knob.set)(&mut read, value).unwrap();
             assert_eq!(needs_restart(&running, &read), [name]);
         }

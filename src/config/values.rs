@@ -15,10 +15,8 @@ pub fn boolean(text: &str) -> Result<bool, String> {
 }
 
 pub fn count(text: &str) -> Result<usize, String> {
-    number(text).and_then(|count| {
-        // The bound of a semaphore, far above any use.
-        if (1..=1 << 24).contains(&count) { Ok(count) } else { Err("must be 1 to 16777216".into()) }
-    })
+    // The bound of a semaphore, far above any use.
+    within(number(text)?, 1, 1 << 24)
 }
 
 pub fn within<T: PartialOrd + Display + Copy>(number: T, least: T, most: T) -> Result<T, String> {
@@ -48,23 +46,29 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 
 /// As [`bytes()`], and `0`.
 pub fn bytes_or_none(text: &str) -> Result<u64, String> {
-    let what = SIZE;
-    let (number, unit) = with_unit(text, what)?;
+    let (number, unit) = with_unit(text, SIZE)?;
     let factor: u64 = match unit {
         "" | "B" => 1,
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
         "TiB" => 1 << 40,
-        _ => return Err(format!("must be {what}")),
+        _ => return Err(format!("must be {SIZE}")),
     };
-    number.checked_mul(factor).ok_or_else(|| format!("must be {what}, less than 16 EiB"))
+    number.checked_mul(factor).ok_or_else(|| format!("must be {SIZE}, less than 16 EiB"))
 }
 
 /// As [`bytes()`], but no fewer than so many KiB: what little would break, or do for nothing.
 pub fn at_least_kib(least: u64, text: &str) -> Result<u64, String> {
     let size = bytes(text)?;
     if size < least << 10 { Err(format!("must be at least {least}KiB")) } else { Ok(size) }
+}
+
+/// Where to listen: `HOST:PORT`.
+pub fn address(text: &str) -> Result<String, String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    let is_one = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if is_one { Ok(text.into()) } else { Err("must be HOST:PORT".into()) }
 }
 
 /// The beginning of other URLs: a path, a query and their signature are put behind it.
@@ -87,8 +91,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 /// As [`duration()`], and `0`, with a unit or without.
 pub fn duration_or_none(text: &str) -> Result<Duration, String> {
-    let what = TIME;
-    let (number, unit) = with_unit(text, what)?;
+    let (number, unit) = with_unit(text, TIME)?;
     let millis: u64 = match unit {
         "" if number == 0 => 1,
         "ms" => 1,
@@ -96,10 +99,10 @@ pub fn duration_or_none(text: &str) -> Result<Duration, String> {
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
-        _ => return Err(format!("must be {what}")),
+        _ => return Err(format!("must be {TIME}")),
     };
     // A hundred years: past any use, and safe to add to any time.
     let longest = 100 * 365 * 86_400_000;
     let millis = number.checked_mul(millis).filter(|millis| *millis <= longest);
-    millis.map(Duration::from_millis).ok_or_else(|| format!("must be {what}, up to 100 years"))
+    millis.map(Duration::from_millis).ok_or_else(|| format!("must be {TIME}, up to 100 years"))
 }
