@@ -369,7 +369,7 @@ pub fn config(input: &[u8]) {
     let quoted = Value::from(value).to_string().replace('\x7f', "\\u007f");
     let Some(from_file) = written(&format!("{name} = {quoted}")) else { return };
     match (from_environment, from_file) {
-        (Ok(one), Ok(other)) => {
+        (Ok((one, _)), Ok((other, _))) => {
             assert!(one == other, "{name} depends on where it stands");
             // It begins every link that is given out.
             let url = one.public_url.unwrap_or_default();

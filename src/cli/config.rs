@@ -10,10 +10,7 @@ use clap::{CommandFactory, Subcommand};
 use clap_complete::Shell;
 
 use super::{Cli, Failures, Place, control};
-use crate::config::{
-    Config, document,
-    layers::{self, Origins},
-};
+use crate::config::document;
 
 #[derive(Subcommand)]
 pub enum ConfigCommand {
@@ -31,24 +28,19 @@ pub enum ConfigCommand {
     Example,
 }
 
-pub fn run(command: ConfigCommand) -> Result<(), Failures> {
+pub fn run(command: &ConfigCommand) -> Result<(), Failures> {
     match command {
         ConfigCommand::Check { place } => {
-            let (config, origins) = explain(place)?;
+            let (config, origins) = place.explain(None)?;
             if let Some(tls) = control::files(&config) {
                 tls.load().map_err(Failures::at("TLS"))?;
             }
             let said = origins.len();
             print(&format!("No faults; {said} settings differ from or repeat their defaults.\n"))
         }
-        ConfigCommand::Show { place } => print(&document::in_force(&explain(place)?.1)),
+        ConfigCommand::Show { place } => print(&document::in_force(&place.explain(None)?.1)),
         ConfigCommand::Example => print(&document::example()),
     }
-}
-
-fn explain(place: Place) -> Result<(Config, Origins), Failures> {
-    let (flags, environment) = super::said(place, None);
-    layers::explain(&flags, &environment).map_err(Failures)
 }
 
 fn print(text: &str) -> Result<(), Failures> {

@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{
-    Failures, Place, door, print,
-    token::{Output, seconds},
+    Failures,
+    ask::{self, Asking, members},
+    door,
+    token::seconds,
 };
 
 #[derive(Subcommand)]
@@ -21,9 +23,7 @@ pub enum KeyCommand {
     /// List the published keys.
     List {
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        place: Place,
+        asking: Asking,
     },
     /// Publish a new key, which signs after a while; the old one stays until its last token ends.
     Rotate {
@@ -34,18 +34,14 @@ pub enum KeyCommand {
         #[arg(long, conflicts_with = "after")]
         links: bool,
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        place: Place,
+        asking: Asking,
     },
     /// Take in another server's private key, so that the tokens it signed are good here.
     Import {
         /// RSA private key in PEM; - for standard input.
         pem: PathBuf,
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        place: Place,
+        asking: Asking,
     },
 }
 
@@ -53,23 +49,20 @@ const KEYS: &str = "/v1/admin/keys";
 
 pub fn run(command: KeyCommand) -> Result<(), Failures> {
     match command {
-        KeyCommand::List { output, place } => {
-            let config = super::configure(place, None)?;
+        KeyCommand::List { asking } => {
+            let config = asking.place.configure()?;
             let listed = door::call(&config, &Method::GET, KEYS, &Value::Null)?;
-            print(&listed["keys"], &output, table)
+            asking.print(&listed["keys"], table)
         }
-        KeyCommand::Rotate { after, links, output, place } => {
-            let config = super::configure(place, None)?;
-            let path = format!("{KEYS}/rotate");
+        KeyCommand::Rotate { after, links, asking } => {
             let wanted = json!({"after": after, "links": links});
-            let made = door::call(&config, &Method::POST, &path, &wanted)?;
-            print(&made, &output, super::members)
+            asking.ask(&Method::POST, &format!("{KEYS}/rotate"), &wanted, members)
         }
-        KeyCommand::Import { pem, output, place } => {
-            let config = super::configure(place, None)?;
+        KeyCommand::Import { pem, asking } => {
+            let config = asking.place.configure()?;
             let pem = read(&pem).map_err(Failures::at(&pem.display().to_string()))?;
             let made = door::call(&config, &Method::POST, KEYS, &json!({ "pem": &**pem }))?;
-            print(&made, &output, super::members)
+            asking.print(&made, members)
         }
     }
 }
@@ -84,5 +77,5 @@ fn read(path: &Path) -> io::Result<Zeroizing<String>> {
 }
 
 fn table(listed: &Value) -> String {
-    super::table(listed, &["kid", "signs", "signs_from", "last_expiry"])
+    ask::table(listed, &["kid", "signs", "signs_from", "last_expiry"])
 }

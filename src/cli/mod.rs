@@ -1,5 +1,6 @@
 //! The composition root: sub-commands and flags here; `serve` and `upkeep` name concrete engines.
 
+mod ask;
 mod client;
 mod config;
 mod control;
@@ -13,8 +14,6 @@ mod upkeep;
 mod user;
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -22,17 +21,15 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser, error::ErrorKind};
 use clap_complete::Shell;
-use hyper::Method;
 use rustix::{
     fs::Mode,
     process::{DumpableBehavior, set_dumpable_behavior, umask},
 };
-use serde_json::Value;
 
 use crate::{
     config::{
         Config, address,
-        layers::{self, Flags},
+        layers::{self, Flags, Origins},
     },
     sys::audit::{self, Verified},
 };
@@ -135,7 +132,7 @@ enum AuditCommand {
     },
 }
 
-#[derive(Args, Clone)]
+#[derive(Args)]
 struct Place {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
@@ -143,6 +140,21 @@ struct Place {
     /// Data directory.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+}
+
+impl Place {
+    /// The configuration, by what the command line and the environment say.
+    fn configure(&self) -> Result<Config, Failures> {
+        self.explain(None).map(|(config, _)| config)
+    }
+
+    /// As [`Place::configure`], with where each setting was said. A daemon may be told where to
+    /// listen.
+    fn explain(&self, listen: Option<String>) -> Result<(Config, Origins), Failures> {
+        let (config, data_dir) = (self.config.clone(), self.data_dir.clone());
+        let flags = Flags { config, data_dir, listen };
+        layers::load(&flags, &std::env::vars_os().collect()).map_err(Failures)
+    }
 }
 
 /// Runs the program; the exit status is 0, 1 for a failure, 2 for wrong usage.
@@ -156,40 +168,7 @@ pub fn run() -> ExitCode {
         // A daemon, which has a log, warns of what this cannot do.
         let _ = keep_private();
     }
-    let outcome = match command {
-        Command::Serve { place, listen } => serve::serve(place, listen),
-        Command::Gc { place } => {
-            configure(place, None).and_then(|config| upkeep::run(&config, "gc"))
-        }
-        Command::Scrub { place } => {
-            configure(place, None).and_then(|config| upkeep::run(&config, "scrub"))
-        }
-        Command::Fsck { rebuild, place } => configure(place, None).and_then(|config| {
-            if rebuild { upkeep::rebuild(&config) } else { upkeep::run(&config, "fsck") }
-        }),
-        Command::Backup { dir, place } => {
-            configure(place, None).and_then(|config| upkeep::backup(&config, &dir))
-        }
-        Command::Restore { dir, place } => {
-            configure(place, None).and_then(|config| upkeep::restore(&config, &dir))
-        }
-        Command::Import(command) => import::run(command),
-        Command::Log { filter, place } => {
-            configure(place, None).and_then(|config| upkeep::log(&config, filter.as_deref()))
-        }
-        Command::Client(command) => client::run(command),
-        Command::Token(command) => token::run(command),
-        Command::User(command) => user::run(command),
-        Command::Key(command) => key::run(command),
-        Command::Receipt(command) => receipt::run(&command),
-        Command::Config(command) => config::run(command),
-        Command::Man { dir } => config::manual(&dir),
-        Command::Completions { shell } => config::completions(shell),
-        Command::Audit(AuditCommand::Verify { place }) => {
-            configure(place, None).and_then(|config| verify_audit(&config))
-        }
-    };
-    match outcome {
+    match perform(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failures) => {
             for failure in failures.0 {
@@ -197,6 +176,29 @@ pub fn run() -> ExitCode {
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+fn perform(command: Command) -> Result<(), Failures> {
+    match command {
+        Command::Serve { place, listen } => serve::serve(place, listen),
+        Command::Gc { place } => upkeep::run(&place.configure()?, "gc"),
+        Command::Scrub { place } => upkeep::run(&place.configure()?, "scrub"),
+        Command::Fsck { rebuild: false, place } => upkeep::run(&place.configure()?, "fsck"),
+        Command::Fsck { rebuild: true, place } => upkeep::rebuild(&place.configure()?),
+        Command::Backup { dir, place } => upkeep::backup(&place.configure()?, &dir),
+        Command::Restore { dir, place } => upkeep::restore(&place.configure()?, &dir),
+        Command::Import(command) => import::run(&command),
+        Command::Log { filter, place } => upkeep::log(&place.configure()?, filter.as_deref()),
+        Command::Client(command) => client::run(command),
+        Command::Token(command) => token::run(command),
+        Command::User(command) => user::run(command),
+        Command::Key(command) => key::run(command),
+        Command::Receipt(command) => receipt::run(&command),
+        Command::Config(command) => config::run(&command),
+        Command::Man { dir } => config::manual(&dir),
+        Command::Completions { shell } => config::completions(shell),
+        Command::Audit(AuditCommand::Verify { place }) => verify_audit(&place.configure()?),
     }
 }
 
@@ -242,17 +244,6 @@ impl Failures {
     }
 }
 
-fn configure(place: Place, listen: Option<String>) -> Result<Config, Failures> {
-    let (flags, environment) = said(place, listen);
-    layers::load(&flags, &environment).map_err(Failures)
-}
-
-/// What the command line and the environment say.
-fn said(place: Place, listen: Option<String>) -> (Flags, BTreeMap<OsString, OsString>) {
-    let flags = Flags { config: place.config, data_dir: place.data_dir, listen };
-    (flags, std::env::vars_os().collect())
-}
-
 fn verify_audit(config: &Config) -> Result<(), Failures> {
     let dir = config.data_dir.join("audit");
     let Verified { lines, first, last } = audit::verify(&dir).map_err(Failures::at("audit"))?;
@@ -267,65 +258,4 @@ fn say(line: &str) -> Result<(), Failures> {
 /// Tells something on stderr. Where nobody can be told, the exit status has to do.
 fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "streamlined: {line}");
-}
-
-/// Prints an answer for people, or as it is.
-fn print(
-    answer: &Value,
-    output: &token::Output,
-    for_people: impl FnOnce(&Value) -> String,
-) -> Result<(), Failures> {
-    let text = if output.json { format!("{answer:#}\n") } else { for_people(answer) };
-    io::stdout().write_all(text.as_bytes()).map_err(Failures::at("standard output"))
-}
-
-/// Every entry of a list that comes in pages.
-fn pages(config: &Config, path: &str, member: &str) -> Result<Vec<Value>, Failures> {
-    let (mut entries, mut cursor) = (Vec::new(), String::new());
-    loop {
-        let page = format!("{path}?limit=1000{cursor}");
-        let mut page = door::call(config, &Method::GET, &page, &Value::Null)?;
-        if let Value::Array(more) = page[member].take() {
-            entries.extend(more);
-        }
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = format!("&cursor={}", door::encoded(next)),
-            None => return Ok(entries),
-        }
-    }
-}
-
-/// A value on one line; what is not there as a dash.
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => "-".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(values) if values.is_empty() => "-".into(),
-        Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(" "),
-        value => value.to_string(),
-    }
-}
-
-/// The members of an object, a line each.
-fn members(object: &Value) -> String {
-    let members = object.as_object().into_iter().flatten();
-    let lines = members.map(|(name, value)| format!("{name}: {}", cell(value)));
-    lines.collect::<Vec<_>>().join("\n") + "\n"
-}
-
-/// Objects as rows under the names of their members.
-fn table(objects: &Value, columns: &[&str]) -> String {
-    let mut rows = vec![columns.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>()];
-    for object in objects.as_array().into_iter().flatten() {
-        rows.push(columns.iter().map(|name| cell(&object[*name])).collect());
-    }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..columns.len()).map(|n| width(n).unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
-        text.push('\n');
-    }
-    text
 }

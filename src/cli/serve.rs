@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Failures, Place, configure,
+    Failures, Place,
     control::{Control, ReadConfig, policy, retention, settings, watchdog},
     door, keep_private,
 };
@@ -60,7 +60,8 @@ pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
         let _entered = runtime.enter();
         Hangups::install().map_err(Failures::at("signals"))?
     };
-    let read: Arc<ReadConfig> = Arc::new(move || configure(place.clone(), listen.clone()));
+    let read: Arc<ReadConfig> =
+        Arc::new(move || place.explain(listen.clone()).map(|(config, _)| config));
     let config = read()?;
     log::start(&config.log).map_err(Failures::at("log"))?;
     harden();

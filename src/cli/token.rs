@@ -9,7 +9,11 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{Failures, Place, door, print};
+use super::{
+    Failures, Place,
+    ask::{self, Asking, members},
+    door,
+};
 use crate::{
     auth::{jwt, keyring::KeyRing},
     config::{self, Config},
@@ -48,9 +52,7 @@ pub enum TokenCommand {
         #[arg(long)]
         jwt: bool,
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        place: Place,
+        asking: Asking,
     },
     /// List tokens: the state of each, when and from where it was used last.
     List {
@@ -58,18 +60,14 @@ pub enum TokenCommand {
         #[arg(long)]
         all: bool,
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        place: Place,
+        asking: Asking,
     },
     /// Show one token.
     Show {
         /// Its id, or the name of a service: the token that was not rotated yet.
         token: String,
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        place: Place,
+        asking: Asking,
     },
     /// Make a token's successor; both are good for a while.
     Rotate {
@@ -79,9 +77,7 @@ pub enum TokenCommand {
         #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
         grace: u64,
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        place: Place,
+        asking: Asking,
     },
     /// End tokens from the next request on.
     Revoke {
@@ -91,9 +87,7 @@ pub enum TokenCommand {
         #[arg(long, value_name = "SECOND", conflicts_with_all = ["token", "jti"])]
         before: Option<u64>,
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        place: Place,
+        asking: Asking,
     },
 }
 
@@ -126,14 +120,6 @@ pub struct Which {
     /// Every token of every service.
     #[arg(long)]
     all: bool,
-}
-
-/// How an answer is printed.
-#[derive(Args)]
-pub struct Output {
-    /// As JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
 const TOKENS: &str = "/v1/admin/tokens";
@@ -176,11 +162,9 @@ fn network(text: &str) -> Result<String, String> {
 
 pub fn run(command: TokenCommand) -> Result<(), Failures> {
     match command {
-        TokenCommand::Generate { name, days, place } => {
-            generate(&super::configure(place, None)?, &name, days)
-        }
-        TokenCommand::Create { name, limits, jwt, output, place } => {
-            let config = super::configure(place, None)?;
+        TokenCommand::Generate { name, days, place } => generate(&place.configure()?, &name, days),
+        TokenCommand::Create { name, limits, jwt, asking } => {
+            let config = asking.place.configure()?;
             door::prepare(&config)?;
             let new = json!({
                 "name": name,
@@ -190,38 +174,30 @@ pub fn run(command: TokenCommand) -> Result<(), Failures> {
                 "allow_ip": limits.allow_ip,
             });
             let made = door::call(&config, &Method::POST, TOKENS, &new)?;
-            print(&made, &output, reveal)
+            asking.print(&made, reveal)
         }
-        TokenCommand::List { all, output, place } => {
-            let config = super::configure(place, None)?;
-            let mut listed = super::pages(&config, TOKENS, "tokens")?;
+        TokenCommand::List { all, asking } => {
+            let mut listed = asking.pages(TOKENS, "tokens")?;
             listed.retain(|token| {
                 all || matches!(token["state"].as_str(), Some("active" | "superseding"))
             });
-            print(&Value::Array(listed), &output, table)
+            asking.print(&Value::Array(listed), table)
         }
-        TokenCommand::Show { token, output, place } => {
-            let config = super::configure(place, None)?;
-            let shown = door::call(&config, &Method::GET, &path(&token), &Value::Null)?;
-            print(&shown, &output, super::members)
+        TokenCommand::Show { token, asking } => {
+            asking.ask(&Method::GET, &path(&token), &Value::Null, members)
         }
-        TokenCommand::Rotate { token, grace, output, place } => {
-            let config = super::configure(place, None)?;
+        TokenCommand::Rotate { token, grace, asking } => {
             let path = format!("{}/rotate", path(&token));
-            let made = door::call(&config, &Method::POST, &path, &json!({ "grace": grace }))?;
-            print(&made, &output, reveal)
+            asking.ask(&Method::POST, &path, &json!({ "grace": grace }), reveal)
         }
-        TokenCommand::Revoke { which, before, output, place } => {
-            let config = super::configure(place, None)?;
-            let ended = if let Some(token) = &which.token {
-                door::call(&config, &Method::DELETE, &path(token), &Value::Null)?
-            } else {
-                let wanted = json!({
-                    "jti": which.jti, "service": which.service, "all": which.all, "before": before,
-                });
-                door::call(&config, &Method::POST, "/v1/admin/revocations", &wanted)?
-            };
-            print(&ended, &output, super::members)
+        TokenCommand::Revoke { which, before, asking } => {
+            if let Some(token) = &which.token {
+                return asking.ask(&Method::DELETE, &path(token), &Value::Null, members);
+            }
+            let wanted = json!({
+                "jti": which.jti, "service": which.service, "all": which.all, "before": before,
+            });
+            asking.ask(&Method::POST, "/v1/admin/revocations", &wanted, members)
         }
     }
 }
@@ -246,7 +222,7 @@ fn reveal(made: &Value) -> String {
 }
 
 fn table(listed: &Value) -> String {
-    super::table(
+    ask::table(
         listed,
         &["id", "name", "kind", "state", "expires", "last_used", "last_used_from", "scopes"],
     )

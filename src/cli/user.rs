@@ -4,7 +4,11 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{Failures, Place, door, print, token::Output};
+use super::{
+    Failures,
+    ask::{self, Asking, members},
+    door,
+};
 use crate::{
     config,
     model::{name::UserId, principal::Role},
@@ -15,18 +19,14 @@ pub enum UserCommand {
     /// List users and what they hold.
     List {
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        place: Place,
+        asking: Asking,
     },
     /// Show one user.
     Show {
         #[arg(value_parser = id)]
         id: String,
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        place: Place,
+        asking: Asking,
     },
     /// Change a user, from the next request on; its record is made when nobody named it before.
     Set {
@@ -35,18 +35,14 @@ pub enum UserCommand {
         #[command(flatten)]
         change: Change,
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        place: Place,
+        asking: Asking,
     },
     /// Remove a user with its files and uploads, and end its tokens.
     Delete {
         #[arg(value_parser = id)]
         id: String,
         #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        place: Place,
+        asking: Asking,
     },
 }
 
@@ -104,18 +100,13 @@ const USERS: &str = "/v1/admin/users";
 
 pub fn run(command: UserCommand) -> Result<(), Failures> {
     match command {
-        UserCommand::List { output, place } => {
-            let config = super::configure(place, None)?;
-            let listed = super::pages(&config, USERS, "users")?;
-            print(&Value::Array(listed), &output, table)
+        UserCommand::List { asking } => {
+            asking.print(&Value::Array(asking.pages(USERS, "users")?), table)
         }
-        UserCommand::Show { id, output, place } => {
-            let config = super::configure(place, None)?;
-            let shown = door::call(&config, &Method::GET, &path(&id), &Value::Null)?;
-            print(&shown, &output, super::members)
+        UserCommand::Show { id, asking } => {
+            asking.ask(&Method::GET, &path(&id), &Value::Null, members)
         }
-        UserCommand::Set { id, change, output, place } => {
-            let config = super::configure(place, None)?;
+        UserCommand::Set { id, change, asking } => {
             let mut wanted = json!({ "log_out": change.log_out });
             if let Some(role) = change.role {
                 wanted["role"] = if role == "default" { Value::Null } else { role.into() };
@@ -129,13 +120,10 @@ pub fn run(command: UserCommand) -> Result<(), Failures> {
             if let Some(private) = change.private {
                 wanted["private"] = private.into();
             }
-            let changed = door::call(&config, &Method::PATCH, &path(&id), &wanted)?;
-            print(&changed, &output, super::members)
+            asking.ask(&Method::PATCH, &path(&id), &wanted, members)
         }
-        UserCommand::Delete { id, output, place } => {
-            let config = super::configure(place, None)?;
-            let deleted = door::call(&config, &Method::DELETE, &path(&id), &Value::Null)?;
-            print(&deleted, &output, super::members)
+        UserCommand::Delete { id, asking } => {
+            asking.ask(&Method::DELETE, &path(&id), &Value::Null, members)
         }
     }
 }
@@ -145,5 +133,5 @@ fn path(id: &str) -> String {
 }
 
 fn table(listed: &Value) -> String {
-    super::table(listed, &["id", "role", "disabled", "files", "bytes", "quota", "created"])
+    ask::table(listed, &["id", "role", "disabled", "files", "bytes", "quota", "created"])
 }

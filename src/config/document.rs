@@ -74,14 +74,14 @@ mod tests {
     use super::*;
     use crate::config::{
         Config,
-        layers::{Flags, explain},
+        layers::{self, Flags},
     };
 
     fn loaded(text: &str) -> (Config, Origins) {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
         let flags = Flags { config: Some(file.path().into()), ..Flags::default() };
-        explain(&flags, &BTreeMap::new()).map_err(|faults| faults.join("\n")).ok().unwrap()
+        layers::load(&flags, &BTreeMap::new()).map_err(|faults| faults.join("\n")).ok().unwrap()
     }
 
     #[test]

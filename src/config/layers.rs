@@ -38,22 +38,11 @@ pub struct Said {
 /// What was said of which setting; the others have their defaults.
 pub type Origins = BTreeMap<&'static str, Said>;
 
-/// Fills a configuration.
+/// Fills a configuration, and tells where each setting comes from.
 ///
 /// # Errors
 /// Every fault, each with its place: unknown names, bad values, an unreadable file.
 pub fn load(
-    flags: &Flags,
-    environment: &BTreeMap<OsString, OsString>,
-) -> Result<Config, Vec<String>> {
-    explain(flags, environment).map(|(config, _)| config)
-}
-
-/// As [`load`], with where each setting comes from.
-///
-/// # Errors
-/// As [`load`].
-pub fn explain(
     flags: &Flags,
     environment: &BTreeMap<OsString, OsString>,
 ) -> Result<(Config, Origins), Vec<String>> {
@@ -244,7 +233,7 @@ mod tests {
         let (_file, mut flags) = file(text);
         flags.listen = Some("[::1]:3".into());
         let variables = [("STREAMLINED_LISTEN", "h:2"), ("STREAMLINED_PUBLIC_READ", "off")];
-        let config = load(&flags, &environment(&variables)).ok().unwrap();
+        let (config, _) = load(&flags, &environment(&variables)).ok().unwrap();
         assert_eq!(config.listen, "[::1]:3");
         assert!(!config.public_read);
         assert_eq!((config.quota_bytes, config.requests_max), (2048, 7));
@@ -302,7 +291,7 @@ mod tests {
             ("STREAMLINED_PORT", "tcp://10.0.0.1:8000"),
             ("STREAMLINED_PORT_8000_TCP_ADDR", "10.0.0.1"),
         ];
-        let (_, origins) = explain(&flags, &environment(&variables)).ok().unwrap();
+        let (_, origins) = load(&flags, &environment(&variables)).ok().unwrap();
         let said = |name: &str| (origins[name].value.as_str(), origins[name].place.as_str());
         assert_eq!(said("listen"), ("h:2", "STREAMLINED_LISTEN"));
         assert_eq!(said("data_dir"), ("d", "--data-dir"));
@@ -319,11 +308,11 @@ mod tests {
         fs::write(dir.path().join("service_token"), "0123456789abcdef\n").unwrap();
         let variables = [("CREDENTIALS_DIRECTORY", dir.path().to_str().unwrap())];
         let load = || load(&Flags::default(), &environment(&variables));
-        assert_eq!(load().ok().unwrap().service_token.unwrap().as_str(), "0123456789abcdef");
+        assert_eq!(load().ok().unwrap().0.service_token.unwrap().as_str(), "0123456789abcdef");
         fs::write(dir.path().join("tls_key"), "").unwrap();
         assert_eq!(load().err().unwrap(), ["CREDENTIALS_DIRECTORY: tls_key needs tls_certificate"]);
         fs::write(dir.path().join("tls_certificate"), "").unwrap();
-        assert_eq!(load().ok().unwrap().tls_key, Some(dir.path().join("tls_key")));
+        assert_eq!(load().ok().unwrap().0.tls_key, Some(dir.path().join("tls_key")));
     }
 
     #[test]

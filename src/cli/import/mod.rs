@@ -73,8 +73,8 @@ struct Job {
     listed: Option<Value>,
 }
 
-pub(super) fn run(import: Import) -> Result<(), Failures> {
-    let config = super::configure(import.place, None)?;
+pub(super) fn run(import: &Import) -> Result<(), Failures> {
+    let config = import.place.configure()?;
     let tree = Tree::open(&import.dir).map_err(Failures::at(&import.dir.display().to_string()))?;
     // A trial leaves nothing behind, least of all in a wrong place.
     if !import.dry_run {

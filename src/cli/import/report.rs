@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::tree::{Found, Tree};
-use crate::cli::{Failures, client::progress::Progress};
+use crate::cli::{Failures, ask::members, client::progress::Progress};
 
 pub struct Report {
     json: bool,
@@ -94,8 +94,7 @@ impl Report {
     pub fn end(&self) -> Result<(), Failures> {
         let sums = self.state().sums;
         let document = json!(sums);
-        let text =
-            if self.json { format!("{document}\n") } else { super::super::members(&document) };
+        let text = if self.json { format!("{document}\n") } else { members(&document) };
         io::stdout().write_all(text.as_bytes()).map_err(Failures::at("standard output"))?;
         match sums.left_out {
             0 => Ok(()),
