@@ -1,7 +1,5 @@
 //! What most commands do: they ask one thing of the daemon or of the store, and print the answer.
 
-use std::io::{self, Write};
-
 use clap::Args;
 use hyper::Method;
 use serde_json::Value;
@@ -50,8 +48,7 @@ impl Asking {
 
     /// Prints an answer for people, or as it is.
     pub fn print(&self, answer: &Value, for_people: fn(&Value) -> String) -> Result<(), Failures> {
-        let text = if self.json { format!("{answer:#}\n") } else { for_people(answer) };
-        io::stdout().write_all(text.as_bytes()).map_err(Failures::at("standard output"))
+        super::print(if self.json { format!("{answer:#}\n") } else { for_people(answer) })
     }
 }
 

@@ -1,15 +1,11 @@
 //! `config …`, `man` and `completions`: what the program says of itself.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use clap::{CommandFactory, Subcommand};
 use clap_complete::Shell;
 
-use super::{Cli, Failures, Place, control};
+use super::{Cli, Failures, Place, control, print, say};
 use crate::config::document;
 
 #[derive(Subcommand)]
@@ -36,27 +32,23 @@ pub fn run(command: &ConfigCommand) -> Result<(), Failures> {
                 tls.load().map_err(Failures::at("TLS"))?;
             }
             let said = origins.len();
-            print(&format!("No faults; {said} settings differ from or repeat their defaults.\n"))
+            say(&format!("No faults; {said} settings differ from or repeat their defaults."))
         }
-        ConfigCommand::Show { place } => print(&document::in_force(&place.explain(None)?.1)),
-        ConfigCommand::Example => print(&document::example()),
+        ConfigCommand::Show { place } => print(document::in_force(&place.explain(None)?.1)),
+        ConfigCommand::Example => print(document::example()),
     }
-}
-
-fn print(text: &str) -> Result<(), Failures> {
-    io::stdout().write_all(text.as_bytes()).map_err(Failures::at("standard output"))
 }
 
 /// Writes a manual page for the program and for each of its commands.
 pub fn manual(dir: &Path) -> Result<(), Failures> {
     let written = fs::create_dir_all(dir);
     let written = written.and_then(|()| clap_mangen::generate_to(Cli::command(), dir));
-    written.map_err(Failures::at(&dir.display().to_string()))
+    written.map_err(Failures::at(dir.display()))
 }
 
 /// Prints what a shell needs to complete commands.
 pub fn completions(shell: Shell) -> Result<(), Failures> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "streamlined", &mut text);
-    io::stdout().write_all(&text).map_err(Failures::at("standard output"))
+    print(text)
 }

@@ -22,7 +22,7 @@ use tokio::{
     runtime::{Builder, Runtime},
 };
 
-use super::{Failures, serve};
+use super::{Failures, failure, serve};
 use crate::{
     app::App,
     config::Config,
@@ -186,7 +186,7 @@ impl Answer {
         // What is done here is told here.
         let is_there = self.is_daemon && self.status.is_server_error();
         let log = if is_there { " (see the daemon's log)" } else { "" };
-        Err(Failures(vec![format!("{}{log}", self.detail())]))
+        Err(failure(format!("{}{log}", self.detail())))
     }
 
     pub fn detail(&self) -> &str {

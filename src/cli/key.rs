@@ -60,7 +60,7 @@ pub fn run(command: KeyCommand) -> Result<(), Failures> {
         }
         KeyCommand::Import { pem, asking } => {
             let config = asking.place.configure()?;
-            let pem = read(&pem).map_err(Failures::at(&pem.display().to_string()))?;
+            let pem = read(&pem).map_err(Failures::at(pem.display()))?;
             let made = door::call(&config, &Method::POST, KEYS, &json!({ "pem": &**pem }))?;
             asking.print(&made, members)
         }

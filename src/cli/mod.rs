@@ -14,6 +14,7 @@ mod upkeep;
 mod user;
 
 use std::{
+    fmt::Display,
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -226,20 +227,23 @@ fn keep_private() -> io::Result<()> {
 /// What went wrong, a line each.
 struct Failures(Vec<String>);
 
+/// One that needs no more words.
+fn failure(why: impl Display) -> Failures {
+    Failures(vec![why.to_string()])
+}
+
 impl Failures {
     /// One failure, with what was being done.
-    fn at<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Self {
-        let what = what.to_owned();
-        move |error| Self(vec![format!("{what}: {error}")])
+    fn at<E: Display>(what: impl Display) -> impl FnOnce(E) -> Self {
+        move |error| failure(format!("{what}: {error}"))
     }
 
     /// As [`Failures::at`], for what lies at `path`: the system's errors do not say where.
     fn of(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let place = format!("{what}: {}", path.display());
-        let what = what.to_owned();
         move |error| {
             let is_bare = error.raw_os_error().is_some();
-            Self(vec![format!("{}: {error}", if is_bare { place } else { what })])
+            failure(format!("{}: {error}", if is_bare { &*place } else { what }))
         }
     }
 }
@@ -250,9 +254,14 @@ fn verify_audit(config: &Config) -> Result<(), Failures> {
     say(&format!("{lines} lines, {first} to {last}, none cut out, added or edited"))
 }
 
-/// Prints a line. Nobody may be there to read it any more.
+/// Prints a line.
 fn say(line: &str) -> Result<(), Failures> {
-    writeln!(io::stdout(), "{line}").map_err(Failures::at("standard output"))
+    print(format!("{line}\n"))
+}
+
+/// Prints text. Nobody may be there to read it any more.
+fn print(text: impl AsRef<[u8]>) -> Result<(), Failures> {
+    io::stdout().write_all(text.as_ref()).map_err(Failures::at("standard output"))
 }
 
 /// Tells something on stderr. Where nobody can be told, the exit status has to do.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read},
     path::PathBuf,
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use clap::Subcommand;
 use ureq::{Agent, tls::TlsConfig};
 
-use super::{Failures, client::trust::Trust};
+use super::{Failures, client::trust::Trust, failure, say};
 use crate::{
     auth::receipt::Receipt,
     blob::Digests,
@@ -44,20 +44,19 @@ pub fn run(command: &ReceiptCommand) -> Result<(), Failures> {
     } else {
         File::open(path).and_then(|file| read(file, JWT_BYTES_MAX))
     };
-    let text = text.map_err(Failures::at(&path.display().to_string()))?;
+    let text = text.map_err(Failures::at(path.display()))?;
     let keys = key_set(jwks, trust)?;
     let receipt = Receipt::verify(String::from_utf8_lossy(&text).trim(), &keys)
         .map_err(Failures::at("not a receipt"))?;
     if let Some(path) = file {
         let content = File::open(path).and_then(Digests::of);
-        let content = content.map_err(Failures::at(&path.display().to_string()))?;
+        let content = content.map_err(Failures::at(path.display()))?;
         if !receipt.is_of(content.size, &content.sha256, &content.blake3) {
-            let path = path.display();
-            return Err(Failures(vec![format!("{path} is not what the receipt speaks of")]));
+            return Err(failure(format!("{} is not what the receipt speaks of", path.display())));
         }
     }
     let receipt = serde_json::to_string_pretty(&receipt).map_err(Failures::at("the receipt"))?;
-    writeln!(io::stdout(), "{receipt}").map_err(Failures::at("standard output"))
+    say(&receipt)
 }
 
 /// Reads something short.

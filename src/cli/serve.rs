@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     Failures, Place,
     control::{Control, ReadConfig, policy, retention, settings, watchdog},
-    door, keep_private,
+    door, failure, keep_private,
 };
 use crate::{
     app::{
@@ -91,19 +91,19 @@ pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
     let keys = KeyRing::open(&place).map_err(Failures::of("keys", &place))?;
     let links = LinkKey::open(&place).map_err(Failures::of("keys", &place))?;
     let meta = SledMetadata::open(dir, config.meta_cache_bytes, config.journal_bytes);
-    let meta = meta.map_err(Failures::at(&format!("meta of {}", dir.display())))?;
+    let meta = meta.map_err(Failures::at(format!("meta of {}", dir.display())))?;
     let pack_bytes_max = usize::try_from(config.pack_bytes_max).unwrap_or(usize::MAX);
     let blobs = DiskBlobs::open(dir, pack_bytes_max).map_err(Failures::of("blobs", dir))?;
     if meta.is_new().map_err(Failures::at("meta"))? {
         // An empty store would be served over it, and that room would never come back: `gc` touches
         // nothing from before the index was begun.
         if !blobs.is_empty().map_err(Failures::of("blobs", dir))? {
-            return Err(Failures(vec![format!(
+            return Err(failure(format!(
                 "{} holds content and nothing that says whose it is: journal/ and meta/ are lost. \
                  Put journal/ back, or restore a backup into another directory; a new store needs \
                  an empty one",
                 dir.display(),
-            )]));
+            )));
         }
     } else {
         tell_lost_keys(signs_tokens, signs_links);
@@ -249,7 +249,7 @@ async fn listen(address: &str) -> Result<Vec<Listener>, Failures> {
     let inherited = systemd::inherited().map_err(Failures::at("socket activation"))?;
     if inherited.is_empty() {
         let bound = TcpListener::bind(address).await;
-        let bound = bound.map_err(Failures::at(&format!("listen on {address}")))?;
+        let bound = bound.map_err(Failures::at(format!("listen on {address}")))?;
         return Ok(vec![Listener { socket: Socket::Tcp(bound), serves: Serves::Everything }]);
     }
     let take = |Inherited { name, socket }| {

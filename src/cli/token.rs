@@ -1,9 +1,6 @@
 //! `token …`: the life of service tokens.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-};
+use std::path::Path;
 
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -12,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Failures, Place,
     ask::{self, Asking, members},
-    door,
+    door, failure, print,
 };
 use crate::{
     auth::{jwt, keyring::KeyRing},
@@ -251,13 +248,13 @@ fn generate(config: &Config, name: &str, days: u64) -> Result<(), Failures> {
          Token:\n{token}\n\n\
          {RULE}\nUsage in HTTP requests:\n  Authorization: Bearer {token}\n{RULE}\n"
     );
-    io::stdout().write_all(block.as_bytes()).map_err(Failures::at("standard output"))
+    print(block)
 }
 
 fn recorded(config: &Config, name: &str, days: u64) -> Result<String, Failures> {
     let new = json!({"name": name, "kind": "jwt", "expires_in": days * 24 * 3600});
     let made = door::call(config, &Method::POST, TOKENS, &new)?;
-    let missing = || Failures(vec!["the daemon answered without a token".into()]);
+    let missing = || failure("the daemon answered without a token");
     made["token"].as_str().map(str::to_owned).ok_or_else(missing)
 }
 

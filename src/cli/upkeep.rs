@@ -12,7 +12,7 @@ use std::{
 use hyper::Method;
 use serde_json::Value;
 
-use super::{Failures, door, say};
+use super::{Failures, door, failure, say};
 use crate::{
     config::Config,
     meta::{self, sled::SledMetadata},
@@ -25,7 +25,7 @@ pub fn run(config: &Config, command: &str) -> Result<(), Failures> {
     let found = ["damaged", "unreadable"].iter().any(|name| report[name].as_u64() > Some(0));
     let findings = report["findings"].as_array().map_or(0, Vec::len);
     if found || findings > 0 {
-        return Err(Failures(vec![format!("{command}: something is wrong, see above")]));
+        return Err(failure(format!("{command}: something is wrong, see above")));
     }
     Ok(())
 }
@@ -34,8 +34,7 @@ pub fn run(config: &Config, command: &str) -> Result<(), Failures> {
 fn ask(config: &Config, command: &str) -> Result<Value, Failures> {
     let report = door::call(config, &Method::POST, &format!("/{command}"), &Value::Null);
     let command = command.split('?').next().unwrap_or(command);
-    let report =
-        report.map_err(|Failures(why)| Failures(vec![format!("{command}: {}", why.join(", "))]))?;
+    let report = report.map_err(|Failures(why)| Failures::at(command)(why.join(", ")))?;
     say(&format!("{report:#}"))?;
     Ok(report)
 }
@@ -46,9 +45,9 @@ pub fn log(config: &Config, filter: Option<&str>) -> Result<(), Failures> {
     UnixStream::connect(&socket).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
             let whose = "is for the daemon's own user and root";
-            Failures(vec![format!("{} {whose}: {error}", socket.display())])
+            failure(format!("{} {whose}: {error}", socket.display()))
         }
-        _ => Failures(vec![format!("no daemon runs on {}: {error}", config.data_dir.display())]),
+        _ => failure(format!("no daemon runs on {}: {error}", config.data_dir.display())),
     })?;
     let change = filter.map(|filter| format!("?filter={}", door::encoded(filter)));
     let path = format!("/log{}", change.unwrap_or_default());
@@ -59,13 +58,13 @@ pub fn log(config: &Config, filter: Option<&str>) -> Result<(), Failures> {
 /// Takes a backup into `to`; an earlier one there is brought up to date.
 pub fn backup(config: &Config, to: &Path) -> Result<(), Failures> {
     let to = path::absolute(to).map_err(Failures::at("backup"))?;
-    let bytes = to.to_str().ok_or_else(|| Failures(vec!["backup: a UTF-8 path".into()]))?;
+    let bytes = to.to_str().ok_or_else(|| failure("backup: a UTF-8 path"))?;
     let report = ask(config, &format!("backup?dir={}", door::encoded(bytes)))?;
     match report["unreadable"].as_u64() {
-        Some(files @ 1..) => Err(Failures(vec![format!(
+        Some(files @ 1..) => Err(failure(format!(
             "backup: {files} files could not be read and are not in it, everything else is; the \
              log names them"
-        )])),
+        ))),
         _ => Ok(()),
     }
 }
@@ -93,17 +92,17 @@ pub fn rebuild(config: &Config) -> Result<(), Failures> {
     let missing = SledMetadata::rebuild(dir, config.meta_cache_bytes);
     drop(lock);
     match missing {
-        Err(meta::Error::NotFound) => Err(Failures(vec![format!(
+        Err(meta::Error::NotFound) => Err(failure(format!(
             "fsck: {} has no journal to make an index of: put journal/ back, or restore a backup \
              into another directory",
             dir.display(),
-        )])),
+        ))),
         Err(error) => Err(Failures::at("fsck")(error)),
         Ok(None) => say("Index and journal are whole; nothing is missing."),
-        Ok(Some(missing)) => Err(Failures(vec![format!(
+        Ok(Some(missing)) => Err(failure(format!(
             "fsck: rebuilt, but {missing}. What it was made of is kept as journal.damaged-N; back \
              up to an empty directory from now on"
-        )])),
+        ))),
     }?;
     run(config, "fsck")
 }

@@ -1,9 +1,6 @@
 //! `ls`, `rm` and `share`.
 
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
@@ -54,7 +51,6 @@ const PAGE_FILES: &str = "1000";
 
 pub fn list(list: &List) -> Result<(), Failures> {
     let client = Client::new(&list.connection)?;
-    let mut out = io::stdout().lock();
     let mut cursor = String::new();
     loop {
         let mut query = vec![("folder", list.folder.as_str()), ("limit", PAGE_FILES)];
@@ -63,8 +59,7 @@ pub fn list(list: &List) -> Result<(), Failures> {
         }
         let page = client.call(Method::GET, &client.url("/v1/files/all", &query), None)?;
         for file in page["files"].as_array().into_iter().flatten() {
-            let line = if list.json { file.to_string() } else { line(file) };
-            writeln!(out, "{line}").map_err(Failures::at("standard output"))?;
+            say(&if list.json { file.to_string() } else { line(file) })?;
         }
         match page["next_cursor"].as_str() {
             Some(next) => next.clone_into(&mut cursor),

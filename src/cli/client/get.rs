@@ -117,9 +117,8 @@ impl Target {
     }
 }
 
-fn at<E: Display>(path: &Path) -> impl FnOnce(E) -> Failures + use<E> {
-    let path = path.display().to_string();
-    move |error| failure(format!("{path}: {error}"))
+fn at<E: Display>(path: &Path) -> impl FnOnce(E) -> Failures {
+    Failures::at(path.display())
 }
 
 impl Remote {

@@ -19,7 +19,7 @@ use ureq::{
 };
 use zeroize::Zeroizing;
 
-use super::{Failures, say};
+use super::{Failures, failure, say};
 
 #[derive(Subcommand)]
 pub enum ClientCommand {
@@ -75,10 +75,6 @@ const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'
 /// A key as it stands in a path.
 fn path(key: &str) -> String {
     utf8_percent_encode(key, IN_PATH).to_string()
-}
-
-fn failure(why: impl std::fmt::Display) -> Failures {
-    Failures(vec![why.to_string()])
 }
 
 /// A request that was not answered as it should be.

@@ -61,7 +61,7 @@ pub fn run(put: &Put) -> Result<(), Failures> {
     let own = put.file.file_name().and_then(|name| name.to_str());
     let name = put.name.as_deref().or(own).ok_or_else(|| failure("--name is needed"))?;
     let client = Client::new(&put.connection)?;
-    let file = Local::open(&put.file).map_err(Failures::at(&put.file.display().to_string()))?;
+    let file = Local::open(&put.file).map_err(Failures::at(put.file.display()))?;
     let stored = if file.size <= WHOLE_BYTES_MAX {
         whole(&client, put, name, &file)?
     } else {

@@ -62,7 +62,7 @@ fn own(path: &Path) -> Result<ClientCert, Failures> {
 
 /// At least one certificate, and a key if there is one.
 fn read(path: &Path) -> Result<(Vec<Certificate<'static>>, Option<PrivateKey<'static>>), Failures> {
-    let place = path.display().to_string();
+    let place = path.display();
     let pem = fs::read(path).map(Zeroizing::new).map_err(Failures::at(&place))?;
     let (mut certificates, mut key) = (Vec::new(), None);
     for item in parse_pem(&pem) {

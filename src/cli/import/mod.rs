@@ -75,7 +75,7 @@ struct Job {
 
 pub(super) fn run(import: &Import) -> Result<(), Failures> {
     let config = import.place.configure()?;
-    let tree = Tree::open(&import.dir).map_err(Failures::at(&import.dir.display().to_string()))?;
+    let tree = Tree::open(&import.dir).map_err(Failures::at(import.dir.display()))?;
     // A trial leaves nothing behind, least of all in a wrong place.
     if !import.dry_run {
         door::prepare(&config)?;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::tree::{Found, Tree};
-use crate::cli::{Failures, ask::members, client::progress::Progress};
+use crate::cli::{Failures, ask::members, client::progress::Progress, failure, print};
 
 pub struct Report {
     json: bool,
@@ -95,10 +95,10 @@ impl Report {
         let sums = self.state().sums;
         let document = json!(sums);
         let text = if self.json { format!("{document}\n") } else { members(&document) };
-        io::stdout().write_all(text.as_bytes()).map_err(Failures::at("standard output"))?;
+        print(text)?;
         match sums.left_out {
             0 => Ok(()),
-            left_out => Err(Failures(vec![format!("import: {left_out} were left out, see above")])),
+            left_out => Err(failure(format!("import: {left_out} were left out, see above"))),
         }
     }
 }
