@@ -28,9 +28,7 @@ pub fn run(command: &ConfigCommand) -> Result<(), Failures> {
     match command {
         ConfigCommand::Check { place } => {
             let (config, origins) = place.explain(None)?;
-            if let Some(tls) = control::files(&config) {
-                tls.load().map_err(Failures::at("TLS"))?;
-            }
+            control::read_tls(&config)?;
             let said = origins.len();
             say(&format!("No faults; {said} settings differ from or repeat their defaults."))
         }

@@ -44,8 +44,7 @@ pub struct Control {
     app: Arc<App>,
     server: Arc<Server>,
     manager: Arc<Manager>,
-    tls: Option<Files>,
-    /// Of what is shown. As long as what lies there is not good, it is looked at again.
+    /// Of what is shown over TLS. As long as what lies there is not good, it is looked at again.
     marks: [Mark; 3],
     /// What is wrong with it, as it was told.
     tls_fault: Option<String>,
@@ -61,9 +60,7 @@ impl Control {
         server: Arc<Server>,
         manager: Arc<Manager>,
     ) -> Result<Self, Failures> {
-        let tls = files(&config);
-        let marks = tls.as_ref().map_or([None; 3], Files::marks);
-        let identity = tls.as_ref().map(Files::load).transpose().map_err(Failures::at("TLS"))?;
+        let (marks, identity) = read_tls(&config)?;
         present(&server, identity);
         Ok(Self {
             started: config.clone(),
@@ -73,7 +70,6 @@ impl Control {
             app,
             server,
             manager,
-            tls,
             marks,
             tls_fault: None,
         })
@@ -82,14 +78,6 @@ impl Control {
     /// What is in force.
     pub fn config(&self) -> &Config {
         &self.config
-    }
-
-    pub fn manager(&self) -> Arc<Manager> {
-        Arc::clone(&self.manager)
-    }
-
-    pub fn drain_timeout(&self) -> Duration {
-        self.config.drain_timeout
     }
 
     /// Where the daemon is reached when nobody says otherwise.
@@ -132,14 +120,11 @@ impl Control {
         let read = Arc::clone(&self.read);
         let reading = spawn_blocking(move || {
             let config = read()?;
-            let tls = files(&config);
-            let marks = tls.as_ref().map_or([None; 3], Files::marks);
-            let identity = tls.as_ref().map(Files::load).transpose();
-            let identity = identity.map_err(Failures::at("TLS"))?;
-            Ok::<_, Failures>((config, tls, marks, identity))
+            let tls = read_tls(&config)?;
+            Ok::<_, Failures>((config, tls))
         });
         let read = reading.await.map_err(Failures::at("configuration"))?;
-        let (config, tls, marks, identity) = read?;
+        let (config, (marks, identity)) = read?;
         for setting in reload::needs_restart(&self.started, &config) {
             tracing::warn!(setting, "changed, but is only read at the start: restart for it");
         }
@@ -150,13 +135,13 @@ impl Control {
         self.app.set_policy(policy(&config));
         self.server.set(settings(&config, &self.address));
         present(&self.server, identity);
-        (self.config, self.tls, self.marks, self.tls_fault) = (config, tls, marks, None);
+        (self.config, self.marks, self.tls_fault) = (config, marks, None);
         Ok(())
     }
 
     /// Takes over a certificate that was replaced.
     async fn renew(&mut self) {
-        let Some(files) = self.tls.clone() else { return };
+        let Some(files) = files(&self.config) else { return };
         let known = self.marks;
         let looking = spawn_blocking(move || {
             let marks = files.marks();
@@ -182,9 +167,17 @@ impl Control {
 }
 
 /// The certificate and key that a configuration names, where it names any.
-pub fn files(config: &Config) -> Option<Files> {
+fn files(config: &Config) -> Option<Files> {
     let (certificate, key) = config.tls_certificate.clone().zip(config.tls_key.clone())?;
     Some(Files { certificate, key, client_ca: config.tls_client_ca.clone() })
+}
+
+/// What those hold, and their marks from before they were read. Blocks.
+pub fn read_tls(config: &Config) -> Result<([Mark; 3], Option<Identity>), Failures> {
+    let files = files(config);
+    let marks = files.as_ref().map_or([None; 3], Files::marks);
+    let identity = files.as_ref().map(Files::load).transpose().map_err(Failures::at("TLS"))?;
+    Ok((marks, identity))
 }
 
 fn present(server: &Server, identity: Option<Identity>) {

@@ -24,7 +24,6 @@ use tokio::{
 
 use super::{Failures, failure, serve};
 use crate::{
-    app::App,
     config::Config,
     http::operator,
     sys::{data_dir, durable, log, owner},
@@ -94,7 +93,6 @@ pub enum Door {
     Daemon(PathBuf),
     /// The store, which is ours as long as the lock is.
     Here {
-        app: Arc<App>,
         inner: Arc<operator::Door>,
         _lock: File,
     },
@@ -110,8 +108,8 @@ impl Door {
         let lock = take(config)?;
         let app = serve::open(config)?;
         let audit = serve::open_audit(config)?;
-        let inner = operator::Door { app: Arc::clone(&app), data_dir: dir.clone(), audit };
-        Ok(Self::Here { app, inner: Arc::new(inner), _lock: lock })
+        let inner = Arc::new(operator::Door { app, data_dir: dir.clone(), audit });
+        Ok(Self::Here { inner, _lock: lock })
     }
 
     pub async fn connect(&self) -> Result<Connection, Failures> {
@@ -131,8 +129,8 @@ impl Door {
 
     /// Waits for what was begun here.
     pub async fn close(&self) {
-        if let Self::Here { app, .. } = self {
-            app.finish().await;
+        if let Self::Here { inner, .. } = self {
+            inner.app.finish().await;
         }
     }
 }

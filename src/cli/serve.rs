@@ -13,7 +13,6 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, UnixListener},
-    runtime::Builder,
     time::{sleep, timeout},
 };
 
@@ -53,8 +52,7 @@ const USAGE_EVERY: Duration = Duration::from_mins(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
-    let runtime = Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(Failures::at("runtime"))?;
+    let runtime = door::runtime()?;
     // First of all: a start may take minutes, and who replaced a certificate knows nothing of it.
     let hangups = {
         let _entered = runtime.enter();
@@ -167,7 +165,7 @@ async fn run(
         address.clone(),
         Arc::clone(&app),
         Arc::clone(&server),
-        manager,
+        Arc::clone(&manager),
     )?;
     // Shown once, so not before all that may stop a start.
     register_tokens(control.config(), &app).await?;
@@ -183,7 +181,8 @@ async fn run(
     };
     let announced = dir.join("listen");
     let place = if bound.is_some() {
-        if let Err(error) = announce(&announced, &address) {
+        // For other programs to find it.
+        if let Err(error) = durable::write_file(&announced, format!("{address}\n").as_bytes()) {
             // As with the socket: of inodes there may be none left.
             tracing::warn!(%error, "{} could not be written", announced.display());
         }
@@ -195,7 +194,6 @@ async fn run(
     let _ = writeln!(io::stdout(), "streamlined listens on {place}");
     let address = bound.map(tracing::field::display);
     tracing::info!(address, version = env!("CARGO_PKG_VERSION"), "ready");
-    let manager = control.manager();
     manager.tell("READY=1\nSTATUS=serving");
     let watching = tokio::spawn(watchdog(Arc::clone(&app), Arc::clone(&manager)));
     let stop = async {
@@ -212,8 +210,7 @@ async fn run(
         admin.abort();
     }
     let _ = fs::remove_file(door::socket(&dir));
-    let drain_timeout = control.drain_timeout();
-    if timeout(drain_timeout, app.finish()).await.is_err() {
+    if timeout(control.config().drain_timeout, app.finish()).await.is_err() {
         tracing::warn!("completions did not finish in time; their uploads stay open");
     }
     if let Err(error) = app.record_uses().await {
@@ -279,11 +276,6 @@ async fn end_at_once(mut signals: Signals) {
     while signals.next().await == Told::Reload {}
     tracing::warn!("told to stop twice: requests in flight are cut");
     process::exit(1);
-}
-
-/// Writes the bound address where other programs find it: `DATA_DIR/listen`.
-fn announce(path: &Path, address: &str) -> io::Result<()> {
-    durable::write_file(path, format!("{address}\n").as_bytes())
 }
 
 /// Registers the configured token; on the very first start without one, makes one and shows it.
