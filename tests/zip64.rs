@@ -17,7 +17,7 @@ use streamlined::{
     auth::{jwt::Expected, keyring::KeyRing, link::LinkKey},
     blob::{
         Address, Begun, BlobStore, Error, Join, Reader, Result, Space, Stage, Vacate,
-        upkeep::{Copied, Found, Nothing, Pace, Seen, Shelf, Survey},
+        upkeep::{Copied, Found, Pace, Seen, Shelf, Survey},
     },
     meta::{Asker, Metadata, NewFile, sled::SledMetadata},
     model::{
@@ -111,8 +111,8 @@ impl BlobStore for Zeros {
         Err(Error::NoSpace)
     }
 
-    async fn survey(&self, _: UnixMillis, _: UnixMillis) -> Result<Box<dyn Survey>> {
-        Ok(Box::new(Nothing))
+    async fn survey(&self, _: UnixMillis, _: UnixMillis) -> Result<Option<Box<dyn Survey>>> {
+        Ok(None)
     }
 
     fn discarded_bytes(&self) -> u64 {

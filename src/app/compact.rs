@@ -27,7 +27,7 @@ impl App {
     /// Empties packs that hold little, and removes those that hold nothing.
     pub(super) async fn compact(self: &Arc<Self>, collected: &mut Collected) -> Result<()> {
         let _alone = self.upkeep.alone().await;
-        let mut survey = self.survey().await?;
+        let Some(mut survey) = self.survey().await? else { return Ok(()) };
         // First, as it makes room.
         self.free_dead(&mut *survey, collected).await?;
         if !survey.has_sparse() {
@@ -36,19 +36,17 @@ impl App {
         let moved = self.move_sparse(Arc::from(survey), collected).await;
         if collected.moved_bytes > 0 {
             // A fresh look: what could not be moved is named there still and keeps its pack.
-            let mut survey = self.survey().await?;
-            self.free_dead(&mut *survey, collected).await?;
+            if let Some(mut survey) = self.survey().await? {
+                self.free_dead(&mut *survey, collected).await?;
+            }
         }
         moved
     }
 
     /// Which packed bytes a record names.
-    async fn survey(&self) -> Result<Box<dyn Survey>> {
+    async fn survey(&self) -> Result<Option<Box<dyn Survey>>> {
         let (after, before) = self.collectable().await?;
-        let mut survey = self.blobs.survey(after, before).await?;
-        if survey.is_empty() {
-            return Ok(survey);
-        }
+        let Some(mut survey) = self.blobs.survey(after, before).await? else { return Ok(None) };
         // What was sealed into these packs has its record by now, or never will.
         self.settled().await?;
         let mut last = None;
@@ -72,13 +70,10 @@ impl App {
             let Some((hash, _)) = page.last() else { break };
             last = Some(*hash);
         }
-        Ok(survey)
+        Ok(Some(survey))
     }
 
     async fn free_dead(&self, survey: &mut dyn Survey, collected: &mut Collected) -> Result<()> {
-        if survey.is_empty() {
-            return Ok(());
-        }
         // A dead pack is found again.
         let Some(_allowed) = self.removals.try_begin() else { return Ok(()) };
         let freed = survey.free_dead().await?;

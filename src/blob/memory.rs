@@ -14,7 +14,7 @@ use super::{
     Stage, Vacate,
     proof::Prover,
     tree::TreeHasher,
-    upkeep::{Copied, Found, Nothing, Pace, Seen, Shelf, Survey},
+    upkeep::{Copied, Found, Pace, Seen, Shelf, Survey},
 };
 use crate::model::{
     digest::ContentHash,
@@ -173,8 +173,8 @@ impl BlobStore for MemoryBlobs {
         Err(Error::Io("the reference store keeps nothing".into()))
     }
 
-    async fn survey(&self, _: UnixMillis, _: UnixMillis) -> Result<Box<dyn Survey>> {
-        Ok(Box::new(Nothing))
+    async fn survey(&self, _: UnixMillis, _: UnixMillis) -> Result<Option<Box<dyn Survey>>> {
+        Ok(None)
     }
 
     fn discarded_bytes(&self) -> u64 {

@@ -176,8 +176,13 @@ pub trait BlobStore: Send + Sync {
     /// an older file lies there, the new one goes to the same path below `changed`, to be put in
     /// its place: till then, whatever names the older ones finds them.
     async fn copy(&self, to: &Path, changed: &Path) -> Result<Copied>;
-    /// Looks at the packs that were written last between the two times.
-    async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>>;
+    /// Looks at the packs that were written last between the two times; `None` where there are
+    /// none, and so nothing could be had back.
+    async fn survey(
+        &self,
+        after: UnixMillis,
+        before: UnixMillis,
+    ) -> Result<Option<Box<dyn Survey>>>;
     /// Bytes discarded since the start that only a survey can give back.
     fn discarded_bytes(&self) -> u64;
 }

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use super::{Error, Result};
+use super::Result;
 use crate::model::{
     digest::ContentHash,
     id::{PartNumber, UploadId},
@@ -81,8 +81,6 @@ pub trait Pace: Send + Sync {
 /// a record names; what it does not tell is taken for dead.
 #[async_trait]
 pub trait Survey: Send + Sync {
-    /// There is nothing that could be had back.
-    fn is_empty(&self) -> bool;
     /// A record names these bytes.
     fn keep(&mut self, locator: &Locator);
     /// A record names these bytes and they must stay where they are.
@@ -96,34 +94,4 @@ pub trait Survey: Send + Sync {
     /// Copies packed bytes, checked against their hash, and answers how many there are and where
     /// the copy lies.
     async fn copy(&self, hash: &ContentHash, locator: &Locator) -> Result<(u64, Locator)>;
-}
-
-/// The survey of a store that packs nothing.
-pub struct Nothing;
-
-#[async_trait]
-impl Survey for Nothing {
-    fn is_empty(&self) -> bool {
-        true
-    }
-
-    fn keep(&mut self, _: &Locator) {}
-
-    fn pin(&mut self, _: &Locator) {}
-
-    async fn free_dead(&mut self) -> Result<Freed> {
-        Ok(Freed::default())
-    }
-
-    fn has_sparse(&self) -> bool {
-        false
-    }
-
-    fn is_sparse(&self, _: &Locator) -> bool {
-        false
-    }
-
-    async fn copy(&self, _: &ContentHash, _: &Locator) -> Result<(u64, Locator)> {
-        Err(Error::NotFound)
-    }
 }

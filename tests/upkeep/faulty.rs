@@ -152,9 +152,13 @@ impl BlobStore for Faulty {
         self.store.copy(to, changed).await
     }
 
-    async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>> {
-        let survey = self.store.survey(after, before).await?;
-        Ok(Box::new(FullDisk { survey, copies: Arc::clone(&self.copies) }))
+    async fn survey(
+        &self,
+        after: UnixMillis,
+        before: UnixMillis,
+    ) -> Result<Option<Box<dyn Survey>>> {
+        let Some(survey) = self.store.survey(after, before).await? else { return Ok(None) };
+        Ok(Some(Box::new(FullDisk { survey, copies: Arc::clone(&self.copies) })))
     }
 
     fn discarded_bytes(&self) -> u64 {
@@ -224,10 +228,6 @@ struct FullDisk {
 
 #[async_trait]
 impl Survey for FullDisk {
-    fn is_empty(&self) -> bool {
-        self.survey.is_empty()
-    }
-
     fn keep(&mut self, locator: &Locator) {
         self.survey.keep(locator);
     }

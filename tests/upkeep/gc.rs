@@ -251,7 +251,8 @@ async fn a_crash_between_the_steps_of_a_move_leaves_only_litter() {
             let world = World::new(dir.path(), meta.clone(), blobs.clone()).await;
             let kept = sparse(&world).await;
             let all = meta.blobs_after(None, 99).await.unwrap();
-            let mut survey = blobs.survey(<_>::default(), world.clock.now()).await.unwrap();
+            let mut survey =
+                blobs.survey(<_>::default(), world.clock.now()).await.unwrap().unwrap();
             for (_, blob) in &all {
                 survey.keep(&blob.locator);
             }

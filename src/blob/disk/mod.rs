@@ -303,10 +303,14 @@ impl BlobStore for DiskBlobs {
         self.blocking(move |inner| Ok(copy::copy(&inner.layout, &to, &changed)?)).await
     }
 
-    async fn survey(&self, after: UnixMillis, before: UnixMillis) -> Result<Box<dyn Survey>> {
+    async fn survey(
+        &self,
+        after: UnixMillis,
+        before: UnixMillis,
+    ) -> Result<Option<Box<dyn Survey>>> {
         let inner = Arc::clone(&self.0);
         let survey = spawn_blocking(move || survey::survey(inner, after, before)).await;
-        Ok(Box::new(joined(survey)?))
+        Ok(joined(survey)?.map(|survey| Box::new(survey) as Box<dyn Survey>))
     }
 
     fn discarded_bytes(&self) -> u64 {

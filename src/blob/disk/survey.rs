@@ -43,8 +43,13 @@ pub struct PackSurvey {
     packs: BTreeMap<u32, Surveyed>,
 }
 
-/// Lists the packs that are closed and were last written between the two times. Blocks.
-pub fn survey(store: Arc<Inner>, after: UnixMillis, before: UnixMillis) -> Result<PackSurvey> {
+/// Lists the packs that are closed and were last written between the two times; `None` where there
+/// are none. Blocks.
+pub fn survey(
+    store: Arc<Inner>,
+    after: UnixMillis,
+    before: UnixMillis,
+) -> Result<Option<PackSurvey>> {
     let mut found = store.layout.packs_found()?;
     // A pack is begun only when the one before is closed.
     let last = found.iter().copied().max();
@@ -57,7 +62,7 @@ pub fn survey(store: Arc<Inner>, after: UnixMillis, before: UnixMillis) -> Resul
             packs.insert(number, Surveyed { bytes, named: 0, pinned: false });
         }
     }
-    Ok(PackSurvey { store, packs })
+    Ok((!packs.is_empty()).then_some(PackSurvey { store, packs }))
 }
 
 impl PackSurvey {
@@ -69,10 +74,6 @@ impl PackSurvey {
 
 #[async_trait]
 impl Survey for PackSurvey {
-    fn is_empty(&self) -> bool {
-        self.packs.is_empty()
-    }
-
     fn keep(&mut self, locator: &Locator) {
         let Some((pack, packed)) = self.pack_of(locator) else { return };
         // A locator of before they held a length counts as the longest.
