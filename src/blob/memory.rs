@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{
     Address, Begun, BlobStore, Error, Hasher, Join, Purpose, Reader, Result, Sealed, Site, Space,
-    Stage, Vacate,
+    Stage, Vacate, held,
     proof::Prover,
     tree::TreeHasher,
     upkeep::{Copied, Found, Pace, Seen, Shelf, Survey},
@@ -37,13 +37,12 @@ fn locked(state: &Shared) -> MutexGuard<'_, State> {
 }
 
 fn keep(state: &Shared, bytes: Bytes) -> Sealed {
-    let mut hasher = Hasher::default();
-    hasher.update(&bytes);
+    let digests = Hasher::default().and(&bytes).finish();
     let mut state = locked(state);
     state.next += 1;
     let locator = Locator(state.next.to_be_bytes().into());
     state.stored.insert(locator.clone(), bytes);
-    hasher.finish().sealed(locator)
+    digests.sealed(locator)
 }
 
 /// See the module.
@@ -58,7 +57,7 @@ impl MemoryBlobs {
     fn checked(&self, hash: &ContentHash, locator: &Locator) -> Result<Bytes> {
         let state = locked(&self.0);
         let bytes = state.stored.get(locator).ok_or(Error::NotFound)?;
-        if ContentHash(*blake3::hash(bytes).as_bytes()) != *hash {
+        if blake3::hash(bytes) != hash.0 {
             return Err(Error::Corrupt(hash.to_string()));
         }
         Ok(bytes.clone())
@@ -107,9 +106,7 @@ impl BlobStore for MemoryBlobs {
     }
 
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
-        let bytes = self.bytes(blob)?;
-        let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
-        Ok(Box::new(MemoryReader(Some(bytes.slice(at(slice.start)..at(slice.end))))))
+        Ok(held(&self.bytes(blob)?, slice))
     }
 
     async fn prove(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
@@ -122,7 +119,8 @@ impl BlobStore for MemoryBlobs {
         while let Some(piece) = prover.next_piece()? {
             proof.extend_from_slice(&piece);
         }
-        Ok(Box::new(MemoryReader(Some(proof.into()))))
+        let whole = Slice::whole(proof.len() as u64);
+        Ok(held(&proof.into(), whole))
     }
 
     async fn crc32(&self, blob: &Address) -> Result<u32> {
@@ -198,14 +196,5 @@ impl Stage for MemoryStage {
 
     async fn seal(&mut self, _: Purpose) -> Result<Sealed> {
         Ok(keep(&self.state, std::mem::take(&mut self.bytes).into()))
-    }
-}
-
-struct MemoryReader(Option<Bytes>);
-
-#[async_trait]
-impl Reader for MemoryReader {
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        Ok(self.0.take().filter(|bytes| !bytes.is_empty()))
     }
 }

@@ -229,6 +229,22 @@ pub trait Reader: Send {
     async fn next(&mut self) -> Result<Option<Bytes>>;
 }
 
+/// Bytes that are held as a whole, on their way out.
+struct Held(Option<Bytes>);
+
+#[async_trait]
+impl Reader for Held {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        Ok(self.0.take().filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+/// Gives out a slice of bytes that are held.
+fn held(bytes: &Bytes, slice: Slice) -> Box<dyn Reader> {
+    let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
+    Box::new(Held(Some(bytes.slice(at(slice.start)..at(slice.end)))))
+}
+
 /// Every digest of a stream.
 #[derive(Clone)]
 pub struct Hasher {

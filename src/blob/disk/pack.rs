@@ -281,7 +281,7 @@ impl Packs {
         }
         let mut content = vec![0; length as usize];
         file.read_exact_at(&mut content, content_offset(packed.offset)).map_err(cut)?;
-        if ContentHash(*blake3::hash(&content).as_bytes()) != *hash {
+        if blake3::hash(&content) != hash.0 {
             return Err(damaged());
         }
         Ok(content.into())

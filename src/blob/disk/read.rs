@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     blob::{
-        Address, Error, Reader, Result,
+        Address, Error, Reader, Result, held,
         tree::{Tree, group_bytes},
     },
     model::{digest::ContentHash, limits::TRANSFER_BUFFER_BYTES, range::Slice},
@@ -36,7 +36,7 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
         && let Some(content) = store.packs.read_without_waiting(packed, blob.size)
     {
         check(&content, blob)?;
-        return Ok(Box::new(PackedReader(Some(cut(&content, slice)))));
+        return Ok(held(&content, slice));
     }
     if place.packed().is_none()
         && let Some(reader) = FileReader::without_waiting(store, &place, blob, slice)
@@ -49,15 +49,13 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
             // Small enough to be read and checked as a whole, whatever slice is asked for.
             let content = store.packs.read(packed, blob.size)?;
             check(&content, &blob)?;
-            return Ok(Box::new(PackedReader(Some(cut(&content, slice)))));
+            return Ok(held(&content, slice));
         }
         // The first bytes come on the same way to another thread.
         let content = Content::open(&store, &place, &blob)?;
-        let tree = if Cursor::needs_tree(&place, &blob, slice) {
-            Some(trailer::tree(&content.file, blob.size)?)
-        } else {
-            None
-        };
+        let tree = Cursor::needs_tree(&place, &blob, slice)
+            .then(|| trailer::tree(&content.file, blob.size))
+            .transpose()?;
         let (first, cursor) =
             Box::new(Cursor::begin(content, tree, &blob, slice)).read_waiting()?;
         Ok(Box::new(FileReader(Next::First(first, cursor))))
@@ -68,24 +66,10 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
 /// # Errors
 /// [`Error::Corrupt`] when `content` is not what was stored.
 pub fn check(content: &[u8], blob: &Address) -> Result<()> {
-    if ContentHash(*blake3::hash(content).as_bytes()) == blob.blake3 {
+    if blake3::hash(content) == blob.blake3.0 {
         Ok(())
     } else {
         Err(Error::Corrupt(blob.blake3.to_string()))
-    }
-}
-
-fn cut(content: &Bytes, slice: Slice) -> Bytes {
-    let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(content.len());
-    content.slice(at(slice.start)..at(slice.end))
-}
-
-struct PackedReader(Option<Bytes>);
-
-#[async_trait]
-impl Reader for PackedReader {
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        Ok(self.0.take().filter(|bytes| !bytes.is_empty()))
     }
 }
 

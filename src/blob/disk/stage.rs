@@ -83,11 +83,7 @@ impl Stage for DiskStage {
 pub async fn seal_small(store: &Inner, content: Bytes) -> Result<Sealed> {
     let digests = {
         let content = content.clone();
-        move || {
-            let mut hasher = Hasher::default();
-            hasher.update(&content);
-            hasher.finish()
-        }
+        move || Hasher::default().and(&content).finish()
     };
     let digests = if content.len() <= HASH_INLINE_BYTES_MAX {
         digests()
