@@ -8,16 +8,16 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::task::spawn_blocking;
 
 use super::{
     Inner,
     assembly::{Assemblies, Closed},
+    blocking::blocking,
     content::{Content, copy_range, read_checked},
     layout::Place,
     running::Running,
     spill::{Temporary, publish},
-    stage::{joined, seal_small},
+    stage::seal_small,
     trailer,
 };
 use crate::{
@@ -59,7 +59,7 @@ impl Join for Joining {
                 }
                 Ok(whole)
             };
-            let whole = joined(spawn_blocking(gather).await)?;
+            let whole = blocking(gather).await?;
             return seal_small(&store, whole.into()).await;
         }
         store.health.check()?;
@@ -71,7 +71,7 @@ impl Join for Joining {
             Some((fills, closed)) => in_place(&inner, closed, upload, &parts, &fills),
             None => concatenate(&inner, &parts),
         };
-        joined(spawn_blocking(join).await)
+        blocking(join).await
     }
 
     /// A packed part is a blob as it lies. A part's file gets a second name: the first one stays
@@ -95,7 +95,7 @@ impl Join for Joining {
             store.sync_parent(&path)?;
             blob.locator()
         };
-        joined(spawn_blocking(link).await)
+        blocking(link).await
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{buffers::Full, stage::joined};
+use super::{blocking::joined, buffers::Full};
 use crate::blob::Result;
 
 /// See the module. `T` is what the work makes of all bytes so far.

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod assembly;
+mod blocking;
 mod buffers;
 mod content;
 mod copy;
@@ -31,17 +32,18 @@ use std::{
 
 use async_trait::async_trait;
 use rustix::fs::{StatVfsMountFlags, statvfs};
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::sync::Semaphore;
 
 use self::{
     assemble::Joining,
     assembly::{Assemblies, Member},
+    blocking::blocking,
     buffers::Buffers,
     content::Content,
     layout::{Layout, Place, changed},
     pack::{PACK_BYTES_MAX, Packer, Packs},
     prove::hash_bare,
-    stage::{DiskStage, joined},
+    stage::DiskStage,
     vacate::Vacating,
 };
 use super::{
@@ -167,7 +169,7 @@ impl DiskBlobs {
         job: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let inner = Arc::clone(&self.0);
-        joined(spawn_blocking(move || job(&inner)).await)
+        blocking(move || job(&inner)).await
     }
 }
 
@@ -309,8 +311,8 @@ impl BlobStore for DiskBlobs {
         before: UnixMillis,
     ) -> Result<Option<Box<dyn Survey>>> {
         let inner = Arc::clone(&self.0);
-        let survey = spawn_blocking(move || survey::survey(inner, after, before)).await;
-        Ok(joined(survey)?.map(|survey| Box::new(survey) as Box<dyn Survey>))
+        let survey = blocking(move || survey::survey(inner, after, before)).await?;
+        Ok(survey.map(|survey| Box::new(survey) as Box<dyn Survey>))
     }
 
     fn discarded_bytes(&self) -> u64 {

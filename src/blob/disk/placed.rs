@@ -14,10 +14,11 @@ use std::{
 use super::{
     Inner,
     assembly::{Berth, Member, begins_at},
+    blocking::off_the_reactor,
     content::copy_range,
     layout::Place,
     running::{self, Chain, Running},
-    spill::{Temporary, off_the_reactor},
+    spill::Temporary,
 };
 use crate::{
     blob::{Address, Digests, Hasher, Result, Sealed, Site},

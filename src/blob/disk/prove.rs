@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::task::spawn_blocking;
 
-use super::{Inner, content::Content, layout::Place, stage::joined, trailer};
+use super::{Inner, blocking::blocking, content::Content, layout::Place, trailer};
 use crate::{
     blob::{
         Address, Digests, Hasher, Reader, Result,
@@ -34,7 +33,7 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
         };
         reader(content, &blob, slice, tree)
     };
-    joined(spawn_blocking(open).await)
+    blocking(open).await
 }
 
 /// Damage at the begin of a proof is told before anything is given out.
@@ -74,7 +73,7 @@ impl<S: Source + Send + 'static> Reader for ProofReader<S> {
         }
         let Some(mut prover) = self.prover.take() else { return Ok(None) };
         let step = move || prover.next_piece().map(|piece| (piece, prover));
-        let (piece, prover) = joined(spawn_blocking(step).await)?;
+        let (piece, prover) = blocking(step).await?;
         self.prover = piece.is_some().then_some(prover);
         Ok(piece.map(Bytes::from))
     }

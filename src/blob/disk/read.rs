@@ -15,9 +15,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{
     Inner,
+    blocking::{blocking, joined},
     content::Content,
     layout::Place,
-    stage::{HASH_INLINE_BYTES_MAX, joined},
+    stage::HASH_INLINE_BYTES_MAX,
     trailer,
 };
 use crate::{
@@ -60,7 +61,7 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
             Box::new(Cursor::begin(content, tree, &blob, slice)).read_waiting()?;
         Ok(Box::new(FileReader(Next::First(first, cursor))))
     };
-    joined(spawn_blocking(open).await)
+    blocking(open).await
 }
 
 /// # Errors
@@ -320,9 +321,7 @@ impl Reader for FileReader {
             Next::First(first, cursor) => ((first, cursor), false),
             Next::Idle(mut cursor) => match cursor.read(false) {
                 Poll::Ready(chunk) => ((chunk?, cursor), false),
-                Poll::Pending => {
-                    (joined(spawn_blocking(move || cursor.read_waiting()).await)?, true)
-                }
+                Poll::Pending => (blocking(move || cursor.read_waiting()).await?, true),
             },
             Next::Ahead(reading) => (joined(reading.await)?, true),
             Next::Failed => return Err(Error::Io("the read failed before".into())),

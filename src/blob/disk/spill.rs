@@ -15,15 +15,14 @@ use std::{
 
 use bytes::Bytes;
 use rustix::fs::{Advice, fadvise};
-use tokio::task::spawn_blocking;
 
 use super::{
     Inner,
+    blocking::{blocking, off_the_reactor},
     buffers::Gatherer,
     lane::Lane,
     layout::Place,
     placed::{Placed, Whereabouts},
-    stage::joined,
     trailer,
 };
 use crate::{
@@ -74,7 +73,7 @@ impl Spill {
         let work = writing.finish().await?;
         let hasher = hashing.finish().await?;
         let seal = move || work.take(&rest)?.seal(purpose, hasher.and(&rest));
-        joined(spawn_blocking(seal).await)
+        blocking(seal).await
     }
 }
 
@@ -214,13 +213,5 @@ impl Drop for Temporary {
                 tracing::debug!(%error, "temporary file not removed; the next start does it");
             }
         });
-    }
-}
-
-/// Letting go of a large file takes a while.
-pub fn off_the_reactor(job: impl FnOnce() + Send + 'static) {
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => drop(runtime.spawn_blocking(job)),
-        Err(_) => job(),
     }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use tokio::task::spawn_blocking;
 
-use super::{Inner, assembly::Member, placed::Whereabouts, spill::Spill};
-use crate::blob::{Error, Hasher, Purpose, Result, Sealed, Site, Stage};
+use super::{Inner, assembly::Member, blocking::blocking, placed::Whereabouts, spill::Spill};
+use crate::blob::{Hasher, Purpose, Result, Sealed, Site, Stage};
 
 /// A part does not wait for its place where there are more parts than this: each that waits would
 /// hold what is known of all of them, for as long as its client takes.
@@ -88,13 +87,8 @@ pub async fn seal_small(store: &Inner, content: Bytes) -> Result<Sealed> {
     let digests = if content.len() <= HASH_INLINE_BYTES_MAX {
         digests()
     } else {
-        joined(spawn_blocking(move || Ok(digests())).await)?
+        blocking(move || Ok(digests())).await?
     };
     let place = store.packer.append(digests.blake3, content).await?;
     Ok(digests.sealed(place.locator()?))
-}
-
-/// The outcome of a blocking job; one that panicked is an I/O failure of its caller only.
-pub fn joined<T>(outcome: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
-    outcome.unwrap_or_else(|error| Err(Error::Io(error.to_string())))
 }

@@ -7,13 +7,12 @@
 use std::{collections::BTreeMap, fs, sync::Arc};
 
 use async_trait::async_trait;
-use tokio::task::spawn_blocking;
 
 use super::{
     Inner,
+    blocking::blocking,
     layout::{Packed, Place, changed},
     pack::{CONTENT_BYTES_MAX, HEADER_BYTES},
-    stage::joined,
 };
 use crate::{
     blob::{
@@ -94,7 +93,7 @@ impl Survey for PackSurvey {
         for (number, bytes) in dead.map(|(number, pack)| (*number, pack.bytes)).collect::<Vec<_>>()
         {
             let store = Arc::clone(&self.store);
-            joined(spawn_blocking(move || store.packs.remove(number)).await)?;
+            blocking(move || store.packs.remove(number)).await?;
             self.packs.remove(&number);
             freed.packs += 1;
             freed.bytes += bytes;
@@ -114,8 +113,7 @@ impl Survey for PackSurvey {
     async fn copy(&self, hash: &ContentHash, locator: &Locator) -> Result<(u64, Locator)> {
         let packed = Place::parse(locator)?.packed().ok_or(Error::NotFound)?;
         let (store, hash) = (Arc::clone(&self.store), *hash);
-        let read = spawn_blocking(move || store.packs.read_checked(packed, &hash)).await;
-        let content = joined(read)?;
+        let content = blocking(move || store.packs.read_checked(packed, &hash)).await?;
         let bytes = content.len() as u64;
         let place = self.store.packer.append(hash, content).await?;
         Ok((bytes, place.locator()?))

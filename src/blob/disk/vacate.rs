@@ -5,9 +5,8 @@
 use std::{fs::File, io, sync::Arc};
 
 use async_trait::async_trait;
-use tokio::task::spawn_blocking;
 
-use super::{Inner, assembly::Member, layout::Place, stage::joined};
+use super::{Inner, assembly::Member, blocking::blocking, layout::Place};
 use crate::{
     blob::{Address, Result, Site, Vacate},
     model::{locator::Locator, range::Slice},
@@ -48,6 +47,6 @@ impl Vacate for Vacating {
             }
             Ok(())
         };
-        joined(spawn_blocking(empty).await)
+        blocking(empty).await
     }
 }

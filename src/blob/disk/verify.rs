@@ -8,9 +8,8 @@ use std::{
 };
 
 use rustix::fs::{Advice, fadvise};
-use tokio::task::spawn_blocking;
 
-use super::{Inner, layout::Place, stage::joined, trailer};
+use super::{Inner, blocking::blocking, layout::Place, trailer};
 use crate::{
     blob::{Error, Result, tree::TreeHasher, upkeep::Pace},
     model::{digest::ContentHash, limits::TRANSFER_BUFFER_BYTES, locator::Locator},
@@ -32,7 +31,7 @@ pub async fn verify(
             inner.packs.forget_cached(packed)?;
             Ok(inner.packs.read_checked(packed, &wanted)?.len() as u64)
         };
-        let bytes = joined(spawn_blocking(check).await)?;
+        let bytes = blocking(check).await?;
         pace.took(bytes).await;
         return Ok(bytes);
     }
@@ -53,11 +52,11 @@ pub async fn verify(
             has_trailer: kept.is_some(),
         })
     };
-    let mut reread = joined(spawn_blocking(open).await)?;
+    let mut reread = blocking(open).await?;
     let mut bytes = 0;
     loop {
         let before = reread.left;
-        reread = joined(spawn_blocking(move || reread.piece()).await)?;
+        reread = blocking(move || reread.piece()).await?;
         let took = before - reread.left;
         bytes += took;
         pace.took(took).await;
@@ -66,7 +65,7 @@ pub async fn verify(
             break;
         }
     }
-    joined(spawn_blocking(move || reread.check(&wanted)).await)?;
+    blocking(move || reread.check(&wanted)).await?;
     Ok(bytes)
 }
 
