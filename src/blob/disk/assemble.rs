@@ -16,15 +16,14 @@ use super::{
     content::{Content, copy_range, read_checked},
     layout::Place,
     running::Running,
-    spill::{Temporary, publish},
+    spill::OwnFile,
     stage::seal_small,
     trailer,
 };
 use crate::{
     blob::{Address, Error, Hasher, Join, Purpose, Result, Sealed},
-    metrics::stores,
     model::{id::UploadId, locator::Locator},
-    sys::{durable, fault, random},
+    sys::{fault, random},
 };
 
 /// See [`BlobStore::join`](crate::blob::BlobStore::join).
@@ -100,17 +99,16 @@ impl Join for Joining {
 }
 
 fn concatenate(store: &Inner, parts: &[Address]) -> Result<Sealed> {
-    let temporary = Temporary(store.layout.temporary());
-    let file = durable::create_new(&temporary.0)?;
+    let own = OwnFile::create(store)?;
     let mut hasher = Hasher::default();
     for part in parts {
         read_checked(store, part, |bytes| {
-            file.write_all_at(bytes, hasher.size)?;
+            own.file.write_all_at(bytes, hasher.size)?;
             hasher.update(bytes);
             Ok(())
         })?;
     }
-    publish(store, &file, temporary, Purpose::Blob, &hasher.finish())
+    own.publish(store, Purpose::Blob, &hasher.finish())
 }
 
 /// A part that does not lie in the assembly, and where it belongs there.
@@ -175,7 +173,7 @@ fn in_place(
     file.write_all_at(&trailer, size)?;
     file.set_len(size + trailer.len() as u64)?;
     fault::point("assembly: whole");
-    store.health.synced(stores::SYNC_SECONDS.of("file").time(|| file.sync_data()))?;
+    store.sync(&file)?;
     fault::point("assembly: whole and durable");
     let blob = Place::Blob { hash, nonce: closed.nonce, size };
     let second = store.file(&blob)?;

@@ -22,7 +22,8 @@ mod vacate;
 mod verify;
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -51,6 +52,7 @@ use super::{
     upkeep::{Copied, Found, Owner, Pace, Seen, Shelf, Survey},
 };
 use crate::{
+    metrics::stores,
     model::{
         digest::ContentHash,
         id::{PartNumber, UploadId},
@@ -111,6 +113,12 @@ impl Inner {
         self.layout.file(place).ok_or_else(|| Error::Corrupt("not a file's locator".into()))
     }
 
+    /// Makes the bytes of a file durable. Blocks.
+    fn sync(&self, file: &File) -> Result<()> {
+        self.health.synced(stores::SYNC_SECONDS.of("file").time(|| file.sync_data()))
+    }
+
+    /// Makes the name of a file durable. Blocks.
     fn sync_parent(&self, path: &Path) -> Result<()> {
         path.parent().map_or(Ok(()), |dir| self.health.synced(durable::sync_dir(dir)))
     }

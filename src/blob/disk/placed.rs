@@ -18,11 +18,10 @@ use super::{
     content::copy_range,
     layout::Place,
     running::{self, Chain, Running},
-    spill::Temporary,
+    spill::OwnFile,
 };
 use crate::{
     blob::{Address, Digests, Hasher, Result, Sealed, Site},
-    metrics::stores,
     sys::{fault, random},
 };
 
@@ -93,13 +92,12 @@ impl Whereabouts {
     pub fn begin_assembly(
         self,
         store: &Inner,
-        file: &File,
-        temporary: &Temporary,
+        own: &OwnFile,
         hasher: &Hasher,
     ) -> Result<Option<Sealed>> {
-        store.health.synced(stores::SYNC_SECONDS.of("file").time(|| file.sync_data()))?;
+        store.sync(&own.file)?;
         let path = store.layout.assembly(self.berth.upload());
-        match fs::hard_link(&temporary.0, &path) {
+        match fs::hard_link(own.path(), &path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             linked => linked?,
         }
@@ -179,17 +177,18 @@ impl Placed {
         self.part.as_ref().map_or(0, |part| part.berth.span.start)
     }
 
-    /// Copies what was written to another file. Blocks.
-    pub fn copy_to(&self, file: &File) -> Result<()> {
-        copy_range(&self.file, self.start(), file, 0, self.written)
+    /// Copies what was written to a file of its own. Blocks.
+    pub fn copy_out(&self, store: &Inner) -> Result<OwnFile> {
+        let own = OwnFile::create(store)?;
+        copy_range(&self.file, self.start(), &own.file, 0, self.written)?;
+        Ok(own)
     }
 
     /// Makes what was written durable. Blocks.
     pub fn seal(mut self, store: &Inner, hasher: Hasher) -> Result<Sealed> {
         self.recount()?;
         fault::point("assembly: written");
-        let sync = || self.file.sync_data();
-        store.health.synced(stores::SYNC_SECONDS.of("file").time(sync))?;
+        store.sync(&self.file)?;
         fault::point("assembly: durable");
         match self.part.take() {
             Some(part) => part.sealed(hasher),

@@ -9,7 +9,7 @@ use std::{
     fs::{self, File},
     num::NonZeroU64,
     os::unix::fs::FileExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -27,7 +27,6 @@ use super::{
 };
 use crate::{
     blob::{Digests, Hasher, Purpose, Result, Sealed},
-    metrics::stores,
     sys::{durable, fault, random},
 };
 
@@ -84,12 +83,7 @@ struct Work {
 }
 
 enum Target {
-    /// A file of its own, under a temporary name.
-    Own {
-        file: File,
-        temporary: Temporary,
-        part: Option<Whereabouts>,
-    },
+    Own(OwnFile, Option<Whereabouts>),
     Assembly(Placed),
 }
 
@@ -97,10 +91,7 @@ impl Work {
     fn begin(store: Arc<Inner>, part: Option<Whereabouts>) -> Result<Self> {
         let target = match part {
             Some(part) if !part.is_whole => Target::Assembly(Placed::open(part)?),
-            part => {
-                let temporary = Temporary(store.layout.temporary());
-                Target::Own { file: durable::create_new(&temporary.0)?, temporary, part }
-            }
+            part => Target::Own(OwnFile::create(&store)?, part),
         };
         Ok(Self { store, target, written: 0 })
     }
@@ -114,13 +105,10 @@ impl Work {
             && end > placed.room()
         {
             // More than there is room for: from here on it is like any other part.
-            let temporary = Temporary(self.store.layout.temporary());
-            let file = durable::create_new(&temporary.0)?;
-            placed.copy_to(&file)?;
-            self.target = Target::Own { file, temporary, part: None };
+            self.target = Target::Own(placed.copy_out(&self.store)?, None);
         }
         match &mut self.target {
-            Target::Own { file, .. } => file.write_all_at(bytes, self.written)?,
+            Target::Own(own, _) => own.file.write_all_at(bytes, self.written)?,
             Target::Assembly(placed) => placed.write(bytes)?,
         }
         self.write_back(end);
@@ -133,7 +121,7 @@ impl Work {
         let [from, to] = [self.written, end].map(|at| at - at % WRITE_BACK_BYTES);
         let Some(length) = NonZeroU64::new(to - from) else { return };
         let (file, start) = match &self.target {
-            Target::Own { file, .. } => (file, 0),
+            Target::Own(own, _) => (&own.file, 0),
             Target::Assembly(placed) => (placed.file(), placed.start()),
         };
         // Advice, which a file system need not take. What fails to be written, the sync tells.
@@ -143,58 +131,62 @@ impl Work {
     fn seal(self, purpose: Purpose, hasher: Hasher) -> Result<Sealed> {
         let Self { store, target, written } = self;
         let is_part = matches!(purpose, Purpose::Part(..));
-        match target {
-            Target::Assembly(placed) if is_part => placed.seal(&store, hasher),
-            Target::Assembly(placed) => {
-                let temporary = Temporary(store.layout.temporary());
-                let file = durable::create_new(&temporary.0)?;
-                placed.copy_to(&file)?;
-                publish(&store, &file, temporary, purpose, &hasher.finish())
-            }
-            Target::Own { file, temporary, part: Some(part) }
-                if is_part && part.is_less(written) =>
-            {
-                match part.begin_assembly(&store, &file, &temporary, &hasher)? {
-                    Some(sealed) => Ok(sealed),
-                    None => publish(&store, &file, temporary, purpose, &hasher.finish()),
+        let own = match target {
+            Target::Assembly(placed) if is_part => return placed.seal(&store, hasher),
+            Target::Assembly(ref placed) => placed.copy_out(&store)?,
+            Target::Own(own, Some(part)) if is_part && part.is_less(written) => {
+                match part.begin_assembly(&store, &own, &hasher)? {
+                    Some(sealed) => return Ok(sealed),
+                    None => own,
                 }
             }
-            Target::Own { file, temporary, .. } => {
-                publish(&store, &file, temporary, purpose, &hasher.finish())
-            }
-        }
+            Target::Own(own, _) => own,
+        };
+        own.publish(&store, purpose, &hasher.finish())
     }
 }
 
-/// Puts the trailer behind a written file, syncs both and gives them their final name, durably:
-/// the order that leaves no name without bytes. Blocks.
-pub fn publish(
-    store: &Inner,
-    file: &File,
-    temporary: Temporary,
-    purpose: Purpose,
-    digests: &Digests,
-) -> Result<Sealed> {
-    file.write_all_at(&trailer::encode(&digests.tree, digests.crc32), digests.size)?;
-    let (nonce, size) = (random::nonce(), digests.size);
-    let place = match purpose {
-        Purpose::Blob => Place::Blob { hash: digests.blake3, nonce, size },
-        Purpose::Part(upload, number) => Place::Part { upload, number, nonce, size },
-    };
-    fault::point("file: written");
-    store.health.synced(stores::SYNC_SECONDS.of("file").time(|| file.sync_data()))?;
-    fault::point("file: durable");
-    let path = store.file(&place)?;
-    fs::rename(&temporary.0, &path)?;
-    temporary.keep();
-    fault::point("file: named");
-    store.sync_parent(&path)?;
-    fault::point("file: name durable");
-    Ok(digests.sealed(place.locator()?))
+/// A new file of its own, under a temporary name until it is published.
+pub struct OwnFile {
+    pub file: File,
+    name: Temporary,
+}
+
+impl OwnFile {
+    pub fn create(store: &Inner) -> Result<Self> {
+        let name = Temporary(store.layout.temporary());
+        Ok(Self { file: durable::create_new(&name.0)?, name })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.name.0
+    }
+
+    /// Puts the trailer behind what was written, syncs both and gives them their final name,
+    /// durably: the order that leaves no name without bytes. Blocks.
+    pub fn publish(self, store: &Inner, purpose: Purpose, digests: &Digests) -> Result<Sealed> {
+        let Self { file, name } = self;
+        file.write_all_at(&trailer::encode(&digests.tree, digests.crc32), digests.size)?;
+        let (nonce, size) = (random::nonce(), digests.size);
+        let place = match purpose {
+            Purpose::Blob => Place::Blob { hash: digests.blake3, nonce, size },
+            Purpose::Part(upload, number) => Place::Part { upload, number, nonce, size },
+        };
+        fault::point("file: written");
+        store.sync(&file)?;
+        fault::point("file: durable");
+        let path = store.file(&place)?;
+        fs::rename(&name.0, &path)?;
+        name.keep();
+        fault::point("file: named");
+        store.sync_parent(&path)?;
+        fault::point("file: name durable");
+        Ok(digests.sealed(place.locator()?))
+    }
 }
 
 /// A temporary file name, removed when dropped.
-pub struct Temporary(pub PathBuf);
+struct Temporary(PathBuf);
 
 impl Temporary {
     fn keep(mut self) {
