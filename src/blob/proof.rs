@@ -33,7 +33,7 @@ pub fn proof_bytes(size: u64, slice: Slice) -> u64 {
 }
 
 fn encoded_bytes(subtree: Slice, slice: Slice) -> u64 {
-    if !overlap(subtree, slice) {
+    if !subtree.overlaps(slice) {
         return 0;
     }
     let chunks = subtree.len().div_ceil(CHUNK_LEN as u64).max(1);
@@ -43,10 +43,6 @@ fn encoded_bytes(subtree: Slice, slice: Slice) -> u64 {
     }
     let (left, right) = halves(subtree);
     NODE_BYTES + encoded_bytes(left, slice) + encoded_bytes(right, slice)
-}
-
-fn overlap(subtree: Slice, slice: Slice) -> bool {
-    subtree.start < slice.end && slice.start < subtree.end
 }
 
 /// The two below a subtree of more than one chunk.
@@ -122,7 +118,7 @@ impl<S: Source> Prover<S> {
             piece.extend_from_slice(&self.size.to_le_bytes());
         }
         while let Some(subtree) = self.waiting.pop() {
-            if !overlap(subtree.at, self.slice) {
+            if !subtree.at.overlaps(self.slice) {
                 continue;
             }
             if subtree.at.len() <= HELD_BYTES_MAX {
@@ -176,7 +172,7 @@ impl<S: Source> Prover<S> {
 
 /// Writes the part of a held subtree that the slice touches.
 fn encode(bytes: &[u8], at: Slice, slice: Slice, piece: &mut Vec<u8>) {
-    if !overlap(at, slice) {
+    if !at.overlaps(slice) {
         return;
     }
     if bytes.len() <= CHUNK_LEN {

@@ -25,6 +25,11 @@ impl Slice {
         self.start == self.end
     }
 
+    /// Whether some bytes are in both.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.start < other.end && other.start < self.end
+    }
+
     /// Whether both in one cost no more than a part for each.
     fn is_near(self, other: Self) -> bool {
         let gap = self.start.max(other.start).saturating_sub(self.end.min(other.end));

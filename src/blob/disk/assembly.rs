@@ -69,8 +69,8 @@ impl Assembly {
     }
 
     fn takes(&self, span: Slice) -> bool {
-        let free = |taken: &Slice| taken.end <= span.start || span.end <= taken.start;
-        self.closed.is_none() && self.writing.iter().chain(&self.sealed).all(free)
+        let mut taken = self.writing.iter().chain(&self.sealed);
+        self.closed.is_none() && !taken.any(|taken| taken.overlaps(span))
     }
 }
 
@@ -87,7 +87,7 @@ impl Assemblies {
             return None;
         }
         assembly.closed = Some(nonce);
-        Some(Closed { store: Arc::clone(store), upload, nonce, is_blob: false })
+        Some(Closed { store: Arc::clone(store), nonce, is_blob: false })
     }
 
     /// The blob with this nonce will be no record's: if it was made of an assembly, parts may be
@@ -157,7 +157,6 @@ impl Known {
 /// An assembly of which a blob is being made. Dropped before that is done, it is open again.
 pub struct Closed {
     store: Arc<Inner>,
-    upload: UploadId,
     pub nonce: u64,
     is_blob: bool,
 }
@@ -171,14 +170,9 @@ impl Closed {
 
 impl Drop for Closed {
     fn drop(&mut self) {
-        if self.is_blob {
-            return;
+        if !self.is_blob {
+            self.store.assemblies.open_again(self.nonce);
         }
-        let mut known = self.store.assemblies.known();
-        if let Some(assembly) = known.uploads.get_mut(&self.upload) {
-            assembly.closed = None;
-        }
-        known.uploads.retain(|_, assembly| !assembly.is_forgettable());
     }
 }
 
@@ -220,20 +214,21 @@ impl Member {
         Self { store: Arc::clone(store), upload }
     }
 
-    /// Takes the place where a part belongs, when it is free.
-    pub fn take(self: &Arc<Self>, site: &Site) -> Option<Berth> {
-        self.take_span(site, site.span)
+    /// Takes a place for a part, when it is free.
+    pub fn take(self: &Arc<Self>, site: &Site, span: Slice) -> Option<Berth> {
+        // The part that is continued is written over where it lies, and nowhere else.
+        let continued = site.continues.as_ref().filter(|part| !begins_at(part, span.start));
+        self.take_among(site.parts.iter().chain(continued), span)
     }
 
-    fn take_span(self: &Arc<Self>, site: &Site, span: Slice) -> Option<Berth> {
-        let is_free = |part: &Address| {
-            let taken = assembled(part);
-            taken.is_none_or(|taken| taken.end <= span.start || span.end <= taken.start)
-        };
-        // The part that is continued is written over where it lies, and nowhere else.
-        let continued = site.continues.as_ref();
-        let goes_on = continued.is_none_or(|part| begins_at(part, span.start) || is_free(part));
-        if span.is_empty() || !goes_on || !site.parts.iter().all(is_free) {
+    /// Takes a place where none of the recorded parts lies.
+    pub fn take_among<'a>(
+        self: &Arc<Self>,
+        mut parts: impl Iterator<Item = &'a Address>,
+        span: Slice,
+    ) -> Option<Berth> {
+        let lies_there = |part| assembled(part).is_some_and(|taken| taken.overlaps(span));
+        if span.is_empty() || parts.any(lies_there) {
             return None;
         }
         let mut known = self.store.assemblies.known();
@@ -275,7 +270,7 @@ impl Berth {
         let Member { store, upload } = &*self.member;
         let lowest = store.assemblies.known().uploads.get(upload)?.lowest;
         let span = site.from_zero.filter(|_| lowest == Some(PartNumber(0)))?;
-        self.member.take_span(site, span)
+        self.member.take(site, span)
     }
 
     /// Opens the file, and makes it if it is not there, under a durable name. Blocks.

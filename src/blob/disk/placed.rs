@@ -44,7 +44,7 @@ impl Whereabouts {
     /// Takes the place; `None` when it is not free. Digests that lag behind what has been recorded
     /// are sent after it.
     pub fn take(store: &Arc<Inner>, member: &Arc<Member>, site: &Site) -> Option<Self> {
-        let berth = member.take(site)?;
+        let berth = member.take(site, site.span)?;
         let before = &site.parts[..site.leading.min(site.parts.len())];
         let mut running = None;
         if let Some(kept) = store.assemblies.running(berth.upload()) {

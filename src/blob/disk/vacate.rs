@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::{Inner, assembly::Member, blocking::blocking, layout::Place};
 use crate::{
-    blob::{Address, Result, Site, Vacate},
+    blob::{Address, Result, Vacate},
     model::{locator::Locator, range::Slice},
 };
 
@@ -35,9 +35,7 @@ impl Vacating {
 impl Vacate for Vacating {
     async fn unless_taken(self: Box<Self>, parts: Vec<Address>) -> Result<()> {
         let Self { store, member, place, span } = *self;
-        let (from_zero, whole, continues) = (None, None, None);
-        let site = Site { span, from_zero, whole, parts, leading: 0, continues };
-        let Some(berth) = member.take(&site) else { return Ok(()) };
+        let Some(berth) = member.take_among(parts.iter(), span) else { return Ok(()) };
         let empty = move || {
             match File::options().write(true).open(store.file(&place)?) {
                 Ok(file) => berth.empty(&file, 0, span.len()),
