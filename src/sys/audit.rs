@@ -8,9 +8,9 @@
 mod chain;
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Seek, SeekFrom, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -139,16 +139,13 @@ impl Writer {
             first = last;
             (head, bytes) = chain::end(&dir.join(name(last)), Head::before(dir, last)?)?;
         }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let path = dir.join(name(first));
-        let mut file = options.open(&path)?;
+        let mut file = durable::open_or_create(&dir.join(name(first)))?;
         let begun = file.metadata()?.created().unwrap_or_else(|_| SystemTime::now());
         // What a crash cut short was never counted.
         file.set_len(bytes)?;
         file.seek(SeekFrom::Start(bytes))?;
         let noted = Head::read(dir)?;
-        let head_file = options.open(dir.join("head"))?;
+        let head_file = durable::open_or_create(&dir.join("head"))?;
         durable::sync_dir(dir)?;
         let synced = Instant::now();
         let dir = dir.to_owned();

@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -50,10 +50,22 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-/// Of the names under which [`write_file`] writes.
+/// Removes a file; one that is gone is fine.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 const TEMPORARY: &str = "tmp";
 
-/// Whether a file is what [`write_file`] had not finished.
+/// The name of a file until it is whole.
+pub fn temporary(path: &Path) -> PathBuf {
+    path.with_extension(TEMPORARY)
+}
+
+/// Whether a file has such a name.
 pub fn is_temporary(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == TEMPORARY)
 }
@@ -70,17 +82,9 @@ pub fn remove_temporary(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a file; one that is gone is fine.
-pub fn remove_file(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// Writes a small file as a whole: temporary name, sync, rename, directory sync.
 pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension(TEMPORARY);
+    let temporary = temporary(path);
     remove_file(&temporary)?;
     let mut file = create_new(&temporary)?;
     file.write_all(bytes)?;

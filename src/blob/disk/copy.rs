@@ -41,9 +41,6 @@ impl Target {
     }
 }
 
-/// How the name of a file ends that is not whole yet.
-const UNFINISHED: &str = "tmp";
-
 /// Which side failed.
 enum Failed {
     Source(io::Error),
@@ -80,7 +77,7 @@ fn remove_unfinished(to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(to)? {
         let entry = entry?;
         let path = entry.path();
-        if path.extension().is_some_and(|it| it == UNFINISHED) && entry.file_type()?.is_file() {
+        if durable::is_temporary(&path) && entry.file_type()?.is_file() {
             fs::remove_file(path)?;
         }
     }
@@ -127,7 +124,7 @@ fn file(source: &Path, target: &Path) -> Result<u64, Failed> {
     let modified = modified.map_err(Failed::Source)?;
     let now = SystemTime::now();
     let is_settled = now.duration_since(modified).is_ok_and(|age| age > TICK);
-    let temporary = target.with_extension(UNFINISHED);
+    let temporary = durable::temporary(target);
     let _ = fs::remove_file(&temporary);
     let mut to = durable::create_new(&temporary).map_err(Failed::Target)?;
     let bytes = content(&mut from, &mut to).inspect_err(|_| {

@@ -94,7 +94,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         if entry.file_type().map_err(at(&source))?.is_dir() {
             copy(&source, &target)?;
         // Of a file that a backup was killed in.
-        } else if source.extension().is_none_or(|extension| extension != "tmp") {
+        } else if !durable::is_temporary(&source) {
             let mut content = fs::File::open(&source).map_err(at(&source))?;
             let mut file = durable::create_new(&target).map_err(at(&target))?;
             // Which of them it was, the system does not tell.
