@@ -58,15 +58,15 @@ impl Carrier {
         loop {
             let next = jobs.lock().await.recv().await;
             let Some(Job { candidate, listed }) = next else { return Ok(()) };
-            let done = match listed {
-                Some(listed) => self.compare(&candidate, &listed).await.map(|()| false),
-                None if self.dry => self.check(&candidate).await.map(|()| true),
+            let done = match &listed {
+                Some(listed) => self.compare(&candidate, listed).await,
+                None if self.dry => self.check(&candidate).await,
                 None => self.bring(&candidate, &mut connection).await,
             };
             let Candidate { described, size } = &candidate;
             match done {
-                Ok(true) => self.report.taken(*size),
-                Ok(false) => self.report.known(*size),
+                Ok(()) if listed.is_some() => self.report.known(*size),
+                Ok(()) => self.report.taken(*size),
                 Err(Failed::Skipped(why)) => self.report.skipped(&described.key, *size, &why),
                 Err(Failed::Stopped(why)) => return Err(why),
             }
@@ -109,12 +109,12 @@ impl Carrier {
         blocking(move || tree.file(&path)).await
     }
 
-    /// Sends a file; `false` when it was brought by somebody else meanwhile is not told apart.
+    /// Sends a file. That somebody else brought it meanwhile is not told apart.
     async fn bring(
         &self,
         candidate: &Candidate,
         connection: &mut Option<Connection>,
-    ) -> Result<bool, Failed> {
+    ) -> Result<(), Failed> {
         let file = self.open(candidate).await?;
         let trouble = Trouble::default();
         let body = content(file, Arc::clone(&trouble)).await?;
@@ -138,8 +138,7 @@ impl Carrier {
         if answer.status.is_client_error() {
             return Err(Failed::Skipped(answer.detail().to_owned()));
         }
-        answer.accepted().map_err(Failed::Stopped)?;
-        Ok(true)
+        answer.accepted().map(drop).map_err(Failed::Stopped)
     }
 }
 
