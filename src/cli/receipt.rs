@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Subcommand;
-use ureq::{Agent, tls::TlsConfig};
+use ureq::Agent;
 
 use super::{Failures, client::trust::Trust, failure, say};
 use crate::{
@@ -74,9 +74,8 @@ fn key_set(source: &str, trust: &Trust) -> Result<Vec<u8>, Failures> {
         let file = File::open(source).and_then(|file| read(file, JSON_BYTES_MAX));
         return file.map_err(Failures::at(source));
     }
-    let is_secure = source.starts_with("https://");
     let agent: Agent = Agent::config_builder()
-        .tls_config(if is_secure { trust.config()? } else { TlsConfig::default() })
+        .tls_config(trust.config(&[source])?)
         // The daemon sends nobody elsewhere, and who else does is not to name the keys.
         .max_redirects(0)
         .timeout_global(Some(TIMEOUT))

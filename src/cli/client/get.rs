@@ -9,7 +9,6 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
     thread::sleep,
-    time::Duration,
 };
 
 use bao::decode::SliceDecoder;
@@ -17,7 +16,10 @@ use blake3::{Hash, Hasher};
 use clap::Args;
 use ureq::http::Method;
 
-use super::{Client, Connection, Failures, Refused, failure, path, progress::Progress};
+use super::{
+    Client, Connection, Failures, Refused, TRIES_MAX, TRY_AGAIN_AFTER, failure, is_url, path,
+    progress::Progress,
+};
 use crate::model::{
     digest::parse_hex,
     name::FileName,
@@ -44,9 +46,6 @@ pub struct Get {
 
 /// So much of a file's name stands in that of its `.part`, of which 255 bytes are allowed.
 const NAME_KEPT_BYTES: usize = 150;
-/// Tries in a row that brought nothing; past it the download ends.
-const TRIES_MAX: u32 = 5;
-const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// What is known of a file before it is fetched.
 struct Remote {
@@ -132,11 +131,7 @@ impl Remote {
 
     fn find(get: &Get) -> Result<Self, Failures> {
         let client = Client::of(&get.connection, &get.source)?;
-        if ["http://", "https://"].iter().any(|scheme| get.source.starts_with(scheme)) {
-            Self::by_url(client, get)
-        } else {
-            Self::by_key(client, get)
-        }
+        if is_url(&get.source) { Self::by_url(client, get) } else { Self::by_key(client, get) }
     }
 
     fn by_key(client: Client, get: &Get) -> Result<Self, Failures> {
@@ -214,6 +209,7 @@ impl Remote {
     /// once it was checked.
     fn fetch(&self, output: &Path) -> Result<(), Failures> {
         let part = self.beside(output, "");
+        // Tries in a row that brought nothing.
         let mut fruitless = 0;
         loop {
             let before = fs::metadata(&part).map_or(0, |file| file.len());

@@ -15,7 +15,6 @@ use serde_json::Value;
 use ureq::{
     Agent, Body,
     http::{Method, Request, Response, StatusCode},
-    tls::TlsConfig,
 };
 use zeroize::Zeroizing;
 
@@ -69,12 +68,19 @@ struct Connection {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From a request to the head of its answer: a large upload is completed meanwhile.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(5);
+/// Tries before one gives up, and how long it waits between them, longer each time.
+const TRIES_MAX: u32 = 5;
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// What is not a letter of a key's path.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
 
 /// A key as it stands in a path.
 fn path(key: &str) -> String {
     utf8_percent_encode(key, IN_PATH).to_string()
+}
+
+fn is_url(text: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme))
 }
 
 /// A request that was not answered as it should be.
@@ -123,7 +129,6 @@ impl Client {
 
     /// A client that may also ask `url`.
     fn of(connection: &Connection, url: &str) -> Result<Self, Failures> {
-        let is_url = |url: &str| ["http://", "https://"].iter().any(|it| url.starts_with(it));
         if !is_url(url) && !is_url(&connection.server) {
             let server = &connection.server;
             return Err(failure(format!(
@@ -141,9 +146,7 @@ impl Client {
         if token.as_ref().is_some_and(|token| !token.bytes().all(|it| it.is_ascii_graphic())) {
             return Err(failure(format!("{place}: must hold a token and nothing else")));
         }
-        let is_secure =
-            [connection.server.as_str(), url].iter().any(|url| url.starts_with("https://"));
-        let tls = if is_secure { connection.trust.config()? } else { TlsConfig::default() };
+        let tls = connection.trust.config(&[&connection.server, url])?;
         Ok(Self {
             agent: Agent::config_builder()
                 .tls_config(tls)

@@ -9,7 +9,6 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     thread::sleep,
-    time::Duration,
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -18,7 +17,10 @@ use clap::Args;
 use serde_json::{Value, json};
 use ureq::http::{HeaderValue, Method};
 
-use super::{Client, Connection, Failures, Refused, failure, progress::Progress, read_json, say};
+use super::{
+    Client, Connection, Failures, Refused, TRIES_MAX, TRY_AGAIN_AFTER, failure, progress::Progress,
+    read_json, say,
+};
 use crate::{
     blob::Digests,
     model::digest::{ContentHash, Sha256, hex},
@@ -43,9 +45,6 @@ pub struct Put {
 
 /// Files up to this size are sent at once.
 const WHOLE_BYTES_MAX: u64 = 8 << 20;
-/// Tries of one request; past it the command ends, and the upload waits to go on.
-const TRIES_MAX: u32 = 5;
-const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// A media type that a header can carry; the daemon says the rest.
 fn mime(text: &str) -> Result<String, String> {
@@ -96,7 +95,7 @@ impl Local {
     }
 }
 
-/// Tries a request again that may fare better.
+/// Tries a request again that may fare better; past all tries the upload waits to go on.
 fn patiently<T>(mut request: impl FnMut() -> Result<T, Refused>) -> Result<T, Refused> {
     let mut tries = 1;
     loop {

@@ -26,9 +26,14 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// Nothing is read unless one of these is to be asked over TLS.
+    ///
     /// # Errors
     /// What is wrong with which file.
-    pub fn config(&self) -> Result<TlsConfig, Failures> {
+    pub fn config(&self, urls: &[&str]) -> Result<TlsConfig, Failures> {
+        if !urls.iter().any(|url| url.starts_with("https://")) {
+            return Ok(TlsConfig::default());
+        }
         let roots = match &self.ca {
             Some(path) => read(path)?.0,
             None => of_machine()?,
