@@ -1,6 +1,7 @@
 //! Commands on data: asked of the running daemon, or done here when there is none.
 
 use std::{
+    fmt::Display,
     fs::{self, File, Permissions},
     io,
     os::unix::{fs::PermissionsExt, net::UnixStream as StdStream},
@@ -120,9 +121,8 @@ impl Door {
                 ours
             }),
         };
-        let stream = TokioIo::new(stream.map_err(Failures::at("admin socket"))?);
-        let (sender, connection) =
-            http1::handshake(stream).await.map_err(Failures::at("admin socket"))?;
+        let stream = TokioIo::new(stream.map_err(broken)?);
+        let (sender, connection) = http1::handshake(stream).await.map_err(broken)?;
         tokio::spawn(connection);
         Ok(Connection { sender, is_daemon: matches!(self, Self::Daemon(_)) })
     }
@@ -143,6 +143,10 @@ pub fn json(value: &Value) -> RequestBody {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
+fn broken(error: impl Display) -> Failures {
+    Failures::at("admin socket")(error)
+}
+
 /// One request after the other.
 pub struct Connection {
     sender: SendRequest<RequestBody>,
@@ -156,15 +160,13 @@ impl Connection {
         path: &str,
         body: RequestBody,
     ) -> Result<Answer, Failures> {
-        self.sender.ready().await.map_err(Failures::at("admin socket"))?;
+        self.sender.ready().await.map_err(broken)?;
         let request = Request::builder().method(method).uri(path).header("host", "admin");
-        let request = request.body(body).map_err(Failures::at("admin socket"))?;
-        let response =
-            self.sender.send_request(request).await.map_err(Failures::at("admin socket"))?;
+        let request = request.body(body).map_err(broken)?;
+        let response = self.sender.send_request(request).await.map_err(broken)?;
         let status = response.status();
-        let body = response.into_body().collect().await;
-        let body = body.map_err(Failures::at("admin socket"))?.to_bytes();
-        let body = serde_json::from_slice(&body).map_err(Failures::at("admin socket"))?;
+        let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
+        let body = serde_json::from_slice(&body).map_err(broken)?;
         Ok(Answer { status, body, is_daemon: self.is_daemon })
     }
 }
