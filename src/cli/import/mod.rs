@@ -25,16 +25,13 @@ use tokio::{
 use self::{
     bring::Carrier,
     report::Report,
-    tree::{Found, Tree},
+    tree::{Found, FoundFile, Tree},
 };
 use super::{
     Failures, Place,
     door::{self, Connection, Door},
 };
-use crate::{
-    http::operator::import::{self, Described},
-    model::time::UnixMillis,
-};
+use crate::http::operator::import::{self, Described};
 
 /// Take over the files of the server that this one replaces, under the keys that they have.
 ///
@@ -122,12 +119,10 @@ fn walk(tree: &Tree, report: &Report, batches: &Sender<Vec<Candidate>>) {
     tree.walk(|found| {
         match found {
             Found::Other { path, why } => report.skipped(&path, 0, &why),
-            Found::File { path, size, modified, has_side } => {
-                match describe(tree, report, &path, size, modified, has_side) {
-                    Ok(described) => batch.push(Candidate { described, size }),
-                    Err(why) => report.skipped(&path, size, &why),
-                }
-            }
+            Found::File(file) => match describe(tree, report, &file) {
+                Ok(described) => batch.push(Candidate { described, size: file.size }),
+                Err(why) => report.skipped(&file.path, file.size, &why),
+            },
         }
         if batch.len() < ASKED_KEYS {
             return ControlFlow::Continue(());
@@ -141,18 +136,11 @@ fn walk(tree: &Tree, report: &Report, batches: &Sender<Vec<Candidate>>) {
     let _ = batches.blocking_send(batch);
 }
 
-fn describe(
-    tree: &Tree,
-    report: &Report,
-    path: &str,
-    size: u64,
-    modified: UnixMillis,
-    has_side: bool,
-) -> Result<Described, String> {
-    let mut described = side::of_path(path, modified)?;
-    if has_side {
-        let text = tree.side(path).map_err(|error| format!("its side file: {error}"))?;
-        side::add(&mut described, &text, size)?;
+fn describe(tree: &Tree, report: &Report, file: &FoundFile) -> Result<Described, String> {
+    let mut described = side::of_path(&file.path, file.modified)?;
+    if file.has_side {
+        let text = tree.side(&file.path).map_err(|error| format!("its side file: {error}"))?;
+        side::add(&mut described, &text, file.size)?;
     } else {
         report.without_side_file();
     }

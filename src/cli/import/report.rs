@@ -40,8 +40,8 @@ impl Report {
         let mut bytes = 0;
         if io::stderr().is_terminal() {
             tree.walk(|found| {
-                if let Found::File { size, .. } = found {
-                    bytes += size;
+                if let Found::File(file) = found {
+                    bytes += file.size;
                 }
                 ControlFlow::Continue(())
             });

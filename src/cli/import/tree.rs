@@ -21,8 +21,15 @@ pub struct Tree {
 
 /// Something in the tree, by its path.
 pub enum Found {
-    File { path: String, size: u64, modified: UnixMillis, has_side: bool },
+    File(FoundFile),
     Other { path: String, why: String },
+}
+
+pub struct FoundFile {
+    pub path: String,
+    pub size: u64,
+    pub modified: UnixMillis,
+    pub has_side: bool,
 }
 
 /// The top of the tree, which every key begins with.
@@ -146,10 +153,10 @@ fn file(dir: impl AsFd, name: &str, path: String, stat: &Stat) -> Option<Found> 
     }
     let millis =
         stat.st_mtime.saturating_mul(1000).saturating_add_unsigned(stat.st_mtime_nsec / 1_000_000);
-    Some(Found::File {
+    Some(Found::File(FoundFile {
         path,
         size: u64::try_from(stat.st_size).unwrap_or(0),
         modified: UnixMillis(u64::try_from(millis).unwrap_or(0)),
         has_side,
-    })
+    }))
 }
