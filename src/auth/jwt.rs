@@ -268,7 +268,7 @@ pub struct ServiceClaims<'a> {
 /// Signs claims, whose `exp` is `expires`, with the key whose turn it is. Blocks.
 ///
 /// # Errors
-/// When the ring is empty, its key does not sign, or what it signed cannot be noted.
+/// When the ring is empty, or its key does not sign.
 pub fn sign(
     claims: &impl Serialize,
     ring: &KeyRing,

@@ -7,7 +7,9 @@
 //!
 //! A rotation notes when the new key begins to sign, then writes the key, which is published from
 //! then on. The old one stays until the last token that it signed has expired: how long that is
-//! was noted before each was signed. A crash between any two steps leaves a ring that works.
+//! was noted before each was signed. A crash between any two steps leaves a ring that works. Where
+//! the disk does not take that note, the ring remembers it and notes it with a later token: who
+//! only reads needs tokens too, and a full disk is one from which something is to be deleted.
 
 mod schedule;
 
@@ -59,11 +61,17 @@ pub struct SigningKey {
     pub(super) public: DecodingKey,
     /// No token that it signed lives longer.
     last_expiry: AtomicU64,
+    /// As much of that as is noted.
+    noted: AtomicU64,
 }
 
 impl SigningKey {
     pub fn last_expiry(&self) -> u64 {
         self.last_expiry.load(Ordering::Acquire)
+    }
+
+    fn is_unnoted(&self) -> bool {
+        self.last_expiry() > self.noted.load(Ordering::Acquire)
     }
 }
 
@@ -106,6 +114,12 @@ impl KeyRing {
     pub fn reload(&self) -> io::Result<()> {
         let keys = load(&self.dir)?;
         if !keys.is_empty() {
+            // What could not be noted is not forgotten.
+            for key in self.keys().iter() {
+                if let Some(again) = keys.iter().find(|again| again.kid == key.kid) {
+                    again.last_expiry.fetch_max(key.last_expiry(), Ordering::AcqRel);
+                }
+            }
             *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
         }
         Ok(())
@@ -132,21 +146,46 @@ impl KeyRing {
     /// so that it is kept until then. Blocks, on most days once.
     ///
     /// # Errors
-    /// When the note cannot be written.
+    /// When no key signs, or what is noted of them cannot be read as what it is.
     pub fn signer_until(&self, now: UnixMillis, expires: u64) -> io::Result<Arc<SigningKey>> {
         let key = self.signer(now)?;
-        if key.last_expiry() < expires {
-            let _lock = durable::lock_dir(&self.dir)?;
-            let mut schedule = Schedule::read(&self.dir)?;
-            let noted = schedule.find(&key.kid).map_or(0, |entry| entry.last_expiry);
-            // A day more, so that it is not written for every token.
-            let last_expiry = noted.max(expires.saturating_add(DAY_SECONDS));
-            let signs_from = key.signs_from;
-            schedule.set(Entry { kid: key.kid.clone(), signs_from, last_expiry });
-            schedule.write(&self.dir)?;
-            key.last_expiry.fetch_max(last_expiry, Ordering::AcqRel);
+        // A day more, so that it is not written for every token.
+        let longer = (key.last_expiry() < expires).then(|| expires.saturating_add(DAY_SECONDS));
+        if longer.is_some() || self.keys().iter().any(|key| key.is_unnoted()) {
+            let longer = longer.unwrap_or(0);
+            let noted = self.note(&key, longer);
+            key.last_expiry.fetch_max(longer, Ordering::AcqRel);
+            match noted {
+                Err(error) if error.raw_os_error().is_none() => return Err(error),
+                Err(error) => tracing::warn!(
+                    kid = key.kid, %error,
+                    "until when the tokens of a signing key live is not noted yet"
+                ),
+                Ok(()) => {}
+            }
         }
         Ok(key)
+    }
+
+    /// Notes until when the tokens of `signer` live, and of each key of which that is not noted.
+    fn note(&self, signer: &SigningKey, until: u64) -> io::Result<()> {
+        let _lock = durable::lock_dir(&self.dir)?;
+        let mut schedule = Schedule::read(&self.dir)?;
+        let keys = self.keys();
+        let mut notes = Vec::new();
+        for key in keys.iter().filter(|key| key.kid == signer.kid || key.is_unnoted()) {
+            let own = if key.kid == signer.kid { until } else { 0 };
+            let noted = schedule.find(&key.kid).map_or(0, |entry| entry.last_expiry);
+            let last_expiry = noted.max(key.last_expiry()).max(own);
+            let (kid, signs_from) = (key.kid.clone(), key.signs_from);
+            schedule.set(Entry { kid, signs_from, last_expiry });
+            notes.push((key, last_expiry));
+        }
+        schedule.write(&self.dir)?;
+        for (key, last_expiry) in notes {
+            key.noted.fetch_max(last_expiry, Ordering::AcqRel);
+        }
+        Ok(())
     }
 
     /// Publishes a new key, which signs once `after` has passed, until one signs that was planned
@@ -300,6 +339,7 @@ fn read(path: &Path, schedule: &Schedule) -> io::Result<SigningKey> {
         e: encode(&e),
         signs_from,
         last_expiry: AtomicU64::new(last_expiry),
+        noted: AtomicU64::new(last_expiry),
     })
 }
 

@@ -155,15 +155,19 @@ pub fn stores_after_a_failed_sync(below: &'static str) -> (String, Value) {
     (said, ready.json()["stores"].clone())
 }
 
-/// What two tokens in a row are answered when the first one cannot be noted, and `/readyz` between.
-pub fn tokens_beside_keys_that_fail(error: i32) -> [u16; 3] {
-    let Recorded { dir: _dir, recorder, daemon } = Recorded::start();
+/// What two tokens in a row are answered when the first one cannot be noted, and `/readyz` between;
+/// and whether it is noted how long tokens live, after each.
+pub fn tokens_beside_keys_that_fail(error: i32) -> ([u16; 3], [bool; 2]) {
+    let Recorded { dir, recorder, daemon } = Recorded::start();
+    let schedule = places(&dir).0.join("keys/schedule.json");
+    let noted = || !std::fs::read_to_string(&schedule).unwrap().contains("\"last_expiry\": 0");
     recorder.arm(&Fault { kinds: SYNC, error, skip: 0, times: 1, filter: "keys/" });
     let mut wire = Wire::service(&daemon.address);
     let token = Action::Token { user: "eve".into() };
     let mut ask = || super::clients::send(&mut wire, &Ledger::default(), &token).unwrap().status;
-    let first = ask();
-    [first, Wire::service(&daemon.address).get("/readyz").unwrap().status, ask()]
+    let (first, noted_first) = (ask(), noted());
+    let ready = Wire::service(&daemon.address).get("/readyz").unwrap().status;
+    ([first, ready, ask()], [noted_first, noted()])
 }
 
 /// What a write is answered when the first `times` syncs of the journal find no room, and how many
