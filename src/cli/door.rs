@@ -4,7 +4,10 @@ use std::{
     fmt::Display,
     fs::{self, File, Permissions},
     io,
-    os::unix::{fs::PermissionsExt, net::UnixStream as StdStream},
+    os::{
+        fd::AsRawFd,
+        unix::{fs::PermissionsExt, net::UnixStream as StdStream},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,19 +33,45 @@ use crate::{
     sys::{data_dir, durable, log, owner},
 };
 
-/// The socket of a data directory.
-pub fn socket(data_dir: &Path) -> PathBuf {
-    data_dir.join("admin.sock")
+/// The name of the socket in its data directory.
+pub const SOCKET: &str = "admin.sock";
+/// What `sun_path` holds beside its end (unix(7)).
+const PATH_BYTES_MAX: usize = 107;
+
+/// The socket of a data directory, by a path that an address holds.
+pub struct Socket {
+    path: PathBuf,
+    /// What the path goes by, where that of the directory is too long.
+    _dir: Option<File>,
 }
 
-/// Binds the socket anew; whoever has the directory's lock may.
-pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
-    let path = socket(data_dir);
-    durable::remove_file(&path)?;
-    let listener = UnixListener::bind(&path)?;
-    // It is made with all that the umask leaves; the directory keeps others out until then.
-    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-    Ok(listener)
+impl Socket {
+    pub fn of(data_dir: &Path) -> io::Result<Self> {
+        let path = data_dir.join(SOCKET);
+        if path.as_os_str().len() <= PATH_BYTES_MAX {
+            return Ok(Self { path, _dir: None });
+        }
+        let dir = File::open(data_dir)?;
+        let path = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(SOCKET);
+        Ok(Self { path, _dir: Some(dir) })
+    }
+
+    /// Binds it anew; whoever has the directory's lock may.
+    pub fn bind(&self) -> io::Result<UnixListener> {
+        durable::remove_file(&self.path)?;
+        let listener = UnixListener::bind(&self.path)?;
+        // It is made with all that the umask leaves; the directory keeps others out until then.
+        fs::set_permissions(&self.path, Permissions::from_mode(0o600))?;
+        Ok(listener)
+    }
+
+    /// Whether somebody listens.
+    ///
+    /// # Errors
+    /// Why that cannot be told, or nobody does.
+    pub fn try_connect(&self) -> io::Result<()> {
+        StdStream::connect(&self.path).map(drop)
+    }
 }
 
 /// A value as it stands in a path or a query.
@@ -79,19 +108,25 @@ pub fn prepare(config: &Config) -> Result<(), Failures> {
 const TOLD_HERE: &str =
     "warn,streamlined::sys::data_dir=info,streamlined::meta::sled::relocate=info";
 
-/// Takes a data directory that no daemon has. No thread may have begun before.
+/// Takes a data directory that no daemon has, as soon as whoever has it lets go. No thread may have
+/// begun before.
 pub fn take(config: &Config) -> Result<File, Failures> {
+    let dir = &config.data_dir;
+    let taken = data_dir::patiently(|| take_now(dir));
+    taken.map_err(Failures::of("data directory", dir))
+}
+
+fn take_now(dir: &Path) -> io::Result<File> {
     // A command that asks twice has begun it already.
     let _ = log::start(TOLD_HERE);
-    let dir = &config.data_dir;
-    let taken =
-        owner::assume(dir).and_then(|()| data_dir::check(dir)).and_then(|()| data_dir::lock(dir));
-    taken.map_err(Failures::of("data directory", dir))
+    owner::assume(dir)?;
+    data_dir::check(dir)?;
+    data_dir::lock(dir)
 }
 
 /// Who does what is asked.
 pub enum Door {
-    Daemon(PathBuf),
+    Daemon(Socket),
     /// The store, which is ours as long as the lock is.
     Here {
         inner: Arc<operator::Door>,
@@ -100,13 +135,18 @@ pub enum Door {
 }
 
 impl Door {
-    /// Finds the daemon, or opens the store. Blocks; no thread may have begun before.
+    /// Finds the daemon, or opens the store; waits for another command, and for a daemon that has
+    /// the directory and does not listen yet. Blocks; no thread may have begun before.
     pub fn open(config: &Config) -> Result<Self, Failures> {
         let dir = &config.data_dir;
-        if StdStream::connect(socket(dir)).is_ok() {
-            return Ok(Self::Daemon(socket(dir)));
-        }
-        let lock = take(config)?;
+        let found = data_dir::patiently(|| match Socket::of(dir) {
+            Ok(socket) if socket.try_connect().is_ok() => Ok(Err(socket)),
+            _ => take_now(dir).map(Ok),
+        });
+        let lock = match found.map_err(Failures::of("data directory", dir))? {
+            Ok(lock) => lock,
+            Err(socket) => return Ok(Self::Daemon(socket)),
+        };
         let app = serve::open(config)?;
         let audit = serve::open_audit(config)?;
         let inner = Arc::new(operator::Door { app, data_dir: dir.clone(), audit });
@@ -115,7 +155,7 @@ impl Door {
 
     pub async fn connect(&self) -> Result<Connection, Failures> {
         let stream = match self {
-            Self::Daemon(socket) => UnixStream::connect(socket).await,
+            Self::Daemon(socket) => UnixStream::connect(&socket.path).await,
             Self::Here { inner, .. } => UnixStream::pair().map(|(ours, theirs)| {
                 tokio::spawn(Arc::clone(inner).answer_all(theirs));
                 ours

@@ -70,7 +70,8 @@ pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
         // Of a disk that is not mounted it is the one sign.
         tracing::info!("a new, empty store was begun in {}", dir.display());
     }
-    let _lock = data_dir::lock(dir).map_err(Failures::of("data directory", dir))?;
+    let lock = data_dir::patiently(|| data_dir::lock(dir));
+    let _lock = lock.map_err(Failures::of("data directory", dir))?;
     // What a killed daemon left would lead others astray.
     let _ = fs::remove_file(dir.join("listen"));
     let app = open(&config)?;
@@ -171,10 +172,10 @@ async fn run(
     register_tokens(control.config(), &app).await?;
     let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
     let answering = Arc::new(Door { app: Arc::clone(&app), data_dir: dir.clone(), audit });
-    let admin = match door::bind(&dir) {
+    let admin = match door::Socket::of(&dir).and_then(|socket| socket.bind()) {
         Ok(listener) => Some(tokio::spawn(answering.serve(listener))),
         Err(error) => {
-            // Paths of sockets are short; files must be served all the same.
+            // Files must be served all the same.
             tracing::warn!(%error, "no admin socket: commands need the daemon to be stopped");
             None
         }
@@ -209,7 +210,7 @@ async fn run(
     if let Some(admin) = admin {
         admin.abort();
     }
-    let _ = fs::remove_file(door::socket(&dir));
+    let _ = fs::remove_file(dir.join(door::SOCKET));
     if timeout(control.config().drain_timeout, app.finish()).await.is_err() {
         tracing::warn!("completions did not finish in time; their uploads stay open");
     }

@@ -5,14 +5,17 @@ mod restore;
 
 use std::{
     io,
-    os::unix::net::UnixStream,
     path::{self, Path},
 };
 
 use hyper::Method;
 use serde_json::Value;
 
-use super::{Failures, door, failure, say};
+use super::{
+    Failures,
+    door::{self, Socket},
+    failure, say,
+};
 use crate::{
     config::Config,
     meta::{self, sled::SledMetadata},
@@ -41,13 +44,15 @@ fn ask(config: &Config, command: &str) -> Result<Value, Failures> {
 
 /// Shows what the daemon logs, after changing it.
 pub fn log(config: &Config, filter: Option<&str>) -> Result<(), Failures> {
-    let socket = door::socket(&config.data_dir);
-    UnixStream::connect(&socket).map_err(|error| match error.kind() {
+    let dir = &config.data_dir;
+    let found = Socket::of(dir).and_then(|socket| socket.try_connect());
+    found.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
+            let socket = dir.join(door::SOCKET);
             let whose = "is for the daemon's own user and root";
             failure(format!("{} {whose}: {error}", socket.display()))
         }
-        _ => failure(format!("no daemon runs on {}: {error}", config.data_dir.display())),
+        _ => failure(format!("no daemon runs on {}: {error}", dir.display())),
     })?;
     let change = filter.map(|filter| format!("?filter={}", door::encoded(filter)));
     let path = format!("/log{}", change.unwrap_or_default());

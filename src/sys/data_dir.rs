@@ -6,6 +6,8 @@ use std::{
     io,
     os::unix::fs::PermissionsExt,
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::durable;
@@ -18,6 +20,10 @@ use super::durable;
 const FORMAT: u32 = 6;
 /// The oldest layout that it reads.
 const FORMAT_MIN: u32 = 1;
+
+/// How long a directory that another process has is waited for, and how often it is tried.
+const PATIENCE: Duration = Duration::from_secs(5);
+const TRIED_EVERY: Duration = Duration::from_millis(20);
 
 /// Stands for `FORMAT` while a backup is brought into a directory, which is not whole until then.
 pub const RESTORING: &str = "RESTORING";
@@ -136,9 +142,28 @@ pub fn mark(dir: &Path) -> io::Result<()> {
 /// [`io::ErrorKind::WouldBlock`] when another one holds the directory.
 pub fn lock(dir: &Path) -> io::Result<File> {
     durable::try_lock(&dir.join("LOCK"))?.ok_or_else(|| {
-        let why = format!("{} is in use by another daemon or a backup", dir.display());
+        let why = format!("{} is in use by another daemon, a command or a backup", dir.display());
         io::Error::new(io::ErrorKind::WouldBlock, why)
     })
+}
+
+/// Tries again for some seconds what another process keeps from us, as a command on data does for a
+/// moment, or a daemon that starts or stops. Blocks.
+///
+/// # Errors
+/// The last one.
+pub fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let began = Instant::now();
+    loop {
+        match attempt() {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && began.elapsed() < PATIENCE =>
+            {
+                thread::sleep(TRIED_EVERY);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -178,6 +203,22 @@ mod tests {
         fs::remove_file(inner.join("FORMAT")).unwrap();
         fs::create_dir(inner.join("blobs")).unwrap();
         assert!(prepare(&inner).unwrap_err().to_string().contains("FORMAT"));
+    }
+
+    #[test]
+    fn what_is_kept_from_us_is_tried_again_and_nothing_else_is() {
+        let mut tries = 0;
+        let mut fail = |times, kind: io::ErrorKind| {
+            tries = 0;
+            let outcome = patiently(|| {
+                tries += 1;
+                if tries > times { Ok(tries) } else { Err(kind.into()) }
+            });
+            outcome.map_err(|error| error.kind())
+        };
+        assert_eq!(fail(2, io::ErrorKind::WouldBlock), Ok(3));
+        assert_eq!(fail(2, io::ErrorKind::NotFound), Err(io::ErrorKind::NotFound));
+        assert_eq!(tries, 1);
     }
 
     #[test]

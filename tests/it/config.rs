@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use crate::support::{Daemon, daemon::BINARY};
+use crate::{
+    support::{Daemon, daemon::BINARY},
+    tokens,
+};
 
 #[test]
 fn a_first_start_makes_everything_private() {
@@ -227,6 +230,17 @@ fn manual_pages_and_completions_know_every_command() {
     assert_eq!(ran(&["config", "check", "--config", file.to_str().unwrap()], &[]).0, Some(0));
 }
 
+/// The address of a socket holds 107 bytes of path.
+#[test]
+fn commands_find_the_daemon_of_a_directory_whose_path_is_long() {
+    let dir = tempfile::Builder::new().prefix(&"long".repeat(40)).tempdir().unwrap();
+    let daemon = Daemon::within(dir);
+    let made = tokens::run(&daemon.dir(), &["token", "create", "made"]);
+    let client = daemon.anyone().header("x-service-token", made["token"].as_str().unwrap());
+    client.get("/v1/files/all?user_id=u").ok();
+    assert!(tokens::command(&daemon.dir(), &["fsck"]).status.success());
+}
+
 #[test]
 fn a_directory_in_use_or_of_another_format_is_left_alone() {
     let daemon = Daemon::start();
@@ -296,7 +310,7 @@ fn what_is_in_the_way_of_a_start_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let data = file.path().join("data");
     for command in [&["serve"][..], &["fsck"], &["token", "generate", "x"]] {
-        let said = crate::tokens::refused(&data, 1, command);
+        let said = tokens::refused(&data, 1, command);
         assert!(said.contains(data.to_str().unwrap()), "{command:?}: {said}");
     }
 }

@@ -62,6 +62,23 @@ fn days(made: &Value) -> i64 {
 const LIST: &str = "/v1/files/all?user_id=u";
 
 #[test]
+fn commands_and_a_start_at_one_time_wait_for_each_other() {
+    let mut daemon = Daemon::start();
+    let dir = daemon.dir();
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    let made = std::thread::scope(|scope| {
+        let made =
+            ["a", "b", "c"].map(|name| scope.spawn(|| run(&dir, &["token", "create", name])));
+        daemon.resume();
+        made.map(|made| made.join().unwrap())
+    });
+    for made in made {
+        holder(&daemon, &made).get(LIST).ok();
+    }
+}
+
+#[test]
 fn every_command_works_beside_a_daemon_and_without_one() {
     let mut daemon = Daemon::start();
     let dir = daemon.dir();

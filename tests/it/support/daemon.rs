@@ -50,6 +50,11 @@ impl Daemon {
         Self::launched(tempfile::tempdir().unwrap(), variables, None)
     }
 
+    /// Starts below a directory of another's choice.
+    pub fn within(dir: TempDir) -> Self {
+        Self::launched(dir, variables(&[]), None)
+    }
+
     /// Starts on a data directory that something prepared.
     pub fn prepared(prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
