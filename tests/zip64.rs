@@ -79,16 +79,16 @@ impl BlobStore for Zeros {
         unreachable!()
     }
 
-    async fn discard(&self, _: &Locator) -> Result<()> {
-        Ok(())
+    async fn discard(&self, _: &Locator) -> Result<u64> {
+        Ok(0)
     }
 
     async fn vacate(&self, _: &Locator) -> Result<Option<Box<dyn Vacate>>> {
         unreachable!()
     }
 
-    async fn end(&self, _: UploadId) -> Result<()> {
-        Ok(())
+    async fn end(&self, _: UploadId) -> Result<u64> {
+        Ok(0)
     }
 
     async fn space(&self) -> Result<Space> {

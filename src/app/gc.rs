@@ -122,9 +122,8 @@ impl App {
         for found in litter {
             // Whatever began to hold them back may take hours: what is left is found next time.
             let Some(_allowed) = self.removals.try_begin() else { break };
-            self.blobs.discard(&found.locator).await?;
+            collected.freed_bytes += self.blobs.discard(&found.locator).await?;
             collected.files += 1;
-            collected.freed_bytes += found.bytes;
         }
         Ok(())
     }

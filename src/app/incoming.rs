@@ -212,12 +212,14 @@ impl App {
         }
     }
 
-    /// Bytes that stay are litter, found again by gc: worth a line, not an error to a client.
-    pub(super) async fn discard(&self, locator: &Locator) {
-        let Some(_allowed) = self.removals.try_begin() else { return };
-        if let Err(error) = self.blobs.discard(locator).await {
+    /// Answers how many bytes of the disk came back. Those that stay are litter, found again by gc:
+    /// worth a line, not an error to a client.
+    pub(super) async fn discard(&self, locator: &Locator) -> u64 {
+        let Some(_allowed) = self.removals.try_begin() else { return 0 };
+        self.blobs.discard(locator).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "unreferenced bytes were not removed");
-        }
+            0
+        })
     }
 }
 

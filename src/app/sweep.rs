@@ -45,7 +45,7 @@ impl App {
         let expired = self.meta.collect_expired(now, ROUND_MAX).await?;
         let before = collected.sessions;
         for id in expired.ids {
-            match self.expire(id, now).await {
+            match self.expire(id, now, collected).await {
                 Ok(true) => collected.sessions += 1,
                 Ok(false) => {}
                 Err(error) => {
@@ -64,7 +64,7 @@ impl App {
         for hash in unreferenced {
             // The record first: a crash in between leaves bytes without a name.
             if let Some(locator) = self.meta.forget_blob(&hash, before).await? {
-                self.discard(&locator).await;
+                collected.freed_bytes += self.discard(&locator).await;
                 collected.blobs += 1;
             }
         }
@@ -72,7 +72,12 @@ impl App {
     }
 
     /// Whether it is gone; one for which bytes are on their way stays.
-    async fn expire(&self, id: UploadId, now: UnixMillis) -> Result<bool> {
+    async fn expire(
+        &self,
+        id: UploadId,
+        now: UnixMillis,
+        collected: &mut Collected,
+    ) -> Result<bool> {
         let batch = self.meta.batch(id).await?;
         let alone = [id];
         let uploads = batch.as_ref().map_or(&alone[..], |batch| &batch.uploads);
@@ -85,8 +90,7 @@ impl App {
         };
         match removed {
             Ok(parts) => {
-                self.discard_parts(&parts).await;
-                self.end(id).await;
+                collected.freed_bytes += self.discard_parts(&parts).await + self.end(id).await;
             }
             // Gone already, or a part came a moment ago and it lives on.
             Err(meta::Error::NotFound | meta::Error::Changed) => {}

@@ -407,10 +407,13 @@ impl App {
         Ok(Some(batch).filter(|_| is_granted))
     }
 
-    pub(super) async fn discard_parts(&self, parts: &[Part]) {
+    /// Answers as [`App::discard`] does.
+    pub(super) async fn discard_parts(&self, parts: &[Part]) -> u64 {
+        let mut freed = 0;
         for part in parts {
-            self.discard(&part.place).await;
+            freed += self.discard(&part.place).await;
         }
+        freed
     }
 
     /// Drops a part that is not recorded any more, or never was, also where it lies among others.
@@ -422,7 +425,8 @@ impl App {
             let upload = self.meta.upload(id).await?;
             if upload.is_none_or(|upload| upload.state != UploadState::Open) {
                 // It may have come behind the end.
-                return Ok(self.blobs.end(id).await?);
+                self.blobs.end(id).await?;
+                return Ok(());
             }
             let parts = self.meta.parts(id).await?;
             Result::Ok(vacate.unless_taken(parts.iter().map(address).collect()).await?)
@@ -432,12 +436,14 @@ impl App {
         }
     }
 
-    /// Lets go what is left of an upload of which no part is recorded any more.
-    pub(super) async fn end(&self, id: UploadId) {
-        let Some(_allowed) = self.removals.try_begin() else { return };
-        if let Err(error) = self.blobs.end(id).await {
+    /// Lets go what is left of an upload of which no part is recorded any more. Answers as
+    /// [`App::discard`] does.
+    pub(super) async fn end(&self, id: UploadId) -> u64 {
+        let Some(_allowed) = self.removals.try_begin() else { return 0 };
+        self.blobs.end(id).await.unwrap_or_else(|error| {
             tracing::warn!(upload = %id, %error, "what is left of an upload was not removed");
-        }
+            0
+        })
     }
 }
 

@@ -131,17 +131,17 @@ impl BlobStore for MemoryBlobs {
         true
     }
 
-    async fn discard(&self, locator: &Locator) -> Result<()> {
+    async fn discard(&self, locator: &Locator) -> Result<u64> {
         locked(&self.0).stored.remove(locator);
-        Ok(())
+        Ok(0)
     }
 
     async fn vacate(&self, _: &Locator) -> Result<Option<Box<dyn Vacate>>> {
         Ok(None)
     }
 
-    async fn end(&self, _: UploadId) -> Result<()> {
-        Ok(())
+    async fn end(&self, _: UploadId) -> Result<u64> {
+        Ok(0)
     }
 
     async fn space(&self) -> Result<Space> {

@@ -150,14 +150,16 @@ pub trait BlobStore: Send + Sync {
     /// Whether what lies there may be recorded as a blob: not so a part, whose place goes with its
     /// upload.
     fn holds_blob(&self, locator: &Locator) -> bool;
-    /// Lets bytes go that nothing refers to. Unknown ones are fine.
-    async fn discard(&self, locator: &Locator) -> Result<()>;
+    /// Lets bytes go that nothing refers to; answers how many of the disk came back at once.
+    /// Unknown ones are fine.
+    async fn discard(&self, locator: &Locator) -> Result<u64>;
     /// Begins to give back the room of a part that was replaced and lies among others, which
     /// [`BlobStore::discard`] cannot; `None` for what lies elsewhere. Which parts there are is read
     /// from the records after this.
     async fn vacate(&self, part: &Locator) -> Result<Option<Box<dyn Vacate>>>;
     /// Lets go what is left of an upload that is over: no record names a part of it any more.
-    async fn end(&self, upload: UploadId) -> Result<()>;
+    /// Answers as [`BlobStore::discard`] does.
+    async fn end(&self, upload: UploadId) -> Result<u64>;
     /// What the device has left and whether writes are taken.
     async fn space(&self) -> Result<Space>;
 

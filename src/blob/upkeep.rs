@@ -34,7 +34,6 @@ pub enum Owner {
 pub struct Found {
     pub owner: Owner,
     pub locator: Locator,
-    pub bytes: u64,
     /// When they came there, by the clock of the disk.
     pub since: UnixMillis,
 }

@@ -151,17 +151,11 @@ fn shelves_list_what_lies_in_files_of_its_own() {
         let since = found[0].since;
         let near = since.before(std::time::Duration::from_mins(1))..=since;
         assert!(found.iter().all(|found| near.contains(&found.since)));
-        let entry = |owner, locator: &Locator, bytes| Found {
-            owner,
-            locator: locator.clone(),
-            bytes,
-            since,
-        };
-        // With the two hashes and the CRC-32 behind each.
+        let entry = |owner, locator: &Locator| Found { owner, locator: locator.clone(), since };
         let mut wanted = [
-            entry(Owner::Part(UploadId([5; 16]), PartNumber(7)), &of_part.locator, 100_068),
-            entry(Owner::Blob(blob.blake3), &blob.locator, 100_069),
-            entry(Owner::Blob(of_part.blake3), &promoted, 100_068),
+            entry(Owner::Part(UploadId([5; 16]), PartNumber(7)), &of_part.locator),
+            entry(Owner::Blob(blob.blake3), &blob.locator),
+            entry(Owner::Blob(of_part.blake3), &promoted),
         ];
         for found in &mut found {
             found.since = since;
@@ -170,6 +164,13 @@ fn shelves_list_what_lies_in_files_of_its_own() {
         wanted.sort_by_key(|found| found.owner);
         assert_eq!(found, wanted);
         assert!(found.iter().all(|found| found.locator != packed.locator));
+        // What takes no blocks of its own gives none back.
+        assert_eq!(store.discard(&packed.locator).await.unwrap(), 0);
+        for found in &found {
+            let blocks = 100_000..120_000;
+            assert!(blocks.contains(&store.discard(&found.locator).await.unwrap()));
+            assert_eq!(store.discard(&found.locator).await.unwrap(), 0, "it is gone");
+        }
     });
 }
 

@@ -107,7 +107,7 @@ impl BlobStore for Faulty {
         self.store.holds_blob(locator)
     }
 
-    async fn discard(&self, locator: &Locator) -> Result<()> {
+    async fn discard(&self, locator: &Locator) -> Result<u64> {
         self.store.discard(locator).await
     }
 
@@ -115,7 +115,7 @@ impl BlobStore for Faulty {
         self.store.vacate(part).await
     }
 
-    async fn end(&self, upload: UploadId) -> Result<()> {
+    async fn end(&self, upload: UploadId) -> Result<u64> {
         self.store.end(upload).await
     }
 

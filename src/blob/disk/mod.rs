@@ -24,6 +24,7 @@ mod verify;
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -181,6 +182,13 @@ impl DiskBlobs {
     }
 }
 
+/// Removes a file, if there is one; answers what it took of the disk.
+fn remove(path: &Path) -> io::Result<u64> {
+    let bytes = fs::metadata(path).map_or(0, |file| file.blocks() * 512);
+    durable::remove_file(path)?;
+    Ok(bytes)
+}
+
 #[async_trait]
 impl BlobStore for DiskBlobs {
     async fn stage(&self) -> Result<Box<dyn Stage>> {
@@ -228,24 +236,24 @@ impl BlobStore for DiskBlobs {
 
     /// Packed bytes stay until their pack is compacted, a part in an assembly until that goes or
     /// its room is given back.
-    async fn discard(&self, locator: &Locator) -> Result<()> {
+    async fn discard(&self, locator: &Locator) -> Result<u64> {
         let place = Place::parse(locator)?;
         if let Some(packed) = place.packed() {
             let bytes = packed.length.map_or(0, u64::from);
             self.0.discarded.fetch_add(bytes, Ordering::Relaxed);
-            return Ok(());
+            return Ok(0);
         }
         match place {
-            Place::Assembled { .. } => return Ok(()),
+            Place::Assembled { .. } => return Ok(0),
             Place::Assembly { upload } => return self.end(upload).await,
             _ => {}
         }
         self.blocking(move |inner| {
-            durable::remove_file(&inner.file(&place)?)?;
+            let freed = remove(&inner.file(&place)?)?;
             if let Place::Blob { nonce, .. } = place {
                 inner.assemblies.open_again(nonce);
             }
-            Ok(())
+            Ok(freed)
         })
         .await
     }
@@ -255,11 +263,11 @@ impl BlobStore for DiskBlobs {
         Ok(vacating.map(|vacating| Box::new(vacating) as Box<dyn Vacate>))
     }
 
-    async fn end(&self, upload: UploadId) -> Result<()> {
+    async fn end(&self, upload: UploadId) -> Result<u64> {
         self.blocking(move |inner| {
-            durable::remove_file(&inner.layout.assembly(upload))?;
+            let freed = remove(&inner.layout.assembly(upload))?;
             inner.assemblies.forget(upload);
-            Ok(())
+            Ok(freed)
         })
         .await
     }
@@ -300,8 +308,7 @@ impl BlobStore for DiskBlobs {
                 };
                 // One that is gone meanwhile was not litter.
                 let Ok(metadata) = fs::metadata(inner.file(&place)?) else { continue };
-                let (bytes, since) = (metadata.len(), changed(&metadata));
-                found.push(Found { owner, locator: place.locator()?, bytes, since });
+                found.push(Found { owner, locator: place.locator()?, since: changed(&metadata) });
             }
             Ok(found)
         })
