@@ -1,6 +1,8 @@
 //! The description of the surface, as clients are given it.
 
-use crate::support::Daemon;
+use serde_json::Value;
+
+use crate::support::{Daemon, base64};
 
 #[test]
 fn the_description_and_its_page_are_open_and_cacheable() {
@@ -38,4 +40,74 @@ fn the_page_needs_nothing_from_elsewhere() {
     let policy = page.header("content-security-policy");
     assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
     assert!(html.contains("/v1/files/{uploadId}/parts/{partNumber}"));
+}
+
+/// What is sent is a parameter, what comes back a header of the answer that came.
+#[test]
+fn the_headers_of_the_upload_protocols_are_described() {
+    let daemon = Daemon::start();
+    let document = daemon.anyone().get("/openapi.json").ok();
+    let user = daemon.user("u");
+    let ask = |method: &str, path: &str, sent: &[(&str, &str)], body: &str| {
+        let client = sent.iter().fold(user.clone(), |user, (name, value)| user.header(name, value));
+        let answer = client.send(method, path, body);
+        let is_one = path.matches('/').count() > 2;
+        let template = path.rsplit_once('/').filter(|_| is_one);
+        let template = template.map_or(path.to_owned(), |(all, _)| format!("{all}/{{uploadId}}"));
+        let operation = &document["paths"][&template][method.to_ascii_lowercase()];
+        let parameters = operation["parameters"].as_array().map_or(&[][..], Vec::as_slice);
+        for (name, _) in sent.iter().filter(|(name, _)| *name != "content-type") {
+            let is_known = |parameter: &Value| {
+                parameter["in"] == "header"
+                    && parameter["name"].as_str().unwrap().eq_ignore_ascii_case(name)
+            };
+            assert!(parameters.iter().any(is_known), "{method} {template} takes {name}");
+        }
+        let described = &operation["responses"][answer.status.to_string()]["headers"];
+        let described: Vec<_> =
+            described.as_object().unwrap().keys().map(|name| name.to_ascii_lowercase()).collect();
+        for name in answer.headers.keys() {
+            let name = name.as_str();
+            let is_of_protocol = ["upload-", "tus-", "location", "accept-patch"].iter();
+            if is_of_protocol.into_iter().any(|prefix| name.starts_with(prefix)) {
+                assert!(
+                    described.iter().any(|known| known == name),
+                    "{method} {template} says {name}: {described:?}"
+                );
+            }
+        }
+        answer
+    };
+    let tus = ("tus-resumable", "1.0.0");
+    let piece = ("content-type", "application/offset+octet-stream");
+    let sent = [tus, ("upload-length", "6"), ("upload-metadata", "filename Zg==")];
+    let created = ask("POST", "/v1/tus", &sent, "");
+    assert_eq!(created.status, 201);
+    let location = created.header("location").strip_prefix(daemon.url()).unwrap().to_owned();
+    for (at, bytes) in [("0", "abc"), ("3", "def")] {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes.as_bytes());
+        let checksum = format!("sha256 {}", base64(digest.as_ref()));
+        let sent = [tus, piece, ("upload-offset", at), ("upload-checksum", &checksum)];
+        assert_eq!(ask("PATCH", &location, &sent, bytes).status, 204);
+        assert_eq!(ask("HEAD", &location, &[tus], "").status, 200);
+    }
+    assert_eq!(ask("DELETE", &location, &[tus], "").status, 204);
+    let part =
+        ask("POST", "/v1/tus", &[tus, ("upload-length", "1"), ("upload-concat", "partial")], "");
+    let part = part.header("location").to_owned();
+    let whole = format!("final;{part}");
+    let whole = ask("POST", "/v1/tus", &[tus, ("upload-concat", &whole)], "");
+    let whole = whole.header("location").strip_prefix(daemon.url()).unwrap().to_owned();
+    assert_eq!(ask("HEAD", &whole, &[tus], "").status, 200);
+    assert_eq!(ask("OPTIONS", "/v1/tus", &[], "").status, 204);
+
+    let begun = user.header("upload-complete", "?0").put("/v1/files/content?filename=f", "");
+    let location = begun.header("location").strip_prefix(daemon.url()).unwrap().to_owned();
+    let piece = ("content-type", "application/partial-upload");
+    for (at, bytes, whole, status) in [("0", "abc", "?0", 204), ("3", "def", "?1", 201)] {
+        let sent = [piece, ("upload-offset", at), ("upload-complete", whole)];
+        assert_eq!(ask("PATCH", &location, &sent, bytes).status, status);
+        assert_eq!(ask("HEAD", &location, &[], "").status, 204);
+    }
+    assert_eq!(ask("OPTIONS", &location, &[], "").status, 204);
 }

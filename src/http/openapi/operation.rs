@@ -54,6 +54,11 @@ impl Operation {
         self
     }
 
+    pub fn required_header(mut self, name: &str, about: &str) -> Self {
+        self.parameters.push(parameter("header", name, &json!({"type": "string"}), about, true));
+        self
+    }
+
     pub fn json_body(self, schema: &str) -> Self {
         let content = json!({"application/json": {"schema": reference(schema)}});
         let body = Some(json!({"required": true, "content": content}));
@@ -62,7 +67,11 @@ impl Operation {
 
     /// Bytes of any type.
     pub fn raw_body(self) -> Self {
-        let content = json!({"*/*": {}});
+        self.body_of("*/*")
+    }
+
+    pub fn body_of(self, media_type: &str) -> Self {
+        let content = json!({media_type: {}});
         Self { body: Some(json!({"required": false, "content": content})), ..self }
     }
 
@@ -83,6 +92,16 @@ impl Operation {
 
     pub fn answers_nothing(self, status: &'static str, about: &str) -> Self {
         self.answers_with(status, about, &Value::Null)
+    }
+
+    /// Headers that the answer described last may have.
+    pub fn in_headers(mut self, names: &[&str]) -> Self {
+        if let Some((_, answer)) = self.answers.last_mut() {
+            for name in names {
+                answer["headers"][*name] = json!({"schema": {"type": "string"}});
+            }
+        }
+        self
     }
 
     pub fn refuses(mut self, status: &'static str, codes: &[&'static str]) -> Self {

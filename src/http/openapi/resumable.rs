@@ -1,7 +1,16 @@
-//! What there is to say of the IETF draft. It says the rest: its headers are not parameters here.
+//! What there is to say of the IETF draft. What its headers may hold it says.
 
 use super::{describe::RESUMABLE, operation::Operation};
 use crate::http::endpoint::Endpoint;
+
+const ALWAYS: &[&str] = &["Upload-Draft-Interop-Version"];
+const PROGRESS: &[&str] = &[
+    "Upload-Draft-Interop-Version",
+    "Upload-Offset",
+    "Upload-Complete",
+    "Upload-Limit",
+    "Upload-Key",
+];
 
 pub fn describe(endpoint: &Endpoint) -> Operation {
     let new = |summary| Operation::new(RESUMABLE, summary);
@@ -9,15 +18,25 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         Endpoint::ResumableOptions { .. } => {
             return new("What is taken, and how much of it")
                 .answers_nothing("204", "Accept-Patch and Upload-Limit")
+                .in_headers(&["Allow", "Accept-Patch", "Upload-Limit"])
+                .in_headers(ALWAYS)
                 .refuses("404", &["upload_not_found"]);
         }
         Endpoint::ResumableHead { .. } => new("How far an upload is")
             .answers_nothing("204", "Upload-Offset and Upload-Complete say")
+            .in_headers(PROGRESS)
+            .in_headers(&["Upload-Length", "Repr-Digest"])
             .refuses("413", &["too_large", "quota_exceeded"]),
         Endpoint::ResumablePatch { .. } => new("Send what comes next")
-            .raw_body()
+            .required_header("Upload-Offset", "Where the bytes belong, which is behind the last.")
+            .required_header("Upload-Complete", "?1 with the last bytes, else ?0.")
+            .header("Upload-Length", "Where it was not said before.")
+            .body_of("application/partial-upload")
             .answers_json("201", "The last of it; the file is on the disk and listed", "File")
+            .in_headers(PROGRESS)
+            .in_headers(&["Repr-Digest"])
             .answers_nothing("204", "On the disk; Upload-Offset says how far")
+            .in_headers(PROGRESS)
             .refuses("400", &["invalid_upload_offset", "invalid_upload_complete", "too_many_parts"])
             .refuses("400", &["inconsistent_upload_length", "upload_completed", "size_mismatch"])
             .refuses("400", &["invalid_digest", "digest_mismatch", "sha256_mismatch"])
@@ -26,7 +45,7 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
             .refuses("409", &["partial_upload"])
             .refuses("413", &["quota_exceeded"])
             .refuses("415", &["media_type_unsupported"]),
-        _ => new("Give an upload up").answers_nothing("204", "It is gone"),
+        _ => new("Give an upload up").answers_nothing("204", "It is gone").in_headers(ALWAYS),
     };
     operation
         .refuses("404", &["upload_not_found"])
