@@ -94,7 +94,9 @@ fn cookie(headers: &HeaderMap) -> Option<Credential> {
     let values = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
     let mut tokens = values
         .flat_map(|value| value.split(|byte| *byte == b';'))
-        .filter_map(|pair| pair.trim_ascii().strip_prefix(COOKIE_NAME)?.strip_prefix(b"="));
+        .filter_map(|pair| pair.trim_ascii().strip_prefix(COOKIE_NAME)?.strip_prefix(b"="))
+        // Pages that log out leave it so.
+        .filter(|token| !token.is_empty() && *token != b"\"\"");
     let token = tokens.next()?;
     if tokens.next().is_some() {
         return Some(Credential::Unusable("the cookie auth_token comes twice"));
