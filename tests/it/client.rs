@@ -1,6 +1,6 @@
 //! The client in the binary: `put`, `ls`, `share`, `rm`. `get` has tests of its own.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::net::UnixListener, path::Path, process::Command};
 
 use serde_json::json;
 
@@ -93,6 +93,7 @@ fn what_is_wrong_is_told_in_words_of_the_command_line() {
     let place = tempfile::tempdir().unwrap();
     fs::write(place.path().join("f"), b"x").unwrap();
     fs::write(place.path().join("all"), format!("Service Name: s\nToken:\n{TOKEN}\n")).unwrap();
+    UnixListener::bind(place.path().join("socket")).unwrap();
     let told = |status: i32, arguments: &[&str]| {
         let mut command = Command::new(BINARY);
         command.args(arguments).current_dir(place.path()).env_clear();
@@ -109,6 +110,8 @@ fn what_is_wrong_is_told_in_words_of_the_command_line() {
         (1, &["ls", "--token-file", "all"], "token file: all: must hold a token and nothing else"),
         (1, &["ls", "--token-file", "/no/such"], "token file: /no/such: "),
         (1, &["put", "."], ".: a directory"),
+        (1, &["put", "socket"], "socket: no regular file"),
+        (1, &["put", "/no/such"], "/no/such: No such file"),
         (2, &["put", "f", "--mime", "a\nb"], "media type"),
         (1, &["put", "f", "--mime", "nonsense", "--user", "u"], "media type"),
     ] {

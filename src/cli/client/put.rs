@@ -4,7 +4,7 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -53,9 +53,11 @@ fn mime(text: &str) -> Result<String, String> {
 }
 
 pub fn run(put: &Put) -> Result<(), Failures> {
-    if put.file.is_dir() {
-        let file = put.file.display();
-        return Err(failure(format!("{file}: a directory; put takes one file")));
+    let kind = fs::metadata(&put.file).map_err(Failures::at(put.file.display()))?.file_type();
+    if !kind.is_file() {
+        // It is read once for its digests and once more for the server.
+        let what = if kind.is_dir() { "a directory" } else { "no regular file" };
+        return Err(failure(format!("{}: {what}; put takes one file", put.file.display())));
     }
     let own = put.file.file_name().and_then(|name| name.to_str());
     let name = put.name.as_deref().or(own).ok_or_else(|| failure("--name is needed"))?;
