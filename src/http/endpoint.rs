@@ -77,13 +77,20 @@ pub(super) struct Facts<'a> {
     pub event: Option<(&'static str, Option<&'a dyn Display>)>,
 }
 
-impl<'a> Facts<'a> {
-    fn told(self, event: &'static str) -> Self {
-        Self { event: Some((event, None)), ..self }
+/// An endpoint of which it is still to be said what the audit log tells.
+struct At(Access, &'static str);
+
+impl At {
+    fn untold(self) -> Facts<'static> {
+        Facts { access: self.0, label: self.1, event: None }
     }
 
-    fn told_of(self, event: &'static str, target: &'a dyn Display) -> Self {
-        Self { event: Some((event, Some(target))), ..self }
+    fn told(self, event: &'static str) -> Facts<'static> {
+        Facts { event: Some((event, None)), ..self.untold() }
+    }
+
+    fn told_of<'a>(self, event: &'static str, target: &'a dyn Display) -> Facts<'a> {
+        Facts { event: Some((event, Some(target))), ..self.untold() }
     }
 }
 
@@ -96,61 +103,60 @@ impl Endpoint {
         const RESEARCHER: Access = Access::Role(Role::Researcher);
         const ADMIN: Access = Access::Role(Role::Admin);
         const SERVICE: Access = Access::Role(Role::Service);
-        let at = |access, label| Facts { access, label, event: None };
         match self {
-            Self::Health => at(Open, "/healthz"),
-            Self::KeySet => at(Open, "/.well-known/jwks.json"),
-            Self::Description => at(Open, "/openapi.json"),
-            Self::Docs => at(Open, "/docs"),
-            Self::Metrics => at(ADMIN, "/metrics"),
+            Self::Health => At(Open, "/healthz").untold(),
+            Self::KeySet => At(Open, "/.well-known/jwks.json").untold(),
+            Self::Description => At(Open, "/openapi.json").untold(),
+            Self::Docs => At(Open, "/docs").untold(),
+            Self::Metrics => At(ADMIN, "/metrics").untold(),
             Self::GenerateToken => {
-                at(SERVICE, "/v1/files/generate-token").told("user_token_issued")
+                At(SERVICE, "/v1/files/generate-token").told("user_token_issued")
             }
-            Self::Init => at(ANALYST, "/v1/files/init").told("upload_begun"),
-            Self::EncodedPart => at(ANALYST, "/v1/files/part"),
-            Self::RawPart { .. } => at(ANALYST, "/v1/files/{uploadId}/parts/{partNumber}"),
-            Self::UploadStatus { .. } => at(ANALYST, "/v1/files/{uploadId}"),
+            Self::Init => At(ANALYST, "/v1/files/init").told("upload_begun"),
+            Self::EncodedPart => At(ANALYST, "/v1/files/part").untold(),
+            Self::RawPart { .. } => At(ANALYST, "/v1/files/{uploadId}/parts/{partNumber}").untold(),
+            Self::UploadStatus { .. } => At(ANALYST, "/v1/files/{uploadId}").untold(),
             Self::AbortUpload { upload } => {
-                at(ANALYST, "/v1/files/{uploadId}").told_of("upload_aborted", upload)
+                At(ANALYST, "/v1/files/{uploadId}").told_of("upload_aborted", upload)
             }
-            Self::ListUploads => at(ANALYST, "/v1/files/uploads"),
-            Self::Complete => at(ANALYST, "/v1/files/complete").told("upload"),
-            Self::PutContent => at(ANALYST, "/v1/files/content").told("upload"),
-            Self::TusOptions => at(ANALYST, "/v1/tus"),
-            Self::TusCreate => at(ANALYST, "/v1/tus").told("upload_begun"),
-            Self::TusHead { .. } => at(ANALYST, "/v1/tus/{uploadId}"),
+            Self::ListUploads => At(ANALYST, "/v1/files/uploads").untold(),
+            Self::Complete => At(ANALYST, "/v1/files/complete").told("upload"),
+            Self::PutContent => At(ANALYST, "/v1/files/content").told("upload"),
+            Self::TusOptions => At(ANALYST, "/v1/tus").untold(),
+            Self::TusCreate => At(ANALYST, "/v1/tus").told("upload_begun"),
+            Self::TusHead { .. } => At(ANALYST, "/v1/tus/{uploadId}").untold(),
             Self::TusPatch { upload } => {
-                at(ANALYST, "/v1/tus/{uploadId}").told_of("upload", upload)
+                At(ANALYST, "/v1/tus/{uploadId}").told_of("upload", upload)
             }
             Self::TusDelete { upload } => {
-                at(ANALYST, "/v1/tus/{uploadId}").told_of("upload_aborted", upload)
+                At(ANALYST, "/v1/tus/{uploadId}").told_of("upload_aborted", upload)
             }
-            Self::ResumableOptions { upload: None } => at(ANALYST, "/v1/files/content"),
+            Self::ResumableOptions { upload: None } => At(ANALYST, "/v1/files/content").untold(),
             Self::ResumableOptions { upload: Some(_) } | Self::ResumableHead { .. } => {
-                at(ANALYST, "/v1/uploads/{uploadId}")
+                At(ANALYST, "/v1/uploads/{uploadId}").untold()
             }
             Self::ResumablePatch { upload } => {
-                at(ANALYST, "/v1/uploads/{uploadId}").told_of("upload", upload)
+                At(ANALYST, "/v1/uploads/{uploadId}").told_of("upload", upload)
             }
             Self::ResumableDelete { upload } => {
-                at(ANALYST, "/v1/uploads/{uploadId}").told_of("upload_aborted", upload)
+                At(ANALYST, "/v1/uploads/{uploadId}").told_of("upload_aborted", upload)
             }
-            Self::ListFiles => at(VIEWER, "/v1/files/all"),
-            Self::Metadata { .. } => at(VIEWER, "/v1/files/metadata/{key}"),
-            Self::DeleteFile { key } => at(RESEARCHER, "/v1/files/{key}").told_of("delete", key),
-            Self::Content { key } => at(VIEWER, "/v1/files/content/{key}").told_of("download", key),
-            Self::Storage { key } => at(Public, "/storage/{user}/{path}").told_of("download", key),
+            Self::ListFiles => At(VIEWER, "/v1/files/all").untold(),
+            Self::Metadata { .. } => At(VIEWER, "/v1/files/metadata/{key}").untold(),
+            Self::DeleteFile { key } => At(RESEARCHER, "/v1/files/{key}").told_of("delete", key),
+            Self::Content { key } => At(VIEWER, "/v1/files/content/{key}").told_of("download", key),
+            Self::Storage { key } => At(Public, "/storage/{user}/{path}").told_of("download", key),
             Self::SignLink | Self::SignLinkForm => {
-                at(VIEWER, "/v1/files/signed-url").told("link_signed")
+                At(VIEWER, "/v1/files/signed-url").told("link_signed")
             }
-            Self::RedeemLink { key } => at(Link, "/get/{encodedKey}").told_of("download", key),
-            Self::MintBatch => at(VIEWER, "/v1/files/batch-download").told("batch_signed"),
+            Self::RedeemLink { key } => At(Link, "/get/{encodedKey}").told_of("download", key),
+            Self::MintBatch => At(VIEWER, "/v1/files/batch-download").told("batch_signed"),
             Self::FetchBatch { .. } => {
-                at(Link, "/v1/files/batch-download/{token}").told("batch_download")
+                At(Link, "/v1/files/batch-download/{token}").told("batch_download")
             }
-            Self::Image { id, .. } => at(VIEWER, "/api/images/{id}").told_of("download", id),
+            Self::Image { id, .. } => At(VIEWER, "/api/images/{id}").told_of("download", id),
             // What a command is about is for the audit log to say, on either door.
-            Self::Admin(command) => at(ADMIN, command.label()),
+            Self::Admin(command) => At(ADMIN, command.label()).untold(),
         }
     }
 

@@ -32,6 +32,7 @@ pub fn hidden(path: &str) -> Access {
     } else if path.starts_with("/storage/") {
         Access::Public
     } else {
+        // The least: no role is held against who is told that there is nothing.
         Access::Role(Role::Viewer)
     }
 }

@@ -180,9 +180,9 @@ pub async fn abort(context: &Context, id: UploadId) -> Reply {
 pub async fn list(context: &Context) -> Reply {
     let limit = context.query.limit()?.and_then(|limit| usize::try_from(limit).ok());
     let limit = limit.unwrap_or(LIST_LIMIT_MAX).min(LIST_LIMIT_MAX);
-    let after = context.query.cursor(UploadId::parse)?;
     let (app, principal) = (&context.app, context.principal()?);
     let named = context.named_user(None, None)?;
+    let after = context.query.cursor(UploadId::parse)?;
     let uploads = app.list_uploads(principal, named, after, limit + 1).await?;
     let mut listed = Vec::new();
     for upload in uploads.iter().take(limit) {

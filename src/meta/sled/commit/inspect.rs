@@ -31,7 +31,10 @@ impl Committer {
 
     /// See [`crate::meta::Upkeep::check`].
     pub async fn check(&self) -> Result<Vec<String>> {
-        self.blocking(Shared::check).await
+        let mut findings = self.blocking(Shared::check_index).await?;
+        let is_good = findings.is_empty();
+        findings.extend(self.blocking(move |shared| shared.check_journal(is_good)).await?);
+        Ok(findings)
     }
 }
 
@@ -65,12 +68,6 @@ impl Shared {
             Some(_) if survey.end()? > self.records.last() => Some(Exported::Ahead),
             Some(_) => Some(Exported::Before),
         })
-    }
-
-    fn check(&self) -> Result<Vec<String>> {
-        let mut findings = self.check_index()?;
-        findings.extend(self.check_journal(findings.is_empty())?);
-        Ok(findings)
     }
 
     /// Walks the index beside the commits and answers what does not agree, or why it cannot be
