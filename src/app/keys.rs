@@ -94,6 +94,7 @@ impl App {
             }
             app.links.retire(now)?;
             keys.reload()?;
+            keys.note()?;
             keys.retire(now)
         });
         for kid in retired.await? {

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, crypto};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::keyring::KeyRing;
+use super::keyring::{KeyRing, SigningKey};
 use crate::model::{
     limits::{CLOCK_LEEWAY_SECONDS, JWT_BYTES_MAX},
     name::UserId,
@@ -268,7 +268,7 @@ pub struct ServiceClaims<'a> {
 /// Signs claims, whose `exp` is `expires`, with the key whose turn it is. Blocks.
 ///
 /// # Errors
-/// When the ring is empty, or its key does not sign.
+/// When the ring is empty, its key does not sign, or that it signs cannot be noted.
 pub fn sign(
     claims: &impl Serialize,
     ring: &KeyRing,
@@ -276,6 +276,19 @@ pub fn sign(
     expires: u64,
 ) -> io::Result<String> {
     sign_as("JWT", claims, ring, now, expires)
+}
+
+/// As [`sign`], by a ring that stays, also while the disk takes no note of it.
+///
+/// # Errors
+/// When the ring is empty, or its key does not sign.
+pub fn sign_meanwhile(
+    claims: &impl Serialize,
+    ring: &KeyRing,
+    now: UnixMillis,
+    expires: u64,
+) -> io::Result<String> {
+    encode("JWT", claims, &*ring.signer_meanwhile(now, expires)?)
 }
 
 /// As [`sign`], for what is to be told from a token by its type (RFC 8725 section 3.11).
@@ -286,7 +299,10 @@ pub(super) fn sign_as(
     now: UnixMillis,
     expires: u64,
 ) -> io::Result<String> {
-    let key = ring.signer_until(now, expires)?;
+    encode(typ, claims, &*ring.signer_until(now, expires)?)
+}
+
+fn encode(typ: &str, claims: &impl Serialize, key: &SigningKey) -> io::Result<String> {
     let mut header = Header::new(Algorithm::RS256);
     header.typ = Some(typ.to_owned());
     header.kid = Some(key.kid.clone());

@@ -8,8 +8,8 @@
 //! A rotation notes when the new key begins to sign, then writes the key, which is published from
 //! then on. The old one stays until the last token that it signed has expired: how long that is
 //! was noted before each was signed. A crash between any two steps leaves a ring that works. Where
-//! the disk does not take that note, the ring remembers it and notes it with a later token: who
-//! only reads needs tokens too, and a full disk is one from which something is to be deleted.
+//! the disk does not take that note, a ring that stays may remember it until it does: who only
+//! reads needs tokens too, and a full disk is one from which something is to be deleted.
 
 mod schedule;
 
@@ -114,13 +114,14 @@ impl KeyRing {
     pub fn reload(&self) -> io::Result<()> {
         let keys = load(&self.dir)?;
         if !keys.is_empty() {
+            let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
             // What could not be noted is not forgotten.
-            for key in self.keys().iter() {
+            for key in known.iter() {
                 if let Some(again) = keys.iter().find(|again| again.kid == key.kid) {
                     again.last_expiry.fetch_max(key.last_expiry(), Ordering::AcqRel);
                 }
             }
-            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.into();
+            *known = keys.into();
         }
         Ok(())
     }
@@ -134,52 +135,66 @@ impl KeyRing {
     /// # Errors
     /// When the files of those that sign were taken away; [`KeyRing::retire`] makes another.
     pub fn signer(&self, now: UnixMillis) -> io::Result<Arc<SigningKey>> {
-        let keys = self.keys();
-        let begun = |key: &&Arc<SigningKey>| key.signs_from.is_some_and(|s| s <= now.seconds());
-        // A clock that was set far back: better the oldest than none.
-        let oldest = || keys.iter().rfind(|key| key.signs_from.is_some());
-        let signer = keys.iter().find(begun).or_else(oldest).cloned();
-        signer.ok_or_else(|| io::Error::other("no key signs; key rotate makes one"))
+        signer(&self.keys(), now)
     }
 
     /// The key that signs now, once it is noted that it signs a token that lives until `expires`,
     /// so that it is kept until then. Blocks, on most days once.
     ///
     /// # Errors
-    /// When no key signs, or what is noted of them cannot be read as what it is.
+    /// When the note cannot be written.
     pub fn signer_until(&self, now: UnixMillis, expires: u64) -> io::Result<Arc<SigningKey>> {
-        let key = self.signer(now)?;
-        // A day more, so that it is not written for every token.
-        let longer = (key.last_expiry() < expires).then(|| expires.saturating_add(DAY_SECONDS));
-        if longer.is_some() || self.keys().iter().any(|key| key.is_unnoted()) {
-            let longer = longer.unwrap_or(0);
-            let noted = self.note(&key, longer);
-            key.last_expiry.fetch_max(longer, Ordering::AcqRel);
-            match noted {
-                Err(error) if error.raw_os_error().is_none() => return Err(error),
-                Err(error) => tracing::warn!(
-                    kid = key.kid, %error,
-                    "until when the tokens of a signing key live is not noted yet"
-                ),
-                Ok(()) => {}
+        let key = self.promise(now, expires)?;
+        self.note()?;
+        Ok(key)
+    }
+
+    /// As [`KeyRing::signer_until`], also while the disk takes no note: this ring remembers it, and
+    /// [`KeyRing::note`] makes up for it.
+    ///
+    /// # Errors
+    /// When no key signs, or what is noted of them cannot be read as what it is.
+    pub fn signer_meanwhile(&self, now: UnixMillis, expires: u64) -> io::Result<Arc<SigningKey>> {
+        let key = self.promise(now, expires)?;
+        if let Err(error) = self.note() {
+            if error.raw_os_error().is_none() {
+                return Err(error);
             }
+            let kid = &key.kid;
+            tracing::warn!(kid, %error, "how long a signing key is needed is not noted yet");
         }
         Ok(key)
     }
 
-    /// Notes until when the tokens of `signer` live, and of each key of which that is not noted.
-    fn note(&self, signer: &SigningKey, until: u64) -> io::Result<()> {
+    /// The key that signs now, which is known from here on to be needed until `expires`.
+    fn promise(&self, now: UnixMillis, expires: u64) -> io::Result<Arc<SigningKey>> {
+        // As long as this is held, no other ring takes this one's place.
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let key = signer(&keys, now)?;
+        if key.last_expiry() < expires {
+            // A day more, so that it is not written for every token.
+            key.last_expiry.fetch_max(expires.saturating_add(DAY_SECONDS), Ordering::AcqRel);
+        }
+        Ok(key)
+    }
+
+    /// Notes how long keys are needed of which that is not noted. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be written; it is remembered then.
+    pub fn note(&self) -> io::Result<()> {
+        if !self.keys().iter().any(|key| key.is_unnoted()) {
+            return Ok(());
+        }
         let _lock = durable::lock_dir(&self.dir)?;
         let mut schedule = Schedule::read(&self.dir)?;
-        let keys = self.keys();
         let mut notes = Vec::new();
-        for key in keys.iter().filter(|key| key.kid == signer.kid || key.is_unnoted()) {
-            let own = if key.kid == signer.kid { until } else { 0 };
+        for key in self.keys().iter().filter(|key| key.is_unnoted()) {
             let noted = schedule.find(&key.kid).map_or(0, |entry| entry.last_expiry);
-            let last_expiry = noted.max(key.last_expiry()).max(own);
+            let last_expiry = noted.max(key.last_expiry());
             let (kid, signs_from) = (key.kid.clone(), key.signs_from);
             schedule.set(Entry { kid, signs_from, last_expiry });
-            notes.push((key, last_expiry));
+            notes.push((Arc::clone(key), last_expiry));
         }
         schedule.write(&self.dir)?;
         for (key, last_expiry) in notes {
@@ -195,6 +210,7 @@ impl KeyRing {
     /// When it cannot be written.
     pub fn rotate(&self, now: UnixMillis, after: Duration) -> io::Result<String> {
         let key = generate()?;
+        self.note()?;
         let lock = durable::lock_dir(&self.dir)?;
         let keys = load(&self.dir)?;
         let mut signs_from = now.after(after).seconds();
@@ -260,6 +276,15 @@ impl KeyRing {
         self.reload()?;
         Ok(over)
     }
+}
+
+/// See [`KeyRing::signer`].
+fn signer(keys: &[Arc<SigningKey>], now: UnixMillis) -> io::Result<Arc<SigningKey>> {
+    let begun = |key: &&Arc<SigningKey>| key.signs_from.is_some_and(|s| s <= now.seconds());
+    // A clock that was set far back: better the oldest than none.
+    let oldest = || keys.iter().rfind(|key| key.signs_from.is_some());
+    let signer = keys.iter().find(begun).or_else(oldest).cloned();
+    signer.ok_or_else(|| io::Error::other("no key signs; key rotate makes one"))
 }
 
 /// Whether all keys were imported, if there are any.

@@ -61,27 +61,29 @@ fn a_new_key_is_published_first_and_the_old_one_stays_until_its_last_token_ends(
     assert_eq!(again.signer(at(50)).unwrap().kid, new);
 }
 
-/// What could not be noted of a key keeps it all the same, also behind a rotation, and is noted
-/// with a later token.
+/// What could not be noted of a key keeps it all the same, and is noted when it can be.
 #[test]
 fn what_is_not_noted_yet_is_remembered() {
     let (_dir, ring) = ring();
     let schedule = ring.dir.join("schedule.json");
     let away = ring.dir.join("away");
     let longest = at(DAY_SECONDS * 9).seconds();
-    // A directory in its place cannot be read, nor renamed over.
+    // What is a directory is neither read nor renamed over.
     fs::rename(&schedule, &away).unwrap();
     fs::create_dir(&schedule).unwrap();
-    let old = ring.signer_until(NOW, longest).unwrap().kid.clone();
+    let old = ring.signer_meanwhile(NOW, longest).unwrap().kid.clone();
+    assert!(ring.signer_until(NOW, longest).is_err());
     fs::remove_dir(&schedule).unwrap();
     fs::rename(&away, &schedule).unwrap();
     let noted = || Schedule::read(&ring.dir).unwrap().find(&old).unwrap().last_expiry;
+    ring.reload().unwrap();
     assert_eq!(noted(), 0);
     ring.rotate(NOW, Duration::ZERO).unwrap();
-    assert!(ring.retire(at(DAY_SECONDS)).unwrap().is_empty());
-    ring.signer_until(at(1), at(2).seconds()).unwrap();
     assert_eq!(noted(), longest + DAY_SECONDS);
-    assert_eq!(KeyRing::open(&ring.dir).unwrap().keys().len(), 2);
+    assert!(ring.retire(at(DAY_SECONDS)).unwrap().is_empty());
+    // What is no schedule is not written over.
+    fs::write(&schedule, "{").unwrap();
+    assert!(ring.signer_meanwhile(at(1), at(2).seconds()).is_err());
 }
 
 #[test]
