@@ -182,9 +182,11 @@ impl DiskBlobs {
     }
 }
 
-/// Removes a file, if there is one; answers what it took of the disk.
+/// Removes a file, if there is one; answers what came back of the disk: nothing of one that has
+/// another name, as a part that became a blob has.
 fn remove(path: &Path) -> io::Result<u64> {
-    let bytes = fs::metadata(path).map_or(0, |file| file.blocks() * 512);
+    let room = |file: fs::Metadata| if file.nlink() > 1 { 0 } else { file.blocks() * 512 };
+    let bytes = fs::metadata(path).map_or(0, room);
     durable::remove_file(path)?;
     Ok(bytes)
 }
