@@ -72,6 +72,8 @@ pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
     }
     let lock = data_dir::patiently(|| data_dir::lock(dir));
     let _lock = lock.map_err(Failures::of("data directory", dir))?;
+    // Whoever had it until now may be of a newer version.
+    data_dir::check(dir).map_err(Failures::of("data directory", dir))?;
     // What a killed daemon left would lead others astray.
     let _ = fs::remove_file(dir.join("listen"));
     let app = open(&config)?;

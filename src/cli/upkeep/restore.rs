@@ -30,7 +30,7 @@ pub fn bring(dir: &Path, from: &Path) -> io::Result<()> {
     // As root alone could read what is made, where the directory is another's.
     owner::assume(dir).map_err(at(dir))?;
     durable::create_dir_all(dir).map_err(at(dir))?;
-    let _lock = data_dir::lock(dir).map_err(at(dir))?;
+    let _lock = data_dir::patiently(|| data_dir::lock(dir)).map_err(at(dir))?;
     // Another one may have been at it until now.
     check_free(dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(at(dir))?;
