@@ -3,14 +3,12 @@
 use super::{describe::RESUMABLE, operation::Operation};
 use crate::http::endpoint::Endpoint;
 
-const ALWAYS: &[&str] = &["Upload-Draft-Interop-Version"];
-const PROGRESS: &[&str] = &[
-    "Upload-Draft-Interop-Version",
-    "Upload-Offset",
-    "Upload-Complete",
-    "Upload-Limit",
-    "Upload-Key",
-];
+const ALWAYS: &[&str] = &["Upload-Draft-Interop-Version", "Upload-Limit"];
+pub const PROGRESS: &[&str] =
+    &["Upload-Draft-Interop-Version", "Upload-Limit", "Upload-Offset", "Upload-Complete"];
+const WANTED: &str = "sha-256: Repr-Digest of the file, once it is one.";
+/// Of an upload that became a file.
+pub const ENDED: &[&str] = &["Upload-Key", "Repr-Digest"];
 
 pub fn describe(endpoint: &Endpoint) -> Operation {
     let new = |summary| Operation::new(RESUMABLE, summary);
@@ -18,23 +16,28 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         Endpoint::ResumableOptions { .. } => {
             return new("What is taken, and how much of it")
                 .answers_nothing("204", "Accept-Patch and Upload-Limit")
-                .in_headers(&["Allow", "Accept-Patch", "Upload-Limit"])
+                .in_headers(&["Allow", "Accept-Patch"])
                 .in_headers(ALWAYS)
                 .refuses("404", &["upload_not_found"]);
         }
         Endpoint::ResumableHead { .. } => new("How far an upload is")
+            .header("Want-Repr-Digest", WANTED)
             .answers_nothing("204", "Upload-Offset and Upload-Complete say")
             .in_headers(PROGRESS)
-            .in_headers(&["Upload-Length", "Repr-Digest"])
+            .in_headers(ENDED)
+            .in_headers(&["Upload-Length"])
             .refuses("413", &["too_large", "quota_exceeded"]),
         Endpoint::ResumablePatch { .. } => new("Send what comes next")
             .required_header("Upload-Offset", "Where the bytes belong, which is behind the last.")
             .required_header("Upload-Complete", "?1 with the last bytes, else ?0.")
             .header("Upload-Length", "Where it was not said before.")
+            .header("Content-Digest", "`sha-256=:BASE64:` of these bytes (RFC 9530), checked.")
+            .header("Repr-Digest", "The same of the whole file.")
+            .header("Want-Repr-Digest", WANTED)
             .body_of("application/partial-upload")
             .answers_json("201", "The last of it; the file is on the disk and listed", "File")
             .in_headers(PROGRESS)
-            .in_headers(&["Repr-Digest"])
+            .in_headers(ENDED)
             .answers_nothing("204", "On the disk; Upload-Offset says how far")
             .in_headers(PROGRESS)
             .refuses("400", &["invalid_upload_offset", "invalid_upload_complete", "too_many_parts"])
