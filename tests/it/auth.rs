@@ -100,8 +100,8 @@ fn every_carrier_works_and_one_bad_credential_spoils_the_rest() {
         refused.refused(401, "unauthenticated");
         assert_eq!(refused.header("www-authenticate"), "Bearer");
     }
-    // What other sites make a browser send is not what its user wants.
     daemon.service().header("cookie", "a=b; auth_token=").get("/v1/files/all?user_id=u").ok();
+    // What other sites make a browser send is not what its user wants.
     let cookie = anyone.header("cookie", &format!("auth_token={user}"));
     let cross = cookie.header("sec-fetch-site", "cross-site");
     cross.get(path).ok();
