@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// Every path, with the parameters of [`operation::IN_PATH`].
+/// Every path, with the parameters that `operation` knows.
 const PATHS: [&str; 36] = [
     "/v1/files/generate-token",
     "/v1/files/init",
