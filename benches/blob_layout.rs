@@ -32,8 +32,8 @@ use tokio::runtime::Runtime;
 const ROUND: Duration = Duration::from_millis(1500);
 const PACKED: usize = 64 << 10;
 
-/// Blobs a second when `clients` put contents of `size` bytes that all differ; with an index,
-/// until they are listed too.
+/// Blobs per second when `clients` put contents of `size` bytes that all differ. With an index,
+/// each blob is also recorded as a file.
 fn puts(
     runtime: &Runtime,
     store: &Arc<DiskBlobs>,
@@ -124,7 +124,7 @@ fn reads(runtime: &Runtime, store: &Arc<DiskBlobs>) -> f64 {
     f64::from(done) / began.elapsed().as_secs_f64()
 }
 
-/// One client, one file, `size` bytes and an `fdatasync` at a time.
+/// Appends per second of one client to one file: `size` bytes and an `fdatasync` at a time.
 fn appends(mut file: File, size: usize) -> f64 {
     let content = vec![7; size];
     let (began, mut done) = (Instant::now(), 0_u32);

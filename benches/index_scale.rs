@@ -1,11 +1,12 @@
-//! What the index costs as it grows: a page, a lookup, totals and a commit at each size, memory and
-//! disk for each file, the time of a clean close, memory of a process that only opened and read it,
-//! and the time of the next open: after that close, with what it reads; after a kill that came upon a
-//! tenth more files; and of an index that is made anew from the journal.
+//! What the index costs as it grows. Measured at each size: a page, a lookup, totals and a commit;
+//! memory and disk for each file; the time of a clean close; the memory of a process that only
+//! opened and read the index; the time of the next open after that close, with what it reads, and
+//! of the next open after a kill that came upon a tenth more files; and the time to rebuild the
+//! index from the journal.
 //!
-//! `cargo bench --bench index_scale -- 1000 100000 1000000`; `DIR` names a directory to measure on,
-//! `USERS` among how many users the files are shared out in turns (10: of a thousand files each has a
-//! page of 100).
+//! `cargo bench --bench index_scale -- 1000 100000 1000000`. `DIR` names a directory to measure on.
+//! `USERS` is the number of users among whom the files are shared out in turns (10: of a thousand
+//! files each has a page of 100).
 
 use std::{
     env, fs,
@@ -35,9 +36,9 @@ use tokio::runtime::Runtime;
 const STEP_FILES: usize = 500;
 const SAMPLES: u64 = 300;
 const CACHE_BYTES: u64 = 32 << 20;
-/// Tells a process that it is the one to be killed: the files to store before.
+/// Tells a process which files to store before it kills itself.
 const TO_BE_KILLED: &str = "INDEX_SCALE_KILLED";
-/// Tells a process to open the index, look some files up and say what it takes in memory.
+/// Tells a process to open the index, look some files up and print how much memory that takes.
 const TO_BE_OPENED: &str = "INDEX_SCALE_OPENED";
 
 static USERS: LazyLock<u64> =

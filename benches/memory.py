@@ -3,8 +3,8 @@
 
     cargo build --release && benches/memory.py [GIB]
 
-Starts target/release/streamlined on a temporary directory below target/. Prints VmHWM, which the
-kernel is told to forget between the paths.
+Starts target/release/streamlined on a temporary directory below target/. Prints VmHWM, which is
+reset before each path.
 """
 
 import base64

@@ -1,5 +1,6 @@
-//! What single steps of a request cost, by criterion: route, file key, a part in base64, hashing,
-//! hashing and writing, a page of a list, the codec of a record. Checks of tokens are in `token_check`.
+//! What single steps of a request cost, measured with criterion: route, file key, a part in base64,
+//! hashing, hashing and writing, a page of a list, the codec of a record. Checks of tokens are in
+//! `token_check`.
 //!
 //! `cargo bench --bench micro [-- NAME]`; `DIR` names a directory on the disk to measure.
 

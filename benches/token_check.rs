@@ -1,5 +1,6 @@
 //! What it costs to check a credential that was seen before, and how long it takes to refuse one:
-//! a time that told an unknown token from an ended one would tell which ones existed.
+//! if an unknown token and a revoked one took different times, that would tell which tokens
+//! existed.
 //!
 //! `cargo bench --bench token_check`
 
@@ -18,7 +19,8 @@ use tokio::runtime::Runtime;
 const CHECKS: u32 = 200_000;
 const REFUSALS: usize = 2_000;
 
-/// Medians of refusals, the kinds in turns, every token another one.
+/// Prints the median time of each kind of refusal. The kinds take turns, and every token is another
+/// one.
 async fn refusals(app: &Arc<App>, signed: &str) {
     let mut revoked = Vec::new();
     for _ in 0..REFUSALS {

@@ -3,9 +3,9 @@
 
     cargo build --release && benches/uploads.py [GIB of the largest, GIB of a dialect's]
 
-Starts target/release/streamlined on temporary directories below target/, which it deletes. Of each
-size parts come in order, in a window of four, and backwards. The throughput of each dialect stands
-beside that of a plain sequential write of as many bytes with an fsync, in the same run.
+Starts target/release/streamlined on temporary directories below target/, which it deletes. For each
+size, parts are sent in order, in a window of four, and backwards. The throughput of each dialect is
+printed beside that of a plain sequential write of as many bytes with an fsync, in the same run.
 """
 
 import base64
@@ -75,7 +75,7 @@ class Daemon:
 
     def complete(self, upload):
         began = time.monotonic()
-        # One that idled while a large upload came is closed by now.
+        # A new connection, because one that idled during a large upload is closed by now.
         self.call(self.connection(), "POST", "/v1/files/complete", json.dumps({"uploadId": upload}).encode())
         return time.monotonic() - began
 
@@ -104,7 +104,7 @@ def send(running, upload, size, part_size, order):
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             lines = [running.connection() for _ in range(4)]
             one = lambda number: running.part(lines[number % 4], upload, number, size, part_size)
-            # Each line has one part at a time.
+            # Each connection sends one part at a time.
             each = lambda line: [one(n) for n in numbers(size, part_size) if n % 4 == line]
             list(pool.map(each, range(4)))
         return

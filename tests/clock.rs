@@ -1,5 +1,6 @@
-//! What time does: sessions, blobs, links and tokens, with a clock that tests move. The domain
-//! runs on the reference engines here; that the others do the same is `engines`' business.
+//! What the passing of time does to sessions, blobs, links and tokens, with a clock that tests
+//! move. The app runs on the reference engines here; `tests/engines` shows that the other engines
+//! do the same.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -132,7 +133,7 @@ impl World {
         self.runtime.block_on(self.app.sweep(&mut Collected::default())).unwrap();
     }
 
-    /// As the configuration does at a start.
+    /// Registers a token as a start does with the one in the configuration.
     fn register(&self, token: &str) -> Result<(), Error> {
         let registered = self.app.register_service_token(token, "configured");
         self.runtime.block_on(registered).map(drop)
@@ -158,7 +159,7 @@ fn user() -> Principal {
     Principal::User { id: owner(), role: Role::Researcher, token: TokenStamp::default() }
 }
 
-/// Its body had ended, and the end was answered for, before the user was deleted.
+/// A request that was authenticated before the user was deleted stores nothing afterwards.
 #[test]
 fn a_deleted_user_does_not_come_back_with_a_file_that_was_on_its_way() {
     let world = World::new();
@@ -177,7 +178,7 @@ fn an_upload_lives_while_it_makes_progress() {
     world.part(going, 1, b"a").unwrap();
     assert!(matches!(world.put(b"ten bytes!"), Err(Error::Quota { .. })));
     world.pass(Duration::from_secs(1));
-    // Over is over, swept or not.
+    // An expired session is refused even before a sweep removes it.
     assert!(matches!(world.part(idle, 1, b"x"), Err(Error::NotFound(_))));
     assert!(matches!(world.complete(idle), Err(Error::NotFound(_))));
     world.sweep();
@@ -187,7 +188,8 @@ fn an_upload_lives_while_it_makes_progress() {
     let file = world.complete(going).unwrap();
     assert_eq!(file.size, 2);
 
-    // A repeat is answered for as long as an upload lives, then the session is forgotten.
+    // A repeated `complete` is answered for as long as an upload lives; then the session is
+    // forgotten.
     world.pass(TTL.saturating_sub(Duration::from_secs(1)));
     world.sweep();
     assert_eq!(world.complete(going).unwrap(), file);
@@ -237,8 +239,8 @@ fn a_proof_of_what_is_known_is_taken_for_ten_minutes() {
     }
 }
 
-/// The same answer again is a promise about `complete`, whatever an operator thinks of uploads that
-/// rest.
+/// `complete` promises to answer a repeat the same for a day at least, even if the operator lets
+/// idle uploads expire earlier.
 #[test]
 fn a_repeat_is_answered_for_a_day_at_least() {
     for (ttl, kept) in [(1, 24), (48, 48)] {
@@ -276,7 +278,7 @@ fn an_upload_does_not_expire_while_bytes_for_it_come() {
     world.sweep();
     assert_eq!(world.complete(id).unwrap().size, 2);
 
-    // Bytes that are given up keep nothing alive.
+    // A part that is given up does not extend the life of the session.
     let id = world.init(1);
     let incoming =
         world.runtime.block_on(world.app.begin_part_of(id, PartNumber(1), None)).unwrap();
@@ -310,7 +312,8 @@ fn who_is_logged_out_twice_within_a_second_is_logged_out() {
     assert_eq!((between(&world), last(&world)), (false, true));
 }
 
-/// What is answered for holds: no second is left to date the next tokens to.
+/// A revocation is acknowledged only if it takes effect. Here it cannot, because no later second is
+/// left to date new tokens to.
 #[test]
 fn a_log_out_that_cannot_end_what_was_made_is_refused() {
     let world = World::new();
@@ -341,7 +344,7 @@ fn a_log_out_that_cannot_end_what_was_made_is_refused() {
     world.pass(Duration::from_secs(1));
     log_out().unwrap();
     assert!(!asked());
-    // What a clock far ahead was told to end is ended by the right one, too.
+    // What was revoked while the clock was far ahead can be revoked again once the clock is right.
     let now = world.clock.now();
     world.pass(Duration::from_hours(24 * 365));
     log_out().unwrap();
@@ -349,7 +352,7 @@ fn a_log_out_that_cannot_end_what_was_made_is_refused() {
     world.clock.set(now);
     log_out().unwrap();
     assert!(!matches!(end(Some("s")), Err(Error::Busy)));
-    // Nor does what is made now live until then.
+    // A token that is made now does not live until that far time either.
     let listing = Listing { owner, folder: Folder::default() };
     let asker = user();
     let minting = world.app.mint_batch_token(&asker, Chosen::Folder(listing));
@@ -358,8 +361,8 @@ fn a_log_out_that_cannot_end_what_was_made_is_refused() {
     assert!(batch_token::parse(&token).unwrap().expires <= latest);
 }
 
-/// A token of a key that nobody has is cheap to make up; what was found good is looked up again only
-/// when the keys are others.
+/// Anyone can make up a token with an unknown key id. That must not drop cached authentications, as
+/// a change of the keys does.
 #[test]
 fn a_made_up_key_makes_nobody_forgotten() {
     let world = World::new();
@@ -491,7 +494,7 @@ fn a_jwt_is_listed_for_ninety_days_behind_its_expiry() {
     assert_eq!(listed(), [lasting]);
 }
 
-/// Of an opaque token nothing but its record says that it has ended, or to what it was limited.
+/// Only the record of an opaque token says that the token has ended and to what it was limited.
 #[test]
 fn an_opaque_token_that_ended_does_not_come_back_by_the_configuration() {
     let world = World::new();
@@ -527,7 +530,7 @@ fn a_configured_token_is_good_within_the_second_in_which_others_were_ended() {
     }
 }
 
-/// Either all of a user goes, or nothing does.
+/// A deletion removes everything of a user or nothing.
 #[test]
 fn a_user_that_is_deleted_too_often_keeps_its_files_until_it_can_be() {
     let world = World::new();
@@ -548,7 +551,8 @@ fn a_user_that_is_deleted_too_often_keeps_its_files_until_it_can_be() {
         };
         world.runtime.block_on(world.app.put_content(&service, new.unwrap())).unwrap()
     };
-    // Each takes two seconds in which nothing was made, and this one leaves an odd number of them.
+    // Each deletion moves the user's first good second ahead by two. This log-out moves it by one,
+    // so that the number of seconds left is odd.
     let log_out = world.app.change_user(owner(), UserChange::default(), true);
     world.runtime.block_on(log_out).unwrap();
     let refused = loop {
@@ -610,7 +614,7 @@ fn a_clock_that_leaps_ahead_ends_nothing_for_good_until_it_is_believed() {
     let world = World::new();
     let upload = world.init(10);
     let app = &world.app;
-    // So that the key that signs now is kept for a week.
+    // With this promise, the key that signs now is kept for a week after the rotation.
     let week = world.clock.now().after(hours(7 * 24));
     world.keys.signer_until(world.clock.now(), week.seconds()).unwrap();
     world.runtime.block_on(app.rotate_key(Duration::ZERO)).unwrap();

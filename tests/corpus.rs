@@ -1,4 +1,5 @@
-//! The corpora of the fuzz targets, replayed: what was found once stays found, and no target rots.
+//! Replays the corpora of the fuzz targets, so that a fault that was found once does not come back
+//! unnoticed and every target keeps working.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! `docs/OPERATIONS.md`, run as it is written.
+//! Runs the commands of `docs/OPERATIONS.md` as they are written.
 
 use std::{
     fs,
@@ -8,8 +8,9 @@ use std::{
     process::Command,
 };
 
-/// What systemd does for the page: it starts and stops the daemon with its credentials and its user's
-/// files, the socket's address in place of the setting.
+/// Stands in for `systemctl`: starts and stops the daemon with the unit's credentials,
+/// configuration and data directory. `--listen` stands in for the socket unit, whose address
+/// overrides the setting.
 const SYSTEMCTL: &str = r#"#!/bin/bash
 set -eu
 verb=$1
@@ -38,7 +39,8 @@ case $verb in
 esac
 "#;
 
-/// What needs more than a test has: a package, or a release and a build of half an hour.
+/// Commands that need more than a test has: a Debian package, or a release and a build of half an
+/// hour. The mark of each names the script that tries it.
 const ELSEWHERE: [(&str, &str); 3] = [
     ("tried by .ci/deb", "apt install ./streamlined_VERSION-1_amd64.deb"),
     (
@@ -56,7 +58,7 @@ fn page() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md")).unwrap()
 }
 
-/// The blocks whose mark begins with this word, each with the rest of its mark.
+/// The code blocks whose info string begins with this word, each with the rest of its info string.
 fn blocks<'a>(page: &'a str, word: &str) -> Vec<(&'a str, &'a str)> {
     let all = page.split("\n```").skip(1).step_by(2);
     let marked = all.filter_map(|block| {
@@ -106,7 +108,7 @@ fn commands_in_the_text_are_those_of_the_program() {
         if !words.clone().next().is_some_and(|word| COMMANDS.contains(&word)) {
             continue;
         }
-        // Unknown words before --help are refused.
+        // An unknown word is refused even with `--help` behind it.
         let mut program = Command::new(env!("CARGO_BIN_EXE_streamlined"));
         let output = program.args(words).arg("--help").output().unwrap();
         assert!(output.status.success(), "{span}: {}", String::from_utf8_lossy(&output.stderr));
@@ -126,7 +128,7 @@ fn every_command_of_the_page_does_what_it_says() {
     for dir in ["bin", "etc/streamlined", "var/lib/private/streamlined", "mnt/new"] {
         fs::create_dir_all(path(dir)).unwrap();
     }
-    // As StateDirectory= lays them out.
+    // The layout that StateDirectory= makes.
     fs::create_dir(path("var/lib/private/streamlined-backup")).unwrap();
     for name in ["streamlined", "streamlined-backup"] {
         let private = format!("private/{name}");

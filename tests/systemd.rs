@@ -1,4 +1,4 @@
-//! The units: what systemd itself says of them, and that they fit the program.
+//! The systemd units: checked by systemd's own tools and against the program.
 
 use std::{
     fs,
@@ -9,7 +9,8 @@ use std::{
 
 use streamlined::config::KNOBS;
 
-/// In tenths, as `systemd-analyze security` counts.
+/// The highest exposure level that is accepted, in tenths, as `systemd-analyze security
+/// --threshold` takes it.
 const EXPOSURE_MAX: &str = "15";
 
 fn units() -> PathBuf {
@@ -36,7 +37,7 @@ fn systemd_finds_nothing_to_say() {
     fs::create_dir_all(&bin).unwrap();
     fs::create_dir_all(system.parent().unwrap()).unwrap();
     symlink("usr/bin", root.path().join("bin")).unwrap();
-    // The targets that units of this machine name.
+    // The units of this machine include the targets that ours name.
     let copied = Command::new("cp").args(["-a", "/usr/lib/systemd/system"]).arg(&system).status();
     assert!(copied.unwrap().success());
     for program in ["streamlined", "kill"] {
@@ -48,7 +49,7 @@ fn systemd_finds_nothing_to_say() {
     for name in &names {
         fs::copy(units().join(name), system.join(name)).unwrap();
     }
-    // The one that an operator is told to write.
+    // The socket unit that docs/OPERATIONS.md tells operators to write.
     let page = units().join("../docs/OPERATIONS.md");
     let page = fs::read_to_string(page).unwrap();
     let block = page.split_once("\n```ini\n# /etc/systemd/system/").unwrap().1;
@@ -81,7 +82,7 @@ fn services_call_the_program_as_it_is() {
         let command = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
         let mut words = command.split_whitespace();
         assert_eq!(words.next(), Some("/usr/bin/streamlined"));
-        // Unknown words before --help are refused.
+        // An unknown word is refused even with `--help` behind it.
         let mut program = Command::new(env!("CARGO_BIN_EXE_streamlined"));
         let output = program.args(words).arg("--help").output().unwrap();
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
@@ -99,7 +100,7 @@ fn every_secret_can_be_a_credential() {
     }
 }
 
-/// A refused start is tried again for as long as it takes: a disk may come late.
+/// systemd tries a failed start again without limit, because a disk may appear late.
 #[test]
 fn a_service_that_is_to_restart_is_never_given_up() {
     for name in named(&[".service"]) {

@@ -1,4 +1,5 @@
-//! What the house rules say and no compiler checks: who imports whom, sizes, banned words.
+//! House rules that no compiler checks: which module imports which, sizes, banned words, and
+//! whether the documents name what the code has.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What each module of the crate may name. `model` is for all.
+/// What each module of the crate may import. Every module may import `model`.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("cli", &["app", "auth", "blob", "config", "http", "meta", "sys"]),
     (
@@ -110,7 +111,7 @@ fn production(text: &str) -> String {
     let (mut lines, mut kept) = (text.lines(), Vec::new());
     while let Some(line) = lines.next() {
         if line.trim_start() == "#[cfg(test)]" {
-            // What never ends is dropped to the end of the file.
+            // An item whose end is not found is dropped up to the end of the file.
             let _ = lines.find(|last| depth(last) == depth(line) && ends_an_item(last));
         } else if !is_comment(line) {
             kept.push(line);
@@ -127,7 +128,8 @@ fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with("//")
 }
 
-/// Whether a line that is as deep as the begin of an item is its last one, as rustfmt lays it out.
+/// Whether a line at the indentation of an item's first line is the item's last line, as rustfmt
+/// formats it.
 fn ends_an_item(line: &str) -> bool {
     !is_comment(line) && line.ends_with([';', '}', ','])
 }
@@ -162,7 +164,7 @@ const SEEN: u8 = 1;
     assert_eq!(production(text), seen);
 }
 
-/// Every `crate::…` path in a text, with the braces of `use` written out.
+/// Every `crate::…` path in a text, with the braces of `use` expanded.
 fn imports(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("crate::") {
@@ -254,7 +256,7 @@ fn sizes_and_words() {
     }
 }
 
-/// Every word that a refusal can carry stands in the list that clients are given.
+/// Every error code that a refusal can carry is listed in `docs/API.md`.
 #[test]
 fn refusals_are_documented() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -266,7 +268,8 @@ fn refusals_are_documented() {
         {
             for (at, _) in code.match_indices(call) {
                 let rest = &code[at + call.len()..];
-                // The code is the first argument, of a problem the one behind the status.
+                // The code is the first argument; for `Problem::new` it is the one after the
+                // status.
                 let argument = if call == "Problem::new(" {
                     rest.split_once(',').map_or("", |(_, second)| second)
                 } else {
@@ -282,14 +285,14 @@ fn refusals_are_documented() {
     assert!(missing.is_empty(), "docs/API.md does not name {missing:?}");
 }
 
-/// The list for people and the description for programs name the same codes.
+/// `docs/API.md` and the `OpenAPI` description name the same codes.
 #[test]
 fn the_description_and_the_list_name_the_same_codes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let api = fs::read_to_string(root.join("docs/API.md")).unwrap();
     let rows = api.lines().skip_while(|line| *line != "| status | codes |").skip(2);
     let rows = rows.take_while(|line| line.starts_with('|'));
-    // Members and headers stand behind a code, which stands in the row's first words.
+    // The rows also name these members and headers in backticks; they are not codes.
     let not_codes = [
         "missing",
         "limit",
@@ -306,7 +309,7 @@ fn the_description_and_the_list_name_the_same_codes() {
     ];
     let listed: BTreeSet<&str> = rows
         .flat_map(|row| row.split('`').skip(1).step_by(2))
-        // The admin socket is described nowhere.
+        // These codes occur only on the admin socket, which the description leaves out.
         .filter(|code| {
             let unseen = [
                 "invalid_dir",
@@ -330,8 +333,8 @@ fn the_description_and_the_list_name_the_same_codes() {
     assert_eq!(listed, described);
 }
 
-/// Where the tests of a file are, as in `it::auth` and `auth::jwt`; `main`, `mod` and `tests` are their
-/// folder's.
+/// The module path of a file's tests, such as `it::auth` or `auth::jwt`. For `main`, `mod` and
+/// `tests` it is the path of their folder.
 fn module(path: &Path) -> String {
     let path = path.with_extension("");
     let words: Vec<_> = path.iter().map(|word| word.to_str().unwrap()).collect();
@@ -347,7 +350,7 @@ fn every_promise_names_tests_that_exist() {
         let behind = text.split("#[test]").skip(1).chain(text.split("#[tokio::test").skip(1));
         for (attributes, rest) in behind.filter_map(|test| test.split_once("fn ")) {
             let name = rest.split('(').next().unwrap();
-            // What nobody runs holds nothing.
+            // An ignored test holds no promise, because normal runs leave it out.
             if !attributes.contains("#[ignore") {
                 tests.insert(format!("{}::{name}", module(&path)));
             }
@@ -369,7 +372,7 @@ fn every_promise_names_tests_that_exist() {
     }
 }
 
-/// Of each package that both have, the fuzz targets build a version that the daemon builds.
+/// Of each package in both lock files, the fuzz targets build a version that the daemon builds.
 #[test]
 fn what_is_fuzzed_is_what_is_built() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -387,7 +390,7 @@ fn what_is_fuzzed_is_what_is_built() {
     assert!(others.is_empty(), "`cargo update --precise` in fuzz/: {others:?}");
 }
 
-/// Each place that the compiler does not check stands with its reason in `docs/SECURITY.md`.
+/// `docs/SECURITY.md` lists each source file with `unsafe` code, and the reason for it.
 #[test]
 fn what_is_unsafe_is_listed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

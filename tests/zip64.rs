@@ -1,5 +1,5 @@
-//! An archive past every limit of plain ZIP: more than 65,535 files, one of more than 4 GiB, and
-//! everything behind it past 4 GiB. Read by Info-ZIP and by Python.
+//! An archive past every limit of ZIP without ZIP64: more than 65,535 files, one of them larger
+//! than 4 GiB, and all others at offsets past 4 GiB. Info-ZIP and Python read it.
 
 use std::{
     fs::File,
@@ -38,7 +38,7 @@ const LARGE: u64 = (4 << 30) + 5;
 const SMALL: u64 = 3;
 const SMALL_FILES: u64 = 65_600;
 
-/// A store in which every content is zeros, as many as one asks for.
+/// A store in which every content consists of as many zeros as the request asks for.
 struct Zeros;
 
 #[async_trait]
@@ -164,7 +164,7 @@ fn new_file(number: u64, size: u64) -> NewFile {
 
 async fn index(dir: &Path) -> SledMetadata {
     let meta = SledMetadata::open(dir, 32 << 20, 64 << 20).unwrap();
-    // The newest is the first in the archive.
+    // The newest file comes first in the archive, so that all others lie behind it.
     let small = (0..SMALL_FILES).map(|number| new_file(number, SMALL));
     let files: Vec<NewFile> = small.chain([new_file(70_000, LARGE)]).collect();
     for files in files.chunks(500) {

@@ -1,5 +1,5 @@
-//! Connections that repeat a request, each on a thread over a bare socket: the least that a client
-//! can cost, and the same for all.
+//! Connections that repeat a request, each on a thread over a bare socket: a client costs as little
+//! as it can, and the same for every server.
 
 use std::{
     fmt::Write as _,
@@ -14,20 +14,20 @@ use std::{
 pub enum Method {
     Put,
     Base64Part,
-    /// A whole, or 1 KiB out of its middle.
+    /// A whole file, or 1 KiB out of its middle.
     Get {
         range: bool,
     },
 }
 
 impl Method {
-    /// Content that one request moves.
+    /// Bytes of content that one request moves.
     pub fn bytes_of(self, bytes: u64) -> u64 {
         if matches!(self, Self::Get { range: true }) { 1 << 10 } else { bytes }
     }
 }
 
-/// What stands before and behind the content of the n-th request.
+/// The text before and after the content of the n-th request.
 pub type Document = Box<dyn Fn(u64) -> (String, String) + Send + Sync>;
 
 /// One kind of request to one server.
@@ -35,7 +35,7 @@ pub struct Job {
     pub address: String,
     /// The n-th request: request line and headers without `Host` and `Content-Length`.
     pub head: Box<dyn Fn(u64) -> String + Send + Sync>,
-    /// Where the content is base64 in one.
+    /// Set when the content is sent as base64 inside a document.
     pub document: Option<Document>,
     /// Bytes of content to send.
     pub bytes: u64,
@@ -43,7 +43,8 @@ pub struct Job {
 
 /// Pieces of this size are repeated to make a content.
 const PIECE: usize = 1 << 20;
-/// No two contents of a run are the same, of no run neither: servers that know a content are quick.
+/// The number of the next request. It makes every content different, also across rows, because
+/// servers that know a content are quick.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 fn piece(base64: bool) -> Vec<u8> {
@@ -70,7 +71,7 @@ pub fn run(job: &Job, clients: usize, span: Duration) -> f64 {
     count as f64 / began.elapsed().as_secs_f64()
 }
 
-/// One request: its number, and what was answered.
+/// Sends one request; answers its number and the body of the answer.
 pub fn once(job: &Job) -> (u64, String) {
     let mut stream = TcpStream::connect(&job.address).unwrap();
     let mut piece = piece(job.document.is_some());
@@ -100,7 +101,7 @@ fn send(stream: &mut TcpStream, job: &Job, number: u64, piece: &mut [u8]) {
     let content = if job.document.is_some() { job.bytes.div_ceil(3) * 4 } else { job.bytes };
     let length = content + (before.len() + after.len()) as u64;
     write!(head, "Host: {}\r\nContent-Length: {length}\r\n\r\n{before}", job.address).unwrap();
-    // Letters are base64, too.
+    // Letters are valid base64, too.
     let stamp = number.to_string().bytes().map(|digit| digit - b'0' + b'a').collect::<Vec<_>>();
     let stamped = stamp.len().min(usize::try_from(content).unwrap());
     piece[..stamped].copy_from_slice(&stamp[..stamped]);

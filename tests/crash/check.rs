@@ -1,4 +1,4 @@
-//! Whether a daemon still owes anything: its answers against the ledger.
+//! Checks the answers of a daemon against the ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,31 +11,32 @@ use super::{
     wire::{Answer, Wire},
 };
 
-/// With it an init of [`HUGE_BYTES`] is refused, and the refusal says what is used.
+/// With this quota an init of [`HUGE_BYTES`] is refused, and the refusal says how much is used.
 pub const QUOTA: (&str, &str) = ("STREAMLINED_QUOTA_BYTES", "4GiB");
 const HUGE_BYTES: u64 = (5 << 30) - 1;
-/// Repeated completions that are asked for, and tokens that are tried.
+/// How many completions are repeated, and how many tokens are tried.
 const REPEATED_MAX: usize = 12;
 const TOKENS_MAX: usize = 4;
-/// All files are listed each time. What was stored last is read back each time, of the others now
-/// and then one, and once in a while all.
+/// All files of a user are listed each time. Of their contents, the newest [`READ_NEWEST`] are read
+/// back each time, the others once in [`READ_ONCE_IN`] times, and once in [`WHOLE_ONCE_IN`] times
+/// all.
 const READ_NEWEST: usize = 24;
 const READ_ONCE_IN: usize = 16;
 const WHOLE_ONCE_IN: usize = 12;
-/// Of the open uploads so many are ended.
+/// One in so many open uploads is completed.
 const FINISH_ONCE_IN: usize = 8;
 
 pub struct Check<'a> {
     address: &'a str,
     wire: Wire,
     ledger: &'a Ledger,
-    /// Sessions may have come to their end meanwhile.
+    /// Whether sessions may have expired meanwhile.
     expiring: bool,
     dice: Dice,
     wrong: Vec<String>,
 }
 
-/// Everything that is wrong with the daemon at `address`; ends some of its uploads.
+/// Everything that is wrong with the daemon at `address`. Completes some of its open uploads.
 pub fn check(address: &str, ledger: &Ledger, expiring: bool, dice: Dice) -> Vec<String> {
     let wire = Wire::service(address);
     let mut check = Check { address, wire, ledger, expiring, dice, wrong: Vec::new() };
@@ -74,7 +75,7 @@ impl Check<'_> {
         answer.json()
     }
 
-    /// Answers in the order of the paths; those that did not come are in the books.
+    /// The answers in the order of the paths. A missing one is reported as wrong.
     fn get_all(&mut self, paths: Vec<String>) -> Vec<(String, Option<Answer>)> {
         if let Ok(answers) = self.wire.get_all(&paths) {
             return paths.into_iter().zip(answers.into_iter().map(Some)).collect();
@@ -141,7 +142,8 @@ impl Check<'_> {
         });
     }
 
-    /// The hash of what a request that was not answered would have stored under this entry.
+    /// The hash of the content that a request in doubt would have stored under this entry. An entry
+    /// that no request explains is wrong.
     fn unacknowledged(&mut self, user: &str, entry: &Value) -> Option<String> {
         let made_by = |target: &Target| target.user == user && entry["filename"] == target.name;
         let mut content: Option<Vec<Content>> = None;
@@ -169,7 +171,7 @@ impl Check<'_> {
         Some(blake3::hash(&whole(&content?)).to_hex().to_string())
     }
 
-    /// What a final upload that is not known to be a file would be under this entry.
+    /// The content under this entry when a final upload, not known to be a file, has become it.
     fn joined(&self, user: &str, entry: &Value) -> Option<Vec<Content>> {
         let made_by = |target: &Target| target.user == user && entry["filename"] == target.name;
         let finals = self.finals().filter(|of| made_by(&of.target) && self.may_be_file(of));
@@ -178,7 +180,7 @@ impl Check<'_> {
         finals.filter_map(|of| self.ledger.content_of(of)).chain(over).next()
     }
 
-    /// Final uploads that are there, and those that may be.
+    /// The final uploads that exist, and those that may exist.
     fn finals(&self) -> impl Iterator<Item = &Final> {
         let doubted = self.ledger.doubts.iter().filter_map(|doubt| match doubt {
             Action::Concatenate(of) => Some(of),
@@ -187,7 +189,7 @@ impl Check<'_> {
         self.ledger.finals.values().chain(doubted)
     }
 
-    /// Whether all bytes of a final upload may be there.
+    /// Whether all bytes of a final upload may have arrived.
     fn may_be_file(&self, of: &Final) -> bool {
         let may_be_whole = |id: &String| {
             let upload = self.ledger.uploads.get(id);
@@ -232,7 +234,7 @@ impl Check<'_> {
         }
     }
 
-    /// The bytes that the open uploads of a user reserve.
+    /// Checks the open uploads of a user and answers how many bytes they reserve.
     fn uploads(&mut self, user: &str) -> u64 {
         let (mut open, mut cursor, mut seen) = (0, String::new(), BTreeSet::new());
         loop {
@@ -293,7 +295,8 @@ impl Check<'_> {
             || status["state"] == "completed" && may_be_completed;
         let mut wrong = Vec::new();
         if !ended && upload.dialect.is_some() {
-            // Which parts the pieces became is the daemon's business.
+            // Which parts the pieces became is for the daemon to decide; the sum of their sizes is
+            // not.
             let told = upload.received() as u64;
             let other = upload.unfinished(0).and_then(doubted).map_or(told, |it| told + it as u64);
             let there = status["bytesReceived"].as_u64();
@@ -348,7 +351,7 @@ impl Check<'_> {
         });
         let Ok(answer) = self.wire.post("/v1/files/init", &body) else { return };
         let used = answer.json()["used"].as_u64();
-        // What an upload that is over has reserved is given back by a later sweep.
+        // The reservation of an expired upload is released by a later sweep.
         let fine =
             if self.expiring { used >= Some(stored + open) } else { used == Some(stored + open) };
         self.expect(answer.status == 413 && fine, || {
@@ -365,7 +368,8 @@ impl Check<'_> {
         }
     }
 
-    /// A completion that is asked for again answers the same.
+    /// A repeated completion gets the same answer, unless its file was deleted or its session is
+    /// over.
     fn completed(&mut self) {
         let all: Vec<(&String, &Value)> = self.ledger.completed.iter().collect();
         for _ in 0..REPEATED_MAX {
@@ -398,7 +402,7 @@ impl Check<'_> {
         }
     }
 
-    /// Sends what is missing of the open uploads and completes them.
+    /// Sends what is missing of some open uploads and completes them.
     fn finish_uploads(&mut self) {
         let ledger = self.ledger;
         let mut by_name: BTreeMap<&str, Vec<(&String, &Upload)>> = BTreeMap::new();
@@ -421,7 +425,7 @@ impl Check<'_> {
             let certain = partials.iter().all(|(id, upload)| self.doubts(id, upload).is_empty());
             let doubted = ledger.doubts.iter().any(|doubt| doubt.upload() == Some(id));
             let whole = partials.len() == of.partials.len();
-            // What is whole may be a file already.
+            // A final upload whose bytes may all be there may be a file already.
             let chosen = self.dice.once_in(FINISH_ONCE_IN) && !self.may_be_file(of);
             if certain && whole && !doubted && chosen && !self.expiring {
                 self.finish(id, &partials);

@@ -1,4 +1,4 @@
-//! Clients that do all that clients do, by seed, and keep the books.
+//! Clients that make every kind of request, chosen by a seed, and keep the books.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub const USERS: [&str; 3] = ["ada", "bob@example.com", "cy"];
 pub const FOLDERS: [&str; 4] = ["", "reports", "reports/2026", "pictures"];
 const CLIENTS: usize = 4;
 
-/// Lets several clients work on a daemon for a while and answers what each asked and was told.
+/// Lets several clients work on a daemon for a while. Answers what each of them asked and was told.
 pub fn work(
     daemon: &Daemon,
     recorder: &Recorder,
@@ -39,13 +39,13 @@ pub fn work(
     })
 }
 
-/// One client; what it made is nobody else's to touch.
+/// One client. No other client touches what it made.
 pub struct Client {
     wire: Wire,
     dice: Dice,
     own: Ledger,
     contents: Vec<Content>,
-    /// Goes into names, which nobody else uses.
+    /// Is part of all names that this client gives, so that they are unique.
     mark: String,
     named: usize,
     pub events: Vec<Event>,
@@ -60,7 +60,7 @@ impl Client {
         Self { wire, dice, own, contents, mark, named, events }
     }
 
-    /// Does one thing; false when the daemon did not answer.
+    /// Makes one request; false when the daemon did not answer.
     pub fn step(&mut self, recorder: &Recorder) -> bool {
         let action = self.choose();
         let begun = recorder.length();
@@ -127,7 +127,8 @@ impl Client {
         self.dice.pick(&ids).cloned()
     }
 
-    /// The next step of an upload: now and then a wrong one that is put right later.
+    /// The next request for an upload. Now and then it sends a part with a wrong content, which is
+    /// replaced later.
     fn go_on(&mut self, id: &str) -> Action {
         let upload = &self.own.uploads[id];
         if upload.is_partial {
@@ -167,7 +168,7 @@ impl Client {
         Action::Part { upload: id, number, content, raw }
     }
 
-    /// The next step of a partial upload, or of the one that it is part of.
+    /// The next request for a partial upload, or for the final upload that it is part of.
     fn go_on_to_join(&mut self, id: &str) -> Action {
         let is_over = self.dice.once_in(20);
         if let Some((whole, of)) = self.own.final_of(id) {
@@ -187,7 +188,7 @@ impl Client {
         }
         let upload = self.own.uploads[id].clone();
         let piece = next_piece(id, &upload);
-        // Whole or not: one that is made of others waits for them.
+        // The partial uploads need not be whole: a final upload waits for them.
         if piece.is_none() || self.dice.once_in(4) {
             let joins = |(id, other): &(&String, &Upload)| {
                 let same = other.is_partial && other.target.user == upload.target.user;
@@ -217,7 +218,7 @@ impl Client {
             _ => {
                 let parts = 2 + self.dice.below(3);
                 let mut plan: Vec<Content> = (0..parts).map(|_| self.content()).collect();
-                // Large parts of one size lie together, in whatever order they come.
+                // Large parts of one size are assembled in place, in whatever order they come.
                 if self.dice.once_in(2) {
                     let size = 70_000 + self.dice.below(60_000);
                     let seeds = plan.iter().map(|content| content.seed);
@@ -244,7 +245,7 @@ impl Client {
         Action::Begin { target, plan, dialect, is_partial }
     }
 
-    /// Now and then what was there before, so that blobs are shared.
+    /// A new content, or now and then an earlier one, so that blobs are shared.
     fn content(&mut self) -> Content {
         if self.dice.once_in(4)
             && let Some(earlier) = self.dice.pick(&self.contents)
@@ -264,7 +265,7 @@ impl Client {
         content
     }
 
-    /// A new name; of the same user and in the same folder as `like`.
+    /// A target with a new name, for the same user and in the same folder as `like`, if given.
     fn target(&mut self, like: Option<&Target>) -> Target {
         self.named += 1;
         let name = format!("{}-{}.bin", self.mark, self.named);
@@ -277,7 +278,8 @@ impl Client {
     }
 }
 
-/// What comes next to an upload that is written in order; none of any other.
+/// The next piece of an upload that is written in order; `None` for any other upload, and when no
+/// piece is left.
 pub fn next_piece(id: &str, upload: &Upload) -> Option<Action> {
     let (dialect, number) = (upload.dialect?, upload.unfinished(0)?);
     Some(Action::Append {
@@ -290,7 +292,8 @@ pub fn next_piece(id: &str, upload: &Upload) -> Option<Action> {
     })
 }
 
-/// The JSON of a success, and nothing of a refusal.
+/// What the books keep of an answer: the id of a new upload, the JSON of another success, or the
+/// text of a refusal.
 fn told(answer: &Answer) -> Value {
     if let Some(id) = &answer.upload {
         return json!({"uploadId": id});
@@ -298,7 +301,7 @@ fn told(answer: &Answer) -> Value {
     if (200..300).contains(&answer.status) { answer.json() } else { answer.text().into() }
 }
 
-/// Asks for an action.
+/// Sends the request of an action.
 pub fn send(wire: &mut Wire, ledger: &Ledger, action: &Action) -> std::io::Result<Answer> {
     match action {
         Action::Put { target, content } => {
@@ -375,7 +378,7 @@ fn begin(
     }
 }
 
-/// Creates an upload of tus, with more headers.
+/// Creates a tus upload, with more headers.
 fn create(wire: &mut Wire, target: &Target, headers: &str) -> std::io::Result<Answer> {
     let Target { user, folder, name } = target;
     let pair = |(key, value): (&str, &String)| match value.as_str() {
@@ -406,7 +409,7 @@ fn append(
             if !last || answer.status != 204 {
                 return Ok(answer);
             }
-            // The file that it became is told by complete, which finds it done.
+            // The upload is complete now. `complete` answers with the file that it became.
             wire.post("/v1/files/complete", &json!({"uploadId": upload}))
         }
         Dialect::Draft => {

@@ -11,10 +11,10 @@ use std::{
 use super::{recording::recorder, wire::TOKEN};
 
 pub const START_PATIENCE: Duration = Duration::from_secs(30);
-/// Longer than any operation takes that had begun when the recorder was told to stop.
+/// Longer than any operation takes that had begun before the recorder was told to stop.
 const STOP_WAIT: Duration = Duration::from_millis(30);
 
-/// Killed when dropped.
+/// A running daemon. Killed when dropped.
 pub struct Daemon {
     child: Child,
     pub address: String,
@@ -30,16 +30,16 @@ pub struct Recorder {
     pub clock: u32,
 }
 
-/// Which operations fail, as `struct control` of the recorder has them.
+/// Which operations fail; the fields correspond to `struct control` of the recorder.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub kinds: u32,
     pub error: i32,
-    /// Operations that still go well.
+    /// How many operations still succeed.
     pub skip: i64,
-    /// Operations that fail then; all when negative.
+    /// How many operations fail after those; all of them when negative.
     pub times: i64,
-    /// What the path of an operation must contain.
+    /// What the path of an operation must contain, or after a `!` must not contain.
     pub filter: &'static str,
 }
 
@@ -128,8 +128,8 @@ impl Recorder {
         fs::metadata(&self.log).unwrap().len()
     }
 
-    /// Lets no operation begin any more and waits for the last one, so that the log ends with an
-    /// operation and the directory is what the log says.
+    /// Lets no further operation begin and waits for the last one, so that the log ends with a
+    /// whole operation and describes the directory as it is.
     pub fn stop(&self) {
         self.put(12, &1_i32.to_le_bytes());
         std::thread::sleep(STOP_WAIT);
@@ -152,7 +152,7 @@ impl Recorder {
         self.put(0, &0_u32.to_le_bytes());
     }
 
-    /// Operations that could have failed since it was armed, and those that did.
+    /// How many operations have matched the fault since it was armed, and how many of those failed.
     pub fn counted(&self) -> (u64, u64) {
         let mut bytes = [0; 16];
         File::open(&self.control).unwrap().read_exact_at(&mut bytes, 32).unwrap();

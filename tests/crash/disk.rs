@@ -1,7 +1,7 @@
-//! A disk that loses its power: what stands on it at a point of a recording.
+//! A disk that loses its power: what it holds at a point of a recording.
 //!
-//! Content is durable as of the start of the file's last sync that ended. What was written since
-//! may be there or not, by [`Data`]; what names were made since, by [`Names`].
+//! The content of a file is durable as it was at the start of the file's last completed sync. What
+//! may survive of later writes is chosen by [`Data`], and of later changes of names by [`Names`].
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,39 +22,40 @@ use super::{
 pub enum Data {
     /// Nothing.
     Drop,
-    /// Each page inside the synced size at a version of its own; nothing behind that size.
+    /// Each page in any version. A write does not extend the file before a sync covers it; a resize
+    /// may.
     Ext4,
-    /// Each page at a version of its own, and any size that the file had.
+    /// Each page in any version, and any size that the file had.
     Pages,
 }
 
 /// What survives of names that no sync covers.
 #[derive(Clone, Copy, Debug)]
 pub enum Names {
-    /// Nothing that was not made durable by a sync of that very directory.
+    /// Only changes that a sync of that very directory made durable.
     Strict,
-    /// All up to some point behind the last sync, as in a file system with a journal.
+    /// All changes up to some point at or after the last sync, as in a file system with a journal.
     Ordered,
 }
 
-/// Syncs to be taken as not done, to see that the harness notices.
+/// Syncs that are treated as not done, to test that the harness notices.
 pub struct Mutation {
     pub name: &'static str,
-    /// Below the data directory.
+    /// The beginnings of paths below the data directory.
     pub prefixes: &'static [&'static str],
     pub calls: &'static [SyncCall],
 }
 
-/// The state before a recording: a data directory, all of it durable.
+/// A data directory, all of it durable before a recording, and changed as the recording advances.
 #[derive(Clone)]
 pub struct Disk {
     nodes: Vec<Node>,
     by_inode: HashMap<u64, usize>,
-    /// Syncs on their way: the node and the entry at which each began.
+    /// Syncs in progress, by number: the node of each and the entry at which it began.
     syncing: HashMap<u64, (usize, usize)>,
     /// The entry up to which a journalling file system has written its journal.
     journalled: usize,
-    /// Entries seen.
+    /// How many entries were applied.
     at: usize,
 }
 
@@ -93,7 +94,8 @@ impl Disk {
             for entry in fs::read_dir(path).unwrap() {
                 let entry = entry.unwrap();
                 if entry.file_type().unwrap().is_socket() {
-                    // Nothing that a disk keeps; every start makes it anew.
+                    // The daemon makes its sockets anew at every start, so none is part of the
+                    // model.
                     continue;
                 }
                 let child = self.scan(&entry.path());
@@ -122,7 +124,7 @@ impl Disk {
         self.by_inode[&inode]
     }
 
-    /// Lets the recording go on to `entries`, with the syncs of a mutation not done.
+    /// Applies the recording up to `entries`, without the syncs that a mutation covers.
     pub fn advance(&mut self, recording: &Recording, entries: usize, without: Option<&Mutation>) {
         while self.at < entries {
             let at = self.at;
@@ -195,8 +197,9 @@ impl Disk {
         }
     }
 
-    /// What came before the start of a sync is durable at its end. A journal is written when
-    /// there is something for it: a sync of mere content in its place leaves names where they are.
+    /// Changes from before the start of a sync are durable at its end. The file system also writes
+    /// its journal if the sync covers a change of a name or a size, or a new file; a sync that
+    /// covers only content leaves names as they are.
     fn synced(&mut self, node: usize, began: usize, log: &[u8]) {
         let journalled = match &mut self.nodes[node] {
             Node::Dir { durable, pending } => {
@@ -219,7 +222,7 @@ impl Disk {
     }
 
     /// Builds in `target`, which must not exist, what the disk holds after a cut here. Answers
-    /// what was chosen.
+    /// which models were chosen.
     pub fn build(&self, log: &[u8], target: &Path, dice: &mut Dice) -> String {
         let data = [Data::Drop, Data::Ext4, Data::Pages][dice.below(3)];
         let names = [Names::Strict, Names::Ordered][dice.below(2)];
@@ -236,7 +239,7 @@ impl Disk {
         format!("data {data:?}, names {names:?}")
     }
 
-    /// Builds what a process that was killed here leaves: everything it did.
+    /// Builds what a process that was killed here leaves: the result of everything it did.
     pub fn build_whole(&self, log: &[u8], target: &Path) {
         self.write(target, Some(self.at), &mut |node| {
             let Node::File { durable, pending, .. } = node else { return Vec::new() };

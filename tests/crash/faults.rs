@@ -1,10 +1,11 @@
-//! A disk that fails: chosen operations of the real binary end in ENOSPC or EIO while clients
-//! go on.
+//! A disk that fails: chosen operations of the real binary end in ENOSPC or EIO while clients go
+//! on.
 //!
-//! Then every answer is a success or says 503 or 507 in the promised form, and what was
-//! acknowledged can be read. Room that is back is used without a restart; after a sync that failed
-//! otherwise the daemon says that it is not ready and takes no writes. After a restart everything
-//! acknowledged is there.
+//! While they fail, every request is answered, no failure of the server is answered other than by
+//! 503 or 507 in the promised form, and what was acknowledged can be read. Room that comes back is
+//! used without a restart. After a sync that failed for another reason than missing room, the
+//! daemon says that it is not ready and takes no writes. After a restart everything acknowledged is
+//! there.
 
 use std::{
     path::{Path, PathBuf},
@@ -36,11 +37,12 @@ pub const ENOSPC: i32 = 28;
 
 const STEPS_BEFORE: usize = 40;
 const STEPS_DURING: usize = 50;
-/// Within so long room that is back is used.
+/// How long it may take until room that came back is used.
 const RECOVERY: Duration = Duration::from_secs(3);
 
-/// What fails in one round of all cases: everything of a kind, or one operation. Room for sled is
-/// allocated ahead of its writes, so that no file system tells it that there is none.
+/// The kinds of failure: what it is, the operations, the error, and the filter of their paths.
+/// Blocks for sled's file are allocated ahead of its writes, so no file system answers such a write
+/// with ENOSPC.
 pub const KINDS: &[(&str, u32, i32, &str)] = &[
     ("no room for a write", WRITE, ENOSPC, "!meta/"),
     ("a write fails", WRITE, EIO, "!meta/"),
@@ -53,8 +55,8 @@ pub const KINDS: &[(&str, u32, i32, &str)] = &[
     ("no room anywhere", WRITE | NAME | CREATE | RESIZE | SYNC, ENOSPC, "!meta/"),
 ];
 
-/// A daemon on a new directory whose disk can be made to fail. What it is taken apart into is dropped
-/// the other way round.
+/// A daemon on a new directory whose disk can be made to fail. Callers destructure it: the locals
+/// are then dropped in reverse order, the daemon before its directory.
 struct Recorded {
     dir: TempDir,
     recorder: Recorder,
@@ -79,7 +81,8 @@ impl Recorded {
     }
 }
 
-/// Waits for what a new store notes in its journal by itself: no fault is meant for that.
+/// Waits until a new store has written to its journal what it writes by itself: no fault is meant
+/// for that.
 fn settle(daemon: &Daemon, data: &Path) {
     let collected = Command::new(env!("CARGO_BIN_EXE_streamlined"))
         .args(["gc", "--data-dir"])
@@ -97,7 +100,7 @@ fn settle(daemon: &Daemon, data: &Path) {
     }
 }
 
-/// Runs one case and answers what was wrong; `None` when nothing came to fail.
+/// Runs one case and answers what was wrong; `None` when no operation failed.
 pub fn case(fault: &Fault, seed: u64) -> Option<Report> {
     let Recorded { dir, recorder, mut daemon } = Recorded::start();
     let mut client = Client::new(&daemon, Ledger::default(), seed, 0);
@@ -144,8 +147,8 @@ pub fn case(fault: &Fault, seed: u64) -> Option<Report> {
     (failed > 0).then_some(report)
 }
 
-/// What `/readyz` says of the stores, and the answer to one write, after a sync failed below a
-/// directory.
+/// Lets a sync below a directory fail. Answers the status and code of one write, and what `/readyz`
+/// then says of the stores.
 pub fn stores_after_a_failed_sync(below: &'static str) -> (String, Value) {
     let Recorded { dir: _dir, recorder, daemon } = Recorded::start();
     recorder.arm(&Fault { kinds: SYNC, error: EIO, skip: 0, times: -1, filter: below });
@@ -155,8 +158,9 @@ pub fn stores_after_a_failed_sync(below: &'static str) -> (String, Value) {
     (said, ready.json()["stores"].clone())
 }
 
-/// What two tokens in a row are answered when the first one cannot be noted, and `/readyz` between;
-/// and whether it is noted how long tokens live, after each.
+/// Asks for two tokens while the expiry of the first cannot be noted. Answers the statuses of the
+/// first token, of `/readyz` and of the second token, and after each token whether an expiry is
+/// noted.
 pub fn tokens_beside_keys_that_fail(error: i32) -> ([u16; 3], [bool; 2]) {
     let Recorded { dir, recorder, daemon } = Recorded::start();
     let schedule = places(&dir).0.join("keys/schedule.json");
@@ -170,8 +174,8 @@ pub fn tokens_beside_keys_that_fail(error: i32) -> ([u16; 3], [bool; 2]) {
     ([first, ready, ask()], [noted_first, noted()])
 }
 
-/// What a write is answered when the first `times` syncs of the journal find no room, and how many
-/// files there are when the daemon is killed then; one was there before.
+/// The status of a write when the first `times` syncs of the journal find no room, and the number
+/// of files after a kill and a restart. One file was there before.
 pub fn refused_by_the_journal_and_killed(times: i64) -> (u16, Value) {
     let Recorded { dir, recorder, daemon } = Recorded::start();
     assert_eq!(put(&daemon, 3_000).0, 201);
@@ -195,12 +199,12 @@ fn name(action: &Action) -> String {
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// A status and the code of a refusal, the same for every refusal of a kind.
+/// The status and the code of an answer, which are the same for every refusal of a kind.
 fn said(answer: &Answer) -> String {
     format!("{} {}", answer.status, answer.json()["code"])
 }
 
-/// One acknowledged file, if it cannot be read back.
+/// Reads one acknowledged file back and says so if that fails.
 fn unreadable(daemon: &Daemon, ledger: &Ledger, dice: &mut Dice) -> Option<String> {
     let files: Vec<_> = ledger.files.iter().collect();
     let (key, file) = dice.pick(&files)?;
@@ -215,7 +219,7 @@ fn unreadable(daemon: &Daemon, ledger: &Ledger, dice: &mut Dice) -> Option<Strin
     (!same).then(|| format!("cannot be read: {:?}", answer.map(|answer| said(&answer))))
 }
 
-/// Stores a file and answers the status and what was said.
+/// Stores a file and answers the status, and the status with the code as text.
 fn put(daemon: &Daemon, size: usize) -> (u16, String) {
     let content = Content { seed: 1, size };
     let target = Target { user: "eve".into(), folder: String::new(), name: "later".into() };
@@ -225,7 +229,7 @@ fn put(daemon: &Daemon, size: usize) -> (u16, String) {
     answer.map_or_else(|error| (0, error.to_string()), |a| (a.status, said(&a)))
 }
 
-/// What has to hold when the fault is over.
+/// Checks what has to hold when the fault is over, and answers what does not.
 fn after(fault: &Fault, daemon: &Daemon) -> Vec<String> {
     if fault.error == ENOSPC {
         let began = Instant::now();

@@ -1,5 +1,5 @@
-//! `kill -9` between any two steps of a protocol: at every named point of the program, and at no
-//! matter what instant.
+//! `kill -9` between the steps of a protocol: at every named fault point of the program. A daemon
+//! that does not come to its point is killed when the work is over.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -12,13 +12,15 @@ use super::{
 };
 use std::time::Duration;
 
-/// Within so long a point is reached, or it is not on the way of this run.
+/// How long clients work. A point that is not reached by then is not on the way of this run.
 const WORK: Duration = Duration::from_millis(1_500);
-/// For a point that a slow machine did not come to.
+/// Further rounds for a point that was not reached, as on a slow machine.
 const MORE_ROUNDS: usize = 15;
-/// A replay, which there is when sled has not flushed by itself before.
+/// This point is reached by chance only: an open replays the journal if sled has not flushed by
+/// itself before.
 const BY_CHANCE: &str = "open: replayed";
-/// The index is saved all the time, so that its points are reached.
+/// With a journal this small the index is saved all the time, so that the points of a save are
+/// reached.
 const SETTINGS: [(&str, &str); 3] = [
     ("STREAMLINED_JOURNAL_BYTES", "16KiB"),
     ("STREAMLINED_RECLAIM_GRACE", "1h"),
@@ -44,9 +46,9 @@ pub fn points() -> BTreeSet<String> {
     points
 }
 
-/// Dies at `point`, when it comes there for the `count`-th time, or at the end of the work; then
-/// a daemon starts on what is left and is held to what clients were told. Answers whether the
-/// point was reached.
+/// Runs a daemon that dies when it comes to `point` for the `count`-th time, or is killed at the
+/// end of the work. Then starts a daemon on what is left and checks it against what clients were
+/// told. Answers whether the point was reached.
 pub fn die_at(
     dir: &Path,
     ledger: &mut Ledger,
@@ -58,11 +60,12 @@ pub fn die_at(
     let fault = format!("{point} {count}");
     let mut settings = SETTINGS.to_vec();
     settings.push(("SLT_FAULT_POINT", &fault));
-    // Only keeps the order of the books.
+    // `work` asks a recorder for the length of its log. This daemon is not recorded, so the log
+    // stays empty.
     let clock = Recorder::new(dir, 1);
     let (seed, stderr) = (dice.number(), dir.join("stderr"));
     let reached = match Daemon::start(&data, &stderr, &settings, None) {
-        // It died on the way up; one that refuses to start would never come to any point.
+        // The daemon died during its start. One that refused to start would never come to a point.
         Err(said) => {
             assert!(said.contains("SIGKILL"), "{point}: {said}");
             true
@@ -73,17 +76,19 @@ pub fn die_at(
             clients.iter().flatten().any(|event| event.answered.is_none())
         }
     };
-    // Checking goes on with uploads and more; the next daemon starts on what the death left.
+    // The check changes the store, so it works on a copy. The next daemon starts on what the death
+    // left.
     let checked = scratch();
     super::copy(&data, &checked.path().join("data"));
     (reached, verify(checked.path(), ledger, false, seed))
 }
 
-/// A directory that lives through everything, and one daemon after another that dies on it.
+/// For each point, one directory and one daemon after another that dies on it. Answers how many
+/// died at their point.
 pub fn deaths(seed: u64, rounds: usize) -> (usize, Report) {
     let mut dice = Dice::new(seed);
     let (mut deaths, mut report, mut missed) = (0, Report::default(), Vec::new());
-    // What only an operator's command comes to dies in `it`.
+    // Points that only an operator's command comes to are tested in `it`.
     for point in points().into_iter().filter(|point| !point.starts_with("operator: ")) {
         let dir = scratch();
         fs::create_dir(dir.path().join("data")).unwrap();

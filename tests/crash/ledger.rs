@@ -1,11 +1,11 @@
-//! What clients were told: the state that a daemon owes them, at any point of a recording.
+//! What clients were told: the state that a daemon must show, at any point of a recording.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Bytes that can be made again.
+/// Bytes that can be generated again from the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
     pub seed: u64,
@@ -20,7 +20,7 @@ impl Content {
     }
 }
 
-/// The bytes of all, one behind another.
+/// The bytes of all contents, one after the other.
 pub fn whole(contents: &[Content]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for content in contents {
@@ -29,7 +29,7 @@ pub fn whole(contents: &[Content]) -> Vec<u8> {
     bytes
 }
 
-/// What an upload that is written in order is written in.
+/// The protocol of an upload that is written in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dialect {
     Tus,
@@ -48,9 +48,9 @@ pub struct Target {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct File {
     pub target: Target,
-    /// In order, the parts it was made of.
+    /// The parts that it was made of, in order.
     pub content: Vec<Content>,
-    /// What `complete` said of it.
+    /// What `complete` answered.
     pub answer: Value,
 }
 
@@ -58,30 +58,33 @@ pub struct File {
 pub struct Upload {
     pub target: Target,
     pub batch: Option<String>,
-    /// Its plan is appended, piece by piece.
+    /// Set when the plan is appended, piece by piece.
     pub dialect: Option<Dialect>,
-    /// It becomes a file only with others, as a final upload of tus.
+    /// Whether it becomes a file only together with others, in a final upload of tus.
     pub is_partial: bool,
-    /// What the whole is to be, part by part.
+    /// The intended content, part by part.
     pub plan: Vec<Content>,
-    /// What was taken; under a number of the plan may lie something else for a while.
+    /// The acknowledged parts by their index in the plan. For a while, one may have another content
+    /// than planned.
     pub parts: BTreeMap<usize, Content>,
 }
 
 impl Upload {
-    /// Bytes that were taken.
+    /// How many bytes were acknowledged.
     pub fn received(&self) -> usize {
         self.parts.values().map(|content| content.size).sum()
     }
 
-    /// A number, counted from 0, whose part is not the planned one; looked for from `first` on.
+    /// The index of a part that is not the planned one. The search begins at `first` and wraps
+    /// around.
     pub fn unfinished(&self, first: usize) -> Option<usize> {
         let mut numbers = (0..self.plan.len()).map(|number| (number + first) % self.plan.len());
         numbers.find(|number| self.parts.get(number) != Some(&self.plan[*number]))
     }
 }
 
-/// What becomes a file of others once all of them are whole, at the latest when it is completed.
+/// A final upload. It becomes a file once all its partial uploads are whole, at the latest when it
+/// is completed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Final {
     pub target: Target,
@@ -112,9 +115,9 @@ pub enum Action {
         dialect: Dialect,
         is_partial: bool,
     },
-    /// Makes one upload of partial ones.
+    /// Makes a final upload of partial ones.
     Concatenate(Final),
-    /// Its next piece; the last one completes it.
+    /// Appends the next piece of an upload. The last piece completes it.
     Append {
         upload: String,
         number: usize,
@@ -140,33 +143,34 @@ pub enum Action {
     },
 }
 
-/// One request: lengths of the recording when it was begun and when it was answered.
+/// One request, with the length of the recording when it began and when it was answered.
 pub struct Event {
     pub action: Action,
     pub begun: u64,
-    /// With what was answered.
+    /// The length of the recording then, the status, and the answer.
     pub answered: Option<(u64, u16, Value)>,
 }
 
-/// What stands, and what may or may not.
+/// What must be there, and what may or may not be.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ledger {
     pub files: BTreeMap<String, File>,
     pub deleted: BTreeSet<String>,
-    /// Open ones.
+    /// Open uploads.
     pub uploads: BTreeMap<String, Upload>,
-    /// Open ones and their uploads, ended or not.
+    /// Open batches and their uploads, ended or not.
     pub batches: BTreeMap<String, Vec<String>>,
-    /// Open ones, of which some may be files by now.
+    /// Open final uploads, of which some may be files by now.
     pub finals: BTreeMap<String, Final>,
-    /// Files that final uploads may have become before they were over.
+    /// Files that final uploads may have become before they ended.
     pub joined: Vec<(Target, Vec<Content>)>,
-    /// What `complete` said, for uploads and batches.
+    /// What `complete` answered for uploads and batches.
     pub completed: BTreeMap<String, Value>,
     pub aborted: BTreeSet<String>,
     /// User and token.
     pub tokens: Vec<(String, String)>,
-    /// Begun and never answered, or answered with a failure that does not say what was done.
+    /// Requests that were never answered, or were answered with a failure that does not say what
+    /// was done.
     pub doubts: Vec<Action>,
 }
 
@@ -185,11 +189,12 @@ impl Ledger {
         ledger
     }
 
-    /// Takes an answer to the books.
+    /// Records an answer.
     pub fn answered(&mut self, action: &Action, status: u16, answer: &Value) {
         match status {
             200..300 => self.done(action, answer),
-            // Only what the client asked for too late: its session is over, or one of its partial ones.
+            // Only a request that came too late gets this: its session is over, or one of its
+            // partial ones is.
             404 | 410 => self.over(action),
             400..500 => {}
             _ => self.doubts.push(action.clone()),
@@ -210,7 +215,7 @@ impl Ledger {
         }
     }
 
-    /// What a final upload is to be, unless a partial one is not open any more.
+    /// The content of a final upload; `None` when one of its partial uploads is no longer open.
     pub fn content_of(&self, of: &Final) -> Option<Vec<Content>> {
         let plans = of.partials.iter().map(|id| Some(self.uploads.get(id)?.plan.clone()));
         Some(plans.collect::<Option<Vec<_>>>()?.concat())
@@ -294,7 +299,8 @@ impl Ledger {
         self.files.insert(word(answer, "key"), file);
     }
 
-    /// Forgets an open upload, or a batch and its open uploads, or a final one but none of its own.
+    /// Forgets an open upload, a batch with its open uploads, or a final upload without its partial
+    /// ones.
     fn end(&mut self, id: &str) {
         self.finals.remove(id);
         for id in self.batches.remove(id).unwrap_or_else(|| vec![id.to_owned()]) {
@@ -304,7 +310,7 @@ impl Ledger {
         }
     }
 
-    /// The ids of uploads that an action speaks of.
+    /// The ids of the uploads that an action is about.
     pub fn uploads_of<'a>(&'a self, action: &'a Action) -> Vec<&'a str> {
         if let Action::Concatenate(of) = action {
             return of.partials.iter().map(String::as_str).collect();
@@ -315,8 +321,8 @@ impl Ledger {
         std::iter::once(id).chain(others.map(String::as_str)).collect()
     }
 
-    /// Everything that is open to one of several clients: each file and upload to one of them,
-    /// none that is in doubt.
+    /// The share of one of several clients. Each file and each open upload belongs to one client;
+    /// those that are in doubt, and the uploads of batches, belong to none.
     pub fn share(&self, client: usize, clients: usize) -> Self {
         let mut share = Self::default();
         let doubted: BTreeSet<&str> =
@@ -351,7 +357,7 @@ impl Ledger {
 }
 
 impl Action {
-    /// The upload or batch that it speaks of.
+    /// The upload or batch that it is about.
     pub fn upload(&self) -> Option<&str> {
         match self {
             Self::Part { upload, .. }

@@ -1,11 +1,11 @@
 //! Power cuts, played back against the real binary.
 //!
-//! A daemon works for clients under `recorder.c`, which writes down every operation on its data
-//! directory. At many points of that record the directory is rebuilt as a disk could hold it had
-//! the power failed there (`disk`), a daemon is started on it, and everything that the clients
-//! had been told by then has to hold (`ledger`, `check`).
+//! A daemon works for clients under `recorder.c`, which records every operation on its data
+//! directory. For many points of that recording, the directory is rebuilt as a disk could hold it
+//! if the power had failed there (`disk`). A daemon is started on it, and everything that the
+//! clients had been told by then has to hold (`ledger`, `check`).
 //!
-//! Thousands of cuts: `CRASH_CUTS=3000 CRASH_SEED=1 cargo nextest run --test crash
+//! For thousands of cuts: `CRASH_CUTS=3000 CRASH_SEED=1 cargo nextest run --test crash
 //! --run-ignored all power_cuts_long --no-capture`.
 
 mod check;
@@ -31,14 +31,14 @@ use recording::SyncCall;
 use serde_json::json;
 use session::{Plan, Report, Session, scratch, verify};
 
-/// Cuts of the run that is always made.
+/// Cuts in the run that every test run makes.
 const CUTS: usize = 40;
-/// Cuts of one recording in a long run.
+/// Cuts in one call of `generations` in a long run.
 const CUTS_OF_A_RECORDING: usize = 120;
-/// Cuts in which each mutation must be noticed.
+/// Each mutation must be noticed within this many cuts.
 const MUTATION_CUTS: usize = 60;
 
-/// Syncs that must matter.
+/// Syncs whose loss the harness must notice.
 const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "sled's sync is not overridden",
@@ -113,8 +113,9 @@ fn many_deaths_lose_nothing() {
     report.prove("killed");
 }
 
-/// Each kind of failure, of one operation and of all from one on, at seeded places. More of them:
-/// `CRASH_FAULTS=3 cargo nextest run --test crash a_failing_disk --no-capture`
+/// Makes each kind of failure at a seeded operation: of that operation alone, and of it and all
+/// that follow. For more operations: `CRASH_FAULTS=3 cargo nextest run --test crash a_failing_disk
+/// --no-capture`.
 #[test]
 fn a_failing_disk_halves_nothing() {
     let mut dice = Dice::new(seed());
@@ -150,7 +151,8 @@ fn a_failed_sync_names_the_store_that_stopped() {
     }
 }
 
-/// Who only reads needs tokens, too: what could not be noted of one is noted with the next.
+/// Clients that only read need tokens, too, so a token is given even if its expiry cannot be noted.
+/// It is noted with the next token.
 #[test]
 fn a_token_that_cannot_be_noted_is_given_and_noted_with_the_next_one() {
     for error in [faults::EIO, faults::ENOSPC] {
@@ -159,14 +161,15 @@ fn a_token_that_cannot_be_noted_is_given_and_noted_with_the_next_one() {
     }
 }
 
-/// 507 says that nothing was kept, and 503 that nobody knows.
+/// 507 promises that nothing was stored; 503 leaves open whether it was.
 #[test]
 fn a_commit_that_found_no_room_does_not_come_back() {
     assert_eq!(faults::refused_by_the_journal_and_killed(1), (507, 1.into()));
     assert_eq!(faults::refused_by_the_journal_and_killed(2).0, 503);
 }
 
-/// What a failure prints: starts a daemon on a kept directory and checks it again.
+/// The command that a failure prints runs this: it starts a daemon on a copy of the kept directory
+/// and checks it again.
 #[test]
 #[ignore = "needs CRASH_CASE"]
 fn replay_a_case() {
@@ -178,9 +181,10 @@ fn replay_a_case() {
     verify(dir.path(), &ledger, expiring, seed).prove(&case);
 }
 
-/// Three recordings, each examined: of an empty directory; of what was left of it by a power cut,
-/// so that cuts fall into a recovery, with the index being saved and logs going; and one with
-/// sweeping all the while, too.
+/// Makes and examines three recordings. The first begins in an empty directory. The other two begin
+/// in what a power cut left of the one before, so that cuts also fall into a recovery, and while
+/// they are made the index is saved and logs are removed. During the third, sweeps run all the
+/// time, too.
 fn generations(seed: u64, cuts: usize) -> Report {
     let mut dice = Dice::new(seed);
     let mut report = Report::default();
@@ -215,7 +219,8 @@ fn plan(dice: &mut Dice, saving: bool, expiring: bool) -> Plan {
     Plan { seed: dice.number(), time: Duration::from_millis(millis), saving, expiring }
 }
 
-/// A directory with an empty data directory; on a disk, where syncs take their time.
+/// A directory with an empty data directory. It is on a disk, not in memory, so that syncs take
+/// their time.
 fn empty() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("data")).unwrap();

@@ -38,7 +38,7 @@ impl Change {
     fn pages(&self, size: usize) -> Range<usize> {
         let (from, to) = match self {
             Self::Write { offset, bytes } => (*offset, offset + bytes.len()),
-            // What is cut off reads as zeros should the file grow again.
+            // Bytes that are cut off read as zeros if the file grows again.
             Self::Resize { size: to } => (*to, size),
         };
         from / PAGE_BYTES..to.div_ceil(PAGE_BYTES).max(from / PAGE_BYTES)
@@ -57,8 +57,8 @@ impl Change {
     }
 }
 
-/// How the versions of one file's pages go together: most often a disk is behind or up to date
-/// for a file as a whole.
+/// How the versions of one file's pages go together. A disk is most often behind or up to date for
+/// a file as a whole, so these two cases are chosen half of the time.
 enum Versions {
     Old,
     New,
@@ -97,7 +97,8 @@ pub fn settle(
         if start >= size {
             break;
         }
-        // Pages that an applied truncation cut off cannot be older than it.
+        // A page that an applied truncation cut off cannot have a version from before the
+        // truncation.
         let least = changes.partition_point(|number| *number < forced);
         let taken = match versions {
             Versions::Old => least,
@@ -118,7 +119,7 @@ pub fn settle(
     content
 }
 
-/// The size, and how many changes are surely applied with it.
+/// The size after a cut, and how many changes are certainly applied with it.
 fn size_of(
     durable: usize,
     pending: &[(usize, Change)],
@@ -133,7 +134,7 @@ fn size_of(
         if matches!(change, Change::Resize { .. }) {
             forced = number + 1;
         } else if matches!(data, Data::Ext4) {
-            // Growth by writing counts when it is synced.
+            // A write extends the file only once a sync covers it.
             size = size.min(sizes.last().map_or(durable, |(size, _)| *size));
         }
         sizes.push((size, forced));

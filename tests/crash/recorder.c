@@ -1,11 +1,12 @@
-/* A preloaded library that writes down, in one total order, what a process does to the files below
+/* A preloaded library that records, in one total order, what a process does to the files below
  * RECORD_ROOT, and fails chosen operations on request.
  *
- * The log (RECORD_LOG) is read by recording.rs, the control file (RECORD_CONTROL) is written by
- * control.rs; both know the structures below. One mutex is held over an operation and its entry,
- * so that the order of the entries is the order of the operations; of a sync only the entries of
- * its start and its end are made under it. Files are known by inode. RECORD_CLOCK makes the
- * monotonic clock run that many times as fast, so that what happens by the minute happens. */
+ * recording.rs reads the log (RECORD_LOG), and daemon.rs writes the control file (RECORD_CONTROL);
+ * both know the structures below. One mutex is held over an operation and its entry, so that the
+ * order of the entries is the order of the operations. During a sync it is held only for the
+ * entries of the start and of the end. Files are identified by inode. RECORD_CLOCK makes the
+ * monotonic clock run that many times as fast, so that what the process does once a minute happens
+ * in a short recording. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -87,7 +88,7 @@ static uint64_t *slot(uint64_t inode) {
   return &known[at];
 }
 
-/* Whether the descriptor is one of ours; `about` then tells its inode. */
+/* Whether the descriptor is a file or directory below the root; `about` then has its inode. */
 static int ours(int fd, struct stat *about) {
   if (log_fd < 0 || fstat(fd, about) || about->st_dev != device) return 0;
   return (S_ISREG(about->st_mode) || S_ISDIR(about->st_mode)) && *slot(about->st_ino);
@@ -283,7 +284,7 @@ ssize_t pwritev64(int fd, const struct iovec *parts, int count, off_t at) {
   return written(fd, parts, count, at);
 }
 
-/* What the kernel would copy goes the way of a write. */
+/* A copy that the kernel would make is made by a read and a write, so that it is recorded. */
 ssize_t copy_file_range(int in, off_t *in_at, int out, off_t *out_at, size_t size, unsigned flags) {
   (void)flags;
   char bytes[64 << 10];
@@ -298,7 +299,7 @@ ssize_t copy_file_range(int in, off_t *in_at, int out, off_t *out_at, size_t siz
   return put;
 }
 
-/* What changes a file's size; `how` is one of the three below. */
+/* Everything that changes a file's size; `how` is one of the two functions below. */
 static int resized(int fd, long how(int, int, off_t, off_t), int mode, off_t at, off_t size) {
   struct stat about;
   int recorded = ours(fd, &about);
@@ -320,7 +321,7 @@ static long set_size(int fd, int mode, off_t at, off_t size) {
   return syscall(SYS_ftruncate, fd, size);
 }
 static long allocate(int fd, int mode, off_t at, off_t size) {
-  /* What punches or moves bytes is not understood here. */
+  /* Modes that punch holes or move bytes are not supported. */
   if (mode & ~FALLOC_FL_KEEP_SIZE) abort();
   return syscall(SYS_fallocate, fd, mode, at, size);
 }

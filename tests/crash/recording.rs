@@ -1,4 +1,4 @@
-//! What `recorder.c` wrote down, as operations in their order.
+//! The log of `recorder.c`, as operations in their order.
 
 use std::{
     fs, io,
@@ -14,7 +14,7 @@ pub struct Recording {
 }
 
 pub struct Entry {
-    /// Length of the log with this entry: a cut at or behind it comes after the operation.
+    /// Length of the log including this entry: a cut at or behind it comes after the operation.
     pub end: u64,
     pub operation: Operation,
 }
@@ -70,7 +70,7 @@ pub enum SyncCall {
     Fdatasync,
 }
 
-/// `struct entry` of the recorder.
+/// The size of the recorder's `struct entry`.
 const HEAD_BYTES: usize = 48;
 
 impl Recording {
@@ -88,7 +88,7 @@ impl Recording {
         Self { log, entries }
     }
 
-    /// How many entries lie whole below this length of the log.
+    /// How many entries lie entirely below this length of the log.
     pub fn entries_below(&self, length: u64) -> usize {
         self.entries.partition_point(|entry| entry.end <= length)
     }
@@ -140,7 +140,8 @@ pub fn recorder() -> PathBuf {
     let library =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("recorder-{}.so", &version[..16]));
     if !library.exists() {
-        // Another test may be at it too: each compiles for itself, the last name stays.
+        // Another test may compile it at the same time. Each compiles under a name of its own, and
+        // the last rename counts.
         let own = library.with_extension(format!("{}.so", std::process::id()));
         let compiled = Command::new("cc")
             .args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o"])

@@ -1,4 +1,5 @@
-//! One run of the daemon under the recorder, and its examination: cut, rebuilt, started, checked.
+//! One run of the daemon under the recorder, and its examination: at each cut, the directory is
+//! rebuilt, a daemon is started on it, and its answers are checked.
 
 use std::{
     fs,
@@ -24,7 +25,7 @@ use super::{
 };
 
 const WORKERS: usize = 2;
-/// Room that must be in memory before directories are rebuilt there.
+/// The free memory that is needed to rebuild directories there.
 const MEMORY_ROOM_BYTES: u64 = 4 << 30;
 /// Failures that are kept with their directories and shown.
 const SHOWN_MAX: usize = 5;
@@ -34,9 +35,9 @@ const SHOWN_MAX: usize = 5;
 pub struct Plan {
     pub seed: u64,
     pub time: Duration,
-    /// The index is saved, and logs of the journal go, every few dozen commits.
+    /// Whether the index is saved, and logs of the journal are removed, every few dozen commits.
     pub saving: bool,
-    /// Short lives, a fast clock: sweeping goes on all the while.
+    /// Whether lifetimes are short and the clock is fast, so that sweeps run all the time.
     pub expiring: bool,
 }
 
@@ -45,21 +46,21 @@ pub struct Session {
     pub plan: Plan,
     base: Disk,
     recording: Recording,
-    /// Owed before the recording began.
+    /// What clients had been told before the recording began.
     ledger: Ledger,
     clients: Vec<Vec<Event>>,
-    /// Entries until the daemon was up.
+    /// How many entries were made until the daemon had started.
     started: usize,
 }
 
-/// What became of some cuts.
+/// The outcome of some cuts.
 #[derive(Debug, Default)]
 pub struct Report {
     pub cuts: usize,
     /// Cuts after which something acknowledged was not as it should be.
     pub losses: usize,
     pub failed_starts: usize,
-    /// Starts that said that they had to rebuild the index.
+    /// Log lines that say that the index was rebuilt.
     pub rebuilds: usize,
     /// Other lines of warning or error in the logs.
     pub troubles: usize,
@@ -99,7 +100,7 @@ impl Report {
     }
 }
 
-/// A directory for what is thrown away again, in memory where there is room.
+/// A directory for files that are soon removed, in memory where there is room.
 pub fn scratch() -> TempDir {
     let memory = Path::new("/dev/shm");
     let room = rustix::fs::statvfs(memory).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
@@ -123,13 +124,13 @@ impl Plan {
     }
 
     fn clock(&self) -> u32 {
-        // The daemon sweeps by the minute.
+        // The daemon sweeps once a minute.
         if self.expiring { 150 } else { 1 }
     }
 }
 
 impl Session {
-    /// Runs a daemon on `dir/data`, which exists, with clients that go on from `ledger`.
+    /// Runs a daemon on `dir/data`, which exists, with clients that continue from `ledger`.
     pub fn record(dir: &Path, ledger: Ledger, plan: Plan) -> Self {
         let data = fs::canonicalize(dir.join("data")).unwrap();
         let base = Disk::read(&data);
@@ -156,7 +157,7 @@ impl Session {
         session
     }
 
-    /// The recording has to explain the directory: every file and every byte.
+    /// The recording has to explain every file of the directory and every byte.
     fn check_recording(&self, data: &Path) {
         let mut disk = self.base.clone();
         disk.advance(&self.recording, self.recording.entries.len(), None);
@@ -192,14 +193,15 @@ impl Session {
         self.clients.iter().map(Vec::len).sum()
     }
 
-    /// Final uploads that were begun.
+    /// How many final uploads were requested.
     pub fn concatenations(&self) -> usize {
         let events = self.clients.iter().flatten();
         events.filter(|event| matches!(event.action, Action::Concatenate(_))).count()
     }
 
-    /// Points to cut at, in order: half right at an answer, some within the start, and some right
-    /// after a file was removed, when whatever it held must be elsewhere.
+    /// Points to cut at, in order, each with a seed. Half of them lie right at an answer, some
+    /// within the start, and some right after a file was removed, when whatever it held must be
+    /// elsewhere.
     pub fn cuts(&self, count: usize, dice: &mut Dice) -> Vec<(usize, u64)> {
         let events = self.clients.iter().flatten();
         let answers: Vec<u64> =
@@ -227,7 +229,8 @@ impl Session {
         cuts
     }
 
-    /// Rebuilds a directory as it was at a cut, in `dir/data`, and answers what is owed there.
+    /// Rebuilds a directory as it was at a cut, in `dir/data`, and answers what clients had been
+    /// told by then.
     pub fn cut(&self, at: usize, seed: u64, dir: &Path) -> Ledger {
         let mut disk = self.base.clone();
         disk.advance(&self.recording, at, None);
@@ -235,7 +238,7 @@ impl Session {
         self.ledger.at(&self.clients, self.recording.length_after(at))
     }
 
-    /// Examines cuts; with a mutation until one of them is found to lose something.
+    /// Examines cuts; with a mutation, until one of them is found to lose something.
     pub fn examine(&self, cuts: &[(usize, u64)], without: Option<&Mutation>) -> Report {
         let next = AtomicUsize::new(0);
         let report = Mutex::new(Report::default());
@@ -298,7 +301,7 @@ impl Session {
     }
 }
 
-/// Starts a daemon on `dir/data` and holds it to the ledger.
+/// Starts a daemon on `dir/data` and checks it against the ledger.
 pub fn verify(dir: &Path, ledger: &Ledger, expiring: bool, seed: u64) -> Report {
     let began = Instant::now();
     let mut report = Report { cuts: 1, ..Report::default() };
@@ -320,7 +323,8 @@ pub fn verify(dir: &Path, ledger: &Ledger, expiring: bool, seed: u64) -> Report 
             let (rebuilds, troubles): (Vec<&str>, _) =
                 lines.partition(|line| line.to_lowercase().contains("rebuil"));
             report.rebuilds = rebuilds.len();
-            // The journal can rebuild it, but a power cut alone must not make that needful.
+            // The journal can rebuild the index, but a power cut alone must never make that
+            // necessary.
             report.failures.extend(rebuilds.into_iter().map(str::to_owned));
             for line in &troubles {
                 println!("other trouble: {line}");
@@ -338,8 +342,9 @@ pub fn verify(dir: &Path, ledger: &Ledger, expiring: bool, seed: u64) -> Report 
     report
 }
 
-/// A hole that is punched goes past the recorder, by a system call of its own. What was there is
-/// left in the recording, where no record names it.
+/// Whether an assembly differs from its recording by holes only. The recorder does not see how a
+/// hole is punched, because that is a system call of its own. The recording keeps the bytes that
+/// were there, which no record names.
 fn is_but_for_holes(path: &Path, is: &[u8], recorded: &[u8]) -> bool {
     let mut bytes = is.iter().zip(recorded);
     let is_assembly = path.extension().is_some_and(|name| name == "assembly");

@@ -1,4 +1,4 @@
-//! HTTP/1.1 on one connection, as little as the clients here need; requests may be sent ahead.
+//! HTTP/1.1 on one connection, with only what the clients here need. Requests can be pipelined.
 
 use std::{
     io::{self, BufRead, BufReader, Error, ErrorKind, Read, Write},
@@ -9,9 +9,9 @@ use std::{
 use serde_json::Value;
 
 pub const TOKEN: &str = "an-opaque-token-for-crash-tests";
-/// Nothing takes longer; a daemon that does not answer within this is at fault.
+/// A daemon that does not answer within this time is at fault.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Requests that wait for their answers on one connection.
+/// The most pipelined requests on one connection.
 const AHEAD_MAX: usize = 32;
 
 pub struct Wire {
@@ -24,7 +24,7 @@ pub struct Wire {
 pub struct Answer {
     pub status: u16,
     pub media_type: String,
-    /// The last segment of where a new upload lies.
+    /// The last segment of `Location`, which is the id of a new upload.
     pub upload: Option<String>,
     pub body: Vec<u8>,
 }
@@ -41,7 +41,7 @@ impl Answer {
 }
 
 impl Wire {
-    /// A client that is the service.
+    /// A client with the service token.
     pub fn service(address: &str) -> Self {
         Self::new(address, format!("x-service-token: {TOKEN}"))
     }
@@ -58,7 +58,7 @@ impl Wire {
         self.send_with(method, path, "", body)
     }
 
-    /// As [`Wire::send`], with more headers, each ended as a line.
+    /// As [`Wire::send`], with more headers, each with its line end.
     pub fn send_with(
         &mut self,
         method: &str,
@@ -78,7 +78,7 @@ impl Wire {
         self.send("POST", path, body.to_string().as_bytes())
     }
 
-    /// Gets many, the next ones asked for before the first is answered.
+    /// Requests many paths, pipelined: the next requests are sent before the first is answered.
     pub fn get_all(&mut self, paths: &[String]) -> io::Result<Vec<Answer>> {
         let mut answers = Vec::with_capacity(paths.len());
         for paths in paths.chunks(AHEAD_MAX) {
@@ -101,7 +101,8 @@ impl Wire {
         .into_bytes();
         request.extend_from_slice(body);
         let written = self.connected()?.get_mut().write_all(&request);
-        // A daemon that refuses early may have closed already: its answer can still be read.
+        // A daemon that refuses early may have closed the connection already; its answer can still
+        // be read.
         match written {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
             written => written,
@@ -123,7 +124,7 @@ impl Wire {
         let answer = read_answer(self.connected()?);
         let closes = answer.as_ref().map_or(true, |(_, closes)| *closes);
         if closes && let Some(connection) = self.connection.take() {
-            // It may be gone already.
+            // The connection may be closed already.
             let _ = connection.get_ref().shutdown(Shutdown::Both);
         }
         answer.map(|(answer, _)| answer)

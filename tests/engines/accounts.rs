@@ -1,4 +1,4 @@
-//! Users and service tokens: pages, changes, ends, on every engine.
+//! Users and service tokens on every engine: pages, changes, removal and expiry.
 
 use streamlined::{
     meta::{
@@ -106,8 +106,8 @@ fn uses_are_recorded_in_batches() {
 #[test]
 fn jwts_that_expired_before_a_time_are_forgotten_with_their_uses() {
     on_every_engine(async |meta| {
-        // 3, 6, 9 and 15 expire at 500. 6 is opaque: were it forgotten, it would be a new one to
-        // whoever finds its text in a configuration.
+        // Tokens 3, 6, 9 and 15 expire at 500. Token 6 is opaque: if it were forgotten, its text in
+        // a configuration would be registered as a new token.
         for n in [3, 6, 9, 15, 1] {
             meta.add_service_token(token(n)).await.unwrap();
         }
@@ -199,7 +199,8 @@ fn users_are_listed_changed_and_removed_once_empty() {
     });
 }
 
-/// What a user asked for before it was locked, logged out or deleted, and comes only now.
+/// A user's request that was authenticated before the user was locked, logged out or deleted is
+/// refused when it reaches the index afterwards.
 #[test]
 fn who_is_not_let_in_any_more_keeps_nothing_and_does_not_come_back() {
     on_every_engine(async |meta| {
@@ -211,7 +212,7 @@ fn who_is_not_let_in_any_more_keeps_nothing_and_does_not_come_back() {
         let init = async |id: u8, by: Asker| {
             meta.create_uploads(vec![upload(id, 1, 5, 50)], None, by, NOW, QUOTA).await
         };
-        // The first that a user does makes its record.
+        // The first file that a user stores creates the user's record.
         put(1, owner(0)).await.unwrap();
         let set = async |change| meta.change_user(&user(1), change, NOW).await.map(drop).unwrap();
         let lock = |disabled| UserChange { disabled: Some(disabled), ..UserChange::default() };

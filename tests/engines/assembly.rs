@@ -1,4 +1,5 @@
-//! Parts that lie where they belong in the whole of their upload, as it becomes a blob.
+//! Assemblies: parts that are written where they belong in the whole, so that it becomes a blob
+//! without a copy.
 
 use std::{
     fs,
@@ -22,7 +23,8 @@ use super::blobs::{address, content, disk, on_every_store, put, read};
 const UPLOAD: UploadId = UploadId([7; 16]);
 const PART: usize = 300_000;
 
-/// Where parts of one size belong, when those before `number` are recorded.
+/// The site of part `number` of an upload whose parts all have [`PART`] bytes, when `parts` are
+/// recorded.
 fn site(parts: &[Address], number: u32, whole: usize) -> Site {
     let start = number as usize * PART;
     let span = Slice { start: start as u64, end: (start + PART).min(whole) as u64 };
@@ -53,7 +55,7 @@ async fn part(store: &dyn BlobStore, number: u32, site: Site, bytes: &[u8]) -> A
     seal(&mut stage, number).await
 }
 
-/// All parts of `whole`, in this order.
+/// Stores all parts of `whole` in this order and answers them by number.
 async fn parts(store: &dyn BlobStore, whole: &[u8], order: &[u32]) -> Vec<Address> {
     let mut came: Vec<(u32, Address)> = Vec::new();
     for number in order {
@@ -132,7 +134,7 @@ fn in_order_nothing_is_read_again_and_nothing_is_copied() {
     on_disk(async |dir, store| {
         let whole = content(4 * PART);
         let parts = parts(&store, &whole, &[0, 1, 2, 3]).await;
-        // Who reads it again does not find what came.
+        // A join that read this part again would find damage.
         flip(&assembly(dir), 2 * PART);
         let sealed = store.join(UPLOAD).await.unwrap().assemble(parts, true).await.unwrap();
         assert!(lies_in_place(dir, &sealed));
@@ -182,7 +184,7 @@ fn no_part_is_written_over_another() {
         let (first, second) = whole.split_at(PART);
         let mut begun = begin(&store, 0, site(&[], 0, whole.len())).await;
         write(&mut begun, first).await;
-        // The same part again, while the first is on its way, sealed, and recorded.
+        // The same part comes again while the first one is on its way, sealed, and recorded.
         let again = content(PART + 1).slice(1..);
         let meanwhile = part(&store, 0, site(&[], 0, whole.len()), &again).await;
         let kept = seal(&mut begun, 0).await;
@@ -209,7 +211,7 @@ fn a_part_that_was_replaced_counts_no_more() {
         let others = [came[0].clone(), came[1].clone(), came[2].clone()];
         came[1] = part(&store, 1, site(&others, 1, whole.len()), &other).await;
         let now = [&whole[..PART], &other, &whole[2 * PART..]].concat();
-        // While it must not be written over, the first one stays.
+        // As long as it must not be overwritten, the replaced part stays as it is.
         let copied = store.join(UPLOAD).await.unwrap().assemble(came.clone(), false).await.unwrap();
         assert!(!lies_in_place(dir, &copied));
         check(&store, &copied, &now).await;
@@ -249,7 +251,7 @@ fn a_blob_is_never_written_to() {
         let whole = content(2 * PART);
         let came = parts(&store, &whole, &[0, 1]).await;
         let behind = Site { whole: None, ..site(&came, 2, 3 * PART) };
-        // One that is at work there keeps the assembly for itself.
+        // While a part is being written into it, the assembly does not become a blob.
         let mut begun = begin(&store, 2, behind.clone()).await;
         write(&mut begun, &whole[..80_000]).await;
         let copied = store.join(UPLOAD).await.unwrap().assemble(came.clone(), true).await.unwrap();
@@ -259,7 +261,7 @@ fn a_blob_is_never_written_to() {
         drop(begun);
         check(&store, &copied, &whole).await;
         store.discard(&copied.locator).await.unwrap();
-        // And a blob that is made of it keeps everybody out, until it is discarded.
+        // An assembly that became a blob takes no part until that blob is discarded.
         let sealed = store.join(UPLOAD).await.unwrap().assemble(came.clone(), true).await.unwrap();
         assert!(lies_in_place(dir, &sealed));
         let apart = part(&store, 2, behind.clone(), &whole[..PART]).await;
@@ -287,12 +289,14 @@ fn a_blob_is_never_written_to() {
     });
 }
 
-/// Whatever it was told of a place among parts, which ends with the upload.
+/// A blob gets a place of its own, whatever site its stage was given: a place among parts goes away
+/// with the upload.
 #[test]
 fn what_is_sealed_as_a_blob_lies_by_itself() {
     on_disk(async |_, store| {
         let whole = content(PART);
-        // In the assembly from its begin, or in what would become one.
+        // The first stage writes into the assembly from the beginning, the second into a file that
+        // would become one.
         let among = Site { whole: None, ..site(&[], 0, 2 * PART) };
         let all = Site { span: Slice::whole(PART as u64), ..site(&[], 0, PART) };
         for (site, bytes) in [(among, &whole[..]), (all, &whole[..100_000])] {
@@ -315,7 +319,7 @@ fn a_part_that_lies_elsewhere_than_it_goes_on_is_not_written_over() {
     on_disk(async |_, store| {
         let whole = content(3 * PART);
         let last = part(&store, 1, site(&[], 1, 3 * PART), &whole[..PART]).await;
-        // The one before it turned out to be shorter.
+        // The part before it turned out to be shorter, so the continued part belongs elsewhere.
         let span = Slice { start: 100_000, end: 900_000 };
         let grows = Site { span, continues: Some(last.clone()), ..site(&[], 0, 3 * PART) };
         let grown = part(&store, 1, grows, &whole[..2 * PART]).await;
@@ -335,7 +339,7 @@ fn a_part_may_grow_and_outgrow_its_room() {
                 .await;
         let mut grows = site(slice::from_ref(&first), 1, 4 * PART);
         grows.continues = Some(tail.clone());
-        // What is there stays, should the rest not come.
+        // The recorded part stays as it is if the rest never comes.
         let mut begun = begin(&store, 1, grows.clone()).await;
         write(&mut begun, &whole[PART..][..150_000]).await;
         drop(begun);
@@ -344,7 +348,7 @@ fn a_part_may_grow_and_outgrow_its_room() {
         assert!(kept == whole[PART..][..90_000]);
         let grown = loop {
             let grown = part(&store, 1, grows.clone(), &whole[PART..]).await;
-            // The one that did not come lets go off the reactor.
+            // The abandoned stage is released on another thread and may still take up the place.
             if fs::read_dir(dir.join("staging")).unwrap().count() == 2 {
                 break grown;
             }
@@ -388,8 +392,8 @@ fn a_whole_that_was_cut_becomes_the_assembly() {
     });
 }
 
-/// Of parts whose numbers count from 0, those begun before part 0 go where they belong once it comes,
-/// and it takes the place that they leave.
+/// Parts that begin before part 0 are placed as if numbers counted from 1. Once part 0 comes, they
+/// move to where they belong, and part 0 takes the place that they leave.
 #[test]
 fn numbers_may_turn_out_to_count_from_0() {
     on_disk(async |dir, store| {
@@ -406,7 +410,7 @@ fn numbers_may_turn_out_to_count_from_0() {
         let mut zero = begin(&store, 0, site(&[], 0, whole.len())).await;
         write(&mut zero, &pieces[0][..1000]).await;
         let mut parts = Vec::new();
-        // The one that is furthest behind makes room.
+        // The part at the highest offset moves first and makes room.
         for (number, stage) in begun.iter_mut().rev() {
             write(stage, &pieces[*number as usize][150_000..]).await;
             parts.push(seal(stage, *number).await);
@@ -444,7 +448,8 @@ fn parts_in_other_places_than_they_belong_are_copied() {
     });
 }
 
-/// The upload may end before its room is given back, and take its file along.
+/// The upload may end, and its file be removed, before the space of a replaced part is freed. That
+/// is no error.
 #[test]
 fn room_of_a_part_whose_upload_is_gone_is_nobodys() {
     on_disk(async |dir, store| {

@@ -28,7 +28,7 @@ pub fn on_every_store(contract: impl AsyncFn(&dyn BlobStore)) {
     runtime.block_on(contract(&disk(dir.path())));
 }
 
-/// Bytes that differ everywhere.
+/// Pseudo-random bytes, different for every size.
 pub fn content(size: usize) -> Bytes {
     let mut content = vec![0; size];
     blake3::Hasher::new().update(&size.to_le_bytes()).finalize_xof().fill(&mut content);

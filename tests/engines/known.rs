@@ -1,4 +1,5 @@
-//! Content that is stored already: who has it, and files that are made of it as it lies.
+//! Content that is stored already: which users have it, and new files that refer to it where it
+//! lies.
 
 use streamlined::{
     meta::{Error, HOLDERS_MAX, NewFile},
@@ -37,7 +38,7 @@ fn a_file_of_a_content_is_found_by_its_owner() {
         let newest = file(1, 0, 30, 30, 1, 5).key;
         meta.remove_file(&newest, UnixMillis(40)).await.unwrap();
         assert_eq!(found(1).await, Some(10));
-        // More than a blob's record names.
+        // Together with the files of users 1 and 2, these are more than a blob's record names.
         for salt in (50..).take(HOLDERS_MAX) {
             put(3, salt).await;
         }
@@ -60,14 +61,14 @@ fn every_file_of_a_content_is_found_by_its_owner() {
         put(1, 10, 1).await.unwrap();
         put(1, 20, 2).await.unwrap();
         assert_eq!((found(1, 1).await, found(1, 2).await), (Some((10, 1)), Some((20, 2))));
-        // Another user stores it, more often than a blob remembers.
+        // Another user stores it in more files than a blob's record names.
         assert_eq!((found(2, 1).await, found(1, 3).await), (None, None));
         for salt in (30..).take(HOLDERS_MAX + 1) {
             put(2, salt, 1).await.unwrap();
         }
         put(1, 50, 1).await.unwrap();
         assert_eq!((found(1, 1).await, found(2, 1).await), (Some((10, 1)), Some((30, 1))));
-        // One is as good as another; with the last one goes what is known of the content.
+        // Any file of the content is found; once the owner's last one is removed, none is.
         for (salt, next) in [(10, Some((50, 1))), (50, None)] {
             meta.remove_file(&file(1, 0, salt, 0, 1, 5).key, KEEP).await.unwrap();
             assert_eq!(found(1, 1).await, next);
@@ -95,7 +96,7 @@ fn a_file_is_made_of_known_content_only_while_it_is_there() {
         meta.mark_damaged(&ONE, &locator(7), UnixMillis(9)).await.unwrap();
         assert_eq!(record(5, 7, true).await, Err(Error::Changed));
         meta.unmark_damaged(&ONE, &locator(7)).await.unwrap();
-        // One without a file is still known, until it is forgotten.
+        // A blob without a file still counts as known until it is forgotten.
         for salt in [2, 3] {
             meta.remove_file(&file(1, 0, salt, 0, 1, 5).key, UnixMillis(10)).await.unwrap();
         }

@@ -1,4 +1,4 @@
-//! Both seams: one contract for every engine, and the engines compared step by step.
+//! Both seams: one contract for every engine, and random steps that compare the engines.
 
 mod accounts;
 mod assembly;

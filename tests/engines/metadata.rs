@@ -34,7 +34,7 @@ fn sled(dir: &Path) -> SledMetadata {
     SledMetadata::open(dir, 16 << 20, 4 << 10).unwrap()
 }
 
-/// Runs a contract on each engine.
+/// Runs a contract on every engine.
 #[expect(clippy::needless_pass_by_value, reason = "reads as a block at the call")]
 pub fn on_every_engine(contract: impl AsyncFn(&dyn Metadata)) {
     let runtime = Runtime::new().unwrap();
@@ -78,7 +78,7 @@ fn selections_are_kept_until_their_time_is_over() {
         }
         assert_eq!(meta.forget_selections(UnixMillis(49), 9).await, Ok(false));
         assert!(meta.selection(id(50, 1)).await.unwrap().is_some());
-        // At most two records in a step; it has three.
+        // Each call forgets at most two records; this selection has three.
         while meta.forget_selections(UnixMillis(59), 2).await.unwrap() {}
         assert_eq!(meta.selection(id(50, 1)).await, Ok(None));
         assert_eq!(meta.selection(id(60, 2)).await, Ok(Some(tree)));
@@ -218,7 +218,7 @@ fn a_final_session_ends_what_it_is_made_of() {
         assert_eq!(meta.final_of(upload_id(1)).await, Ok(Some(upload_id(5))));
         assert_eq!(meta.partials(upload_id(5)).await, Ok(vec![upload_id(2), upload_id(1)]));
         assert_eq!(meta.partials(upload_id(1)).await, Ok(vec![]));
-        // One that is given up lets go of them.
+        // An aborted final session releases its partial sessions.
         meta.remove_upload(upload_id(5), Removal::Open).await.unwrap();
         assert_eq!(meta.partials(upload_id(5)).await, Ok(vec![]));
         create(6, &[1, 2]).await.unwrap();
@@ -231,7 +231,8 @@ fn a_final_session_ends_what_it_is_made_of() {
         assert_eq!(reserved().await, 4 + 5 + 4);
         let new =
             |revision| vec![new_file(file(1, 0, 1, 5, 1, 9), 9, Some((upload_id(6), revision)))];
-        // One part, one length and another part: any other sum is of another time.
+        // The revisions of the partial sessions add up to 3: two parts and one declared size. A
+        // file is recorded only with the current sum.
         assert_eq!(meta.record_files(new(2), NOW, QUOTA).await, Err(Error::Changed));
         let recorded = meta.record_files(new(3), UnixMillis(99), QUOTA).await.unwrap();
         assert_eq!(recorded[0].parts, [part(1, 4, 1), part(1, 5, 2)]);
@@ -242,7 +243,7 @@ fn a_final_session_ends_what_it_is_made_of() {
             assert_eq!(meta.final_of(upload_id(n)).await, Ok(None));
         }
         assert_eq!(meta.uploads_of(&user(1), None, 9).await.unwrap().len(), 1);
-        // What it was made of is known as long as the session is.
+        // The partial sessions are listed for as long as the final session exists.
         assert_eq!(meta.partials(upload_id(6)).await, Ok(vec![upload_id(1), upload_id(2)]));
         let over = Removal::ExpiredBy(UnixMillis(99));
         meta.remove_upload(upload_id(6), over).await.unwrap();
@@ -331,11 +332,11 @@ fn content_is_counted_shared_and_let_go() {
         let unreferenced = async |before| meta.unreferenced_blobs(UnixMillis(before), 9).await;
         assert_eq!(unreferenced(50).await, Ok(vec![]));
         assert_eq!(unreferenced(51).await, Ok(vec![content]));
-        // Stored again, it is referred to again.
+        // Storing the content again adds a reference.
         record(3, 40).await.unwrap();
         assert_eq!((unreferenced(99).await, forget(99).await), (Ok(vec![]), Ok(None)));
         meta.remove_file(&key(1, 0, 3), UnixMillis(60)).await.unwrap();
-        // Whoever listed it before it was stored again does not shorten its time.
+        // A caller that listed the blob before it was stored again cannot forget it early.
         assert_eq!((forget(51).await, forget(60).await), (Ok(None), Ok(None)));
         assert_eq!(forget(61).await, Ok(Some(locator(40))));
         assert_eq!((blob().await, unreferenced(99).await), (None, Ok(vec![])));
@@ -391,7 +392,7 @@ fn several_files_are_recorded_together_or_not_at_all() {
     });
 }
 
-/// sled never syncs pages that are too large for its log; ours must all fit.
+/// sled never syncs pages that are too large for its log, so every page must fit into it.
 #[test]
 fn the_longest_records_stay_in_the_log() {
     let dir = tempfile::tempdir().unwrap();
@@ -405,7 +406,7 @@ fn the_longest_records_stay_in_the_log() {
             file.name = FileName::parse(&long).unwrap();
             file.folder = deep.clone();
             file.mime = long.clone().into();
-            // An imported key that is not composed of the rest is kept as it is.
+            // An imported key that is not composed of the other fields is kept as it is.
             let key = format!("storage/{}/{n}", vec!["y".repeat(255); 34].join("/"));
             file.key = streamlined::model::key::FileKey::parse(&key).unwrap();
             meta.record_files(vec![new_file(file, 1, None)], NOW, u64::MAX).await.unwrap();
@@ -473,7 +474,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 1..60)
 }
 
-/// Takes one step and tells all that can be seen of its outcome.
+/// Applies one step and answers everything that its outcome shows.
 async fn take(meta: &dyn Metadata, step: &Step, at: u64) -> String {
     match *step {
         Step::Begin { upload: n, owner, size, expires } => {
@@ -511,7 +512,8 @@ async fn take(meta: &dyn Metadata, step: &Step, at: u64) -> String {
             let now = UnixMillis(now);
             let mut ids = meta.collect_expired(now, 99).await.unwrap().ids;
             ids.sort();
-            // An id that was used twice, which random ones are not, may be named twice.
+            // An id that was used for two sessions may be named twice; real ids are random and are
+            // not reused.
             ids.dedup();
             let mut removed = Vec::new();
             for id in ids {
@@ -560,7 +562,7 @@ async fn take(meta: &dyn Metadata, step: &Step, at: u64) -> String {
     }
 }
 
-/// A blob and where its bytes lie; now and then where they do not.
+/// A blob and the locator of its bytes; now and then a wrong locator.
 async fn lying(meta: &dyn Metadata, content: u8, at: u64) -> (ContentHash, Locator) {
     let hash = ContentHash([content; 32]);
     let record = meta.blob(&hash).await.unwrap().filter(|_| !at.is_multiple_of(4));
@@ -601,8 +603,8 @@ async fn observe(meta: &dyn Metadata) -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..<_>::default() })]
 
-    /// The engine of one machine does what the reference does, also over new starts, and made
-    /// anew from its journal.
+    /// The sled engine does what the reference engine does, also across restarts and after it was
+    /// rebuilt from its journal.
     #[test]
     fn engines_agree_on_random_steps(steps in steps()) {
         let dir = tempfile::tempdir().unwrap();
@@ -612,7 +614,7 @@ proptest! {
             for (at, step) in steps.iter().enumerate() {
                 if at % 7 == 3 {
                     drop(engine);
-                    // Every other time from the journal alone.
+                    // Every other restart rebuilds the index from the journal alone.
                     if at % 2 == 1 {
                         fs::remove_dir_all(dir.path().join("meta")).unwrap();
                     }

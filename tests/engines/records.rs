@@ -1,4 +1,4 @@
-//! Records for tests, small in number so that steps meet each other.
+//! Records for tests. They are drawn from few ids, so that steps meet each other.
 
 use streamlined::{
     meta::{Asker, NewFile},
@@ -63,7 +63,7 @@ pub fn key(owner: u8, in_folder: u8, salt: u32) -> FileKey {
     FileKey::compose(&user(owner), &folder(in_folder), salt, &name)
 }
 
-/// A file made at millisecond `at`, with content `content`.
+/// A file made at millisecond `at`, whose digests are derived from `content`.
 pub fn file(owner: u8, in_folder: u8, salt: u32, at: u64, content: u8, size: u64) -> FileRecord {
     FileRecord {
         id: FileId::new(UnixMillis(at), 0, u64::from(salt)),

@@ -1,4 +1,4 @@
-//! A store that was lost, damaged or left behind is brought back from its journal.
+//! A store that was lost, damaged or is behind its journal is rebuilt from the journal.
 
 mod loss;
 
@@ -16,7 +16,7 @@ use tokio::{runtime::Runtime, task::JoinSet};
 
 use crate::accounts::token;
 
-/// Small enough that a few dozen commits are saved as a snapshot.
+/// Small enough that the index is saved as a snapshot after a few dozen commits.
 const SAVE_BYTES: u64 = 4 << 10;
 const NEVER: u64 = u64::MAX;
 
@@ -47,7 +47,7 @@ impl World {
         self.try_open(save_bytes).unwrap()
     }
 
-    /// Commits users from `first` on, one commit each.
+    /// Adds these users, one commit each.
     fn add(&self, meta: &SledMetadata, users: std::ops::Range<u64>) {
         self.runtime.block_on(async {
             for n in users {
@@ -56,7 +56,7 @@ impl World {
         });
     }
 
-    /// A store with users up to `count`, closed.
+    /// A closed store with the first `count` users.
     fn with(count: u64, save_bytes: u64) -> Self {
         let world = Self::new();
         let meta = world.open(save_bytes);
@@ -65,7 +65,7 @@ impl World {
         world
     }
 
-    /// Holds the store to these users and to taking more.
+    /// Checks that the store has exactly the first `count` users and takes one more.
     fn check(&self, meta: &SledMetadata, count: u64) {
         self.runtime.block_on(async {
             for n in 0..count {
@@ -79,7 +79,7 @@ impl World {
 
     fn reopened(&self, count: u64) {
         self.check(&self.open(NEVER), count);
-        // And once more, with what the check added.
+        // Once more, with the user that the first check added.
         self.check(&self.open(NEVER), count + 1);
     }
 
@@ -101,7 +101,7 @@ impl World {
         files
     }
 
-    /// What sled itself holds, between two opens of the store.
+    /// The database of sled itself, to be used while the store is closed.
     fn sled(&self) -> sled::Db {
         sled::Config::new().path(self.path("meta")).segment_size(4 << 20).open().unwrap()
     }
@@ -121,7 +121,7 @@ fn flip(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Changes a byte of the commit of this user in the journal.
+/// Damages the commit that added user `n` in a log of the journal.
 fn damage(log: &Path, n: u64) {
     let mut bytes = fs::read(log).unwrap();
     let name = format!("user{n}");
@@ -144,7 +144,7 @@ fn what_sled_did_not_keep_is_replayed() {
     let world = World::new();
     let meta = world.open(NEVER);
     world.add(&meta, 0..3);
-    // sled as it was then, the journal as it is at the end.
+    // Combines sled as it is now with the journal as it is at the end.
     copy(&world.path("meta"), &world.path("early"));
     world.add(&meta, 3..40);
     drop(meta);
@@ -179,7 +179,7 @@ fn a_lost_or_damaged_index_is_made_anew() {
             }
             world.reopened(200);
             assert!(harm != "foreign" || world.set_aside());
-            // Of nothing, nothing is kept.
+            // A missing or empty index is not set aside.
             assert!(!matches!(harm, "lost" | "emptied") || !world.set_aside(), "{harm}");
         }
     }
@@ -209,7 +209,8 @@ fn the_index_stands_in_for_a_lost_journal() {
     drop(meta);
     fs::remove_dir_all(world.path("journal")).unwrap();
     world.reopened(50);
-    // What the journal had behind the index is lost: the backup may have it.
+    // The lost journal may have had commits that the index lacks and the backup has, so the backup
+    // counts as that of another store.
     let exported = world.runtime.block_on(world.open(NEVER).exported(backup.path()));
     assert_eq!(exported, Ok(Some(Exported::Foreign)));
     fs::remove_dir_all(world.path("meta")).unwrap();
@@ -252,7 +253,7 @@ fn a_check_reads_the_journal_beside_the_index() {
         }
         let found = check();
         assert!(!found.is_empty(), "{harm}");
-        // The commits that follow make the journal anew, from the index.
+        // The commits that follow make a new journal from the index.
         let mut users = 200;
         while !check().is_empty() {
             world.add(&meta, users..users + 1);
@@ -268,7 +269,7 @@ fn a_check_reads_the_journal_beside_the_index() {
 #[test]
 fn missing_commits_are_not_passed_over_in_silence() {
     let world = World::with(50, NEVER);
-    // In a log behind that one.
+    // These go into a second log.
     world.add(&world.open(NEVER), 50..60);
     damage(&world.logs()[0], 20);
     fs::remove_dir_all(world.path("meta")).unwrap();
@@ -280,14 +281,15 @@ fn missing_commits_are_not_passed_over_in_silence() {
     }
     let missing = SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap().unwrap();
     assert!(missing.contains(named), "{missing}");
-    // What came before is there, and nothing that may rest on what is missing.
+    // The commits before the damaged one are there; those behind it are not, because they may
+    // depend on it.
     world.reopened(20);
     assert_eq!(SledMetadata::rebuild(&world.path(""), 16 << 20), Ok(None));
     world.reopened(22);
 }
 
-/// The head of a log is written before its first commit is: where whole commits follow, a damaged
-/// one is no sign of a crash.
+/// The head of a log is written before the log's first commit. A damaged head with whole commits
+/// behind it is therefore no trace of a crash, and the commits count.
 #[test]
 fn a_damaged_head_takes_no_commit_with_it() {
     for (before, index) in [(0, "kept"), (0, "behind"), (0, "lost"), (5, "behind"), (5, "lost")] {
@@ -333,7 +335,7 @@ fn a_damaged_head_and_commit_are_not_passed_over_in_silence() {
             let said = world.try_open(NEVER).err().unwrap().to_string();
             assert!(said.contains("1 cannot be read") && said.contains("fsck --rebuild"), "{said}");
         }
-        // A store of nothing is none: its next gc would take all content with it.
+        // An empty store is not accepted as a result: its next gc would remove all content.
         for _ in 0..2 {
             let refused = SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap_err();
             assert!(refused.to_string().contains("nothing else can be read"), "{refused}");
@@ -342,7 +344,8 @@ fn a_damaged_head_and_commit_are_not_passed_over_in_silence() {
     }
 }
 
-/// A snapshot, and behind it as many logs of ten commits each.
+/// A store with a snapshot and this many logs behind it, of ten commits each; also answers the
+/// number of users.
 fn snapshot_and_logs(logs: u64) -> (World, u64) {
     let world = World::with(200, SAVE_BYTES);
     for life in 0..logs {
@@ -373,9 +376,10 @@ fn the_log_behind_the_snapshot_does_not_go_missing_in_silence() {
     }
     let missing = SledMetadata::rebuild(&world.path(""), 16 << 20).unwrap().unwrap();
     assert!(missing.contains("to 210 cannot be read"), "{missing}");
-    // What is left out is out of the way: nothing of it comes back among what is stored now.
+    // The logs that were left out are moved away, so that none of their commits mixes with later
+    // ones.
     assert!(world.logs().is_empty());
-    // A snapshot holds some of what was committed while it was taken.
+    // A snapshot also holds some of the commits that were made while it was taken.
     let meta = world.open(NEVER);
     let has = |n: &u64| world.runtime.block_on(meta.user(&user(*n))).unwrap().is_some();
     let there = (0..230).take_while(has).count() as u64;
@@ -397,7 +401,7 @@ fn an_index_ahead_of_the_snapshot_stands_in_for_lost_logs() {
     world.reopened(count + 2);
 }
 
-/// Changes the runs of sled that hold users, but the first, which an open looks at.
+/// Damages the runs in sled that hold users, except the first run, which an open reads.
 fn damage_runs(world: &World) {
     let db = world.sled();
     for run in db.range("A"..).keys().skip(1).map(Result::unwrap).collect::<Vec<_>>() {
@@ -405,7 +409,7 @@ fn damage_runs(world: &World) {
     }
 }
 
-/// An open reads a few pages of the index. Damage in another one shows when that is read.
+/// An open reads few pages of the index. Damage in another page shows when that page is read.
 #[test]
 fn a_damaged_index_that_a_read_meets_is_made_anew_by_the_next_open() {
     for save_bytes in [NEVER, SAVE_BYTES] {
@@ -435,7 +439,7 @@ fn a_damaged_index_is_found_by_a_check_and_kept_out_of_a_backup() {
             backup
         };
         exported().reopened(200);
-        // Whose it is is known here, when no file of it tells any more.
+        // The open store knows the id of its journal, even when no log tells it any more.
         let has_snapshot = !world.snapshots().is_empty();
         world.logs().iter().for_each(|log| flip(log, 20));
         exported().reopened(200);
@@ -461,7 +465,8 @@ fn a_log_that_is_gone_between_others_is_missed() {
     assert!(refused.contains("to 200 cannot be read, and 201 to 210 behind them"), "{refused}");
 }
 
-/// A store that lost commits may have as many again some day.
+/// A store that lost commits may reach the same number of commits again, which are others. An
+/// earlier export must not count as its own.
 #[test]
 fn what_was_exported_is_told_from_what_is_ahead_and_of_another() {
     let world = World::with(20, NEVER);
@@ -488,7 +493,7 @@ fn what_was_exported_is_told_from_what_is_ahead_and_of_another() {
     }
 }
 
-/// Large enough that a snapshot is of several records.
+/// The store is so large that its snapshot consists of several records.
 #[test]
 fn of_a_damaged_snapshot_the_rest_is_kept() {
     const USERS: u64 = 40_000;
@@ -538,7 +543,7 @@ fn files_of_two_directories_are_not_mixed() {
     assert!(refused.to_string().contains("another data directory"), "{refused}");
 }
 
-/// Replaying commits into a run that cannot be read is no reason to refuse to start.
+/// A run that cannot be read while commits are replayed into it is no reason to refuse to start.
 #[test]
 fn a_damaged_run_that_commits_meet_is_made_anew() {
     let world = World::new();
@@ -572,11 +577,12 @@ fn half_an_index_without_a_journal_is_refused() {
     world.reopened(20);
 }
 
-/// An index of before is removed for one that the journal makes, but only for that of its own.
+/// An index of an older format is replaced by one that its own journal makes. Beside the journal of
+/// another store, it is set aside instead of removed.
 #[test]
 fn an_index_of_before_beside_another_journal_is_set_aside() {
     let (world, other) = (World::with(5, NEVER), World::with(20, NEVER));
-    // Without the mark that it lies in runs, an index is one of before.
+    // An index without the mark `!runs` counts as one of an older format.
     world.sled().remove("!runs").unwrap();
     fs::remove_dir_all(world.path("journal")).unwrap();
     copy(&other.path("journal"), &world.path("journal"));
@@ -584,7 +590,8 @@ fn an_index_of_before_beside_another_journal_is_set_aside() {
     assert!(world.set_aside());
 }
 
-/// An older version would take runs for records: it is kept out before there is one.
+/// An older version would take runs for records, so the new format number is written before the
+/// first run.
 #[test]
 fn a_new_layout_is_told_before_it_is_there() {
     let format = |world: &World| fs::read_to_string(world.path("FORMAT")).unwrap();
@@ -608,7 +615,7 @@ fn a_commit_that_was_cut_short_is_no_commit() {
     let log = world.logs()[0].clone();
     let bytes = fs::read(&log).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    // The last commit never reached the disk as a whole, and sled had not heard of it.
+    // The last commit reaches the disk only in part, and sled does not have it.
     let meta = world.open(NEVER);
     copy(&world.path("meta"), &world.path("early"));
     world.add(&meta, 10..11);
@@ -651,7 +658,7 @@ fn an_export_taken_under_writes_opens_as_a_store() {
 fn a_close_notes_how_far_sled_got() {
     let world = World::new();
     let meta = world.open(NEVER);
-    // The name tells up to where sled need not read its log again.
+    // The name of the file tells up to where sled need not read its log again.
     let noted = || {
         let entries = fs::read_dir(world.path("meta")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -682,14 +689,15 @@ fn tokens_come_back_too() {
     assert_eq!(world.runtime.block_on(meta.service_token(&[5; 32])), Ok(Some(token)));
 }
 
-/// A log for each life is not kept for ever because none of them was long.
+/// The logs of short runs of the daemon are replaced by a snapshot, too, although each of them is
+/// short.
 #[test]
 fn short_lives_are_saved_too() {
     let world = World::new();
     for life in 0..12 {
         world.add(&world.open(4 << 20), life..life + 1);
     }
-    // One that lives long enough, and writes no more than they did.
+    // This run lasts long enough for a save, and writes no more than the others did.
     let meta = world.open(4 << 20);
     let mut count = 12;
     while world.snapshots().is_empty() || world.logs().len() > 2 {

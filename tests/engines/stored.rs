@@ -1,4 +1,5 @@
-//! The blob seam: what lies there, whether it is what was stored, packs that hold little.
+//! The blob seam: which bytes are there, whether they are what was stored, and packs that hold
+//! little.
 
 use std::{
     fs,
@@ -28,7 +29,7 @@ use crate::blobs::{address, content, disk, on_every_store, part, put};
 
 const EVER: (UnixMillis, UnixMillis) = (UnixMillis(0), UnixMillis(u64::MAX));
 
-/// As fast as it goes.
+/// Does not slow down a read.
 struct Unpaced;
 
 #[async_trait]
@@ -44,7 +45,7 @@ async fn check(store: &dyn BlobStore, sealed: &Sealed) -> Result<u64, Error> {
     verify(store, &sealed.blake3, &sealed.locator).await
 }
 
-/// The one file that `list` of a shelf would name, or the one pack.
+/// The only file in a directory of blobs or packs.
 fn only_file(dir: &Path) -> PathBuf {
     let mut files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let file = files.next().unwrap();
@@ -52,7 +53,7 @@ fn only_file(dir: &Path) -> PathBuf {
     file
 }
 
-/// The one part in a file of its own.
+/// The only part that has a file of its own.
 fn only_part(dir: &Path) -> PathBuf {
     let files = fs::read_dir(dir.join("staging")).unwrap().map(|entry| entry.unwrap().path());
     files.into_iter().find(|path| path.is_file()).unwrap()
@@ -115,7 +116,7 @@ fn any_damage_to_a_packed_blob_is_found() {
         let sealed = put(&store, &content(5000), Purpose::Blob).await;
         let pack = only_file(&dir.path().join("blobs/packs"));
         let start = 48 + 777;
-        // Magic, length, hash, check of the header, content.
+        // Bytes of the magic, the length, the hash, the header's check and the content.
         for at in [0, 4, 7, 8, 39, 40, 47, 48, 2000, 5047] {
             flip(&pack, start + at);
             assert!(matches!(check(&store, &sealed).await, Err(Error::Corrupt(_))), "{at}");
@@ -141,7 +142,7 @@ fn shelves_list_what_lies_in_files_of_its_own() {
         let blob = put(&store, &content(100_001), Purpose::Blob).await;
         let promoted =
             store.join(UploadId([5; 16])).await.unwrap().promote(&address(&of_part)).await.unwrap();
-        // The age of a second name counts, not that of the bytes.
+        // The age of the name that was added last counts, not that of the bytes.
         let part_file = fs::File::open(only_part(dir.path())).unwrap();
         part_file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
         let mut found = store.list(Shelf::Parts).await.unwrap();
@@ -164,19 +165,19 @@ fn shelves_list_what_lies_in_files_of_its_own() {
         wanted.sort_by_key(|found| found.owner);
         assert_eq!(found, wanted);
         assert!(found.iter().all(|found| found.locator != packed.locator));
-        // What takes no blocks of its own gives none back.
+        // Discarding a packed blob frees no disk blocks at once.
         assert_eq!(store.discard(&packed.locator).await.unwrap(), 0);
         let mut freed = 0;
         for found in &found {
             freed += store.discard(&found.locator).await.unwrap();
             assert_eq!(store.discard(&found.locator).await.unwrap(), 0, "it is gone");
         }
-        // The part and the blob that it became are the same file.
+        // The part and the blob that it became are the same file, whose space is counted once.
         assert!((200_000..250_000).contains(&freed), "{freed}");
     });
 }
 
-/// Packs of a few blobs each, the last one still open.
+/// Stores twelve blobs in packs of a few blobs each; the last pack is still open.
 async fn fill(store: &DiskBlobs) -> Vec<Sealed> {
     let mut stored = Vec::new();
     for n in 0..12 {
@@ -185,7 +186,7 @@ async fn fill(store: &DiskBlobs) -> Vec<Sealed> {
     stored
 }
 
-/// Three blobs of [`fill`] to a pack.
+/// A store whose packs take three blobs of [`fill`] each.
 fn small_packs(dir: &Path) -> DiskBlobs {
     DiskBlobs::open_with(dir, 64 << 10, 62_000).unwrap()
 }
@@ -201,12 +202,12 @@ fn packs_without_a_name_are_freed_and_no_others() {
     Runtime::new().unwrap().block_on(async {
         let stored = fill(&store).await;
         assert_eq!(pack_count(dir.path()), 4);
-        // Held open from here on.
+        // From here on the store holds the pack of this blob open.
         assert_eq!(check(&store, &stored[8]).await, Ok(20_008));
         let mut survey = store.survey(EVER.0, EVER.1).await.unwrap().unwrap();
         survey.keep(&stored[4].locator);
         let freed = survey.free_dead().await.unwrap();
-        // The last one is open.
+        // The last pack is open and stays.
         assert_eq!((freed.packs, pack_count(dir.path())), (2, 2));
         assert!(freed.bytes >= 120_000);
         assert_eq!(check(&store, &stored[4]).await, Ok(20_004));
@@ -214,7 +215,7 @@ fn packs_without_a_name_are_freed_and_no_others() {
         assert_eq!(check(&store, &stored[0]).await, Err(Error::NotFound));
         let gone = store.open(&address(&stored[8]), Slice::whole(20_008)).await;
         assert!(matches!(gone, Err(Error::NotFound)));
-        // Neither too young nor too old ones are looked at.
+        // Packs that are too young or too old are not surveyed.
         let now = UnixMillis(1_000_000_000_000);
         assert!(store.survey(EVER.0, now).await.unwrap().is_none());
         assert!(store.survey(UnixMillis(u64::MAX / 2), EVER.1).await.unwrap().is_none());
@@ -235,7 +236,8 @@ fn little_that_is_named_is_copied_and_checked() {
         survey.pin(place(6));
         assert!(survey.has_sparse());
         let sparse: Vec<_> = (0..12).filter(|n| survey.is_sparse(place(*n))).collect();
-        // A third of the first is named, two thirds of the second; the third must stay.
+        // One of the three blobs in the first pack is named, two in the second. The third pack
+        // holds a pinned blob, so it must stay.
         assert_eq!(sparse, [0, 1, 2]);
         let copy = survey.copy(&stored[0].blake3, place(0)).await;
         let (bytes, copy) = copy.unwrap();
@@ -255,7 +257,7 @@ async fn free_dead(survey: Option<&mut Box<dyn Survey>>) {
     }
 }
 
-/// A new start must never give a number of a pack again: an old locator would find other bytes.
+/// A restart must never use the number of a pack again: an old locator would find other bytes.
 #[test]
 fn no_pack_number_is_given_twice() {
     let dir = tempfile::tempdir().unwrap();
@@ -284,7 +286,7 @@ fn a_locator_without_a_length_is_read_as_before() {
     let store = small_packs(dir.path());
     Runtime::new().unwrap().block_on(async {
         let stored = fill(&store).await;
-        // Variant 0, pack 1, offset 20,048: what was written before locators held a length.
+        // Variant 0, pack 1, offset 20,048, as locators were before they held a length.
         let old = Locator([0, 1, 0xd0, 0x9c, 0x01].into());
         let second = &stored[1];
         assert_eq!(verify(&store, &second.blake3, &old).await, Ok(20_001));
@@ -298,7 +300,7 @@ fn a_locator_without_a_length_is_read_as_before() {
     });
 }
 
-/// A reader and a proof that touch damage end in an error, and never give out what lies behind it.
+/// A reader and a proof that touch damage end in an error, and never return bytes behind it.
 #[test]
 fn a_damaged_part_is_not_given_out() {
     let dir = tempfile::tempdir().unwrap();
@@ -329,7 +331,7 @@ fn a_damaged_part_is_not_given_out() {
                 }
             }
         };
-        // The groups on both sides are good: 458,752 to 524,288 is the damaged one.
+        // The damaged group reaches from 458,752 to 524,288; its neighbours are good.
         for (start, end) in [(0, 458_752), (3, 100_000), (524_288, 900_000), (899_999, 900_000)] {
             let (given, ended) = read(Slice { start, end }).await;
             let wanted = start.try_into().unwrap()..end.try_into().unwrap();
@@ -349,14 +351,14 @@ fn a_damaged_part_is_not_given_out() {
             assert!(!proven, "{start} {end}");
         }
         flip(&path, 500_000);
-        // A tree that is damaged proves nothing, but the whole is known by its hash.
+        // A damaged hash tree proves nothing, but the whole blob is still checked by its hash.
         flip(&path, 900_000 + 32 * 6);
         assert!(!read(Slice { start: 470_000, end: 470_001 }).await.1);
         assert_eq!(read(Slice::whole(900_000)).await, (whole.to_vec(), true));
     });
 }
 
-/// Past 128 MiB groups are larger than what is held at a time.
+/// In a blob past 128 MiB, a group is larger than the buffer that is held at a time.
 #[test]
 fn a_part_of_a_large_blob_is_checked_and_proven() {
     const SIZE: u64 = (300 << 20) + 5;
@@ -398,14 +400,15 @@ fn a_part_of_a_large_blob_is_checked_and_proven() {
             decoder.read_to_end(&mut proven).unwrap();
             assert_eq!(proven, wanted, "{start} {end}");
         }
-        // Behind the part that is asked for, but in its group.
+        // The damage lies behind the requested range, but in the same group.
         flip(&path, usize::try_from(9 * GROUP + 200_000).unwrap());
         assert!(matches!(read(9 * GROUP + 5, 9 * GROUP + 10).await, Err(Error::Corrupt(_))));
         assert!(read(8 * GROUP, 9 * GROUP).await.is_ok());
     });
 }
 
-/// Whatever size goes into a file of its own: one group, which is the whole, or several.
+/// Ranges are checked at every size that gets a file of its own, whether the blob is one group or
+/// several.
 #[test]
 fn parts_of_small_files_are_checked_too() {
     for packed_to in [0, 4096, 128 << 10] {

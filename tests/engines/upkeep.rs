@@ -1,4 +1,4 @@
-//! The metadata seam: walks, blobs that move, damage, how far a scrub came.
+//! The metadata seam: walks, blobs that move, damage, and the progress of a scrub.
 
 use streamlined::{
     meta::{Asker, Error, Metadata, upkeep::ScrubPass},
@@ -79,7 +79,7 @@ fn a_blob_moves_only_from_where_it_lies() {
         assert_eq!(meta.relocate_blob(&ONE, &locator(11), &locator(20)).await, Ok(true));
         let blob = meta.blob(&ONE).await.unwrap().unwrap();
         assert_eq!((blob.locator, blob.references), (locator(20), 2));
-        // One without a file moves as well, and is still forgotten in its time.
+        // A blob without a file moves as well, and is still forgotten when its time is over.
         meta.remove_file(&key(1, 0, 1), UnixMillis(50)).await.unwrap();
         meta.remove_file(&key(1, 0, 2), UnixMillis(50)).await.unwrap();
         assert_eq!(meta.relocate_blob(&ONE, &locator(20), &locator(30)).await, Ok(true));
@@ -109,7 +109,7 @@ fn a_mark_lasts_as_long_as_the_bytes_it_speaks_of() {
             (Ok(false), None)
         );
 
-        // Stored again, moved as a good copy, forgotten.
+        // A mark ends when the content is stored again, moved as a good copy, or forgotten.
         mark(10, NOW).await.unwrap();
         put(meta, 2, 1, 20).await;
         assert_eq!(since().await, None);
@@ -177,7 +177,7 @@ fn damaged_parts_are_forgotten_as_long_as_they_are_those_recorded() {
         for number in 1..4 {
             record(number, 20, number.into()).await;
         }
-        // The second one came again after it was looked at.
+        // Part 2 is sent again after it was looked at.
         let damaged: Vec<_> = meta.parts(upload_id(1)).await.unwrap().drain(..2).collect();
         record(2, 21, 9).await;
         let before = meta.upload(upload_id(1)).await.unwrap().unwrap();

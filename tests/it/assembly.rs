@@ -1,4 +1,5 @@
-//! Large parts, in order, in windows and backwards: they lie where they belong as they come.
+//! Large parts, sent in order, in windows and backwards, are written at their final offsets as they
+//! arrive.
 
 use std::{
     fs,
@@ -24,7 +25,7 @@ fn init(user: &Client) -> String {
     opened["uploadId"].as_str().unwrap().to_owned()
 }
 
-/// Sends a part, counted from 1.
+/// Sends part `number` of the content, counted from 1.
 fn part(user: &Client, id: &str, number: usize, content: &[u8]) {
     let piece = content.chunks(FULL).nth(number - 1).unwrap();
     user.put(&format!("/v1/files/{id}/parts/{number}"), piece).ok();
@@ -35,7 +36,7 @@ fn assemblies(daemon: &Daemon) -> Vec<PathBuf> {
     staged.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
 }
 
-/// Completes the upload, whose parts all lie in one file, which becomes the content.
+/// Completes the upload and checks that the one file in which all its parts lie becomes the blob.
 fn complete(daemon: &Daemon, user: &Client, id: &str, content: &[u8]) {
     let [assembly] = &assemblies(daemon)[..] else { panic!("{:?}", assemblies(daemon)) };
     let inode = fs::metadata(assembly).unwrap().ino();
@@ -54,7 +55,8 @@ fn complete(daemon: &Daemon, user: &Client, id: &str, content: &[u8]) {
 fn parts_of_the_suggested_size_need_no_copy_in_any_order() {
     let daemon = Daemon::start();
     let user = daemon.user("u");
-    // Counted from 0, too, where the size of the last one is the first thing to tell.
+    // Also counted from 0. There the last part comes first, and its size shows how the parts are
+    // counted.
     for (seed, order) in (0..).zip([[1, 2, 3], [3, 2, 1], [2, 3, 1], [2, 1, 0], [2, 0, 1]]) {
         let content = bytes(seed, SIZE);
         let id = init(&user);
@@ -76,7 +78,7 @@ fn parts_of_the_suggested_size_need_no_copy_in_any_order() {
     complete(&daemon, &user, &id, &content);
 }
 
-/// Begins a part, counted from 0, of which nothing is sent yet; the daemon's handler waits for it.
+/// Begins a part and sends none of its bytes yet; the daemon's handler waits for them.
 fn begin(daemon: &Daemon, id: &str, number: usize, bytes: usize) -> TcpStream {
     let mut socket = connect(daemon);
     let head = format!(
@@ -97,7 +99,8 @@ fn end(mut socket: TcpStream, rest: &[u8]) {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// Side by side, and counted from 0, which only a part 0 tells: it begins behind part 1.
+/// When part 1 begins, nothing shows yet that the parts are counted from 0: part 0 begins after it,
+/// and all three arrive at the same time.
 #[test]
 fn parts_counted_from_0_need_no_copy_when_another_begins_first() {
     let daemon = Daemon::start();

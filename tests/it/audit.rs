@@ -1,4 +1,4 @@
-//! The audit log: what stands in it, that it is whole, and that a change of it shows.
+//! The audit log: what it records, that it is complete, and that edits are detected.
 
 use std::{fs, path::Path};
 
@@ -11,7 +11,7 @@ use crate::{
     tokens::{command, refused, run},
 };
 
-/// What was told so far.
+/// The lines of the audit log so far.
 pub fn lines(data: &Path) -> Vec<Value> {
     let mut files: Vec<_> =
         fs::read_dir(data.join("audit")).unwrap().map(|file| file.unwrap().path()).collect();
@@ -21,7 +21,7 @@ pub fn lines(data: &Path) -> Vec<Value> {
         .iter()
         .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned())
         .collect();
-    // The last line may be on its way.
+    // The last line may be written in part.
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
@@ -45,7 +45,7 @@ fn every_event_has_a_line_and_no_line_a_secret() {
     daemon.anyone().header("x-service-token", "wrong-secret").get("/v1/files/all?user_id=u");
     user.post("/v1/files/generate-token?user_id=u", "").refused(403, "forbidden");
     run(&dir, &["token", "revoke", "s"]);
-    // Somebody takes the token for its id.
+    // An operator passes the token itself where its id belongs.
     refused(&dir, 1, &["token", "revoke", &secret]);
     daemon.user("admin").get(&format!("/v1/admin/tokens/{secret}")).refused(403, "forbidden");
     daemon.anyone().get("/v1/files/batch%2Ddownload/wrong-secret").refused(403, "link_invalid");
@@ -176,7 +176,7 @@ fn an_edit_is_found_beside_a_daemon_and_the_log_survives_a_kill() {
     fs::write(&path, edited).unwrap();
     let said = refused(&dir, 1, &["audit", "verify"]);
     assert!(said.contains(".jsonl:3: the line before it was changed"), "{said}");
-    // What a disk did to it keeps nobody from starting.
+    // Damage by the disk must not prevent a start.
     let mut damaged = fs::read(&path).unwrap();
     damaged[20] = 0xff;
     fs::write(&path, damaged).unwrap();
@@ -205,12 +205,12 @@ fn a_client_behind_a_trusted_proxy_is_told_by_its_own_address() {
         .get(list)
         .refused(401, "unauthenticated");
     holder.get(list).refused(401, "unauthenticated");
-    // A proxy tells of the host that was asked for, which is whatever the client wrote.
+    // A proxy copies the requested host into `Forwarded`, and the client chooses that text.
     holder
         .header("forwarded", r#"for=203.0.113.9;host="a,for=198.51.100.7;x=""#)
         .get(list)
         .refused(401, "unauthenticated");
-    // Without a proxy that is trusted, nobody's word counts.
+    // Without a trusted proxy, no forwarding header counts.
     let daemon = Daemon::start();
     let made = run(&daemon.dir(), &["token", "create", "s", "--allow-ip", "198.51.100.0/24"]);
     let holder = daemon.anyone().header("x-service-token", made["token"].as_str().unwrap());
@@ -232,7 +232,7 @@ fn who_guesses_waits_and_who_has_a_good_token_does_not() {
     let guess = daemon.anyone().header("x-service-token", "guess");
     let mut slowest = std::time::Duration::ZERO;
     for n in 0..26 {
-        // A signature may be guessed as well.
+        // Guesses at the signature of a link count, too.
         slowest = slowest.max(match n % 2 {
             0 => time(&guess, list, 401),
             _ => time(&daemon.anyone(), &format!("{link}0"), 403),
@@ -245,7 +245,7 @@ fn who_guesses_waits_and_who_has_a_good_token_does_not() {
     assert!(linked < slowest / 4, "{linked:?}");
 }
 
-/// Nobody has to have a credential to ask for a link, so what that writes is little.
+/// A request for a link needs no credential, so it must write little to the audit log.
 #[test]
 fn what_nobody_asks_for_fills_no_log() {
     let daemon = Daemon::start();
@@ -254,7 +254,7 @@ fn what_nobody_asks_for_fills_no_log() {
     let key = format!("storage/u/{folders}/0123abcd_{}", "x".repeat(200));
     let encoded = URL_SAFE_NO_PAD.encode(&key);
     daemon.anyone().get(&format!("/get/{encoded}?exp=1&sig=00")).refused(403, "link_invalid");
-    // A query that nobody can read is no answer to whoever asks.
+    // A query that cannot be parsed is refused and leaves no line in the audit log.
     daemon.anyone().get("/get/c3RvcmFnZS91L2E?exp=%ff").refused(400, "invalid_query");
     daemon.user("u");
     eventually(|| !lines(&dir).is_empty());

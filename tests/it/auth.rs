@@ -1,4 +1,5 @@
-//! Who is asking: every credential, every role, every way of being wrong.
+//! Authentication and roles: every credential, every role, and credentials that are wrong in many
+//! ways.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -101,13 +102,13 @@ fn every_carrier_works_and_one_bad_credential_spoils_the_rest() {
         assert_eq!(refused.header("www-authenticate"), "Bearer");
     }
     daemon.service().header("cookie", "a=b; auth_token=").get("/v1/files/all?user_id=u").ok();
-    // What other sites make a browser send is not what its user wants.
+    // A cookie does not authorize a write that another site made the browser send.
     let cookie = anyone.header("cookie", &format!("auth_token={user}"));
     let cross = cookie.header("sec-fetch-site", "cross-site");
     cross.get(path).ok();
     cross.post("/v1/files/init", "{}").refused(401, "unauthenticated");
     cookie.post("/v1/files/init", "{}").refused(403, "forbidden");
-    // Over plain HTTP a browser tells only from where a page is.
+    // Over plain HTTP a browser sends only the `Origin` of the page.
     let from = |origin: &str| cookie.header("origin", origin).post("/v1/files/init", "{}");
     for elsewhere in ["http://evil.example", "null", "http://127.0.0.1:1", "nonsense"] {
         from(elsewhere).refused(401, "unauthenticated");
@@ -119,11 +120,11 @@ fn every_carrier_works_and_one_bad_credential_spoils_the_rest() {
     let from = |origin: &str| cookie.header("origin", origin).post("/v1/files/init", "{}");
     from("https://files.example").refused(403, "forbidden");
     from("http://files.example:8443").refused(401, "unauthenticated");
-    // Who may not ask is not told what there is.
+    // A caller without a credential does not learn which routes and files exist.
     for hidden in ["/nothing", "/v1/files/init", "/v1/files/metadata/x", "/api/images/1/download"] {
         anyone.get(hidden).refused(401, "unauthenticated");
     }
-    // Where nothing is needed, nothing is looked at.
+    // Where no credential is needed, none is checked.
     anyone.header("x-service-token", "wrong").get("/healthz").ok();
     assert!(!daemon.log().contains(TOKEN) && !daemon.log().contains(&user));
 }
@@ -135,7 +136,8 @@ fn a_cookie_writes_only_for_pages_of_ours() {
     let cookie = daemon.anyone().header("cookie", &format!("auth_token={token}"));
     let own = daemon.url();
     let (beside, evil) = ("http://127.0.0.1:1", "http://evil.example");
-    // An address each, so that the refusals are no client's guesses.
+    // Each case has an address of its own, so that no answer is delayed for repeated bad
+    // credentials.
     for (number, (site, origin, is_ours)) in (1..).zip([
         (Some("same-origin"), Some(own), true),
         (Some("same-origin"), None, true),
@@ -155,7 +157,7 @@ fn a_cookie_writes_only_for_pages_of_ours() {
         (Some("whatever"), Some("null"), false),
         (None, Some(own), true),
         (None, Some(beside), false),
-        // No browser: what it sends it sends on purpose.
+        // Not a browser: this client sends the cookie on purpose.
         (None, None, true),
     ]) {
         let named = [("sec-fetch-site", site), ("origin", origin)];
@@ -208,7 +210,8 @@ fn expired_and_foreign_tokens_are_refused() {
     ] {
         daemon.bearer(&token).get("/v1/files/all").refused(401, "unauthenticated");
     }
-    // What it may do stands in a record, which a restored backup may not have.
+    // The record of a limited token says what it may do. A restored backup may lack the record, and
+    // then the token is refused.
     let service =
         |limited| json!({"sub": "s", "roles": "service", "exp": now() + 60, "limited": limited});
     let list = |limited| {
@@ -242,7 +245,7 @@ fn each_role_may_what_the_table_says() {
     }
     let admin = as_role("boss", "admin");
     assert_eq!(admin.get("/v1/files/all?user_id=owner").ok()["total_count"], 2);
-    // Another is named for lists alone: what an admin uploads is the admin's own.
+    // An admin names another user for lists only: what an admin uploads belongs to the admin.
     let key = |file: &Value| file["key"].as_str().unwrap().to_owned();
     let put = admin.put("/v1/files/content?filename=n&user_id=owner", "x").json();
     let init = json!({"mode": "single", "files": [{"name": "f", "size": 1}],
@@ -304,7 +307,7 @@ fn a_key_that_appears_beside_the_daemon_is_found() {
         std::fs::copy(&path, to).unwrap();
     }
     let accepted = || daemon.bearer(&token).get("/v1/files/all").status == 200;
-    // The directory is read again once a second at most.
+    // The key directory is read again at most once a second.
     crate::support::eventually(accepted);
     let keys = daemon.anyone().get("/.well-known/jwks.json").ok();
     assert_eq!(keys["keys"].as_array().unwrap().len(), 2);

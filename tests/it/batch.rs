@@ -16,7 +16,7 @@ fn key(file: &Value) -> String {
     file["key"].as_str().unwrap().to_owned()
 }
 
-/// Mints a token and answers its path.
+/// Requests a batch token and returns the path of its archive.
 fn mint(client: &Client, batch: Value) -> String {
     let minted = client.post(PATH, batch).ok();
     assert_eq!(minted["expires_in"], 3600);
@@ -47,7 +47,7 @@ fn an_archive_is_the_same_in_whole_in_part_and_after_a_restart() {
         assert_eq!(head.header(name), whole.header(name));
     }
     let size = whole.body.len();
-    // In every segment of it, and over their bounds.
+    // Ranges within each segment of the archive and across their bounds.
     let bounds = [0, 10, 60, 300_030, 300_080, 303_000, size - 400, size - 100, size - 22, size];
     for (start, end) in bounds.iter().zip(&bounds[1..]).chain([(&60, &size), (&0, &(size - 1))]) {
         let range = format!("bytes={start}-{}", end - 1);
@@ -64,7 +64,7 @@ fn an_archive_is_the_same_in_whole_in_part_and_after_a_restart() {
         .refused(416, "range_not_satisfiable");
     let same = anyone.header("if-none-match", whole.header("etag")).get(&path);
     assert_eq!(same.status, 304);
-    // No date tells whether it is the same.
+    // No date shows whether an archive is still the same, so conditions with a date do not hold.
     let date = "Fri, 31 Dec 9999 23:59:59 GMT";
     assert_eq!(anyone.header("if-modified-since", date).get(&path).status, 200);
     let part = anyone.header("range", "bytes=0-1").header("if-range", date).get(&path);
@@ -110,7 +110,8 @@ fn a_folder_is_fetched_as_it_is() {
     daemon.anyone().get(&gone).refused(410, "gone");
 }
 
-/// What comes into the folder later may not be for who had the token once, or be of somebody else.
+/// A folder's token also covers files that are stored later. Those may not be meant for the token's
+/// holder, or may belong to a new user with the same id.
 #[test]
 fn a_token_of_a_folder_ends_with_its_users_tokens() {
     let daemon = Daemon::start();
@@ -222,7 +223,7 @@ fn an_archive_of_damaged_bytes_is_refused_or_cut() {
     };
     let whole = fetched();
     assert!(whole.starts_with(b"HTTP/1.1 200") && whole.ends_with(&[0, 0]));
-    // The CRC-32 is what stands last.
+    // The CRC-32 is at the end of the blob's file.
     let last = usize::try_from(std::fs::metadata(&blob).unwrap().len()).unwrap() - 1;
     flip(last);
     assert!(fetched().len() < whole.len(), "an archive of a wrong CRC-32 came whole");

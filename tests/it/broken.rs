@@ -1,4 +1,4 @@
-//! Uploads that break off leave nothing behind but what their dialect keeps.
+//! Uploads that are cut leave nothing behind but what their protocol keeps.
 
 use std::{
     fs::DirEntry,
@@ -15,10 +15,10 @@ use crate::{
 };
 
 const WORKERS: usize = 8;
-/// A small body and one that has a file of its own on the disk.
+/// The bytes sent of a body: of a small one, and of one that gets a file of its own on the disk.
 const SENT: [usize; 2] = [10, 70_000];
 
-/// Requests that break off, by the line and the headers they begin with.
+/// The request lines, and the headers that follow them, of the requests that will be cut.
 fn requests(user: &Client) -> Vec<String> {
     let part = user.init("parts", 1_000_000);
     let tus = user.init("tus", 2_000_000_000);
@@ -37,7 +37,7 @@ fn requests(user: &Client) -> Vec<String> {
     ]
 }
 
-/// Breaks so many uploads off and looks at what is left.
+/// Cuts `count` uploads and checks what is left of them.
 fn break_off(count: usize) {
     let daemon = Daemon::with(&[("requests_max", "250"), ("requests_per_principal_max", "250")]);
     let user = daemon.user("u");
@@ -49,7 +49,7 @@ fn break_off(count: usize) {
     let staged = || {
         let staging = daemon.dir().join("staging");
         let temporary = std::fs::read_dir(staging.join("tmp")).unwrap().count();
-        // Where an open upload was begun to be put together, its empty file stays as long as it does.
+        // The assembly of an open upload stays as long as the upload, as an empty file.
         let holds_bytes = |entry: &DirEntry| {
             let name = entry.file_name().into_string().unwrap();
             !name.ends_with(".assembly") || entry.metadata().unwrap().blocks() > 0
@@ -81,11 +81,13 @@ fn break_off(count: usize) {
                          content-length: 500000\r\nexpect: 100-continue\r\n\r\n",
                     )
                     .unwrap();
-                    // One that was taken over while it waited for its turn is told so at once.
+                    // A request that a newer one took over while it waited for its turn is refused
+                    // at once.
                     let mut interim = [0; 12];
                     socket.read_exact(&mut interim).unwrap();
                     assert!([*b"HTTP/1.1 100", *b"HTTP/1.1 409"].contains(&interim), "{head}");
-                    // And one that was taken over since need not take any more.
+                    // From a request that was taken over since then, the daemon need not read any
+                    // more.
                     let _ = socket.write_all(sent);
                 }
             });
@@ -94,7 +96,7 @@ fn break_off(count: usize) {
     eventually(|| staged() == 0 && open_files() <= files + 2);
     eventually(|| listed() == [0, 0, 0] && reserved() == owed);
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
-    // Every permit is there again.
+    // Every request permit is free again.
     let hanging: Vec<_> = (0..250).map(|_| crate::support::begin_put(&daemon)).collect();
     drop(hanging);
 }
@@ -116,7 +118,7 @@ fn a_part_that_makes_no_progress_is_dropped() {
     let daemon = Daemon::with(&[("body_idle_timeout", "300ms")]);
     let user = daemon.user("u");
     let id = user.init("f", 500_000);
-    // Of one the first byte does not come, of the other the rest.
+    // One request sends no byte of its body, the other stops after the first 70,000.
     for sent in [0, 70_000] {
         let mut socket = connect(&daemon);
         write!(

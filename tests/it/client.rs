@@ -10,7 +10,7 @@ use crate::support::{
     sha256,
 };
 
-/// Runs a command that succeeds and answers what it printed.
+/// Runs a command, which must succeed, and returns what it printed.
 fn run(daemon: &Daemon, place: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(BINARY);
     command.args(arguments).args(["--user", "u"]).current_dir(place).env_clear();
@@ -51,7 +51,7 @@ fn files_go_there_and_back() {
     assert!(shared.body == large && shared.header("content-disposition").starts_with("attachment"));
     assert_eq!(run(&["rm", &keys[0], &keys[2]]).lines().count(), 2);
     assert_eq!(run(&["ls"]).lines().count(), 1);
-    // Uploads lie below the same path.
+    // `rm` refuses the id of an upload, because a DELETE of that path would abort the upload.
     let open = user.init("f", 1);
     let rm = |key: &str| {
         let mut rm = Command::new(BINARY);
@@ -62,7 +62,8 @@ fn files_go_there_and_back() {
     };
     assert!(rm(&open).contains("is no key: those begin with storage/"));
     user.get(&format!("/v1/files/{open}")).ok();
-    // Who is asked, and what for, when nobody is there or nobody reads.
+    // A server URL without a scheme, a server that does not answer and an output that cannot be
+    // written are each reported.
     let mut ls = Command::new(BINARY);
     ls.args(["ls"]).env_clear().env("STREAMLINED_SERVER", "127.0.0.1:1");
     let told = String::from_utf8(ls.output().unwrap().stderr).unwrap();
@@ -77,7 +78,8 @@ fn files_go_there_and_back() {
     let output = share.stdout(full).output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
-    // Names that stand in the paths of signed URLs.
+    // These folder names also occur in the paths of signed URLs, to which the client sends no
+    // token.
     for folder in ["get", "a/batch-download/b"] {
         let key = run(&["put", "ü #1.txt", "--folder", folder]);
         run(&["get", &key, "-o", "back"]);
@@ -146,7 +148,7 @@ fn an_upload_that_broke_goes_on_and_one_of_another_file_stays_its_own() {
         let here = daemon.log().matches(&sent).count();
         assert_eq!(here, if is_same { 2 } else { 0 }, "what was there was sent again");
         if !is_same {
-            // Whoever began it goes on with it.
+            // The client that began the other upload can still continue it.
             send(1);
             send(3);
             let file = user.complete(id).ok();

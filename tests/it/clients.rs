@@ -1,5 +1,6 @@
-//! The owner's documents: their client code and commands, run as they stand, and the token
-//! libraries of two languages. `.ci/test` makes the virtual environment and `node_modules`.
+//! Existing clients: the code and commands of the two integration documents, unchanged; token
+//! libraries of two languages; browsers, tus clients and other tools. `.ci/test` makes the virtual
+//! environment and `node_modules`.
 
 use std::{
     path::{Path, PathBuf},
@@ -53,7 +54,7 @@ pub fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/venv/bin/python")
 }
 
-/// Node itself is found on the path; the shim of `node_modules` tells that the set-up ran.
+/// The path of Node, which is found on `PATH`. `node_modules/axios` shows that the set-up ran.
 fn node() -> PathBuf {
     let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/node_modules/axios");
     assert!(modules.exists(), "axios is missing: run .ci/test, which installs the test clients");
@@ -109,7 +110,8 @@ fn requests_curl_and_the_lints_of_redbot_take_our_downloads() {
 
 #[test]
 fn schemathesis_finds_nothing_that_is_not_described() {
-    // Each call comes from an address of its own: it asks much without credentials.
+    // Each call claims an address of its own: schemathesis sends many requests without credentials,
+    // and the daemon would delay the answers to one address.
     let daemon = Daemon::with(&[("trusted_proxies", "127.0.0.1")]);
     run(&python(), "python/described.py", &daemon);
 }
@@ -152,7 +154,7 @@ fn a_page_of_an_allowed_origin_uploads_and_reads_in_chromium() {
     run_with(&node(), "node/origins.js", &[&port.to_string()], &daemon);
 }
 
-/// Behind a proxy that puts a prefix before every path.
+/// The daemon is behind a proxy that adds a prefix to every path.
 #[test]
 fn uppy_in_chromium_goes_on_after_cuts_and_a_reload() {
     let port = free_port();

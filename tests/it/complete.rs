@@ -1,4 +1,4 @@
-//! The end of an upload, in all its forms.
+//! Completing an upload, in all its forms.
 
 use std::{fs, path::Path};
 
@@ -34,7 +34,7 @@ fn content_may_come_inline() {
     assert_eq!(user.content(file["key"].as_str().unwrap()).body, content);
     assert_eq!(user.post("/v1/files/complete", &body).ok(), file);
 
-    // Parts that were received count, the inline copy does not.
+    // If parts were received, inline content is ignored.
     let id = user.init("y", 5);
     user.part(&id, 1, b"hello").ok();
     let body = json!({"uploadId": id, "parts": [{"data": base64(b"other")}]});
@@ -45,8 +45,8 @@ fn content_may_come_inline() {
     assert_eq!(user.post("/v1/files/complete", body).ok()["size"], 0);
 }
 
-/// Of an upload of no length, where it would be the place of a part that goes with the upload, and
-/// the content of everybody who has the same.
+/// The upload has no length yet. Were its inline content stored as a part, the bytes would be
+/// removed with the upload, for every user whose file has the same content.
 #[test]
 fn content_that_comes_inline_is_no_part_whatever_number_stands_beside_it() {
     let daemon = Daemon::start();
@@ -143,7 +143,7 @@ fn what_does_not_fit_the_declaration_leaves_the_upload_open() {
     user.post("/v1/files/complete", inline).ok();
 }
 
-/// Changes a byte of the one file below `dir` that holds `content`.
+/// Changes a byte of `content` in the file in `dir` that holds it.
 pub fn damage(dir: &Path, content: &[u8]) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -168,12 +168,14 @@ fn a_damaged_part_is_asked_for_again() {
             user.part(&id, at as u64, piece).ok();
         }
         damage(&daemon.dir().join(dir), &content[size..2 * size]);
-        // What was hashed as it came is not read again, unless that was forgotten.
+        // `complete` does not read again what was hashed on arrival; a restart forgets those
+        // digests.
         daemon.restart(Signal::TERM);
         let user = daemon.user("u");
         let refused = user.complete(&id).refused(409, "parts_missing");
         assert_eq!(refused["missing"], json!([1]));
-        // Of ten thousand the line would hold them all.
+        // The line does not list the numbers, because an upload may have ten thousand damaged
+        // parts.
         let log = daemon.log();
         assert!(log.contains(r#""first":1,"last":1,"count":1"#), "{log}");
         let status = user.get(&format!("/v1/files/{id}")).ok();
@@ -186,7 +188,7 @@ fn a_damaged_part_is_asked_for_again() {
         let file = user.complete(&id).ok();
         assert_eq!(user.content(file["key"].as_str().unwrap()).body, content);
     }
-    // One that is gone from the disk, of an upload of one part.
+    // The only part of an upload is gone from the disk.
     let user = daemon.user("u");
     let content = bytes(4, 100_000);
     let id = user.init("x", content.len());
@@ -222,7 +224,7 @@ fn names_come_from_complete_else_from_init() {
     assert_eq!((&stored["meta"], &stored["size"]), (&own, &json!(0)));
     assert_eq!(stored["key"], file["key"]);
 
-    // What stands in `meta` counts where it does not stand beside it.
+    // A user or folder in `meta` counts if the request does not name one beside `meta`.
     let mut init = init;
     init.as_object_mut().unwrap().remove("folder");
     init["meta"] = json!({"user_id": 17, "folder": "in/meta"});
@@ -268,7 +270,7 @@ fn members_of_meta_count_before_those_of_init_each_by_itself() {
         let path = format!("/v1/files/metadata/{}", file["key"].as_str().unwrap());
         assert_eq!(user.get(&path).ok()["meta"], wanted);
     }
-    // The bound is of both together.
+    // The limit applies to the `meta` of init and of complete together.
     let half = "x".repeat(2_100);
     let id = init(json!({"a": half}));
     complete(&id, json!({"b": half})).refused(400, "meta_too_large");
@@ -286,7 +288,7 @@ fn an_upload_belongs_to_the_user_named_at_init() {
     service.post("/v1/files/complete", &body).refused(409, "owner_mismatch");
     other.post("/v1/files/complete", &body).refused(404, "upload_not_found");
     let owner = daemon.user("u@x.io");
-    // A user's own id wins over any id sent along.
+    // A user's own id wins over any user id that the request names.
     let file = owner.post("/v1/files/complete", &body).ok();
     assert!(file["key"].as_str().unwrap().starts_with("storage/u@x.io/"));
 }
@@ -327,7 +329,7 @@ fn a_batch_completes_as_one() {
     assert_eq!(files[1]["sha256"], sha256(&content));
     assert_eq!(user.complete(batch).ok()["files"], files);
     assert_eq!(user.complete(ids[1]).ok(), files[1]);
-    // Nothing is left to abort, and the result stays.
+    // A completed batch cannot be aborted, and its result stays.
     user.delete(&format!("/v1/files/{batch}")).refused(409, "upload_completed");
     assert_eq!(user.complete(batch).ok()["files"], files);
     assert_eq!(user.get("/v1/files/all?folder=batch").ok()["total_size"], 200_001);
@@ -369,7 +371,7 @@ fn a_batch_of_which_an_upload_is_gone_names_it() {
         for id in &ids {
             user.part(id, 1, b"x").ok();
         }
-        // All together or not at all: which one is not there any more is told.
+        // A batch completes as a whole or not at all; the refusal names the upload that is gone.
         assert_eq!(user.complete(&batch).refused(404, "upload_not_found")["uploadId"], gone);
         for id in &ids {
             user.complete(id).ok();
@@ -471,7 +473,8 @@ fn a_batch_and_its_uploads_completed_at_once_agree() {
     }
 }
 
-/// Who pastes a key into a URL gives it to a parser that drops spaces at the end (WHATWG).
+/// A URL parser drops spaces at the end (WHATWG), so a key that ended in one could not be pasted
+/// into a URL.
 #[test]
 fn a_key_does_not_end_in_a_space() {
     let daemon = Daemon::start();

@@ -104,7 +104,8 @@ fn all_faults_of_a_configuration_are_reported_together() {
     assert!(!data.exists());
 }
 
-/// Runs a command with nothing in the environment but this; answers status, stdout, stderr.
+/// Runs a command with nothing but `variables` in its environment; returns status, stdout and
+/// stderr.
 fn ran(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let mut command = Command::new(BINARY);
     let output = command.args(arguments).env_clear().envs(variables.iter().copied()).output();
@@ -138,8 +139,8 @@ fn a_check_names_every_fault_and_its_place() {
         assert!(line.starts_with("streamlined: ") && line.contains(wanted), "{line}");
     }
     assert!(!err.contains("far too"));
-    // {"alg":"RS256"}, {}: one that is both opaque and a JWT would be the one or the other by what
-    // was registered.
+    // A JWT with the header `{"alg":"RS256"}` and the claims `{}`. If a JWT could also be an opaque
+    // token, its kind would depend on which tokens are registered.
     let jwt = ("STREAMLINED_SERVICE_TOKEN", "eyJhbGciOiJSUzI1NiJ9.e30.c2ln");
     let (status, _, err) = check("", &[jwt]);
     assert_eq!(status, Some(1));
@@ -200,7 +201,8 @@ fn what_is_in_force_is_shown_with_its_source_and_no_secret() {
     assert!(!out.contains("very-secret"));
 }
 
-/// What a package holds is written by the program, so it cannot say anything else.
+/// The program itself writes the manual pages and completions of the package, so they describe this
+/// program.
 #[test]
 fn manual_pages_and_completions_know_every_command() {
     let dir = tempfile::tempdir().unwrap();
@@ -230,7 +232,8 @@ fn manual_pages_and_completions_know_every_command() {
     assert_eq!(ran(&["config", "check", "--config", file.to_str().unwrap()], &[]).0, Some(0));
 }
 
-/// The address of a socket holds 107 bytes of path.
+/// The address of a Unix socket holds only 107 bytes of path; commands must work where the path is
+/// longer.
 #[test]
 fn commands_find_the_daemon_of_a_directory_whose_path_is_long() {
     let dir = tempfile::Builder::new().prefix(&"long".repeat(40)).tempdir().unwrap();

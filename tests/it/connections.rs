@@ -1,5 +1,5 @@
-//! Limits of one connection: what it may ask, how long it may wait, and who is let go. HTTP/2 as
-//! its frames are, by the crate `h2`.
+//! Limits of one connection: its requests, how long it may wait, and when it is closed. The HTTP/2
+//! client is the crate `h2`, which gives access to windows and resets.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -24,7 +24,7 @@ fn stored(daemon: &Daemon, size: usize) -> String {
     format!("/v1/files/content/{}", file["key"].as_str().unwrap())
 }
 
-/// Runs a client of HTTP/2 whose streams have this window.
+/// Runs an HTTP/2 client whose streams begin with a window of `window` bytes.
 fn http2<T>(
     daemon: &Daemon,
     window: u32,
@@ -57,7 +57,7 @@ fn a_stream_whose_window_stays_shut_is_cut() {
             let (answer, _) = sender.send_request(get(&daemon, &path), true).unwrap();
             let answer = answer.await.unwrap();
             assert_eq!(answer.status(), StatusCode::OK);
-            // It holds the only permit until the daemon gives up on it.
+            // The request holds the only permit until the daemon gives up on it.
             let probing = probe.clone();
             let busy = tokio::task::spawn_blocking(move || probing.get("/healthz").status);
             assert_eq!(busy.await.unwrap(), 503);
@@ -70,7 +70,7 @@ fn a_stream_whose_window_stays_shut_is_cut() {
         eventually(|| probe.get("/healthz").status == 200);
     }
     assert!(counted(&daemon, "answer_not_taken"));
-    // What was cut is told.
+    // The log says which answers were cut.
     assert!(daemon.log().lines().any(|line| line.contains("\"cut\":true")));
 }
 
@@ -83,7 +83,7 @@ fn an_answer_of_one_piece_that_nobody_takes_is_reset_too() {
         let mut body = answer.await.unwrap().into_body();
         let reset = body.data().await.unwrap().unwrap_err();
         assert_eq!(reset.reason(), Some(h2::Reason::CANCEL), "{reset}");
-        // Only that stream is.
+        // Only that stream is reset; the connection stays.
         let (answer, _) = sender.send_request(get(&daemon, "/healthz"), true).unwrap();
         assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
     });
@@ -102,8 +102,8 @@ fn a_slow_client_that_goes_on_taking_is_not_cut() {
         while let Some(chunk) = body.data().await {
             let length = u32::try_from(chunk.unwrap().len()).unwrap();
             taken += length;
-            // All of it lasts five times the limit, and what is read of the disk at a time longer
-            // than it.
+            // The whole answer takes five times the limit, and even one buffer read from the disk
+            // takes longer than the limit.
             tokio::time::sleep(Duration::from_secs(1) * length / 80_000).await;
             body.flow_control().release_capacity(length as usize).unwrap();
         }
@@ -165,7 +165,7 @@ fn a_connection_that_asks_nothing_is_closed_in_good_order() {
         let lasting = tokio::spawn(connection);
         let (answer, _) = sender.send_request(get(&daemon, "/healthz"), true).unwrap();
         assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
-        // GOAWAY without an error, and then the end.
+        // The daemon sends a GOAWAY without an error, then closes.
         lasting.await.unwrap().unwrap();
     });
     let mut socket = connect(&daemon);
@@ -176,7 +176,7 @@ fn a_connection_that_asks_nothing_is_closed_in_good_order() {
     assert!(counted(&daemon, "idle"));
 }
 
-/// Asks on a connection that is kept.
+/// Sends a request and reads the answer on a connection that stays open.
 fn ask(socket: &mut net::TcpStream) {
     socket.write_all(b"HEAD /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     let mut answer = Vec::new();
@@ -192,7 +192,7 @@ fn ask(socket: &mut net::TcpStream) {
 fn a_connection_may_wait_for_longer_than_a_head_may_take() {
     let daemon = Daemon::with(&[("header_timeout", "300ms"), ("idle_timeout", "10m")]);
     let silent = |socket: &mut net::TcpStream| {
-        // Four times the time of a head.
+        // Four times `header_timeout`.
         socket.set_read_timeout(Some(Duration::from_millis(1200))).unwrap();
         let silence = socket.read(&mut [0]).unwrap_err();
         assert_eq!(silence.kind(), ErrorKind::WouldBlock, "{silence}");
@@ -203,7 +203,7 @@ fn a_connection_may_wait_for_longer_than_a_head_may_take() {
         ask(&mut socket);
         silent(&mut socket);
     }
-    // A body that takes its time is none of a head's.
+    // `header_timeout` does not apply to a body.
     let head = format!(
         "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
          x-service-token: {TOKEN}\r\ncontent-length: 2\r\n\r\nh"
@@ -214,7 +214,7 @@ fn a_connection_may_wait_for_longer_than_a_head_may_take() {
     let mut status = [0; 12];
     socket.read_exact(&mut status).unwrap();
     assert_eq!(&status, b"HTTP/1.1 201");
-    // Over HTTP/2, too.
+    // The same over HTTP/2.
     http2(&daemon, 65_535, async |mut sender, connection| {
         let lasting = tokio::spawn(connection);
         for _ in 0..2 {
@@ -236,7 +236,7 @@ fn the_head_of_a_later_request_has_its_time_too() {
         ask(&mut socket);
         socket.set_read_timeout(Some(pace)).unwrap();
         let mut sent = 0;
-        // In silence after the first byte, and a byte now and then.
+        // First one byte and then silence; on the second connection one byte every 50 ms.
         while socket.write_all(b"G").is_ok() {
             sent += 1;
             assert!(sent <= most, "{sent}");
@@ -256,7 +256,7 @@ fn so_many_requests_and_the_connection_is_closed_in_good_order() {
     let request = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     socket.write_all(request.repeat(5).as_bytes()).unwrap();
     let mut answers = String::new();
-    // The end may come as a reset, as two requests are never read.
+    // The end may be a reset, because two of the requests are never read.
     let _ = socket.read_to_string(&mut answers);
     assert_eq!(answers.matches("HTTP/1.1 200").count(), 3, "{answers}");
     assert_eq!(answers.matches("connection: close").count(), 1, "{answers}");
@@ -270,12 +270,13 @@ fn so_many_requests_and_the_connection_is_closed_in_good_order() {
             let Ok(answer) = answer.await else { break };
             assert_eq!(answer.status(), StatusCode::OK);
             answered += 1;
-            // It says so, and closes once the client has heard it.
+            // The daemon announces the end and closes once the client has received that, so some
+            // more requests may be answered.
             assert!(answered < 100, "it takes requests for ever");
             waiting = Some(ready);
         }
         assert!(answered >= 3, "{answered}");
-        // Here, too: what the client still says may find nobody.
+        // Here, too, the end may be a reset, because nobody reads what the client still sends.
         if let Err(error) = lasting.await.unwrap() {
             assert!(error.is_io(), "{error:?}");
         }
@@ -314,7 +315,7 @@ fn a_head_may_be_so_large() {
         String::from_utf8(status[9..].to_vec()).unwrap()
     };
     assert_eq!((with(&daemon, 7000), with(&daemon, 9000)), ("200".into(), "431".into()));
-    // It is counted when the connection ends.
+    // The refusal is counted when the connection ends.
     eventually(|| counted(&daemon, "head_bytes"));
     let wide = Daemon::with(&[("head_bytes_max", "256KiB")]);
     assert_eq!(with(&wide, 200_000), "200");
@@ -328,7 +329,7 @@ fn one_address_does_not_take_all_connections() {
     let open = "streamlined_connections_open 2";
     eventually(|| daemon.operator("GET", "/metrics").contains(open));
     let ask = |socket: &mut net::TcpStream| {
-        // Sent or not: a refusal comes before any request.
+        // The write may fail, because the daemon refuses the connection before it reads a request.
         let _ = socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let mut status = [0; 12];
         socket.read_exact(&mut status).unwrap();
@@ -336,7 +337,7 @@ fn one_address_does_not_take_all_connections() {
     };
     assert_eq!(ask(&mut connect(&daemon)), "503");
     assert!(counted(&daemon, "connections_per_address"));
-    // Another address is not kept out.
+    // Another address can still connect.
     let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut other = other.block_on(async {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();

@@ -1,4 +1,4 @@
-//! Pages of other origins that ask from a browser.
+//! Requests from pages of other origins in a browser (CORS).
 
 use rustix::process::Signal;
 
@@ -6,7 +6,7 @@ use crate::support::{Client, Daemon, client::Answer};
 
 const APP: &str = "https://app.example";
 
-/// A header; empty where there is none.
+/// The value of a header; empty if the answer does not have it.
 fn told<'a>(answer: &'a Answer, name: &str) -> &'a str {
     answer.headers.get(name).map_or("", |value| value.to_str().unwrap())
 }
@@ -15,7 +15,7 @@ fn from(client: &Client, origin: &str) -> Client {
     client.header("origin", origin)
 }
 
-/// What a browser asks before it lets a page upload.
+/// The preflight request that a browser sends before it lets a page upload.
 fn preflight(daemon: &Daemon, origin: &str) -> Answer {
     from(&daemon.anyone(), origin)
         .header("access-control-request-method", "PATCH")
@@ -36,14 +36,14 @@ fn pages_of_allowed_origins_may_ask_and_no_others() {
     assert_eq!((stored.status, told(&stored, "access-control-allow-origin")), (201, APP));
     assert_eq!(told(&stored, "access-control-expose-headers"), "*");
     assert_eq!(told(&stored, "vary"), "Origin");
-    // A page is told why it was refused, too; what it may see is nobody's cookie.
+    // A page may read a refusal, too. No answer allows the browser's own credentials.
     let refused = from(&daemon.anyone(), APP).get("/v1/files/all");
     refused.refused(401, "unauthenticated");
     assert_eq!(told(&refused, "access-control-allow-origin"), APP);
     for answer in [&allowed, &stored, &refused] {
         assert_eq!(told(answer, "access-control-allow-credentials"), "");
     }
-    // A cache must not give one origin what it kept for another.
+    // A cache must not serve one origin the answer that it stored for another.
     assert_eq!(told(&user.get("/v1/files/all"), "vary"), "Origin");
     for other in ["https://app.example.evil", "https://app.example:8443", "null", "*"] {
         preflight(&daemon, other).refused(401, "unauthenticated");

@@ -185,7 +185,7 @@ fn a_digest_is_left_out_where_it_is_not_wanted() {
     }
 }
 
-/// What is cached is never read by who may not, nor for longer than the link holds.
+/// A cache serves content neither to anybody who may not read it nor after its link has expired.
 #[test]
 fn caches_are_told_for_whom_an_answer_is() {
     let daemon = Daemon::start();
@@ -230,13 +230,14 @@ fn names_and_active_types_are_safe_in_a_browser() {
         let by_key = user.content(file["key"].as_str().unwrap());
         assert!(by_key.header("content-disposition").starts_with("attachment; "), "{by_key:?}");
     }
-    // What shows a PDF in a browser does not work in a sandbox, and runs nothing of ours.
+    // A browser's PDF viewer does not work in a sandbox, and does not run the content as a page of
+    // ours.
     let file = user.store("x.pdf", "", b"%PDF-1.7");
     let answer = user.get(&format!("/{}", encode(file["key"].as_str().unwrap())));
     assert_eq!(answer.header("content-disposition"), "inline; filename=\"x.pdf\"");
     assert_eq!(answer.headers.get("content-security-policy"), None);
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
-    // Chromium takes it for a style sheet that runs.
+    // Chromium takes `text/xsl` as XML, which can run scripts.
     let typed = user.header("content-type", "text/xsl");
     let file = typed.put("/v1/files/content?filename=x", "<x/>").json();
     let answer = user.get(&format!("/{}", encode(file["key"].as_str().unwrap())));
@@ -254,7 +255,7 @@ fn the_declared_type_cannot_break_the_answer() {
         "*",
         "text/",
         "a b/c",
-        // A browser would take the last of these.
+        // A browser would take the last type of such a list.
         "application/pdf;x=1, text/html",
         "image/png,text/html",
         &"x/".repeat(200),
@@ -360,7 +361,7 @@ fn damaged_content_is_never_served_as_good() {
     let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200"));
     assert!(answer.len() - head - 4 < 500_000, "the damaged end was sent");
-    // From now on both are known, and what is stored again is good.
+    // From here on both are known to be damaged, and content that is stored again is good.
     user.content(large["key"].as_str().unwrap()).refused(500, "content_damaged");
     let health = daemon.anyone().get("/healthz").ok();
     assert_eq!((&health["damaged_blobs"], &health["status"]), (&2.into(), &"healthy".into()));

@@ -1,8 +1,9 @@
-//! Much of everything at a time: connections, bodies that do not go on, sessions, JSON. The daemon's
-//! memory and open files are watched, and a client that means well is served.
+//! Many connections, stalled bodies, sessions and much JSON at a time. The daemon's memory and open
+//! files are watched, and a well-behaved client is still served.
 //!
-//! Larger, and with its latency: `cargo nextest run --run-ignored only -E 'test(ten_thousand)'
-//! --no-capture`, in a release build for figures that mean something.
+//! `cargo nextest run --run-ignored only -E 'test(ten_thousand)' --no-capture` runs larger forms,
+//! which also print the latency for that client; only the figures of a release build mean
+//! something.
 
 use std::{
     fs,
@@ -19,7 +20,7 @@ fn open_files(daemon: &Daemon) -> usize {
     fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count()
 }
 
-/// A client that means well, and its file.
+/// A well-behaved client and its file.
 struct Reader {
     user: Client,
     key: String,
@@ -38,14 +39,14 @@ impl Reader {
         began.elapsed()
     }
 
-    /// Long enough for what came before to be in its buffers.
+    /// Reads the file for long enough that what was sent before has reached the daemon's buffers.
     fn looks_on(&self) {
         for _ in 0..100 {
             self.look();
         }
     }
 
-    /// The slowest of a hundred looks at the file, and nearly the slowest of many more.
+    /// The 99th percentile of the times of 500 reads of the file.
     fn p99(&self) -> Duration {
         let mut times: Vec<_> = (0..500).map(|_| self.look()).collect();
         times.sort();
@@ -53,8 +54,8 @@ impl Reader {
     }
 }
 
-/// Says the p99 of a client of another daemon, which is calm, and of this one's: medians of rounds
-/// taken in turns, since the machine's other work meets both.
+/// Prints the p99 of a client of another, idle daemon and that of this daemon's client. Each is the
+/// median of nine rounds; the rounds alternate, so that other work of the machine affects both.
 fn say_p99s(reader: &Reader) {
     let calm = Daemon::start();
     let calm = Reader::of(&calm);
@@ -74,7 +75,7 @@ fn requests_in_work(daemon: &Daemon) -> usize {
     open.unwrap().1.parse().unwrap()
 }
 
-/// Connections that have each said this much.
+/// Opens connections, each of which sends what `said` returns for its number.
 fn hold(daemon: &Daemon, count: usize, said: impl Fn(usize) -> String) -> Vec<TcpStream> {
     let open = |at| {
         let mut socket = connect(daemon);
@@ -84,8 +85,8 @@ fn hold(daemon: &Daemon, count: usize, said: impl Fn(usize) -> String) -> Vec<Tc
     (0..count).map(open).collect()
 }
 
-/// Whatever is held, descriptors are left for the stores: one that cannot open its next file takes no
-/// writes until a restart.
+/// However many descriptors clients hold, some are left for the stores: a store that cannot open
+/// its next file takes no writes until a restart.
 #[test]
 fn clients_do_not_get_at_the_last_open_files() {
     let settings = [("header_timeout", "10m"), ("journal_bytes", "64KiB")];
@@ -93,7 +94,7 @@ fn clients_do_not_get_at_the_last_open_files() {
     let user = daemon.user("u");
     user.store("f", "", b"hello");
     let held = hold(&daemon, 320, |_| "GET / HTTP/1.1\r\n".into());
-    // The journal, whose files are small here, goes through many of them.
+    // The files of the journal are small here, so these commits open many of them.
     for at in 0..150 {
         user.store(&format!("f{at}"), "", format!("content {at}").as_bytes());
     }
@@ -158,7 +159,7 @@ fn half_open_uploads(sessions: usize, bodies: usize, among_them: fn(&Reader)) {
     let after = daemon.peak_memory_kib();
     eprintln!("{sessions} sessions, {bodies} bodies: {before} to {after} KiB");
     assert!(after < (64 << 10) + bodies as u64 * 256, "{after} KiB");
-    // None of it is a part, all of it can go on.
+    // None of the cut bodies became a part, and every upload can continue.
     drop(held);
     let status = user.get(&format!("/v1/files/{}", ids[0])).ok();
     assert_eq!(status["received"], json!([{"partNumber": 1, "size": 100}]));
@@ -177,7 +178,7 @@ fn ten_thousand_half_open_uploads() {
     half_open_uploads(10_000, 3000, say_p99s);
 }
 
-/// However many parts there are before them.
+/// A body takes no more memory when the upload has many parts already.
 #[test]
 fn bodies_for_an_upload_of_many_parts_cost_as_much_as_any() {
     const PARTS: usize = 2000;
@@ -198,8 +199,8 @@ fn bodies_for_an_upload_of_many_parts_cost_as_much_as_any() {
         }
     });
     let before = daemon.peak_memory_kib();
-    // Only the first of them has the place where all of them belong.
-    // Their looks at all parts take turns, and are over when they are told to go on.
+    // All bodies belong in one place, which only the first of them gets. Each request looks at the
+    // records of all parts; these looks take turns, and are over when 100 Continue is sent.
     let mut held = hold(&daemon, BODIES, |_| {
         format!(
             "PUT /v1/files/{id}/parts/1 HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
@@ -215,7 +216,7 @@ fn bodies_for_an_upload_of_many_parts_cost_as_much_as_any() {
     drop(held);
 }
 
-/// As nested, wide, long and numerous as a body may be, and more.
+/// Bodies that are as deep, wide and long as is allowed, and more.
 #[test]
 fn json_of_any_shape_is_refused_in_little_memory() {
     let daemon = Daemon::start();
@@ -244,7 +245,7 @@ fn json_of_any_shape_is_refused_in_little_memory() {
             assert!((400..500).contains(&answer.status), "{path} {}", &shape[..40]);
         }
     }
-    // As many keys as a megabyte holds.
+    // Of 20,000 missing keys, the answer names the first hundred.
     let keys: Vec<_> = (0..20_000).map(|at| format!("storage/u/{at:08x}_f")).collect();
     let missing = user.post("/v1/files/batch-download", json!({"keys": keys}));
     assert_eq!(missing.refused(404, "file_not_found")["missing"].as_array().unwrap().len(), 100);
@@ -252,7 +253,7 @@ fn json_of_any_shape_is_refused_in_little_memory() {
     assert!(after - before < 32 << 10, "{before} to {after} KiB");
 }
 
-/// Wherever JSON is taken, as the description has it.
+/// Every operation that takes JSON, as listed in the API description.
 #[test]
 fn json_of_a_million_members_or_a_hundred_thousand_levels_is_refused_by_name() {
     let daemon = Daemon::start();
@@ -292,11 +293,11 @@ fn json_of_a_million_members_or_a_hundred_thousand_levels_is_refused_by_name() {
     assert!(after - before < 16 << 10, "{before} to {after} KiB");
 }
 
-/// Requests behind one another, of which nobody reads the answers.
+/// Nobody reads the answers to the pipelined requests, so the daemon must stop reading requests.
 #[test]
 fn pipelined_requests_wait_until_their_answers_are_taken() {
     let daemon = Daemon::with(&[("body_idle_timeout", "1s")]);
-    // Made once.
+    // The first request makes the description, which is then kept.
     daemon.anyone().get("/openapi.json").ok();
     let before = daemon.peak_memory_kib();
     let mut socket = connect(&daemon);

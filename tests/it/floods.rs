@@ -1,5 +1,5 @@
-//! HTTP/2 floods, frame by frame: each connection is ended, or costs next to nothing, while a good
-//! client is served and memory stays where it was.
+//! HTTP/2 floods, frame by frame: each connection is ended or costs no more than its buffers, while
+//! a well-behaved client is served and memory stays bounded.
 
 use std::{
     io::{Read, Write},
@@ -23,7 +23,7 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
-/// Flags: of `HEADERS` and `DATA`.
+/// Flags of `HEADERS` and `DATA`.
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
@@ -33,7 +33,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A header field without Huffman coding that is not indexed (RFC 7541 section 6.2.2).
+/// A literal header field without indexing and without Huffman coding (RFC 7541 section 6.2.2).
 fn field(name: &str, value: &str) -> Vec<u8> {
     let text = |text: &str| {
         let length = u8::try_from(text.len()).ok().filter(|length| *length < 127).unwrap();
@@ -58,7 +58,7 @@ fn begin_put(stream: u32, length: Option<&str>) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &request("PUT", path, &rest))
 }
 
-/// A connection that has said hello.
+/// A connection on which the client's preface and `SETTINGS` were sent.
 pub fn speak(daemon: &Daemon) -> TcpStream {
     let mut socket = connect(daemon);
     let hello = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
@@ -66,7 +66,7 @@ pub fn speak(daemon: &Daemon) -> TcpStream {
     socket
 }
 
-/// Reads frames until one of them is what is waited for, or the connection ends.
+/// Reads frames until one of them is `wanted`; returns false if the connection ends before that.
 pub fn await_frame(socket: &mut TcpStream, mut wanted: impl FnMut(u8, u32, &[u8]) -> bool) -> bool {
     loop {
         let mut head = [0; 9];
@@ -84,7 +84,7 @@ pub fn await_frame(socket: &mut TcpStream, mut wanted: impl FnMut(u8, u32, &[u8]
     }
 }
 
-/// A name, how the connection begins, and what is sent over and over for streams 3, 5, 7 and so on.
+/// A name, what is sent first, and what is then sent repeatedly, for streams 3, 5, 7 and so on.
 type Flood = (&'static str, Vec<u8>, fn(u32) -> Vec<u8>);
 
 fn floods() -> Vec<Flood> {
@@ -94,7 +94,7 @@ fn floods() -> Vec<Flood> {
         ("rapid reset", vec![], |stream| {
             [healthz(stream), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
         }),
-        // CVE-2025-8671: the daemon is made to reset.
+        // CVE-2025-8671: the client makes the daemon reset streams.
         ("windows of nothing", vec![], |stream| {
             [healthz(stream), frame(WINDOW_UPDATE, 0, stream, &[0; 4])].concat()
         }),
@@ -112,7 +112,7 @@ fn floods() -> Vec<Flood> {
         ("data behind the end", vec![], |stream| {
             [healthz(stream), frame(DATA, END_STREAM, stream, b"x")].concat()
         }),
-        // CVE-2024-27316 and its like.
+        // CVE-2024-27316 and similar ones.
         ("continuations", frame(HEADERS, END_STREAM, 1, &request("GET", "/", &[])), |_| {
             frame(CONTINUATION, 0, 1, &field("x", &"y".repeat(100)))
         }),
@@ -137,7 +137,7 @@ fn floods() -> Vec<Flood> {
         ("unknown frames", vec![], |_| frame(0x42, 0, 0, &[])),
         ("empty data", begin_put(1, None), |_| frame(DATA, 0, 1, &[])),
         ("padding", begin_put(1, None), |_| frame(DATA, PADDED, 1, &[8; 9])),
-        // One entry of 4 KB in the table, and sixteen thousand fields of a byte that name it.
+        // One table entry of 4 KB, and sixteen thousand fields of one byte that refer to it.
         (
             "a bomb of HPACK",
             frame(
@@ -160,12 +160,12 @@ fn floods() -> Vec<Flood> {
     ]
 }
 
-/// Sends until the daemon has enough of it, which is before this much.
+/// Sends a flood until the daemon ends the connection, which must come before `BYTES_MAX` are sent.
 fn flood(daemon: &Daemon, (name, begin, piece): Flood) {
     const BYTES_MAX: usize = 32 << 20;
     let mut socket = speak(daemon);
     let mut reader = socket.try_clone().unwrap();
-    // What is answered is taken, so that the daemon does not wait for that.
+    // The answers are read, so that the daemon never waits for the client to take them.
     let reading = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
     let mut sent = 0;
     let mut stream = 3;
@@ -211,7 +211,7 @@ fn floods_are_ended_while_others_are_served() {
     assert!(peak < 64 << 10, "{peak} KiB");
 }
 
-/// What is asked for and never taken: many answers, none of which may leave.
+/// Many answers, none of which can be sent, because the client's streams have no window.
 #[test]
 fn answers_that_nobody_takes_cost_their_buffers_alone() {
     const CONNECTIONS: usize = 8;
@@ -235,7 +235,7 @@ fn answers_that_nobody_takes_cost_their_buffers_alone() {
         }
         let last = 2 * STREAMS - 1;
         assert!(await_frame(&mut socket, |kind, stream, _| kind == HEADERS && stream == last));
-        // One more than may be open at a time.
+        // One stream more than may be open at a time is refused.
         socket.write_all(&ask(last + 2)).unwrap();
         assert!(await_frame(&mut socket, |kind, stream, why| {
             kind == RST_STREAM && stream == last + 2 && why == 7_u32.to_be_bytes()
@@ -251,7 +251,7 @@ fn answers_that_nobody_takes_cost_their_buffers_alone() {
     eventually(|| user.content(&key).status == 200);
 }
 
-/// Who answers pings, so that the connection stays, and takes nothing of one stream.
+/// The client takes nothing of one stream, which is reset; the connection stays.
 #[test]
 fn a_stream_that_nobody_takes_is_let_go_and_others_on_its_connection_are_not() {
     let daemon = Daemon::with(&[("body_idle_timeout", "300ms"), ("requests_max", "2")]);
@@ -264,11 +264,11 @@ fn a_stream_that_nobody_takes_is_let_go_and_others_on_its_connection_are_not() {
     };
     socket.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).unwrap();
     socket.write_all(&ask(1)).unwrap();
-    // CANCEL, which h2 says when an answer ends early.
+    // CANCEL, which h2 sends when an answer ends early.
     let cancelled =
         |kind, stream, why: &[u8]| kind == RST_STREAM && stream == 1 && why == 8_u32.to_be_bytes();
     assert!(await_frame(&mut socket, cancelled));
-    // Both permits are there again, and the connection is.
+    // The connection is still open, and further requests find a permit.
     let windows = |stream: u32| frame(WINDOW_UPDATE, 0, stream, &(2_u32 << 20).to_be_bytes());
     let more = [windows(0), ask(3), windows(3)].concat();
     socket.write_all(&more).unwrap();
@@ -281,7 +281,7 @@ fn a_stream_that_nobody_takes_is_let_go_and_others_on_its_connection_are_not() {
     daemon.anyone().get("/healthz").ok();
 }
 
-/// What would be another request, had HTTP/1 carried it, and what has two hosts or no form.
+/// Requests that HTTP/1 would carry as other requests, that name two hosts, or that are malformed.
 #[test]
 fn a_malformed_request_is_refused_or_reset() {
     let daemon = Daemon::start();
@@ -321,7 +321,7 @@ fn a_malformed_request_is_refused_or_reset() {
         socket.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &block)).unwrap();
         let mut status = None;
         await_frame(&mut socket, |kind, _, payload| {
-            // The statuses of the static table (RFC 7541, appendix A).
+            // These statuses are in the static table (RFC 7541, appendix A).
             status = match (kind, payload.first()) {
                 (HEADERS, Some(0x88)) => Some(200),
                 (HEADERS, Some(0x8c)) => Some(400),

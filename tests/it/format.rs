@@ -17,14 +17,14 @@ use crate::{
     upkeep::report,
 };
 
-/// Two files and an open upload of 100 of 300 bytes, as format 1 kept them: no journal.
+/// Two files, and an open upload with 100 of its 300 bytes, in format 1, which has no journal.
 const FORMAT_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-1.tar.gz");
-/// Open uploads of [`IN_FORMAT_3`], half there, which expire in a hundred years.
+/// The open uploads of [`IN_FORMAT_3`], partly received, which expire in a hundred years.
 const FORMAT_3: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-3.tar.gz");
-/// Files of [`in_format_5`], and one that was deleted.
+/// The files of [`in_format_5`], and one that was deleted.
 const FORMAT_5: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/format-5.tar.gz");
 
-/// Name, seed and size of what the open uploads of [`FORMAT_3`] are to become.
+/// Name, seed and size of the files that the open uploads of [`FORMAT_3`] are to become.
 const IN_FORMAT_3: [(&str, usize, usize); 7] = [
     ("from-one", 1, 300_000),
     ("from-zero", 2, 200_000),
@@ -34,7 +34,7 @@ const IN_FORMAT_3: [(&str, usize, usize); 7] = [
     ("tus", 5, 400_000),
     ("growing", 5, 500_000),
 ];
-/// That of the files `first` and `second`.
+/// The batch of the files `first` and `second`.
 const BATCH: &str = "edf504aae3a983287cf2214ea8682e94";
 
 fn unpack(fixture: &str, data: &Path) {
@@ -56,12 +56,12 @@ fn a_directory_of_format_1_is_taken_over() {
         assert_eq!(small.body, [b'a'; 100]);
         let large = service.content("storage/alice/main/6f8b7e5b_large.txt");
         assert_eq!(large.body, vec![b'b'; 70_000]);
-        // From the new journal alone.
+        // The next round reads from the new journal alone.
         daemon.expect_trouble("rebuilt from the journal");
         fs::remove_dir_all(daemon.dir().join("meta")).unwrap();
         daemon.restart(Signal::KILL);
     }
-    // What was stored then is found by its SHA-256 once it is stored again.
+    // Content that format 1 stored is found by its SHA-256 only after it is stored again.
     let user = daemon.user("alice");
     let large = vec![b'b'; 70_000];
     let is_known = || {
@@ -74,13 +74,13 @@ fn a_directory_of_format_1_is_taken_over() {
     assert!(is_known());
 }
 
-/// What an upload of [`IN_FORMAT_3`] is to become.
+/// The content that an upload of [`IN_FORMAT_3`] is to have.
 fn content(name: &str) -> Vec<u8> {
     let &(_, seed, size) = IN_FORMAT_3.iter().find(|(known, ..)| *known == name).unwrap();
     (0..size).map(|at| u8::try_from((seed + at / 1000) % 256).unwrap()).collect()
 }
 
-/// Open uploads by their names.
+/// The ids of the user's open uploads, by their names.
 fn open(user: &Client) -> HashMap<String, String> {
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     let list = user.get("/v1/files/uploads").ok();
@@ -88,7 +88,7 @@ fn open(user: &Client) -> HashMap<String, String> {
     uploads.map(|upload| (text(&upload["name"]), text(&upload["uploadId"]))).collect()
 }
 
-/// Appends what is missing, in two pieces.
+/// Appends what is missing from `at` on, in two pieces.
 fn append_rest(user: &Client, id: &str, whole: &[u8], at: usize) {
     let tus = user.header("tus-resumable", "1.0.0");
     let path = format!("/v1/tus/{id}");
@@ -101,8 +101,8 @@ fn append_rest(user: &Client, id: &str, whole: &[u8], at: usize) {
     }
 }
 
-/// Parts in files of their own and in packs are joined with parts that come now, which lie in an
-/// assembly, whatever the order of their numbers.
+/// Parts that format 3 kept in files of their own and in packs are joined with parts that arrive
+/// now and lie in an assembly, whatever the order of their numbers.
 #[test]
 fn open_uploads_of_format_3_go_on_to_their_end() {
     for from_journal in [false, true] {
@@ -125,7 +125,7 @@ fn open_uploads_of_format_3_go_on_to_their_end() {
             user.put(&path, &content(name)[from..to]).ok();
         };
         put("from-one", 3, 140_000, 300_000);
-        // One of before is sent again.
+        // This part was there already and is sent again.
         put("from-one", 2, 40_000, 140_000);
         put("from-zero", 1, 100_000, 170_000);
         put("first", 2, 70_000, 90_000);
@@ -152,13 +152,14 @@ fn open_uploads_of_format_3_go_on_to_their_end() {
         let tus = files.iter().find(|file| file["filename"] == "tus").unwrap();
         let told = user.get(&format!("/v1/files/metadata/{}", tus["key"].as_str().unwrap())).ok();
         assert_eq!(told["meta"], json!({"camera": "x100"}));
-        // Nothing of before is left behind.
+        // No file of the old parts is left behind.
         let staged = fs::read_dir(daemon.dir().join("staging")).unwrap();
         assert_eq!(staged.filter(|it| it.as_ref().unwrap().path().is_file()).count(), 0);
     }
 }
 
-/// Owner, folder, name and content of the files of [`FORMAT_5`], in the order in which they came.
+/// Owner, folder, name and content of the files of [`FORMAT_5`], in the order in which they were
+/// stored.
 fn in_format_5() -> impl DoubleEndedIterator<Item = (&'static str, &'static str, String, String)> {
     (0..24).map(|n| {
         let folder = ["", "main", "main/pictures", "other"][n % 4];
@@ -167,7 +168,7 @@ fn in_format_5() -> impl DoubleEndedIterator<Item = (&'static str, &'static str,
     })
 }
 
-/// Their records move among those of their owners.
+/// When the index is opened, the record of each file moves to the other records of its owner.
 #[test]
 fn files_of_format_5_are_found_as_before() {
     for from_journal in [false, true] {
@@ -221,7 +222,8 @@ fn files_of_format_5_are_found_as_before() {
     }
 }
 
-/// The index is laid out anew from the journal, so it stays where the journal lacks what it has.
+/// The index of an older format is made anew from the journal, so it must stay if the journal lacks
+/// something that it has.
 #[test]
 fn an_index_that_the_journal_does_not_hold_stays() {
     let data = tempfile::tempdir().unwrap();
@@ -232,13 +234,13 @@ fn an_index_that_the_journal_does_not_hold_stays() {
     let said = tokens::refused(data.path(), 1, &["user", "list"]);
     assert!(said.contains("cannot be laid out anew from the journal"), "{said}");
     assert_eq!(fs::read_to_string(data.path().join("FORMAT")).unwrap(), "3\n");
-    // Nothing is lost: with its journal it is taken.
+    // Nothing is lost: once its journal is back, the directory is taken over.
     fs::write(&log, &whole).unwrap();
     let users = tokens::run(data.path(), &["user", "list"]);
     assert!(users.to_string().contains("alice"), "{users}");
 }
 
-/// Every file below a directory, with its content.
+/// Everything below a directory, with the content of each file.
 fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -298,7 +300,7 @@ fn a_directory_that_is_not_ours_is_left_as_it_is_by_every_command() {
     assert!(said.contains("has format 99"), "{said}");
     assert!(tree(&data) == before);
 
-    // Nor is a wrong directory made one.
+    // Nor does a command make a data directory of a wrong one.
     for is_there in [true, false] {
         let empty = other.path().join(format!("empty-{is_there}"));
         if is_there {
@@ -314,7 +316,7 @@ fn a_directory_that_is_not_ours_is_left_as_it_is_by_every_command() {
     assert_eq!(tree(other.path()).len(), 1, "but for the empty one");
 }
 
-/// A first start is on an empty directory, or one with what may be there before.
+/// A first start needs a directory that is empty or holds only what may be there before.
 #[test]
 fn a_directory_that_holds_something_else_is_not_taken_over() {
     let place = tempfile::tempdir().unwrap();

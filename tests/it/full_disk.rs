@@ -1,4 +1,4 @@
-//! A disk that is really full: a small file system of its own, where the machine lets us mount one.
+//! A disk that is really full: a small file system of its own, where the machine allows a mount.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use crate::{
 struct Mount(PathBuf);
 
 impl Mount {
-    /// `None` where that is not allowed.
+    /// Mounts a file system at `at`; `None` where that is not allowed.
     fn new(at: &Path, size: &str) -> Option<Self> {
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "none"])
@@ -37,7 +37,8 @@ impl Drop for Mount {
     }
 }
 
-/// A daemon on a file system of its own; `None`, and said, where that is not allowed.
+/// A daemon on a file system of its own; where that is not allowed, this prints so and returns
+/// `None`.
 fn on_a_disk_of(size: &str) -> Option<(Mount, Daemon)> {
     let mut mount = None;
     let daemon = Daemon::prepared(|data| mount = Mount::new(data, size));
@@ -47,7 +48,7 @@ fn on_a_disk_of(size: &str) -> Option<(Mount, Daemon)> {
     Some((mount?, daemon))
 }
 
-/// Takes every byte that is left.
+/// Takes every byte that is left on the disk.
 fn fill(path: &Path) {
     let mut filler = fs::File::create(path).unwrap();
     for size in [1 << 20, 4096, 1] {
@@ -96,7 +97,8 @@ fn a_full_disk_refuses_what_takes_room_and_recovers_by_itself() {
     let mut stored = vec![user.store("small", "", b"small")];
     let filler = daemon.dir().join("filler");
     fill(&filler);
-    // Large ones meet it at once; small ones when what was allocated ahead is used up.
+    // Large contents find the disk full at once, small ones when the room allocated ahead is used
+    // up.
     let mut refused = 0;
     for n in 0..4_000 {
         let size = if n % 16 == 0 { 100_000 } else { 6_000 };
@@ -115,7 +117,7 @@ fn a_full_disk_refuses_what_takes_room_and_recovers_by_itself() {
     }
     assert!(refused > 300, "{refused} refused");
     assert_eq!(user.content(kept["key"].as_str().unwrap()).body, large);
-    // What lets something go is taken.
+    // Requests that release something still work.
     for file in stored.drain(..stored.len() / 2) {
         user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap())).ok();
     }
@@ -139,7 +141,7 @@ fn delete(user: &Client, file: &Value) -> Answer {
     user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap()))
 }
 
-/// Begins uploads, which takes room in the index alone, until it has none.
+/// Begins uploads, which take room in the index only, until it has no more.
 fn use_up(user: &Client) {
     let body = r#"{"mode":"single","files":[{"name":"f","size":1}]}"#;
     let statuses = (0..20_000).map(|_| user.post("/v1/files/init", body).status);
@@ -152,8 +154,8 @@ fn gc(daemon: &Daemon) -> Value {
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
-/// Deletions need room as well, which is kept for them: whoever is left with a full disk and an
-/// index of ten thousand small files can delete them all, also over restarts, and have their room.
+/// Deletions need room as well, and it is kept for them: on a full disk, all of ten thousand small
+/// files can be deleted, also across restarts, and their room becomes free.
 #[test]
 fn everything_can_be_deleted_on_a_full_disk() {
     let Some((mount, mut daemon)) = on_a_disk_of("288m") else { return };
@@ -167,7 +169,8 @@ fn everything_can_be_deleted_on_a_full_disk() {
     fill(&daemon.dir().join("filler"));
     use_up(&user);
     gc(&daemon);
-    // Each way of ending, and a start that finds nothing free but what is kept for it.
+    // Both ways of ending, each with a start that finds nothing free but the room that is kept for
+    // it.
     for (signal, files) in [Signal::TERM, Signal::KILL].into_iter().zip(stored.chunks(5_000)) {
         daemon.signal(signal);
         daemon.wait();
@@ -196,7 +199,8 @@ fn everything_can_be_deleted_on_a_full_disk() {
     drop(mount);
 }
 
-/// Who deletes large files on a full disk has their room at once, and nothing else is needed.
+/// Each range is opened only when the one before it was sent, so the deleted content must stay
+/// until the answer ends, even on a full disk.
 #[test]
 fn an_answer_of_several_ranges_is_sent_to_its_end_on_a_full_disk() {
     let Some((mount, mut daemon)) = on_a_disk_of("200m") else { return };
@@ -213,7 +217,7 @@ fn an_answer_of_several_ranges_is_sent_to_its_end_on_a_full_disk() {
          range: bytes=0-17999999,20000000-37999999\r\nconnection: close\r\n\r\n"
     )
     .unwrap();
-    // The second range is not opened yet: more is to be sent than sockets hold.
+    // The second range is not opened yet: the first one is larger than what the sockets hold.
     let mut answer = vec![0; 100_000];
     socket.read_exact(&mut answer).unwrap();
     fill(&daemon.dir().join("filler"));
@@ -227,6 +231,7 @@ fn an_answer_of_several_ranges_is_sent_to_its_end_on_a_full_disk() {
     drop(mount);
 }
 
+/// One collection frees the room of deleted files, because no grace time applies on a full disk.
 #[test]
 fn what_is_deleted_on_a_full_disk_makes_room_at_once() {
     let Some((mount, mut daemon)) = on_a_disk_of("320m") else { return };
@@ -247,8 +252,8 @@ fn what_is_deleted_on_a_full_disk_makes_room_at_once() {
     drop(mount);
 }
 
-/// What waits to be taken into the index has its room allocated, which is some times what it takes
-/// in the end: that alone fills no disk.
+/// Room is allocated for commits that wait to be settled, several times what they need in the end.
+/// That alone must not fill a small disk.
 #[test]
 fn the_room_that_waits_for_the_index_fills_no_small_disk() {
     let Some((mount, daemon)) = on_a_disk_of("104m") else { return };

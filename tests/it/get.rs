@@ -1,4 +1,4 @@
-//! `streamlined get`: whole, going on, in part, and from servers that do not tell the truth.
+//! `streamlined get`: whole files, continued ones, parts of files, and servers that lie.
 
 use std::{
     fs,
@@ -43,7 +43,8 @@ fn a_file_comes_whole_goes_on_and_comes_in_part() {
     let get = |arguments: &[&str]| get(place.path(), daemon.url(), arguments);
     assert!(get(&[key]).status.success());
     assert_eq!(fs::read(place.path().join("ü b#.bin")).unwrap(), content);
-    // What an earlier try left is not asked for again: only good bytes behind it make a good file.
+    // The bytes that an earlier try left are not requested again. The hash covers them, so bad ones
+    // make the whole file fail.
     let part = |name: &str| {
         place.path().join(format!("{name}.{}.part", &file["blake3"].as_str().unwrap()[..16]))
     };
@@ -83,7 +84,8 @@ fn a_file_comes_whole_goes_on_and_comes_in_part() {
     assert!(complaint(&get(&[&link])).contains("--output"));
 }
 
-/// A server that answers every request with the same, and what it was sent.
+/// A server that gives every request the same answer; returns its URL and the heads that it
+/// receives.
 fn liar(answer: Vec<u8>) -> (String, Arc<Mutex<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -121,7 +123,7 @@ fn what_a_lying_server_sends_is_not_taken() {
     let url = url + "/x";
     let arguments = [&url, "--blake3", &root, "-o", "file"];
     assert!(complaint(&get(place.path(), "", &arguments)).contains("BLAKE3"));
-    // A proof that is no proof, and bytes without one.
+    // First, the answer to a range is not a proof; then, no hash is known to check the bytes by.
     let arguments = [&arguments[..], &["--range", "0-9"]].concat();
     assert!(complaint(&get(place.path(), "", &arguments)).contains("not proven"));
     let told = get(place.path(), "", &[&url, "-o", "file"]);

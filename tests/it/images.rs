@@ -1,4 +1,5 @@
-//! `/api/images/{id}/download` and `/preview`, in both answers.
+//! `/api/images/{id}/download` and `/preview`, with both kinds of answer: the bytes or a link to
+//! them.
 
 use crate::support::{Daemon, bytes};
 
@@ -12,7 +13,7 @@ fn the_bytes_or_where_to_get_them() {
     let answer = user.get(&path);
     assert_eq!((answer.status, &answer.body), (200, &content));
     assert_eq!(answer.header("content-disposition"), "attachment; filename=\"cell.png\"");
-    // A cache that has the one must not give it to who asks for the other.
+    // A cache that holds one kind of answer must not serve it to a client that requests the other.
     let varies = "accept, content-type";
     assert_eq!(answer.header("vary"), varies);
     let shown = path.replace("download", "preview");

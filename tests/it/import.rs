@@ -1,4 +1,4 @@
-//! `import`: the tree of another server, beside a daemon and without one.
+//! `import` takes over the tree of another server, beside a daemon and without one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,7 +40,7 @@ impl Tree {
         self.plain(&format!("{key}.meta"), side.to_string().as_bytes());
     }
 
-    /// A file as the other server kept it.
+    /// Writes a file, with its side file, as the other server kept it.
     fn file(&self, key: &str, content: &[u8], more: &Value) {
         let mut side = json!({"sha256": sha256(content), "mime": "text/x-old"});
         side.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
@@ -114,7 +114,7 @@ fn every_key_is_kept_with_what_its_side_file_says() {
     assert_eq!(told("storage/v/x/00000001_no side.png")["mime"], "image/png");
     assert_eq!(told("storage/v/00000002_of.meta")["filename"], "of.meta");
     assert_eq!(service.names("?user_id=v&folder=x"), ["no side.png"]);
-    // By the time at which they were stored, not by that of the import.
+    // Files are listed by the time at which they were first stored, not by that of the import.
     let put = service.put("/v1/files/content?user_id=u@x.io&filename=new", "x");
     assert_eq!(put.status, 201);
     assert_eq!(service.names("?user_id=u@x.io"), ["new", "n|1?.txt"]);
@@ -185,7 +185,8 @@ fn what_cannot_be_taken_over_is_named_and_the_rest_is() {
     assert_eq!(daemon.service().names("?user_id=u"), ["good"]);
 }
 
-/// What no request could carry is not sent, and stops nothing else.
+/// A media type that is too long for any request is not sent; its own file and the others are taken
+/// over.
 #[test]
 fn a_media_type_that_is_none_is_left_out_alone() {
     let tree = Tree::new();
@@ -212,7 +213,7 @@ fn what_is_listed_stays_as_it_is() {
     assert_eq!(imported.counts(), [0, 0, 1]);
     assert!(imported.left_out[key].contains("other content"));
     assert_eq!(daemon.service().content(key).body, b"first");
-    // Without a digest of its own the content is what counts.
+    // If the side file has no digest, the content itself is compared.
     tree.side(key, &json!({}));
     assert_eq!(tree.import(&daemon.dir()).counts(), [0, 0, 1]);
     fs::write(tree.path(key), b"first").unwrap();
@@ -235,7 +236,8 @@ fn the_default_quota_lets_in_what_is_there_and_a_set_one_does_not() {
     put.refused(413, "quota_exceeded");
 }
 
-/// A tree of `count` files for three users, small ones and some that lie in files of their own.
+/// A tree of `count` files for three users. Most are small; some are large enough for a blob file
+/// of their own.
 fn forest(count: u64) -> (Tree, Vec<(String, Vec<u8>)>) {
     let tree = Tree::new();
     let names =
@@ -270,7 +272,7 @@ fn an_import_that_was_killed_goes_on() {
     let again = tree.import(&daemon.dir());
     let [taken, listed, left_out] = again.counts();
     assert_eq!((taken + listed, left_out), (600, 0), "{:?}", again.left_out);
-    // What was on its way in when the first one died came to its end or did not.
+    // What was on its way when the first import died may have been stored or not.
     assert!(listed >= before && before > 0, "{listed} {before}");
     assert_eq!(count(), 600);
     for (key, content) in &files {
@@ -278,8 +280,8 @@ fn an_import_that_was_killed_goes_on() {
     }
 }
 
-/// Deadly for whoever does the work, again and again: between the steps of a small content, a large
-/// one, and their records.
+/// Fault points that kill the process that does the work again and again: between the steps of
+/// storing a small content, a large one, and their records.
 const DEADLY: [&str; 6] = [
     "pack: written 3",
     "pack: durable 4",
@@ -289,7 +291,7 @@ const DEADLY: [&str; 6] = [
     "commit: seen 7",
 ];
 
-/// The keys that are listed, each once.
+/// The keys that are listed; each must be listed once.
 fn listed(daemon: &Daemon) -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     for user in ["user0", "user1", "user2"] {
@@ -302,7 +304,7 @@ fn listed(daemon: &Daemon) -> BTreeSet<String> {
     keys
 }
 
-/// The whole of a forest is there, once, and nothing is wrong with it.
+/// Checks that every file of a forest is there, once, and that `fsck` finds nothing wrong.
 fn stands(daemon: &Daemon, tree: &Tree, files: &[(String, Vec<u8>)]) {
     let count = u64::try_from(files.len()).unwrap();
     assert_eq!(tree.import(&daemon.dir()).counts(), [0, count, 0]);
@@ -320,7 +322,7 @@ fn stands(daemon: &Daemon, tree: &Tree, files: &[(String, Vec<u8>)]) {
 fn an_import_whose_daemon_dies_again_and_again_comes_to_its_end() {
     let (tree, files) = forest(300);
     for point in DEADLY {
-        // Only what the import does counts.
+        // The fault point counts only while the import runs, not what the daemon does by itself.
         let place = tempfile::tempdir().unwrap();
         let armed = place.path().join("armed");
         let environment =
@@ -333,7 +335,7 @@ fn an_import_whose_daemon_dies_again_and_again_comes_to_its_end() {
             let output = tree.command(&daemon.dir()).output().unwrap();
             fs::remove_file(&armed).unwrap();
             if output.status.success() {
-                // What it found is what was there, and it brought the rest.
+                // The last run found exactly what was stored before, and brought the rest.
                 let [taken, known, left_out] = Imported::of(&output).counts();
                 assert_eq!([taken + known, known, left_out], [300, before.len() as u64, 0]);
                 break;
@@ -379,7 +381,7 @@ fn an_import_without_a_daemon_that_dies_again_and_again_comes_to_its_end() {
     }
 }
 
-/// The first that a new directory is asked for.
+/// The import is the first command on a new directory, and may leave content there but no file.
 #[test]
 fn an_import_that_took_nothing_over_stops_no_start() {
     let tree = Tree::new();
@@ -430,10 +432,10 @@ fn audit_lines(data: &Path) -> usize {
     files.map(|entry| lines(entry.unwrap().path())).sum()
 }
 
-/// A user that nobody is.
+/// The id of a user that the machine does not have.
 const DAEMON: u32 = 61_234;
 
-/// Root works for a daemon that is another user: what it makes must be that one's.
+/// Root runs the command for a daemon of another user, who must own all that it makes.
 #[test]
 fn root_leaves_no_files_that_the_daemon_could_not_open() {
     if !geteuid().is_root() {
@@ -441,7 +443,7 @@ fn root_leaves_no_files_that_the_daemon_could_not_open() {
         return;
     }
     let (tree, _) = forest(20);
-    // As systemd keeps the state of a dynamic user: behind a door that only root opens.
+    // As systemd keeps the state of a dynamic user: below a directory that only root can enter.
     let private = tempfile::tempdir().unwrap();
     fs::set_permissions(private.path(), fs::Permissions::from_mode(0o700)).unwrap();
     fs::set_permissions(tree.0.path(), fs::Permissions::from_mode(0o700)).unwrap();

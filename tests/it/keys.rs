@@ -54,7 +54,7 @@ fn a_rotation_publishes_first_signs_later_and_breaks_no_token() {
     daemon.resume();
     assert_eq!((published(&daemon), signer(&daemon)), (3, now));
     assert!(is_good(&user, &daemon));
-    // One that leaked is taken away, and with it every token that it signed.
+    // Removing the file of a leaked key ends every token that the key signed.
     fs::remove_file(dir.join(format!("keys/{old}.pem"))).unwrap();
     run(&dir, &["key", "list"]);
     assert!(!is_good(&user, &daemon));
@@ -77,7 +77,7 @@ fn tokens_of_an_older_server_are_good_once_its_key_is_imported() {
     let elsewhere = tempfile::tempdir().unwrap();
     let ring = KeyRing::open(elsewhere.path()).unwrap();
     let now = SystemClock.now();
-    // As older servers issue them: neither jti nor issuer.
+    // As older servers issue tokens: without `jti` and without issuer.
     let claims = json!({"sub": "old", "roles": "service", "iat": now.seconds() - 9,
         "exp": now.seconds() + 999});
     let token = jwt::sign(&claims, &ring, UnixMillis(now.0), now.seconds() + 999).unwrap();
@@ -92,7 +92,7 @@ fn tokens_of_an_older_server_are_good_once_its_key_is_imported() {
     assert!(run(&dir, &["key", "list"]).to_string().contains(imported["kid"].as_str().unwrap()));
     let again = refused(&dir, 1, &["key", "import", pem.to_str().unwrap()]);
     assert!(again.contains("in the ring already"));
-    // Nor is one that an operator put there under a name of its own.
+    // Nor is a key imported that an operator put there under another file name.
     let keys = dir.join("keys");
     let kid = imported["kid"].as_str().unwrap();
     fs::rename(keys.join(format!("{kid}.pem")), keys.join("older-server.pem")).unwrap();
@@ -101,13 +101,13 @@ fn tokens_of_an_older_server_are_good_once_its_key_is_imported() {
     let other = elsewhere.path().join("schedule.json");
     assert!(refused(&dir, 1, &["key", "import", other.to_str().unwrap()]).contains("PEM"));
     assert!(refused(&dir, 1, &["key", "import", "/nonexistent"]).contains("/nonexistent"));
-    // Which ends them all the same.
+    // Revoking the tokens of the service ends these tokens, too, although they have no `jti`.
     run(&dir, &["token", "revoke", "--service", "old"]);
     old.get("/v1/files/all?user_id=u").refused(401, "unauthenticated");
 }
 
-/// Dies as `kill -9` would at each point of a rotation; whatever is left is a ring that works and
-/// that rotates again.
+/// The command dies at each point of a rotation, as by `kill -9`. What is left is a key ring that
+/// works and can be rotated again.
 #[test]
 fn a_rotation_that_dies_anywhere_leaves_a_ring_that_works() {
     let mut daemon = Daemon::start();
@@ -142,7 +142,8 @@ fn a_rotation_that_dies_anywhere_leaves_a_ring_that_works() {
     assert_eq!(published(&daemon), 3);
 }
 
-/// The key is gone and its entry is not: the next start carries on.
+/// The daemon dies after the key is removed and before its entry is; the next start goes on from
+/// there.
 #[test]
 fn a_retirement_that_dies_half_way_is_finished_by_the_next() {
     let mut daemon = Daemon::start();

@@ -1,4 +1,4 @@
-//! Hash first: content that its user has already need not be sent again.
+//! Hash first: a client need not send content that its user has stored already.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn is_known(client: &Client, by: By, content: &[u8]) -> bool {
     init(client, by, content, &json!({})).get("known").is_some()
 }
 
-/// What who has `content` answers to an init.
+/// The request by which a client that has `content` completes the upload without sending it.
 fn proof(opened: &Value, ranges: &Value, by: By, content: &[u8]) -> Value {
     let mut message = opened["uploadId"].as_str().unwrap().as_bytes().to_vec();
     for range in ranges.as_array().unwrap() {
@@ -67,7 +67,7 @@ fn who_has_the_content_need_not_send_it() {
             let again = complete(&user, &said).ok();
             assert_eq!((&again["blake3"], &again["sha256"]), (&first["blake3"], &first["sha256"]));
             assert_eq!(complete(&user, &said).ok(), again);
-            // Each is a file of its own.
+            // Each is a file of its own, so deleting the first one leaves the second.
             user.delete(&format!("/v1/files/{}", first["key"].as_str().unwrap())).ok();
             assert!(user.content(again["key"].as_str().unwrap()).body == content);
             assert!(is_known(&user, by, &content));
@@ -93,7 +93,7 @@ fn a_wrong_proof_is_refused_and_the_bytes_are_taken() {
         let mut wrong = right.clone();
         wrong["known"]["proof"] = proof(&opened, ranges, by, &other)["known"]["proof"].clone();
         complete(&user, &wrong).refused(409, "content_unproven");
-        // What holds for one upload does not for another.
+        // A proof for one upload does not hold for another.
         let second = init(&user, by, &content, &json!({}));
         assert_ne!(second["known"]["ranges"], *ranges);
         let mut stale = right.clone();
@@ -127,7 +127,7 @@ fn digests_of_two_contents_name_neither() {
     assert_eq!(opened.get("known"), None);
     let all = json!([{"offset": 0, "length": 70_000}]);
     let mut mixed = proof(&opened, &all, &["blake3"], &one);
-    // What init said of the whole holds.
+    // The digest that init declared still applies.
     complete(&user, &mixed).refused(400, "sha256_mismatch");
     mixed["known"]["sha256"] = sha256(&two).into();
     complete(&user, &mixed).refused(409, "content_unproven");
@@ -147,13 +147,14 @@ fn nothing_is_told_of_what_others_have() {
         let refused = [&content, &nothing].map(|content| {
             let opened = init(&other, by, content, &json!({}));
             assert_eq!(opened.get("known"), None);
-            // Ranges follow from the id: one who guesses them is told what one is who has nothing.
+            // A proof over the content of another user gets the same refusal as one over content
+            // that nobody has.
             let refused = complete(&other, &proof(&opened, &all, by, content));
             let refused = refused.refused(409, "content_unproven");
             (members(&opened), refused["detail"].clone())
         });
         assert_eq!(refused[0], refused[1]);
-        // A service is held to the user it acts for, too.
+        // A service is told only of the content of the user that it acts for.
         let opened = init(&service, by, &content, &json!({"meta": {"user_id": "other"}}));
         assert_eq!(opened.get("known"), None);
         let opened = init(&service, by, &content, &json!({"meta": {"user_id": "owner"}}));
@@ -162,7 +163,8 @@ fn nothing_is_told_of_what_others_have() {
     }
 }
 
-/// Whether it is known must not depend on others, or it would tell of them.
+/// Whether content is known must not depend on other users, or the answer would reveal what they
+/// have.
 #[test]
 fn what_others_store_and_delete_makes_no_difference() {
     let daemon = Daemon::start();
@@ -220,7 +222,7 @@ fn a_service_is_told_of_what_its_token_may_read() {
         for scopes in [&["upload"][..], &["folder:a"], &["upload", "read", "folder:a"]] {
             let opened = opened(scopes);
             assert!(opened.get("known").is_none(), "{scopes:?}");
-            // Nor does a proof tell.
+            // Nor does the refusal of a proof reveal it.
             let ranges = json!([{"offset": 0, "length": content.len()}]);
             let said = proof(&opened, &ranges, by, content);
             complete(&service(scopes), &said).refused(409, "content_unproven");

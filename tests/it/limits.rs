@@ -1,4 +1,4 @@
-//! Every limit, and what happens at it; memory at any size of body.
+//! Limits and what happens past them; memory use for a body of any size.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -28,7 +28,7 @@ fn a_file_past_its_limit_is_refused_wherever_it_is_noticed() {
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 1);
 }
 
-/// Of an upload whose size nobody said, only its end can tell.
+/// If the size of an upload was never declared, only its completion can check the limit.
 #[test]
 fn parts_make_no_file_past_its_limit_of_whatever_size() {
     let daemon = Daemon::with(&[("file_bytes_max", "100KiB")]);
@@ -62,7 +62,7 @@ fn the_quota_holds_under_parallel_uploads() {
     assert_eq!(figures, [&json!(1000), &json!(1000), &json!(1)]);
     let uploads = user.get("/v1/files/uploads").ok()["uploads"].clone();
     let id = uploads[0]["uploadId"].as_str().unwrap().to_owned();
-    // More than was declared needs room of its own.
+    // Bytes beyond the declared size need room in the quota, too.
     user.part(&id, 1, &[0; 101]).refused(413, "quota_exceeded");
     user.part(&id, 1, &[0; 100]).ok();
     user.complete(&id).ok();
@@ -84,7 +84,7 @@ fn json_bodies_are_bounded() {
     user.post("/v1/files/part", &wide).refused(413, "too_large");
     user.post("/v1/files/part", "[".repeat(100)).refused(400, "json_too_deep");
     user.post("/v1/files/init", "[".repeat(1000)).refused(400, "json_too_deep");
-    // Brackets in a text nest nothing, and what is passed over does.
+    // Brackets in a string do not count as nesting; those in a member that is ignored do.
     let text = json!({"mode": "single", "files": [], "x": "[\\\"[".repeat(100)});
     user.post("/v1/files/init", text).refused(400, "invalid_files");
     let deep =
@@ -93,7 +93,7 @@ fn json_bodies_are_bounded() {
     let meta = json!({"mode": "single", "files": [{"name": "f", "size": 0}],
         "meta": {"x": "y".repeat(16 << 10)}});
     user.post("/v1/files/init", meta).refused(400, "meta_too_large");
-    // To the byte: {"x":"…"} has eight of its own.
+    // The limit is exact to the byte: `{"x":"…"}` adds eight bytes to the text.
     let meta = |length| {
         let meta = json!({"x": "y".repeat(length)});
         json!({"mode": "single", "files": [{"name": "f", "size": 0}], "meta": meta})
@@ -166,12 +166,13 @@ fn a_silent_connection_is_let_go() {
     for begun in [&b""[..], b"PRI * HTTP", b"GET / HTTP/1.1\r\n"] {
         let mut socket = connect(&daemon);
         socket.write_all(begun).unwrap();
-        // Closed, with or without a word, before this test's own patience ends.
+        // The daemon closes the connection, with or without an answer, before this test's own
+        // timeout ends.
         let (mut rest, began) = (Vec::new(), Instant::now());
         let closed = socket.read_to_end(&mut rest);
         let gave_up = closed.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         assert!(!gave_up, "the daemon waits for ever");
-        // Not by any other of its times, of which none is less than half a minute.
+        // No other timeout closed it: none of them is shorter than half a minute.
         assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     }
 }
@@ -189,7 +190,7 @@ fn a_client_that_takes_nothing_is_let_go() {
     let mut begun = [0; 12];
     socket.read_exact(&mut begun).unwrap();
     assert_eq!(&begun, b"HTTP/1.1 200");
-    // It holds the only permit until the daemon gives up on it.
+    // The request holds the only permit until the daemon gives up on it.
     daemon.anyone().get("/healthz").refused(503, "busy");
     crate::support::eventually(|| daemon.anyone().get("/healthz").status == 200);
 }
@@ -209,7 +210,8 @@ fn a_body_that_stands_still_times_out() {
     assert_eq!(daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"], 0);
 }
 
-/// 256 MiB through every path in and out; the figures at 2 GiB stand in `docs/DESIGN.md`.
+/// 256 MiB in a base64 part, in a download and in one PUT. The figures at 2 GiB are in
+/// `docs/DESIGN.md`.
 #[test]
 fn memory_does_not_grow_with_a_body() {
     let daemon = Daemon::start();
@@ -234,7 +236,7 @@ fn memory_does_not_grow_with_a_body() {
         socket.write_all(piece.as_bytes()).unwrap();
         left -= piece.len();
     }
-    // 256 MiB is one more than a multiple of three.
+    // 256 MiB is one more than a multiple of three, so the text ends in two `=`.
     let mut end = piece.as_bytes()[..left].to_vec();
     end[left - 3..].copy_from_slice(b"A==");
     end[left - 4] = b'A';
@@ -274,7 +276,7 @@ fn a_body_that_is_longer_than_it_was_said_to_be_is_not_taken_to_its_end() {
          x-service-token: {TOKEN}\r\nupload-complete: ?1\r\nupload-length: 4\r\n\
          transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
     );
-    // Which has no end.
+    // The last chunk of the body is never sent.
     socket.write_all(put.as_bytes()).unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();

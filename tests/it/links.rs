@@ -15,7 +15,7 @@ use crate::support::{
 };
 use rustix::process::Signal;
 
-/// Signs as the contract says, with the daemon's own key.
+/// Signs a text as the contract says, with the daemon's own key.
 fn sign(daemon: &Daemon, text: &str) -> String {
     let hex = fs::read_to_string(daemon.dir().join("keys/link.key")).unwrap();
     let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
@@ -67,7 +67,7 @@ fn a_link_is_a_credential_for_one_file() {
         url.replace(&sig, &format!("{flipped}{}", &sig[1..])),
         url.replace(&sig, ""),
         url.replace("exp=", "exp=&x="),
-        // Nothing is not the same as left out where it is signed.
+        // The signature tells an empty disposition from a missing one.
         format!("{url}&disposition="),
         url.split("&sig").next().unwrap().to_owned(),
         url.replace("exp=", "exp=1"),

@@ -40,7 +40,7 @@ fn lists_are_newest_first_and_filter_with_everything_beneath() {
     for member in ["id", "key", "filename", "size", "mime", "created_at", "folder"] {
         assert!(!entry[member].is_null(), "{entry}");
     }
-    // A user's own id always wins.
+    // A user's own id always wins over the id in the query.
     assert_eq!(user.names("?user_id=v&folder=mainly"), ["no"]);
     user.get("/v1/files/all?folder=a/../b").refused(400, "invalid_folder");
 }
@@ -60,7 +60,7 @@ fn pages_follow_one_another() {
         let files = page["files"].as_array().unwrap();
         assert!(files.len() <= 3);
         seen.extend(files.iter().map(|file| file["filename"].as_str().unwrap().to_owned()));
-        // What comes meanwhile is newer and shifts nothing.
+        // A file that is stored between two pages is newer and shifts nothing.
         user.store("later", "elsewhere", b"");
         user.delete(&format!(
             "/v1/files/{}",
@@ -121,9 +121,10 @@ fn services_and_admins_name_the_user() {
     assert_eq!(service.names("?user_email=u%40x.io"), ["f"]);
     assert_eq!(service.names("?user_id=nobody"), [""; 0]);
     service.get("/v1/files/all?user_id=a%2Fb").refused(400, "invalid_user_id");
-    // But nobody is not everybody.
+    // An empty `user_id` does not stand for all users.
     service.get("/v1/files/all?user_id=").refused(400, "invalid_user_id");
-    // What is empty is as good as left out.
+    // Any other empty parameter counts as missing; so does an empty `user_id` beside a
+    // `user_email`.
     let empty = "?cursor=&limit=&folder=&user_id=&user_email=u%40x.io";
     assert_eq!(service.names(empty), ["f"]);
     let uploads = format!("/v1/files/uploads{empty}");
@@ -167,7 +168,7 @@ fn an_admin_lists_the_open_uploads_of_a_user() {
     assert_eq!(ids(&admin, "?user_id=u"), ids(&user, ""));
     assert_eq!(ids(&admin, ""), [own]);
     assert_eq!(ids(&user, "?user_id=boss"), [theirs.as_str()]);
-    // They are the user's all the same.
+    // The uploads still belong to the user: an admin cannot look at one.
     admin.get(&format!("/v1/files/{theirs}")).refused(404, "upload_not_found");
 }
 

@@ -1,4 +1,4 @@
-//! What an operator is told when something is lost, and what is not put in its place in silence.
+//! What an operator is told when data is lost, and what must not silently take its place.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The directory of a daemon that came to its end, in a place of its own.
+/// Stops a daemon and moves its directory to a place of its own.
 fn stopped(mut daemon: Daemon) -> (tempfile::TempDir, PathBuf) {
     daemon.signal(Signal::TERM);
     daemon.wait();
@@ -35,7 +35,7 @@ fn copied(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }
 
-/// Files of one kind in a directory, in order.
+/// The paths in a directory that end in `ending`, in order.
 fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let mut found: Vec<_> = paths.filter(|path| text(path).ends_with(ending)).collect();
@@ -43,7 +43,7 @@ fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Changes a byte behind the first place where `what` stands in a file.
+/// Changes the first byte of the first place where `what` stands in a file.
 fn damage(path: &Path, what: &[u8]) {
     let mut content = fs::read(path).unwrap();
     let at = memchr::memmem::find(&content, what).unwrap();
@@ -55,7 +55,7 @@ fn files_of(data: &Path, user: &str) -> Value {
     run(data, &["user", "show", user])["files"].clone()
 }
 
-/// The file of a content that has one.
+/// The blob file of a content that has one of its own.
 fn blob(data: &Path, file: &Value) -> PathBuf {
     let hash = file["blake3"].as_str().unwrap();
     let mut blobs = fs::read_dir(data.join("blobs").join(&hash[..2])).unwrap();
@@ -85,7 +85,7 @@ fn an_older_copy_never_takes_the_place_of_a_later_backup() {
     assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("newer_backup"), "{answer}");
     let elsewhere = place.path().join("elsewhere");
     report(&["backup", text(&elsewhere)], &rolled_back.dir());
-    // What was made of a backup is never behind it.
+    // A store that was restored from a backup is never behind that backup.
     let restored = place.path().join("restored");
     let output = command(&restored, &["restore", text(&to)]);
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
@@ -93,7 +93,7 @@ fn an_older_copy_never_takes_the_place_of_a_later_backup() {
     report(&["backup", text(&to)], &restored);
 }
 
-/// A store with eight files, a commit or more each, that came to its end, and its backup.
+/// A stopped store with eight files, each of at least one commit, and a backup of it.
 fn with_eight_files() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let daemon = Daemon::start();
     let user = daemon.user("u");
@@ -124,7 +124,7 @@ fn a_rebuild_at_a_loss_names_all_of_it_and_backs_up_elsewhere() {
     assert_eq!(files(&data.join("journal.damaged-1"), ".log").len(), 1);
     assert_eq!(files_of(&data, "u"), 2);
     assert_eq!(report(&["fsck"], &data)["findings"], json!([]));
-    // However much it goes on: it is not what was saved there.
+    // However many commits follow, this is not the store whose backup lies there.
     for n in 0..20 {
         run(&data, &["token", "create", &format!("later{n}")]);
     }
@@ -160,7 +160,8 @@ fn nothing_is_made_of_a_snapshot_that_tells_nothing() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("damaged at byte 56"), "{said}");
     assert!(said.contains("fsck --rebuild"), "{said}");
-    // A store of so few files is in one piece. One of nothing would let go of all content.
+    // The snapshot of so small a store is one piece, so nothing of it can be read. A store made of
+    // nothing would let go of all content.
     let said = refused(&data, 1, &["fsck", "--rebuild"]);
     assert!(said.contains("left out") && said.contains("nothing else can be read"), "{said}");
     assert_eq!(fs::read_dir(data.join("blobs/packs")).unwrap().count(), 1);
@@ -186,7 +187,7 @@ fn content_of_which_nothing_is_known_is_not_taken_over_by_a_new_store() {
         assert!(said.contains("has no journal"), "{said}");
     }
     assert_eq!(fs::read_dir(data.join("blobs/packs")).unwrap().count(), 1);
-    // A first start that was killed had no content yet.
+    // Without content, this could be a first start that was killed, so the next one succeeds.
     fs::remove_file(&files(&data.join("blobs/packs"), ".pack")[0]).unwrap();
     drop(Daemon::prepared(|empty| {
         fs::remove_dir(empty).unwrap();
@@ -194,7 +195,7 @@ fn content_of_which_nothing_is_known_is_not_taken_over_by_a_new_store() {
     }));
 }
 
-/// What fsck finds with the exit status 1.
+/// What `fsck` prints when it has findings and so ends with exit status 1.
 fn found(data: &Path) -> String {
     let output = command(data, &["fsck"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -217,7 +218,7 @@ fn check_what_fsck_finds(user: &Client, data: &Path, finds: impl Fn() -> String)
     assert!(said.contains(&gone), "{said}");
     assert!(said.contains(&format!("{}, of 1 files, is cut short", hash(&stored[1]))), "{said}");
     assert!(!said.contains(&hash(&stored[2])) && !said.contains(&hash(&packed)), "{said}");
-    // Only reading finds it; from then on it is known.
+    // Only reading finds the changed byte; from then on the damage is known.
     assert_eq!(command(data, &["scrub"]).status.code(), Some(1));
     let known = format!("{}, of 1 files, is known to be damaged", hash(&stored[2]));
     assert!(finds().contains(&known), "{}", finds());
@@ -234,7 +235,8 @@ fn fsck_finds_content_that_is_gone_cut_short_or_known_to_be_damaged() {
     let data = daemon.dir();
     check_what_fsck_finds(&daemon.user("u"), &data, || found(&data));
     let (_place, data) = stopped(daemon);
-    // A daemon that ends gives its pack its length again, if not its bytes.
+    // A daemon that ends gives its pack the old length again, though not the bytes, so `fsck` may
+    // miss the packed content.
     assert!(found(&data).matches("the content ").count() >= 3);
 }
 
@@ -282,7 +284,7 @@ fn a_command_without_a_daemon_tells_itself_what_a_log_would() {
     let path = blob(&data, &file);
     let kept = place.path().join("kept");
     fs::rename(&path, &kept).unwrap();
-    // The first page of a process is not there: EIO.
+    // The first page of a process is not mapped, so reading it fails with EIO.
     symlink("/proc/self/mem", &path).unwrap();
     let (_, said) = told(&["backup", text(&place.path().join("backup"))]);
     assert!(said.contains(text(&path)) && !said.contains("daemon"), "{said}");
@@ -332,7 +334,7 @@ fn a_start_needs_no_room_to_tell_where_it_listens() {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");
     run(&data, &["token", "create", "x"]);
-    // Nothing can be written there.
+    // A directory is in the way, so the file `listen` cannot be written.
     fs::create_dir_all(data.join("listen/taken")).unwrap();
     let mut serve = Command::new(BINARY)
         .args(["serve", "--listen", "127.0.0.1:0", "--data-dir", text(&data)])
@@ -350,7 +352,8 @@ fn a_start_needs_no_room_to_tell_where_it_listens() {
     assert_eq!(status, Some(200), "{line}");
 }
 
-/// From nothing to one is no increase to Prometheus.
+/// To Prometheus, a counter that appears with the value 1 has not increased, so each counter that
+/// an alert uses must be there before.
 #[test]
 fn what_alerts_look_at_is_shown_before_there_is_any() {
     let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring/alerts.yml");

@@ -1,4 +1,4 @@
-//! What no well-meaning client sends.
+//! Requests that no well-behaved client sends.
 
 use std::{
     io::{Read, Write},
@@ -32,7 +32,7 @@ fn unknown_paths_and_methods() {
     assert_eq!(answer.header("allow"), "POST");
     service.get("/v1/files/metadata/%zz").refused(400, "invalid_path");
     service.get("/v1/files/metadata/%ff").refused(400, "invalid_path");
-    // Two Latin-1 names must not become one.
+    // With lossy decoding, two names in Latin-1 would become one.
     service.get("/v1/files/all?user_id=m%FCller").refused(400, "invalid_query");
     let many: Vec<String> = (0..40).map(|n| format!("p{n}=")).collect();
     service.get(&format!("/v1/files/all?{}", many.join("&"))).refused(400, "invalid_query");
@@ -78,7 +78,7 @@ fn bodies_that_are_not_what_they_should_be() {
         init[member] = value;
         user.post("/v1/files/init", init).refused(400, code);
     }
-    // An array of an object's members is not the object.
+    // An array of the members' values is not accepted in place of the object.
     let id = user.init("a", 0);
     for (path, body) in [
         ("/v1/files/part", json!([id, 1, "QUJD"])),
@@ -94,7 +94,8 @@ fn bodies_that_are_not_what_they_should_be() {
     let twice = r#"{"mode":"single","mode":"batch","files":[{"name":"f","size":1}]}"#;
     user.post("/v1/files/init", twice).refused(400, "invalid_json");
     assert_eq!(user.get("/v1/files/uploads").ok(), json!({"uploads": []}));
-    // What a user says of who it is does not count, however it is written; a service must say it.
+    // From a user, the user id in `meta` is ignored, however malformed it is. From a service it
+    // counts, so it must be valid.
     for (meta, code) in [
         (json!({"user_id": -7}), "invalid_meta"),
         (json!({"user_id": 1.5}), "invalid_meta"),
@@ -116,7 +117,7 @@ fn a_client_that_leaves_mid_body_leaves_nothing() {
          x-service-token: {TOKEN}\r\ncontent-length: 1000000\r\n\r\n"
     );
     let answer = raw(&daemon, &[head.as_bytes(), &vec![7; 500_000]].concat());
-    // It may still listen.
+    // The client closed only its sending side, so it can still read the answer.
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(answer.contains(r#""code":"body_aborted""#), "{answer}");
     let tmp = daemon.dir().join("staging/tmp");
@@ -131,7 +132,7 @@ fn a_refusal_reaches_a_client_that_is_still_sending() {
     let head = "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
                 content-length: 30000000\r\n\r\n";
     socket.write_all(head.as_bytes()).unwrap();
-    // As clients do that read no answer before all is sent.
+    // Some clients read no answer before they have sent everything.
     let piece = vec![7; 1 << 20];
     for _ in 0..30 {
         if socket.write_all(&piece).is_err() {
@@ -163,7 +164,7 @@ fn raw_targets_reach_the_same_key() {
     daemon.anyone().get("/healthz").ok();
 }
 
-/// To JSON Schema, and to the clients that print it, `1.0` is a whole number.
+/// In JSON Schema, and for the clients that print it, `1.0` is a whole number.
 #[test]
 fn whole_numbers_may_be_written_as_floats() {
     let daemon = Daemon::start();
@@ -180,7 +181,7 @@ fn whole_numbers_may_be_written_as_floats() {
     }
 }
 
-/// What a second line of a header says counts as the first one does (RFC 9110 section 5.3).
+/// A second line of a header field counts as much as the first one (RFC 9110 section 5.3).
 #[test]
 fn a_second_line_about_the_body_is_not_passed_over() {
     let daemon = Daemon::start();
@@ -209,7 +210,8 @@ fn a_second_line_about_the_body_is_not_passed_over() {
     plain.put(&part, "hello").ok();
 }
 
-/// Two readers could take another one of the two, and one of them checks whose file it is.
+/// Of two members with one name, two readers could take different ones, and one of those readers
+/// checks who owns the file.
 #[test]
 fn meta_names_each_member_once() {
     let daemon = Daemon::start();
@@ -234,7 +236,7 @@ fn meta_names_each_member_once() {
     assert_eq!(service.get(&path).ok()["meta"], json!({"own": 1}));
 }
 
-/// Also where nobody reads it (RFC 8259 section 8.1).
+/// Invalid UTF-8 is refused even in members that nobody reads (RFC 8259 section 8.1).
 #[test]
 fn json_that_is_not_utf_8_is_none() {
     let daemon = Daemon::start();

@@ -1,5 +1,4 @@
-//! Every endpoint with every kind of credential, held against the table of roles as it is written
-//! down here.
+//! Every endpoint with every kind of credential, checked against the table of roles in this file.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -20,7 +19,8 @@ use crate::{
     tokens::run,
 };
 
-/// A place for each kind of endpoint; a new one does not compile before it has one, and a row.
+/// A number for each kind of endpoint. A new endpoint does not compile before it has a number; with
+/// [`PLACES`] raised, the test then demands a row in [`table`].
 fn place(endpoint: &Endpoint) -> usize {
     match endpoint {
         Endpoint::Health => 0,
@@ -124,7 +124,7 @@ fn table() -> Vec<(&'static str, String, Option<Role>, Action)> {
     ]
 }
 
-/// A credential and what it amounts to.
+/// What a credential is worth.
 enum Held {
     Nothing,
     Bad,
@@ -178,7 +178,8 @@ fn credentials(daemon: &Daemon) -> Vec<(String, Client, Held)> {
 
 #[test]
 fn every_endpoint_holds_every_credential_to_the_table() {
-    // Each request from an address of its own: who fails again and again waits.
+    // Each request comes from an address of its own, because an address that fails again and again
+    // has to wait.
     let daemon = Daemon::with(&[("trusted_proxies", "127.0.0.1"), ("metrics", "admins")]);
     let credentials = credentials(&daemon);
     let mut seen = BTreeSet::new();
@@ -193,7 +194,8 @@ fn every_endpoint_holds_every_credential_to_the_table() {
                 (Held::User(role), Some(least)) => *role >= least,
                 (Held::Service(granted), Some(_)) => granted.contains(&action),
             };
-            // What is needed to get through must not change what is asked for.
+            // The address that avoids this wait must not change what is requested, so a header
+            // carries it.
             requests += 1;
             let from = Ipv4Addr::from(0xcb00_7100 + requests).to_string();
             let answer = client.header("x-forwarded-for", &from).send(method, &path, "");
@@ -204,12 +206,12 @@ fn every_endpoint_holds_every_credential_to_the_table() {
                 Held::Service(_) => Some((403, "out_of_scope")),
             };
             if matches!(held, Held::Bad) && matches!(endpoint.access(), Access::Link) {
-                // A bad credential in a header is told even beside a link.
+                // A bad credential in a header is refused even beside a link.
                 answer.refused(401, "unauthenticated");
                 continue;
             }
             match wanted {
-                // The answer to a HEAD has no body to say more in.
+                // The answer to a HEAD has no body that could hold a code.
                 Some((status, _)) if method == "HEAD" => assert_eq!(answer.status, status),
                 Some((status, code)) => drop(answer.refused(status, code)),
                 None if matches!(endpoint.access(), Access::Link) => {

@@ -1,5 +1,5 @@
-//! What a service is given of users: nothing of another than the one it names, and of those whom
-//! its token does not grant not even that there is something.
+//! What a service learns of users: nothing of any user but the one that it names. Of users whom its
+//! token does not grant, it does not even learn whether something exists.
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -14,10 +14,11 @@ const KEY: &str = "storage/o1/d/00000000_f";
 const FILE: &str = "01234567-89ab-7def-8123-456789abcdef";
 const UPLOAD: &str = "00112233445566778899aabbccddeeff";
 
-/// What a request is about besides a user; a new endpoint does not compile before it is told.
+/// What a request names besides a user. A new endpoint does not compile before it has an entry in
+/// [`about`].
 #[derive(Debug, PartialEq, Eq)]
 enum About {
-    /// Of no user, or of one that is named, or of whoever has a link.
+    /// No id: the request concerns no user, a named user, or the holder of a link.
     NoId,
     Key,
     File,
@@ -67,7 +68,7 @@ fn about(endpoint: &Endpoint) -> About {
 /// A request about a file or an upload.
 struct Asked {
     method: &'static str,
-    /// With a query begun.
+    /// Includes the `?` of a query, so that more parameters can follow.
     path: String,
     headers: Vec<(&'static str, &'static str)>,
     body: String,
@@ -84,7 +85,8 @@ impl Asked {
     }
 }
 
-/// What can be asked about a file and an upload, what ends them last. All of it is of three bytes.
+/// Every request about a file and an upload, those that end it last. All content is three bytes
+/// long.
 fn requests(key: &str, file: &str, upload: &str) -> Vec<Asked> {
     let piece = [("upload-offset", "0"), ("content-type", "application/offset+octet-stream")];
     let of_draft = [
@@ -155,7 +157,7 @@ fn a_service_that_names_a_user_is_given_nothing_of_another() {
                 answer.refused(answer.status, code);
             }
         }
-        // What is no user is told here as everywhere; what a user sends along does not count.
+        // A malformed user id is refused here as everywhere.
         for no_user in ["user_id=a%2Fb", "user_id=", "user_email="] {
             assert_eq!(asked.by(&service, no_user).status, 400, "{place:?} {no_user}");
         }
@@ -163,7 +165,8 @@ fn a_service_that_names_a_user_is_given_nothing_of_another() {
     assert_eq!(owner.content(&key).body, b"abc");
     let status = owner.get(&format!("/v1/files/{upload}")).ok();
     assert_eq!((&status["state"], &status["bytesReceived"]), (&json!("open"), &json!(0)));
-    // Who names the owner, or nobody, is given all of it.
+    // A service that names the owner, or nobody, is given everything. The user id that a user sends
+    // along is ignored.
     for (named, client) in [("user_id=o1", &service), ("x=", &service), ("user_id=a%2Fb", &owner)] {
         let file = owner.store("f", "d", b"abc");
         let (key, id) = (text(&file, "key"), text(&file, "id"));
@@ -208,7 +211,7 @@ fn a_request_that_names_two_users_is_refused() {
         let path = format!("/v1/files/{path}");
         service.post(&path, body).refused(404, "file_not_found");
         service.post(&format!("{path}?user_id=o1"), body).refused(409, "owner_mismatch");
-        // To a user it says nothing.
+        // From a user, the user id is ignored.
         owner.post(&format!("{path}?user_id=o1"), body).ok();
     }
     let metadata = format!("user_id {}", base64(b"o1"));
@@ -218,7 +221,7 @@ fn a_request_that_names_two_users_is_refused() {
     assert_eq!(tus.send("POST", "/v1/tus?user_id=o1", "").status, 201);
 }
 
-/// Whether a file or an upload is there that a token does not grant, its answers do not tell.
+/// Answers do not tell whether a file or an upload exists that the token does not grant.
 #[test]
 fn a_limited_token_is_not_told_what_there_is_elsewhere() {
     let daemon = Daemon::start();

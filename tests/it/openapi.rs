@@ -1,4 +1,4 @@
-//! The description of the surface, as clients are given it.
+//! The API description, as clients receive it.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ fn the_description_and_its_page_are_open_and_cacheable() {
     for (path, media) in
         [("/openapi.json", "application/json"), ("/docs", "text/html; charset=utf-8")]
     {
-        // What is sent along is not looked at.
+        // A credential that is sent along is ignored.
         let anyone = daemon.anyone().header("authorization", "Bearer nonsense");
         let answer = anyone.get(path);
         assert_eq!((answer.status, answer.header("content-type")), (200, media));
@@ -42,7 +42,8 @@ fn the_page_needs_nothing_from_elsewhere() {
     assert!(html.contains("/v1/files/{uploadId}/parts/{partNumber}"));
 }
 
-/// What is sent is a parameter, what comes back a header of the answer that came.
+/// Each header that is sent is described as a parameter. Each header of the upload protocols that
+/// comes back is described for the status with which it came.
 #[test]
 fn the_headers_of_the_upload_protocols_are_described() {
     let daemon = Daemon::start();
@@ -57,7 +58,8 @@ fn the_headers_of_the_upload_protocols_are_described() {
         let template = template.map_or(path.to_owned(), |(all, _)| format!("{all}/{{uploadId}}"));
         let operation = &document["paths"][&template][method.to_ascii_lowercase()];
         let parameters = operation["parameters"].as_array().map_or(&[][..], Vec::as_slice);
-        // Of a whole file the text tells: schemathesis would send them, and be told of an upload.
+        // For a PUT, only the operation's text names these headers. If they were parameters,
+        // schemathesis would send them and receive the answers of an upload.
         let is_told = |name: &str| name == "content-type" || method == "PUT";
         for (name, _) in sent.iter().filter(|(name, _)| !is_told(name)) {
             let is_known = |parameter: &Value| {

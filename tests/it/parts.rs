@@ -1,4 +1,4 @@
-//! Parts: in both forms, in any order, at any size, again, and not at all.
+//! Parts: in both forms, in any order, of any size, sent again, refused and aborted.
 
 use serde_json::json;
 
@@ -109,7 +109,7 @@ fn refused_parts_change_nothing() {
     let (user, other) = (daemon.user("u"), daemon.user("v"));
     let id = user.init("x", 5);
     user.part(&id, 1, b"hello").ok();
-    // The highest number that there is.
+    // The highest part number.
     let sparse = user.init("x", 1);
     user.part(&sparse, 10_000, b"x").ok();
     user.put(&format!("/v1/files/{sparse}/parts/10000"), "x").ok();
@@ -138,7 +138,7 @@ fn refused_parts_change_nothing() {
     let digest = format!("sha-256=:{}:", base64(&[0; 32]));
     user.header("content-digest", &digest).put(&raw, "HELLO").refused(400, "digest_mismatch");
     user.header("repr-digest", "sha-256=x").put(&raw, "HELLO").refused(400, "invalid_digest");
-    // Of two that differ, not even when the one holds.
+    // Two digests that differ are refused, even when one of them is right.
     let of = |bytes: &[u8]| {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
         format!("sha-256=:{}:", base64(digest.as_ref()))

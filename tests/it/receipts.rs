@@ -1,4 +1,4 @@
-//! Receipts: what `complete` signs, and what it is not good for.
+//! Receipts: what `complete` signs, and what a receipt cannot be used for.
 
 use std::{fs, path::Path, process::Command};
 

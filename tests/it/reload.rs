@@ -1,4 +1,5 @@
-//! SIGHUP: what is taken over, what is not, and that a fault changes nothing. What is logged.
+//! SIGHUP: which settings are taken over, which are not, and that a fault changes nothing. Also
+//! what is logged.
 
 use std::{
     fs,
@@ -11,7 +12,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::support::{Daemon, daemon::BINARY, eventually};
 
-/// A daemon with a configuration file, which is rewritten.
+/// A daemon whose configuration file the test rewrites.
 fn configured(file: &Path, text: &str) -> Daemon {
     fs::write(file, text).unwrap();
     Daemon::with(&[("config", file.to_str().unwrap())])
@@ -43,7 +44,7 @@ fn what_can_change_does_and_the_rest_is_named() {
     fs::write(&file, text).unwrap();
     daemon.signal(Signal::HUP);
     eventually(|| daemon.log().contains("the configuration was read again"));
-    // Flags and variables win over the file, now as before.
+    // Flags and variables still override the file.
     let named: Vec<String> = daemon
         .log()
         .lines()
@@ -51,7 +52,7 @@ fn what_can_change_does_and_the_rest_is_named() {
         .map(|line| line.split("\"setting\":\"").nth(1).unwrap().split('"').next().unwrap().into())
         .collect();
     assert_eq!(named, ["journal_bytes"]);
-    // The token that was remembered as good names the issuer of before.
+    // The user's token, which is cached as valid, names the previous issuer.
     put("b", 11).refused(401, "unauthenticated");
     let service = daemon.service();
     let path = "/v1/files/content?user_id=u&filename=c";
@@ -153,7 +154,7 @@ fn the_line_of_a_request_says_all_and_no_secret() {
     assert!(signature.len() > 32 && !daemon.log().contains(signature));
 }
 
-/// The configuration is a pipe here, so a start waits until the test writes to it.
+/// The configuration is a named pipe here, so the start waits until the test closes it.
 #[test]
 fn a_hangup_in_a_start_is_for_after_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -170,7 +171,7 @@ fn a_hangup_in_a_start_is_for_after_it() {
         .stderr(fs::File::create(&log).unwrap())
         .spawn()
         .unwrap();
-    // Opens once the other end is.
+    // Returns once the daemon has opened the other end.
     let pipe = fs::File::options().write(true).open(&file).unwrap();
     let other = dir.path().join("other.toml");
     fs::write(&other, "").unwrap();
@@ -190,7 +191,7 @@ fn a_hangup_in_a_start_is_for_after_it() {
 #[test]
 fn who_may_not_ask_the_daemon_is_not_told_that_none_runs() {
     if !geteuid().is_root() {
-        return; // Only root can be somebody else.
+        return; // Only root can run a command as another user.
     }
     let daemon = Daemon::start();
     let mut command = Command::new(BINARY);

@@ -1,4 +1,5 @@
-//! `restore`: what was cut is begun again, whatever a backup that was cut left, and where it says so.
+//! `restore`: it is begun again after it was cut, it accepts what a cut backup left behind, and it
+//! names what it cannot read.
 
 use std::{
     fs::{self, File},
@@ -12,7 +13,8 @@ use crate::{
     tokens::{command, refused, run},
 };
 
-/// A backup of one large and one small file of `u`, and where there is room for more.
+/// A directory, a backup in it, and the daemon of that backup, which holds one large and one small
+/// file of `u`.
 fn backed_up() -> (tempfile::TempDir, PathBuf, Daemon) {
     let daemon = Daemon::start();
     let user = daemon.user("u");
@@ -28,14 +30,14 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A shelf of the backup that holds a blob.
+/// A directory below `blobs`, in a backup or a store, that holds a blob as a file.
 fn shelf(backup: &Path) -> PathBuf {
     let shelves = fs::read_dir(backup.join("blobs")).unwrap().map(|shelf| shelf.unwrap().path());
     let mut shelves = shelves.filter(|shelf| !shelf.ends_with("packs"));
     shelves.find(|shelf| fs::read_dir(shelf).unwrap().next().is_some()).unwrap()
 }
 
-/// Restores, and holds what came of it to what was stored.
+/// Restores, and checks that the result holds what was stored.
 fn restored(backup: &Path, data: &Path) {
     let output = command(data, &["restore", text(backup)]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -47,7 +49,7 @@ fn restored(backup: &Path, data: &Path) {
 fn one_that_was_cut_is_no_data_directory_and_is_begun_again() {
     let (place, backup, _daemon) = backed_up();
     let data = place.path().join("data");
-    // A mount point, as the disk was made.
+    // A new file system at a mount point has this directory.
     fs::create_dir_all(data.join("lost+found")).unwrap();
     let pipe = shelf(&backup).join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -57,7 +59,7 @@ fn one_that_was_cut_is_no_data_directory_and_is_begun_again() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    // It is at the blobs, and waits for the pipe or will.
+    // The restore is at the blobs. It waits at the pipe, or will soon.
     eventually(|| data.join("blobs").exists());
     assert!(refused(&data, 1, &["restore", text(&backup)]).contains("in use"));
     cut.kill().unwrap();
@@ -69,7 +71,7 @@ fn one_that_was_cut_is_no_data_directory_and_is_begun_again() {
     }
     restored(&backup, &data);
     assert!(refused(&data, 1, &["restore", text(&backup)]).contains("is a data directory already"));
-    // There was no index before, so none is kept.
+    // There was no index before, so none was set aside.
     let names = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name());
     let kept = names.filter(|name| name.to_str().unwrap().starts_with("meta.")).count();
     assert_eq!(kept, 0);
@@ -81,7 +83,7 @@ fn what_a_backup_left_that_was_killed_is_passed_over_and_put_right() {
     let data = place.path().join("data");
     let half = shelf(&backup).join("half.tmp");
     fs::write(&half, b"half").unwrap();
-    // Between its two renames.
+    // As if the backup had been killed between its two renames.
     fs::create_dir(backup.join("incoming")).unwrap();
     fs::rename(backup.join("journal"), backup.join("incoming/old")).unwrap();
     restored(&backup, &data);
@@ -98,13 +100,13 @@ fn what_a_backup_left_that_was_killed_is_passed_over_and_put_right() {
 fn what_cannot_be_read_is_named() {
     let (place, backup, _daemon) = backed_up();
     let unreadable = shelf(&backup).join("unreadable");
-    // The first page of a process is not there: EIO.
+    // Reading this file fails with EIO, because no process has its first page mapped.
     symlink("/proc/self/mem", &unreadable).unwrap();
     let said = refused(&place.path().join("data"), 1, &["restore", text(&backup)]);
     assert!(said.contains(text(&unreadable)), "{said}");
 }
 
-/// A pipe in place of a blob makes the first one wait.
+/// A pipe in place of a blob makes the first scrub wait.
 #[test]
 fn a_second_scrub_is_told_of_the_first() {
     let mut daemon = Daemon::start();
@@ -121,7 +123,7 @@ fn a_second_scrub_is_told_of_the_first() {
     let said = refused(&daemon.dir(), 1, &["scrub"]);
     assert!(said.contains("A scrub is under way"), "{said}");
     assert!(daemon.operator("POST", "/scrub").starts_with("HTTP/1.1 409"));
-    // Whoever opens its other end lets it go on; the one that runs by itself waits there, too.
+    // Opening the pipe's other end lets a scrub go on. The daemon's own scrub waits there, too.
     while first.try_wait().unwrap().is_none() {
         let open = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::WRONLY;
         drop(rustix::fs::open(&blob, open, rustix::fs::Mode::empty()));

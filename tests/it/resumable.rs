@@ -31,7 +31,7 @@ impl Draft {
         Self(self.0.header(name, value))
     }
 
-    /// Begins an upload with some bytes and answers the path of its resource.
+    /// Begins an upload with some bytes and returns the path of its resource.
     fn begin(&self, size: Option<usize>, bytes: &[u8]) -> String {
         let begun = self.with("upload-complete", "?0");
         let begun = match size {
@@ -67,7 +67,7 @@ impl Draft {
         typed.with("upload-offset", &offset.to_string()).0.send("PATCH", path, body)
     }
 
-    /// Appends what is not the last piece.
+    /// Appends a piece that is not the last.
     fn append(&self, path: &str, offset: usize, body: &[u8]) {
         let answer = self.patch(path, offset, "?0", body);
         assert_eq!((answer.status, answer.header("upload-complete")), (204, "?0"), "{answer:?}");
@@ -90,12 +90,12 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha-256=:{}:", base64(digest.as_ref()))
 }
 
-/// Requests to append that came to their end.
+/// How many requests to append have ended.
 fn patched(daemon: &Daemon) -> usize {
     daemon.log().matches(r#""method":"PATCH""#).count()
 }
 
-/// Begins a PATCH of `size` bytes that are the last and sends only some.
+/// Begins a PATCH with the last `size` bytes and sends only some of them.
 fn begin_patch(daemon: &Daemon, path: &str, offset: usize, size: usize, some: &[u8]) -> TcpStream {
     let mut socket = connect(daemon);
     let head = format!(
@@ -136,7 +136,7 @@ fn options_say_what_is_taken() {
         daemon.anyone().send("OPTIONS", path, "").refused(401, "unauthenticated");
         daemon.user("u").post(path, "").refused(405, "method_not_allowed");
     }
-    // What is too large is refused with the limits.
+    // The refusal of a body that is too large names the limits.
     let draft = Draft::of(&daemon.user("u"));
     let refused = draft.with("upload-complete", "?1").0.put(PUT, vec![0; 9001]);
     refused.refused(413, "too_large");
@@ -168,11 +168,10 @@ fn a_whole_file_in_one_request_is_a_request_like_any_other() {
     whole.with("repr-digest", &digest(b"x")).0.put(PUT, "hello").refused(400, "digest_mismatch");
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 3);
     nothing_is_open(&user);
-    // There is no file yet that could match.
+    // There is no file yet that `If-Match` could match.
     user.header("if-match", "*").put(PUT, "hello").refused(412, "precondition_failed");
     assert_eq!(user.header("if-none-match", "*").put(PUT, "hello").status, 201);
-    // Without the word that makes it one of the draft, or with one that is malformed, it is what it
-    // always was.
+    // Without a well-formed `Upload-Complete`, the request is a plain upload, as it always was.
     for (name, value) in [
         ("upload-length", "4"),
         ("upload-offset", "7"),
@@ -213,12 +212,12 @@ fn an_upload_goes_on_where_it_stands_and_becomes_a_file() {
     assert_eq!((&file["sha256"], &file["folder"]), (&json!(sha256(&content)), &json!("a")));
     assert_eq!(file["mime"], "image/png");
     assert_eq!(user.content(file["key"].as_str().unwrap()).body, content);
-    // Whoever lost that answer learns as much from the resource.
+    // A client that lost this answer learns the same from the upload resource.
     assert_eq!(draft.state(&path), (300_000, "?1".into(), Some(300_000)));
     let head = draft.head(&path);
     assert_eq!(head.header("upload-key"), file["key"].as_str().unwrap());
     assert_eq!(head.header("repr-digest"), digest(&content));
-    // It takes nothing more.
+    // A completed upload takes nothing more.
     let more = draft.patch(&path, 300_000, "?1", b"");
     let problem = more.refused(400, "upload_completed");
     let registered = "https://iana.org/assignments/http-problem-types#completed-upload";
@@ -246,7 +245,7 @@ fn all_bytes_are_not_the_end_before_the_client_says_so() {
         assert_eq!(last.status, 201, "{last:?}");
         assert_eq!(user.content(last.json()["key"].as_str().unwrap()).body, b"hello");
     }
-    // A length that nobody said is that of what came.
+    // If no length was declared, it is the length of what was received.
     let path = draft.begin(None, b"hello");
     assert_eq!(draft.state(&path), (5, "?0".into(), None));
     let last = draft.with("transfer-encoding", "chunked").patch(&path, 5, "?1", b" you");
@@ -257,7 +256,7 @@ fn all_bytes_are_not_the_end_before_the_client_says_so() {
     assert_eq!(draft.patch(&empty, 0, "?1", b"").json()["size"], 0);
 }
 
-/// A last piece says how long the whole is by its own length, when it is kept.
+/// The length of the last piece determines the length of the whole, but only if the piece is kept.
 #[test]
 fn a_last_piece_that_is_refused_says_nothing_of_the_length() {
     let daemon = Daemon::start();
@@ -316,7 +315,7 @@ fn what_does_not_fit_together_changes_nothing() {
     let registered = "https://iana.org/assignments/http-problem-types#mismatching-upload-offset";
     assert_eq!(problem["type"], registered);
     assert_eq!(elsewhere.header("upload-offset"), "3");
-    // The length is said by a header, by a last piece, and once.
+    // A header or the last piece declares the length, and a second declaration must not differ.
     let inconsistent = |answer: Answer| {
         let problem = answer.refused(400, "inconsistent_upload_length");
         let registered =
@@ -336,13 +335,15 @@ fn what_does_not_fit_together_changes_nothing() {
         .refused(400, "invalid_digest");
     assert_eq!(draft.state(&path), (3, "?0".into(), Some(10)));
     draft.with("content-digest", &digest(b"defg")).append(&path, 3, b"defg");
-    // The digest of the whole is asked at its end; what came stays.
+    // The digest of the whole is checked when the upload ends. If it is wrong, the received bytes
+    // stay.
     let wrong = draft.with("repr-digest", &digest(b"x"));
     wrong.patch(&path, 7, "?1", b"hij").refused(400, "sha256_mismatch");
     assert_eq!(draft.state(&path), (10, "?0".into(), Some(10)));
     let right = draft.with("repr-digest", &digest(b"abcdefghij"));
     assert_eq!(right.patch(&path, 10, "?1", b"").status, 201);
-    // One that was said at the begin is kept, and asked at the end in whatever dialect.
+    // A digest that was given at the beginning is kept, and is checked at the end, whichever way
+    // the upload is ended.
     let path = draft.with("repr-digest", &digest(b"hello")).begin(None, b"hel");
     draft.patch(&path, 3, "?1", b"p!").refused(400, "sha256_mismatch");
     user.complete(id(&path)).refused(400, "sha256_mismatch");
@@ -350,7 +351,7 @@ fn what_does_not_fit_together_changes_nothing() {
     assert_eq!(draft.patch(&path, 3, "?1", b"lo").status, 201);
     let unreadable = draft.with("repr-digest", "sha-256=?").with("upload-complete", "?0");
     unreadable.0.put(PUT, "x").refused(400, "invalid_digest");
-    // A length that a cut piece announced holds.
+    // The length that a cut piece declared is kept.
     let path = draft.begin(None, b"");
     let hanging = begin_patch(&daemon, &path, 0, 300_000, &bytes(7, 200_000));
     is_received(&daemon, 0);
@@ -376,7 +377,7 @@ fn an_upload_of_another_user_is_not_there_and_a_cancelled_one_is_gone() {
     assert_eq!(draft.head(&path).status, 404);
     draft.patch(&path, 2, "?1", b"llo").refused(404, "upload_not_found");
     nothing_is_open(&user);
-    // A service says for whom.
+    // A service must name the user.
     let service = Draft::of(&daemon.service()).with("upload-complete", "?0");
     service.0.put(PUT, "x").refused(400, "user_required");
     let begun = service.0.put(&format!("{PUT}&user_id=v"), "x");
@@ -397,12 +398,12 @@ fn what_a_vanished_client_sent_is_kept_and_a_newer_request_takes_over() {
         eventually(|| patched(&daemon) == ended);
         assert_eq!(draft.state(&path), (end, "?0".into(), Some(content.len())));
     }
-    // One that stops sending is told so.
+    // A client that stops sending is told so.
     let left = content.len() - 400_100;
     let idle = begin_patch(&daemon, &path, 400_100, left, &content[400_100..500_000]);
     assert!(status_of(idle).starts_with("HTTP/1.1 408"));
     assert_eq!(draft.state(&path).0, 500_000);
-    // One whose client is only slow lets go.
+    // A request whose client is only slow gives way to a newer one.
     let hanging = begin_patch(&daemon, &path, 500_000, 500_000, b"");
     let last = draft.patch(&path, 500_000, "?1", &content[500_000..]);
     assert_eq!(user.content(last.json()["key"].as_str().unwrap()).body, content);
@@ -419,7 +420,7 @@ fn three_dialects_speak_of_one_session() {
         let typed = tus.header("content-type", "application/offset+octet-stream");
         typed.header("upload-offset", offset).send("PATCH", path, body)
     };
-    // Begun in the draft, gone on with in tus and as a part, ended in the draft.
+    // Begun in the draft, continued in tus and with parts, ended in the draft.
     let path = draft.begin(Some(12), b"abc");
     let in_tus = format!("/v1/tus/{}", id(&path));
     assert_eq!(tus_patch(&in_tus, "3", "def").header("upload-offset"), "6");
@@ -434,14 +435,14 @@ fn three_dialects_speak_of_one_session() {
     assert_eq!(user.content(last["key"].as_str().unwrap()).body, b"abcdefghijkl");
     assert_eq!(tus.send("HEAD", &in_tus, "").header("upload-key"), last["key"].as_str().unwrap());
     assert_eq!(user.complete(id(&path)).ok(), last);
-    // Begun in tus, where the last byte is the end, whoever sends it.
+    // Begun in tus, where the last byte ends the upload, even when the draft carries it.
     let created = tus.header("upload-length", "6").send("POST", "/v1/tus", "");
     let id_ = created.header("location").rsplit('/').next().unwrap().to_owned();
     let path = format!("/v1/uploads/{id_}");
     draft.append(&path, 0, b"abc");
     let last = draft.patch(&path, 3, "?0", b"def");
     assert_eq!((last.status, last.header("upload-complete")), (201, "?1"));
-    // Begun with init, ended in the draft; and begun in the draft, ended by complete.
+    // Begun with init and ended in the draft; then begun in the draft and ended with complete.
     let id_ = user.init("x", 6);
     user.part(&id_, 0, b"abc").ok();
     let last = draft.patch(&format!("/v1/uploads/{id_}"), 3, "?1", b"def").json();
@@ -449,7 +450,7 @@ fn three_dialects_speak_of_one_session() {
     let path = draft.begin(None, b"all of it");
     assert_eq!(user.complete(id(&path)).ok()["sha256"], sha256(b"all of it"));
     assert_eq!(draft.state(&path), (9, "?1".into(), Some(9)));
-    // The last byte by way of tus.
+    // Begun in the draft, with the last byte sent by tus.
     let path = draft.begin(Some(4), b"abc");
     assert!(
         tus_patch(&format!("/v1/tus/{}", id(&path)), "3", "d")
@@ -457,7 +458,7 @@ fn three_dialects_speak_of_one_session() {
             .starts_with("storage/u/a/")
     );
     assert_eq!(draft.state(&path), (4, "?1".into(), Some(4)));
-    // Aborted as every upload is.
+    // Aborted like every other upload.
     let path = draft.begin(None, b"x");
     user.delete(&format!("/v1/files/{}", id(&path))).ok();
     assert_eq!(draft.head(&path).status, 404);
@@ -496,7 +497,7 @@ fn acknowledged_bytes_survive_a_kill_and_the_upload_goes_on() {
     assert_eq!(user.content(file["key"].as_str().unwrap()).body, content);
 }
 
-/// What comes behind a damaged piece is of no use to who sends in order.
+/// Bytes behind a damaged piece are of no use to a client that sends in order.
 #[test]
 fn an_upload_goes_on_where_damage_begins() {
     let mut daemon = Daemon::start();
@@ -510,7 +511,8 @@ fn an_upload_goes_on_where_damage_begins() {
         path
     };
     damage(&daemon.dir().join("staging"), &content[100_000..200_000]);
-    // What was hashed as it came is not read again, unless that was forgotten.
+    // Bytes that were hashed on arrival are not read again, unless their hash was forgotten, as in
+    // a restart.
     daemon.restart(Signal::TERM);
     let user = daemon.user("u");
     let draft = Draft::of(&user);

@@ -1,5 +1,5 @@
-//! Sessions and the tokens that speak of them: what one began another of the same subject ends, and
-//! a subject that is shut out ends nothing any more.
+//! Uploads and the tokens that begin and end them. A token can end what another token of the same
+//! subject began. A subject that is shut out can end nothing any more.
 
 use std::{
     io::{Read, Write},
@@ -14,7 +14,8 @@ use crate::{
     tokens::run,
 };
 
-/// The three dialects: how one begins an upload of five bytes by its first two, and how one ends it.
+/// One of the three dialects: how a client begins an upload of five bytes with the first two, and
+/// how it ends the upload.
 struct Dialect {
     begin: fn(&Client) -> String,
     end: fn(&Client, &str) -> u16,
@@ -59,7 +60,7 @@ const DIALECTS: [Dialect; 3] = [
     },
 ];
 
-/// What a service says and a user need not.
+/// Names the user, which a service must do and a user need not.
 const ACTING: &str = "?user_id=u";
 
 fn init(client: &Client) -> String {
@@ -80,7 +81,7 @@ fn what_one_token_began_a_fresh_one_of_the_same_subject_ends() {
     let holder =
         |made: &Value| daemon.anyone().header("x-service-token", made["token"].as_str().unwrap());
     for (ended, Dialect { begin, end }) in (1..).zip(DIALECTS) {
-        // Tokens end by the second, so each dialect has a user of its own.
+        // Tokens are ended by the whole second, so each dialect has a user of its own.
         let name = format!("u{ended}");
         let first = daemon.user(&name);
         let id = begin(&first);
@@ -98,10 +99,10 @@ fn what_one_token_began_a_fresh_one_of_the_same_subject_ends() {
     }
 }
 
-/// Begins a request with a body of five bytes, of which none is sent yet.
+/// Begins a request with a body of five bytes, none of which is sent yet.
 fn hang(daemon: &Daemon, at: usize, credential: &str, head: &str) -> TcpStream {
     let mut socket = connect(daemon);
-    // Whose credentials fail again and again has to wait: each is another one.
+    // An address whose credentials fail again and again has to wait, so each request has another.
     let credential = format!("x-forwarded-for: 192.0.2.{at}\r\n{credential}");
     let head = format!(
         "{head} HTTP/1.1\r\nhost: x\r\n{credential}\r\ncontent-length: 5\r\n\

@@ -1,4 +1,4 @@
-//! SIGTERM: requests in flight finish, new ones do not come.
+//! SIGTERM: requests in flight finish, and new ones are not accepted.
 
 use std::{
     io::{Read, Write},
@@ -33,7 +33,7 @@ fn a_second_signal_ends_at_once() {
     let _unfinished = begin_put(&daemon);
     daemon.signal(Signal::TERM);
     crate::support::eventually(|| TcpStream::connect(daemon.address()).is_err());
-    // Neither does the configuration matter any more.
+    // SIGHUP has no effect any more.
     daemon.signal(Signal::HUP);
     daemon.signal(Signal::INT);
     let began = std::time::Instant::now();

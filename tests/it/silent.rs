@@ -1,4 +1,4 @@
-//! A log that nobody can write: requests go on, and commands end as they would.
+//! A log that cannot be written: requests go on, and commands end as they would otherwise.
 
 use std::{
     fs::{self, File},
@@ -19,7 +19,7 @@ fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
 }
 
-/// What is written there ends in `EPIPE`.
+/// A pipe without a reader: writing to it fails with `EPIPE`.
 fn broken() -> Stdio {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
@@ -53,12 +53,13 @@ fn a_log_that_cannot_be_written_stops_nothing() {
         let stored = || {
             let path = "/v1/files/content?user_id=u&filename=f";
             assert_eq!(service.put(path, b"content").status, 201);
-            // One of the refusals that are told.
+            // One of the refusals that are logged.
             service.anonymous().get("/v1/files/all").refused(401, "unauthenticated");
         };
         stored();
         signal(&child, Signal::HUP);
-        // The configuration is read again when a filter that was changed is back.
+        // The log cannot tell when the configuration was read again. The filter can: one that was
+        // set by command is then replaced by the configured one.
         let log = |arguments: &[&str]| {
             let mut command = Command::new(BINARY);
             command.arg("log").args(arguments).arg("--data-dir").arg(&data).env_clear();

@@ -1,4 +1,4 @@
-//! Clients that make progress, and too little of it.
+//! Clients that make progress, but too little.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::{Daemon, bytes, connect, daemon::TOKEN, eventually};
 
-/// A byte for each, well within the silence that is allowed.
+/// The pause after each piece, well below the silence that is allowed.
 const PACE: Duration = Duration::from_millis(20);
 const SILENCE: (&str, &str) = ("body_idle_timeout", "1s");
 
@@ -19,7 +19,7 @@ fn counted(daemon: &Daemon, limit: &str) -> bool {
     daemon.operator("GET", "/metrics").contains(&sample)
 }
 
-/// A request with this body still to come.
+/// Sends the head of a request whose body is still to come.
 fn begin(daemon: &Daemon, line: &str, headers: &str, length: usize) -> TcpStream {
     let mut socket = connect(daemon);
     let head = format!(
@@ -30,7 +30,8 @@ fn begin(daemon: &Daemon, line: &str, headers: &str, length: usize) -> TcpStream
     socket
 }
 
-/// Sends the body in pieces, and listens for a while after each; the answer, and what was sent.
+/// Sends the body in pieces and waits [`PACE`] for an answer after each. Returns the answer and how
+/// many bytes were sent.
 fn trickle(mut socket: TcpStream, body: &[u8], piece: usize) -> (String, usize) {
     socket.set_read_timeout(Some(PACE)).unwrap();
     let mut answer = vec![0; 1];
@@ -57,11 +58,11 @@ fn a_body_of_a_byte_now_and_then_is_ended() {
     let (answer, sent) = trickle(socket, &[b'x'; 5000], 1);
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_timeout"), "{answer}");
     assert!(sent < 500, "{sent} bytes");
-    // The only permit is there again.
+    // The only permit for a request is free again.
     eventually(|| daemon.anyone().get("/healthz").status == 200);
     assert!(counted(&daemon, "body_rate") && !counted(&daemon, "body_idle"));
     assert_eq!(daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"], 0);
-    // JSON is held to it as well.
+    // JSON bodies are held to the same rate.
     let socket = begin(&daemon, "POST /v1/files/init", "", 5000);
     let (answer, _) = trickle(socket, &[b' '; 5000], 1);
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
@@ -97,7 +98,7 @@ fn what_came_slowly_into_a_session_is_kept() {
 
 #[test]
 fn who_is_fast_enough_or_held_to_nothing_takes_as_long_as_it_needs() {
-    // Three times the silence that is allowed.
+    // Takes three times the silence that is allowed.
     let slow = [b'x'; 150];
     for (least, piece) in [("0", 1), ("100", 10)] {
         let daemon = Daemon::with(&[SILENCE, ("body_bytes_per_second_min", least)]);
@@ -118,7 +119,8 @@ fn an_answer_that_is_taken_too_slowly_is_cut() {
     let get = format!("GET /v1/files/content/{}", key.as_str().unwrap());
     let mut socket = begin(&daemon, &get, "", 0);
     let (mut taken, mut chunk) = (0, vec![0; 256 << 10]);
-    // A listener with a pace: some 12 MiB a second at most.
+    // Reading from this idle connection takes `PACE`, which limits the download to some 12 MiB a
+    // second.
     let paced = connect(&daemon);
     paced.set_read_timeout(Some(PACE)).unwrap();
     while let Ok(read @ 1..) = socket.read(&mut chunk) {

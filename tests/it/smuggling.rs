@@ -1,5 +1,5 @@
-//! HTTP/1 as attackers write it: requests whose length two readers could see differently, targets
-//! and hosts, endless heads, values with line breaks.
+//! HTTP/1 as attackers write it: requests whose length two readers could understand differently,
+//! odd targets and hosts, endless heads, values with line breaks.
 
 use std::{
     fmt::Write as _,
@@ -11,10 +11,10 @@ use serde_json::json;
 
 use crate::support::{Client, Daemon, base64, client::query, connect, daemon::TOKEN};
 
-/// What comes back for bytes on a connection of their own.
+/// Sends bytes on a new connection and returns everything that comes back.
 fn exchange(daemon: &Daemon, request: &[u8]) -> Vec<u8> {
     let mut socket = connect(daemon);
-    // The daemon may close while it is still being told.
+    // The daemon may close the connection before it has read everything.
     let _ = socket.write_all(request);
     let _ = socket.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
@@ -26,7 +26,7 @@ fn exchange(daemon: &Daemon, request: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The statuses in what came back.
+/// The status codes in what came back.
 fn statuses(answer: &[u8]) -> Vec<u16> {
     let text = String::from_utf8_lossy(answer);
     let heads = text.split("HTTP/1.").skip(1);
@@ -36,12 +36,12 @@ fn statuses(answer: &[u8]) -> Vec<u16> {
 const CHUNKED: &str = "transfer-encoding: chunked\r\n";
 const HELLO: &str = "5\r\nhello\r\n0\r\n\r\n";
 
-/// How the daemon takes a request, and the one behind it on the same connection.
+/// How the daemon treats a request, and the one behind it on the same connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Taken {
     /// Its length is clear: both are answered.
     Clear,
-    /// It is answered, and the connection ends with it.
+    /// It is answered, and then the connection ends.
     Last,
     Refused,
 }
@@ -71,14 +71,14 @@ const LENGTHS: &[(&str, &str, Taken)] = &[
     ("content-length: 18446744073709551616\r\n", "hello", Refused),
     ("content-length: 18446744073709551621\r\n", "hello", Refused),
     ("content-length: 9223372036854775808\r\n", "hello", Refused),
-    // Both: chunked counts, the length is dropped, and the connection ends (RFC 9112 section 6.1).
+    // Chunked counts, the length is dropped, and the connection ends (RFC 9112 section 6.1).
     ("content-length: 5\r\ntransfer-encoding: chunked\r\n", HELLO, Last),
     ("transfer-encoding: chunked\r\ncontent-length: 5\r\n", HELLO, Last),
     ("content-length: 5\r\ntransfer-encoding : chunked\r\n", "hello", Refused),
     ("content-length: 5\r\ntransfer-encoding: identity\r\n", "hello", Refused),
     ("content-length: 5\r\ntransfer-encoding:\r\n", "hello", Refused),
     ("content-length: 5\r\ntransfer-encoding: xchunked\r\n", "hello", Refused),
-    // Another name is another header.
+    // A similar name is a different header.
     ("content-length: 5\r\ntransfer_encoding: chunked\r\n", "hello", Clear),
     ("content-length: 5\r\nx-transfer-encoding: chunked\r\n", "hello", Clear),
     ("content-length: 5\r\nx: a\r\ttransfer-encoding: chunked\r\n", "hello", Refused),
@@ -145,7 +145,7 @@ const CHUNKS: &[(&str, Taken)] = &[
     ("4\r\nhello\r\n0\r\n\r\n", Refused),
     ("6\r\nhello\r\n0\r\n\r\n", Refused),
     ("5\r\nhello\r\n0\n\r\n", Refused),
-    // hyper takes what follows for trailers; with trailers a connection ends.
+    // hyper takes what follows for trailers, and a connection ends after trailers.
     ("5\r\nhello\r\n0\r\n\n", Last),
     ("5\r\nhello\r\n0\r\nx: y\r\n\r\n", Last),
     ("5\r\nhello\r\n0\r\ncontent-length: 9\r\nx-service-token: none\r\n\r\n", Last),
@@ -170,7 +170,8 @@ fn what_stands_behind_a_request_is_another_request_or_nothing() {
             "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
              x-service-token: {TOKEN}\r\n{lines}\r\n"
         );
-        // Where both are clear the one behind must not find its victim, so it names another.
+        // Where both requests are answered, the second must not find the victim, so it names
+        // another file.
         let behind =
             if taken == Clear { behind.replace("victim", "nobody") } else { behind.clone() };
         let found = statuses(&exchange(&daemon, format!("{head}{body}{behind}").as_bytes()));
@@ -250,14 +251,14 @@ fn a_request_names_its_host_once() {
         ("GET /healthz HTTP/1.1\r\nhost: u@a", 400),
         ("GET /healthz HTTP/1.1\r\nhost: a, b", 400),
         ("GET /healthz HTTP/1.0\r\nhost: a\r\nhost: b", 400),
-        // The host of an absolute target counts, and any is ours.
+        // The host of an absolute target takes precedence over Host; the daemon accepts any host.
         ("GET http://other/healthz HTTP/1.1\r\nhost: x", 200),
         ("GET http://u@other/healthz HTTP/1.1\r\nhost: x", 400),
         ("GET http://other/healthz HTTP/1.1\r\nx: y", 400),
         ("GET ftp://other/healthz HTTP/1.1\r\nhost: x", 400),
         ("GET http://other HTTP/1.1\r\nhost: x", 401),
         ("GET http:///healthz HTTP/1.1\r\nhost: x", 400),
-        // Nobody is connected to anywhere.
+        // The daemon is no proxy and connects nobody to another host.
         ("CONNECT other:80 HTTP/1.1\r\nhost: x", 401),
         ("CONNECT /healthz HTTP/1.1\r\nhost: x", 405),
         ("GET other:80 HTTP/1.1\r\nhost: x", 401),
@@ -271,7 +272,7 @@ fn a_request_names_its_host_once() {
         assert_eq!(statuses(&answer), [wanted], "{request:?}");
         let answer = String::from_utf8_lossy(&answer);
         assert!(!answer.contains("secret"));
-        // What hyper cannot read it refuses without a word.
+        // If hyper cannot parse a request, its refusal has no body.
         let told = wanted == 400 && answer.contains("content-type");
         assert_eq!(told, answer.contains(r#""code":"invalid_host""#), "{request:?}: {answer}");
         named += usize::from(told);
@@ -284,7 +285,7 @@ fn answers_come_in_the_order_of_their_requests() {
     let daemon = Daemon::start();
     let mut requests = String::new();
     for n in 0..40 {
-        // A durable write takes longer than what is sent behind it.
+        // A durable write takes longer than the requests that are sent behind it.
         write!(
             requests,
             "PUT /v1/files/content?filename=f{n}&user_id=u HTTP/1.1\r\nhost: x\r\n\
@@ -302,7 +303,7 @@ fn answers_come_in_the_order_of_their_requests() {
     assert_eq!(names, in_order.collect::<Vec<_>>());
 }
 
-/// A head, or what stands between chunks, without an end.
+/// A head, a chunk's first line or trailers without an end.
 #[test]
 fn what_does_not_end_is_ended_with_little_of_it_held() {
     let daemon = Daemon::with(&[("header_timeout", "2s"), ("body_idle_timeout", "2s")]);
@@ -336,7 +337,7 @@ fn what_does_not_end_is_ended_with_little_of_it_held() {
         let read = socket.read_to_end(&mut answer);
         let held = read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         assert!(!held, "{begin:?} {piece:?}: the daemon listens for ever");
-        // The answer may be lost where its reader still writes.
+        // The answer may be lost while the client still sends.
         let found = statuses(&answer);
         let fits = found.iter().all(|status| statuses_wanted.contains(status));
         assert!(fits && found.len() <= 1, "{begin:?} {piece:?}: {found:?}");
@@ -346,7 +347,7 @@ fn what_does_not_end_is_ended_with_little_of_it_held() {
     assert_eq!(daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"], 0);
 }
 
-/// Whatever a client may choose and sees again in a header.
+/// Covers every value that a client can choose and that comes back in a header.
 #[test]
 fn no_value_adds_a_header_or_an_answer() {
     let daemon = Daemon::start();
@@ -389,7 +390,7 @@ fn no_value_adds_a_header_or_an_answer() {
     let complete = json!({"uploadId": id, "meta": {"filename": evil}});
     service.post("/v1/files/complete", complete).refused(400, "invalid_filename");
 
-    // What is kept for the client comes back encoded.
+    // Metadata that is kept for the client comes back encoded.
     let tus = service.header("tus-resumable", "1.0.0").header("upload-length", "1");
     let with = |name: &str| {
         let pairs = format!("{name} {},other {}", base64(evil.as_bytes()), base64(evil.as_bytes()));
@@ -406,7 +407,7 @@ fn no_value_adds_a_header_or_an_answer() {
     assert!(head.headers.get("set-cookie").is_none());
 }
 
-/// Every byte of a head is visible ASCII, whatever a file is called.
+/// Every byte of the answer's head is printable ASCII, whatever the name of the file.
 #[test]
 fn names_stand_in_headers_as_ascii() {
     let daemon = Daemon::start();

@@ -1,4 +1,5 @@
-//! A service manager played by the test: what it is told, the watchdog, and sockets it hands over.
+//! The test plays the service manager: what the daemon tells it, the watchdog, and the sockets that
+//! it hands over.
 
 use std::{
     io::{Read, Write},
@@ -21,7 +22,7 @@ use crate::support::{
     tls::Authority,
 };
 
-/// `$NOTIFY_SOCKET` and its reader.
+/// The socket that `$NOTIFY_SOCKET` names, and its reader.
 struct Manager {
     socket: UnixDatagram,
     path: String,
@@ -44,7 +45,7 @@ impl Manager {
         Some(String::from_utf8(message[..length].to_vec()).unwrap())
     }
 
-    /// Passes over what was told before now.
+    /// Discards the messages that were sent before now.
     fn drain(&self) {
         self.socket.set_nonblocking(true).unwrap();
         while self.next().is_some() {}
@@ -75,7 +76,7 @@ fn the_manager_is_told_of_every_step() {
     for _ in 0..3 {
         manager.wait_for("WATCHDOG=1");
     }
-    // Each word of life stands for a commit that is on the disk.
+    // For each `WATCHDOG=1`, a commit of the self-check is on the disk.
     let commits = "streamlined_commit_batch_size_count{store=\"index\"} ";
     let count = || {
         let page = daemon.operator("GET", "/metrics");
@@ -118,7 +119,7 @@ fn a_daemon_whose_commits_hang_gives_no_word_of_life() {
     while manager.next().is_some() {
         assert!(began.elapsed() < PATIENCE, "it says that it lives");
     }
-    // It is no other thread that hangs.
+    // No other thread hangs: this request is answered.
     assert_eq!(daemon.anyone().get("/.well-known/jwks.json").status, 200);
     eventually(|| daemon.log().contains("the self-check does not come to its end"));
 }
@@ -131,7 +132,7 @@ fn activated(listener: &TcpListener, data: &Path) -> Child {
         .args(["-c", script, BINARY, "serve", "--data-dir"])
         .arg(data)
         .env("STREAMLINED_SERVICE_TOKEN", TOKEN)
-        // Not where it listens, then.
+        // Not used, because a socket was handed over.
         .env("STREAMLINED_LISTEN", "127.0.0.1:1")
         .stdin(Stdio::from(socket))
         .stdout(Stdio::null())
@@ -157,7 +158,7 @@ fn a_socket_that_is_handed_over_drops_no_connection_over_a_restart() {
         socket.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     };
-    // Before there is a daemon, between two, and beside the second one.
+    // Connections are made before the first daemon, between the two, and while each of them runs.
     let early = ask();
     let mut first = activated(&listener, &data);
     answered(early);
@@ -173,7 +174,7 @@ fn a_socket_that_is_handed_over_drops_no_connection_over_a_restart() {
     second.wait().unwrap();
 }
 
-/// Starts the daemon with these sockets from descriptor 3 on, and what it says.
+/// Starts the daemon with these sockets as descriptors 3 to 5, and with its stderr in [`log_of`].
 fn activated_by(sockets: [OwnedFd; 3], names: &str, data: &Path, more: &[(&str, &str)]) -> Child {
     let script = "export LISTEN_PID=$$ LISTEN_FDS=3
         exec \"$0\" \"$@\" 3<&0 4<&1 5<&2 0</dev/null 1>/dev/null 2>\"$LOG\"";
@@ -196,12 +197,12 @@ fn log_of(data: &Path) -> std::path::PathBuf {
     data.with_extension("log")
 }
 
-/// What is answered to one request.
+/// Sends one request and returns the answer.
 fn asked(mut socket: impl Read + Write, line: &str, headers: &str) -> String {
     let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
     socket.write_all(head.as_bytes()).unwrap();
     let mut answer = Vec::new();
-    // Who speaks TLS says so and closes.
+    // A daemon that expects TLS answers in TLS and closes.
     let _ = socket.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
 }
@@ -246,7 +247,7 @@ fn every_socket_that_is_handed_over_is_served_by_its_name() {
     let first = activated_by(sockets(), names, &data, &more);
     assert!(asked(by_port(), list, &token).starts_with("HTTP/1.1 200"));
     assert!(asked(by_port(), "GET /metrics", &token).starts_with("HTTP/1.1 404"));
-    // A proxy says by the Unix socket who asks.
+    // On the Unix socket, a proxy names the client for which it asks.
     let from = format!("{token}x-forwarded-for: 203.0.113.9\r\n");
     assert!(asked(by_path(), list, &from).starts_with("HTTP/1.1 200"));
     let told = || std::fs::read_to_string(log_of(&data)).unwrap();
@@ -260,7 +261,8 @@ fn every_socket_that_is_handed_over_is_served_by_its_name() {
     }
     assert_eq!(std::fs::read_to_string(data.join("listen")).unwrap().trim(), address.to_string());
     stop(first);
-    // In each of them the next daemon finds who came meanwhile; TLS is for the network.
+    // The second daemon serves the connections that were made to each socket meanwhile. TLS is
+    // spoken on the network only, not on the Unix socket.
     Authority::new().write(dir.path(), "server");
     let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let (certificate, key) = (file("server.pem"), file("server.key"));
@@ -293,7 +295,7 @@ fn sockets_by_which_no_client_could_come_stop_the_start() {
     }
 }
 
-/// Whoever reads where the daemon listens must not be sent where nobody does.
+/// A reader of the file `listen` must not be sent to an address where nobody listens.
 #[test]
 fn where_no_network_leads_to_nothing_is_announced_and_links_are_warned_of() {
     let dir = tempfile::tempdir().unwrap();

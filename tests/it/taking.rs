@@ -1,5 +1,6 @@
-//! Answers that are taken slowly and steadily: they come to their end, whatever the daemon waits
-//! for meanwhile. The pace is that of the socket: what a client does not read fills its network.
+//! Answers that a client takes slowly and steadily: they are sent to their end, whatever timeouts
+//! run in the daemon meanwhile. The client sets the pace at its socket: what it does not read fills
+//! the buffers of the network.
 
 use std::{
     io::{Read, Write},
@@ -29,18 +30,18 @@ const END_HEADERS: u8 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
     Http1,
-    /// With so many streams of the same.
+    /// With this many streams, all of the same request.
     Http2(usize),
 }
 
-/// How fast, and for how long; then as fast as can be.
+/// How fast a client reads, and for how long. Afterwards it reads as fast as it can.
 #[derive(Clone, Copy)]
 struct Pace {
     bytes_per_second: u32,
     lasts: Duration,
 }
 
-/// A client whose system takes little beyond what it reads.
+/// A connection of a client whose system buffers little beyond what the client reads.
 fn narrow(daemon: &Daemon) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -51,7 +52,8 @@ fn narrow(daemon: &Daemon) -> TcpStream {
     socket
 }
 
-/// Asks, tells when it did, and takes what comes; how many bytes of content that was.
+/// Sends the request, calls `asked` when the answer begins, and takes the answer. Returns how many
+/// bytes of content came.
 fn take(mut socket: TcpStream, path: &str, over: Over, pace: Pace, asked: impl FnOnce()) -> usize {
     let mut incoming = Incoming::of(over);
     socket.write_all(&ask(path, over)).unwrap();
@@ -61,7 +63,7 @@ fn take(mut socket: TcpStream, path: &str, over: Over, pace: Pace, asked: impl F
     loop {
         let elapsed = began.map_or(Duration::ZERO, |began: Instant| began.elapsed());
         let most = if elapsed < pace.lasts { 4096 } else { buffer.len() };
-        // Its end may be a reset.
+        // The connection may end with a reset.
         let Ok(more @ 1..) = socket.read(&mut buffer[..most]) else { return incoming.content };
         if let Some(asked) = asked.take() {
             asked();
@@ -94,11 +96,12 @@ fn ask(path: &str, over: Over) -> Vec<u8> {
     hello
 }
 
-/// What came, as far as it is understood.
+/// What was received, parsed as far as it is complete.
 struct Incoming {
     over: Over,
     unread: Vec<u8>,
-    /// Of the answer on HTTP/1.1, once its head came; streams that go on.
+    /// On HTTP/1.1, the bytes of content still to come, once the head is there. On HTTP/2, the
+    /// streams that have not ended.
     left: Option<usize>,
     content: usize,
 }
@@ -109,7 +112,7 @@ impl Incoming {
         Self { over, unread: Vec::new(), left, content: 0 }
     }
 
-    /// Whether that is all.
+    /// Takes received bytes. Returns whether the answer is complete.
     fn take(&mut self, bytes: &[u8], socket: &mut TcpStream) -> bool {
         self.unread.extend(bytes);
         match self.over {
@@ -140,7 +143,7 @@ impl Incoming {
             let [a, b, c, kind, flags, ..] = *head;
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
             let Some(payload) = rest.get(..length) else { return };
-            // Who is gone does not hear it.
+            // The daemon may be gone; then this write fails.
             if kind == PING && flags & ACK == 0 {
                 let _ = socket.write_all(&frame(PING, ACK, 0, payload));
             }
@@ -167,8 +170,8 @@ fn counted(daemon: &Daemon, limit: &str) -> bool {
     daemon.operator("GET", "/metrics").contains(&sample)
 }
 
-/// Longer than a connection that is told to close may take to do so, and so slow that much of what
-/// hyper has is still there then.
+/// Lasts longer than a connection may stay open that was told to close. It is so slow that hyper
+/// still holds much of the answer then.
 const TAIL: Pace = Pace { bytes_per_second: 5000, lasts: Duration::from_secs(8) };
 
 #[test]
@@ -183,7 +186,7 @@ fn an_answer_goes_on_when_its_request_is_over() {
         for (over, size, is_stopped) in ways {
             scope.spawn(move || {
                 let idle = if is_stopped { "8s" } else { "300ms" };
-                // On HTTP/1.1 hyper has so much at the end of a request.
+                // On HTTP/1.1 hyper may still hold this much of the answer when the request ends.
                 let settings = [("idle_timeout", idle), ("head_bytes_max", "256KiB")];
                 let mut daemon = Daemon::with(&settings);
                 let path = stored(&daemon, size);
@@ -207,7 +210,7 @@ fn an_answer_goes_on_when_its_request_is_over() {
 fn a_download_over_http_2_is_not_cut_for_what_waits_behind_it() {
     let daemon = Daemon::with(&[("header_timeout", "500ms")]);
     let path = stored(&daemon, 16 << 20);
-    // Six times the limit, with more on the way than is taken in that time.
+    // Lasts six times the limit, with more in flight than the client takes in that time.
     let pace = Pace { bytes_per_second: 50_000, lasts: Duration::from_secs(3) };
     let socket = TcpStream::connect(daemon.address()).unwrap();
     assert_eq!(take(socket, &path, Over::Http2(1), pace, || ()), 16 << 20);
@@ -217,7 +220,7 @@ fn a_download_over_http_2_is_not_cut_for_what_waits_behind_it() {
 fn who_takes_little_at_a_time_takes_something() {
     let daemon = Daemon::with(&[("body_idle_timeout", "3s")]);
     let path = stored(&daemon, 16 << 20);
-    // Far above the least speed, and far below what a network of megabytes needs to move on.
+    // Far above the least speed, and far below what makes megabytes of network buffers move on.
     let pace = Pace { bytes_per_second: 100_000, lasts: Duration::from_secs(6) };
     thread::scope(|scope| {
         for (over, all) in [(Over::Http1, 16 << 20), (Over::Http2(2), 32 << 20)] {
@@ -236,7 +239,7 @@ fn a_peer_that_is_gone_without_a_word_is_let_go() {
     let mut socket = speak(&daemon);
     socket.write_all(&healthz(1)).unwrap();
     assert!(await_frame(&mut socket, |kind, stream, _| kind == DATA && stream == 1));
-    // From here on it answers nothing, and closes nothing.
+    // From here on the client neither answers nor closes.
     let open = |count: usize| {
         let sample = format!("streamlined_connections_open {count}\n");
         daemon.operator("GET", "/metrics").contains(&sample)

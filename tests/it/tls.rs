@@ -1,4 +1,4 @@
-//! TLS as curl, requests, openssl and our own client see it; certificates that are replaced.
+//! TLS as curl, Python's requests, openssl and our client see it; certificates that are replaced.
 
 use std::{
     fs,
@@ -36,7 +36,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Whose certificate the daemon shows.
+/// The subject of the certificate that the daemon shows.
 fn shown(daemon: &Daemon, dir: &Path) -> String {
     let output = Command::new("openssl")
         .args(["s_client", "-verify_return_error", "-CAfile"])
@@ -61,7 +61,8 @@ fn both_versions_of_http_are_spoken_over_tls_and_nothing_else() {
         let output = curl(&daemon, dir.path(), &arguments, "/healthz");
         assert_eq!(text(&output.stdout), wanted, "{}", text(&output.stderr));
     }
-    // Who does not know the authority does not trust it; who speaks plainly is not understood.
+    // A client that does not know the authority does not trust the daemon. A client that does not
+    // speak TLS is not understood.
     let other = tempfile::tempdir().unwrap();
     Authority::new().write(other.path(), "server");
     let distrustful = curl(&daemon, other.path(), &[], "/healthz");
@@ -70,7 +71,7 @@ fn both_versions_of_http_are_spoken_over_tls_and_nothing_else() {
     assert!(!plain.status.success());
     let old = curl(&daemon, dir.path(), &["--tls-max", "1.1"], "/healthz");
     assert!(!old.status.success(), "TLS 1.1 is spoken");
-    // A link leads where the daemon is.
+    // A signed link names the daemon's own scheme and address.
     let file = "/v1/files/content?user_id=u&filename=f";
     let token = format!("x-service-token: {TOKEN}");
     let stored = curl(&daemon, dir.path(), &["-T", "-", "-H", &token], file);
@@ -127,9 +128,9 @@ fn a_replaced_certificate_is_shown_and_a_bad_one_is_not() {
     };
     assert!(shown(&daemon, dir.path()).contains("server"));
     write("second");
-    // By itself.
+    // Without a signal.
     eventually(|| shown(&daemon, dir.path()).contains("second"));
-    // The certificate of another key.
+    // A certificate that does not belong to the key.
     fs::write(dir.path().join("server.pem"), authority.sign("third").0).unwrap();
     daemon.signal(Signal::HUP);
     eventually(|| daemon.log().contains("the configuration is faulty"));
@@ -147,7 +148,8 @@ fn a_replaced_certificate_is_shown_and_a_bad_one_is_not() {
     assert!(page.contains("streamlined_reloads_total{what=\"certificate\",outcome=\"taken\"}"));
 }
 
-/// As when a key was unreadable and is given to the daemon: what is in the file stays as it was.
+/// As when a key was unreadable and the daemon is then given permission to read it: the time at
+/// which the file was modified stays the same.
 #[test]
 fn a_certificate_that_was_not_good_is_looked_at_until_it_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -166,7 +168,7 @@ fn a_certificate_that_was_not_good_is_looked_at_until_it_is() {
         lines.map(|line| line.split("\"fault\":").nth(1).unwrap().to_owned()).collect::<Vec<_>>()
     };
     eventually(|| !faults().is_empty());
-    // Another look or two.
+    // Long enough for the daemon to look once or twice more.
     std::thread::sleep(std::time::Duration::from_secs(6));
     let told = faults();
     assert!((1..told.len()).all(|n| !told[..n].contains(&told[n])), "{told:?}");
@@ -190,7 +192,7 @@ fn receipts_are_checked_with_keys_that_come_over_tls() {
         text(&output.stderr)
     };
     let url = format!("https://localhost:{}/.well-known/jwks.json", daemon.port());
-    // It has the keys when it finds fault with the receipt.
+    // A complaint about the receipt shows that the keys were received.
     for (more, variables) in
         [(&["--ca", "ca.pem"][..], &[][..]), (&[], &[("SSL_CERT_FILE", "ca.pem")])]
     {
@@ -203,7 +205,7 @@ fn receipts_are_checked_with_keys_that_come_over_tls() {
         told.starts_with("streamlined: https://localhost") && !told.contains("receipt"),
         "{told}"
     );
-    // Who is asked answers, and nobody else.
+    // Only the server that was named is asked: redirects are not followed.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let elsewhere = format!("http://{}/keys", listener.local_addr().unwrap());
     let answering = std::thread::spawn(move || {
@@ -230,7 +232,7 @@ fn clients_show_a_certificate_where_they_must() {
     let (certificate, key) = (path("client.pem"), path("client.key"));
     let shown = ["--cert", &certificate, "--key", &key];
     assert!(curl(&daemon, dir.path(), &shown, "/healthz").status.success());
-    // Of another authority.
+    // A certificate of another authority is refused.
     let other = tempfile::tempdir().unwrap();
     Authority::new().write(other.path(), "client");
     let (certificate, key) = (other.path().join("client.pem"), other.path().join("client.key"));
@@ -244,7 +246,7 @@ fn clients_show_a_certificate_where_they_must() {
 fn a_handshake_that_does_not_come_is_let_go_and_counts_as_a_connection() {
     let dir = tempfile::tempdir().unwrap();
     Authority::new().write(dir.path(), "server");
-    // Long enough for what is done meanwhile, on however busy a machine.
+    // Long enough for the requests below, even on a busy machine.
     let settings = [("header_timeout", "5s"), ("connections_max", "1")];
     let daemon = serving(dir.path(), &settings);
     let mut silent = connect(&daemon);
@@ -305,7 +307,8 @@ fn our_client_trusts_whom_it_is_told_to() {
     let get = ["get", key.trim(), "-o", "back"];
     assert!(run(&[&get[..], &as_client, &["--ca", "ca.pem"]].concat()).status.success());
     assert!(fs::read(dir.path().join("back")).unwrap() == content);
-    // Authorities that did not sign it; none at all that this machine names.
+    // With authorities that did not sign the certificate, and then with none but those of this
+    // machine.
     let other = tempfile::tempdir().unwrap();
     Authority::new().write(other.path(), "server");
     let other = other.path().join("ca.pem");
@@ -313,6 +316,6 @@ fn our_client_trusts_whom_it_is_told_to() {
     assert!(!refused.status.success());
     let refused = run(&[&put[..], &as_client].concat());
     assert!(!refused.status.success());
-    // Without a certificate of its own.
+    // Without a certificate of the client's own.
     assert!(!run(&[&put[..], &["--user", "u", "--ca", "ca.pem"]].concat()).status.success());
 }

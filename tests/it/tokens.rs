@@ -1,5 +1,5 @@
-//! The life of service tokens: the commands, beside a running daemon and without one, and what the
-//! daemon makes of the tokens.
+//! The life of service tokens: the commands, beside a running daemon and without one, and how the
+//! daemon treats the tokens.
 
 use std::{
     fs::{self, Permissions},
@@ -27,7 +27,7 @@ pub fn command(data: &Path, arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// What a command that succeeds prints as JSON.
+/// Runs a command that must succeed and returns the JSON that it prints.
 pub fn run(data: &Path, arguments: &[&str]) -> Value {
     let output = command(data, &[arguments, &["--json"]].concat());
     let said = String::from_utf8_lossy(&output.stderr);
@@ -35,7 +35,7 @@ pub fn run(data: &Path, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// The one line that a command that fails prints.
+/// Runs a command that must fail with this status and returns the one line that it prints.
 pub fn refused(data: &Path, status: i32, arguments: &[&str]) -> String {
     let output = command(data, arguments);
     let said = String::from_utf8(output.stderr).unwrap();
@@ -53,7 +53,7 @@ fn holder(daemon: &Daemon, made: &Value) -> Client {
     daemon.anyone().header("x-service-token", text(made, "token"))
 }
 
-/// How long a token lives from when it was made, in days: what is counted in seconds is rounded.
+/// The life of a token in days, rounded, because its times are in whole seconds.
 fn days(made: &Value) -> i64 {
     let at = |name| OffsetDateTime::parse(text(made, name), &Rfc3339).unwrap();
     (at("expires") - at("created") + Duration::HOUR).whole_days()
@@ -201,8 +201,8 @@ fn a_revocation_wins_at_once_and_survives_a_kill() {
     }
 }
 
-/// Dies as `kill -9` would at each point of a commit: a rotation and a revocation are there as a
-/// whole or not at all, and are there once they are durable.
+/// The command dies as by `kill -9` at each point of a commit. Its rotation or revocation is then
+/// there as a whole or not at all, and it is there once it is durable.
 #[test]
 fn a_command_that_dies_leaves_all_of_its_change_or_nothing() {
     let mut daemon = Daemon::start();
@@ -283,7 +283,8 @@ fn tokens_of_a_service_or_of_all_end_together_and_new_ones_are_good() {
     holder(&daemon, &make("a", &["--jwt"])).get(LIST).ok();
     run(&dir, &["token", "revoke", "--all", "--before", "1000000000"]);
     holder(&daemon, &other).get(LIST).ok();
-    // Milliseconds by mistake would end for good what is issued in the next fifty thousand years.
+    // Milliseconds by mistake would end for good every token that is issued in the next fifty
+    // thousand years.
     let future = ["token", "revoke", "--all", "--before", "1767225600000"];
     assert!(refused(&dir, 1, &future).contains("a Unix second that has passed"));
     run(&dir, &["token", "revoke", "--all"]);
@@ -293,7 +294,8 @@ fn tokens_of_a_service_or_of_all_end_together_and_new_ones_are_good() {
     refused(&dir, 2, &["token", "revoke", "b", "--before", "7"]);
 }
 
-/// Who wants to end a token may have nothing but the token, which then stands in no log.
+/// An operator who wants to revoke a token may have nothing but the token itself, which must then
+/// stand in no log.
 #[test]
 fn a_token_in_place_of_its_name_is_read_or_refused_and_not_kept() {
     let daemon = Daemon::start();
@@ -318,7 +320,7 @@ fn a_token_in_place_of_its_name_is_read_or_refused_and_not_kept() {
         daemon.service().post("/v1/admin/revocations", body).refused(400, "invalid_revocation");
     }
     refused(&dir, 1, &["token", "revoke", "--service", whole]);
-    // As it was copied: with what stood around it.
+    // The token as it was copied, with the text around it.
     let secret = text(&opaque, "token");
     for around in [" TOKEN", "TOKEN\n", "\"TOKEN\"", "Bearer TOKEN", "X-Service-Token: TOKEN"] {
         for token in [secret, TOKEN, &nameless] {
@@ -340,7 +342,7 @@ fn a_token_in_place_of_its_name_is_read_or_refused_and_not_kept() {
         daemon.service().post("/v1/admin/revocations", body).refused(400, "invalid_revocation");
     }
     holder(&daemon, &opaque).get(LIST).ok();
-    // Any other text may be a name.
+    // Any other text may be a `jti`.
     assert_eq!(run(&dir, &["token", "revoke", "--jti", "a.b.c"])["jti"], "a.b.c");
     for target in [format!("jti:{}", text(&jwt, "jti")), "jti:a.b.c".into()] {
         eventually(|| lines(&dir).iter().any(|line| line["target"] == target));
@@ -416,7 +418,7 @@ fn scopes_and_networks_limit_what_a_token_can() {
         let far = make(&[kind, &["--allow-ip", "10.0.0.0/8", "--allow-ip", "::1"]].concat());
         far.get(LIST).refused(401, "unauthenticated");
     }
-    // Administration is of everybody's.
+    // Administration concerns all users and folders, so a token of some of them cannot administer.
     for some in ["user:lab-*", "folder:a"] {
         let limited = make(&["--scope", some]);
         out(limited.get("/v1/admin/users"));
@@ -428,7 +430,7 @@ fn scopes_and_networks_limit_what_a_token_can() {
         let mixed = json!({"name": "s", "scopes": [some, "admin"]});
         daemon.service().post("/v1/admin/tokens", mixed).refused(400, "invalid_scope");
     }
-    // One that was completed into another folder.
+    // An upload that was completed into another folder.
     let (limited, service) = (make(&["--scope", "folder:a"]), daemon.service());
     let init = json!({"mode": "single", "files": [{"name": "f", "size": 1}], "folder": "a",
         "meta": {"user_id": "anna"}});
@@ -447,14 +449,14 @@ fn scopes_and_networks_limit_what_a_token_can() {
     let head = limited.send("HEAD", &format!("/v1/uploads/{id}"), "");
     assert_eq!((head.status, head.headers.get("repr-digest")), (403, None));
     service.complete(id).ok();
-    // An upload that others began elsewhere.
+    // An upload of a user whom the token does not grant.
     let begun = daemon.user("bob").init("f", 1);
     let limited = make(&["--scope", "user:anna"]);
     limited.part(&begun, 1, b"x").refused(404, "upload_not_found");
     limited.get(&format!("/v1/files/{begun}")).refused(404, "upload_not_found");
 }
 
-/// Where a request leads to several files, or to one by another way than its key.
+/// Covers requests that lead to several files, or to one file otherwise than by its key.
 #[test]
 fn a_token_of_one_folder_is_held_to_it_in_batches_lists_archives_and_final_uploads() {
     let daemon = Daemon::start();
@@ -476,7 +478,7 @@ fn a_token_of_one_folder_is_held_to_it_in_batches_lists_archives_and_final_uploa
         let ((own, inner), (foreign, file)) = (began("a/b"), began("c"));
         let at = |id: &str| format!("/v1/files/{id}");
         limited.get(&at(&own)).ok();
-        // An id does not tell where its file will lie, nor does the answer.
+        // An upload's id does not tell in which folder its file will be, nor does the answer.
         unknown(limited.get(&at(&foreign)));
         unknown(limited.part(&foreign, 1, b"x"));
         unknown(limited.part(&file, 1, b"x"));
@@ -486,7 +488,7 @@ fn a_token_of_one_folder_is_held_to_it_in_batches_lists_archives_and_final_uploa
         unknown(limited.delete(&at(&foreign)));
         assert_eq!(service.get(&at(&foreign)).ok()["files"][0]["bytesReceived"], 1);
 
-        // Of what is open only what lies in the folder.
+        // Of the open uploads, only those in the folder are listed.
         let listed = limited.get("/v1/files/uploads?user_id=anna").ok();
         let listed = listed["uploads"].as_array().unwrap();
         let ids: Vec<_> = listed.iter().map(|upload| text(upload, "uploadId")).collect();
@@ -502,7 +504,7 @@ fn a_token_of_one_folder_is_held_to_it_in_batches_lists_archives_and_final_uploa
         }
         out(archive(json!({"keys": [inside["key"], outside["key"]]})));
 
-        // Bytes of the folder become no file elsewhere.
+        // Bytes of the folder cannot become a file elsewhere.
         let tus = limited.header("tus-resumable", "1.0.0");
         let named = |folder: &str| {
             tus.header("upload-metadata", &format!("folder {}", base64(folder.as_bytes())))
@@ -544,7 +546,7 @@ fn a_superseded_token_ends_with_the_grace_and_an_expired_one_at_its_time() {
     let last = run(&dir, &["token", "rotate", "s", "--grace", "1h"]);
     holder(&daemon, &next).get(LIST).ok();
     holder(&daemon, &last).get(LIST).ok();
-    // By its name it is the one that is not rotated yet, and those before it end with it.
+    // The name stands for the token that is not rotated yet. The tokens before it end with it.
     assert_eq!(run(&dir, &["token", "show", "s"])["id"], last["id"]);
     let revoked = run(&dir, &["token", "revoke", "s"]);
     assert_eq!((&revoked["id"], &revoked["state"]), (&last["id"], &json!("revoked")));
@@ -557,14 +559,14 @@ fn a_superseded_token_ends_with_the_grace_and_an_expired_one_at_its_time() {
         holder(&daemon, dead).get(LIST).refused(401, "unauthenticated");
     }
     assert!(refused(&dir, 1, &["token", "revoke", "s"]).contains("no such token"));
-    // One of the two lives on by itself.
+    // A token that is revoked by its id ends alone, and the one before it lives on.
     let made = run(&dir, &["token", "create", "t"]);
     let next = run(&dir, &["token", "rotate", "t"]);
     let revoked = run(&dir, &["token", "revoke", text(&next, "id")]);
     assert_eq!(revoked["ended"], json!([next["id"]]));
     assert_eq!(run(&dir, &["token", "show", "t"])["id"], made["id"]);
     assert_eq!(run(&dir, &["token", "revoke", "t"])["ended"], json!([made["id"]]));
-    // Which of the two?
+    // The name alone does not tell which of the two is meant.
     let twins = [0, 1].map(|_| run(&dir, &["token", "create", "twin"]));
     for command in ["show", "rotate", "revoke"] {
         let said = refused(&dir, 1, &["token", command, "twin"]);
@@ -614,8 +616,8 @@ fn a_generated_token_is_recorded_where_there_is_a_store() {
     daemon.bearer(&token).get(LIST).ok();
 }
 
-/// The modes of the directory and of the socket keep others out; this is what stands behind them.
-/// Only root can be somebody else.
+/// The modes of the directory and of the socket keep other users out. This test opens them and
+/// tests the check behind them. Only root can run a command as another user.
 #[test]
 fn another_user_is_turned_away_from_the_admin_socket() {
     if !geteuid().is_root() {

@@ -23,7 +23,7 @@ fn run(arguments: &[&str], data: &Path) -> Output {
     command.unwrap()
 }
 
-/// The report of a command that found nothing wrong.
+/// Runs a command that must succeed and returns its report.
 pub fn report(arguments: &[&str], data: &Path) -> Value {
     let output = run(arguments, data);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -38,14 +38,14 @@ fn names(dir: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Ends the daemon and keeps its directory.
+/// Ends the daemon and calls `then` with its directory, which is still there.
 fn stopped(mut daemon: Daemon, then: impl FnOnce(&Path)) {
     daemon.signal(Signal::TERM);
     daemon.wait();
     then(&daemon.dir());
 }
 
-/// Ends the daemon, makes its index anew from the journal, and starts it on that.
+/// Ends the daemon, rebuilds its index from the journal, and starts it again.
 fn rebuilt(daemon: &mut Daemon) {
     daemon.signal(Signal::TERM);
     daemon.wait();
@@ -121,7 +121,7 @@ fn a_damaged_journal_is_found_told_and_mended() {
     let found = run(&["fsck"], &daemon.dir());
     assert_eq!(found.status.code(), Some(1));
     let told = String::from_utf8(found.stdout).unwrap();
-    // The last commit, unless the daemon made another one for itself meanwhile.
+    // The damaged commit is the last one, unless the daemon has made one by itself since.
     let last = told.contains("are not in the journal");
     assert!(last || told.contains("cannot be read"), "{told}");
     let mut stores = 0;
@@ -220,7 +220,7 @@ fn a_key_that_was_withdrawn_does_not_come_back_with_a_backup() {
     assert!(!kept.join(withdrawn).exists());
 }
 
-/// What was being written when somebody was killed may hold a key.
+/// A temporary file that a killed process left behind may hold a key.
 #[test]
 fn a_key_that_was_half_written_is_neither_kept_nor_backed_up() {
     let mut daemon = Daemon::start();
@@ -238,7 +238,7 @@ fn a_key_that_was_half_written_is_neither_kept_nor_backed_up() {
     assert_eq!(half(&keys), 0);
 }
 
-/// Who may write there could put another key or journal into it.
+/// Whoever may write to a backup could put another key or journal into it.
 #[test]
 fn a_backup_leaves_its_directory_to_nobody_else_to_write() {
     let daemon = Daemon::start();
@@ -263,7 +263,7 @@ fn backed_up() -> (Daemon, tempfile::TempDir, PathBuf) {
     (daemon, target, backup)
 }
 
-/// A backup that does not come to its last steps.
+/// Runs a backup that fails before its last steps.
 fn cut_short(backup: &Path, daemon: &Daemon) {
     let (keys, kept) = (backup.join("keys"), backup.join("kept"));
     fs::rename(&keys, &kept).unwrap();
@@ -273,14 +273,14 @@ fn cut_short(backup: &Path, daemon: &Daemon) {
     fs::rename(kept, keys).unwrap();
 }
 
-/// As if it had been killed between the two renames, and the next one does not come to its end.
+/// The first backup is as if it had been killed between its two renames, and the next one fails.
 #[test]
 fn what_an_earlier_backup_left_stays_good() {
     let (daemon, target, backup) = backed_up();
     let to = backup.to_str().unwrap();
     fs::create_dir(backup.join("incoming")).unwrap();
     fs::rename(backup.join("journal"), backup.join("incoming/old")).unwrap();
-    // A daemon that was started there refused, and left that.
+    // A daemon that was started on the backup refused to run, and left this directory.
     fs::create_dir(backup.join("journal")).unwrap();
     cut_short(&backup, &daemon);
     let data = target.path().join("data");
@@ -288,7 +288,7 @@ fn what_an_earlier_backup_left_stays_good() {
     assert_eq!(report(&["user", "show", "u", "--json"], &data)["files"], 1);
 }
 
-/// What lies below a directory: the hash of each file.
+/// The hash of each file below a directory.
 fn contents(dir: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -303,7 +303,8 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, String> {
     found
 }
 
-/// What its journal names are the bytes of then: files that changed since wait for their journal.
+/// The journal of a backup names bytes as they were then. So files that changed since are put in
+/// place only together with their journal.
 #[test]
 fn a_backup_that_is_cut_changes_no_file_of_an_earlier_one() {
     let (daemon, target, backup) = backed_up();
@@ -321,7 +322,7 @@ fn a_backup_that_is_cut_changes_no_file_of_an_earlier_one() {
     assert_eq!(report(&["user", "show", "u", "--json"], &data)["files"], 2);
 }
 
-/// One that found no room for more than its lock.
+/// The target is as a backup leaves it that found no room for more than its lock.
 #[test]
 fn a_backup_that_left_a_lock_alone_is_begun_again() {
     let daemon = Daemon::start();
@@ -342,7 +343,7 @@ fn a_backup_that_cannot_be_written_says_where() {
     assert!(!output.status.success() && told.contains(file.path().to_str().unwrap()), "{told}");
 }
 
-/// What `backup` says when it is refused: one line.
+/// Runs a backup that must be refused and returns the one line that it prints.
 fn refused(to: &Path, data: &Path) -> String {
     let output = run(&["backup", to.to_str().unwrap()], data);
     let told = String::from_utf8(output.stderr).unwrap();
@@ -389,7 +390,7 @@ fn a_backup_replaces_nothing_that_is_not_one() {
     for kept in ["keys/ssh.key", "incoming/mail"] {
         assert_eq!(fs::read_to_string(theirs.join(kept)).unwrap(), kept);
     }
-    // An empty directory, a mount point, and one of before.
+    // A mount point that is otherwise empty, and then the earlier backup in it.
     let own = place.path().join("own");
     fs::create_dir_all(own.join("lost+found")).unwrap();
     for _ in 0..2 {
@@ -407,19 +408,20 @@ fn a_backup_never_takes_the_place_of_that_of_another_store() {
     assert!(daemon.log().contains("a new, empty store was begun"));
     daemon.restart(Signal::TERM);
     assert_eq!(daemon.log().matches("a new, empty store was begun").count(), 1);
-    // As a start finds it where the disk with the data is not mounted.
+    // The other store is new, like one that a daemon begins when the disk with the data is not
+    // mounted.
     let other = Daemon::start();
     assert!(refused(&to, &other.dir()).contains("holds the backup of another store"));
     let answer = other.operator("POST", &format!("/backup?dir={}", to.display()));
     assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("other_store"), "{answer}");
-    // Nor where one was killed between its renames.
+    // The same holds where a backup was killed between its renames.
     fs::create_dir(to.join("incoming")).unwrap();
     fs::rename(to.join("journal"), to.join("incoming/old")).unwrap();
     assert!(refused(&to, &other.dir()).contains("holds the backup of another store"));
     let data = target.path().join("data");
     assert!(run(&["restore", to.to_str().unwrap()], &data).status.success());
     assert_eq!(report(&["user", "show", "u", "--json"], &data)["files"], 1);
-    // What was restored goes on with it, as the first does.
+    // The restored store continues this backup, and so does the first store.
     report(&["backup", to.to_str().unwrap()], &data);
     for n in 0..20 {
         daemon.user("u").store(&format!("g{n}"), "", b"more");
@@ -444,11 +446,11 @@ fn a_backup_that_nobody_waits_for_keeps_others_out_until_its_end() {
         .stdout(Stdio::null())
         .spawn();
     let mut waiting = waiting.unwrap();
-    // It has the journal, and is at the blobs.
+    // The backup is copying the journal, or is at the blobs already.
     eventually(|| to.join("incoming/journal").exists());
     waiting.kill().unwrap();
     waiting.wait().unwrap();
-    // It goes on, and who began it is told.
+    // The backup goes on, and the audit log says that the answer to its request was cut.
     eventually(|| {
         let lines = lines(&daemon.dir());
         lines.iter().any(|line| line["outcome"] == "cut" && line["target"] == *to.to_str().unwrap())
@@ -463,7 +465,7 @@ fn a_backup_that_nobody_waits_for_keeps_others_out_until_its_end() {
         !output.status.success()
             && told.contains("in use by another daemon, a command or a backup")
     );
-    // Whoever opens its other end lets it go on.
+    // Opening the other end of the pipe lets the backup go on.
     fs::write(&pipe, "").unwrap();
     fs::remove_file(&pipe).unwrap();
     eventually(|| run(&["backup", to.to_str().unwrap()], &daemon.dir()).status.success());
@@ -488,7 +490,7 @@ fn a_backup_of_a_failing_disk_has_everything_that_can_be_read() {
     let path = fs::read_dir(daemon.dir().join("blobs").join(&hash[..2])).unwrap().next();
     let path = path.unwrap().unwrap().path();
     fs::remove_file(&path).unwrap();
-    // The first page of a process is not there: EIO.
+    // Reading this file fails with EIO, because no process has its first page mapped.
     symlink("/proc/self/mem", &path).unwrap();
     let target = tempfile::tempdir().unwrap();
     let backup = target.path().join("backup");

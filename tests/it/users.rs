@@ -65,7 +65,7 @@ fn changes_hold_from_the_next_request_on_and_survive_a_kill() {
     user.delete(&format!("/v1/files/{key}")).refused(403, "forbidden");
     run(&dir, &["user", "set", "u", "--role", "default", "--quota", "3B"]);
     user.get("/v1/files/all").refused(401, "unauthenticated");
-    // What is not there cannot be taken back.
+    // There is no role to take back any more, so the tokens stay valid.
     let user = daemon.user("u");
     run(&dir, &["user", "set", "u", "--role", "default"]);
     user.put("/v1/files/content?filename=n", "xxx").refused(413, "quota_exceeded");
@@ -84,7 +84,8 @@ fn changes_hold_from_the_next_request_on_and_survive_a_kill() {
     assert_eq!((again(&user), again(&anew), again(&other)), (401, 200, 200));
 }
 
-/// The role that a token was made with, too: one that was capped meanwhile must not rise again.
+/// A token loses the role that it was issued with, too. Otherwise a token whose role was capped
+/// meanwhile would regain it.
 #[test]
 fn a_role_that_is_taken_back_takes_its_tokens_along() {
     let daemon = Daemon::start();
@@ -103,7 +104,7 @@ fn a_role_that_is_taken_back_takes_its_tokens_along() {
     }
 }
 
-/// Who is re-made under an id is somebody else.
+/// A user who is created again under a deleted id is somebody else.
 #[test]
 fn what_a_deleted_user_uploaded_is_told_to_nobody() {
     let daemon = Daemon::start();
@@ -119,7 +120,7 @@ fn what_a_deleted_user_uploaded_is_told_to_nobody() {
     let batch_id = batch["uploadId"].as_str().unwrap();
     let completed = user.complete(batch_id).ok();
     let path = |id: &str| format!("/v1/files/{id}");
-    // Of a file that is deleted its owner is told no more either.
+    // The owner is not told more of a deleted file, either.
     user.delete(&path(completed["files"][0]["key"].as_str().unwrap())).ok();
     let left = user.get(&path(batch_id)).ok();
     assert_eq!(left["files"].as_array().unwrap().len(), 1);
@@ -233,7 +234,7 @@ fn an_admin_does_over_http_what_the_commands_do() {
     let patch = |body: Value| admin.send("PATCH", "/v1/admin/users/u", body.to_string());
     patch(json!({"role": "service"})).refused(400, "invalid_role");
     patch(json!({"quota": -1})).refused(400, "invalid_json");
-    // What is misspelt must not be a limit that is not there.
+    // A misspelt member is refused, because the limit that it should set would be missing.
     patch(json!({"qouta": 1})).refused(400, "invalid_json");
     admin
         .post("/v1/admin/tokens", json!({"name": "s", "scope": ["read"]}))

@@ -1,4 +1,4 @@
-//! A store that does what another one does until it is told to fail.
+//! A store that does what another store does, until it is told to fail.
 
 use std::sync::{
     Arc, Mutex,
@@ -25,22 +25,22 @@ use streamlined::{
 
 pub struct Faulty {
     pub store: Box<dyn BlobStore>,
-    /// Copies that a survey makes before the disk is full.
+    /// How many copies a survey can still make before the disk is full.
     pub copies: Arc<AtomicUsize>,
-    /// Nothing can be verified.
+    /// Whether every verification fails with an I/O error.
     pub unreadable: AtomicBool,
-    /// Blobs that are verified before nothing goes on any more, and told so.
+    /// How many blobs can still be verified. The next verification notifies `stuck` and never ends.
     pub verified_max: AtomicUsize,
     pub stuck: tokio::sync::Notify,
-    /// What happens between the look into the index and the next open.
+    /// Runs once, before the next open of a blob: after its record was read from the index.
     pub before_open: Mutex<Option<BoxFuture<'static, ()>>>,
-    /// The same of the next part that begins, and of the next parts that are joined.
+    /// Run once, before the next part begins and before the next parts are joined.
     pub before_part: Mutex<Option<BoxFuture<'static, ()>>>,
     pub before_join: Arc<Mutex<Option<BoxFuture<'static, ()>>>>,
     pub seals: Arc<Seals>,
 }
 
-/// Stops those who sealed before they can record.
+/// Stops callers between a seal and the record that follows.
 #[derive(Default)]
 pub struct Seals {
     pub pause: AtomicBool,

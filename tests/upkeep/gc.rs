@@ -1,4 +1,4 @@
-//! What a crash left goes, after its grace, and nothing else does.
+//! What a crash left is removed after its grace time, and nothing else is.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ use crate::{
 };
 
 const LARGE: usize = 100_000;
-/// More than a test takes: what is written meanwhile is younger by the disk's clock.
+/// Longer than a test takes: what a test writes is younger by the disk's clock than by the test's.
 const MARGIN: Duration = Duration::from_mins(10);
 
 async fn seal(store: &dyn BlobStore, seed: u64, size: usize, purpose: Purpose) {
@@ -36,7 +36,7 @@ async fn seal(store: &dyn BlobStore, seed: u64, size: usize, purpose: Purpose) {
     stage.seal(purpose).await.unwrap();
 }
 
-/// Its bytes are on the disk before the index is asked.
+/// The bytes are on the disk before the index refuses the file.
 #[tokio::test]
 async fn content_that_is_refused_at_its_end_is_gone_at_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -49,7 +49,7 @@ async fn content_that_is_refused_at_its_end_is_gone_at_once() {
     let refused = put(&app, "g", &content(2, LARGE)).await.map(drop);
     assert!(matches!(refused, Err(Error::Quota { .. })), "{refused:?}");
     assert_eq!(files(&dir.path().join("blobs")), before);
-    // What somebody has stays.
+    // Content of another file stays.
     let refused = put(&app, "g", &content(1, LARGE)).await.map(drop);
     assert!(matches!(refused, Err(Error::Quota { .. })), "{refused:?}");
     assert!(read(&app, &stored).await.unwrap() == content(1, LARGE));
@@ -84,7 +84,7 @@ async fn files_without_a_record_go_after_their_grace() {
     let open = init(&world.app, 200_000).await;
     part(&world.app, open, 1, &content(2, LARGE)).await.unwrap();
     // What a crash leaves: bytes without a record, a second copy of known content, a part whose
-    // session is gone, one that was sent again.
+    // session is gone, and a part that was sent again.
     seal(&*blobs, 3, LARGE, Purpose::Blob).await;
     seal(&*blobs, 1, LARGE, Purpose::Blob).await;
     seal(&*blobs, 4, LARGE, Purpose::Part(UploadId([9; 16]), PartNumber(1))).await;
@@ -95,11 +95,11 @@ async fn files_without_a_record_go_after_their_grace() {
     assert_eq!(world.app.gc().await.unwrap(), Collected::default());
     world.pass(MARGIN * 2);
     let collected = world.app.gc().await.unwrap();
-    // Each with two hashes and a CRC-32 behind it.
+    // Each file has two hashes and a CRC-32 behind its content.
     assert_eq!(collected.files, 2);
     assert!((2 * LARGE as u64..3 * LARGE as u64).contains(&collected.freed_bytes));
     assert_eq!(count(), (1, 3));
-    // The session lives on, its parts with it.
+    // The session stays open, and its parts stay with it.
     world.pass(TTL.saturating_sub(GRACE + MARGIN * 3));
     part(&world.app, open, 2, &content(6, LARGE)).await.unwrap();
     assert_eq!((world.app.gc().await.unwrap(), count()), (Collected::default(), (1, 4)));
@@ -145,7 +145,7 @@ async fn an_assembly_goes_when_its_upload_is_over() {
     assert_eq!((world.app.gc().await.unwrap().sessions, world.files("staging").len()), (2, 0));
 }
 
-/// An index that stands in for a lost one knows nothing of what lies there.
+/// An index that replaces a lost one does not know what was stored before.
 #[tokio::test]
 async fn nothing_older_than_the_index_is_touched() {
     let dir = tempfile::tempdir().unwrap();
@@ -157,7 +157,7 @@ async fn nothing_older_than_the_index_is_touched() {
         }
         world.put(&content(7, LARGE)).await;
     }
-    // The clock of the disk ticks a few times in this.
+    // The clock of the disk ticks a few times in this span.
     std::thread::sleep(Duration::from_millis(50));
     let (meta, blobs) = (Arc::new(MemoryMetadata::default()), Arc::new(store(dir.path())));
     meta.begun(SystemClock.now()).await.unwrap();
@@ -196,12 +196,12 @@ async fn packs_that_hold_little_are_emptied() {
     let collected = world.app.gc().await.unwrap();
     assert_eq!((collected.packs, collected.moved_bytes), (3, 60_000));
     assert!(collected.freed_bytes >= 180_000);
-    // The one that was open holds its own and, with the next, what was moved.
+    // The pack that was open holds its own blobs and, together with a new pack, what was moved.
     assert_eq!(world.packs(), 2);
     for (file, seed) in kept.iter().zip([0, 3, 6, 9]) {
         assert_eq!(world.read(file).await.unwrap(), content(seed, 20_000));
     }
-    // A new start reads them where they are now.
+    // A scrub reads the blobs where they are now.
     let pass = world.app.scrub_now(u64::MAX).await.unwrap();
     assert_eq!((pass.blobs, pass.bytes, pass.damaged), (4, 80_000, 0));
 }
@@ -218,13 +218,13 @@ async fn a_full_disk_leaves_everything_and_still_frees_what_is_dead() {
     for file in &kept {
         assert_eq!(world.read(file).await.unwrap().len(), 20_000);
     }
-    // Some room: one blob moves into a new pack, and its own goes.
+    // There is room for one copy: one blob moves into a new pack, and its old pack is removed.
     let before = world.files("blobs/packs");
     blobs.copies.store(1, Ordering::SeqCst);
     assert!(matches!(world.app.gc().await, Err(Error::NoSpace)));
     assert_eq!(before.iter().filter(|pack| pack.exists()).count(), 3);
     assert_eq!(world.packs(), 4);
-    // What is wholly dead goes without any room.
+    // Packs in which nothing is named are removed without any room.
     blobs.copies.store(0, Ordering::SeqCst);
     for file in &kept {
         assert_eq!(world.read(file).await.unwrap().len(), 20_000);
@@ -255,13 +255,13 @@ async fn a_pack_with_a_part_of_an_open_upload_stays() {
     assert_eq!((collected.packs, world.packs()), (packs - 2, 2));
     let file = complete(&world.app, id).await.unwrap();
     assert_eq!(world.read(&file).await.unwrap(), content(99, 100));
-    // A blob now, it moves.
+    // The part is a blob now, so it moves.
     let collected = world.app.gc().await.unwrap();
     assert_eq!((collected.packs, collected.moved_bytes), (1, 100));
     assert_eq!(world.read(&file).await.unwrap(), content(99, 100));
 }
 
-/// Between any two steps of a move, what a crash leaves is litter of the next collection.
+/// What a crash leaves between any two steps of a move is litter, which later collections remove.
 #[tokio::test]
 async fn a_crash_between_the_steps_of_a_move_leaves_only_litter() {
     for steps in 0..3 {
@@ -312,7 +312,7 @@ async fn a_hold_keeps_everything_on_the_disk() {
     world.put(&again).await;
     let hold = world.app.hold().await;
     let before = world.files("blobs");
-    // Replaced, deleted and forgotten: nothing of it leaves the disk.
+    // Contents are stored again, deleted and forgotten, but nothing leaves the disk.
     world.put(&again).await;
     world.delete(&large).await;
     world.pass(GRACE + MARGIN);
@@ -332,7 +332,8 @@ async fn a_hold_keeps_everything_on_the_disk() {
     }
 }
 
-/// A backup may take hours; what runs by itself has more to do than to collect.
+/// A backup may hold the store for hours. The upkeep that runs by itself has other work than
+/// collection, so it does not wait.
 #[tokio::test]
 async fn upkeep_waits_for_no_hold_and_comes_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -348,7 +349,7 @@ async fn upkeep_waits_for_no_hold_and_comes_back() {
     let packs = world.packs();
     assert_eq!(world.blob_files().len(), 1);
     drop(hold);
-    // What was due stayed so.
+    // What was due before is still due.
     world.app.upkeep().await;
     assert_eq!(world.blob_files().len(), 0);
     assert!(world.packs() < packs);
@@ -385,7 +386,7 @@ async fn a_reader_finds_a_blob_that_moved_under_it() {
     assert_eq!(world.app.health().await.content.unwrap().damaged_blobs, 0);
 }
 
-/// However old they look: who sealed them is about to record them.
+/// However old the bytes look, the caller that sealed them is about to record them.
 #[tokio::test]
 async fn bytes_on_their_way_to_a_record_stay() {
     let dir = tempfile::tempdir().unwrap();
@@ -406,7 +407,7 @@ async fn bytes_on_their_way_to_a_record_stay() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     blobs.seals.pause.store(false, Ordering::SeqCst);
-    // The pack with the small one is closed.
+    // These blobs close the pack of the small one.
     for seed in 4..10 {
         world.put(&content(seed, 20_000)).await;
     }
@@ -425,7 +426,7 @@ async fn bytes_on_their_way_to_a_record_stay() {
     assert_eq!(world.read(&file).await.unwrap(), content(3, LARGE));
 }
 
-/// As above, where only the pack could go.
+/// As above, but the pack alone is at risk.
 #[tokio::test]
 async fn a_pack_whose_blob_is_on_its_way_to_a_record_stays() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Parts that are sent again while others rely on them, and copies that are not what came.
+//! Parts that are sent again while other steps rely on them, and stored copies that differ from
+//! what was received.
 
 use std::{
     fs::File,
@@ -43,7 +44,7 @@ async fn world(dir: &Path) -> (World, Arc<Faulty>) {
     (world, blobs)
 }
 
-/// Sends a part as a client does that says its length.
+/// Sends a part whose length is announced.
 async fn put(app: &Arc<App>, id: UploadId, number: u32, content: &Bytes) {
     let (number, said) = (PartNumber(number), Some(content.len() as u64));
     let mut incoming = app.begin_part_of(id, number, said).await.unwrap();
@@ -51,7 +52,7 @@ async fn put(app: &Arc<App>, id: UploadId, number: u32, content: &Bytes) {
     app.finish_part(&user(), id, number, incoming, None).await.unwrap();
 }
 
-/// What happens between two steps of others.
+/// Sets what runs once, in a hook between two steps of others.
 fn will(
     hook: &Mutex<Option<BoxFuture<'static, ()>>>,
     meanwhile: impl Future<Output = ()> + Send + 'static,
@@ -88,7 +89,7 @@ async fn a_part_sent_again_while_the_last_one_is_continued_is_not_written_over()
     for number in 1..=3 {
         put(app, id, number, &content(number.into(), LARGE)).await;
     }
-    // The last one lies in another place of the assembly now than it did.
+    // After this the last part lies in another place of the assembly than before.
     let (small, again) = (content(4, 10), content(5, 70_000));
     let meanwhile = {
         let (app, small, again) = (Arc::clone(app), small.clone(), again.clone());
@@ -112,7 +113,7 @@ async fn a_last_part_that_is_sent_again_while_it_is_read_is_a_conflict() {
     let app = &world.app;
     let id = init_as(app, Mode::Growing, 0).await;
     for number in [1, 2, 2] {
-        // The second one of them lies in a file of its own, which goes with it.
+        // The second part 2 lies in a file of its own, which is removed when that part is replaced.
         put(app, id, number, &content(number.into(), LARGE)).await;
     }
     let meanwhile = {
@@ -160,7 +161,7 @@ async fn a_part_of_a_batch_that_is_sent_again_while_it_is_joined_is_a_conflict()
     app.complete_upload(&user(), Completion::of(batch)).await.unwrap();
 }
 
-/// The running digests tell of what came, not of what the disk made of it.
+/// The running digests cover what was received, not what the disk made of it.
 #[tokio::test]
 async fn a_copy_that_is_not_what_came_replaces_none_that_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -190,7 +191,7 @@ async fn a_copy_that_is_not_what_came_replaces_none_that_is() {
     for file in [&first, &second] {
         assert!(world.read(file).await.unwrap() == whole);
     }
-    // One that is damaged heals by parts that are good.
+    // A damaged blob is healed by good parts of the same content.
     flip(&world.blob_files().pop().unwrap(), 7);
     world.read(&first).await.unwrap_err();
     let third = complete(app, send().await).await.unwrap();
@@ -199,7 +200,7 @@ async fn a_copy_that_is_not_what_came_replaces_none_that_is() {
     }
 }
 
-/// Nor does a small one, wherever it lies.
+/// The same holds for a small copy, in a pack or in a file of its own.
 #[tokio::test]
 async fn a_small_copy_that_is_not_what_came_replaces_none_that_is() {
     const SMALL: usize = 50_000;
@@ -213,7 +214,7 @@ async fn a_small_copy_that_is_not_what_came_replaces_none_that_is() {
         let first = world.put(&whole).await;
         let id = init_as(app, Mode::Single, SMALL as u64).await;
         put(app, id, 1, &whole).await;
-        // A pack holds one of them.
+        // A pack holds one of the two copies, so the last file holds the part.
         let last = world.files(shelf).into_iter().max().unwrap();
         let file = File::options().write(true).open(last).unwrap();
         file.write_all_at(&[!whole[SMALL / 2]; 100], SMALL as u64 / 2).unwrap();
@@ -226,21 +227,23 @@ async fn a_small_copy_that_is_not_what_came_replaces_none_that_is() {
     }
 }
 
-/// Of two that are completed at once, neither is read before, as the content is not there yet.
+/// When two uploads of the same content are completed at once, neither copy is read before its
+/// record, because the content is not known yet.
 #[tokio::test]
 async fn a_copy_that_is_not_what_came_replaces_none_that_came_meanwhile() {
     assert_eq!(meet(false).await, (1, 2));
 }
 
-/// What cannot be read just now is not known to be damaged, nor the other one to be good.
+/// A copy that cannot be read just now is not known to be damaged, nor is the other one known to be
+/// good: both stay.
 #[tokio::test]
 async fn a_copy_that_cannot_be_read_is_no_damaged_one() {
     assert_eq!(meet(true).await, (0, 3));
 }
 
-/// Completes the same content twice at once, where a byte of the later copy is wrong or nothing can
-/// be read, and answers how much damage was found and how many blobs lie there then, of which one
-/// is another content's.
+/// Completes the same content twice at once, where either a byte of the later copy is wrong or
+/// nothing can be read. Answers how much damage was found and how many blobs lie there then; one of
+/// them has another content.
 async fn meet(is_unreadable: bool) -> (u64, usize) {
     let damage_found = || stores::DAMAGE_FOUND.of("complete").get();
     let before = damage_found();
@@ -263,7 +266,8 @@ async fn meet(is_unreadable: bool) -> (u64, usize) {
     send(ids[1], &[content(3, LARGE), content(4, LARGE)]).await;
     let id = init_as(app, Mode::Chunked, 2 * LARGE as u64).await;
     send(id, &parts).await;
-    // The first of the batch waits for its record when the same content is recorded by another.
+    // The first file of the batch waits for its record when another upload records the same
+    // content.
     let first = Arc::new(Mutex::new(None));
     let meanwhile = {
         let (app, first, blobs) = (Arc::clone(app), first.clone(), blobs.clone());
@@ -286,7 +290,7 @@ async fn meet(is_unreadable: bool) -> (u64, usize) {
     (damage_found() - before, world.blob_files().len())
 }
 
-/// Not even one of whose time nothing is left when its end is asked for.
+/// More than its whole lifetime passes between the request to complete it and the join.
 #[tokio::test]
 async fn an_upload_does_not_expire_while_it_is_completed() {
     let dir = tempfile::tempdir().unwrap();
@@ -306,7 +310,7 @@ async fn an_upload_does_not_expire_while_it_is_completed() {
     will(&blobs.before_join, later());
     let file = complete(app, id).await.unwrap();
     assert!(world.read(&file).await.unwrap() == [content(1, LARGE), content(2, LARGE)].concat());
-    // As little do those of a batch, or the partial ones of a final one.
+    // The same holds for the uploads of a batch and for the partial uploads of a final one.
     let (batch, ids) = init_batch(app, LARGE as u64).await;
     for id in &ids {
         put(app, *id, 1, &content(3, LARGE)).await;
@@ -324,10 +328,10 @@ async fn an_upload_does_not_expire_while_it_is_completed() {
     assert!(world.read(&file).await.unwrap() == [content(4, LARGE), content(5, LARGE)].concat());
 }
 
-/// Who asks how far an upload is learns it, when damage is found on the way.
+/// A client that asks for the progress of an upload gets it, even when damage is found on the way.
 #[tokio::test]
 async fn an_upload_that_is_whole_but_damaged_tells_where_it_goes_on() {
-    // Who completes it by its id may not be who wrote it.
+    // The client that completes the upload by its id may not be the one that wrote it.
     for completes_by_id in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let meta = Arc::new(MemoryMetadata::default());
@@ -341,7 +345,7 @@ async fn an_upload_that_is_whole_but_damaged_tells_where_it_goes_on() {
         let path = before.files("staging").pop().unwrap();
         let file = File::options().write(true).open(path).unwrap();
         file.write_all_at(&[1; 100], LARGE as u64 + 7).unwrap();
-        // Nothing is known any more of what came.
+        // After the restart no running digests are left.
         let after = world().await;
         if completes_by_id {
             assert!(complete(&after.app, id).await.is_err());
@@ -364,7 +368,7 @@ async fn what_a_replaced_part_took_is_given_back() {
     assert!(took() >= 1 << 20);
     put(app, id, 1, &content(2, 10)).await;
     assert_eq!(took(), 0);
-    // Small as the file is that it becomes, nothing stays.
+    // The file becomes a small blob, so nothing of the assembly stays.
     complete(app, id).await.unwrap();
     assert_eq!(world.files("staging"), [] as [PathBuf; 0]);
 }
@@ -383,7 +387,7 @@ async fn what_is_refused_takes_no_room() {
     app.finish_part(&user(), id, PartNumber(1), incoming, wrong).await.unwrap_err();
     let assembly = world.files("staging").pop().unwrap();
     assert_eq!(assembly.metadata().unwrap().blocks(), 0);
-    // One that ends before the bytes come.
+    // This upload ends before the bytes come.
     let meanwhile = {
         let app = Arc::clone(app);
         async move { app.abort_upload(&user(), id).await.unwrap() }

@@ -1,6 +1,6 @@
-//! Large parts of one upload in every order, side by side, sent again, in other sizes too, given up,
-//! continued, refused, cut and over restarts: what was acknowledged of each number last is what is
-//! there, and what the whole is made of.
+//! Large parts of one upload in any order, side by side, sent again, also in other sizes, given up,
+//! continued, refused, cut, and across restarts. For each number, the part that was acknowledged
+//! last is the one that is stored and that the whole is made of.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -29,38 +29,40 @@ use tokio::runtime::Runtime;
 
 use crate::world::{TTL, World, complete, content, init_as, init_of, part, read, store, user};
 
-/// Several buffers long, and the last one shorter.
+/// Each part is several buffers long, and the last one is shorter.
 const SIZES: [usize; 4] = [400_000, 400_000, 400_000, 300_000];
-/// Of parts that come instead: packed, with a tail that grows, and without.
+/// Sizes of parts that are sent instead: small enough to be packed, small enough to be continued as
+/// the last part, and larger.
 const OTHER_SIZES: [usize; 6] = [10, 70_000, 80_000, 90_000, 95_000, 200_000];
-/// Of an upload that is never whole.
+/// The size of an upload that is never whole.
 const HUGE: u64 = 1_000_000_000;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A part by its place, of which the length is said or not.
+    /// Begins a part by its place, with its length announced or not.
     Begin(usize, bool),
-    /// One of those that were begun, by its turn.
+    /// Continues one of the parts that were begun, by its turn.
     Feed(usize),
     End(usize),
     GiveUp(usize),
     Restart,
-    /// A part of another size at once, by its place.
+    /// Sends a whole part of another size, by its place.
     Put(usize, usize),
-    /// So many bytes behind the last part.
+    /// Appends so many bytes behind the last part.
     Append(usize, Fate),
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Kept,
-    /// They are not what their digest says.
+    /// The bytes do not match their digest.
     Refused,
-    /// The client is gone behind them.
+    /// The client disconnects after the bytes.
     Cut,
 }
 
-/// The first part is there, or comes behind the second one, which does not know its place then.
+/// How a run begins: with nothing, with the first part stored, or with the second part begun before
+/// the first, when its place is not known yet.
 const BEGINS: [&[Step]; 3] = [
     &[],
     &[Step::Begin(0, true), Step::End(0)],
@@ -91,7 +93,7 @@ fn steps_in_other_sizes() -> impl Strategy<Value = Vec<Step>> {
         8 => (0..3_usize, size()).prop_map(|(place, size)| Step::Put(place, size)),
         8 => (size(), fate).prop_map(|(size, fate)| Step::Append(size, fate)),
     ];
-    // All numbers are there, or nothing could be appended.
+    // All parts are there from the start: behind a gap nothing can be appended.
     let first = [size(), size(), size()].prop_map(|sizes| {
         sizes.into_iter().enumerate().map(|(place, size)| Step::Put(place, size)).collect()
     });
@@ -269,7 +271,7 @@ proptest! {
                     client.take(dir.path(), &Step::End(client.begun.len() - 1)).await;
                 }
             }
-            // Those that are still on their way keep nobody from the end.
+            // Parts that are still on their way do not hold up the completion.
             let file = complete(&client.world.app, client.id).await.unwrap();
             let whole = client.stored.values().flatten().copied().collect::<Vec<_>>();
             assert!(read(&client.world.app, &file).await.unwrap() == whole);
@@ -307,8 +309,8 @@ proptest! {
     }
 }
 
-/// Three parts of which the second was sent again, so that the third, which is small enough to
-/// grow, does not lie where it belongs any more.
+/// Three parts, of which the second was sent again with another size. The third, which is small
+/// enough to grow, no longer lies where it belongs.
 async fn with_a_last_part_elsewhere(client: &mut Client, dir: &Path) {
     for step in [(0, 95_000), (1, 95_000), (2, 95_000), (1, 10)] {
         client.take(dir, &Step::Put(step.0, step.1)).await;
@@ -347,15 +349,15 @@ async fn a_final_upload_is_made_of_a_thousand_others_and_of_no_more() {
     assert!(matches!(concatenated(PARTIALS_MAX).await, Ok(0)));
 }
 
-/// The last number that there is takes no place of another, and what it has is not lost.
+/// An append that would need a number past the last one is refused, and changes no part.
 #[tokio::test]
 async fn behind_the_last_part_that_there_may_be_nothing_is_appended() {
     let dir = tempfile::tempdir().unwrap();
-    // Which takes many steps at a time; the reference engine copies all it has for each.
+    // sled, because the reference engine copies all its records for each of the many steps here.
     let meta = Arc::new(SledMetadata::open(dir.path(), 16 << 20, 64 << 20).unwrap());
     let world = World::new(dir.path(), meta.clone(), Arc::new(MemoryBlobs::default())).await;
     let (app, id) = (&world.app, init_as(&world.app, Mode::Chunked, HUGE).await);
-    // What is in all but the last of them does not matter here.
+    // The content of all parts but the last ones does not matter here.
     part(app, id, 1, &content(1, 1)).await.unwrap();
     let first = meta.parts(id).await.unwrap().remove(0);
     let later = world.clock.now().after(TTL);
@@ -378,7 +380,7 @@ async fn behind_the_last_part_that_there_may_be_nothing_is_appended() {
         let arrivals = stream::iter([Ok(Arrival::Bytes(bytes))]);
         app.append(&user(), id, Piece { claim, checksum: None, content: arrivals }).await
     };
-    // What is small grows; so the one but last is filled first.
+    // A small last part grows, so the last part but one is filled first.
     for size in [200_000, 99_000, 200_000] {
         append(size).await.unwrap();
     }

@@ -1,5 +1,5 @@
-//! Collection without any grace, in a tight loop, beside everything that clients do. `SEED` and
-//! `ROUNDS` repeat or lengthen it.
+//! Garbage collection without any grace time, in a tight loop, beside everything that clients do.
+//! `SEED` repeats a run, `ROUNDS` makes it longer.
 
 use std::{
     env,
@@ -20,7 +20,7 @@ use streamlined::{
 
 use crate::world::{app, complete, content, init, part, policy, put, read, store, user};
 
-/// So far ahead of the disk's that everything there looks old.
+/// A clock so far ahead of the disk's that everything on the disk looks old.
 struct Ahead;
 
 impl Clock for Ahead {
@@ -38,7 +38,7 @@ impl Random {
         usize::try_from(u64::from_le_bytes(bytes) % end as u64).unwrap()
     }
 
-    /// One of few contents, so that clients meet in them; some packed, some not.
+    /// One of few contents, so that clients store the same ones; some are packed, some are not.
     fn content(&mut self) -> Bytes {
         let seed = self.below(24);
         content(seed as u64, if seed.is_multiple_of(4) { 70_000 + seed } else { 3_000 * seed })
@@ -67,7 +67,8 @@ async fn client(app: Arc<App>, mut random: Random, rounds: usize) -> Vec<(FileRe
                 if random.below(5) == 0 {
                     app.abort_upload(&user(), id).await.unwrap();
                 } else {
-                    // Sent again while it is completed: it is the one or the other.
+                    // A part is sent again during the completion: either that is refused because
+                    // the upload changed, or it succeeds.
                     let again = part(&app, id, 1, &first);
                     let (completed, again) = tokio::join!(complete(&app, id), again);
                     let file = match completed {
@@ -127,7 +128,8 @@ async fn collection_never_takes_what_is_in_use() {
         collected.blobs > 0 && collected.packs > 0 && collected.moved_bytes > 0
     };
     let mut files = Vec::new();
-    // How often it gets to run beside clients is the machine's business.
+    // How often the collection runs beside the clients depends on the machine, so clients start
+    // again, ten times at most, until it has removed blobs and packs and has moved blobs.
     for wave in 0..10_u8 {
         let clients = (0..6_u8).map(|n| {
             let mut hasher = blake3::Hasher::new();

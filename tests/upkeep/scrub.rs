@@ -1,4 +1,4 @@
-//! Damage is found, refused, and heals.
+//! Damage is found, damaged content is refused, and it is healed.
 
 use std::{
     fs,
@@ -63,12 +63,12 @@ async fn what_scrub_finds_is_refused_until_it_is_stored_again() {
     }
     assert!(world.read(&whole).await.is_ok());
 
-    // Good after all: the next pass says so.
+    // A blob that was found damaged is good again: the next pass says so.
     fs::rename(dir.path().join("gone"), &gone).unwrap();
     assert_eq!(world.app.scrub_now(u64::MAX).await.unwrap().damaged, 2);
     assert_eq!((damaged(&world).await, world.read(&missing).await.unwrap().len()), (2, LARGE));
 
-    // Stored again: the file reads the new copy, the old one goes.
+    // The content is stored again: the file reads the new copy, and the old one is removed.
     for (file, seed, size) in [(&packed, 2, 10_000), (&large, 3, LARGE)] {
         put(&world.app, "again", &content(seed, size)).await.unwrap();
         assert_eq!(world.read(file).await.unwrap(), content(seed, size));
@@ -86,7 +86,7 @@ async fn a_reader_that_finds_damage_marks_it() {
     flip(&world.blob_files().pop().unwrap(), 5);
     assert!(matches!(world.read(&packed).await, Err(Error::Damaged(_))));
     assert_eq!(damaged(&world).await, 1);
-    // A part is checked by its own group of 64 KiB; once damage is known nothing is served.
+    // A range is checked by its own group of 64 KiB. Once damage is known, no range is served.
     let (bad, good) = (Slice { start: 100, end: 200 }, Slice { start: 70_000, end: 70_100 });
     assert!(world.app.open_content(&large, good).await.is_ok());
     assert!(matches!(world.app.open_content(&large, bad).await, Err(Error::Damaged(_))));
@@ -126,13 +126,13 @@ async fn a_pack_with_a_damaged_blob_is_not_compacted() {
         world.delete(file).await;
     }
     world.pass(GRACE * 2);
-    // Compaction itself comes upon it, and it keeps its pack.
+    // Compaction itself finds the damage, and the damaged blob keeps its pack.
     let collected = world.app.gc().await.unwrap();
     assert_eq!((collected.packs, collected.moved_bytes), (1, 0));
     assert_eq!((pack.exists(), damaged(&world).await), (true, 1));
     assert_eq!(world.app.gc().await.unwrap().packs, 0);
     put(&world.app, "again", &content(0, 20_000)).await.unwrap();
-    // With it goes the one that was open before.
+    // The pack that was open before is removed with it.
     assert_eq!((world.app.gc().await.unwrap().packs, pack.exists()), (2, false));
     assert_eq!(world.read(&files[0]).await.unwrap(), content(0, 20_000));
 }

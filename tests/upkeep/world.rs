@@ -1,5 +1,5 @@
-//! The app on the disk's blob store, with a clock that tests move. What lies on the disk is as old
-//! as the disk says, so that clock starts at the time of the machine.
+//! The app on the disk's blob store, with a clock that tests move. The age of files is told by the
+//! clock of the disk, so the tests' clock starts at the time of the machine.
 
 use std::{
     fs,
@@ -48,7 +48,7 @@ pub fn policy() -> Policy {
     }
 }
 
-/// Packs of about three blobs of 20,000 bytes.
+/// A store whose packs hold about three blobs of 20,000 bytes.
 pub fn store(dir: &Path) -> DiskBlobs {
     DiskBlobs::open_with(dir, 64 << 10, 62_000).unwrap()
 }
@@ -62,7 +62,8 @@ pub struct World {
 impl World {
     pub async fn new(dir: &Path, meta: Arc<dyn Metadata>, blobs: Arc<dyn BlobStore>) -> Self {
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
-        // As at a first start, before there is anything; the clock of the disk is a little behind.
+        // The index is begun before anything is stored, as at a first start; a minute earlier,
+        // because the clock of the disk is a little behind.
         meta.begun(clock.now().before(Duration::from_mins(1))).await.unwrap();
         let app = app(dir, meta, blobs, Arc::clone(&clock) as Arc<dyn Clock>, policy());
         Self { app, clock, dir: dir.to_owned() }
@@ -129,7 +130,7 @@ pub fn user() -> Principal {
     Principal::User { id: owner(), role: Role::Researcher, token: TokenStamp::default() }
 }
 
-/// Bytes that differ everywhere and from those of any other seed.
+/// Pseudo-random bytes, different for every seed.
 pub fn content(seed: u64, size: usize) -> Bytes {
     let mut content = vec![0; size];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut content);
@@ -152,7 +153,7 @@ pub async fn init_as(app: &Arc<App>, mode: Mode, size: u64) -> UploadId {
     app.init_upload(&user(), init_of(mode, size)).await.unwrap().id
 }
 
-/// What a client says of one file.
+/// The init of one file, as a client sends it.
 pub fn init_of(mode: Mode, size: u64) -> Init {
     let name = FileName::parse("f").unwrap();
     Init {

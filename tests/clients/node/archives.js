@@ -1,4 +1,4 @@
-// Archives of batch downloads in yauzl, which is strict about what it reads.
+// Reads archives of batch downloads with yauzl, which is strict about what it reads.
 const axios = require("axios");
 const yauzl = require("yauzl");
 

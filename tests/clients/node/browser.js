@@ -1,4 +1,5 @@
-// A headless Chromium plays a sound from a signed URL, seeks in it, and is refused an active page.
+// A headless Chromium plays a sound from a signed URL, seeks in it, and downloads active pages
+// instead of showing them.
 const fs = require("fs");
 const http = require("http");
 const os = require("os");
@@ -30,7 +31,7 @@ async function link(filename, content, mime) {
 }
 
 async function main() {
-  // Another site, whose page plays what lies with us.
+  // Another site, whose page plays a file of the daemon.
   const site = http.createServer((_, answer) => {
     answer.setHeader("Content-Type", "text/html");
     answer.end("<!doctype html><title>player</title>");
@@ -64,7 +65,7 @@ async function main() {
     if (Math.abs(played.duration - 60) > 0.1 || played.at < 50) throw new Error(JSON.stringify(played));
     if (!statuses.includes(206)) throw new Error(`no range was asked for: ${statuses}`);
 
-    // Asked for inline, they are downloads all the same.
+    // Active pages are downloads even when their links ask for inline.
     for (const [name, mime] of [["x.html", "text/html"], ["x.svg", "image/svg+xml"]]) {
       const evil = await link(name, "<svg xmlns='http://www.w3.org/2000/svg'><script>document.title='run'</script></svg>", mime);
       const other = await browser.newPage();

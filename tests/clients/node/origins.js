@@ -1,4 +1,5 @@
-// A page of another origin uploads and reads with a token in headless Chromium, where it is allowed.
+// In a headless Chromium, a page of another origin uploads and reads with a token, if that origin
+// is allowed.
 const assert = require("assert");
 const fs = require("fs");
 const http = require("http");
@@ -8,7 +9,7 @@ const { chromium } = require("playwright-core");
 
 const { SERVER, TOKEN, CHROMIUM } = process.env;
 
-// In the page: every kind of request that its browser asks about before it sends it.
+// Runs in the page: every kind of request for which the browser sends a preflight first.
 async function ask([server, token]) {
   const own = { "X-Service-Token": token };
   const tus = { ...own, "Tus-Resumable": "1.0.0" };

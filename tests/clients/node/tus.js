@@ -1,4 +1,4 @@
-// tus-js-client uploads through a wire that breaks, and finds its way back.
+// tus-js-client uploads over connections that break, and resumes.
 const assert = require('node:assert/strict');
 const { createHash, randomBytes } = require('node:crypto');
 const net = require('node:net');
@@ -8,7 +8,8 @@ const tus = require('tus-js-client');
 const { SERVER, TOKEN } = process.env;
 const service = { 'X-Service-Token': TOKEN };
 
-// A proxy that cuts a connection for each number it was given, once so many bytes came from it.
+// A proxy that cuts one connection for each number in `cuts`, once more bytes than that came from
+// the client.
 async function breaking(cuts) {
   const target = new URL(SERVER);
   const left = [...cuts];
@@ -43,7 +44,7 @@ async function upload(content, cuts, options) {
       headers: service,
       retryDelays: [0, 50, 50, 100, 100],
       metadata: { filename: 'film ü.mp4', filetype: 'video/mp4', folder: 'films', user_id: 'u' },
-      // Locations name the daemon; the wire that breaks stands before it.
+      // `Location` names the daemon; the proxy that breaks connections stands before it.
       onBeforeRequest: (request) => { requests.push(request.getMethod()); },
       onUploadUrlAvailable() { upload.url = upload.url.replace(SERVER, base); },
       onError: reject,
@@ -73,24 +74,24 @@ async function check({ url }, content) {
   const one = await upload(content, [1_000_000, 2_000_000], {});
   await check(one, content);
   assert.ok(one.requests.filter((method) => method === 'HEAD').length >= 2);
-  // In pieces.
+  // In one request for each piece.
   await check(await upload(content, [500_000], { chunkSize: 700_000 }), content);
-  // With the creation, of which nobody knows where it is after a cut.
+  // With content in the creation; after a cut, the client would not know the URL of the upload.
   await check(await upload(content, [], { uploadDataDuringCreation: true }), content);
-  // A stream of which nobody knows the length.
+  // A stream of unknown length.
   const stream = Readable.from((function* pieces() {
     for (let at = 0; at < content.length; at += 100_000) yield content.subarray(at, at + 100_000);
   })());
   const deferred = { uploadLengthDeferred: true, chunkSize: 1_000_000 };
   await check(await upload(stream, [], deferred), content);
-  // In three partial uploads side by side, which a final one makes one file of.
+  // In three partial uploads side by side, of which a final upload makes one file.
   const parallel = { endpoint: `${SERVER}/v1/tus`, parallelUploads: 3, metadataForPartialUploads: { user_id: 'u' } };
   await check(await upload(content, [], parallel), content);
   // An empty file.
   await check(await upload(Buffer.alloc(0), [], {}), Buffer.alloc(0));
-  // A small one, whose methods stand in a header.
+  // A small file, with the method in a header.
   await check(await upload(content.subarray(0, 999), [], { overridePatchMethod: true }), content.subarray(0, 999));
-  // Given up.
+  // An upload that the client aborts.
   const gone = await new Promise((resolve, reject) => {
     const upload = new tus.Upload(content, {
       endpoint: `${SERVER}/v1/tus`, headers: service, metadata: { user_id: 'u' }, chunkSize: 1_000_000,

@@ -1,5 +1,5 @@
-// Uppy in a headless Chromium, behind a proxy that puts a prefix before every path and breaks off
-// requests: it goes on by itself, and after a reload of the page.
+// Uppy in a headless Chromium, behind a proxy that puts a prefix before every path and cuts
+// requests. Uppy resumes by itself, and also after a reload of the page.
 const assert = require('node:assert/strict');
 const { createHash } = require('node:crypto');
 const fs = require('node:fs');
@@ -36,7 +36,7 @@ async function main() {
   });
   const script = bundled.outputFiles[0].text;
 
-  // Each number breaks off a PATCH once so many bytes of it came.
+  // Each number cuts one PATCH, once more bytes of it than that have come.
   const cuts = [];
   const asked = [];
   const proxy = http.createServer((request, answer) => {
@@ -59,7 +59,7 @@ async function main() {
       seen.bytes += bytes.length;
       onward.write(bytes);
       if (seen.bytes > cut) {
-        // What was passed on has time to arrive, as over any wire.
+        // The bytes that were passed on get time to arrive before the cut.
         request.pause();
         setTimeout(() => { onward.destroy(); request.socket.destroy(); }, 100);
       }
@@ -92,7 +92,7 @@ async function main() {
     const page = await browser.newPage();
     const open = () => page.goto(`http://127.0.0.1:${port}/`);
     await open();
-    // It breaks twice, and goes on by itself where the daemon has it.
+    // The upload is cut twice, and resumes by itself from what the daemon has.
     cuts.push(1_500_000, 1_000_000);
     const upload = (delays, of) =>
       page.evaluate(([token, delays, of]) => window.upload(token, delays, of), [token, delays, of]);
@@ -103,7 +103,7 @@ async function main() {
     assert.equal(sent.length, 3);
     assert.ok(sent[2] < SIZE - 1_500_000, `all was sent again: ${sent}`);
 
-    // It breaks and nobody tries again; the page is loaded anew and the same file chosen again.
+    // The upload is cut and not retried; then the page is reloaded and the same file chosen again.
     asked.length = 0;
     cuts.push(2_000_000);
     const broken = await upload([], 2);
@@ -124,7 +124,7 @@ async function main() {
   }
 }
 
-// Where the daemon says that its uploads are.
+// The URL that the daemon gives for an upload.
 async function location() {
   const headers = { ...service, 'Tus-Resumable': '1.0.0', 'Upload-Length': '1' };
   const created = await fetch(`${SERVER}/v1/tus?user_id=probe`, { method: 'POST', headers });

@@ -1,4 +1,4 @@
-"""Archives of batch downloads, in Python's zipfile and in Info-ZIP's unzip."""
+"""Reads archives of batch downloads with Python's zipfile and Info-ZIP's unzip."""
 
 import hashlib
 import io
@@ -38,7 +38,7 @@ def fetch(batch):
             archive.write(answer.content)
         tested = subprocess.run(["unzip", "-t", path], capture_output=True, text=True)
         assert tested.returncode == 0, tested.stdout + tested.stderr
-        # With LANG unset, unzip may not show every name; that all of them are good is enough.
+        # With LANG unset, unzip may not show every name; it is enough that it finds no errors.
         assert "No errors detected" in tested.stdout
     archive = zipfile.ZipFile(io.BytesIO(answer.content))
     assert archive.testzip() is None

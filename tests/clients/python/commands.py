@@ -1,4 +1,4 @@
-"""The commands of both documents, through a shell."""
+"""Runs the commands of both documents in a shell."""
 
 import json
 import os
@@ -42,7 +42,7 @@ assert [sorted(answer) for answer in answers] == [
 ], answers
 
 (generate,) = (b for b in blocks("service-tokens.md", "bash") if "generate_service_token" in b)
-# What stands between the commands speaks of another program's environment.
+# The lines between the commands are about the environment of another program.
 commands = [line for line in generate.splitlines() if line.startswith("python ")]
 os.environ["PATH"] = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
 os.environ["STREAMLINED_DATA_DIR"] = os.environ["DATA_DIR"]

@@ -1,4 +1,5 @@
-"""aiotus uploads through a wire that breaks, and several parts of one file side by side."""
+"""aiotus uploads over a connection that breaks, and uploads several parts of one file side by
+side."""
 
 import asyncio
 import hashlib
@@ -19,8 +20,8 @@ named = {"filename": "häuser.bin".encode(), "folder": b"d", "note": b"x"}
 
 
 async def breaking(cuts):
-    """A wire that breaks for each number it was given, once so many bytes came over a connection.
-    Locations name the daemon; on their way back they are made to name the wire."""
+    """A proxy that cuts one connection for each number in `cuts`, once more request bytes than that
+    came over it. `Location` names the daemon; the proxy puts its own address there."""
     left = list(cuts)
     address = urllib.parse.urlsplit(SERVER)
 

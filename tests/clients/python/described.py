@@ -1,5 +1,6 @@
-"""schemathesis asks for everything that /openapi.json describes, in ways good and bad: no 5xx, no
-status, code, header or shape that is not described, nothing refused that is allowed or the reverse."""
+"""schemathesis sends valid and invalid requests to everything that /openapi.json describes. No
+answer is a 5xx, or has a status, code, header or shape that is not described; nothing valid is
+refused and nothing invalid accepted."""
 
 import os
 import pathlib
@@ -15,8 +16,8 @@ with tempfile.TemporaryDirectory() as scratch:
             "--config-file", here / "schemathesis.toml",
             "run", os.environ["SERVER"] + "/openapi.json",
             "--header", "X-Service-Token: " + os.environ["TOKEN"],
-            # It would end the token that it asks with; and the requests of tus and the draft are
-            # headers that no schema makes valid (tests/it/tus.rs and resumable.rs have them).
+            # Requests to /v1/admin would end the token in use. Requests of tus and the draft need
+            # headers that no schema makes valid (tested in tests/it/tus and tests/it/resumable.rs).
             "--exclude-path-regex", "^/v1/(admin|tus|uploads)",
             "--phases", "examples,coverage,fuzzing,stateful",
             "--checks", "all", "--max-examples", "5", "--max-response-time", "5",

@@ -1,4 +1,4 @@
-"""Code blocks of the owner's documents, with the host and the token put in."""
+"""Code blocks of the integration documents, with this server and token in place of theirs."""
 
 import os
 import re

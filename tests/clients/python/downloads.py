@@ -1,4 +1,5 @@
-"""Downloads with requests, curl and the verifying example; headers as REDbot's lints want them."""
+"""Downloads with requests, curl and the example that verifies ranges; REDbot's linter checks the
+headers."""
 
 import hashlib
 import io
@@ -32,7 +33,7 @@ file = store("häuser & co.bin", content)
 url = f"{SERVER}/v1/files/content/{requests.utils.quote(file['key'])}"
 signed = service.get(f"{SERVER}/v1/files/signed-url", params={"key": file["key"]}).json()["url"]
 
-# curl goes on where a download broke, and takes the name that the server says.
+# curl resumes a download that broke, and takes the file name that the server gives.
 with tempfile.TemporaryDirectory() as place:
     broken = pathlib.Path(place, "broken")
     broken.write_bytes(content[:1_234_567])
@@ -44,7 +45,7 @@ with tempfile.TemporaryDirectory() as place:
                              check=True, capture_output=True).stdout
     assert content[:10] in several and content[2_000_000:2_000_010] in several
 
-# The example checks a part, and takes no other one for it.
+# The example verifies a range, and refuses a proof that was changed.
 for first, last in [(0, 0), (1_000_000, 1_010_000), (2_999_999, 2_999_999), (2_990_000, 9_000_000)]:
     proof = requests.get(f"{signed}&proof={first}-{last}").content
     part = verified_range.verified(io.BytesIO(proof), file["blake3"], first, last)
@@ -69,8 +70,8 @@ told = subprocess.run(command, check=True, capture_output=True,
 assert told == content[5:70_001]
 
 
-# What REDbot would say of each kind of answer: nothing bad. It takes every 206 for one of a single
-# part, which has a Content-Range, so answers of several are not shown to it.
+# REDbot's linter finds nothing bad in any kind of answer. It takes every 206 for an answer with a
+# single range, which has a Content-Range, so answers with several ranges are not given to it.
 def lint(method, url, **headers):
     answer = service.request(method, url, headers=headers, stream=True)
     linter = HttpResponseLinter()

@@ -1,5 +1,6 @@
-"""Lets each request of schemathesis come from another address, so that those without credentials, which
-its checks send by the hundred, are not taken for one client's guesses and answered ever more slowly."""
+"""Lets each request of schemathesis come from another address. Its checks send hundreds of requests
+without credentials; from one address, these would count as guesses and be answered ever more
+slowly."""
 
 import itertools
 

@@ -1,5 +1,6 @@
-"""`/metrics` read by Prometheus' own parser, held to the rules of promlint and to what was done;
-the dashboard and the alerts are PromQL and name nothing that is not there."""
+"""Reads `/metrics` with Prometheus' own parser and checks it against the rules of promlint and
+against the requests made. The dashboard and the alerts are valid PromQL and name only metrics that
+exist."""
 
 import json
 import os
@@ -56,7 +57,8 @@ key = requests.put(put, data=content, headers=AS_SERVICE).json()["key"]
 for _ in range(3):
     assert requests.get(f"{SERVER}/v1/files/content/{key}", headers=AS_SERVICE).content == content
 assert requests.get(f"{SERVER}/v1/files/all").status_code == 401
-# What a client makes up becomes no label. (One more refusal, and answers begin to wait.)
+# Methods and paths that a client makes up become no labels. (After one more refusal, answers would
+# be delayed.)
 for made_up in range(18):
     assert requests.request(f"M{made_up}", f"{SERVER}/made/up/{made_up}").status_code == 401
 assert requests.put(put, data=b"y", headers={**AS_SERVICE, "Content-Digest": "sha-256=:AAAA:"}).status_code == 400
@@ -111,7 +113,7 @@ for name, family in found.items():
     assert len(family.samples) < 3000, f"{name} has {len(family.samples)} samples"
 assert len(found) > 35, sorted(found)
 
-# The port has it too, for whom it is configured.
+# The port serves /metrics, too, to those whom the configuration allows.
 assert requests.get(f"{SERVER}/metrics").status_code == 401
 on_port = requests.get(f"{SERVER}/metrics", headers=AS_SERVICE)
 assert on_port.status_code == 200
@@ -124,7 +126,7 @@ rules = [rule for group in alerts["groups"] for rule in group["rules"]]
 dashboard = json.loads((monitoring / "grafana.json").read_text())
 targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
 
-# What each name can be told by; Prometheus adds the first two, and `up`.
+# The labels of each name. Prometheus adds `instance` and `job`, and the metric `up`.
 added = {"instance", "job"}
 labels = {"up": added}
 for name, family in found.items():
@@ -132,7 +134,7 @@ for name, family in found.items():
         labels[name + suffix] = set(added)
     for sample in family.samples:
         labels[sample.name] |= set(sample.labels)
-# Shown with TLS alone, and of what has not happened here.
+# Metrics that are shown only with TLS, and labels of events that have not happened here.
 labels["streamlined_tls_certificate_expiry_timestamp_seconds"] = added
 for name, more_labels in {
     "streamlined_tls_handshakes_total": {"outcome"},
@@ -153,7 +155,7 @@ assert all(f'"{limit}"' in source for limit in values["limit"]), values["limit"]
 
 
 def names_of(expression):
-    """The names in a query; it is one, and asks for labels and values that are there."""
+    """The metrics in a query. Checks that it parses and uses only existing labels and values."""
     query = promql_parser.parse(expression.replace("$__rate_interval", "5m"))
     kept, names = [], set()
 

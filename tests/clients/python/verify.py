@@ -1,4 +1,5 @@
-"""PyJWT verifies our tokens through the key set, and we take what PyJWT signs with our key."""
+"""PyJWT verifies our tokens through the key set, and the daemon accepts tokens that PyJWT
+signs with our key."""
 
 import glob
 import os

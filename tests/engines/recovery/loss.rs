@@ -1,8 +1,9 @@
-//! What a store that lost something is made of, and what is left as it is.
+//! How a store that lost commits is rebuilt, from what, and what is left untouched.
 
 use super::*;
 
-/// The world with its index as it was after `then` users, in the journal's last log but one.
+/// A store whose index has only the first `first` users. The last log of its journal has the users
+/// from there up to `then`.
 fn with_index_behind(first: u64, then: u64, save_bytes: u64) -> World {
     let world = World::with(first, save_bytes);
     copy(&world.path("meta"), &world.path("early"));
@@ -16,7 +17,8 @@ fn rebuilt(world: &World) -> Result<Option<String>, Error> {
     SledMetadata::rebuild(&world.path(""), 16 << 20)
 }
 
-/// What a start refuses for one loss does not cost what only the index has.
+/// A rebuild takes from the index what the journal lost before the index's end; only commits behind
+/// that end are missing.
 #[test]
 fn an_index_has_what_cannot_be_read_before_its_end() {
     for harm in ["a commit", "the snapshot"] {
@@ -46,7 +48,8 @@ fn an_index_has_what_cannot_be_read_before_its_end() {
     }
 }
 
-/// No start reads a snapshot, or a log before the index's end.
+/// A start reads neither the snapshot nor logs before the index's end, so it does not notice damage
+/// there. `rebuild` does, and makes a new journal from the index.
 #[test]
 fn a_journal_is_saved_anew_from_the_index_beside_it() {
     for harm in ["the snapshot", "a commit", "cut short", "no head"] {
@@ -66,7 +69,7 @@ fn a_journal_is_saved_anew_from_the_index_beside_it() {
         assert_eq!(rebuilt(&world), Ok(None), "{harm}");
         assert!(!world.set_aside() && world.path("journal.damaged-1").exists(), "{harm}");
         world.reopened(200);
-        // It is the same store.
+        // The new journal is that of the same store.
         let exported = world.runtime.block_on(world.open(NEVER).exported(backup.path()));
         assert_eq!(exported, Ok(Some(Exported::Before)), "{harm}");
         fs::remove_dir_all(world.path("meta")).unwrap();
@@ -74,7 +77,8 @@ fn a_journal_is_saved_anew_from_the_index_beside_it() {
     }
 }
 
-/// One that is to be made anew, of what cannot be read, may be the only one that has it.
+/// An index that is to be rebuilt stays while the journal cannot be read: it may be the only copy
+/// of what the journal lost.
 #[test]
 fn an_index_stays_where_no_other_can_be_made() {
     for harm in ["the snapshot", "a commit"] {
@@ -102,7 +106,7 @@ fn an_index_stays_where_no_other_can_be_made() {
     }
 }
 
-/// What is lost is named again: up to the end of all of it nothing is out of its place.
+/// A rebuild moves nothing before it has succeeded, so the next one names the same losses.
 #[test]
 fn a_rebuild_that_fails_leaves_the_journal_as_it_was() {
     for has_index in [true, false] {
@@ -111,7 +115,7 @@ fn a_rebuild_that_fails_leaves_the_journal_as_it_was() {
             fs::remove_dir_all(world.path("meta")).unwrap();
         }
         damage(world.logs().last().unwrap(), 40);
-        // No directory can be made here.
+        // A file in this place prevents the directory of the new journal from being made.
         let place = world.path("journal.new");
         fs::write(&place, "").unwrap();
         assert!(rebuilt(&world).is_err());
@@ -123,7 +127,8 @@ fn a_rebuild_that_fails_leaves_the_journal_as_it_was() {
     }
 }
 
-/// Of a journal that lost records and says no more whose it is; it ends before another is there.
+/// Here the journal has lost records and no file tells its id any more. An index that is rebuilt
+/// from it is refused as long as the new journal does not exist.
 pub fn an_index_at_a_loss_is_nothing_without_its_journal(world: &World) {
     let headless = World::new();
     copy(&world.path("journal"), &headless.path("journal"));
@@ -137,7 +142,8 @@ pub fn an_index_at_a_loss_is_nothing_without_its_journal(world: &World) {
     assert!(rebuilt(&headless).unwrap().is_some());
 }
 
-/// An index and a log of before were put back: between them and the snapshot commits are missing.
+/// An older index and log were put back: the commits between them and the snapshot are missing, and
+/// the snapshot has them.
 #[test]
 fn a_snapshot_has_what_index_and_logs_do_not_come_to() {
     let world = World::with(90, NEVER);
@@ -149,7 +155,7 @@ fn a_snapshot_has_what_index_and_logs_do_not_come_to() {
     fs::remove_dir_all(world.path("meta")).unwrap();
     fs::rename(world.path("early"), world.path("meta")).unwrap();
     fs::write(&log, early).unwrap();
-    // What a rebuild that was killed left is in nobody's way, and goes.
+    // The leftover of a rebuild that was killed does not prevent a start, which removes it.
     fs::create_dir(world.path("journal.new")).unwrap();
     world.reopened(300);
     assert!(!world.path("journal.new").exists());

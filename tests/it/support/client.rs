@@ -1,4 +1,4 @@
-//! HTTP requests and what tests ask of the answers.
+//! HTTP requests, and checks of the answers.
 
 use serde_json::{Value, json};
 use ureq::{Agent, http};
@@ -34,13 +34,13 @@ impl Client {
         client
     }
 
-    /// The same client without a credential, or any other header.
+    /// The same client without any header, and so without a credential.
     #[must_use]
     pub fn anonymous(&self) -> Self {
         Self { headers: Vec::new(), ..self.clone() }
     }
 
-    /// The same client of a daemon that may have another address by now.
+    /// The same client for a daemon whose address may have changed.
     #[must_use]
     pub fn moved(&self, daemon: &super::Daemon) -> Self {
         Self { base: daemon.url().to_owned(), ..self.clone() }
@@ -81,7 +81,7 @@ impl Client {
         self.send("POST", path, body.to_string())
     }
 
-    /// Opens a single upload of `size` bytes and answers its id.
+    /// Opens a single upload of `size` bytes and returns its id.
     pub fn init(&self, name: &str, size: usize) -> String {
         let init = json!({"mode": "single", "files": [{"name": name, "size": size}]});
         self.post("/v1/files/init", init).ok()["uploadId"].as_str().unwrap().to_owned()
@@ -96,7 +96,7 @@ impl Client {
         self.post("/v1/files/complete", json!({"uploadId": upload}))
     }
 
-    /// Stores a file in one request and answers what `complete` would.
+    /// Stores a file in one request and returns the JSON answer, which is that of `complete`.
     pub fn store(&self, name: &str, folder: &str, bytes: &[u8]) -> Value {
         let path = format!("/v1/files/content?filename={}&folder={}", query(name), query(folder));
         let answer = self.put(&path, bytes);
@@ -104,7 +104,7 @@ impl Client {
         answer.json()
     }
 
-    /// Stores a file while the daemon may die; `None` when the answer did not come.
+    /// Stores a file while the daemon may die. Returns its key, or `None` when no answer came.
     pub fn try_put(&self, path: &str, bytes: &[u8]) -> Option<String> {
         let mut request = http::Request::builder().method("PUT").uri(self.base.clone() + path);
         for (name, value) in &self.headers {
@@ -120,7 +120,7 @@ impl Client {
         self.get(&format!("/v1/files/content/{}", encode(key)))
     }
 
-    /// The names in a list, in its order.
+    /// The names of the listed files, in the order of the list.
     pub fn names(&self, query: &str) -> Vec<String> {
         let list = self.get(&format!("/v1/files/all{query}")).ok();
         let files = list["files"].as_array().unwrap();
@@ -128,7 +128,7 @@ impl Client {
     }
 }
 
-/// Percent-encodes a path, slashes left alone.
+/// Percent-encodes a path, except its slashes.
 pub fn encode(path: &str) -> String {
     path.split('/').map(query).collect::<Vec<_>>().join("/")
 }
@@ -144,7 +144,7 @@ impl Answer {
             .unwrap_or_else(|_| panic!("not JSON: {}", String::from_utf8_lossy(&self.body)))
     }
 
-    /// The JSON of a 200.
+    /// The JSON of an answer that must be a 200.
     pub fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
         self.json()
@@ -155,7 +155,8 @@ impl Answer {
         value.unwrap_or_else(|| panic!("no {name} in {:?}", self.headers)).to_str().unwrap()
     }
 
-    /// Checks that this is a refusal in the promised form, with this status and code.
+    /// Checks that this is a refusal in the promised form with this status and code, and returns
+    /// its problem document.
     pub fn refused(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
         assert_eq!(self.header("content-type"), "application/problem+json");

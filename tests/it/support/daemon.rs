@@ -17,7 +17,8 @@ use super::{Client, PATIENCE};
 pub const BINARY: &str = env!("CARGO_BIN_EXE_streamlined");
 pub const TOKEN: &str = "an-opaque-token-for-tests";
 
-/// Stops with the test; its log must then hold no line that an operator would have to look at.
+/// A daemon that is killed when the test ends. Its log must then hold no warning, error or panic
+/// that the test does not expect.
 pub struct Daemon {
     dir: TempDir,
     variables: Vec<(String, String)>,
@@ -42,7 +43,7 @@ impl Daemon {
         Self::launched(tempfile::tempdir().unwrap(), variables(settings), Some(files))
     }
 
-    /// Starts with settings, and with variables that are none.
+    /// Starts with settings, and with environment variables that are not settings.
     pub fn under(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut variables = variables(settings);
@@ -50,12 +51,12 @@ impl Daemon {
         Self::launched(tempfile::tempdir().unwrap(), variables, None)
     }
 
-    /// Starts below a directory of another's choice.
+    /// Starts with a data directory below a directory that the caller chooses.
     pub fn within(dir: TempDir) -> Self {
         Self::launched(dir, variables(&[]), None)
     }
 
-    /// Starts on a data directory that something prepared.
+    /// Starts on a data directory that `prepare` has filled.
     pub fn prepared(prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("data")).unwrap();
@@ -69,7 +70,7 @@ impl Daemon {
         Self { dir, variables, open_files, child, url, expected_trouble: Vec::new() }
     }
 
-    /// Lets lines with this text stand in the log.
+    /// Allows lines with this text in the log.
     pub fn expect_trouble(&mut self, text: &'static str) {
         self.expected_trouble.push(text);
     }
@@ -86,7 +87,7 @@ impl Daemon {
         self.address().rsplit(':').next().unwrap()
     }
 
-    /// What the admin socket answers.
+    /// Sends a request to the admin socket and returns the whole answer.
     pub fn operator(&self, method: &str, path: &str) -> String {
         let mut socket = UnixStream::connect(self.dir().join("admin.sock")).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -114,7 +115,7 @@ impl Daemon {
         Client::new(&self.url, &[("x-service-token", TOKEN)])
     }
 
-    /// A user with a token of its own.
+    /// A client with a token of this user.
     pub fn user(&self, id: &str) -> Client {
         let answer = self
             .service()
@@ -149,7 +150,7 @@ impl Daemon {
         self.resume();
     }
 
-    /// Starts the daemon again that has ended.
+    /// Starts the daemon again after it has ended.
     pub fn resume(&mut self) {
         let _ = fs::remove_file(self.dir().join("listen"));
         (self.child, self.url) = launch(self.dir.path(), &self.variables, self.open_files);
@@ -159,12 +160,12 @@ impl Daemon {
         fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
-    /// Begins [`Daemon::peak_memory_kib`] anew.
+    /// Begins the measurement of [`Daemon::peak_memory_kib`] anew.
     pub fn forget_peak_memory(&self) {
         fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
     }
 
-    /// The most memory that was resident so far, in KiB.
+    /// The peak of resident memory so far, in KiB.
     pub fn peak_memory_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -180,7 +181,7 @@ fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {
     std::iter::once(token).chain(settings.iter().map(named)).collect()
 }
 
-/// By way of prlimit(1), where open files are limited.
+/// The command that runs the daemon; through prlimit(1) where open files are limited.
 fn command(open_files: Option<u32>) -> Command {
     let Some(files) = open_files else { return Command::new(BINARY) };
     let mut command = Command::new("/usr/bin/prlimit");

@@ -17,7 +17,7 @@ pub use daemon::Daemon;
 /// No test waits longer than this for one thing.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A socket to the daemon on which nothing takes for ever.
+/// A connection to the daemon whose reads and writes time out.
 pub fn connect(daemon: &Daemon) -> TcpStream {
     let socket = TcpStream::connect(daemon.address()).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -25,7 +25,7 @@ pub fn connect(daemon: &Daemon) -> TcpStream {
     socket
 }
 
-/// Begins a PUT of five bytes, of which none is sent yet; the daemon's handler waits for them.
+/// Begins a PUT of five bytes, none of which is sent yet. The daemon's handler waits for them.
 pub fn begin_put(daemon: &Daemon) -> TcpStream {
     let mut socket = connect(daemon);
     let head = format!(
@@ -58,7 +58,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     streamlined::model::digest::hex(digest.as_ref())
 }
 
-/// Waits for something that comes about by itself.
+/// Waits until the condition holds.
 pub fn eventually(mut holds: impl FnMut() -> bool) {
     let began = std::time::Instant::now();
     while !holds() {
@@ -67,14 +67,15 @@ pub fn eventually(mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Waits for what a new store notes by itself.
+/// Waits until the first collection and the first scrub of a new store are over, so that their
+/// commits do not interfere with the test.
 pub fn settle(daemon: &Daemon) {
     assert!(daemon.operator("POST", "/gc").starts_with("HTTP/1.1 200"));
     eventually(|| !daemon.anyone().get("/healthz").json()["scrub"]["last_completed"].is_null());
 }
 
-/// Waits until bytes of an upload, behind the first so many, are on their way to the disk: to a
-/// file of their own, or to where they belong in the whole.
+/// Waits until bytes of an upload beyond `offset` are on their way to the disk: in a file of their
+/// own, or in the assembly at their final offset.
 pub fn is_received(daemon: &Daemon, offset: u64) {
     let staging = daemon.dir().join("staging");
     let longer = |entry: std::io::Result<fs::DirEntry>| {

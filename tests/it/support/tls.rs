@@ -1,4 +1,4 @@
-//! An authority made for a test, and what it signs.
+//! A certificate authority made for a test, and the certificates that it signs.
 
 use std::{fs, path::Path};
 
@@ -14,7 +14,7 @@ impl Authority {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
-        // Two of the same name would be taken for one another.
+        // Two authorities of the same name would be taken for one another.
         let name = blake3::hash(key.public_key_raw()).to_hex();
         params.distinguished_name.push(DnType::CommonName, &name[..16]);
         Self(CertifiedIssuer::self_signed(params, key).unwrap())
@@ -24,7 +24,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A certificate and its key, in PEM; told apart by their name.
+    /// A certificate and its key in PEM. `name` is the common name, to tell certificates apart.
     pub fn sign(&self, name: &str) -> (String, String) {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).unwrap();

@@ -1,4 +1,4 @@
-//! Digests of pieces, before their bytes and behind them.
+//! Checksums of pieces, in a header before the bytes or in a trailer behind them.
 
 use std::{convert::Infallible, io::Write};
 
@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use super::{OFFSET_TYPE, Tus, content, patched, status_of};
 use crate::support::{Daemon, base64, bytes, connect, daemon::TOKEN, eventually};
 
-/// Sends a PATCH over HTTP/2 with a line of trailers behind its body and answers the status.
+/// Sends a PATCH over HTTP/2 with a trailer behind its body and returns the status.
 fn http2_with_trailer(daemon: &Daemon, path: &str, body: &'static str, line: &str) -> u16 {
     let (name, value) = line.trim_end().split_once(": ").unwrap();
     let trailers: HeaderMap =
@@ -54,7 +54,7 @@ fn a_wrong_checksum_drops_the_bytes() {
         let piece = &content_[at..at + 100_000];
         let wrong = tus.with("upload-checksum", &sum(algorithm, b"x")).patch(&path, at, piece);
         wrong.refused(460, "checksum_mismatch");
-        // Nor a name in capitals, nor another order.
+        // A checksum in capitals is refused, and so is one whose two words are reversed.
         let (capitals, right) = (sum(algorithm, piece).to_uppercase(), sum(algorithm, piece));
         let turned = right.split(' ').rev().collect::<Vec<_>>().join(" ");
         let unknown = ["md5 AAAAAAAAAAAAAAAAAAAAAA==", "crc32 AAAAAA=="];
@@ -64,7 +64,7 @@ fn a_wrong_checksum_drops_the_bytes() {
             refused.refused(400, "invalid_checksum");
         }
         assert_eq!(tus.offset(&path), at);
-        // Of nothing too.
+        // The checksum of an empty piece is compared, too.
         let nothing = tus.with("upload-checksum", &right).patch(&path, at, b"");
         nothing.refused(460, "checksum_mismatch");
         let right = tus.with("upload-checksum", &right).patch(&path, at, piece);

@@ -1,4 +1,4 @@
-//! Uploads that are made of others.
+//! Final uploads, which are concatenated from partial uploads.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Tus {
-    /// Begins a partial upload and answers its path.
+    /// Begins a partial upload and returns its path.
     fn partial(&self, size: usize) -> String {
         let partial = self.with("upload-concat", "partial");
         let created = partial.with("upload-length", &size.to_string()).post();
@@ -49,7 +49,7 @@ fn whole_partial_uploads_become_one_file() {
     let tus = Tus::of(&user);
     let content = bytes(1, 300_000);
     let paths = [tus.partial(100_000), tus.partial(150_000), tus.partial(50_000)];
-    // Each reserves what it will be.
+    // Each partial upload reserves its whole length.
     tus.with("upload-concat", "partial")
         .with("upload-length", "1")
         .post()
@@ -73,7 +73,7 @@ fn whole_partial_uploads_become_one_file() {
     let url = daemon.url();
     assert_eq!(head.header("upload-concat"), format!("final;{url}{one} {url}{two} {url}{three}"));
     assert_eq!(key(&head), key(&whole));
-    // They ended with it.
+    // The partial uploads ended with the final one.
     assert_eq!((tus.head(one).status, open(&user)), (404, 0));
     assert_eq!(std::fs::read_dir(daemon.dir().join("staging")).unwrap().count(), 1);
     tus.patch(&path(&whole), 300_000, b"").refused(403, "final_upload");
@@ -111,7 +111,7 @@ fn the_last_byte_of_the_last_one_ends_a_final_upload_that_waits() {
     assert_eq!(files["total_count"], 1);
     assert_eq!(user.content(files["files"][0]["key"].as_str().unwrap()).body, b"abcdefg");
     assert_eq!(key(&tus.head(&of)), files["files"][0]["key"].as_str().unwrap());
-    // Empty ones are whole from the begin.
+    // Empty partial uploads are complete from the beginning.
     let [one, two] = [tus.partial(0), tus.partial(0)];
     assert_eq!(tus.concatenate(&[&one, &two]).header("upload-offset"), "0");
 }
@@ -145,12 +145,12 @@ fn what_cannot_be_one_file_is_refused() {
     with_bytes.0.send("POST", "/v1/tus", "x").refused(403, "final_upload");
     let chunked = with_bytes.with("transfer-encoding", "chunked");
     chunked.0.send("POST", "/v1/tus", "x").refused(403, "final_upload");
-    // None of it left anything.
+    // None of the refused requests left an upload.
     assert_eq!(open(&user), 4);
-    // That nothing comes may be known only at the end.
+    // A chunked body shows only at its end that it is empty.
     let of = path(&tus.with("transfer-encoding", "chunked").concatenate(&[&one, &two]));
     tus.concatenate(&[&two, &three]).refused(409, "upload_concatenated");
-    // Neither kind is an upload like others, in whatever dialect.
+    // Neither tus, the documented API nor the draft treats a partial or a final upload like others.
     tus.patch(&of, 0, b"x").refused(403, "final_upload");
     assert_eq!((tus.offset(&one), tus.offset(&two)), (0, 0));
     user.part(id(&of), 1, b"x").refused(403, "final_upload");
@@ -162,7 +162,7 @@ fn what_cannot_be_one_file_is_refused() {
     let last = draft.header("upload-offset", "5").header("upload-complete", "?1");
     last.send("PATCH", &format!("/v1/uploads/{}", id(&one)), "").refused(409, "partial_upload");
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
-    // A part of the documented API is as good as a piece.
+    // The bytes may also come as a part of the documented API.
     user.part(id(&two), 1, b"you!").ok();
     assert_eq!(user.complete(id(&of)).ok()["sha256"], sha256(b"helloyou!"));
 }
@@ -176,14 +176,14 @@ fn partial_and_final_uploads_are_given_up_each_by_itself() {
     let of = path(&tus.concatenate(&[&one, &two]));
     assert_eq!(tus.0.delete(&of).status, 204);
     assert_eq!(tus.head(&of).status, 404);
-    // What it was to be made of is free for another.
+    // The partial uploads of a deleted final upload are free for another one.
     let of = path(&tus.concatenate(&[&two, &one]));
     tus.add(&one, 0, b"world");
     assert_eq!(tus.0.delete(&two).status, 204);
     assert_eq!(tus.head(&of).status, 410);
     user.complete(id(&of)).refused(410, "gone");
     assert_eq!(tus.head(&one).header("upload-offset"), "5");
-    // All of them expire, and what they reserved is free.
+    // All of them expire, and the quota that they reserved is free.
     eventually(|| tus.head(&of).status == 404 && tus.head(&one).status == 404);
     assert!(command(&daemon.dir(), &["gc"]).status.success());
     assert_eq!(user.put("/v1/files/content?filename=f", [0; 20]).status, 201);
@@ -206,7 +206,7 @@ fn a_kill_leaves_partial_and_final_uploads_as_they_were() {
     {
         let tus = Tus::of(&daemon.user("u"));
         assert_eq!(tus.head(&two).header("upload-offset"), "100000");
-        // Whole by a part, so that nothing concludes the final one before the kill.
+        // A part brings the last bytes, so that nothing completes the final upload before the kill.
         let rest = &content[300_000..];
         assert_eq!(tus.0.put(&format!("/v1/files/{}/parts/2", id(&two)), rest).status, 200);
     }
@@ -229,7 +229,7 @@ fn a_final_upload_is_named_by_itself_and_in_the_order_of_its_list() {
     let user = daemon.user("u");
     let tus = Tus::of(&user).with("upload-concat", "partial");
     let typed = tus.with("content-type", OFFSET_TYPE).with("upload-length", "3");
-    // With all of its bytes a partial upload is still no file.
+    // A partial upload that has all of its bytes is still no file.
     let own = typed.with("upload-metadata", &format!("filename {},own", base64(b"partial")));
     let made = |content: &str| {
         let created = own.0.send("POST", "/v1/tus", content);
@@ -243,7 +243,7 @@ fn a_final_upload_is_named_by_itself_and_in_the_order_of_its_list() {
     let file = user.get(&format!("/v1/files/metadata/{}", key(&whole))).ok();
     assert_eq!((&file["filename"], &file["meta"]), (&json!("upload"), &json!({})));
     assert_eq!(user.content(file["key"].as_str().unwrap()).body, b"defabc");
-    // As it was said.
+    // `Upload-Concat` is as the client sent it.
     assert_eq!(Tus::of(&user).head(&path(&whole)).header("upload-concat"), concat);
 }
 
@@ -267,7 +267,8 @@ fn a_partial_upload_goes_on_where_damage_begins() {
     let user = daemon.user("u");
     let tus = Tus::of(&user);
     let paths = paths.each_ref().map(String::as_str);
-    // The first of those that are damaged is named; any of them tells where it goes on.
+    // The refusal names the first damaged partial upload. Each partial upload tells where to
+    // continue.
     let refused = tus.concatenate(&paths).refused(409, "parts_missing");
     assert_eq!(refused["uploadId"], id(paths[1]));
     assert_eq!(paths.map(|path| tus.offset(path)), lengths);

@@ -1,4 +1,4 @@
-//! What every client asks: where an upload stands, and to go on from there.
+//! The core protocol: clients ask for the offset of an upload and continue there.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::{Daemon, base64, bytes, sha256};
 fn options_say_what_is_spoken() {
     let daemon = Daemon::with(&[("file_bytes_max", "1234567")]);
     for path in ["/v1/tus", "/v1/tus/", "/v1/tus/00000000000000000000000000000000"] {
-        // Whatever version is asked in.
+        // The answer does not depend on the version that the request names.
         let asked = daemon.user("u").header("tus-resumable", "0.2.2");
         assert_eq!(asked.send("OPTIONS", path, "").header("tus-version"), "1.0.0");
         let options = daemon.user("u").send("OPTIONS", path, "");
@@ -40,7 +40,7 @@ fn another_version_is_refused() {
         }
         assert_eq!(tus.head(&path).status, 412);
     }
-    // Nothing of it was done.
+    // None of these requests changed anything.
     assert_eq!(Tus::of(&user).offset(&path), 0);
     let open = user.get("/v1/files/uploads").ok();
     assert_eq!(open["uploads"].as_array().unwrap().len(), 1);
@@ -126,7 +126,7 @@ fn an_upload_goes_on_where_it_stands_and_becomes_a_file() {
     let file = user.get(&key).ok();
     assert_eq!((&file["mime"], &file["sha256"]), (&json!("image/png"), &json!(sha256(&content_))));
     assert_eq!(file["meta"], json!({"camera": "x100", "empty": ""}));
-    // What is done is told again, and takes nothing more.
+    // A completed upload repeats its answer and takes nothing more.
     assert_eq!(tus.append(&path, 300_000, b""), 300_000);
     tus.patch(&path, 300_000, b"x").refused(413, "too_large");
     tus.patch(&path, 0, b"x").refused(409, "offset_mismatch");
@@ -174,7 +174,7 @@ fn requests_that_make_no_sense_change_nothing() {
     }
     let typed = tus.with("content-type", OFFSET_TYPE);
     typed.0.send("PATCH", &path, "x").refused(400, "invalid_upload_offset");
-    // What would be stored for the content, although it is not.
+    // The encoded bytes would be stored as the content, which they are not.
     let zipped = tus.with("content-encoding", "gzip");
     zipped.patch(&path, 0, b"x").refused(400, "encoded_content");
     let digest = "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:";
@@ -224,7 +224,7 @@ fn another_method_may_be_named_in_a_header() {
     let user = daemon.user("u");
     let tus = Tus::of(&user);
     let path = tus.create(5);
-    // The one that was sent does not count, whichever it is.
+    // The method that was sent does not count, whichever it is.
     let sent = |method: &str, named: &str| {
         let over = tus.with("x-http-method-override", named).with("content-type", OFFSET_TYPE);
         over.with("upload-offset", "0").0.send(method, &path, "")
@@ -259,7 +259,7 @@ fn an_upload_of_another_user_is_not_there_and_a_viewer_may_not_upload() {
     let refused = nobody.patch(&path, 0, b"hello");
     refused.refused(401, "unauthenticated");
     assert_eq!(refused.header("tus-resumable"), "1.0.0");
-    // A service says for whom, in the metadata or the query.
+    // A service must name the user, in the metadata or in the query.
     let service = Tus::of(&daemon.service()).with("upload-length", "0");
     service.0.send("POST", "/v1/tus", "").refused(400, "user_required");
     let named = service.with("upload-metadata", &format!("user_id {}", base64(b"u")));
@@ -267,7 +267,7 @@ fn an_upload_of_another_user_is_not_there_and_a_viewer_may_not_upload() {
     assert!(created.header("upload-key").starts_with("storage/u/"));
     let created = service.0.send("POST", "/v1/tus?user_id=v", "");
     assert!(created.header("upload-key").starts_with("storage/v/"));
-    // What a user says does not count.
+    // A user id that a user sends is ignored.
     let named = user.with("upload-metadata", &format!("user_id {}", base64(b"v")));
     let created = named.with("upload-length", "0").0.send("POST", "/v1/tus", "");
     assert!(created.header("upload-key").starts_with("storage/u/"));
@@ -296,7 +296,7 @@ fn two_dialects_speak_of_one_session() {
     let daemon = Daemon::start();
     let user = daemon.user("u");
     let tus = Tus::of(&user);
-    // Begun in tus, gone on with as parts, completed in words.
+    // Begun in tus, continued with parts, ended with complete.
     let path = tus.create(10);
     tus.append(&path, 0, b"abc");
     let status = user.get(&format!("/v1/files/{}", id(&path))).ok();
@@ -311,15 +311,15 @@ fn two_dialects_speak_of_one_session() {
     let head = tus.head(&path);
     assert_eq!(head.header("upload-key"), file["key"].as_str().unwrap());
     assert_eq!(content(&user, &head), b"abcdefghij");
-    // Begun with init, part 0 first, ended in tus.
+    // Begun with init, part 0 first; ended in tus.
     let id_ = user.init("x", 6);
     user.part(&id_, 0, b"abc").ok();
     let path = format!("/v1/tus/{id_}");
     assert_eq!(tus.offset(&path), 3);
     assert_eq!(content(&user, &tus.patch(&path, 3, b"def")), b"abcdef");
     assert_eq!(user.get(&format!("/v1/files/{id_}")).ok()["state"], "completed");
-    // All bytes are there and nobody completed it, as after a crash: the next HEAD does, but only
-    // where the upload was begun in tus.
+    // All bytes are there, but nothing completed the upload, as after a crash. The next HEAD does,
+    // but only if the upload was begun in tus.
     let path = tus.create(3);
     user.part(id(&path), 1, b"abc").ok();
     assert_eq!(content(&user, &tus.head(&path)), b"abc");
@@ -328,12 +328,12 @@ fn two_dialects_speak_of_one_session() {
     let path = format!("/v1/tus/{id_}");
     assert_eq!(tus.offset(&path), 3);
     assert_eq!(user.get(&format!("/v1/files/{id_}")).ok()["state"], "open");
-    // Aborted as every upload is.
+    // Aborted like every other upload.
     let path = tus.create(9);
     tus.append(&path, 0, b"x");
     user.delete(&format!("/v1/files/{}", id(&path))).ok();
     assert_eq!(tus.head(&path).status, 404);
-    // Of no declared length, completed as what it is.
+    // Without a declared length, the upload is completed with the bytes that it has.
     let deferred = tus.with("upload-defer-length", "1").0.send("POST", "/v1/tus", "");
     let path = self::path(&deferred);
     tus.append(&path, 0, b"all of it");
@@ -353,7 +353,8 @@ fn a_path_may_be_written_with_escapes() {
     assert_eq!((overridden.status, overridden.header("tus-version")), (204, "1.0.0"));
 }
 
-/// Clients of the first dialect may say in `meta` what has a header's key here.
+/// Clients of the documented API may send members of `meta` with names that are keys of
+/// `Upload-Metadata` here.
 #[test]
 fn metadata_names_no_key_twice() {
     let daemon = Daemon::start();

@@ -1,4 +1,4 @@
-//! How uploads begin: with a length or without, with bytes or without, and what they are called.
+//! How uploads begin: with or without a length, with or without bytes, and at which URL.
 
 use std::io::{Read, Write};
 
@@ -33,7 +33,7 @@ fn bytes_may_come_with_the_creation() {
     let tus = Tus::of(&user);
     assert_eq!(content(&user, &tus.patch(&path(&begun), 5, b"you")), b"helloyou");
     create("4", "hello").refused(413, "too_large");
-    // Of no length yet, and of another type, which is not looked at.
+    // With a length that comes later; then with a body of another type, which is ignored.
     let deferred =
         Tus::of(&user).with("content-type", OFFSET_TYPE).with("upload-defer-length", "1");
     let begun = deferred.0.send("POST", "/v1/tus", "hello");
@@ -89,7 +89,7 @@ fn a_length_may_come_later_and_the_quota_grows_with_the_bytes() {
     length("450", 400, b"").refused(400, "inconsistent_upload_length");
     let last = length("500", 400, &[1; 100]);
     assert_eq!(content(&user, &last), [1; 500]);
-    // One whose length turns out to be what is there.
+    // An upload whose length turns out to be that of the bytes that are there.
     let small = daemon.user("v");
     let deferred = Tus::of(&small).with("upload-defer-length", "1").0.send("POST", "/v1/tus", "");
     let path = self::path(&deferred);
@@ -98,7 +98,8 @@ fn a_length_may_come_later_and_the_quota_grows_with_the_bytes() {
     assert_eq!(content(&small, &ended), b"abc");
 }
 
-/// What is kept of a request that is cut is its length, too.
+/// A refused request declares no length. A request that is cut does, even when none of its bytes
+/// came.
 #[test]
 fn a_length_counts_when_the_bytes_that_it_comes_with_do() {
     let daemon = Daemon::start();

@@ -1,4 +1,4 @@
-//! The end of uploads: by time, and by their clients.
+//! How uploads end: when they expire, and when their clients end them.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ fn an_upload_tells_when_it_expires_and_then_is_gone() {
     let daemon = Daemon::with(&[("upload_ttl", "5s")]);
     let user = daemon.user("u");
     let tus = Tus::of(&user);
-    // Told in whole seconds, from when the request was taken on.
+    // The time is in whole seconds and counts from when the daemon took on the request.
     let told_within = |answer: &Answer, asked: SystemTime| {
         let told = answer.header("upload-expires");
         assert!(told.ends_with(" GMT"));
@@ -53,7 +53,7 @@ fn a_terminated_upload_is_gone() {
     assert_eq!(tus.head(&path).status, 404);
     tus.patch(&path, 0, b"x").refused(404, "upload_not_found");
     tus.0.delete(&path).refused(404, "upload_not_found");
-    // By way of a POST, and with one that writes at that time.
+    // Terminated by a POST that overrides its method, while another request writes.
     let path = tus.create(10);
     let socket = begin_patch(&daemon, &path, 0, 10, b"abc");
     let over = tus.with("x-http-method-override", "DELETE");
@@ -73,7 +73,7 @@ fn a_terminated_upload_that_is_whole_is_a_deleted_file() {
         (path, last)
     };
     let (path, last) = whole();
-    // Only by those who may delete it.
+    // Only a caller who may delete the file can terminate its upload.
     run(&daemon.dir(), &["user", "set", "u", "--role", "analyst"]);
     tus.0.delete(&path).refused(403, "forbidden");
     run(&daemon.dir(), &["user", "set", "u", "--role", "researcher"]);
@@ -87,7 +87,7 @@ fn a_terminated_upload_that_is_whole_is_a_deleted_file() {
     assert_eq!((&list["total_count"], tus.head(&path).status), (&json!(0), 410));
     tus.patch(&path, 2, b"").refused(410, "gone");
     tus.0.delete(&path).refused(410, "gone");
-    // The audit log tells of a file, not of an upload.
+    // The audit log records the deletion of a file, not of an upload.
     let key = last.header("upload-key");
     let told = |line: &Value| line["event"] == "delete" && line["target"] == key;
     eventually(|| lines(&daemon.dir()).iter().any(told));

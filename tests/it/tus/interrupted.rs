@@ -1,4 +1,4 @@
-//! What was acknowledged, and what came of a piece, when its client or the daemon went away.
+//! What is kept when a client or the daemon goes away: acknowledged bytes, and those of cut pieces.
 
 use std::process::{Command, Stdio};
 
@@ -17,14 +17,14 @@ fn what_a_vanished_client_sent_is_kept() {
     let tus = Tus::of(&user);
     let content_ = bytes(5, 1_000_000);
     let path = tus.create(content_.len());
-    // The socket is cut in the middle of a PATCH; a large and a small piece.
+    // The socket is closed in the middle of a PATCH, once of a large and once of a small piece.
     for (begin, end) in [(0, 400_000), (400_000, 400_100)] {
         let ended = patched(&daemon) + 1;
         drop(begin_patch(&daemon, &path, begin, content_.len() - begin, &content_[begin..end]));
         eventually(|| patched(&daemon) == ended);
         assert_eq!(tus.offset(&path), end);
     }
-    // One that stops sending is told so, and what came is kept too.
+    // A client that stops sending is told so, and what it sent is kept, too.
     let rest = content_.len() - 400_100;
     let socket = begin_patch(&daemon, &path, 400_100, rest, &content_[400_100..500_000]);
     assert!(status_of(socket).starts_with("HTTP/1.1 408"));
@@ -66,11 +66,11 @@ fn a_newer_request_makes_a_hanging_one_let_go() {
     let path = tus.create(content_.len());
     let hanging = begin_patch(&daemon, &path, 0, content_.len(), &content_[..100_000]);
     is_received(&daemon, 0);
-    // Its client is alive, only slow; a HEAD learns of what came.
+    // The client of that request is alive, only slow. A HEAD learns how much arrived.
     let at = tus.offset(&path);
     assert!((1..=100_000).contains(&at), "{at}");
     assert!(is_taken_over(&answer_of(hanging)));
-    // A PATCH takes over from one that sent nothing yet.
+    // A PATCH takes over from a request that has sent nothing yet.
     let hanging = begin_patch(&daemon, &path, at, content_.len() - at, b"");
     let last = tus.patch(&path, at, &content_[at..]);
     assert_eq!(content(&user, &last), content_);
@@ -117,7 +117,7 @@ fn a_stop_keeps_what_came() {
     assert!((1..=200_000).contains(&offset), "{offset}");
 }
 
-/// What comes behind a damaged piece is of no use to who sends in order.
+/// Bytes behind a damaged piece are of no use to a client that sends in order.
 #[test]
 fn an_upload_goes_on_where_damage_begins() {
     let mut daemon = Daemon::start();
@@ -132,7 +132,8 @@ fn an_upload_goes_on_where_damage_begins() {
             path
         };
         damage(&daemon.dir().join("staging"), &content_[damaged..damaged + 200_000]);
-        // What was hashed as it came is not read again, unless that was forgotten.
+        // Bytes that were hashed on arrival are not read again, unless their hash was forgotten, as
+        // in a restart.
         daemon.restart(Signal::TERM);
         let user = daemon.user("u");
         let tus = Tus::of(&user);

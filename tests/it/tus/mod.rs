@@ -28,7 +28,7 @@ impl Tus {
         Self(self.0.header(name, value))
     }
 
-    /// Creates an upload of a file `f` and answers its path.
+    /// Creates an upload of a file `f` and returns its path.
     fn create(&self, size: usize) -> String {
         let named = self.with("upload-metadata", &format!("filename {}", base64(b"f")));
         let created = named.with("upload-length", &size.to_string()).0.send("POST", "/v1/tus", "");
@@ -55,7 +55,7 @@ impl Tus {
         typed.with("upload-offset", &offset.to_string()).0.send("PATCH", path, body)
     }
 
-    /// Appends and answers where the upload ends then.
+    /// Appends and returns the new offset.
     fn append(&self, path: &str, offset: usize, body: &[u8]) -> usize {
         let answer = self.patch(path, offset, body);
         assert_eq!(answer.status, 204, "{answer:?}");
@@ -64,7 +64,7 @@ impl Tus {
     }
 }
 
-/// Requests to append that came to their end.
+/// How many requests to append have ended.
 fn patched(daemon: &Daemon) -> usize {
     daemon.log().matches(r#""method":"PATCH""#).count()
 }
@@ -112,7 +112,7 @@ fn answer_of(mut socket: TcpStream) -> String {
     answer
 }
 
-/// Whether it is what an older request for an upload is told.
+/// Whether this is the answer to a request from which a newer one has taken over the upload.
 fn is_taken_over(answer: &str) -> bool {
     answer.starts_with("HTTP/1.1 409 ") && answer.contains(r#""code":"upload_taken_over""#)
 }
