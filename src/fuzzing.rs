@@ -1,5 +1,5 @@
-//! What the targets below `fuzz/` and their corpora in `tests/corpus.rs` do with an input. Each
-//! panics where something does not hold.
+//! What the targets below `fuzz/`, and `tests/corpus.rs` with their corpora, do with an input. Each
+//! panics if something does not hold.
 
 mod client_address;
 mod import;
@@ -104,8 +104,8 @@ fn text(input: &[u8]) -> Option<&str> {
     std::str::from_utf8(input).ok()
 }
 
-/// A key that a path leads to is one that `FileKey` takes, whatever stood encoded around it; a path
-/// is the same with all but letters and digits encoded.
+/// A key that is found in a path is one that `FileKey` accepts, however it was encoded there; a
+/// path routes the same if everything but letters and digits is encoded.
 pub fn route(input: &[u8]) {
     let Some(path) = text(input) else { return };
     for method in [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE] {
@@ -119,7 +119,8 @@ pub fn route(input: &[u8]) {
     let _ = route::hidden(path);
 }
 
-/// Lines of the input are the headers. What is sent lies in the content and nowhere twice.
+/// Lines of the input are the headers. The slices to send lie within the content and do not
+/// overlap.
 pub fn conditional(input: &[u8]) {
     const NAMES: [HeaderName; 6] =
         [RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
@@ -148,7 +149,7 @@ pub fn conditional(input: &[u8]) {
     let _ = conditional::is_fresh(&headers, &validators.etag);
 }
 
-/// A key stays below `storage/`, and is the same when read again.
+/// A key stays below `storage/` and is the same when it is parsed again.
 pub fn file_key(input: &[u8]) {
     let Some(key) = text(input).and_then(FileKey::parse) else { return };
     let path = key.as_str().strip_prefix("storage/").unwrap_or_default();
@@ -159,10 +160,10 @@ pub fn file_key(input: &[u8]) {
     let _ = key.salt();
 }
 
-/// A key that is no secret, since to make one takes longer than a fuzzer waits for an input.
+/// A key that is not secret: making one takes longer than a fuzzer waits for an input.
 const KEY: &[u8] = include_bytes!("../fuzz/key.der");
 
-/// Keys in a directory that is gone once they are read.
+/// The keys; their directory is removed once they are read.
 static KEYS: LazyLock<(Arc<KeyRing>, LinkKey)> = LazyLock::new(|| {
     let dir = std::env::temp_dir().join(format!("streamlined-fuzzing-{}", std::process::id()));
     let key = RsaPrivateKey::from_pkcs8_der(KEY).expect("a key");
@@ -176,7 +177,7 @@ static KEYS: LazyLock<(Arc<KeyRing>, LinkKey)> = LazyLock::new(|| {
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
-/// Nothing that we did not sign is taken; of what we did, nothing that has expired.
+/// No token is accepted that we did not sign, and none that we signed once it has expired.
 pub fn jwt(input: &[u8]) {
     let (Some(text), (ring, _)) = (text(input), &*KEYS) else { return };
     let expected = Expected { issuer: "i".into(), audience: "a".into() };
@@ -190,7 +191,7 @@ pub fn jwt(input: &[u8]) {
     }
 }
 
-/// A signature holds for what was signed, and no other text is one.
+/// A signature is accepted for what was signed, and no other text is.
 pub fn link(input: &[u8]) {
     let (Some(text), (_, links)) = (text(input), &*KEYS) else { return };
     let mut lines = text.split('\n');
@@ -204,8 +205,8 @@ pub fn link(input: &[u8]) {
     assert!(!links.verify(&key, exp ^ 1, disposition, &sig));
 }
 
-/// A key set on the first line, a receipt behind it: whatever they are, they are read or refused,
-/// and nobody makes a receipt of ours, not even one that names our key.
+/// A key set on the first line, a receipt behind it: whatever they are, they are read or refused.
+/// No input is accepted as a receipt of ours, not even one that names our key.
 pub fn receipt(input: &[u8]) {
     let (Some(text), (ring, _)) = (text(input), &*KEYS) else { return };
     let (key_set, receipt) = text.split_once('\n').unwrap_or(("", text));
@@ -219,7 +220,7 @@ pub fn receipt(input: &[u8]) {
     }
 }
 
-/// Stored bytes are a record or an error, and a record is the same when stored again.
+/// Stored bytes are a record or an error, and a record is the same after it is stored again.
 pub fn record(input: &[u8]) {
     fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
         let record: T = codec::decode(bytes).ok()?;
@@ -238,7 +239,7 @@ pub fn record(input: &[u8]) {
     run_of_records(input);
 }
 
-/// A run is read up to where it is damaged, and what was read is the same when written again.
+/// A run is read up to where it is damaged; what was read is the same after it is written again.
 fn run_of_records(input: &[u8]) {
     let read = |bytes: &[u8]| {
         let (mut entries, mut read) = (run::Reader::new(bytes), Vec::new());
@@ -260,7 +261,7 @@ fn run_of_records(input: &[u8]) {
     }
 }
 
-/// However a body is cut on its way, the same content and the same verdict come out.
+/// However a body is cut into pieces, the content and the verdict are the same.
 pub fn encoded_part(input: &[u8]) {
     const PATH: &[Step] = &[Step::Member("chunkBase64")];
     let split = |pieces: &mut dyn Iterator<Item = &[u8]>| {
@@ -280,7 +281,7 @@ pub fn encoded_part(input: &[u8]) {
     }
 }
 
-/// A journal's record is read as it was written or not at all.
+/// A record of the journal is read as it was written or not at all.
 pub fn journal(input: &[u8]) {
     if let Ok(Some(record)) = record::read(&mut &*input, input.len() as u64) {
         let _ = record.writes();
@@ -306,7 +307,7 @@ pub fn journal(input: &[u8]) {
     assert!(matches!(damaged, Ok(None)), "a damaged record is taken");
 }
 
-/// Parts of a content, put together by whoever reads the answer, are where their headers say.
+/// The parts of a content, as the reader of an answer finds them, lie where their headers say.
 pub fn byteranges(input: &[u8]) {
     let Some((header, content)) = text(input).and_then(|input| input.split_once('\n')) else {
         return;
@@ -342,7 +343,7 @@ pub fn byteranges(input: &[u8]) {
 }
 
 /// The first line names a setting: its value means the same in the environment and in a file, or is
-/// refused in both. All of it as a file is a configuration, or every fault has its place.
+/// refused in both. The whole input as a file is a configuration, or every fault names its place.
 pub fn config(input: &[u8]) {
     let Some(input) = text(input) else { return };
     let path = std::env::temp_dir().join(format!("streamlined-config-{}", std::process::id()));
@@ -365,19 +366,19 @@ pub fn config(input: &[u8]) {
         layers::load(&Flags::default(), &environment)
     };
     let from_environment = said(value);
-    // A string of JSON is one of TOML, but for DEL.
+    // A JSON string is a TOML string, except for DEL.
     let quoted = Value::from(value).to_string().replace('\x7f', "\\u007f");
     let Some(from_file) = written(&format!("{name} = {quoted}")) else { return };
     match (from_environment, from_file) {
         (Ok((one, _)), Ok((other, _))) => {
             assert!(one == other, "{name} depends on where it stands");
-            // It begins every link that is given out.
+            // This is the beginning of every link that is given out.
             let url = one.public_url.unwrap_or_default();
             assert!(url.bytes().all(|byte| byte.is_ascii_graphic()));
         }
         (Err(one), Err(other)) => {
             assert_eq!((one.len(), other.len()), (1, 1));
-            // Some words are those of the message itself.
+            // Some values are words of the message itself.
             let shown = |text: &str| value.len() > 3 && text.contains(value);
             let always = said("-").is_err_and(|faults| faults.iter().any(|fault| shown(fault)));
             assert!(!knob.secret || !shown(&one[0]) || always, "a secret is shown");
@@ -386,7 +387,8 @@ pub fn config(input: &[u8]) {
     }
 }
 
-/// Lines are the headers of a creation. What is read of them is told again, and is the same then.
+/// Lines are the headers of a creation. What is read from them is the same after it is printed and
+/// read again.
 pub fn tus(input: &[u8]) {
     const NAMES: [&str; 3] = ["upload-length", "upload-defer-length", "upload-length"];
     let mut lines = input.split(|byte| *byte == b'\n');
@@ -433,8 +435,8 @@ pub fn tus(input: &[u8]) {
     }
 }
 
-/// What uploads say of themselves, a header in each line: what is read of them is read again from
-/// what says the same.
+/// Headers of uploads, one in each line: what is read from them is the same after it is printed and
+/// read again.
 pub fn upload_headers(input: &[u8]) {
     const NAME: HeaderName = HeaderName::from_static("upload-offset");
     for line in input.split(|byte| *byte == b'\n').take(8) {

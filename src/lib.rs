@@ -1,7 +1,7 @@
 //! `streamlined`: a self-contained file daemon. One binary, one data directory.
 //!
-//! `docs/ARCHITECTURE.md` has the picture of the layers below, what each does not know, and paths
-//! through them; `docs/DESIGN.md` what is written in which order.
+//! `docs/ARCHITECTURE.md` has a picture of the layers below, lists what each does not know, and
+//! describes paths through them; `docs/DESIGN.md` says what is written in which order.
 
 pub mod app;
 pub mod auth;

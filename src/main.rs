@@ -1,4 +1,4 @@
-//! argv in, exit code out.
+//! Runs the command line and returns its exit code.
 
 use std::process::ExitCode;
 

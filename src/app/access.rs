@@ -1,4 +1,4 @@
-//! From what was sent to who is asking.
+//! From the credentials of a request to the principal behind it.
 
 use std::{
     collections::HashMap,
@@ -40,8 +40,8 @@ pub enum Credential {
     Unusable(&'static str),
 }
 
-/// Credentials that were found good before. One is remembered until it ends; all are forgotten when
-/// a token, a user or a key changes, before that change is answered.
+/// Cache of credentials that were verified before. An entry lasts until its credential expires. All
+/// entries are dropped when a token, a user or a key changes, before that change is answered.
 #[derive(Default)]
 pub struct Verifications {
     known: RwLock<Memory>,
@@ -52,7 +52,7 @@ pub struct Verifications {
 #[derive(Default)]
 struct Memory {
     credentials: HashMap<[u8; 32], Known>,
-    /// Raised whenever all are forgotten: what was looked up before then may be over.
+    /// Raised whenever all entries are dropped: a result looked up before then may be out of date.
     epoch: u64,
 }
 
@@ -61,11 +61,11 @@ struct Memory {
 struct Known {
     principal: Principal,
     is_opaque: bool,
-    /// The first moment at which it is no longer good.
+    /// The first moment at which the credential is no longer good.
     expires: UnixMillis,
 }
 
-/// Credentials remembered at most.
+/// Most credentials in the cache.
 const VERIFICATIONS_MAX: usize = 16_384;
 
 impl Verifications {
@@ -77,12 +77,12 @@ impl Verifications {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How often all were forgotten.
+    /// How often all entries were dropped.
     fn epoch(&self) -> u64 {
         self.read().epoch
     }
 
-    /// What is remembered, or the epoch for [`Verifications::remember`].
+    /// The entry of a credential, or else the epoch to pass to [`Verifications::remember`].
     fn find(&self, digest: &[u8; 32], now: UnixMillis) -> std::result::Result<Known, u64> {
         let memory = self.read();
         let known = memory.credentials.get(digest).filter(|known| now < known.expires);
@@ -110,16 +110,17 @@ impl Verifications {
         memory.epoch += 1;
     }
 
-    /// At most once a second: unknown keys are cheap to make up.
+    /// Whether the key directory may be read again: at most once a second, since anybody can make
+    /// up unknown keys.
     fn may_reload(&self, now: UnixMillis) -> bool {
         self.reloaded.swap(now.seconds(), Ordering::Relaxed) != now.seconds()
     }
 }
 
 impl App {
-    /// Checks every credential that was sent from an address; the first one, in order of
-    /// precedence, speaks. A bad one is refused even where another is good. `None` when nothing
-    /// was sent.
+    /// Checks every credential of a request from an address. The first one, in order of precedence,
+    /// determines the principal. A bad credential is refused even beside a good one. Returns `None`
+    /// when no credential was sent.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`].
@@ -136,21 +137,21 @@ impl App {
                 Credential::Bearer(token) => {
                     let known = self.known(token, false, now).await?;
                     if known.is_opaque {
-                        return Err(refused("an opaque token in place of a JWT"));
+                        return Err(refused("an opaque token where a JWT is expected"));
                     }
                     known.principal
                 }
                 Credential::ServiceToken(token) => {
                     let known = self.known(token, true, now).await?;
                     if matches!(known.principal, Principal::User { .. }) {
-                        return Err(refused("a user token in place of a service token"));
+                        return Err(refused("a user token where a service token is expected"));
                     }
                     known.principal
                 }
             };
             if let Principal::Service { token, grant, .. } = &principal {
                 if !grant.admits(from) {
-                    return Err(refused("the token is not for this address"));
+                    return Err(refused("the token does not allow this address"));
                 }
                 self.uses.note(token.id, TokenUse { at: now, from });
             }
@@ -159,7 +160,7 @@ impl App {
         Ok(speaking)
     }
 
-    /// What a credential proves. One that was seen before costs a digest and a look-up in memory.
+    /// What a credential proves. A credential seen before costs a digest and a look-up in memory.
     async fn known(&self, token: &str, may_be_opaque: bool, now: UnixMillis) -> Result<Known> {
         if token.len() > OPAQUE_TOKEN_BYTES_MAX.max(JWT_BYTES_MAX) {
             return Err(refused("the credential is too long"));
@@ -203,14 +204,14 @@ impl App {
         let record = self.meta.service_token(&digest).await?;
         let token = TokenStamp { id: TokenId::of(&digest), issued, epoch };
         let principal = match subject {
-            // No record is made for a user's token but by revoking its `jti`.
+            // A user's token has a record only when its `jti` was revoked.
             Subject::User { id, role } => self.user(id, role, token, record).await?,
             Subject::Service { name } => {
                 if let Some(record) = &record {
                     self.check_record(record, now)?;
                     expires = record.ends().map_or(expires, |end| end.min(expires));
                 } else if limited {
-                    return Err(refused("the record of what the token is limited to is gone"));
+                    return Err(refused("the record with the limits of the token is gone"));
                 }
                 self.check_issue(Holder::Service(&name), issued).await?;
                 let grant = Arc::new(record.map(|record| record.grant).unwrap_or_default());
@@ -228,7 +229,7 @@ impl App {
         }
     }
 
-    /// Refuses what was issued before the tokens of a holder were ended.
+    /// Refuses a token that was issued before the tokens of its holder were revoked.
     async fn check_issue(&self, holder: Holder<'_>, issued: u64) -> Result<()> {
         if issued >= self.first_good_second(holder).await? {
             return Ok(());
@@ -239,8 +240,9 @@ impl App {
         }))
     }
 
-    /// Whether who sent a body is still let in at its end. A token may run out meanwhile; one that
-    /// was revoked or replaced, and a user who was disabled, logged out or deleted, are refused.
+    /// Whether the sender of a body is still admitted when the body ends. Its token may expire
+    /// meanwhile. A token that was revoked or replaced is refused, and so is a user who was
+    /// disabled, logged out or deleted.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`].
@@ -271,7 +273,7 @@ impl App {
         }
     }
 
-    /// The role is what the token claims, capped by what the user's record says.
+    /// The role is the one that the token claims, capped by the user's record.
     async fn user(
         &self,
         id: UserId,
@@ -295,8 +297,8 @@ impl App {
         let check = || jwt::verify(token, &self.keys, &self.policy().tokens, now);
         let mut outcome = check();
         if outcome == Err(Refused::UnknownKey) && self.verified.may_reload(now) {
-            // A key may have been taken away, too: all is forgotten then, but not for a `kid` that
-            // somebody made up.
+            // The reload may also find that a key was removed. The cache is then dropped, but not
+            // for a `kid` that somebody made up.
             match self.with_keys(|keys, _| keys.reload()).await {
                 Ok(()) => outcome = check(),
                 Err(error) => tracing::warn!(%error, "the key directory cannot be read"),
@@ -305,7 +307,7 @@ impl App {
         outcome.map_err(|why| refused(&why.to_string()))
     }
 
-    /// Whether the token of a service grants a folder of a user; users are not limited so.
+    /// Whether a service's token grants a folder of a user. Users are not limited in this way.
     ///
     /// # Errors
     /// [`Error::OutOfScope`].
@@ -321,21 +323,21 @@ impl App {
         if principal.reaches(owner, folder) { Ok(()) } else { Err(Error::OutOfScope("folder")) }
     }
 
-    /// A service asking for a user whom another part of its request names; everybody else asks for
-    /// who the token says.
+    /// The principal, asking for the user whom another part of its request names. This applies to
+    /// services; everybody else asks as the user of the token.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when it names two.
+    /// [`Error::Conflict`] when a service names two users.
     pub fn naming(&self, principal: &Principal, named: Option<UserId>) -> Result<Principal> {
-        let detail = "The query names one user, and the body another.";
+        let detail = "The query names one user, and the body names another.";
         principal.naming(named).ok_or_else(|| Error::conflict("owner_mismatch", detail))
     }
 
-    /// Whose files a request is about: a service says, everybody else is who the token says.
-    /// With `as_admin`, an admin may say too.
+    /// The user whose files a request is about. A service names that user; for everybody else it is
+    /// the user of the token. With `as_admin`, an admin may name a user too.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when a service names nobody, [`Error::Conflict`] when it names two,
+    /// [`Error::Invalid`] when a service names no user, [`Error::Conflict`] when it names two,
     /// [`Error::OutOfScope`] for a user that its token does not grant.
     pub fn acting_for(
         &self,
@@ -345,7 +347,7 @@ impl App {
     ) -> Result<UserId> {
         match (principal, named) {
             (Principal::Service { .. }, named) => {
-                let detail = "A service names the user it acts for: user_id or user_email.";
+                let detail = "A service must name the user it acts for: user_id or user_email.";
                 let missing = || Error::invalid("user_required", detail);
                 let owner = self.naming(principal, named)?.named().cloned().ok_or_else(missing)?;
                 let is_granted = principal.reaches_user(&owner);
@@ -359,7 +361,7 @@ impl App {
     }
 }
 
-/// Who asks, as a store has to know it.
+/// The caller, in the form that the metadata store needs.
 pub(super) fn asker(principal: &Principal) -> Asker {
     match principal {
         Principal::Service { .. } => Asker::Service,

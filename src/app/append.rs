@@ -1,8 +1,10 @@
-//! Uploads that are written in order, as tus and the IETF draft do it: each request goes on where
-//! the one before stopped, and the last byte, or who says that it was the last, completes the file.
+//! Uploads that are written in order, as tus and the IETF draft do it. Each request continues where
+//! the one before stopped. The last byte, or the request that says it is the last, completes the
+//! file.
 //!
 //! What a client sent before it vanished is kept. Of two requests for one upload the newer one
-//! counts, since the older one's client may be long gone: it records what it has and ends.
+//! wins, since the client of the older one may be long gone: the older request records what it has
+//! and ends.
 
 use std::{slice, sync::Arc, time::Duration};
 
@@ -33,17 +35,17 @@ use crate::{
     },
 };
 
-/// How long an older request may take to let go, which takes it as long as syncing what it has.
+/// How long an older request may take to release the upload. It syncs what it has first.
 const LET_GO: Duration = Duration::from_secs(30);
 
-/// What comes from a client.
+/// One item of what a client sends.
 pub enum Arrival {
     Bytes(Bytes),
-    /// Of all bytes before it.
+    /// The digest of all bytes before it.
     Digest(Digest),
 }
 
-/// The bytes of a piece as they arrive, and behind them maybe their digest.
+/// The bytes of a piece as they arrive, optionally followed by their digest.
 pub trait Content: Stream<Item = Result<Arrival>> + Send + Unpin + 'static {}
 
 impl<S: Stream<Item = Result<Arrival>> + Send + Unpin + 'static> Content for S {}
@@ -51,42 +53,42 @@ impl<S: Stream<Item = Result<Arrival>> + Send + Unpin + 'static> Content for S {
 /// What completes an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ends {
-    /// Its last byte.
+    /// The last byte of the upload.
     Itself,
-    /// This piece.
+    /// The end of this piece.
     Here,
     /// Not this piece, even if it brings the last byte.
     Later,
 }
 
-/// What a client says of a piece.
+/// What a client declares about a piece.
 #[derive(Clone, Copy)]
 pub struct Claim {
     /// Where the piece begins.
     pub offset: u64,
-    /// The size of the whole, where it is said only now.
+    /// The size of the whole upload, when it is declared only now.
     pub size: Option<u64>,
-    /// Bytes that will come.
+    /// The number of bytes that will come.
     pub announced: Option<u64>,
     pub ends: Ends,
-    /// What the whole must be, asked where it ends.
+    /// The digest that the whole file must have. It is checked when the upload is completed.
     pub whole: Option<Sha256>,
 }
 
-/// What a client adds to an upload.
+/// What one request appends to an upload.
 pub struct Piece<C> {
     pub claim: Claim,
     pub checksum: Option<Checksum>,
     pub content: C,
 }
 
-/// How far an upload is.
+/// How far an upload has come.
 pub struct Progress {
     pub upload: Upload,
     pub offset: u64,
-    /// What it became.
+    /// The file that the upload became.
     pub file: Option<FileRecord>,
-    /// Bytes of the whole, once that is known.
+    /// The size of the whole upload, once it is known.
     pub size: Option<u64>,
 }
 
@@ -100,16 +102,16 @@ impl Progress {
     }
 }
 
-/// How a piece ended, when it was taken.
+/// How the body of a piece ended.
 enum End {
     Whole,
-    /// The client is gone, or another request came: nothing more will be read.
+    /// The client is gone, or another request came: no more is read.
     Cut(Error),
 }
 
 impl App {
-    /// Opens a session and writes to it at once. Where that fails nobody learns of the session, so
-    /// it is not kept.
+    /// Opens a session and writes to it at once. If that fails, the session is not kept, since the
+    /// client never learns of it.
     ///
     /// # Errors
     /// As [`App::init_upload`] and [`App::append`].
@@ -129,19 +131,20 @@ impl App {
             if written.is_err()
                 && let Err(error) = app.abort_upload(&principal, id).await
             {
-                tracing::debug!(upload = %id, %error, "an upload stays that nobody knows");
+                tracing::debug!(upload = %id, %error, "a failed new upload was not removed");
             }
             written
         })
         .await
     }
 
-    /// Writes a piece where the upload ends, and completes it where the piece says so.
+    /// Writes a piece at the end of the upload, and completes the upload when the piece says so.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] when it ends elsewhere, or another request came;
+    /// [`Error::NotFound`]; [`Error::OffsetDiffers`] when the upload ends elsewhere;
     /// [`Error::TooLarge`], [`Error::Quota`], [`Error::ChecksumDiffers`]: nothing of the piece is
-    /// kept. With [`Error::BodyAborted`] and [`Error::BodyTimeout`] what came is.
+    /// kept. With [`Error::BodyAborted`], [`Error::BodyTimeout`], and [`Error::Conflict`] when a
+    /// newer request came, what arrived is kept, unless the piece has a checksum.
     pub async fn append(
         self: &Arc<Self>,
         principal: &Principal,
@@ -153,7 +156,7 @@ impl App {
         self.to_its_end(|app| async move { app.write(&principal, id, piece).await }).await
     }
 
-    /// How far an upload is, once an older request for it has let go.
+    /// How far an upload has come, after any older request has released it.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -167,7 +170,7 @@ impl App {
         self.settle(principal, id, Ends::Later, None).await
     }
 
-    /// The file that an upload became, once an older request for it has let go.
+    /// The file that an upload became, after any older request has released the upload.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Gone`] when that file was deleted.
@@ -177,10 +180,10 @@ impl App {
         self.completed(principal, &self.own_upload(principal, id).await?).await
     }
 
-    /// As [`App::abort_upload`], once an older request for it has let go.
+    /// As [`App::abort_upload`], after any older request has released the upload.
     ///
     /// # Errors
-    /// As there.
+    /// As [`App::abort_upload`].
     pub async fn terminate_upload(
         self: &Arc<Self>,
         principal: &Principal,
@@ -212,7 +215,7 @@ impl App {
         }
         if let UploadState::Completed(_) = upload.state {
             let progress = self.settle(principal, id, Ends::Later, None).await?;
-            // Whatever comes, the upload stays as it is: nobody has to wait for it.
+            // No piece can change a completed upload, so no other request needs to wait.
             drop(lease);
             return check_nothing_more(piece, progress.offset).await.map(|()| progress);
         }
@@ -226,7 +229,7 @@ impl App {
             (Some(checksum), End::Whole) => {
                 checksum.holds().then_some(()).ok_or(Error::ChecksumDiffers)
             }
-            // Half of it cannot be checked.
+            // The checksum is that of the whole piece; a part of the piece cannot be checked.
             (Some(_), End::Cut(why)) => Err(why.clone()),
             (None, _) => Ok(()),
         };
@@ -249,8 +252,8 @@ impl App {
         }
     }
 
-    /// A session, where it ends, and its last part. The others may be many, and the piece behind
-    /// them takes as long as its client.
+    /// A session, where it ends, and its last part. The other parts are not kept in memory: they
+    /// may be many, and receiving the next piece takes as long as its client does.
     async fn end_of(
         &self,
         principal: &Principal,
@@ -261,8 +264,8 @@ impl App {
         Ok((upload, tail(&parts), parts.pop()))
     }
 
-    /// Whether the piece fits. Answers the session as it will be, and what the piece is appended
-    /// to: a size that comes with it counts when the piece does.
+    /// Checks whether the piece fits. Returns the session as it will be, and what the piece is
+    /// appended to. A size that is declared with the piece takes effect when the piece does.
     async fn check_claim(
         &self,
         upload: Upload,
@@ -306,13 +309,15 @@ impl App {
         declared.map(drop).map_err(upload_error)
     }
 
-    /// A last part grows up to this size, so that the numbers last for pieces of any size.
+    /// The size up to which a last part grows, so that the part numbers suffice for pieces of any
+    /// size.
     fn tail_bytes(&self, upload: &Upload) -> u64 {
         let whole = upload.declared().unwrap_or(self.policy().file_bytes_max);
         whole.div_ceil(PART_NUMBER_MAX.into()).max(TAIL_BYTES_MIN)
     }
 
-    /// Begins the part that the piece becomes, behind the bytes of `last`, which it replaces.
+    /// Begins the part that the piece becomes. It starts with the bytes of `last`, which it
+    /// replaces.
     async fn begin_piece(
         &self,
         upload: &Upload,
@@ -330,13 +335,14 @@ impl App {
             return Ok((last.number, incoming));
         }
         let number = PartNumber::new(tail.next).ok_or_else(|| {
-            let detail = "The upload has as many parts as there may be; its last one is full.";
+            let detail = "The upload has the maximum number of parts, and the last one is full.";
             Error::invalid("too_many_parts", detail)
         })?;
         Ok((number, begin(number).await?))
     }
 
-    /// Puts the bytes of `last` in front; damaged ones are forgotten, to be sent again.
+    /// Puts the bytes of `last` in front. Damaged bytes are forgotten, so that the client sends
+    /// them again.
     async fn precede(&self, id: UploadId, incoming: &mut Incoming, last: &Part) -> Result<()> {
         let stored = match self.blobs.open(&address(last), Slice::whole(last.size)).await {
             Ok(stored) => incoming.precede(stored).await,
@@ -344,7 +350,7 @@ impl App {
         };
         if stored.as_ref().is_err_and(blob::Error::is_damage) {
             self.forget_damaged(id, slice::from_ref(last), true).await?;
-            // It was sent again meanwhile, which took these bytes away.
+            // The part was sent again meanwhile, which removed these bytes.
             if !self.meta.parts(id).await?.contains(last) {
                 return Err(meta::Error::Changed.into());
             }
@@ -352,8 +358,8 @@ impl App {
         Ok(stored?)
     }
 
-    /// How far the upload is. One that `ends` becomes a file; so does one that is whole, if that
-    /// should have ended it before a crash.
+    /// How far the upload has come. The upload becomes a file where `ends` says so, and also where
+    /// its last byte should have completed it but a crash prevented this.
     async fn settle(
         self: &Arc<Self>,
         principal: &Principal,
@@ -388,7 +394,7 @@ impl App {
         match self.complete_upload(principal, completion).await {
             Ok(Completed::One(file)) => Ok(Progress::ended(upload, *file)),
             Ok(Completed::Batch(_)) => Err(Error::NotFound("upload")),
-            // Who only asks is told where it goes on.
+            // A request that only asks for progress is told where the upload continues.
             Err(Error::PartsDamaged(_)) if ends == Ends::Later => {
                 let Status { upload, parts } = self.upload_status(principal, id).await?;
                 Ok(Progress::open(upload, tail(&parts).offset))
@@ -398,7 +404,7 @@ impl App {
     }
 }
 
-/// Takes what comes until it ends, or the client vanishes, or another request wants the upload.
+/// Receives bytes until they end, the client vanishes, or another request wants the upload.
 async fn receive(
     piece: &mut Piece<impl Content>,
     incoming: &mut Incoming,
@@ -409,7 +415,7 @@ async fn receive(
         let next = tokio::select! {
             biased;
             () = lease.asked() => {
-                let detail = "A newer request for the upload took its place; ask for its offset.";
+                let detail = "A newer request replaced this one; ask for the offset of the upload.";
                 return Ok(End::Cut(Error::conflict("upload_taken_over", detail)));
             }
             next = piece.content.next() => next,
@@ -436,13 +442,14 @@ fn check_offset(is: u64, said: u64) -> Result<()> {
     if is == said { Ok(()) } else { Err(Error::OffsetDiffers { is, said }) }
 }
 
-/// A size that is not the one that was said before, or not that of what came.
+/// The error for a length that contradicts the one declared before or the bytes received.
 pub fn inconsistent_length() -> Error {
-    let detail = "The length is not what was said before, or not that of what is there.";
+    let detail = "The length contradicts the one declared before, or the bytes received.";
     Error::invalid("inconsistent_upload_length", detail)
 }
 
-/// A completed upload takes no more: tus lets a client say so, the draft does not.
+/// A completed upload takes no more bytes. tus allows an empty piece at its end; the draft does
+/// not.
 async fn check_nothing_more(mut piece: Piece<impl Content>, size: u64) -> Result<()> {
     let claim = piece.claim;
     let is_of_tus = claim.ends == Ends::Itself;
@@ -472,7 +479,7 @@ async fn check_nothing_more(mut piece: Piece<impl Content>, size: u64) -> Result
         }
         (false, true) => Err(inconsistent_length()),
         (false, false) => {
-            Err(Error::invalid("upload_completed", "The upload is completed already."))
+            Err(Error::invalid("upload_completed", "The upload is already completed."))
         }
     }
 }

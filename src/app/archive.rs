@@ -1,7 +1,7 @@
-//! Files fetched together: batch tokens, and the ZIP archive that one stands for.
+//! Files fetched together: batch tokens, and the ZIP archive that a token stands for.
 //!
-//! An archive is the same, byte for byte, as long as its files are: its length is known before the
-//! first byte, and any part of it can be made alone.
+//! An archive is the same, byte for byte, as long as its files are the same. Its length is known
+//! before the first byte, and any part of it can be produced alone.
 
 mod names;
 mod plan;
@@ -39,13 +39,13 @@ use crate::{
 /// Life of a batch token.
 pub const TOKEN_LIFE: Duration = Duration::from_hours(1);
 
-/// Point reads in one go; then others have their turn.
+/// Point reads in a row before other tasks get their turn.
 const READS_IN_A_GO: usize = 256;
 
-/// What a batch is asked for.
+/// The files that a batch token is requested for.
 pub enum Chosen {
     Keys(Vec<FileKey>),
-    /// A folder and everything beneath it, as it is when it is fetched.
+    /// A folder and everything beneath it, as they are when the archive is fetched.
     Folder(Listing),
 }
 
@@ -69,7 +69,7 @@ impl App {
                     0 => return Err(Error::NotFound("folder")),
                     files => check_count(files)?,
                 }
-                // Not as late as a clock far ahead may have named it.
+                // Bounded: a clock that was far ahead may have set the first good second.
                 let latest = minted.after(Duration::from_secs(CLOCK_LEEWAY_SECONDS));
                 let issued = self.issue_time(Holder::User(&listing.owner), minted).await?;
                 minted = issued.min(latest);
@@ -102,13 +102,13 @@ impl App {
     /// The archive that a token stands for.
     ///
     /// # Errors
-    /// [`Error::LinkRefused`] for a token that is not one of ours or whose time is over, and for
-    /// a folder of a user who was disabled, logged out or deleted since it was made;
-    /// [`Error::FilesGone`] and [`Error::Gone`] for what was deleted meanwhile; [`Error::Damaged`];
-    /// [`Error::Busy`]; [`Error::Invalid`] for more than an archive may hold.
+    /// [`Error::LinkRefused`] for a token that is unknown or expired, and for a folder of a user
+    /// who was disabled, logged out or deleted since the token was made; [`Error::FilesGone`] and
+    /// [`Error::Gone`] for files that were deleted meanwhile; [`Error::Damaged`]; [`Error::Busy`];
+    /// [`Error::Invalid`] for more than an archive may hold.
     pub async fn open_archive(self: &Arc<Self>, token: &str) -> Result<Archive> {
         let refused = |code, detail| Error::LinkRefused { code, detail };
-        let unknown = || refused("link_invalid", "The batch token is not one of ours.");
+        let unknown = || refused("link_invalid", "The batch token is unknown.");
         let id = batch_token::parse(token).ok_or_else(unknown)?;
         if id.expires <= self.clock.now() {
             return Err(refused("link_expired", "The batch token has expired."));
@@ -117,7 +117,7 @@ impl App {
             Selection::Files(ids) => ("files".to_owned(), self.files_of(ids).await?),
             Selection::Folder { owner, folder } => {
                 if !self.is_still_in(&owner, id.expires.before(TOKEN_LIFE)).await? {
-                    let detail = "The batch token ended with the tokens of its user.";
+                    let detail = "The user of the batch token was disabled, logged out or deleted.";
                     return Err(refused("link_invalid", detail));
                 }
                 let listing = Listing { owner, folder };
@@ -133,8 +133,8 @@ impl App {
         Ok(archive)
     }
 
-    /// Whether a user is let in, and was not logged out or deleted since a time. What lies in the
-    /// folders of one who was may be another's by now.
+    /// Whether a user exists, is not disabled, and was not logged out or deleted since a time. The
+    /// folders of a user who was may belong to somebody else by now.
     async fn is_still_in(&self, id: &UserId, since: UnixMillis) -> Result<bool> {
         let record = self.meta.user(id).await?;
         let first = self.meta.tokens_valid_from(Holder::User(id)).await?;
@@ -194,16 +194,16 @@ async fn give_way(done: usize) {
 
 fn check_count(files: u64) -> Result<()> {
     if files > ARCHIVE_FILES_MAX as u64 {
-        let detail = format!("A batch holds at most {ARCHIVE_FILES_MAX} files.");
+        let detail = format!("A batch may hold at most {ARCHIVE_FILES_MAX} files.");
         return Err(Error::invalid("too_many_files", detail));
     }
     Ok(())
 }
 
-/// A ZIP archive that is not made yet.
+/// A planned ZIP archive, whose bytes are not produced yet.
 pub struct Archive {
     app: Arc<App>,
-    /// What to call it, without an extension.
+    /// The name of the archive, without an extension.
     pub name: String,
     /// Differs whenever a byte of the archive does.
     pub tag: ContentHash,
@@ -229,7 +229,7 @@ impl Archive {
         self.directory.offset + self.directory.bytes + self.directory.end_bytes()
     }
 
-    /// A part of it, or all.
+    /// A reader of the whole archive or a part of it.
     pub fn reader(self, slice: Slice) -> Box<dyn Reader> {
         let crcs = vec![None; self.members.len()];
         let segment = Some(Segment::Header(0)).filter(|_| !self.members.is_empty());
@@ -269,8 +269,8 @@ fn tag(members: &[Member]) -> ContentHash {
     ContentHash(*hasher.finalize().as_bytes())
 }
 
-/// What an archive is made of, in this order: a header and a content for each member, a record for
-/// each, the end.
+/// The segments of an archive, in this order: a header and the content of each member, a directory
+/// record of each member, the end.
 #[derive(Clone, Copy)]
 enum Segment {
     Header(usize),
@@ -282,15 +282,15 @@ enum Segment {
 struct ArchiveReader {
     archive: Archive,
     slice: Slice,
-    /// Those that are known by now.
+    /// The CRC-32 of each member, as far as it is known by now.
     crcs: Vec<Option<u32>>,
-    /// What comes next, and where in the archive it begins.
+    /// The next segment; `at` is where it begins in the archive.
     segment: Option<Segment>,
     at: u64,
     reading: Option<Reading>,
 }
 
-/// A content on its way out, and the CRC-32 that it must have when all of it is sent.
+/// The content that is being sent, and the CRC-32 that it must have when all of it is sent.
 struct Reading {
     reader: Box<dyn Reader>,
     check: Option<(crc32fast::Hasher, u32)>,
@@ -298,14 +298,14 @@ struct Reading {
 
 impl Reading {
     /// # Errors
-    /// [`blob::Error::Corrupt`] when the header told another CRC-32: that was damaged, not the
-    /// content.
+    /// [`blob::Error::Corrupt`] when the header contained another CRC-32: then the stored CRC-32 is
+    /// damaged, not the content.
     async fn next(&mut self) -> blob::Result<Option<Bytes>> {
         let next = self.reader.next().await?;
         match (&next, &mut self.check) {
             (Some(bytes), Some((hasher, _))) => hasher.update(bytes),
             (None, Some((hasher, told))) if hasher.clone().finalize() != *told => {
-                return Err(blob::Error::Corrupt("the CRC-32 that is kept of a content".into()));
+                return Err(blob::Error::Corrupt("its stored CRC-32 does not match".into()));
             }
             _ => {}
         }

@@ -1,13 +1,14 @@
 //! A copy of everything, taken while the daemon works.
 //!
-//! A backup is a data directory without `meta/`, which is made anew from its journal: journal,
-//! blobs, parts, keys, and `FORMAT` last of all. Nothing is removed from the store while it is
-//! taken, so whatever its index names is still there to be copied; what comes later only adds.
-//! Files that an earlier backup into the same directory has are not copied again.
+//! A backup is a data directory without `meta/`, which is rebuilt from the journal. It contains the
+//! journal, blobs, parts and keys; `FORMAT` is written last. Nothing is removed from the store
+//! while the backup is taken, so whatever its index names is still there to be copied; later
+//! changes only add. Files that an earlier backup into the same directory has are not copied again.
 //!
-//! What it replaces there is a journal, which a data directory cannot do without. So nothing is
-//! touched in a directory that a daemon has served from, or that holds another store's backup; and
-//! as long as a backup is written there, its lock keeps out daemons and other backups.
+//! A backup replaces the journal in its target, and a data directory cannot do without its journal.
+//! So nothing is touched in a directory that a daemon has served from, or that holds another
+//! store's backup. While a backup is written, the lock of its target keeps out daemons and other
+//! backups.
 
 use std::{
     ffi::OsStr,
@@ -30,23 +31,24 @@ use crate::{
     },
 };
 
-/// Of a directory's mode: the group, and everybody, may make and replace files in it.
+/// The mode bits of a directory that let group and others create and replace files in it.
 const OTHERS_WRITE: u32 = 0o022;
 
 impl App {
-    /// Copies the store below `from`, which is this one's data directory, to `to`. Goes on to its
-    /// end when nobody waits any more: files on their way have names that a second one would use.
-    /// It is no step of `App::detached`, which collections and a stop wait for.
+    /// Copies the store in `from`, which is this store's data directory, to `to`. The backup runs
+    /// to its end even when nobody waits any more, since its unfinished files have names that a
+    /// second backup would use. It is no step of `App::detached`, because collections and a stop
+    /// wait for those steps.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when `to` is no place for a backup or cannot be written at all,
-    /// [`Error::Conflict`] beside another backup or a daemon there, and where it holds the backup
-    /// of another store, or a later one of this, or has no room; [`Error::Unavailable`] when
-    /// writing ends later. What an earlier one left is good until the last step: some
-    /// renames, of files that changed and of the journal.
+    /// [`Error::Invalid`] when `to` is no place for a backup or cannot be written at all;
+    /// [`Error::Conflict`] when another backup or a daemon uses `to`, when `to` holds the backup of
+    /// another store or a later one of this store, or when it has no room; [`Error::Unavailable`]
+    /// when writing fails later. An earlier backup in `to` stays good until the last step: some
+    /// renames, of changed files and of the journal.
     pub async fn backup(self: &Arc<Self>, from: &Path, to: &Path) -> Result<Copied> {
         let alone = Arc::clone(&self.backing_up).try_lock_owned().map_err(|_| {
-            Error::conflict("backup_running", "A backup is being taken; try again when it ended.")
+            Error::conflict("backup_running", "A backup is being taken; try again when it is done.")
         })?;
         let (app, from, to) = (Arc::clone(self), from.to_owned(), to.to_owned());
         let taking = tokio::spawn(async move {
@@ -64,17 +66,17 @@ impl App {
         match self.meta.exported(to).await? {
             Some(Exported::Foreign) => {
                 let why = format!(
-                    "{} holds the backup of another store, which this one would take the place \
-                     of; so is this one, once it lost changes. Name an empty directory; where \
-                     this store is new and should not be, restore that backup.",
+                    "{} holds the backup of another store, which this backup would overwrite. A \
+                     store that lost changes also counts as another one. Name an empty directory; \
+                     if this store is new and should not be, restore that backup.",
                     to.display(),
                 );
                 return Err(Error::conflict("other_store", why));
             }
             Some(Exported::Ahead) => {
                 let why = format!(
-                    "{} holds changes that this store does not have: it is an older copy. Name an \
-                     empty directory, or restore that backup.",
+                    "{} holds changes that this store does not have: the store is an older copy. \
+                     Name an empty directory, or restore that backup.",
                     to.display(),
                 );
                 return Err(Error::conflict("newer_backup", why));
@@ -96,7 +98,7 @@ impl App {
     }
 }
 
-/// Of two disks it is that of the backup, whatever the stores call theirs.
+/// A full disk is the target's, although the stores report it as their own.
 fn of_target(to: &Path, error: Error) -> Error {
     if matches!(error, Error::NoSpace) { no_room(to) } else { error }
 }
@@ -104,7 +106,7 @@ fn of_target(to: &Path, error: Error) -> Error {
 fn no_room(to: &Path) -> Error {
     tracing::error!(to = %to.display(), "no room for the backup");
     let why = format!(
-        "There is no room left on the disk of {}. What an earlier backup left there is good still.",
+        "There is no room left on the disk of {}. An earlier backup there stays good.",
         to.display(),
     );
     Error::conflict("backup_full", why)
@@ -114,23 +116,24 @@ fn unwritable(to: &Path, error: &io::Error) -> Error {
     if is_full(error) {
         return no_room(to);
     }
-    let why = format!("The store's own user cannot write to {}: {error}.", to.display());
+    let why = format!("The user who owns the store cannot write to {}: {error}.", to.display());
     Error::invalid("invalid_dir", why)
 }
 
-/// Takes the directory; who has the handle has it. What one that was killed took away is back.
+/// Checks and locks the target; the lock lasts as long as the handle. Puts back what a killed
+/// backup had moved away.
 fn begin(from: &Path, to: &Path) -> Result<File> {
     let unwritable = |error: io::Error| unwritable(to, &error);
     let source = fs::canonicalize(from).map_err(|error| unavailable(from, &error))?;
     let target = real(to).map_err(unwritable)?;
     if source.starts_with(&target) || target.starts_with(&source) {
-        let why = "A backup goes to a directory of its own, neither in the data directory nor \
-                   around it.";
+        let why = "A backup needs a directory of its own, which neither lies in the data \
+                   directory nor contains it.";
         return Err(Error::invalid("invalid_dir", why));
     }
     durable::create_dir_all(to).map_err(unwritable)?;
     if !is_ours(to).map_err(unwritable)? {
-        let why = format!("{} holds something else than a backup.", to.display());
+        let why = format!("{} holds something other than a backup.", to.display());
         return Err(Error::invalid("invalid_dir", why));
     }
     let lock = data_dir::lock(to).map_err(|error| match error.kind() {
@@ -140,9 +143,9 @@ fn begin(from: &Path, to: &Path) -> Result<File> {
         ),
         _ => unwritable(error),
     })?;
-    // Looked for behind the lock: a daemon makes it when it has that.
+    // Checked under the lock: a daemon creates `meta/` only after it has the lock.
     if to.join("meta").try_exists().map_err(unwritable)? {
-        let why = format!("{} is a data directory and no backup: it has meta/.", to.display());
+        let why = format!("{} is a data directory, not a backup: it has meta/.", to.display());
         return Err(Error::invalid("invalid_dir", why));
     }
     give_back(to).map_err(unwritable)?;
@@ -150,8 +153,9 @@ fn begin(from: &Path, to: &Path) -> Result<File> {
     Ok(lock)
 }
 
-/// Takes from others the right to write into a backup, which they could use to put their own key or
-/// journal there. Who may look into it is its owner's business: what lies in it is private.
+/// Removes the permission of others to write into a backup, which they could use to put their own
+/// key or journal there. Who may list the directory is up to its owner: the files in it are
+/// private.
 fn close(to: &Path) {
     let closed = fs::metadata(to).and_then(|dir| {
         let mode = dir.permissions().mode();
@@ -161,17 +165,17 @@ fn close(to: &Path) {
         }
     });
     if let Err(error) = closed {
-        tracing::warn!(path = %to.display(), %error, "others may write into the backup");
+        tracing::warn!(path = %to.display(), %error, "other users may write into the backup");
     }
 }
 
-/// Whether a directory is a backup, whole or begun, or empty: what is in it may be replaced.
+/// Whether a directory is empty or a backup, finished or not, so that its content may be replaced.
 fn is_ours(to: &Path) -> io::Result<bool> {
     if data_dir::check(to).is_ok() {
         return Ok(true);
     }
-    // `LOCK` is all there is of one that found no room for more, `FORMAT.tmp` of one that did not
-    // come to its last step, and `lost+found` is at the top of a file system of its own.
+    // A backup that found no room for more leaves only `LOCK`. One that did not reach its last step
+    // may leave `FORMAT.tmp`. `lost+found` is there when the directory is the top of a file system.
     let begun =
         ["incoming", "blobs", "staging", "keys", "journal", "FORMAT.tmp", "LOCK", "lost+found"];
     let is_begun = ["LOCK", "incoming"].iter().all(|name| to.join(name).exists());
@@ -184,7 +188,7 @@ fn unavailable(path: &Path, error: &io::Error) -> Error {
     Error::Unavailable(format!("{}: {error}", path.display()))
 }
 
-/// Where a path leads to that need not be there yet.
+/// Resolves a path that need not exist yet.
 fn real(path: &Path) -> io::Result<PathBuf> {
     match (fs::canonicalize(path), path.parent().zip(path.file_name())) {
         (Err(error), Some((parent, name))) if error.kind() == io::ErrorKind::NotFound => {
@@ -194,7 +198,7 @@ fn real(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Makes room for a journal, whatever one that did not come to its end left there.
+/// Makes an empty directory for the journal, whatever an unfinished backup left there.
 fn make_room(to: &Path) -> io::Result<()> {
     let incoming = to.join("incoming");
     if incoming.exists() {
@@ -203,15 +207,15 @@ fn make_room(to: &Path) -> io::Result<()> {
     durable::create_dir(&incoming)
 }
 
-/// Where the journal lies while another one takes its place.
+/// Where the old journal lies while another one takes its place.
 fn old_journal(to: &Path) -> PathBuf {
     to.join("incoming").join("old")
 }
 
-/// Puts a journal back that one who was killed had taken away, and had nothing in its place.
+/// Puts back a journal that a killed backup had moved away without putting another in its place.
 fn give_back(to: &Path) -> io::Result<()> {
     let journal = to.join("journal");
-    // Whoever started a daemon there, which refused, made an empty one.
+    // A daemon that was started there, and refused to run, made an empty one.
     let _ = fs::remove_dir(&journal);
     if old_journal(to).exists() && !journal.exists() {
         fs::rename(old_journal(to), journal)?;
@@ -220,7 +224,7 @@ fn give_back(to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts every file of a directory, which may be missing, into the place of one that is older.
+/// Moves every file of a directory, which may be missing, into the place of the older one.
 fn put_in_place(from: &Path, to: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(from) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -238,8 +242,8 @@ fn put_in_place(from: &Path, to: &Path) -> io::Result<()> {
     durable::sync_dir(to)
 }
 
-/// Keys, what changed, the new journal in place of the old, and the mark of a data directory.
-/// Answers how many keys could not be read.
+/// Installs the keys, the changed files, the new journal in place of the old one, and the mark of a
+/// data directory. Returns how many keys could not be read.
 fn finish(from: &Path, to: &Path) -> io::Result<usize> {
     let (keys, mut unreadable) = (to.join("keys"), 0);
     durable::create_dir(&keys)?;
@@ -257,7 +261,7 @@ fn finish(from: &Path, to: &Path) -> io::Result<usize> {
             }
         }
     }
-    // A version that does not know the new journal is kept out of it first.
+    // First: it keeps out a version that does not know the new journal.
     data_dir::stamp(to)?;
     for name in ["blobs", "staging"] {
         put_in_place(&to.join("incoming").join(name), &to.join(name))?;
@@ -267,7 +271,7 @@ fn finish(from: &Path, to: &Path) -> io::Result<usize> {
         fs::rename(&journal, old_journal(to))?;
     }
     fs::rename(to.join("incoming").join("journal"), &journal)?;
-    // A key that was withdrawn here is not to come back with what is restored.
+    // A key that was withdrawn here must not come back with a restore.
     for entry in fs::read_dir(&keys)? {
         let entry = entry?;
         let is_there = from.join("keys").join(entry.file_name()).exists();

@@ -1,4 +1,4 @@
-//! The list of files, their metadata, their end.
+//! The list of files, their metadata, and their deletion.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ pub struct Listing {
 
 impl App {
     /// # Errors
-    /// [`Error::NotFound`] also for a file of somebody else. [`Error::OutOfScope`] for a key of
-    /// whom or what the token does not grant: the key says so, whether there is a file or not.
+    /// [`Error::NotFound`], also for a file of another user. [`Error::OutOfScope`] for a key whose
+    /// user or folder the token does not grant: the key tells this, whether the file exists or not.
     pub async fn file(&self, principal: &Principal, key: &FileKey) -> Result<FileRecord> {
         if !principal.may_reach(key) {
             return Err(Error::OutOfScope("file"));
@@ -33,17 +33,17 @@ impl App {
     }
 
     /// # Errors
-    /// [`Error::NotFound`] also for a file of somebody else, or that the token does not grant.
+    /// [`Error::NotFound`], also for a file of another user or one that the token does not grant.
     pub async fn file_by_id(&self, principal: &Principal, id: FileId) -> Result<FileRecord> {
         visible(principal, self.meta.file_by_id(id).await?)
     }
 
-    /// What a folder and everything beneath it hold.
+    /// The count and size of the files in a folder and everything beneath it.
     pub async fn totals(&self, listing: &Listing) -> Result<Totals> {
         Ok(self.meta.totals(&listing.owner, &listing.folder).await?)
     }
 
-    /// Files newest first, older than `after`, at most `limit`.
+    /// At most `limit` files older than `after`, newest first.
     pub async fn list_files(
         &self,
         listing: &Listing,
@@ -53,7 +53,7 @@ impl App {
         Ok(self.meta.list_files(&listing.owner, &listing.folder, after, limit).await?)
     }
 
-    /// Unlists a file. Its content goes later, when no other file holds the same.
+    /// Unlists a file. Its content is removed later, when no other file refers to it.
     ///
     /// # Errors
     /// As [`App::file`].
@@ -74,7 +74,8 @@ impl App {
     }
 }
 
-/// What only a look tells is not told: what is there for others is not there for this principal.
+/// A file that the principal must not see is reported as not found: nobody learns what exists for
+/// others.
 fn visible(principal: &Principal, file: Option<FileRecord>) -> Result<FileRecord> {
     let is_seen = |file: &FileRecord| {
         principal.sees(&file.owner) && principal.reaches(&file.owner, &file.folder)

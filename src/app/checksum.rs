@@ -7,12 +7,12 @@ use tokio::task::spawn_blocking;
 use super::Result;
 use crate::model::digest::Sha256;
 
-/// Bytes that are hashed where they are; more leave the reactor.
+/// Up to this many bytes are hashed inline; more are hashed off the reactor.
 const INLINE_BYTES_MAX: usize = 16 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// Finds transfer errors, which is all that it is asked for here.
+    /// Detects transfer errors; nothing more is asked of it here.
     Sha1,
     Sha256,
 }
@@ -35,7 +35,7 @@ impl Algorithm {
     }
 }
 
-/// A digest as a client says it.
+/// A digest as a client sends it.
 pub struct Digest {
     algorithm: Algorithm,
     bytes: Vec<u8>,
@@ -53,7 +53,7 @@ impl Digest {
     }
 }
 
-/// What the bytes should be, once that was said, and what came so far.
+/// The digest that the bytes should have, once it is known, and the digests of what arrived so far.
 pub struct Checksum {
     expected: Option<Digest>,
     came: Vec<(Algorithm, Context)>,
@@ -65,7 +65,7 @@ impl Checksum {
         Self { expected: Some(expected), came }
     }
 
-    /// Of a digest that comes behind the bytes.
+    /// A checksum whose expected digest follows the bytes.
     pub fn announced() -> Self {
         let context = |algorithm: Algorithm| (algorithm, Context::new(algorithm.function()));
         Self { expected: None, came: Algorithm::ALL.map(context).into() }

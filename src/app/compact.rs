@@ -1,10 +1,10 @@
-//! Compaction: frees the room of dead bytes in packs, by moving out those that a record names.
+//! Compaction: frees the room of dead bytes in packs, by moving out the bytes that a record names.
 //!
 //! A pack is removed only when one walk over all parts and then all blobs found no record that
-//! names bytes in it. Parts come first: a part that becomes a blob where it lies is then seen as
-//! one or as the other. No step can bring a name for a closed pack after the walk: what was sealed
-//! before it closed was waited for, and new bytes go elsewhere. A pack that holds parts of an open
-//! upload is left alone, so that what `complete` reads never moves.
+//! names bytes in it. Parts are walked first, so that a part that becomes a blob where it lies is
+//! seen as one or the other. No step can add a name for a closed pack after the walk: steps that
+//! sealed bytes before the pack closed were waited for, and new bytes go elsewhere. A pack that
+//! holds parts of an open upload is left alone, so that what `complete` reads never moves.
 
 use std::sync::Arc;
 
@@ -19,23 +19,23 @@ use crate::{
 
 /// Records read at a time.
 const PAGE: usize = 1000;
-/// Blobs on the move at a time: they share the syncs of packs and of commits. Each is held in
+/// Blobs that are moved at a time. They share the syncs of packs and of commits. Each is held in
 /// memory.
 const MOVING_MAX: usize = 64;
 
 impl App {
-    /// Empties packs that hold little, and removes those that hold nothing.
+    /// Empties sparse packs, and removes packs that hold nothing.
     pub(super) async fn compact(self: &Arc<Self>, collected: &mut Collected) -> Result<()> {
         let _alone = self.upkeep.alone().await;
         let Some(mut survey) = self.survey().await? else { return Ok(()) };
-        // First, as it makes room.
+        // First, because it makes room.
         self.free_dead(&mut *survey, collected).await?;
         if !survey.has_sparse() {
             return Ok(());
         }
         let moved = self.move_sparse(Arc::from(survey), collected).await;
         if collected.moved_bytes > 0 {
-            // A fresh look: what could not be moved is named there still and keeps its pack.
+            // A second survey: what could not be moved is still named and keeps its pack.
             if let Some(mut survey) = self.survey().await? {
                 self.free_dead(&mut *survey, collected).await?;
             }
@@ -43,11 +43,11 @@ impl App {
         moved
     }
 
-    /// Which packed bytes a record names.
+    /// Finds which packed bytes a record names.
     async fn survey(&self) -> Result<Option<Box<dyn Survey>>> {
         let (after, before) = self.collectable().await?;
         let Some(mut survey) = self.blobs.survey(after, before).await? else { return Ok(None) };
-        // What was sealed into these packs has its record by now, or never will.
+        // Whatever was sealed into these packs has its record after this wait, or never will.
         self.settled().await?;
         let mut last = None;
         loop {
@@ -74,7 +74,7 @@ impl App {
     }
 
     async fn free_dead(&self, survey: &mut dyn Survey, collected: &mut Collected) -> Result<()> {
-        // A dead pack is found again.
+        // The next survey finds a dead pack again.
         let Some(_allowed) = self.removals.try_begin() else { return Ok(()) };
         let freed = survey.free_dead().await?;
         collected.packs += freed.packs;
@@ -82,8 +82,8 @@ impl App {
         Ok(())
     }
 
-    /// Moves what is named in sparse packs. A blob that cannot be moved keeps its pack, nothing
-    /// else; a disk that takes no more ends the walk.
+    /// Moves what is named in sparse packs. A blob that cannot be moved keeps its own pack alive
+    /// and no other. A disk that takes no more writes ends the walk.
     async fn move_sparse(
         self: &Arc<Self>,
         survey: Arc<dyn Survey>,
@@ -111,8 +111,8 @@ impl App {
         }
     }
 
-    /// Moves one blob when it lies in a sparse pack, and answers its bytes. Detached like every
-    /// step that seals bytes and then records them.
+    /// Moves one blob if it lies in a sparse pack, and returns how many bytes were moved. Detached,
+    /// like every step that seals bytes and then records them.
     async fn move_blob(
         self: &Arc<Self>,
         survey: Arc<dyn Survey>,
@@ -125,7 +125,7 @@ impl App {
         self.detached(|app| async move {
             match survey.copy(&hash, &from).await {
                 Ok((bytes, to)) => {
-                    // Refused when the blob was stored again meanwhile: then the copy is dead.
+                    // Refused when the blob was stored again meanwhile; then the copy is dead.
                     app.meta.relocate_blob(&hash, &from, &to).await?;
                     Ok(bytes)
                 }

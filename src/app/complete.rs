@@ -23,31 +23,31 @@ use crate::{
     },
 };
 
-/// What a client says at the end of an upload.
+/// What a client says when it completes an upload.
 pub struct Completion {
     pub id: UploadId,
     pub sha256: Option<Sha256>,
     pub name: Option<FileName>,
     pub folder: Option<Folder>,
-    /// Who a service says the file is for; must be who init said.
+    /// The user whom a service names as the owner; must be the one named at init.
     pub user: Option<UserId>,
-    /// Its members count before those of init.
+    /// Its members override those of init.
     pub meta: CallerMeta,
-    /// Content that came with the request; passed over when parts were received.
+    /// Content that came with the request; ignored when parts were received.
     pub inline: Option<Incoming>,
-    /// In place of content; passed over when parts were received.
+    /// A proof of possession in place of content; ignored when parts were received.
     pub possession: Option<Possession>,
-    /// The client sends its bytes in order: what lies behind damage is of no use to it.
+    /// The client sends its bytes in order, so what lies behind damage is of no use to it.
     pub in_order: bool,
 }
 
-/// What became of it.
+/// The result of a completion.
 pub enum Completed {
     One(Box<FileRecord>),
     Batch(Vec<FileRecord>),
 }
 
-/// A durable blob, and whether its bytes were read or came a moment ago.
+/// A durable blob, and whether its bytes were just received or just read from the disk.
 struct Whole {
     sealed: Sealed,
     is_checked: bool,
@@ -60,7 +60,7 @@ impl Whole {
 }
 
 impl App {
-    /// Turns a session, or all sessions of a batch, into files: all or none. Idempotent.
+    /// Turns a session, or all sessions of a batch, into files: all of them or none. Idempotent.
     ///
     /// # Errors
     /// [`Error::PartsMissing`], [`Error::PartsDamaged`], [`Error::Conflict`], [`Error::Invalid`]
@@ -83,8 +83,8 @@ impl App {
         let of_batch = batch.iter().flat_map(|batch| &batch.uploads);
         let partials = self.meta.partials(completion.id).await?;
         let stay = self.keep(of_batch.chain(&partials).chain([&completion.id])).await?;
-        // One completion of a session at a time; who comes second finds the result. A batch holds
-        // all of its sessions, and as no two batches share one, in whatever order.
+        // One completion of a session runs at a time; a second one finds the result. A batch locks
+        // all of its sessions. The order does not matter, as no two batches share a session.
         let mut alone = vec![self.completing.lock(completion.id).await];
         for id in batch.iter().flat_map(|batch| &batch.uploads) {
             alone.push(self.completing.lock(*id).await);
@@ -103,7 +103,7 @@ impl App {
         .await
     }
 
-    /// Keeps sessions from expiring, those that are not over yet.
+    /// Keeps sessions from expiring, if they are not over yet.
     async fn keep<'a>(&self, ids: impl Iterator<Item = &'a UploadId>) -> Result<Vec<Arriving>> {
         let mut kept = Vec::new();
         for id in ids {
@@ -114,7 +114,7 @@ impl App {
         Ok(kept)
     }
 
-    /// The file of a completed session, which may lie in another folder than init said.
+    /// The file of a completed session. It may lie in another folder than init said.
     pub(super) async fn completed(
         &self,
         principal: &Principal,
@@ -148,7 +148,7 @@ impl App {
         };
         match outcome {
             Err(Error::PartsDamaged(_)) => outcome,
-            // A part that was sent again meanwhile took away what this one was made of.
+            // A part that was sent again meanwhile removed bytes that this completion was made of.
             Err(_) if self.session(id).await?.revision != revision => {
                 Err(meta::Error::Changed.into())
             }
@@ -156,13 +156,13 @@ impl App {
         }
     }
 
-    /// Files of a batch in the order of its init: all of them, or none.
+    /// The files of a batch in the order of its init: all of them, or none.
     async fn complete_batch(
         &self,
         principal: &Principal,
         ids: &[UploadId],
     ) -> Result<Vec<FileRecord>> {
-        // What is missing is found before any bytes are copied.
+        // Missing parts are found before any bytes are copied.
         for id in ids {
             let upload = self.session(*id).await.map_err(|error| error.of_upload(*id))?;
             if upload.state == UploadState::Open {
@@ -192,8 +192,8 @@ impl App {
         Ok(files.into_iter().flatten().collect())
     }
 
-    /// The file of one that was completed before; others are added to those that wait for their
-    /// record.
+    /// Returns the file of an upload that was completed before. Any other upload is added to
+    /// `prepared`, to be recorded.
     async fn prepare_of_batch(
         &self,
         principal: &Principal,
@@ -220,10 +220,11 @@ impl App {
         completion: Completion,
     ) -> Result<Prepared> {
         let meta = completion.meta.before(&upload.meta).ok_or_else(|| {
-            let detail = "meta must be at most 4 KiB of JSON, with what init said.";
+            let detail = "meta must be at most 4 KiB of JSON, including that of init.";
             Error::invalid("meta_too_large", detail)
         })?;
-        // Before the parts are read: one that is recorded behind it lies where nothing is written.
+        // Before the parts are read: it closes the assembly, so that a part recorded after the read
+        // lies where nothing is written.
         let joining = self.blobs.join(upload.id).await?;
         let (parts, revision) = self.sources(&upload).await?;
         let inline = completion.inline.filter(|_| parts.is_empty() && upload.mode != Mode::Final);
@@ -264,7 +265,7 @@ impl App {
         Ok(prepared)
     }
 
-    /// One blob of all parts; of a single one without touching its bytes.
+    /// Makes one blob of all parts. The bytes of a single part are not touched.
     async fn join(
         &self,
         joining: Box<dyn Join>,
@@ -283,7 +284,7 @@ impl App {
             let promoted = joining.promote(&address(part)).await;
             promoted.map(|locator| Sealed { size, blake3, sha256, locator })
         } else {
-            // What a backup has just listed is not written over.
+            // What a backup has just listed must not be written over.
             let allowed = self.removals.try_begin();
             let parts = parts.iter().map(address).collect();
             joining.assemble(parts, allowed.is_some()).await
@@ -295,7 +296,8 @@ impl App {
         match joined {
             Err(damage) if damage.is_damage() => {
                 self.forget_damaged_sources(upload, parts, in_order).await?;
-                // What was sent again meanwhile took away what it was to be made of.
+                // A part that was sent again meanwhile removed bytes that the blob was to be made
+                // of.
                 let (_, now) = self.sources(&self.session(upload.id).await?).await?;
                 Err(if now == revision { damage.into() } else { meta::Error::Changed.into() })
             }
@@ -303,9 +305,9 @@ impl App {
         }
     }
 
-    /// A copy of content that is there already takes the place of the one before, for every file of
-    /// it. Its digests are of the bytes as they came, maybe long ago, so it is read from the disk
-    /// first.
+    /// A new copy of content that is stored already replaces the earlier copy, for every file of
+    /// that content. The digests of the new copy were computed as its bytes came, maybe long ago,
+    /// so it is read from the disk first.
     async fn read_duplicate(&self, sealed: Sealed) -> Result<blob::Result<Whole>> {
         if self.meta.blob(&sealed.blake3).await?.is_none() {
             return Ok(Ok(Whole { sealed, is_checked: false }));
@@ -319,12 +321,12 @@ impl App {
         }
     }
 
-    /// Forgets the parts whose bytes are not what was acknowledged, so that the client may send
-    /// them again. One that sends `in_order` goes on where the first of them began, and what lies
-    /// behind it is forgotten too.
+    /// Forgets the parts whose bytes are no longer those that were acknowledged, so that the client
+    /// can send them again. A client that sends `in_order` continues where the first of them began,
+    /// so what lies behind that one is forgotten too.
     ///
     /// # Errors
-    /// [`Error::PartsDamaged`] when there are any, with all that was forgotten.
+    /// [`Error::PartsDamaged`] with the numbers of all parts that were forgotten, if any.
     pub(super) async fn forget_damaged(
         &self,
         id: UploadId,
@@ -343,7 +345,7 @@ impl App {
                 Err(error) => return Err(error.into()),
             }
         }
-        // One that was sent again meanwhile is not among them.
+        // A part that was sent again meanwhile is not forgotten.
         let forgotten = self.meta.forget_parts(id, damaged).await.map_err(upload_error)?;
         let numbers: Vec<u32> = forgotten.iter().map(|part| part.number.0).collect();
         let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(()) };
@@ -358,20 +360,21 @@ impl App {
 }
 
 impl Completion {
-    /// A completion that says nothing but which upload.
+    /// A completion that names the upload and says nothing else.
     pub fn of(id: UploadId) -> Self {
         let (sha256, name, folder, user) = (None, None, None, None);
         let (meta, inline, possession, in_order) = (CallerMeta::default(), None, None, false);
         Self { id, sha256, name, folder, user, meta, inline, possession, in_order }
     }
 
-    /// What belongs to one file cannot be said of several.
+    /// Refuses what belongs to one file and cannot be said of several.
     fn check_for_batch(&self) -> Result<()> {
         let Self { sha256, name, folder, meta, inline, possession, .. } = self;
         let of_one = sha256.is_some() || name.is_some() || folder.is_some();
         let of_content = inline.is_some() || possession.is_some();
         if of_one || of_content || !meta.0.is_empty() {
-            let detail = "A whole batch takes no sha256, parts or meta; complete its files singly.";
+            let detail = "A whole batch takes no sha256, parts, known or meta: complete its \
+                          uploads one by one.";
             return Err(Error::invalid("not_for_a_batch", detail));
         }
         Ok(())
@@ -392,14 +395,14 @@ fn check_complete(upload: &Upload, parts: &[Part], limit: u64) -> Result<()> {
 
 fn check_size(declared: Option<u64>, received: u64) -> Result<()> {
     let Some(declared) = declared.filter(|declared| *declared != received) else { return Ok(()) };
-    let detail = format!("Init declared {declared} bytes, {received} were received.");
+    let detail = format!("{declared} bytes were declared, {received} were received.");
     Err(Error::invalid("size_mismatch", detail))
 }
 
-/// A service that names another user at complete than at init is mistaken.
+/// Refuses a service that names another user at complete than at init.
 fn check_owner(principal: &Principal, owner: &UserId) -> Result<()> {
     if principal.named().is_some_and(|named| named != owner) {
-        let detail = "The upload belongs to the user named at init, who is another one.";
+        let detail = "The upload belongs to another user, the one named at init.";
         return Err(Error::conflict("owner_mismatch", detail));
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Files of several uploads, as tus makes them: partial ones, written side by side, and a final one
-//! that becomes a file of their bytes once all of them are whole.
+//! Files made of several uploads, as tus does it: partial uploads, written side by side, and a
+//! final upload that becomes a file of their bytes once all of them are whole.
 
 use std::sync::Arc;
 
@@ -21,12 +21,12 @@ use crate::{
 };
 
 impl App {
-    /// Opens the final session of partial ones, and ends it at once if they are whole.
+    /// Opens the final upload of partial ones, and completes it at once if they are whole.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for a partial upload that is not there for this principal or belongs to
-    /// another user, [`Error::Invalid`] for one that is not partial, [`Error::Conflict`] for one
-    /// that is part of another; [`Error::TooLarge`].
+    /// [`Error::NotFound`] for a partial upload that does not exist for this principal or belongs
+    /// to another user, [`Error::Invalid`] for one that is not partial, [`Error::Conflict`] for one
+    /// that is part of another final upload; [`Error::TooLarge`].
     pub async fn concatenate(
         self: &Arc<Self>,
         principal: &Principal,
@@ -36,7 +36,7 @@ impl App {
         let owner = self.acting_for(principal, init.user, false)?;
         self.check_scope(principal, &owner, &init.folder)?;
         if !(1..=PARTIALS_MAX).contains(&partials.len()) {
-            return Err(Error::invalid(INVALID, "A final upload is made of 1 to 1000 others."));
+            return Err(Error::invalid(INVALID, "A final upload needs 1 to 1000 partial uploads."));
         }
         for id in &partials {
             let partial = self.own_upload(principal, *id).await?;
@@ -44,7 +44,7 @@ impl App {
                 return Err(Error::NotFound("upload"));
             }
             if !partial.mode.is_partial() {
-                let detail = format!("The upload {id} is not a partial one.");
+                let detail = format!("The upload {id} is not a partial upload.");
                 return Err(Error::invalid(INVALID, detail));
             }
         }
@@ -70,7 +70,7 @@ impl App {
         let created = self.meta.create_final(upload.clone(), partials, now).await;
         created.map_err(|error| match error {
             meta::Error::Exists => {
-                let detail = "A partial upload is part of one final upload, and once.";
+                let detail = "A partial upload can be part of one final upload only, once.";
                 Error::conflict("upload_concatenated", detail)
             }
             error => upload_error(error),
@@ -80,7 +80,7 @@ impl App {
         if concluded.is_err()
             && let Err(error) = self.abort_upload(principal, id).await
         {
-            tracing::debug!(upload = %id, %error, "an upload stays that nobody knows");
+            tracing::debug!(upload = %id, %error, "a failed new upload was not removed");
         }
         concluded
     }
@@ -90,7 +90,7 @@ impl App {
         Ok(self.meta.partials(id).await?)
     }
 
-    /// How far an open final upload is: a file, once nothing is missing.
+    /// How far an open final upload has come: it becomes a file once nothing is missing.
     pub(super) async fn conclude(
         self: &Arc<Self>,
         principal: &Principal,
@@ -98,7 +98,8 @@ impl App {
     ) -> Result<Progress> {
         let (mut offset, mut size, mut is_ready) = (0_u64, Some(0_u64), true);
         for id in self.meta.partials(upload.id).await? {
-            // One that is gone is a part of a file by now, or missed when the end is tried.
+            // A partial upload that is gone is part of a file by now, or the completion will miss
+            // it.
             let Some(Status { upload: partial, parts }) = self.standing(id).await? else {
                 continue;
             };
@@ -117,8 +118,8 @@ impl App {
         }
     }
 
-    /// Concludes the final upload that waits for a partial one. What keeps it from its end is told
-    /// to those who ask for that one.
+    /// Concludes the final upload that waits for a partial one. Whatever prevents this is told to
+    /// those who ask for the final upload.
     pub(super) async fn conclude_final_of(self: &Arc<Self>, principal: &Principal, id: UploadId) {
         let concluded = async {
             let Some(of) = self.meta.final_of(id).await? else { return Ok(()) };
@@ -126,12 +127,12 @@ impl App {
             self.conclude(principal, upload).await.map(drop)
         };
         if let Err(error) = concluded.await {
-            tracing::debug!(partial = %id, %error, "a final upload has no end yet");
+            tracing::debug!(partial = %id, %error, "a final upload could not be completed yet");
         }
     }
 
-    /// What the file of a session is made of, its parts or those of its partial ones, and the
-    /// revision that speaks for all of them.
+    /// The parts that the file of a session is made of, which are its own or those of its partial
+    /// uploads, and a revision that covers all of these sessions.
     pub(super) async fn sources(&self, upload: &Upload) -> Result<(Vec<Part>, u64)> {
         if upload.mode.is_partial() {
             return Err(is_partial());
@@ -141,8 +142,7 @@ impl App {
         for id in self.meta.partials(upload.id).await? {
             let partial = self.standing(id).await?.ok_or(Error::Gone("partial upload"))?;
             if !tail(&partial.parts).is_whole(&partial.upload) {
-                let detail =
-                    "The partial uploads are not whole yet; the upload stays open for them.";
+                let detail = "The partial uploads are not complete yet; the upload stays open.";
                 return Err(Error::conflict("partials_unfinished", detail));
             }
             revision = revision.saturating_add(partial.upload.revision);
@@ -151,7 +151,7 @@ impl App {
         Ok((parts, revision))
     }
 
-    /// As [`App::forget_damaged`] for what [`App::sources`] answered.
+    /// As [`App::forget_damaged`], for the parts that [`App::sources`] returned.
     pub(super) async fn forget_damaged_sources(
         &self,
         upload: &Upload,
@@ -161,7 +161,7 @@ impl App {
         if upload.mode != Mode::Final {
             return self.forget_damaged(upload.id, parts, in_order).await;
         }
-        // Each tells from then on where it goes on; the first one is named.
+        // Each partial upload tells from then on where it continues; the error names the first one.
         let mut outcome = Ok(());
         for id in self.meta.partials(upload.id).await? {
             let parts = self.meta.parts(id).await?;
@@ -178,9 +178,8 @@ impl App {
 
 const INVALID: &str = "invalid_upload_concat";
 
-/// A partial upload does not become a file by itself.
+/// The error for a partial upload that is to become a file by itself.
 pub(super) fn is_partial() -> Error {
-    let detail =
-        "The upload is a partial one: it becomes a file with others, by a final one of tus.";
+    let detail = "A partial upload becomes a file only as part of a final upload of tus.";
     Error::conflict("partial_upload", detail)
 }

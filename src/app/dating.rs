@@ -1,7 +1,7 @@
-//! The time that tokens are dated to, and the second from which on those of a holder are good.
+//! The time that tokens are dated to, and the second from which a holder's tokens are good.
 //!
-//! Tokens count whole seconds. When all that a holder has are ended, it is the next second whose
-//! tokens are good; one that is made within the second that still goes on is dated to that one.
+//! Token times are whole seconds. When all tokens of a holder are revoked, only tokens dated to the
+//! next second or later are good. A token that is made before that second begins is dated to it.
 
 use std::sync::atomic::Ordering;
 
@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl App {
-    /// The first Unix second of which tokens of a holder are good: of a service its own, or that
-    /// of all services.
+    /// The first Unix second from which on a holder's tokens are good. For a service this is its
+    /// own second or that of all services, whichever is later.
     pub(super) async fn first_good_second(&self, holder: Holder<'_>) -> Result<u64> {
         let own = self.meta.tokens_valid_from(holder).await?;
         Ok(match holder {
@@ -22,7 +22,7 @@ impl App {
         })
     }
 
-    /// `now`, or the first time that counts when the tokens of the holder were just ended.
+    /// `now`, or the first good second when the tokens of the holder were just revoked.
     pub(super) async fn issue_time(
         &self,
         holder: Holder<'_>,
@@ -32,11 +32,12 @@ impl App {
         Ok(now.max(UnixMillis(first.saturating_mul(1000))))
     }
 
-    /// The first second in which no token of a holder can have been issued yet: the next one, or
-    /// behind the one that tokens are dated to since they were ended within this second.
+    /// The first second in which no token of a holder can have been issued yet. This is the next
+    /// second. If tokens of the holder were revoked within this second, new tokens are dated to a
+    /// later one; then it is the second after that one.
     ///
     /// # Errors
-    /// [`Error::Busy`] when that is so far ahead that no token dated to it would be let in.
+    /// [`Error::Busy`] when that is so far ahead that a token dated to it would be refused.
     pub(super) async fn next_second(&self, holder: Holder<'_>) -> Result<u64> {
         let next = self.seconds_ahead(holder, 1).await?;
         if !matches!(holder, Holder::User(_)) {
@@ -45,7 +46,7 @@ impl App {
         Ok(next)
     }
 
-    /// As [`App::next_second`], for who will ask for several one behind the other; takes none.
+    /// As [`App::next_second`], for a caller that will ask for `several` in a row; reserves none.
     pub(super) async fn seconds_ahead(&self, holder: Holder<'_>, several: u64) -> Result<u64> {
         let now = self.clock.now().seconds();
         let dated = match holder {
@@ -53,7 +54,8 @@ impl App {
             holder => self.first_good_second(holder).await?,
         };
         let next = dated.max(now) + 1;
-        // What was dated by a clock that was further ahead lets nobody in as it is.
+        // A first good second further ahead comes from a clock that was wrong. Its tokens let
+        // nobody in anyway, so there is nothing to refuse.
         let latest = now + CLOCK_LEEWAY_SECONDS;
         let last = dated.max(now) + several;
         if last > latest && dated <= latest { Err(Error::Busy) } else { Ok(next) }

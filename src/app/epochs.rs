@@ -1,10 +1,10 @@
-//! Steps in progress, so that somebody can wait for those that have begun, and for no others.
+//! Steps in progress, so that a caller can wait for those that have begun, and for no others.
 
 use std::sync::{Mutex, PoisonError};
 
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
-/// The steps of now, and of earlier times whose end nobody has waited for yet.
+/// The current epoch, and earlier ones whose end nobody has waited for yet.
 #[derive(Default)]
 pub struct Epochs(Mutex<Vec<TaskTracker>>);
 
@@ -18,8 +18,8 @@ impl Epochs {
         epochs[epochs.len() - 1].token()
     }
 
-    /// Waits until every step that has begun is at its end. One who stops waiting leaves what is
-    /// still going on to the next one who asks.
+    /// Waits until every step that has begun has ended. A caller that stops waiting leaves the
+    /// steps that still run to the next caller.
     pub async fn wait(&self) {
         let begun = {
             let mut epochs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +57,7 @@ mod tests {
         drop(first);
         wait.await;
         assert_eq!(poll_immediate(epochs.wait()).await, None, "the second goes on");
-        // That one stopped waiting; the step it waited for is not forgotten.
+        // That caller stopped waiting; the step that it waited for is not forgotten.
         assert_eq!(poll_immediate(epochs.wait()).await, None);
         drop(second);
         epochs.wait().await;

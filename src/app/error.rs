@@ -22,18 +22,18 @@ pub enum Error {
     Unauthenticated(String),
     #[error("the role {needs:?} is needed")]
     Denied { needs: Role },
-    /// The service's token does not grant it.
+    /// The service's token does not grant what was asked for.
     #[error("the token does not grant this {0}")]
     OutOfScope(&'static str),
-    /// A signed link that was changed or has expired.
+    /// A signed link or a batch token that is wrong or has expired.
     #[error("{detail}")]
     LinkRefused { code: &'static str, detail: &'static str },
     #[error("no such {0}")]
     NotFound(&'static str),
-    /// Some of the files that were named are not there.
-    #[error("{} files are not there", .0.len())]
+    /// Some of the named files do not exist.
+    #[error("{} files do not exist", .0.len())]
     NoSuchFiles(Vec<FileKey>),
-    /// Some of the files that were there are not any more.
+    /// Some of the files of a batch token were deleted after it was made.
     #[error("{} files were deleted", .0.len())]
     FilesGone(Vec<FileId>),
     #[error("the {0} was deleted")]
@@ -42,23 +42,23 @@ pub enum Error {
     Invalid { code: &'static str, detail: String },
     #[error("{detail}")]
     Conflict { code: &'static str, detail: String },
-    /// What is made of partial uploads takes no bytes of its own.
-    #[error("the upload is a final one")]
+    /// A final upload takes no bytes of its own: it is made of partial uploads.
+    #[error("the upload is a final upload")]
     FinalUpload,
     /// A piece that does not begin where the upload ends.
     #[error("the upload ends at byte {is}, not {said}")]
     OffsetDiffers { is: u64, said: u64 },
-    /// The client announced another digest for the bytes that came.
+    /// The bytes received do not have the digest that the client announced.
     #[error("the checksum differs")]
     ChecksumDiffers,
     #[error("parts are missing")]
     PartsMissing(Vec<u32>),
-    /// Acknowledged parts are not what was stored and were forgotten.
+    /// Acknowledged parts were damaged, and were forgotten.
     #[error("parts are damaged")]
     PartsDamaged(Vec<u32>),
     #[error("the {what} is larger than {limit} bytes")]
     TooLarge { what: &'static str, limit: u64 },
-    #[error("quota of {limit} bytes: {used} used or reserved, {asked} asked")]
+    #[error("quota of {limit} bytes: {used} used or reserved, {asked} more needed")]
     Quota { limit: u64, used: u64, asked: u64 },
     #[error("too busy")]
     Busy,
@@ -69,21 +69,21 @@ pub enum Error {
     BodyAborted,
     #[error("the request body made no progress")]
     BodyTimeout,
-    /// A store takes no writes.
+    /// A store takes no writes, or an I/O operation failed.
     #[error("unavailable: {0}")]
     Unavailable(String),
-    /// The stored bytes of this content are not what was stored.
+    /// The stored bytes of this content are damaged.
     #[error("damaged blob: {0}")]
     Damaged(ContentHash),
     #[error("{0}")]
     Internal(String),
-    /// What is wrong with one file of a batch.
+    /// The error of one upload of a batch.
     #[error("upload {0}: {1}")]
     OfUpload(UploadId, Box<Error>),
 }
 
 impl Error {
-    /// The same, with the upload of a batch that it is about.
+    /// The same error, with the upload of a batch that it is about.
     #[must_use]
     pub fn of_upload(self, id: UploadId) -> Self {
         Self::OfUpload(id, Box::new(self))
@@ -98,7 +98,7 @@ impl Error {
     }
 }
 
-/// Of work elsewhere that panicked, or was not begun any more.
+/// The error of a spawned task that panicked or was not started any more.
 impl From<JoinError> for Error {
     fn from(error: JoinError) -> Self {
         Self::Internal(error.to_string())
@@ -109,10 +109,10 @@ impl From<meta::Error> for Error {
     fn from(error: meta::Error) -> Self {
         match error {
             meta::Error::NotFound => Self::NotFound("record"),
-            // Where a client can bring it about, a use case says so.
-            meta::Error::Exists => Self::Internal("a record exists already".into()),
+            // Where a client can cause this, the use case handles it.
+            meta::Error::Exists => Self::Internal("a record already exists".into()),
             meta::Error::Closed => {
-                Self::conflict("upload_completed", "The upload is completed already.")
+                Self::conflict("upload_completed", "The upload is already completed.")
             }
             meta::Error::Changed => Self::conflict(
                 "upload_changed",
@@ -137,7 +137,7 @@ impl From<blob::Error> for Error {
             blob::Error::NoSpace => Self::NoSpace,
             blob::Error::Busy => Self::Busy,
             blob::Error::Io(why) => Self::Unavailable(why),
-            blob::Error::NotFound => Self::Internal("a blob's bytes are not there".into()),
+            blob::Error::NotFound => Self::Internal("the bytes of a blob are missing".into()),
             blob::Error::Corrupt(why) => Self::Internal(format!("damaged blob: {why}")),
         }
     }

@@ -1,4 +1,5 @@
-//! fsck: what is known or shows of faults without reading the contents; reading them is scrub's.
+//! fsck: finds the faults that are known or that show without reading the contents. Scrub reads
+//! them.
 
 use super::{App, Result};
 use crate::{
@@ -7,20 +8,20 @@ use crate::{
     model::digest::ContentHash,
 };
 
-/// Blobs that are looked at together.
+/// Blobs whose places are looked at together.
 const PAGE: usize = 1000;
-/// Contents that are told; more are only counted.
+/// Most faulty contents that are reported; the rest are only counted.
 const TOLD_MAX: usize = 100;
 
 impl App {
-    /// What does not agree in the index, the journal and what lies on the disk, a line each;
-    /// nothing when all of it does.
+    /// The disagreements between the index, the journal and the disk, one line each. Empty when all
+    /// of them agree.
     pub async fn check(&self) -> Result<Vec<String>> {
         let mut findings = self.meta.check().await?;
         let (mut told, mut more, mut after) = (0, 0_u64, None);
         loop {
             let page = match self.meta.blobs_after(after, PAGE).await {
-                // Of an index that cannot be read it is told already.
+                // The findings say already that the index cannot be read.
                 Err(meta::Error::Corrupt(_)) if !findings.is_empty() => break,
                 page => page?,
             };
@@ -45,7 +46,7 @@ impl App {
         Ok(findings)
     }
 
-    /// What is wrong with a blob that looked like this when its record was this.
+    /// What is wrong with a blob, given its record and what was seen of its bytes.
     async fn fault(
         &self,
         hash: &ContentHash,
@@ -55,13 +56,13 @@ impl App {
         if seen == Seen::Whole && blob.damaged.is_none() {
             return Ok(None);
         }
-        // Bytes that are let go, or move, are named by no record any more when they go.
+        // Bytes that were removed or moved meanwhile are no longer named by the record.
         let now = self.meta.blob(hash).await?.filter(|now| now.locator == blob.locator);
         let Some(now) = now else { return Ok(None) };
         let fault = match (seen, now.damaged) {
-            (Seen::Missing, _) => "is not there".to_owned(),
+            (Seen::Missing, _) => "is missing".to_owned(),
             (Seen::Short, _) => "is cut short".to_owned(),
-            (Seen::Unreadable(why), _) => format!("cannot be looked at: {why}"),
+            (Seen::Unreadable(why), _) => format!("cannot be accessed: {why}"),
             (Seen::Whole, Some(since)) => format!("is known to be damaged since {since}"),
             (Seen::Whole, None) => return Ok(None),
         };

@@ -1,12 +1,13 @@
-//! Garbage collection: bytes that a crash, or a removal that was held back, left without a record.
+//! Garbage collection: removes bytes without a record, which a crash or a held-back removal left.
 //!
-//! Bytes are sealed before their record is there, maybe long before, so no age says that they are
-//! litter. What no record names is only suspected at first. Then every step that has begun is
-//! waited for, since one of them may have sealed the bytes and not recorded them yet; a later step
-//! makes names of its own. What is still not named then goes: what the index shows is durable.
+//! Bytes are sealed before their record exists, maybe long before, so no age proves that they are
+//! litter. Bytes that no record names are only suspects at first. Then the collection waits for
+//! every step that has begun, since one of them may have sealed the bytes and not recorded them
+//! yet; a later step makes names of its own. Suspects that are still not named are removed: what
+//! the index shows is durable.
 //!
-//! Nothing from before the index was begun is touched: an index that stands in for a lost one
-//! does not know what it should name.
+//! Nothing from before the index was begun is touched: an index that replaces a lost one does not
+//! know what it should name.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,34 +19,34 @@ use crate::{
     model::{time::UnixMillis, upload::UploadState},
 };
 
-/// Suspects that are held in memory at a time.
+/// Most suspects held in memory at a time.
 const SUSPECTS_MAX: usize = 10_000;
-/// With less than this free the disk is full, whoever can still write a little.
+/// With fewer free bytes than this the disk counts as full, even if small writes still succeed.
 const FREE_BYTES_MIN: u64 = 128 << 20;
 
-/// By how much clocks differ without a word.
+/// The largest difference between clocks that causes no warning.
 const CLOCK_AHEAD_MAX: Duration = Duration::from_hours(24);
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Sessions that were over.
+    /// Sessions whose time was over.
     pub sessions: usize,
     /// Service tokens that expired long ago.
     pub tokens: usize,
     /// Blobs that no file refers to any more.
     pub blobs: usize,
-    /// Files that no record named.
+    /// Files on the disk that no record named.
     pub files: usize,
-    /// Packs that held nothing that is named, or from which that was moved.
+    /// Packs that held nothing named, or whose named bytes were moved out.
     pub packs: usize,
     /// Bytes that were moved out of packs.
     pub moved_bytes: u64,
-    /// Room on the disk that files and packs gave back.
+    /// Disk space that files and packs gave back.
     pub freed_bytes: u64,
 }
 
-/// Who removes bytes shares this; who holds removals back has it alone.
+/// A lock that removers share; a caller that holds removals back has it exclusively.
 #[derive(Default)]
 pub struct Removals(RwLock<()>);
 
@@ -55,25 +56,26 @@ impl Removals {
         self.0.try_read().ok()
     }
 
-    /// Waits while removals are held back. They may be again a moment later.
+    /// Waits while removals are held back. They may be held back again a moment later.
     async fn allowed(&self) {
         drop(self.0.read().await);
     }
 }
 
 impl App {
-    /// Holds back every removal until the answer is dropped, for a backup. What would have been
-    /// discarded meanwhile becomes litter; [`App::gc`] waits, upkeep comes back in its next round.
-    /// A second one waits for the first.
+    /// Holds back every removal until the guard is dropped, for a backup. Bytes that would have
+    /// been discarded meanwhile become litter. [`App::gc`] waits for the guard; upkeep tries again
+    /// in its next round. A second call waits for the first guard.
     pub async fn hold(&self) -> RwLockWriteGuard<'_, ()> {
         self.removals.0.write().await
     }
 
-    /// Collects everything that is due now, whatever the schedule says; times of grace are kept
-    /// unless the disk is full. A step without room keeps none of the others from making some.
+    /// Collects everything that is due now, whatever the schedule says. Grace times are kept; on a
+    /// full disk only litter keeps its own. A step that finds no room does not keep the others from
+    /// making some.
     ///
     /// # Errors
-    /// What the stores say; what was done until then stays done.
+    /// Those of the stores; what was done before stays done.
     pub async fn gc(self: &Arc<Self>) -> Result<Collected> {
         let mut collected = Collected::default();
         let swept = self.sweep(&mut collected).await;
@@ -120,7 +122,7 @@ impl App {
             }
         }
         for found in litter {
-            // Whatever began to hold them back may take hours: what is left is found next time.
+            // Removals may be held back for hours: the next collection finds the rest.
             let Some(_allowed) = self.removals.try_begin() else { break };
             collected.freed_bytes += self.blobs.discard(&found.locator).await?;
             collected.files += 1;
@@ -145,20 +147,22 @@ impl App {
         })
     }
 
-    /// Waits for every step that has begun. When one of them left it open whether its record is
-    /// there, which ends all writing, nobody may conclude anything from what is not named.
+    /// Waits for every step that has begun. If one of them left it open whether its record exists,
+    /// the index takes no more writes, and this fails: then nothing may be concluded from unnamed
+    /// bytes.
     pub(super) async fn settled(&self) -> Result<()> {
         self.epochs.wait().await;
         Ok(self.meta.ready().await?)
     }
 
-    /// How long what nobody refers to stays; not at all on a full disk, where it keeps from users
-    /// what they deleted to have.
+    /// How long unreferenced content stays. On a full disk it does not stay at all, as it would
+    /// keep from users the room that their deletions should free.
     ///
-    /// No step rests on it: a record goes before its bytes, whoever stores the same content again
-    /// is told that it is not known any more, packs are walked behind every step that has begun,
-    /// and a hold keeps the bytes themselves. Who reads a file has it open. Only archives and
-    /// answers of several ranges open one thing after the other: see [`App::keep_deleted`].
+    /// No step relies on this time: a record is removed before its bytes; a request that stores the
+    /// same content again is told that the content is no longer known; packs are walked only after
+    /// every step that had begun has ended; and a hold keeps the bytes themselves. A reader has its
+    /// file open. Only archives and answers of several ranges open one thing after the other: see
+    /// [`App::keep_deleted`].
     pub(super) async fn reclaim_grace(&self) -> Result<Duration> {
         let opens_more = self.archives.available_permits() < PLANS_BYTES_MAX;
         let is_full = self.blobs.space().await?.free_bytes < FREE_BYTES_MIN;
@@ -166,19 +170,23 @@ impl App {
         Ok(if no_grace { Duration::ZERO } else { self.policy().reclaim_grace })
     }
 
-    /// As long as this lives, what is deleted keeps its grace time, whoever needs the room: there
-    /// is more to open. `None` where archives take all there is of it; they keep it then.
+    /// While this permit lives, deleted content keeps its grace time even on a full disk, since its
+    /// holder has more to open. `None` when archives hold all permits; then they keep the grace
+    /// time.
     pub fn keep_deleted(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.archives).try_acquire_owned().ok()
     }
 
-    /// Bytes last changed between these two times may be collected.
+    /// The two times between which bytes must have last changed to be collected.
     pub(super) async fn collectable(&self) -> Result<(UnixMillis, UnixMillis)> {
         let now = self.clock.now();
         let begun = self.meta.begun(now).await?;
         if begun > now.after(CLOCK_AHEAD_MAX) {
-            // Or this one is behind: which, nobody can tell from one look.
-            tracing::warn!(%begun, "the index was begun by another clock: litter stays until then");
+            // Or this clock is behind: one look cannot tell which.
+            tracing::warn!(
+                %begun,
+                "the index was begun in the future by this clock: litter stays until then"
+            );
         }
         Ok((begun, now.before(self.reclaim_grace().await?)))
     }

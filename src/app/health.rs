@@ -10,17 +10,17 @@ pub struct Health {
     pub index: bool,
     /// The blob store takes writes.
     pub blobs: bool,
-    /// `None` when the index does not tell.
+    /// `None` when the index cannot be read.
     pub content: Option<ContentHealth>,
 }
 
-/// Whether what is stored is what was stored, as far as that is known.
+/// Whether stored content is intact, as far as is known.
 pub struct ContentHealth {
     pub damaged_blobs: u64,
-    /// When everything was last read again, which found what else there was to find.
+    /// When the last pass over all content ended. It found whatever damage was not known before.
     pub scrub_completed: Option<UnixMillis>,
     pub scrub_running: bool,
-    /// It is longer ago than two passes should be apart.
+    /// The last pass ended, or the first one began, longer ago than two passes should be apart.
     pub scrub_overdue: bool,
 }
 
@@ -36,21 +36,21 @@ impl App {
         let index = self.meta.ready().await.is_ok();
         let content = self.content_health().await;
         let content = content
-            .inspect_err(|error| tracing::warn!(%error, "the index does not tell of damage"))
+            .inspect_err(|error| tracing::warn!(%error, "the counts of damage cannot be read"))
             .ok();
         match self.blobs.space().await {
             Ok(space) => {
                 Health { free_bytes: space.free_bytes, index, blobs: space.writable, content }
             }
             Err(error) => {
-                tracing::warn!(%error, "the blob store does not tell its space");
+                tracing::warn!(%error, "the free space of the blob store cannot be read");
                 Health { free_bytes: 0, index, blobs: false, content }
             }
         }
     }
 
-    /// Goes the way of every write, and asks the disk. An error says what is wrong; who hears
-    /// nothing knows that something hangs.
+    /// Takes the path of every write, and asks the disk. An error says what is wrong; if nothing
+    /// returns, something hangs.
     pub async fn self_check(&self) -> Result<()> {
         self.blobs.space().await?;
         Ok(self.meta.probe().await?)
@@ -58,7 +58,7 @@ impl App {
 
     async fn content_health(&self) -> Result<ContentHealth> {
         let ScrubState { running, last } = self.meta.scrub_state().await?;
-        // A first pass that does not come to its end is late too.
+        // A first pass that does not end is overdue too.
         let since = match last {
             Some(last) => last.completed,
             None => running.map(|pass| pass.began),

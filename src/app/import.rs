@@ -1,4 +1,4 @@
-//! Files of another server, taken over under the keys that they have.
+//! Import of files from another server, under the keys that they have there.
 
 use std::sync::Arc;
 
@@ -17,21 +17,21 @@ use crate::{
     sys::random,
 };
 
-/// A file as it was elsewhere.
+/// A file as it was on the other server.
 pub struct ForeignFile {
     pub key: FileKey,
     pub owner: UserId,
     pub folder: Folder,
     pub name: FileName,
     pub mime: Option<Box<str>>,
-    /// Since when it was there; one in the future counts as now.
+    /// When it was created; a time in the future counts as now.
     pub created: UnixMillis,
     pub meta: CallerMeta,
     pub sha256: Option<Sha256>,
 }
 
 impl App {
-    /// The files that have these keys, each or `None`.
+    /// The files with these keys, in order; `None` for a key without a file.
     pub async fn files(&self, keys: &[FileKey]) -> Result<Vec<Option<FileRecord>>> {
         let mut files = Vec::with_capacity(keys.len());
         for key in keys {
@@ -40,17 +40,17 @@ impl App {
         Ok(files)
     }
 
-    /// Begins to take the content of a foreign file, of whatever size it is.
+    /// Begins to receive the content of a foreign file, whatever its size.
     pub async fn begin_import(&self) -> Result<Incoming> {
-        // It may be the first that a new store is asked for: content without a commit is taken for
-        // a store that lost its records, and nothing starts on it.
+        // This may be the first request to a new store. A store with content but no commit is taken
+        // for one that lost its records, and no daemon starts on it.
         self.meta.begun(self.clock.now()).await?;
         self.begin("file", u64::MAX).await
     }
 
-    /// Lists a foreign file. The default quota does not hold it up, for it is there already and
-    /// was within the rules of its time; a quota that was set for its owner does. One that is
-    /// listed already is answered as it is.
+    /// Lists a foreign file. The default quota does not apply, since the file exists already and
+    /// was within the rules of its time; a quota that was set for its owner does apply. A file that
+    /// is listed already is returned as it is.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a wrong digest, [`Error::Conflict`] when the key holds other content,
@@ -89,14 +89,14 @@ impl App {
         if listed.blake3 == file.blake3 {
             return Ok(listed);
         }
-        let detail = "The key holds other content, which stays.";
+        let detail = "The key already has other content, which stays.";
         Err(Error::conflict("key_taken", detail))
     }
 }
 
 impl ForeignFile {
     fn listed(self, now: UnixMillis, sealed: &Sealed) -> FileRecord {
-        // Ids of one millisecond are in no order here; what is random in them keeps them apart.
+        // Ids of the same millisecond are in no order here; their random part keeps them apart.
         let [low, high, ..] = random::salt().to_le_bytes();
         let counter = u16::from_le_bytes([low, high]);
         FileRecord {

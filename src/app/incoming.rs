@@ -19,14 +19,14 @@ use crate::{
     sys::counts::Held,
 };
 
-/// Keeps a session from expiring; of none where the bytes are of none.
+/// Keeps a session from expiring; `None` for bytes that belong to no session.
 pub(super) type Arriving = Option<Held<UploadId>>;
 
-/// Requests about to receive bytes that may hold at a time what is known of all parts of an upload,
-/// which is megabytes for one of ten thousand.
+/// How many requests that are about to receive bytes may hold the records of all parts of an upload
+/// at the same time. For an upload of ten thousand parts, these records take megabytes.
 pub(super) const LOOKS_MAX: usize = 8;
 
-/// A body that is being received, held to a limit.
+/// A body that is being received, up to a limit.
 pub struct Incoming {
     stage: Box<dyn Stage>,
     what: &'static str,
@@ -37,7 +37,7 @@ pub struct Incoming {
 
 impl Incoming {
     /// # Errors
-    /// [`Error::TooLarge`] past the limit, and what the store says.
+    /// [`Error::TooLarge`] past the limit, and the errors of the store.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let length = bytes.len() as u64;
         self.left = self
@@ -47,7 +47,7 @@ impl Incoming {
         Ok(self.stage.write(bytes).await?)
     }
 
-    /// Refuses a body that says it is larger than the limit, before it is read.
+    /// Refuses a body whose announced size exceeds the limit, before it is read.
     ///
     /// # Errors
     /// [`Error::TooLarge`].
@@ -58,22 +58,23 @@ impl Incoming {
         Ok(())
     }
 
-    /// Takes no more than this, which the client says it is.
+    /// Lowers the limit to the size that the client announced.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] when that is more than may be.
+    /// [`Error::TooLarge`] when that size exceeds the limit.
     pub fn limit_to(&mut self, bytes: u64) -> Result<()> {
         self.expect(bytes)?;
         (self.limit, self.left) = (bytes, bytes);
         Ok(())
     }
 
-    /// Keeps the session that it is for from expiring meanwhile.
+    /// Keeps the session of these bytes from expiring while they arrive.
     fn of(self, arriving: Arriving) -> Self {
         Self { _arriving: arriving, ..self }
     }
 
-    /// Puts bytes that were stored before in front of those that come; they do not count.
+    /// Puts bytes that were stored before in front of those that come. They do not count as
+    /// received.
     pub(super) async fn precede(&mut self, mut stored: Box<dyn Reader>) -> blob::Result<()> {
         while let Some(bytes) = stored.next().await? {
             self.stage.write(bytes).await?;
@@ -81,24 +82,25 @@ impl Incoming {
         Ok(())
     }
 
-    /// How many bytes came so far.
+    /// The number of bytes that came so far.
     pub fn received(&self) -> u64 {
         self.limit - self.left
     }
 
-    /// Makes the bytes durable. A part keeps its place until it is recorded and this is dropped.
+    /// Makes the bytes durable. A part keeps its place until it is recorded and this value is
+    /// dropped.
     pub(super) async fn seal(&mut self, purpose: Purpose) -> Result<Sealed> {
         Ok(self.stage.seal(purpose).await?)
     }
 }
 
 impl App {
-    /// Begins to take one part. Nothing is recorded, and dropping it forgets the bytes.
+    /// Begins to receive one part. Nothing is recorded, and dropping the result discards the bytes.
     pub async fn begin_part(&self) -> Result<Incoming> {
         self.begin("part", self.policy().part_bytes_max).await
     }
 
-    /// As [`App::begin_part`] for a whole file.
+    /// As [`App::begin_part`], for a whole file.
     pub async fn begin_file(&self) -> Result<Incoming> {
         self.begin("file", self.policy().file_bytes_max).await
     }
@@ -108,18 +110,18 @@ impl App {
         Ok(Incoming { stage, what, limit, left: limit, _arriving: None })
     }
 
-    /// Says for which session bytes come that began to come before that was known.
+    /// Assigns bytes to a session that became known only after they had begun to arrive.
     pub fn arrives_for(&self, id: UploadId, incoming: Incoming) -> Incoming {
         incoming.of(self.arriving(id))
     }
 
-    /// However many there are.
+    /// Marks the arrival of bytes for a session; any number may arrive at a time.
     pub(super) fn arriving(&self, id: UploadId) -> Arriving {
         self.arrivals.enter(id, usize::MAX)
     }
 
-    /// As [`App::begin_part`], when it is known before its bytes which part it is, and maybe how
-    /// long: a large one is put where it belongs in the whole.
+    /// As [`App::begin_part`], when the number of the part, and maybe its length, is known before
+    /// its bytes. A large part is written where it belongs in the whole.
     pub async fn begin_part_of(
         &self,
         id: UploadId,
@@ -130,7 +132,7 @@ impl App {
         self.begin_placed(id, number, "part", limit, announced, None).await
     }
 
-    /// Begins a part that may continue the last one, and then takes its place.
+    /// Begins a part. It may continue the last part, and then replaces it.
     pub(super) async fn begin_placed(
         &self,
         id: UploadId,
@@ -147,12 +149,12 @@ impl App {
             return Ok(self.begin(what, limit).await?.of(arriving));
         }
         let Begun { mut stage, lowest } = self.blobs.stage_part(id, number).await?;
-        // A place that is free now may be named by what a backup has just listed.
+        // A backup may have just listed a record that names a place which is free now.
         let Some(_allowed) = self.removals.try_begin() else {
             return Ok(Incoming { stage, what, limit, left: limit, _arriving: arriving });
         };
         let _look = self.look().await?;
-        // Read after the stage has begun: what it does not see is not there yet.
+        // Read after the stage has begun: a part that this read does not see is not recorded yet.
         if let Some(upload) = self.meta.upload(id).await?
             && upload.state == UploadState::Open
         {
@@ -160,8 +162,9 @@ impl App {
             let most = bytes.unwrap_or(known.saturating_add(limit));
             let part_bytes_max = self.policy().part_bytes_max;
             let span = span_of(&upload, &parts, lowest.0, number.0, bytes, most, part_bytes_max);
-            // What was read before the stage began may be another's by now; then this part will be
-            // refused, and lies where nobody minds.
+            // The part to continue was read before the stage began, so its place may belong to
+            // another part by now. This part will then be refused, and lies where it is in nobody's
+            // way.
             let continued_is_there = continues.is_none_or(|part| parts.contains(part));
             if let Some(span) = span.filter(|_| continued_is_there) {
                 stage.place(site(&upload, &parts, span, number, continues, part_bytes_max));
@@ -170,7 +173,7 @@ impl App {
         Ok(Incoming { stage, what, limit, left: limit, _arriving: arriving })
     }
 
-    /// Waits for its turn to read what is known of all parts of an upload, and to let it go again.
+    /// Waits for a permit to hold the records of all parts of an upload in memory.
     pub(super) async fn look(&self) -> Result<SemaphorePermit<'_>> {
         self.looks.acquire().await.map_err(|_| Error::Busy)
     }
@@ -187,10 +190,10 @@ impl App {
         Ok(user.check_quota(stored, asked, self.policy().quota_bytes)?)
     }
 
-    /// Makes the bytes durable. Those of another content than `expected` are dropped again.
+    /// Makes the bytes durable. Bytes whose digest is not `expected` are discarded again.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with `code` for other content, and what the store says.
+    /// [`Error::Invalid`] with `code` for another digest, and the errors of the store.
     pub(super) async fn seal_blob(
         &self,
         incoming: &mut Incoming,
@@ -205,15 +208,16 @@ impl App {
         Ok(sealed)
     }
 
-    /// After a failed commit the record may or may not be on the disk: the bytes stay.
+    /// Discards bytes after a failed commit, unless their record may be on the disk: then they
+    /// stay.
     pub(super) async fn discard_unless_uncertain(&self, locator: &Locator, error: &meta::Error) {
         if !error.is_uncertain() {
             self.discard(locator).await;
         }
     }
 
-    /// Answers how many bytes of the disk came back. Those that stay are litter, found again by gc:
-    /// worth a line, not an error to a client.
+    /// Returns how many bytes of the disk were freed. Bytes that could not be removed are litter
+    /// that gc finds again: this is logged, and is no error for a client.
     pub(super) async fn discard(&self, locator: &Locator) -> u64 {
         let Some(_allowed) = self.removals.try_begin() else { return 0 };
         self.blobs.discard(locator).await.unwrap_or_else(|error| {

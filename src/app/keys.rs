@@ -1,4 +1,4 @@
-//! Signing keys as an operator manages them.
+//! Management of the signing keys.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -18,22 +18,22 @@ use crate::{
 /// A signing key as an operator sees it. Times are Unix seconds.
 pub struct ListedKey {
     pub kid: String,
-    /// It signs now.
+    /// Whether it signs now.
     pub signs: bool,
-    /// `None` for one that never signs.
+    /// `None` for a key that never signs.
     pub signs_from: Option<u64>,
-    /// It goes when another one signs and this has passed.
+    /// The key is removed when another one signs and this time has passed.
     pub last_expiry: u64,
 }
 
 impl App {
-    /// The public halves, for whoever checks tokens elsewhere.
+    /// The public keys, for anybody who verifies tokens elsewhere.
     pub fn public_keys(&self) -> JwkSet {
         jwks::public_keys(&self.keys)
     }
 
-    /// Every key that is published, the one that signs last first. The directory is read again, so
-    /// that a key which an operator put there or took away counts from here on.
+    /// Every published key, the one that begins to sign last first. The directory is read again, so
+    /// that a key which an operator added or removed there counts from now on.
     ///
     /// # Errors
     /// When a key cannot be read.
@@ -52,7 +52,7 @@ impl App {
         Ok(listed.collect())
     }
 
-    /// Publishes a new key, which signs once `after` has passed; answers its id.
+    /// Publishes a new key, which signs once `after` has passed. Returns its id.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -60,7 +60,7 @@ impl App {
         self.with_keys(move |keys, now| keys.rotate(now, after)).await
     }
 
-    /// Signs links with a new key at once; links that are about stay good.
+    /// Signs links with a new key at once. Links that were made before stay valid.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -69,10 +69,11 @@ impl App {
         self.with_keys(move |_, now| app.links.rotate(now)).await
     }
 
-    /// Takes in a key of another server, so that its tokens are good here; answers its id.
+    /// Imports a key of another server, so that its tokens are accepted here. Returns its id.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for what is not such a key; [`Error::Conflict`] for one that is there.
+    /// [`Error::Invalid`] for text that is not such a key; [`Error::Conflict`] for a key that is in
+    /// the ring already.
     pub async fn import_key(&self, pem: Zeroizing<String>) -> Result<String> {
         let imported = self.with_keys(move |keys, now| match keys.import(&pem, now) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Err(error.to_string())),
@@ -80,12 +81,12 @@ impl App {
         });
         match imported.await? {
             Ok(Some(kid)) => Ok(kid),
-            Ok(None) => Err(Error::conflict("key_exists", "This key is in the ring already.")),
+            Ok(None) => Err(Error::conflict("key_exists", "This key is already in the key ring.")),
             Err(why) => Err(Error::invalid("invalid_key", format!("The key is {why}."))),
         }
     }
 
-    /// Reads the keys again and lets go of those whose tokens are all over.
+    /// Reads the keys again, and removes those whose tokens have all expired.
     pub(super) async fn tend_keys(self: &Arc<Self>) -> Result<()> {
         let app = Arc::clone(self);
         let retired = self.with_keys(move |keys, now| {
@@ -103,7 +104,8 @@ impl App {
         Ok(())
     }
 
-    /// Works with the keys where it may block, and lets go of what was verified when they change.
+    /// Works with the keys where blocking is allowed. If the keys change, all cached verifications
+    /// are dropped.
     ///
     /// # Errors
     /// [`Error::NoSpace`], [`Error::Unavailable`].

@@ -14,18 +14,19 @@ use crate::model::id::UploadId;
 #[derive(Default)]
 struct Slot {
     held: Arc<tokio::sync::Mutex<()>>,
-    /// Of whoever came last by [`Leases::take_over`], holding or waiting.
+    /// Belongs to the last caller of [`Leases::take_over`], which holds the session or waits for
+    /// it.
     newest: Mutex<CancellationToken>,
 }
 
-/// Held or waited-for sessions; others take no memory.
+/// The sessions that are held or waited for; others take no memory.
 #[derive(Default)]
 pub struct Leases {
     slots: Mutex<HashMap<UploadId, Weak<Slot>>>,
     ending: CancellationToken,
 }
 
-/// The session is held as long as this lives.
+/// Holds a session as long as it lives.
 pub struct Lease {
     _held: OwnedMutexGuard<()>,
     _slot: Arc<Slot>,
@@ -33,7 +34,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Ends when somebody else wants the session, or the daemon stops.
+    /// Returns when another caller wants the session, or when the daemon stops.
     pub async fn asked(&self) {
         self.asked.cancelled().await;
     }
@@ -45,8 +46,8 @@ impl Leases {
         self.hold(id, CancellationToken::new(), |_, _| {}).await
     }
 
-    /// As [`Leases::lock`], but asks those who hold `id` or wait for it to let go: the newest one
-    /// is the one whose client is there.
+    /// As [`Leases::lock`], but asks those who hold `id` or wait for it to release it: the newest
+    /// caller is the one whose client is there.
     pub async fn take_over(&self, id: UploadId) -> Lease {
         let replace = |slot: &Slot, asked: &CancellationToken| {
             let mut newest = slot.newest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,7 +56,7 @@ impl Leases {
         self.hold(id, self.ending.child_token(), replace).await
     }
 
-    /// Asks everybody to let go, now and from now on.
+    /// Asks every holder to release its session, now and from now on.
     pub fn end(&self) {
         self.ending.cancel();
     }
@@ -102,7 +103,7 @@ mod tests {
         first.asked().await;
         drop(first);
         let second = second.await;
-        // It was asked while it waited.
+        // The second was asked while it waited.
         second.asked().await;
         drop(second);
         let third = third.await;

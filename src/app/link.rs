@@ -27,7 +27,7 @@ impl Disposition {
     }
 }
 
-/// What a signed URL carries.
+/// The content of a signed URL.
 pub struct Link {
     pub key: FileKey,
     /// Unix seconds.
@@ -48,7 +48,7 @@ impl App {
         disposition: Option<Disposition>,
     ) -> Result<Link> {
         if !LINK_TTL_SECONDS.contains(&ttl) {
-            let detail = "A link lives 1 to 604800 seconds.";
+            let detail = "A link must be valid for 1 to 604800 seconds.";
             return Err(Error::invalid("invalid_ttl", detail));
         }
         let expires = self.clock.now().seconds() + ttl;
@@ -57,11 +57,11 @@ impl App {
         Ok(Link { key: file.key.clone(), expires, disposition, signature })
     }
 
-    /// The file behind a link, and for how many seconds the link still holds.
+    /// The file of a link, and for how many more seconds the link is valid.
     ///
     /// # Errors
-    /// [`Error::LinkRefused`] for a wrong signature or a link whose time is over;
-    /// [`Error::NotFound`] for a file that was deleted.
+    /// [`Error::LinkRefused`] for a wrong signature or an expired link; [`Error::NotFound`] for a
+    /// file that was deleted.
     pub async fn redeem_link(&self, link: &Link) -> Result<(FileRecord, u64)> {
         let word = link.disposition.map(Disposition::as_str);
         if !self.links.verify(&link.key, link.expires, word, &link.signature) {

@@ -1,10 +1,11 @@
 //! Use cases: every rule that needs more than one seam. Knows no HTTP and no engine.
 //!
-//! The order that everything here keeps: bytes are durable before the record that names them;
-//! on the way out the record goes first, then the bytes. A crash leaves litter for [`gc`],
-//! never a name without bytes.
+//! Everything here keeps one order: bytes are durable before the record that names them; on removal
+//! the record goes first, then the bytes. A crash leaves litter for [`gc`], never a name without
+//! bytes.
 //!
-//! Every use case fails as its stores do; *Errors* say what it refuses besides.
+//! Every use case can fail with the errors of its stores; *Errors* lists only what it refuses
+//! besides.
 
 pub mod access;
 pub mod append;
@@ -64,13 +65,13 @@ use crate::{
 pub struct Policy {
     pub file_bytes_max: u64,
     pub part_bytes_max: u64,
-    /// Bytes a user may hold whose record says nothing else.
+    /// The quota of a user whose record sets none.
     pub quota_bytes: u64,
-    /// Life of a session without progress, and of a completed one for repeated requests.
+    /// How long a session lives without progress, and a completed one for repeated requests.
     pub upload_ttl: Duration,
-    /// How long a blob without a file stays.
+    /// How long a blob stays that no file refers to.
     pub reclaim_grace: Duration,
-    /// From the begin of one scrub to that of the next, and how fast it reads.
+    /// From the start of one scrub to the start of the next, and how fast a scrub reads.
     pub scrub_every: Duration,
     pub scrub_bytes_per_second: u64,
     pub public_read: bool,
@@ -87,17 +88,17 @@ pub struct App {
     policy: ArcSwap<Policy>,
     ids: FileIds,
     verified: access::Verifications,
-    /// The last second to which tokens of a service may have been dated, since some were ended.
+    /// The latest second to which tokens of a service may have been dated after some were revoked.
     last_end: AtomicU64,
     uses: uses::Uses,
     completing: lease::Leases,
     appending: lease::Leases,
-    /// Requests that send bytes or make a file of them, by session. A session lives for so long
-    /// without progress, and these are progress: it does not expire before they are at their end.
+    /// Requests that send bytes or make a file of them, by session. A session expires after a time
+    /// without progress. These requests are progress, so it does not expire before they have ended.
     arrivals: Arc<Counts<UploadId>>,
     detached: TaskTracker,
     epochs: epochs::Epochs,
-    /// Permits to hold what is known of all parts of an upload; see [`App::look`].
+    /// Permits to hold the records of all parts of an upload; see [`App::look`].
     looks: Semaphore,
     /// One permit for each byte of memory that the plans of archives take.
     archives: Arc<Semaphore>,
@@ -150,18 +151,19 @@ impl App {
 
     pub fn set_policy(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));
-        // Whose tokens are good may be another question now.
+        // Other tokens may be good under the new policy.
         self.verified.forget();
     }
 
-    /// The time that every use case goes by.
+    /// The time that every use case works with.
     pub fn now(&self) -> UnixMillis {
         self.clock.now()
     }
 
     /// Runs a step to its end even when the client is gone and nobody waits: a commit and the
-    /// clean-up behind it must not stop half-way. Whatever seals bytes and then records them runs
-    /// here, from before the seal: garbage collection waits for such steps ([`gc`]).
+    /// clean-up after it must not stop half-way. Every step that seals bytes and then records them
+    /// runs here, from before the seal on, because garbage collection waits for such steps
+    /// ([`gc`]).
     async fn detached<T, F>(self: &Arc<Self>, step: impl FnOnce(Arc<Self>) -> F) -> Result<T>
     where
         T: Send + 'static,
@@ -178,8 +180,8 @@ impl App {
         .await
     }
 
-    /// A change of who is let in, as a step of [`App::detached`]: nothing that was verified before
-    /// it counts once it is answered.
+    /// Runs a change of who is admitted, as a step of [`App::detached`]. Once the change is
+    /// answered, nothing that was verified before it counts.
     async fn changing_access<T, F>(
         self: &Arc<Self>,
         change: impl FnOnce(Arc<Self>) -> F,
@@ -199,8 +201,8 @@ impl App {
         .await
     }
 
-    /// Runs on when whoever asked is gone. Not a step that garbage collection waits for: it may
-    /// wait for its client.
+    /// Runs work to its end even when the caller is gone. Garbage collection does not wait for it,
+    /// since the work may wait for its client.
     async fn to_its_end<T, F>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>) -> F) -> Result<T>
     where
         T: Send + 'static,
@@ -209,8 +211,8 @@ impl App {
         self.detached.spawn(work(Arc::clone(self))).await?
     }
 
-    /// Waits for steps that go on without their client; those that wait for theirs record what
-    /// came until now.
+    /// Waits for steps that go on without their client. Steps that wait for their client record
+    /// what came until now.
     pub async fn finish(&self) {
         self.appending.end();
         self.detached.close();

@@ -1,9 +1,10 @@
-//! Content that its owner has stored before: who proves to know it need not send it again.
+//! Content that its owner has stored before: a client that proves to have it need not send it
+//! again.
 //!
-//! The server picks ranges of it that nobody can foretell, as they follow from the id of the new
-//! upload, which is random and used once. The proof is one hash over that id and the bytes of the
-//! ranges. Only a file of the same user counts, and whatever is wrong is refused in the same words:
-//! of what others have, nothing is told.
+//! The server picks ranges of the content that nobody can predict, as they follow from the id of
+//! the new upload, which is random and used once. The proof is one hash over that id and the bytes
+//! of the ranges. Only a file of the same user counts, and every refusal has the same words, so
+//! that nothing is revealed about the files of others.
 
 use std::time::Duration;
 
@@ -31,16 +32,16 @@ use crate::{
 
 const RANGES: u64 = 8;
 const RANGE_BYTES: u64 = 32 << 10;
-/// From init to the proof.
+/// How long after init a proof is accepted.
 const LIFE: Duration = Duration::from_mins(10);
 
-/// What is to be proven.
+/// What a client has to prove.
 pub struct Challenge {
     pub ranges: Vec<Slice>,
     pub expires: UnixMillis,
 }
 
-/// What a client says to prove that it knows a content, which one digest names, or both.
+/// The proof of a client that it has a content, which is named by one digest or by both.
 pub struct Possession {
     pub blake3: Option<ContentHash>,
     pub sha256: Option<Sha256>,
@@ -48,7 +49,7 @@ pub struct Possession {
 }
 
 impl App {
-    /// What a new upload may prove in place of sending a content that its owner has.
+    /// The challenge for a new upload whose content its owner has already.
     pub(super) async fn challenge(
         &self,
         principal: &Principal,
@@ -65,8 +66,8 @@ impl App {
         Ok(known.map(challenge))
     }
 
-    /// The owner's file of a content, where who asks might read it. Two digests that name it have
-    /// to agree.
+    /// The owner's file with this content, if the principal may read it. If both digests are given,
+    /// both must match.
     async fn known_file(
         &self,
         principal: &Principal,
@@ -86,7 +87,7 @@ impl App {
         Ok(file.filter(|file| sha256.is_none_or(|sha256| sha256 == file.sha256)))
     }
 
-    /// The content that was proven to be known, where it lies.
+    /// The content whose possession was proven, where it lies.
     ///
     /// # Errors
     /// [`Error::Conflict`].
@@ -117,11 +118,11 @@ impl App {
 }
 
 fn unproven() -> Error {
-    let detail = "The proof does not hold, or came too late; send the content.";
+    let detail = "The proof is wrong or came too late; send the content.";
     Error::conflict("content_unproven", detail)
 }
 
-/// Of a small content it is all of it.
+/// The ranges to prove. A small content is proven as a whole.
 fn ranges(id: UploadId, hash: &ContentHash, size: u64) -> Vec<Slice> {
     if size <= RANGES * RANGE_BYTES {
         return vec![Slice::whole(size)];

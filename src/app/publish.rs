@@ -1,4 +1,5 @@
-//! From durable bytes to a listed file: the record, and letting go of what it makes needless.
+//! From durable bytes to a listed file: records the file, and discards what the record makes
+//! needless.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +20,7 @@ use crate::{
     sys::random,
 };
 
-/// A file in one request.
+/// A whole file that is sent in one request.
 pub struct NewContent {
     pub owner: UserId,
     pub name: FileName,
@@ -32,25 +33,26 @@ pub struct NewContent {
 /// Durable bytes that wait for their record.
 pub(super) struct Prepared {
     pub new: NewFile,
-    /// The bytes lie where a part of the session lies: they are not this completion's to drop.
+    /// The bytes lie where a part of the session lies: this completion must not discard them.
     pub lies_in_part: bool,
-    /// They came a moment ago, or were read since they came.
+    /// The bytes came a moment ago, or were read since they came.
     pub is_checked: bool,
-    /// Uploads that end with the record's session.
+    /// Partial uploads that end with the record's session.
     pub partials: Vec<UploadId>,
 }
 
 /// Keys are random; this many collisions in a row do not happen.
 const KEY_TRIES: usize = 8;
-/// A completion answers the same again for so long, however short uploads live otherwise.
+/// A completion can be repeated, with the same answer, for at least this long, even if uploads live
+/// shorter.
 const REPEATED_FOR: Duration = Duration::from_hours(24);
 
 impl App {
     /// Stores a whole file that came in one request.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a wrong digest, [`Error::Quota`]; [`Error::Unauthenticated`] of a
-    /// user who is not let in any more.
+    /// [`Error::Invalid`] for a wrong digest, [`Error::Quota`]; [`Error::Unauthenticated`] for a
+    /// user who is no longer admitted.
     pub async fn put_content(
         self: &Arc<Self>,
         principal: &Principal,
@@ -72,8 +74,9 @@ impl App {
     /// What is to be recorded: a file, and where its content lies.
     ///
     /// # Errors
-    /// [`Error::Internal`] where that is no blob's place, by the store's own word. What goes with a
-    /// session is none, and would take every file of that content along.
+    /// [`Error::Internal`] when the store says that `locator` is not the place of a blob. A place
+    /// that belongs to a session is none: it goes with the session, and every file of that content
+    /// with it.
     pub(super) fn new_file(
         &self,
         file: FileRecord,
@@ -83,7 +86,7 @@ impl App {
         if self.blobs.holds_blob(&locator) {
             return Ok(NewFile { file, locator, is_known: false, by, upload: None });
         }
-        Err(Error::Internal("a part's place was to become a blob's".into()))
+        Err(Error::Internal("the place of a part was to be recorded as a blob's".into()))
     }
 
     pub(super) fn file_record(
@@ -109,7 +112,7 @@ impl App {
         }
     }
 
-    /// Records prepared files in one step, then lets go of what nothing refers to any more.
+    /// Records prepared files in one step, then discards what nothing refers to any more.
     pub(super) async fn record(&self, mut prepared: Vec<Prepared>) -> Result<Vec<FileRecord>> {
         let keep_until = self.clock.now().after(self.policy().upload_ttl.max(REPEATED_FOR));
         let mut tries = 0;
@@ -132,13 +135,13 @@ impl App {
                         Some(before) if !ready.is_checked => self.worse(ready, before).await,
                         replaced => replaced,
                     };
-                    // A part may have become the blob as it lay.
+                    // A part may have become the blob where it lies.
                     let parts = recorded.parts.iter().map(|part| &part.place);
                     let parts = parts.filter(|place| *place != own);
                     for locator in parts.chain(&replaced) {
                         self.discard(locator).await;
                     }
-                    // Whatever the size: parts that were replaced may have been larger.
+                    // For an upload of any size: parts that were replaced may have been larger.
                     if let Some((id, _)) = ready.new.upload {
                         self.end(id).await;
                         for partial in &ready.partials {
@@ -157,25 +160,26 @@ impl App {
         }
     }
 
-    /// Of two copies that were made at once, neither of which was read: the one that may go. The
-    /// later one has the record, and gives it back where it is not what came. (A crash before that
-    /// leaves it the record: it is marked by whoever reads it.)
+    /// Of two copies that were made at the same time, and of which neither was read: the one to
+    /// discard. The later copy has the record. If it is found damaged or unreadable and the earlier
+    /// one is good, the earlier one gets the record back. (After a crash before that, the later
+    /// copy keeps the record; if it is damaged, whoever reads it marks it.)
     async fn worse(&self, ready: &Prepared, before: Locator) -> Option<Locator> {
         let (hash, own) = (&ready.new.file.blake3, &ready.new.locator);
         let Err(error) = self.reread(hash, own).await else { return Some(before) };
         if error.is_damage() {
             stores::DAMAGE_FOUND.of("complete").add(1);
-            tracing::error!(blob = %hash, %error, "a copy that came beside another is damaged");
+            tracing::error!(blob = %hash, %error, "a new copy of stored content is damaged");
         } else {
-            tracing::warn!(blob = %hash, %error, "a copy that came beside another cannot be read");
+            tracing::warn!(blob = %hash, %error, "a new copy of stored content cannot be read");
         }
         let is_good = self.reread(hash, &before).await.is_ok();
-        // Where nobody knows, both stay; what is litter is found.
+        // If neither is known to be good, both stay; gc finds the one that is litter.
         let is_back = is_good && self.meta.relocate_blob(hash, own, &before).await == Ok(true);
         is_back.then(|| own.clone())
     }
 
-    /// Drops a blob that no record refers to.
+    /// Discards the bytes of a prepared file that no record refers to.
     pub(super) async fn discard_prepared(&self, ready: &Prepared) {
         if ready.has_own_bytes() {
             self.discard(&ready.new.locator).await;
@@ -184,7 +188,7 @@ impl App {
 }
 
 impl Prepared {
-    /// Whether its bytes go when it is not recorded.
+    /// Whether its bytes must be discarded when it is not recorded.
     fn has_own_bytes(&self) -> bool {
         !self.lies_in_part && !self.new.is_known
     }
@@ -199,7 +203,7 @@ pub(super) fn only(files: Vec<FileRecord>) -> Result<FileRecord> {
     files.into_iter().next().ok_or_else(|| Error::Internal("nothing was recorded".into()))
 }
 
-/// What the name's extension says, else `application/octet-stream`.
+/// The media type of the name's extension, else `application/octet-stream`.
 pub(super) fn guess_mime(name: &FileName) -> Box<str> {
     mime_guess::from_path(name.as_str()).first_raw().unwrap_or("application/octet-stream").into()
 }

@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl App {
-    /// The file behind a key for whoever asks, where public read is on and its owner is not kept
-    /// out of it.
+    /// The file of a key, for anybody: `None` unless public read is on and the file's owner is not
+    /// excluded from it.
     pub async fn public_file(&self, key: &FileKey) -> Result<Option<FileRecord>> {
         if !self.policy().public_read {
             return Ok(None);
@@ -37,14 +37,14 @@ impl App {
     /// Opens a slice of a file's content.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when the file was deleted meanwhile; [`Error::Damaged`] when its
-    /// bytes are not those that were stored, or not there, as far as that is known by now.
+    /// [`Error::NotFound`] when the file was deleted meanwhile; [`Error::Damaged`] when its bytes
+    /// are known or found to be damaged or missing.
     pub async fn open_content(&self, file: &FileRecord, slice: Slice) -> Result<Box<dyn Reader>> {
         self.open_blob(file.blake3, file.size, slice).await
     }
 
-    /// Opens the proof of a slice: a slice of Bao, which who knows the content's BLAKE3 can check
-    /// without the rest.
+    /// Opens the proof of a slice. This is a slice of Bao, with which a client that knows the
+    /// content's BLAKE3 can check the bytes without the rest of the content.
     ///
     /// # Errors
     /// As [`App::open_content`].
@@ -55,7 +55,7 @@ impl App {
         Ok(Proof { reader: Box::new(Watched { reader, watch }), bytes })
     }
 
-    /// As [`App::open_content`], of a content whose file may be gone meanwhile.
+    /// As [`App::open_content`], for content whose file may be gone by now.
     pub(super) async fn open_blob(
         &self,
         hash: ContentHash,
@@ -73,7 +73,7 @@ impl App {
         Ok(crc32)
     }
 
-    /// Reads something of a blob where it lies now.
+    /// Reads something of a blob at the place where it lies now.
     async fn read<T>(
         &self,
         hash: ContentHash,
@@ -95,8 +95,8 @@ impl App {
             let address = Address { blake3: hash, size, locator: record.locator };
             match step(&*self.blobs, &address).await {
                 Ok(read) => return Ok((read, watch)),
-                // The bytes may move, or go with a deleted file, between the two steps. They are
-                // missing when the record names the same place again.
+                // Between the two steps the bytes may move, or be removed with a deleted file. They
+                // are missing only when the record names the same place again.
                 Err(blob::Error::NotFound) if missing.as_ref() != Some(&address.locator) => {
                     missing = Some(address.locator);
                 }
@@ -118,7 +118,7 @@ pub struct Proof {
     pub bytes: u64,
 }
 
-/// What is known of the bytes that a reader reads.
+/// Identifies the bytes that a reader reads, so that they can be marked as damaged.
 struct Watch {
     meta: Arc<dyn Metadata>,
     clock: Arc<dyn Clock>,
@@ -127,20 +127,20 @@ struct Watch {
 }
 
 impl Watch {
-    /// Remembers that the bytes are not those that were stored, so that nobody is served them. A
-    /// blob that moved meanwhile is not marked: its new bytes were checked.
+    /// Marks the bytes as damaged, so that they are served to nobody. A blob that moved meanwhile
+    /// is not marked: its new bytes were checked.
     async fn mark(&self, damage: &blob::Error) {
         let blob = self.hash;
         stores::DAMAGE_FOUND.of("read").add(1);
         tracing::error!(%blob, %damage, "damaged blob found by a reader");
         let now = self.clock.now();
         if let Err(error) = self.meta.mark_damaged(&blob, &self.locator, now).await {
-            tracing::warn!(%blob, %error, "a damaged blob was not marked");
+            tracing::warn!(%blob, %error, "a damaged blob was not marked as damaged");
         }
     }
 }
 
-/// A reader that tells when it finds damage.
+/// A reader that marks the blob when it finds damage.
 struct Watched {
     reader: Box<dyn Reader>,
     watch: Watch,

@@ -4,7 +4,8 @@ use super::{App, Result};
 use crate::{auth::receipt::Receipt, model::file::FileRecord};
 
 impl App {
-    /// What this daemon, known as `server`, signs to have stored: the same for the same file.
+    /// The signed statement that this daemon, known as `server`, has stored a file. The same file
+    /// gives the same statement.
     ///
     /// # Errors
     /// When it cannot be signed.

@@ -1,11 +1,11 @@
-//! Scrub: everything that is stored is read again, so that damage is found while there is another
-//! copy of the content somewhere.
+//! Scrub: reads all stored content again, so that damage is found while another copy of the content
+//! exists somewhere.
 //!
-//! A pass walks all blobs in order of their hashes and remembers its place in the index, so a
-//! restart goes on where it was. Damaged is what does not meet its hash or is not there; it is
-//! marked, and refused to readers from then on. What cannot be read to its end is only reported: a
-//! disk that failed once may do better, a reader is refused by the failure itself, and a mark would
-//! outlive the trouble until the next pass.
+//! A pass walks all blobs in order of their hashes and keeps its place in the index, so that it
+//! continues there after a restart. A blob that does not match its hash, or is missing, is damaged:
+//! it is marked, and refused to readers from then on. A blob that cannot be read to its end is only
+//! reported. A disk that failed once may succeed the next time, a reader is refused by the failure
+//! itself, and a mark would outlive the trouble until the next pass.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -27,18 +27,18 @@ use crate::{
 
 /// Blobs read from the index at a time.
 const PAGE: usize = 200;
-/// A pass keeps its place when it saw so many blobs, or so much time went by.
+/// A pass saves its place after so many blobs, or after so much time.
 const KEEP_BLOBS: u64 = 1000;
 const KEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// How fast to read.
+/// Limits how fast a pass reads.
 struct Throttle {
     bytes_per_second: u64,
     began: Instant,
     next: Mutex<Duration>,
 }
 
-/// What was not read for so long may be made up for.
+/// Time without reading, up to this much, may be made up for.
 const CREDIT: Duration = Duration::from_secs(1);
 
 impl Throttle {
@@ -67,21 +67,21 @@ impl Pace for Throttle {
     }
 }
 
-/// What became of one blob.
+/// The result of checking one blob.
 enum Checked {
     Good(u64),
     Damaged,
     Unreadable,
-    /// Its record names other bytes now, which are newer, or it is gone.
+    /// Its record names other, newer bytes by now, or it is gone.
     Moved,
 }
 
 impl App {
-    /// Goes on with a pass, or begins one when it is time, and comes back at its end. Answers how
-    /// long it is until the next one.
+    /// Continues a pass, or begins one when it is due, and returns zero at its end. If none is due,
+    /// returns how long it is until the next one.
     ///
     /// # Errors
-    /// What the index says; the pass goes on from its last place when called again.
+    /// Those of the index; the pass continues from its last place when this is called again.
     pub async fn scrub_when_due(&self) -> Result<Duration> {
         let state = self.meta.scrub_state().await?;
         let now = self.clock.now();
@@ -89,7 +89,7 @@ impl App {
             (Some(pass), _) => pass,
             (None, Some(last)) => {
                 let due = last.began.after(self.policy().scrub_every);
-                // A clock that stepped back does not put it off for ever.
+                // A clock that stepped back must not put the next pass off for ever.
                 if last.began <= now && now < due {
                     return Ok(Duration::from_millis(due.0 - now.0));
                 }
@@ -101,18 +101,18 @@ impl App {
         Ok(Duration::ZERO)
     }
 
-    /// How far a pass is, and what the last one found.
+    /// How far the current pass is, and what the last one found.
     pub async fn scrub_state(&self) -> Result<ScrubState> {
         Ok(self.meta.scrub_state().await?)
     }
 
-    /// Reads everything again, now and from the start, as fast as `bytes_per_second` says.
+    /// Reads everything again, now and from the start, at `bytes_per_second` at most.
     ///
     /// # Errors
-    /// [`Error::Conflict`] while another such pass runs; what the index says.
+    /// [`Error::Conflict`] while another such pass runs; the errors of the index.
     pub async fn scrub_now(&self, bytes_per_second: u64) -> Result<ScrubPass> {
         let _alone = self.scrubbing.try_lock().map_err(|_| {
-            Error::conflict("scrub_running", "A scrub is under way; try again when it ended.")
+            Error::conflict("scrub_running", "A scrub is running; try again when it is done.")
         })?;
         self.run_scrub(ScrubPass::new(self.clock.now()), bytes_per_second, false).await
     }
@@ -154,7 +154,7 @@ impl App {
         Ok(pass)
     }
 
-    /// Reads a blob again from the disk, as fast as that goes.
+    /// Reads a blob again from the disk, at full speed.
     pub(super) async fn reread(&self, hash: &ContentHash, at: &Locator) -> blob::Result<u64> {
         self.blobs.verify(hash, at, &Throttle::new(u64::MAX)).await
     }
@@ -198,7 +198,7 @@ mod tests {
         let throttle = Throttle::new(100);
         assert_eq!(throttle.wait(seconds(0), 200), seconds(2));
         assert_eq!(throttle.wait(seconds(2), 100), seconds(1));
-        // Time that went by unused counts for a second, not for ever.
+        // Unused time counts for one second at most.
         assert_eq!(throttle.wait(seconds(60), 100), seconds(0));
         assert_eq!(throttle.wait(seconds(60), 100), seconds(1));
         assert_eq!(Throttle::new(u64::MAX).wait(seconds(0), 1 << 30), seconds(0));

@@ -22,26 +22,26 @@ use crate::{
     sys::random,
 };
 
-/// What an operator asks for.
+/// A token that an operator asks for.
 pub struct NewToken {
     pub name: Box<str>,
     pub is_jwt: bool,
     pub grant: Grant,
-    /// `None`: an opaque one never ends, a JWT after a year.
+    /// `None`: an opaque token never expires, a JWT expires after a year.
     pub lifetime: Option<Duration>,
 }
 
-/// A token that was just made; nobody is told the secret again.
+/// A token that was just made. Its secret is not shown again.
 pub struct Issued {
     pub secret: Zeroizing<String>,
     pub token: ServiceToken,
 }
 
-/// A token that has a successor.
+/// The result of a rotation.
 pub struct Rotated {
     pub issued: Issued,
     pub previous: TokenId,
-    /// The previous one is good until then.
+    /// The previous token is good until then.
     pub until: UnixMillis,
 }
 
@@ -56,7 +56,7 @@ pub struct Listed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Active,
-    /// Another one took its place, and both are good for a while.
+    /// Another token has replaced it, and both are good for a while.
     Superseding,
     Superseded,
     Expired,
@@ -77,17 +77,17 @@ impl Standing {
 
 const JWT_LIFETIME: Duration = Duration::from_hours(365 * 24);
 const DAY: Duration = Duration::from_hours(24);
-/// Records read at a time while one is looked for by name.
+/// Records read at a time in the search for a name.
 const PAGE: usize = 256;
 
-/// Ids of tokens told at most where several have a name.
+/// Most token ids listed when several tokens have a name.
 const TOLD_MAX: usize = 16;
 
-/// Several tokens have a name of which none was rotated.
+/// The error for a name that several tokens have, none of which was rotated.
 fn ambiguous(active: &[Listed]) -> Error {
     let ids = active.iter().take(TOLD_MAX).map(|listed| listed.token.id().to_string());
     let detail = format!(
-        "{} active tokens have this name: {}. Say which one by its id; token revoke --service ends \
+        "{} active tokens have this name: {}. Name one by its id; token revoke --service revokes \
          them all.",
         active.len(),
         ids.collect::<Vec<_>>().join(", "),
@@ -99,7 +99,7 @@ impl App {
     /// Makes a token. Its record is durable before anybody can use it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a name or a life out of bounds.
+    /// [`Error::Invalid`] for a name or a lifetime out of bounds.
     pub async fn issue_token(&self, new: NewToken) -> Result<Issued> {
         let issued = self.make_token(new).await?;
         self.meta.add_service_token(issued.token.clone()).await?;
@@ -109,14 +109,14 @@ impl App {
     async fn make_token(&self, new: NewToken) -> Result<Issued> {
         let NewToken { name, is_jwt, grant, lifetime } = new;
         if !is_service_name(&name) || service_token::looks_like_one(&name) {
-            let detail = "A service's name has 1 to 255 bytes, no control characters, does not end \
-                          in /rotate, and is no token.";
+            let detail = "A service's name must have 1 to 255 bytes and no control characters, \
+                          must not end in /rotate, and must not be a token.";
             return Err(Error::invalid("invalid_token_name", detail));
         }
         let longest = DAY * u32::try_from(*SERVICE_TOKEN_DAYS.end()).unwrap_or(u32::MAX);
         let bounds = Duration::from_secs(1)..=longest;
         if lifetime.is_some_and(|lifetime| !bounds.contains(&lifetime)) {
-            let detail = "A service's token lives 1 second to 3650 days.";
+            let detail = "A service token must be valid for 1 second to 3650 days.";
             return Err(Error::invalid("invalid_expires_in", detail));
         }
         let created = self.issue_time(Holder::Service(&name), self.clock.now()).await?;
@@ -163,7 +163,7 @@ impl App {
         Ok(Issued { secret: Zeroizing::new(self.with_keys(sign).await?), token })
     }
 
-    /// Whether the token that everybody knows would be let in.
+    /// Whether the publicly known token would be accepted.
     pub async fn admits_public_token(&self) -> Result<bool> {
         let public = self.meta.service_token(&service_token::digest(service_token::PUBLIC)).await?;
         let Some(public) = public else { return Ok(false) };
@@ -171,8 +171,8 @@ impl App {
         Ok(matches!(standing, Standing::Active | Standing::Superseding))
     }
 
-    /// Registers an opaque service token under a name; one that is known stays as it is. Answers
-    /// how it stands.
+    /// Registers an opaque service token under a name. A token that is known already stays as it
+    /// is. Returns the token with its standing.
     ///
     /// # Errors
     /// When the record cannot be made durable.
@@ -193,12 +193,12 @@ impl App {
         }
     }
 
-    /// Whether there is any token, good or not.
+    /// Whether any token exists, good or not.
     pub async fn has_service_tokens(&self) -> Result<bool> {
         Ok(self.meta.has_service_tokens().await?)
     }
 
-    /// Tokens in order of their ids, after `after`, at most `limit`.
+    /// At most `limit` tokens after `after`, in order of their ids.
     pub async fn list_tokens(&self, after: Option<TokenId>, limit: usize) -> Result<Vec<Listed>> {
         let mut listed = Vec::new();
         for token in self.meta.service_tokens(after, limit).await? {
@@ -207,19 +207,19 @@ impl App {
         Ok(listed)
     }
 
-    /// A token by its id, or by the name of its service: the one that was not rotated yet, else the
-    /// one whose grace ends last.
+    /// A token by its id, or by the name of its service. By name this is the token that was not
+    /// rotated yet, else the one whose grace time ends last.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] for a name that several have of which none was
-    /// rotated.
+    /// [`Error::NotFound`]; [`Error::Conflict`] for a name that several tokens have, none of which
+    /// was rotated.
     pub async fn token(&self, id_or_name: &str) -> Result<Listed> {
         let mut found = self.find_tokens(id_or_name).await?;
         Ok(found.swap_remove(0))
     }
 
-    /// The token of an id, or the good ones of a name: that of [`App::token`] first, then those
-    /// whose grace is not over. One at least.
+    /// The token of an id, or the good tokens of a name: the one of [`App::token`] first, then
+    /// those whose grace time is not over. Never empty.
     async fn find_tokens(&self, id_or_name: &str) -> Result<Vec<Listed>> {
         if let Some(id) = TokenId::parse(id_or_name)
             && let Some(token) = self.meta.service_token_by_id(id).await?
@@ -265,11 +265,11 @@ impl App {
         Ok(Listed { token, standing, used })
     }
 
-    /// Makes a successor with the same name, grant and length of life. The token before it stays
-    /// good for `grace`.
+    /// Makes a successor with the same name, grant and lifetime. The previous token stays good for
+    /// `grace`.
     ///
     /// # Errors
-    /// As [`App::token`]; [`Error::Conflict`] for one that has ended or was rotated before.
+    /// As [`App::token`]; [`Error::Conflict`] for a token that has ended or was rotated before.
     pub async fn rotate_token(
         self: &Arc<Self>,
         id_or_name: &str,
@@ -301,8 +301,9 @@ impl App {
         Ok(Rotated { issued, previous, until })
     }
 
-    /// Ends a token from the next request on; by a name, those before it too, whose grace is not
-    /// over. Answers all that were ended, that of [`App::token`] first.
+    /// Revokes a token from the next request on. A name also revokes the previous tokens whose
+    /// grace time is not over. Returns all tokens that were revoked, the one of [`App::token`]
+    /// first.
     ///
     /// # Errors
     /// As [`App::token`].
@@ -322,17 +323,18 @@ impl App {
         Ok(listed)
     }
 
-    /// Ends the JWT of a `jti`, whether it was recorded or not. The whole JWT may stand in place of
-    /// its `jti`, which the answer names, with what stood around it where it was copied.
+    /// Revokes the JWT of a `jti`, whether it was recorded or not. The text may also be the whole
+    /// JWT, with whatever surrounded it where it was copied. The result names its `jti`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a JWT without one, for an opaque token, and for what can be no `jti`.
+    /// [`Error::Invalid`] for a JWT without a `jti`, for an opaque token, and for text that cannot
+    /// be a `jti`.
     pub async fn revoke_jti(self: &Arc<Self>, text: &str) -> Result<Listed> {
         let mut said = service_token::words(text).map(jwt::read_unverified);
         let read = match said.find(|said| *said != Said::NoToken) {
             Some(Said::Token(Some(jti))) => Some(jti),
             Some(Said::Token(None)) => {
-                let detail = "That is a JWT without a jti; end all tokens of its service.";
+                let detail = "That is a JWT without a jti; revoke all tokens of its service.";
                 return Err(Error::invalid("invalid_revocation", detail));
             }
             Some(Said::NoToken) | None => None,
@@ -340,12 +342,12 @@ impl App {
         let is_read = read.is_some();
         let own = read.unwrap_or_else(|| text.trim().to_owned());
         self.check_is_no_token(&own).await?;
-        // What is no token and no jti either would be answered for, and end nothing.
+        // Text that is neither a token nor a `jti` would be accepted, and would revoke nothing.
         let is_around =
             |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '`');
         if !is_read && (own.is_empty() || own.contains(is_around)) {
-            let detail = "A jti has no spaces, quotes and control characters; to end a JWT whose \
-                          own has, give the JWT.";
+            let detail = "A jti must have no spaces, quotes or control characters; to revoke a \
+                          JWT whose jti has some, send the JWT itself.";
             return Err(Error::invalid("invalid_revocation", detail));
         }
         let jti = own.as_str();
@@ -370,8 +372,8 @@ impl App {
         self.listed(revoked.await?).await
     }
 
-    /// Refuses what holds a token where a name is asked for, which would be kept and stand in the
-    /// audit log.
+    /// Refuses text that contains a token where a name is asked for: the name would be stored, and
+    /// stand in the audit log.
     async fn check_is_no_token(&self, name: &str) -> Result<()> {
         let mut is_token = service_token::looks_like_one(name);
         for word in service_token::words(name) {
@@ -379,14 +381,14 @@ impl App {
             is_token |= self.meta.service_token(&service_token::digest(word)).await?.is_some();
         }
         if is_token {
-            let detail = "That is a token itself. Revoke it by its id, which token list tells.";
+            let detail = "That is a token itself. Revoke it by its id, which token list shows.";
             return Err(Error::invalid("invalid_revocation", detail));
         }
         Ok(())
     }
 
-    /// Ends every token of a service, or of all services, that was issued before a time; before
-    /// now, when none is named. Answers the first second whose tokens are good.
+    /// Revokes every token of a service, or of all services, that was issued before a time; without
+    /// a time, before now. Returns the first second whose tokens are good.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a time that is still to come, and for a token in place of a name;
@@ -402,9 +404,9 @@ impl App {
         let holder = name.as_deref().map_or(Holder::Services, Holder::Service);
         let valid_from = match before {
             Some(before) if before <= self.clock.now() => before.0.div_ceil(1000),
-            // Never taken back, it would refuse what is issued until then.
+            // It could never be taken back, and would refuse every token that is issued until then.
             Some(_) => {
-                let detail = "before is a Unix second that has passed.";
+                let detail = "before must be a Unix second that has passed.";
                 return Err(Error::invalid("invalid_revocation", detail));
             }
             None => self.next_second(holder).await?,

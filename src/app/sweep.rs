@@ -1,5 +1,5 @@
-//! What nobody will ask for again: expired sessions and selections, unreferenced blobs, service
-//! tokens that expired long ago.
+//! Sweep: removes what nobody will ask for again. These are expired sessions and selections,
+//! unreferenced blobs, and service tokens that expired long ago.
 
 use std::time::Duration;
 
@@ -11,23 +11,24 @@ use crate::{
 
 /// Records taken in one round; the rest waits for the next one.
 const ROUND_MAX: usize = 256;
-/// A token is listed for so long behind its expiry, for whoever looks into what happened.
+/// How long a token stays listed after its expiry, for whoever investigates what happened.
 const EXPIRED_TOKENS_KEPT: Duration = Duration::from_hours(90 * 24);
 
 impl App {
-    /// Sweeps until nothing is left that is due.
+    /// Sweeps until nothing that is due is left.
     ///
     /// # Errors
-    /// What the stores say; what was done until then stays done.
+    /// Those of the stores; what was done before stays done.
     pub async fn sweep(&self, collected: &mut Collected) -> Result<()> {
         while self.sweep_round(collected).await? {}
         Ok(())
     }
 
-    /// Whether something is left for the next round.
+    /// One round. Returns whether something is left for the next one.
     async fn sweep_round(&self, collected: &mut Collected) -> Result<bool> {
         let now = self.clock.now();
-        // What gives room back first, and whatever becomes of the others: the disk may be full.
+        // Blobs first, and whatever becomes of the others: they give room back, and the disk may be
+        // full.
         let blobs = self.sweep_blobs(now, collected).await;
         if !self.trusts_clock() {
             return blobs;
@@ -49,11 +50,11 @@ impl App {
                 Ok(true) => collected.sessions += 1,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(upload = %id, %error, "an expired upload stays");
+                    tracing::warn!(upload = %id, %error, "an expired upload was not removed");
                 }
             }
         }
-        // Those that cannot go wait for the next time.
+        // Sessions that cannot be removed wait for the next sweep.
         Ok(expired.more && collected.sessions > before)
     }
 
@@ -71,7 +72,8 @@ impl App {
         Ok(more)
     }
 
-    /// Whether it is gone; one for which bytes are on their way stays.
+    /// Removes an expired session or batch. Returns whether it is gone; one for which bytes are
+    /// arriving stays.
     async fn expire(
         &self,
         id: UploadId,
@@ -92,7 +94,7 @@ impl App {
             Ok(parts) => {
                 collected.freed_bytes += self.discard_parts(&parts).await + self.end(id).await;
             }
-            // Gone already, or a part came a moment ago and it lives on.
+            // Gone already, or a part came a moment ago, so that the session lives on.
             Err(meta::Error::NotFound | meta::Error::Changed) => {}
             Err(error) => return Err(error.into()),
         }

@@ -1,4 +1,4 @@
-//! What runs by itself, and when: sweep, garbage collection, compaction.
+//! The tasks that run by themselves, and when: sweep, garbage collection, compaction.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -15,12 +15,13 @@ use crate::{
 
 /// Litter is looked for at start and then this often.
 const LITTER_EVERY: Duration = Duration::from_hours(1);
-/// All packs are looked at this often, whatever was discarded; not at start, which is for clients.
+/// All packs are looked at this often, whatever was discarded. Not at start, which belongs to
+/// clients.
 const COMPACT_EVERY: Duration = Duration::from_hours(24);
-/// So many discarded bytes are worth a look before.
+/// After this many discarded bytes, packs are looked at earlier.
 const COMPACT_DISCARDED_BYTES: u64 = 256 << 20;
 
-/// When something was done last, by a clock that may step.
+/// When each task was last done, by a clock that may step.
 #[derive(Default)]
 pub struct Schedule {
     last: Mutex<Last>,
@@ -32,17 +33,17 @@ pub struct Schedule {
 struct Last {
     litter: Option<UnixMillis>,
     compaction: Option<UnixMillis>,
-    /// The store's count of discarded bytes then.
+    /// The store's count of discarded bytes at that compaction.
     discarded: u64,
 }
 
-/// Whether `every` has passed since `last`, or nobody can tell.
+/// Whether `every` has passed since `last`, or the clock stepped back.
 fn is_due(last: UnixMillis, now: UnixMillis, every: Duration) -> bool {
     now < last || now >= last.after(every)
 }
 
 impl Schedule {
-    /// One collection at a time.
+    /// Only one collection runs at a time.
     pub(super) async fn alone(&self) -> MutexGuard<'_, ()> {
         self.alone.lock().await
     }
@@ -69,26 +70,26 @@ impl Schedule {
 }
 
 impl App {
-    /// Whether what is over by the clock may go for good.
+    /// Whether what has expired by the clock may be removed for good.
     pub(super) fn trusts_clock(&self) -> bool {
         let trust = self.upkeep.watch.look(&*self.clock);
         if trust == Trust::Leapt {
             let now = self.clock.now();
             tracing::warn!(
                 %now,
-                "the clock leapt ahead by more than a day: for 24 hours nothing that is over by it \
-                 goes for good"
+                "the clock leapt ahead by more than a day: for 24 hours, nothing that has expired \
+                 by it is removed for good"
             );
         }
         trust == Trust::Good
     }
 
-    /// Does what is due. To be called every minute or so, by one caller. What fails is tried
+    /// Does what is due. One caller must call this every minute or so. A task that fails is tried
     /// again the next time it is due.
     pub async fn upkeep(self: &Arc<Self>) {
-        // First, as collecting may take hours.
+        // First, because collecting may take hours.
         if let Err(error) = self.tend_keys().await {
-            tracing::warn!(%error, "the signing keys were not looked after");
+            tracing::warn!(%error, "the upkeep of the signing keys failed");
         }
         if let Err(error) = self.record_uses().await {
             tracing::warn!(%error, "the last uses of tokens were not recorded");
@@ -116,10 +117,10 @@ impl App {
 
     async fn collect_due(self: &Arc<Self>, collected: &mut Collected) -> Result<()> {
         let now = self.clock.now();
-        // On a full disk one of them may have no room, and another make some.
+        // On a full disk one task may find no room, and another may make some.
         let swept = self.sweep(collected).await;
-        // A backup may take hours, and other things are to be looked after meanwhile. What is due
-        // stays so.
+        // A backup may hold removals back for hours, and other tasks must go on meanwhile. Whatever
+        // is due stays due.
         if self.removals.try_begin().is_none() {
             return swept;
         }

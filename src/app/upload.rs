@@ -1,4 +1,4 @@
-//! Sessions: begin, take parts, look at, abort.
+//! Upload sessions: begin, receive parts, query, abort.
 
 use std::sync::Arc;
 
@@ -32,13 +32,13 @@ pub struct DeclaredFile {
     /// Bytes.
     pub size: u64,
     pub mime: Option<Box<str>>,
-    /// Of content that its owner may have already.
+    /// The BLAKE3 of content that the owner may have already.
     pub blake3: Option<ContentHash>,
-    /// The same, and what the whole must be.
+    /// The SHA-256 that the whole file must have. The owner may have content of this digest, too.
     pub sha256: Option<Sha256>,
 }
 
-/// What a client announces.
+/// What a client declares at init.
 pub struct Init {
     pub mode: Mode,
     pub files: Vec<DeclaredFile>,
@@ -50,20 +50,20 @@ pub struct Init {
 
 /// The sessions that an init opened.
 pub struct Opened {
-    /// The session, or the batch of them.
+    /// The id of the session, or of the batch of sessions.
     pub id: UploadId,
     pub mode: Mode,
-    /// Suggested bytes of a part, and how many of them the largest file makes.
+    /// The suggested size of a part, and how many such parts the largest file has.
     pub part_size: u64,
     pub parts: u64,
     pub expires: UnixMillis,
     /// Each file of a batch; empty otherwise.
     pub batch: Vec<(UploadId, FileName)>,
-    /// What may be proven in place of sending a file, in the order of the files.
+    /// What a client may prove instead of sending a file, in the order of the files.
     pub challenges: Vec<Option<Challenge>>,
 }
 
-/// A session and what arrived of it.
+/// A session and its recorded parts.
 pub struct Status {
     pub upload: Upload,
     pub parts: Vec<Part>,
@@ -73,8 +73,8 @@ impl App {
     /// Opens one session, or one for each file of a batch, and reserves their sizes.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::TooLarge`], [`Error::Quota`]; [`Error::Unauthenticated`] of a
-    /// user who is not let in any more.
+    /// [`Error::Invalid`], [`Error::TooLarge`], [`Error::Quota`]; [`Error::Unauthenticated`] for a
+    /// user who is no longer admitted.
     pub async fn init_upload(&self, principal: &Principal, init: Init) -> Result<Opened> {
         let owner = self.acting_for(principal, init.user.clone(), false)?;
         self.check_scope(principal, &owner, &init.folder)?;
@@ -133,8 +133,8 @@ impl App {
         let counts = if init.mode == Mode::Batch { 1..=BATCH_FILES_MAX } else { 1..=1 };
         if !counts.contains(&init.files.len()) {
             let detail = match init.mode {
-                Mode::Batch => "A batch has 1 to 1000 files.",
-                _ => "This mode has exactly one file.",
+                Mode::Batch => "A batch must have 1 to 1000 files.",
+                _ => "This mode takes exactly one file.",
             };
             return Err(Error::invalid("invalid_files", detail));
         }
@@ -143,8 +143,7 @@ impl App {
         let bytes = init.files.len().saturating_mul(repeated);
         let is_batch = init.mode == Mode::Batch;
         if is_batch && (listings > BATCH_LISTINGS_MAX || bytes > BATCH_BYTES_MAX) {
-            let detail =
-                "meta and folder are too long or deep for so many files; make several batches.";
+            let detail = "meta or folder is too large for so many files; make several batches.";
             return Err(Error::invalid("invalid_files", detail));
         }
         init.files.iter().try_for_each(|file| self.check_file_size(file.size))
@@ -155,7 +154,7 @@ impl App {
         if size > limit { Err(Error::TooLarge { what: "file", limit }) } else { Ok(()) }
     }
 
-    /// Whether there is such an upload or batch for this principal, in whatever state.
+    /// Checks that this upload or batch exists for this principal, in whatever state.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -166,7 +165,7 @@ impl App {
         Ok(())
     }
 
-    /// Whether a part may come, asked before its bytes are taken.
+    /// Checks whether a part may come, before its bytes are received.
     ///
     /// # Errors
     /// [`Error::NotFound`] for an unknown or foreign upload, [`Error::Conflict`] for a closed one,
@@ -174,7 +173,7 @@ impl App {
     pub async fn check_part(&self, principal: &Principal, id: UploadId) -> Result<Upload> {
         let upload = match self.own_upload(principal, id).await {
             Err(Error::NotFound(_)) if self.own_batch(principal, id).await?.is_some() => {
-                let detail = "A part is of one file of a batch: send it to that file's uploadId.";
+                let detail = "A batch takes no parts: send each part to the uploadId of its file.";
                 return Err(Error::invalid("not_for_a_batch", detail));
             }
             upload => upload?,
@@ -188,11 +187,11 @@ impl App {
         Ok(upload)
     }
 
-    /// Seals what arrived and records it as a part. A part sent again replaces the first.
+    /// Seals what arrived and records it as a part. A part that is sent again replaces the first.
     ///
     /// # Errors
     /// As [`App::check_part`]; [`Error::Invalid`] when `sha256` is not that of the bytes;
-    /// [`Error::Quota`] when more came than was declared and it does not fit.
+    /// [`Error::Quota`] when more bytes came than were declared and they do not fit.
     pub async fn finish_part(
         self: &Arc<Self>,
         principal: &Principal,
@@ -205,7 +204,8 @@ impl App {
         self.keep_part(id, number, incoming, sha256, None).await
     }
 
-    /// Seals a part and records it; with `to`, only when the session is still there.
+    /// Seals a part and records it; with `to`, only if the session has not changed since `to` was
+    /// read.
     pub(super) async fn keep_part(
         self: &Arc<Self>,
         id: UploadId,
@@ -233,7 +233,7 @@ impl App {
                     Ok(size)
                 }
                 Err(error) => {
-                    // After a failed commit the record may or may not be on the disk.
+                    // Unless the record may be on the disk in spite of the failed commit.
                     if !error.is_uncertain() {
                         drop(incoming);
                         app.discard_part(id, &locator).await;
@@ -262,7 +262,7 @@ impl App {
         Ok(Some(self.left_of(&batch.uploads).await?))
     }
 
-    /// Those sessions of a batch that are still there, and so is what they became.
+    /// The sessions of a batch that still exist, except those whose file was deleted.
     async fn left_of(&self, batch: &[UploadId]) -> Result<Vec<Upload>> {
         let mut uploads = Vec::with_capacity(batch.len());
         for id in batch {
@@ -274,11 +274,11 @@ impl App {
         Ok(uploads)
     }
 
-    /// Ends a session, or every open one of a batch. Completed files stay.
+    /// Ends a session, or every open session of a batch. Completed files stay.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] for a completed upload, or a batch that has none
-    /// but these.
+    /// [`Error::NotFound`]; [`Error::Conflict`] for a completed upload, or a batch in which every
+    /// upload is completed.
     pub async fn abort_upload(self: &Arc<Self>, principal: &Principal, id: UploadId) -> Result<()> {
         let batch = self.own_batch(principal, id).await?;
         if batch.is_none() {
@@ -290,7 +290,7 @@ impl App {
             for upload in app.left_of(&batch.uploads).await? {
                 match app.remove_open_upload(upload.id).await {
                     Ok(()) => aborted = Ok(()),
-                    // Completed: that is the answer when there is nothing else to abort.
+                    // Completed: this is the answer if there is nothing else to abort.
                     conflict @ Err(Error::Conflict { .. }) if aborted.is_err() => {
                         aborted = conflict;
                     }
@@ -298,14 +298,14 @@ impl App {
                     error => return error,
                 }
             }
-            // The batch stays, so that its completion can be asked for again.
+            // If nothing was aborted, the batch stays, so that its completion can be repeated.
             aborted?;
             app.meta.remove_batch(id).await.map_err(upload_error)
         })
         .await
     }
 
-    /// A page of a user's open sessions, in order of their ids; some may be over.
+    /// A page of a user's open sessions, in order of their ids. Some may have expired.
     ///
     /// # Errors
     /// As [`App::acting_for`].
@@ -320,8 +320,8 @@ impl App {
         Ok(self.meta.uploads_of(&owner, after, limit).await?)
     }
 
-    /// What arrived of an upload of [`App::list_uploads`]; `None` for one that is over or ended
-    /// since, or that lies in a folder which the token does not grant.
+    /// The parts of an upload of [`App::list_uploads`]. `None` for an upload that has expired or
+    /// ended since, or that lies in a folder which the token does not grant.
     pub async fn listed_parts(
         &self,
         principal: &Principal,
@@ -333,17 +333,17 @@ impl App {
         Ok(self.standing(listed.id).await?.map(|status| status.parts))
     }
 
-    /// A session, unless it is over.
+    /// A session, unless it has expired.
     pub(super) async fn live(&self, id: UploadId) -> Result<Option<Upload>> {
         Ok(self.meta.upload(id).await?.filter(|upload| !self.is_over(upload)))
     }
 
-    /// A session, unless it is over, and its parts, read at one moment.
+    /// A session and its parts, read at one moment; `None` if the session has expired.
     pub(super) async fn standing(&self, id: UploadId) -> Result<Option<Status>> {
         loop {
             let Some(upload) = self.live(id).await? else { return Ok(None) };
             let parts = self.meta.parts(id).await?;
-            // A session that moved on between the two reads is not what these parts are of.
+            // If the session changed between the two reads, these parts are not those of `upload`.
             if self.meta.upload(id).await?.as_ref() == Some(&upload) {
                 return Ok(Some(Status { upload, parts }));
             }
@@ -357,15 +357,15 @@ impl App {
         Ok(())
     }
 
-    /// An open session whose time is over is gone, swept or not; bytes on their way keep it.
+    /// Whether an open session has expired, swept or not. Bytes that are arriving keep it.
     fn is_over(&self, upload: &Upload) -> bool {
         upload.state == UploadState::Open
             && upload.expires <= self.clock.now()
             && !self.arrivals.has(upload.id)
     }
 
-    /// Whether the file that a session became was deleted. Nothing of it is told then: its owner
-    /// may have been deleted with it, and somebody else go by that name now.
+    /// Whether the file that a session became was deleted. Nothing is told of the session then: its
+    /// owner may have been deleted too, and somebody else may have that id by now.
     async fn is_gone(&self, upload: &Upload) -> Result<bool> {
         match upload.state {
             UploadState::Open => Ok(false),
@@ -373,8 +373,8 @@ impl App {
         }
     }
 
-    /// The session, for those who may touch it. An id does not tell whose it is, so that to others
-    /// it is not there.
+    /// The session, for those who may touch it. An id does not tell whose session it is, so the
+    /// session does not exist for anybody else.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Gone`] when the file that it became was deleted.
@@ -407,7 +407,7 @@ impl App {
         Ok(Some(batch).filter(|_| is_granted))
     }
 
-    /// Answers as [`App::discard`] does.
+    /// Discards parts. Returns how many bytes of the disk were freed.
     pub(super) async fn discard_parts(&self, parts: &[Part]) -> u64 {
         let mut freed = 0;
         for part in parts {
@@ -416,7 +416,7 @@ impl App {
         freed
     }
 
-    /// Drops a part that is not recorded any more, or never was, also where it lies among others.
+    /// Discards a part that is no longer recorded, or never was, even where it lies among others.
     async fn discard_part(&self, id: UploadId, place: &Locator) {
         self.discard(place).await;
         let Some(_allowed) = self.removals.try_begin() else { return };
@@ -424,7 +424,7 @@ impl App {
             let Some(vacate) = self.blobs.vacate(place).await? else { return Ok(()) };
             let upload = self.meta.upload(id).await?;
             if upload.is_none_or(|upload| upload.state != UploadState::Open) {
-                // It may have come behind the end.
+                // The part may have come after the end of the upload.
                 self.blobs.end(id).await?;
                 return Ok(());
             }
@@ -432,16 +432,16 @@ impl App {
             Result::Ok(vacate.unless_taken(parts.iter().map(address).collect()).await?)
         };
         if let Err(error) = vacated.await {
-            tracing::warn!(upload = %id, %error, "a part that nobody needs keeps its room");
+            tracing::warn!(upload = %id, %error, "the space of an unused part was not freed");
         }
     }
 
-    /// Lets go what is left of an upload of which no part is recorded any more. Answers as
-    /// [`App::discard`] does.
+    /// Removes what is left of an upload of which no part is recorded any more. Returns how many
+    /// bytes of the disk were freed.
     pub(super) async fn end(&self, id: UploadId) -> u64 {
         let Some(_allowed) = self.removals.try_begin() else { return 0 };
         self.blobs.end(id).await.unwrap_or_else(|error| {
-            tracing::warn!(upload = %id, %error, "what is left of an upload was not removed");
+            tracing::warn!(upload = %id, %error, "the remains of an upload were not removed");
             0
         })
     }

@@ -1,4 +1,4 @@
-//! What all users hold together, counted now and then for whoever watches the daemon.
+//! What all users hold together, counted now and then for monitoring.
 
 use std::sync::Arc;
 
@@ -7,32 +7,32 @@ use tokio::task::yield_now;
 use super::{App, Result};
 use crate::{meta::UserRecord, model::name::Folder};
 
-/// Users read at a time; others get their turn in between.
+/// Users read at a time; other tasks get their turn in between.
 const PAGE: usize = 100;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     pub users: u64,
     pub files: u64,
-    /// Of files, each as large as it is read, however often its content is shared.
+    /// Bytes of files. Each file counts with its full size, even where its content is shared.
     pub bytes: u64,
     /// Bytes that open uploads may still turn into files.
     pub reserved: u64,
-    /// Users who hold or reserve nine tenths of their quota, or more. One who may store nothing is
-    /// not near to it.
+    /// Users who hold or reserve nine tenths of their quota, or more. A user whose quota is 0 does
+    /// not count.
     pub near_quota: u64,
 }
 
 impl App {
-    /// What the last [`App::survey_usage`] found.
+    /// The result of the last [`App::survey_usage`].
     pub fn usage(&self) -> Option<Arc<Usage>> {
         self.usage.load_full()
     }
 
-    /// Goes through all users, a few at a time.
+    /// Surveys all users, a few at a time.
     ///
     /// # Errors
-    /// What the index says; the last survey stands then.
+    /// Those of the index; the result of the last survey stays then.
     pub async fn survey_usage(&self) -> Result<()> {
         let (mut usage, mut page) = (Usage::default(), self.meta.users(None, PAGE).await?);
         while let Some(last) = page.last().map(|user| user.id.clone()) {

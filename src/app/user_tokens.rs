@@ -1,4 +1,4 @@
-//! Tokens that users are given.
+//! Tokens for users.
 
 use super::{App, Error, Result};
 use crate::{
@@ -15,8 +15,8 @@ pub struct UserToken {
 }
 
 impl App {
-    /// Makes a token for a user, and the user when a service names it for the first time. Its role
-    /// is at most `cap`.
+    /// Makes a token for a user, and creates the user when a service names it for the first time.
+    /// The token's role is at most `cap`.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a life outside 1 to 720 hours, [`Error::Conflict`] for a disabled

@@ -1,4 +1,4 @@
-//! Users as an operator manages them.
+//! Management of users.
 
 use std::sync::Arc;
 
@@ -18,15 +18,15 @@ use crate::{
 pub struct ListedUser {
     pub record: UserRecord,
     pub totals: Totals,
-    /// The first Unix second whose tokens are good; 0 when it was never logged out.
+    /// The first Unix second whose tokens are good; 0 for a user who was never logged out.
     pub tokens_valid_from: u64,
 }
 
-/// Files and uploads removed at a time when a user goes.
+/// Files and uploads removed at a time when a user is deleted.
 const PAGE: usize = 256;
 
 impl App {
-    /// Users in order of their ids, after `after`, at most `limit`.
+    /// At most `limit` users after `after`, in order of their ids.
     pub async fn list_users(
         &self,
         after: Option<&UserId>,
@@ -52,12 +52,12 @@ impl App {
         Ok(ListedUser { record, totals, tokens_valid_from })
     }
 
-    /// Changes a user, from the next request on; makes its record when nobody named it before.
-    /// `log_out` ends all tokens that it has, and so does taking its role back: they claim the one
-    /// that it had when they were made, which nothing else caps.
+    /// Changes a user, from the next request on; creates its record when nobody named the user
+    /// before. `log_out` revokes all tokens of the user. So does removing its role: its tokens
+    /// claim the role that it had when they were made, and nothing else caps that role.
     ///
     /// # Errors
-    /// [`Error::Busy`] of a log-out that comes too soon behind many others.
+    /// [`Error::Busy`] for a log-out that comes too soon after many others.
     pub async fn change_user(
         self: &Arc<Self>,
         id: UserId,
@@ -76,17 +76,18 @@ impl App {
         self.listed_user(changed.await?).await
     }
 
-    /// Removes a user with its files and uploads and ends its tokens. When that is cut short, what
-    /// is left is there and the command can be given again.
+    /// Deletes a user with its files and uploads, and revokes its tokens. If the deletion is cut
+    /// short, the rest is still there and the command can be repeated.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] when others go on uploading for it meanwhile;
-    /// [`Error::Busy`] as for a log-out, and nothing was removed.
+    /// [`Error::NotFound`]; [`Error::Conflict`] when others go on uploading for the user meanwhile;
+    /// [`Error::Busy`] as for a log-out, and then nothing was removed.
     pub async fn delete_user(self: &Arc<Self>, id: UserId) -> Result<()> {
         self.show_user(&id).await?;
-        // One to lock it, and one when it is gone: without room for both, nothing goes.
+        // One second to lock the user, one when it is gone: without room for both, nothing is
+        // removed.
         self.seconds_ahead(Holder::User(&id), 2).await?;
-        // Nobody goes on working as the user while it goes.
+        // Nobody can go on working as the user during the deletion.
         let locked = UserChange { disabled: Some(true), ..UserChange::default() };
         self.change_user(id.clone(), locked, true).await?;
         self.changing_access(|app| async move {
@@ -108,7 +109,7 @@ impl App {
             }
             for upload in uploads {
                 match self.remove_open_upload(upload.id).await {
-                    // It ended meanwhile.
+                    // The upload ended meanwhile.
                     Ok(()) | Err(Error::NotFound(_) | Error::Conflict { .. }) => {}
                     Err(error) => return Err(error),
                 }

@@ -8,8 +8,8 @@ use std::{
 use super::{App, Result};
 use crate::{meta::accounts::TokenUse, model::id::TokenId};
 
-/// Tokens whose use is noted at most; past it, new ones wait for the next batch. JWTs without a
-/// record are noted too, so their number is not ours.
+/// Most tokens whose use is noted at a time; further ones wait for the next batch. JWTs without a
+/// record are noted too, and nothing else bounds their number.
 const NOTED_MAX: usize = 4_096;
 
 /// Uses since the last batch.
@@ -30,7 +30,7 @@ impl Uses {
 }
 
 impl App {
-    /// The last use of a token, recorded or not.
+    /// The last use of a token, whether it was recorded yet or not.
     pub(super) async fn last_use(&self, token: TokenId) -> Result<Option<TokenUse>> {
         let noted = self.uses.lock().get(&token).copied();
         match noted {
@@ -39,11 +39,11 @@ impl App {
         }
     }
 
-    /// Records what was noted, which is noted until then: whoever asks meanwhile is told. Uses that
-    /// a crash takes are missed; nothing is decided by them.
+    /// Records the uses noted so far. They stay noted until they are recorded, so that they are
+    /// visible at any time. Uses that are lost in a crash are missed; nothing is decided by them.
     ///
     /// # Errors
-    /// What the store says; the next call tries again.
+    /// Those of the store; the next call tries again.
     pub async fn record_uses(&self) -> Result<()> {
         let noted = self.uses.lock().clone();
         if noted.is_empty() {

@@ -1,5 +1,5 @@
-//! Tokens of batch downloads: whoever has one may fetch the files it stands for. They tell when
-//! they expire; what they stand for is kept under their digest alone.
+//! Tokens of batch downloads: whoever has one may fetch the files that it stands for. A token
+//! contains its expiry. Its selection of files is stored under its digest only.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
@@ -13,7 +13,8 @@ const DIGEST_CONTEXT: &str = "streamlined 2026-11-24 batch download token";
 const TIME_BYTES: usize = 8;
 const SECRET_BYTES: usize = 32;
 
-/// A new token, 54 characters that need no encoding in a URL, and what it is kept by.
+/// A new token, and the id of its selection. The token has 54 characters that need no encoding in a
+/// URL.
 pub fn generate(expires: UnixMillis) -> (Zeroizing<String>, SelectionId) {
     let mut bytes = Zeroizing::new(Vec::with_capacity(TIME_BYTES + SECRET_BYTES));
     bytes.extend_from_slice(&expires.0.to_be_bytes());
@@ -21,7 +22,7 @@ pub fn generate(expires: UnixMillis) -> (Zeroizing<String>, SelectionId) {
     (Zeroizing::new(URL_SAFE_NO_PAD.encode(&*bytes)), id(expires, &bytes))
 }
 
-/// What a token is kept by; `None` for what is no token.
+/// The id of a token's selection; `None` for text that is no token.
 pub fn parse(token: &str) -> Option<SelectionId> {
     let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(token).ok()?);
     let (time, secret) = bytes.split_first_chunk::<TIME_BYTES>()?;

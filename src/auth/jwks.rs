@@ -9,7 +9,7 @@ pub struct JwkSet {
     pub(super) keys: Vec<Jwk>,
 }
 
-/// A key of any kind; what an RSA key has is empty in others.
+/// A key of any kind; the members of an RSA key are empty in other kinds.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Jwk {

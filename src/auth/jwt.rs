@@ -1,4 +1,4 @@
-//! JWTs, RS256 only (RFC 7519, RFC 8725). Size and header are judged before any claim is read.
+//! JWTs, RS256 only (RFC 7519, RFC 8725). Size and header are checked before any claim is read.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use crate::model::{
     token::is_jwt,
 };
 
-/// Why a token is refused. For the log; a client learns only that it was.
+/// Why a token is refused. For the log; a client learns only that it was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("the token is larger than 8 KiB")]
@@ -24,7 +24,7 @@ pub enum Refused {
     Malformed,
     #[error("the token's algorithm, type or critical header is not accepted")]
     Header,
-    /// Worth a look into the key directory.
+    /// The only refusal after which the key directory is worth reading again.
     #[error("the token names an unknown key")]
     UnknownKey,
     #[error("the token's signature is wrong")]
@@ -39,7 +39,7 @@ pub enum Refused {
     Audience,
 }
 
-/// What a user token must say about where it comes from and whom it is for.
+/// The issuer and the audience that a user token must name.
 #[derive(Clone, Debug)]
 pub struct Expected {
     pub issuer: String,
@@ -53,16 +53,16 @@ pub enum Subject {
     User { id: UserId, role: Role },
 }
 
-/// A token whose signature and claims hold.
+/// A token whose signature and claims are valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     pub subject: Subject,
     /// The first moment at which the token is no longer valid.
     pub expires: UnixMillis,
-    /// The Unix second of its issue; 0 when it does not tell.
+    /// The Unix second of its issue; 0 when the token does not say.
     pub issued: u64,
     pub jti: Option<Box<str>>,
-    /// It may do only what its record says, see [`ServiceClaims`].
+    /// The token may do only what its record says, see [`ServiceClaims`].
     pub limited: bool,
 }
 
@@ -114,7 +114,7 @@ impl OneOrMany {
 #[derive(Clone, Copy, PartialEq, PartialOrd, Deserialize)]
 struct NumericDate(f64);
 
-/// A member that is there must hold a value: `null` is a wrong type, not an absence.
+/// A member that is present must hold a value: `null` is a wrong type, not an absent member.
 fn some<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -> Result<Option<T>, D::Error> {
     T::deserialize(json).map(Some)
 }
@@ -126,7 +126,7 @@ fn present<'de, D: Deserializer<'de>>(json: D) -> Result<bool, D::Error> {
 /// Checks a token: size, header, signature, times, subject.
 ///
 /// # Errors
-/// The first rule that it breaks.
+/// The first rule that the token breaks.
 pub fn verify(
     token: &str,
     ring: &KeyRing,
@@ -147,16 +147,16 @@ pub fn verify(
     check_claims(json(payload)?, expected, now)
 }
 
-/// What a text that may be a token says of itself; nothing of it is verified.
+/// What a text that may be a token says of itself. Nothing of this is verified.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said {
-    /// It is none.
+    /// The text is no token.
     NoToken,
-    /// A token, by its `jti` if it has one.
+    /// A token, with its `jti` if it has one.
     Token(Option<String>),
 }
 
-/// Whether a text is a token in compact form, and with which `jti`.
+/// Whether a text is a token in compact form, and its `jti`.
 pub fn read_unverified(text: &str) -> Said {
     #[derive(Deserialize)]
     struct Own {
@@ -171,7 +171,8 @@ pub fn read_unverified(text: &str) -> Said {
 
 fn json<T: de::DeserializeOwned>(segment: &str) -> Result<T, Refused> {
     let bytes = URL_SAFE_NO_PAD.decode(segment).map_err(|_| Refused::Malformed)?;
-    // RFC 7519 section 7.2 has an object; `serde` would read its members from an array as well.
+    // RFC 7519 section 7.2 requires an object; `serde` would read its members from an array as
+    // well.
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err(Refused::Claims);
     }
@@ -179,7 +180,7 @@ fn json<T: de::DeserializeOwned>(segment: &str) -> Result<T, Refused> {
         .map_err(|error| if error.is_data() { Refused::Claims } else { Refused::Malformed })
 }
 
-/// A `kid` must name one of our keys; without one, each is tried.
+/// A `kid` must name one of our keys; without a `kid`, each key is tried.
 fn check_signature(
     message: &str,
     signature: &str,
@@ -259,16 +260,17 @@ pub struct ServiceClaims<'a> {
     pub iat: u64,
     pub exp: u64,
     pub jti: &'a str,
-    /// The record of its `jti` holds what it is limited to. Without that record, which a restored
-    /// backup may be too old to have, it is good for nothing.
+    /// The record of its `jti` contains what the token is limited to. Without that record, which a
+    /// restored backup may be too old to have, the token is refused.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub limited: bool,
 }
 
-/// Signs claims, whose `exp` is `expires`, with the key whose turn it is. Blocks.
+/// Signs claims, whose `exp` is `expires`, with the key that signs now. Blocks.
 ///
 /// # Errors
-/// When the ring is empty, its key does not sign, or that it signs cannot be noted.
+/// When the ring is empty, when its key does not sign, or when it cannot be recorded how long the
+/// key is needed.
 pub fn sign(
     claims: &impl Serialize,
     ring: &KeyRing,
@@ -278,7 +280,8 @@ pub fn sign(
     sign_as("JWT", claims, ring, now, expires)
 }
 
-/// As [`sign`], by a ring that stays, also while the disk takes no note of it.
+/// As [`sign`], but works also while the disk does not take how long the key is needed. Only for a
+/// ring that stays in memory, which then remembers it.
 ///
 /// # Errors
 /// When the ring is empty, or its key does not sign.
@@ -291,7 +294,7 @@ pub fn sign_meanwhile(
     encode("JWT", claims, &*ring.signer_meanwhile(now, expires)?)
 }
 
-/// As [`sign`], for what is to be told from a token by its type (RFC 8725 section 3.11).
+/// As [`sign`], for a JWT whose type must tell it from a token (RFC 8725 section 3.11).
 pub(super) fn sign_as(
     typ: &str,
     claims: &impl Serialize,

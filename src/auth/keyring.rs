@@ -1,15 +1,16 @@
 //! RSA keys as files: `keys/<kid>.pem`, PKCS#8, mode 0600.
 //!
-//! Keys are files and not records so that `token generate` works beside a running daemon. The
-//! daemon reads the directory again when a token names a key it does not know, and now and then.
+//! Keys are files, not records, so that `token generate` works beside a running daemon. The daemon
+//! reads the directory again when a token names a key that it does not know, and now and then.
 //!
 //! The `rsa` crate makes and converts keys; it signs nothing (RUSTSEC-2023-0071).
 //!
-//! A rotation notes when the new key begins to sign, then writes the key, which is published from
-//! then on. The old one stays until the last token that it signed has expired: how long that is
-//! was noted before each was signed. A crash between any two steps leaves a ring that works. Where
-//! the disk does not take that note, a ring that stays may remember it until it does: who only
-//! reads needs tokens too, and a full disk is one from which something is to be deleted.
+//! A rotation records in the schedule when the new key begins to sign, then writes the key, which
+//! is published from then on. The old key stays until the last token that it signed has expired.
+//! That time is recorded before each token is signed. A crash between any two steps leaves a ring
+//! that works. If the disk does not take that record, a ring that stays in memory may remember the
+//! time until it does: users who only read need tokens too, and so does whoever wants to delete
+//! something from a full disk.
 
 mod schedule;
 
@@ -45,7 +46,7 @@ use crate::{
 
 const KEY_BITS: usize = 2048;
 const DAY_SECONDS: u64 = 24 * 3600;
-/// No token of ours lives longer. A key whose tokens nobody noted is kept so long.
+/// No token of ours lives longer. A key is kept this long if nothing is recorded of its tokens.
 const LIFE_SECONDS_MAX: u64 = *SERVICE_TOKEN_DAYS.end() * DAY_SECONDS;
 
 /// One signing key. Times are Unix seconds.
@@ -55,13 +56,13 @@ pub struct SigningKey {
     /// Modulus and exponent, base64url without padding (RFC 7518 section 6.3.1).
     pub n: String,
     pub e: String,
-    /// `None` for one that never signs.
+    /// `None` for a key that never signs.
     pub signs_from: Option<u64>,
     pub(super) private: EncodingKey,
     pub(super) public: DecodingKey,
-    /// No token that it signed lives longer.
+    /// No token that it signed expires later.
     last_expiry: AtomicU64,
-    /// As much of that as is noted.
+    /// The value of `last_expiry` that is recorded on the disk.
     noted: AtomicU64,
 }
 
@@ -81,22 +82,24 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The keys of a data directory, the one that signs last first.
+/// The keys of a data directory, the one that begins to sign last first.
 pub struct KeyRing {
     dir: PathBuf,
     keys: RwLock<Arc<[Arc<SigningKey>]>>,
 }
 
 impl KeyRing {
-    /// Reads `keys/`, making the directory, and a key when there is none that signs. Blocks.
+    /// Reads `keys/`. Makes the directory if it is missing, and a key if none of them signs.
+    /// Blocks.
     ///
     /// # Errors
-    /// When a file cannot be read or is not an RSA key of at least 2048 bits; the file is named.
+    /// When a file cannot be read or is not an RSA key of at least 2048 bits; the error names the
+    /// file.
     pub fn open(dir: &Path) -> io::Result<Self> {
         durable::create_dir(dir)?;
-        // Of two processes that start on an empty directory, the second finds the first's key.
+        // Of two processes that start on an empty directory, the second finds the key of the first.
         let lock = durable::lock_dir(dir)?;
-        // They may hold keys. Who writes keys of links holds the same lock.
+        // Temporary files may contain keys. The same lock is held while link keys are written.
         durable::remove_temporary(dir)?;
         let mut keys = load(dir)?;
         if none_signs(&keys) {
@@ -110,12 +113,12 @@ impl KeyRing {
     /// Reads the directory again. Blocks.
     ///
     /// # Errors
-    /// As [`KeyRing::open`]; the keys held stay then.
+    /// As [`KeyRing::open`]; the keys in memory stay then.
     pub fn reload(&self) -> io::Result<()> {
         let keys = load(&self.dir)?;
         if !keys.is_empty() {
             let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-            // What could not be noted is not forgotten.
+            // A time that could not be recorded yet is not forgotten.
             for key in known.iter() {
                 if let Some(again) = keys.iter().find(|again| again.kid == key.kid) {
                     again.last_expiry.fetch_max(key.last_expiry(), Ordering::AcqRel);
@@ -133,27 +136,27 @@ impl KeyRing {
     /// The key that signs at a time.
     ///
     /// # Errors
-    /// When the files of those that sign were taken away; [`KeyRing::retire`] makes another.
+    /// When the files of all keys that sign were removed; [`KeyRing::retire`] makes another key.
     pub fn signer(&self, now: UnixMillis) -> io::Result<Arc<SigningKey>> {
         signer(&self.keys(), now)
     }
 
-    /// The key that signs now, once it is noted that it signs a token that lives until `expires`,
-    /// so that it is kept until then. Blocks, on most days once.
+    /// The key that signs now. Before this returns, it is recorded that the key signs a token that
+    /// lives until `expires`, so that the key is kept until then. Blocks, on most days once.
     ///
     /// # Errors
-    /// When the note cannot be written.
+    /// When this cannot be recorded.
     pub fn signer_until(&self, now: UnixMillis, expires: u64) -> io::Result<Arc<SigningKey>> {
         let key = self.promise(now, expires)?;
         self.note()?;
         Ok(key)
     }
 
-    /// As [`KeyRing::signer_until`], also while the disk takes no note: this ring remembers it, and
-    /// [`KeyRing::note`] makes up for it.
+    /// As [`KeyRing::signer_until`], but works also while the disk cannot be written: then this
+    /// ring remembers the time, and [`KeyRing::note`] records it later.
     ///
     /// # Errors
-    /// When no key signs, or what is noted of them cannot be read as what it is.
+    /// When no key signs, or when the schedule cannot be parsed.
     pub fn signer_meanwhile(&self, now: UnixMillis, expires: u64) -> io::Result<Arc<SigningKey>> {
         let key = self.promise(now, expires)?;
         if let Err(error) = self.note() {
@@ -161,27 +164,27 @@ impl KeyRing {
                 return Err(error);
             }
             let kid = &key.kid;
-            tracing::warn!(kid, %error, "how long a signing key is needed is not noted yet");
+            tracing::warn!(kid, %error, "the last expiry of a signing key is not recorded yet");
         }
         Ok(key)
     }
 
-    /// The key that signs now, which is known from here on to be needed until `expires`.
+    /// The key that signs now. The ring knows from here on that the key is needed until `expires`.
     fn promise(&self, now: UnixMillis, expires: u64) -> io::Result<Arc<SigningKey>> {
-        // As long as this is held, no other ring takes this one's place.
+        // As long as this lock is held, no other keys take the place of these.
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let key = signer(&keys, now)?;
         if key.last_expiry() < expires {
-            // A day more, so that it is not written for every token.
+            // One day more, so that the schedule is not written for every token.
             key.last_expiry.fetch_max(expires.saturating_add(DAY_SECONDS), Ordering::AcqRel);
         }
         Ok(key)
     }
 
-    /// Notes how long keys are needed of which that is not noted. Blocks.
+    /// Records until when keys are needed, where that is not recorded yet. Blocks.
     ///
     /// # Errors
-    /// When it cannot be written; it is remembered then.
+    /// When it cannot be written; the ring still remembers it then.
     pub fn note(&self) -> io::Result<()> {
         if !self.keys().iter().any(|key| key.is_unnoted()) {
             return Ok(());
@@ -203,8 +206,8 @@ impl KeyRing {
         Ok(())
     }
 
-    /// Publishes a new key, which signs once `after` has passed, until one signs that was planned
-    /// for later; answers its id. Blocks.
+    /// Publishes a new key and returns its id. The key signs once `after` has passed, until a key
+    /// that was planned for later signs. Blocks.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -214,7 +217,7 @@ impl KeyRing {
         let lock = durable::lock_dir(&self.dir)?;
         let keys = load(&self.dir)?;
         let mut signs_from = now.after(after).seconds();
-        // Two keys of one second would both want to sign.
+        // Two keys that begin in the same second would both want to sign.
         while keys.iter().any(|key| key.signs_from == Some(signs_from)) {
             signs_from += 1;
         }
@@ -224,16 +227,16 @@ impl KeyRing {
         Ok(kid)
     }
 
-    /// Takes in a key of which tokens are about. It signs no new ones. Answers its id, or `None`
-    /// for a key that is there. Blocks.
+    /// Imports a key whose tokens are in use. It signs no new tokens. Returns its id, or `None` for
+    /// a key that is in the ring already. Blocks.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] for what is not an RSA private key of at least 2048 bits.
+    /// [`io::ErrorKind::InvalidData`] for anything but an RSA private key of at least 2048 bits.
     pub fn import(&self, pem: &str, now: UnixMillis) -> io::Result<Option<String>> {
         let key = parse(pem)?;
         let lock = durable::lock_dir(&self.dir)?;
         let id = kid(&key);
-        // Whatever the file is called: an operator may have put it there.
+        // Whatever its file is called: an operator may have put it there.
         if load(&self.dir).map_err(io::Error::other)?.iter().any(|known| known.kid == id) {
             return Ok(None);
         }
@@ -243,11 +246,11 @@ impl KeyRing {
         Ok(Some(kid))
     }
 
-    /// Lets go of keys all of whose tokens have expired; answers their ids. Makes one where an
+    /// Removes the keys whose tokens have all expired, and returns their ids. Makes a key if an
     /// operator left none that signs. Blocks.
     ///
     /// # Errors
-    /// When one cannot be removed or made.
+    /// When a key cannot be removed or made.
     pub fn retire(&self, now: UnixMillis) -> io::Result<Vec<String>> {
         let _lock = durable::lock_dir(&self.dir)?;
         self.reload()?;
@@ -281,13 +284,13 @@ impl KeyRing {
 /// See [`KeyRing::signer`].
 fn signer(keys: &[Arc<SigningKey>], now: UnixMillis) -> io::Result<Arc<SigningKey>> {
     let begun = |key: &&Arc<SigningKey>| key.signs_from.is_some_and(|s| s <= now.seconds());
-    // A clock that was set far back: better the oldest than none.
+    // If the clock was set far back, the oldest key signs rather than none.
     let oldest = || keys.iter().rfind(|key| key.signs_from.is_some());
     let signer = keys.iter().find(begun).or_else(oldest).cloned();
-    signer.ok_or_else(|| io::Error::other("no key signs; key rotate makes one"))
+    signer.ok_or_else(|| io::Error::other("no key can sign; streamlined key rotate makes one"))
 }
 
-/// Whether all keys were imported, if there are any.
+/// Whether no key signs: every key was imported, or there is none.
 fn none_signs(keys: &[Arc<SigningKey>]) -> bool {
     keys.iter().all(|key| key.signs_from.is_none())
 }
@@ -296,7 +299,7 @@ fn generate() -> io::Result<RsaPrivateKey> {
     RsaPrivateKey::new(&mut rsa::rand_core::OsRng, KEY_BITS).map_err(io::Error::other)
 }
 
-/// Notes when a key signs and until when its tokens live, then writes it.
+/// Records when a key signs and until when its tokens live, then writes the key.
 fn publish(
     dir: &Path,
     key: &RsaPrivateKey,
@@ -337,7 +340,7 @@ fn parse(pem: &str) -> io::Result<RsaPrivateKey> {
         .or_else(|_| RsaPrivateKey::from_pkcs1_pem(pem))
         .map_err(|_| invalid("not an RSA private key in PEM (PKCS#8 or PKCS#1)"))?;
     if key.size() * 8 < KEY_BITS {
-        return Err(invalid("an RSA key needs at least 2048 bits"));
+        return Err(invalid("too short: an RSA key needs at least 2048 bits"));
     }
     Ok(key)
 }
@@ -351,7 +354,8 @@ fn read(path: &Path, schedule: &Schedule) -> io::Result<SigningKey> {
     let (signs_from, last_expiry) = if let Some(entry) = schedule.find(&kid) {
         (entry.signs_from, entry.last_expiry)
     } else {
-        // An operator put it there: the newest file signs, and nobody knows what it signed.
+        // An operator put it there. The newest such file signs, and nobody knows what it has
+        // signed.
         let modified = fs::metadata(path)?.modified()?.duration_since(UNIX_EPOCH);
         let modified = modified.unwrap_or_default().as_secs();
         (Some(modified), modified.saturating_add(LIFE_SECONDS_MAX))
@@ -377,7 +381,7 @@ fn components(key: &RsaPrivateKey) -> (Vec<u8>, Vec<u8>) {
     (key.n().to_bytes_be(), key.e().to_bytes_be())
 }
 
-/// RFC 7638: the SHA-256 of the key's required members in this order, without spaces.
+/// RFC 7638: the SHA-256 of the key's required members, in this order and without spaces.
 fn thumbprint(n: &[u8], e: &[u8]) -> String {
     let (n, e) = (URL_SAFE_NO_PAD.encode(n), URL_SAFE_NO_PAD.encode(e));
     let members = format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#);

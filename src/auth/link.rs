@@ -1,6 +1,6 @@
 //! The MAC of signed URLs: HMAC-SHA256 over `key|exp` or `key|exp|disposition`.
 //!
-//! Keys hold no `|`, so no two triples share a text.
+//! Keys contain no `|`, so no two triples have the same text.
 
 use std::{
     fs, io,
@@ -21,15 +21,15 @@ use crate::{
     sys::{durable, fault, random},
 };
 
-/// The longest that may pass between the moment to which links are dated, or of which a rotation
-/// is told, and the moment in which the new key signs. Others, and two writes to a disk that may
-/// be busy, lie between.
+/// The longest time between the moment to which links are dated, or that a rotation is given as
+/// now, and the moment at which the new key signs. Waiting for others, and two writes to a disk
+/// that may be busy, lie in between.
 const ROTATION_SECONDS_MAX: u64 = 60;
 
 /// Signs and checks links.
 ///
-/// `link.key` signs. One that was rotated out is `link.SECOND.key`: links that it signed live until
-/// that second at most, and none that claims to live longer is believed.
+/// `link.key` signs. A key that was rotated out is `link.SECOND.key`: links that it signed live
+/// until that second at most, and no link that claims to live longer is accepted under it.
 pub struct LinkKey {
     dir: PathBuf,
     keys: RwLock<Keys>,
@@ -37,15 +37,15 @@ pub struct LinkKey {
 
 struct Keys {
     current: hmac::Key,
-    /// With the last second of any link of each.
+    /// The keys that were rotated out, each with the last second of any link that it signed.
     old: Vec<(u64, hmac::Key)>,
 }
 
 impl LinkKey {
-    /// Reads the keys in `dir`, making the first one when it is missing. Blocks.
+    /// Reads the keys in `dir`; makes the first one if it is missing. Blocks.
     ///
     /// # Errors
-    /// When a file cannot be read or written or does not hold 64 hex digits.
+    /// When a file cannot be read or written, or does not contain 64 hex digits.
     pub fn open(dir: &Path) -> io::Result<Self> {
         durable::create_dir(dir)?;
         let lock = durable::lock_dir(dir)?;
@@ -58,18 +58,18 @@ impl LinkKey {
         Ok(Self { dir: dir.to_owned(), keys })
     }
 
-    /// Signs with a new key from here on; what the one before signed is good as long as it lives.
-    /// Blocks.
+    /// Signs with a new key from here on. Links that the previous key signed stay valid until they
+    /// expire. Blocks.
     ///
     /// # Errors
-    /// When a file cannot be written; the keys held stay then.
+    /// When a file cannot be written; the keys in memory stay then.
     pub fn rotate(&self, now: UnixMillis) -> io::Result<()> {
         let _lock = durable::lock_dir(&self.dir)?;
         let path = self.dir.join("link.key");
         let kept = |last: u64| self.dir.join(format!("link.{last}.key"));
-        // Links are signed by it until the new one is there.
+        // The previous key signs links until the new one is in place.
         let mut last = now.seconds() + LINK_TTL_SECONDS.end() + ROTATION_SECONDS_MAX;
-        // One that was rotated out in the same second has the name.
+        // A key that was rotated out in the same second has this name.
         while kept(last).exists() {
             last += 1;
         }
@@ -81,10 +81,10 @@ impl LinkKey {
         Ok(())
     }
 
-    /// Lets go of keys all of whose links have expired. Blocks.
+    /// Removes the keys whose links have all expired. Blocks.
     ///
     /// # Errors
-    /// When one cannot be removed.
+    /// When a key cannot be removed.
     pub fn retire(&self, now: UnixMillis) -> io::Result<()> {
         let _lock = durable::lock_dir(&self.dir)?;
         let mut keys = load(&self.dir)?;
@@ -96,7 +96,7 @@ impl LinkKey {
         Ok(())
     }
 
-    /// `exp` in Unix seconds. Lower-case hex.
+    /// The MAC in lower-case hex. `exp` is in Unix seconds.
     pub fn sign(&self, key: &FileKey, exp: u64, disposition: Option<&str>) -> String {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let tag = hmac::sign(&keys.current, text(key, exp, disposition).as_bytes());
@@ -176,7 +176,7 @@ mod tests {
         let now = UnixMillis(1_800_000_000_000);
         let last = now.seconds() + 604_800 + 60;
         let (old, forged) = (links.sign(&key, last, None), links.sign(&key, last + 1, None));
-        // The rotation was told the time before this one was made.
+        // The rotation is given a time from before this link was made.
         let made_meanwhile = now.seconds() + 2 + LINK_TTL_SECONDS.end();
         let meanwhile = links.sign(&key, made_meanwhile, None);
         links.rotate(now).unwrap();

@@ -1,7 +1,8 @@
-//! Receipts: what was stored, signed, for whoever holds the public keys and nothing else of us.
+//! Receipts: signed statements of what was stored, for anybody who has the public keys and nothing
+//! else of ours.
 //!
 //! A receipt is no token and a token no receipt (RFC 8725, 3.11 and 3.12): they differ in type and
-//! audience, and a receipt has neither subject nor roles nor an end.
+//! audience, and a receipt has no subject, no roles and no expiry.
 
 use std::io;
 
@@ -24,7 +25,7 @@ use crate::model::{
 const TYPE: &str = "streamlined-receipt+jwt";
 const AUDIENCE: &str = "urn:streamlined:receipt";
 
-/// What a receipt says, in the order in which it is written.
+/// The claims of a receipt, in the order in which they are written.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     pub iss: String,
@@ -35,21 +36,21 @@ pub struct Receipt {
     pub iat: u64,
     pub key: String,
     pub size: u64,
-    /// Hex.
+    /// In hex, as is `blake3`.
     pub sha256: String,
     pub blake3: String,
 }
 
-/// Why a text is no receipt of somebody with these keys.
+/// Why a text is not a receipt signed with one of these keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("it is not a JWS in compact form")]
     Malformed,
     #[error("it is signed, but not as a receipt")]
     NotAReceipt,
-    #[error("the key set is not one in JSON")]
+    #[error("the key set is not a JWK set in JSON")]
     KeySet,
-    #[error("the key set does not hold the key that it names")]
+    #[error("the key set does not have the key that the receipt names")]
     UnknownKey,
     #[error("its signature is wrong")]
     Signature,
@@ -69,7 +70,8 @@ impl Receipt {
         }
     }
 
-    /// Signs it with the key whose turn it is, which stays in the key set for a while. Blocks.
+    /// Signs the receipt with the key that signs now. The key then stays in the key set for at
+    /// least `RECEIPT_KEY_DAYS`. Blocks.
     ///
     /// # Errors
     /// As [`jwt::sign`].
@@ -81,7 +83,7 @@ impl Receipt {
     /// Reads a receipt and checks it against a JWK set (RFC 7517) in JSON.
     ///
     /// # Errors
-    /// The first rule that it breaks.
+    /// The first rule that the text breaks.
     pub fn verify(text: &str, key_set: &[u8]) -> Result<Self, Refused> {
         if text.len() > JWT_BYTES_MAX {
             return Err(Refused::Malformed);
@@ -103,7 +105,7 @@ impl Receipt {
         if receipt.aud == AUDIENCE { Ok(receipt) } else { Err(Refused::NotAReceipt) }
     }
 
-    /// Whether it speaks of a content of this size and these digests.
+    /// Whether the receipt is for content of this size and these digests.
     pub fn is_of(&self, size: u64, sha256: &Sha256, blake3: &ContentHash) -> bool {
         self.size == size && self.sha256 == sha256.to_string() && self.blake3 == blake3.to_string()
     }
@@ -166,7 +168,7 @@ mod tests {
             Expected { issuer: "streamlined".into(), audience: "urn:streamlined:receipt".into() };
         let refused = jwt::verify(&signed, &ring, &expected, now);
         assert_eq!(refused, Err(jwt::Refused::Header));
-        // Neither is one that names the other's audience, or that lies about its type.
+        // Nor is one accepted as the other if it names the other's audience or lies about its type.
         let claims = UserClaims {
             user_id: "u",
             sub: "u",

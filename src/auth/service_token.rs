@@ -1,4 +1,4 @@
-//! Opaque service tokens: made readable and checkable, kept only as a digest.
+//! Opaque service tokens: recognizable and checkable as text, stored only as a digest.
 
 use zeroize::Zeroizing;
 
@@ -9,7 +9,7 @@ const PREFIX: &str = "slt_";
 const JTI_CONTEXT: &str = "streamlined 2026-11-24 jti of a service token";
 const DIGEST_CONTEXT: &str = "streamlined 2026-11-22 opaque service token";
 
-/// `slt_`, 64 hex digits of secret and 8 of a checksum over them.
+/// A new token: `slt_`, 64 hex digits of secret, and 8 hex digits of a checksum over the secret.
 pub fn generate() -> Zeroizing<String> {
     let secret = Zeroizing::new(random::bytes::<32>());
     let mut token = Zeroizing::new(String::with_capacity(PREFIX.len() + 72));
@@ -20,13 +20,13 @@ pub fn generate() -> Zeroizing<String> {
     token
 }
 
-/// Whether a text holds what [`generate`] makes, or the begin of it.
+/// Whether a text contains a token of [`generate`], or the beginning of one.
 pub fn looks_like_one(text: &str) -> bool {
     text.contains(PREFIX)
 }
 
-/// What of a text may be a token that was copied with what stood around it: quotes, the name of a
-/// header, a scheme.
+/// The words of a text that may be a token. Each comes also without what may surround a copied
+/// token: quotes, the name of a header, a scheme.
 pub fn words(text: &str) -> impl Iterator<Item = &str> {
     let is_around = |c| matches!(c, '"' | '\'' | '`' | ',' | ';');
     text.split_whitespace().flat_map(move |word| {
@@ -35,17 +35,17 @@ pub fn words(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What is stored and compared in place of the token.
+/// What is stored and compared in place of a token.
 pub fn digest(token: &str) -> [u8; 32] {
     blake3::derive_key(DIGEST_CONTEXT, token.as_bytes())
 }
 
-/// What stands for a JWT in place of its `jti`.
+/// What is stored and compared in place of a JWT's `jti`.
 pub fn jti_digest(jti: &str) -> [u8; 32] {
     blake3::derive_key(JTI_CONTEXT, jti.as_bytes())
 }
 
-/// The token that the public integration document prints: everybody knows it.
+/// The token that the public integration document prints, so that everybody knows it.
 pub const PUBLIC: &str = "ee6d52ece4fa6c4c8836820d2eb7feeb6c78cbf2e2661ef76c9f5a805fc16340";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The reference store: everything in a map.
+//! The reference store: all bytes in a map in memory.
 
 use std::{
     collections::HashMap,
@@ -63,7 +63,7 @@ impl MemoryBlobs {
         Ok(bytes.clone())
     }
 
-    /// Flips a bit of what lies at `locator`, as a failing disk does.
+    /// Flips a bit of the bytes at `locator`, as a failing disk does.
     pub fn damage(&self, locator: &Locator) {
         if let Some(bytes) = locked(&self.0).stored.get_mut(locator) {
             let mut damaged = bytes.to_vec();

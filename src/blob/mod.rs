@@ -1,9 +1,9 @@
 //! SEAM 2: bytes, named by their BLAKE3 hash.
 //!
-//! The store knows no key, user or file name, and not why bytes are wanted. What it hands out is
-//! immutable and durable: a [`Sealed`] survives a power cut, and its [`Locator`] finds those
-//! bytes, and never others, until they are discarded. [`disk`] is the store of one machine,
-//! [`memory`] the reference.
+//! The store knows no keys, users or file names, and not why bytes are wanted. Everything it hands
+//! out is immutable and durable: a [`Sealed`] survives a power cut, and until its bytes are
+//! discarded, its [`Locator`] finds exactly those bytes. [`disk`] is the store of one machine,
+//! [`memory`] the reference implementation.
 
 pub mod disk;
 pub mod memory;
@@ -43,7 +43,7 @@ pub enum Error {
     NotFound,
     #[error("no space left")]
     NoSpace,
-    /// More waits than the queue takes; try again later.
+    /// The write queue is full; the caller may try again later.
     #[error("the write queue is full")]
     Busy,
     /// The bytes are not those that were stored.
@@ -56,7 +56,7 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// Whether the bytes are not those that were stored, or are not there.
+    /// Whether the bytes are missing or differ from those that were stored.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Corrupt(_) | Self::NotFound)
     }
@@ -72,35 +72,34 @@ impl From<io::Error> for Error {
     }
 }
 
-/// What sealed bytes are for. Parts that no session knows any more can be told from it.
+/// What sealed bytes are for. The store uses it to find parts that no session knows any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Part(UploadId, PartNumber),
     Blob,
 }
 
-/// Where a part belongs in the content that its upload becomes, and what is there already.
+/// Where a part belongs in the content that its upload becomes, and which parts are there already.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The bytes of the whole that it may be.
+    /// The range of the whole content that the part is expected to fill.
     pub span: Slice,
-    /// Those that it is instead, should a part 0 be on its way as well.
+    /// The range that it fills instead if a part 0 is on its way as well.
     pub from_zero: Option<Slice>,
-    /// Bytes of the whole, once that is known.
+    /// Size of the whole content, once it is known.
     pub whole: Option<u64>,
-    /// The parts that are recorded, in order of their numbers, but the very one that this one
-    /// continues.
+    /// The recorded parts in order of their numbers, without the one that this part continues.
     pub parts: Vec<Address>,
-    /// How many of them come before it and lack none between them.
+    /// How many of `parts` come before this part with no number missing between them.
     pub leading: usize,
-    /// The part whose bytes come first in this one, which takes its place. It is recorded.
+    /// The recorded part whose bytes this part begins with and which it will replace.
     pub continues: Option<Address>,
 }
 
-/// A part that begins.
+/// A part that has begun.
 pub struct Begun {
     pub stage: Box<dyn Stage>,
-    /// The lowest number of the upload's parts that are on their way, this one's among them.
+    /// The lowest number among the upload's parts that are on their way, this one included.
     pub lowest: PartNumber,
 }
 
@@ -131,92 +130,93 @@ pub struct Space {
 
 #[async_trait]
 pub trait BlobStore: Send + Sync {
-    /// Begins to take bytes. Dropping the stage forgets them.
+    /// Begins to take bytes. Dropping the stage discards them.
     async fn stage(&self) -> Result<Box<dyn Stage>>;
-    /// As [`BlobStore::stage`], for a part of an upload that may be told where it belongs. Which
-    /// parts there are is read from the records after this, and the stage is dropped when its own
-    /// part is recorded: so no two parts ever take the same place.
+    /// As [`BlobStore::stage`], for a part of an upload, which may be told where it belongs. The
+    /// caller reads the upload's recorded parts after this call, and keeps the stage until its own
+    /// part is recorded or given up. So no two parts ever take the same place.
     async fn stage_part(&self, upload: UploadId, number: PartNumber) -> Result<Begun>;
-    /// Begins to make a blob of the parts of an upload. Which parts there are is read from the
-    /// records after this: what comes from here on lies where nothing is written.
+    /// Begins to make a blob of the parts of an upload. The caller reads the upload's recorded
+    /// parts after this call: from here on, parts that arrive are written only where the blob is
+    /// not.
     async fn join(&self, upload: UploadId) -> Result<Box<dyn Join>>;
-    /// Opens bytes for reading. A whole blob is checked against its hash on the way.
+    /// Opens bytes for reading. A whole blob is checked against its hash while it is read.
     async fn open(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>>;
-    /// Opens the proof of a slice that is not empty, see [`proof`], which has
-    /// [`proof::proof_bytes`] bytes.
+    /// Opens the proof of a non-empty slice (see [`proof`]). Its length is [`proof::proof_bytes`].
     async fn prove(&self, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>>;
-    /// The CRC-32 of a blob, without reading a large one: for an archive, whose reader checks it.
+    /// The CRC-32 of a blob, which archives carry. A large blob is not read for it.
     async fn crc32(&self, blob: &Address) -> Result<u32>;
-    /// Whether what lies there may be recorded as a blob: not so a part, whose place goes with its
-    /// upload.
+    /// Whether the bytes at `locator` may be recorded as a blob. Those of a part may not, if their
+    /// place goes away with the part's upload.
     fn holds_blob(&self, locator: &Locator) -> bool;
-    /// Lets bytes go that nothing refers to; answers how many of the disk came back at once.
-    /// Unknown ones are fine.
+    /// Removes bytes that no record refers to; answers how many bytes of disk this freed at once. A
+    /// locator of which nothing is stored is no error.
     async fn discard(&self, locator: &Locator) -> Result<u64>;
-    /// Begins to give back the room of a part that was replaced and lies among others, which
-    /// [`BlobStore::discard`] cannot; `None` for what lies elsewhere. Which parts there are is read
-    /// from the records after this.
+    /// Begins to free the space of a replaced part that lies among others, which
+    /// [`BlobStore::discard`] cannot free; `None` for a part that lies elsewhere. The caller reads
+    /// the upload's recorded parts after this call.
     async fn vacate(&self, part: &Locator) -> Result<Option<Box<dyn Vacate>>>;
-    /// Lets go what is left of an upload that is over: no record names a part of it any more.
+    /// Removes what is left of an upload that is over: no record names a part of it any more.
     /// Answers as [`BlobStore::discard`] does.
     async fn end(&self, upload: UploadId) -> Result<u64>;
-    /// What the device has left and whether writes are taken.
+    /// The free space of the device and whether the store takes writes.
     async fn space(&self) -> Result<Space>;
 
-    /// Reads a blob again and checks it, at a pace; answers its length.
+    /// Reads a blob again at a limited pace and checks it; answers its length.
     ///
     /// # Errors
-    /// One that [`Error::is_damage`] when it is not what was stored; [`Error::Io`] when that cannot
-    /// be told.
+    /// An error with [`Error::is_damage`] when the blob is not what was stored; [`Error::Io`] when
+    /// this could not be determined.
     async fn verify(&self, hash: &ContentHash, locator: &Locator, pace: &dyn Pace) -> Result<u64>;
-    /// Whether the bytes of these blobs are there, as far as that shows without reading them; in
-    /// the same order. One that cannot be looked at keeps none of the others.
+    /// Whether the bytes of these blobs are there, as far as that can be told without reading them;
+    /// in the same order. A blob that cannot be inspected does not fail the others.
     async fn look(&self, blobs: Vec<Locator>) -> Result<Vec<Seen>>;
-    /// What lies on a shelf under a name of its own: what no record names is litter of a crash.
+    /// Everything on a shelf that lies under a name of its own. Whatever no record names is litter
+    /// of a crash.
     async fn list(&self, shelf: Shelf) -> Result<Vec<Found>>;
-    /// Copies everything that is sealed to another place, from where a store can be opened. Where
-    /// an older file lies there, the new one goes to the same path below `changed`, to be put in
-    /// its place: till then, whatever names the older ones finds them.
+    /// Copies all sealed bytes to another place, from which a store can be opened. Where an older
+    /// version of a file lies there, the new version goes to the same path below `changed`; the
+    /// caller moves it into place later. Until then, records that name the older files find them.
     async fn copy(&self, to: &Path, changed: &Path) -> Result<Copied>;
-    /// Looks at the packs that were written last between the two times; `None` where there are
-    /// none, and so nothing could be had back.
+    /// Surveys the packs that were last written between the two times; `None` when there are no
+    /// such packs, and so nothing can be freed.
     async fn survey(
         &self,
         after: UnixMillis,
         before: UnixMillis,
     ) -> Result<Option<Box<dyn Survey>>>;
-    /// Bytes discarded since the start that only a survey can give back.
+    /// How many bytes were discarded since the start that only a survey can free.
     fn discarded_bytes(&self) -> u64;
 }
 
-/// Bytes on their way in. Memory stays bounded at any size.
+/// Bytes on their way in. Memory use is bounded, whatever their number.
 #[async_trait]
 pub trait Stage: Send {
-    /// Says where the bytes belong, before the first of them.
+    /// Tells the stage where the bytes belong, before the first of them is written.
     fn place(&mut self, site: Site);
-    /// Takes the next bytes. After an error the stage is good for nothing but to be dropped.
+    /// Takes the next bytes. After an error the stage can only be dropped.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
-    /// Makes the bytes durable. The stage takes no more of them then. A blob lies in a place of its
-    /// own, whatever the stage was told of another.
+    /// Makes the bytes durable; the stage takes no more after that. A blob always gets a place of
+    /// its own, whatever place the stage was told.
     async fn seal(&mut self, purpose: Purpose) -> Result<Sealed>;
 }
 
-/// Parts that are to become a blob. They stay until they are discarded, and that never takes the
-/// blob's bytes away.
+/// Parts that are to become a blob. The parts stay until they are discarded; discarding them never
+/// removes the blob's bytes.
 #[async_trait]
 pub trait Join: Send {
-    /// Makes a blob of all parts. Those that lie where they belong are not copied, and those that
-    /// were hashed in order not read again; what is read is checked against its hash. Bytes of
-    /// parts that were replaced are written over where `may_overwrite`.
+    /// Makes one blob of all parts. Parts that lie where they belong are not copied, and parts that
+    /// were hashed in order are not read again; any part that is read is checked against its hash.
+    /// Bytes of replaced parts are overwritten only if `may_overwrite`.
     async fn assemble(self: Box<Self>, parts: Vec<Address>, may_overwrite: bool) -> Result<Sealed>;
-    /// Makes a blob of the only part, without copying.
+    /// Makes a blob of an upload's only part, without copying it.
     async fn promote(self: Box<Self>, part: &Address) -> Result<Locator>;
 }
 
-/// A place that a part has left.
+/// A place that a part has left, for instance because it was replaced.
 #[async_trait]
 pub trait Vacate: Send {
-    /// Gives its room back, unless one of these parts lies there, or one on its way.
+    /// Frees its space, unless one of `parts` or a part on its way lies there.
     async fn unless_taken(self: Box<Self>, parts: Vec<Address>) -> Result<()>;
 }
 
@@ -226,12 +226,12 @@ pub trait Reader: Send {
     /// The next bytes, `None` at the end.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] before the last bytes of a damaged blob, so that a whole one that ends
-    /// well is what was stored.
+    /// [`Error::Corrupt`] before the last bytes of a damaged blob: a whole blob that is read to its
+    /// end is what was stored.
     async fn next(&mut self) -> Result<Option<Bytes>>;
 }
 
-/// Bytes that are held as a whole, on their way out.
+/// Bytes that are held in memory as a whole, on their way out.
 struct Held(Option<Bytes>);
 
 #[async_trait]
@@ -241,13 +241,13 @@ impl Reader for Held {
     }
 }
 
-/// Gives out a slice of bytes that are held.
+/// A reader of a slice of `bytes`.
 fn held(bytes: &Bytes, slice: Slice) -> Box<dyn Reader> {
     let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
     Box::new(Held(Some(bytes.slice(at(slice.start)..at(slice.end)))))
 }
 
-/// Every digest of a stream.
+/// Computes every digest of a stream.
 #[derive(Clone)]
 pub struct Hasher {
     blake3: TreeHasher,
@@ -275,7 +275,7 @@ impl Hasher {
         self.size += bytes.len() as u64;
     }
 
-    /// The same of more bytes.
+    /// The hasher after `bytes` as well.
     #[must_use]
     pub fn and(mut self, bytes: &[u8]) -> Self {
         self.update(bytes);
@@ -291,7 +291,7 @@ impl Hasher {
     }
 }
 
-/// What was learned of a stream.
+/// The digests of a stream.
 pub struct Digests {
     pub size: u64,
     pub blake3: ContentHash,
@@ -301,10 +301,10 @@ pub struct Digests {
 }
 
 impl Digests {
-    /// Of all that is left to read.
+    /// The digests of everything that is left to read in `from`.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When `from` cannot be read.
     pub fn of(mut from: impl Read) -> io::Result<Self> {
         let (mut hasher, mut buffer) = (Hasher::default(), vec![0; TRANSFER_BUFFER_BYTES]);
         loop {

@@ -1,10 +1,10 @@
-//! Verified ranges: a part of a blob with the hashes that lead from it to the root, so that who
-//! knows the blob's hash can check the part without the rest.
+//! Verified ranges: a part of a blob together with the hashes that lead from the part to the root.
+//! Whoever knows the blob's hash can check the part without the rest.
 //!
-//! The form is a *slice* of [Bao]: the blob's size (u64, little endian), then the tree from the
-//! root down, left before right, without the branches that the part does not touch: 64 bytes, two
-//! hashes, for every node, and whole chunks of 1 KiB for the leaves. Every node is checked
-//! against the one above before it is given out. The size is proven where the last chunk is sent.
+//! The format is a *slice* of [Bao]: the blob's size (u64, little endian), then the tree in
+//! pre-order, left before right, without the branches that the part does not touch. A node is 64
+//! bytes, the two hashes below it; a leaf is a whole chunk of 1 KiB. Every node is checked against
+//! the node above it before it is sent. Only a slice that includes the last chunk proves the size.
 //!
 //! [Bao]: https://github.com/oconnor663/bao/blob/master/docs/spec.md
 
@@ -24,10 +24,10 @@ use crate::model::{digest::ContentHash, range::Slice};
 
 const SIZE_BYTES: u64 = 8;
 const NODE_BYTES: u64 = 64;
-/// What is held of a blob at a time.
+/// How much of a blob is held in memory at a time.
 const HELD_BYTES_MAX: u64 = 64 << 10;
 
-/// Bytes of the proof of `slice` in a blob of `size` bytes.
+/// Length of the proof of `slice` in a blob of `size` bytes.
 pub fn proof_bytes(size: u64, slice: Slice) -> u64 {
     SIZE_BYTES + encoded_bytes(Slice::whole(size), slice)
 }
@@ -45,7 +45,7 @@ fn encoded_bytes(subtree: Slice, slice: Slice) -> u64 {
     NODE_BYTES + encoded_bytes(left, slice) + encoded_bytes(right, slice)
 }
 
-/// The two below a subtree of more than one chunk.
+/// The two subtrees below a subtree of more than one chunk.
 fn halves(Slice { start, end }: Slice) -> (Slice, Slice) {
     let middle = start + left_subtree_len(end - start);
     (Slice { start, end: middle }, Slice { start: middle, end })
@@ -84,20 +84,20 @@ fn hash(bytes: &[u8], start: u64) -> ChainingValue {
     Hasher::new().set_input_offset(start).update(bytes).finalize_non_root()
 }
 
-/// Where the bytes of a blob are read.
+/// Where the bytes of a blob are read from.
 pub trait Source {
-    /// Exactly these.
+    /// Reads exactly these bytes.
     fn read(&self, slice: Slice) -> Result<Vec<u8>>;
 }
 
-/// A proof on its way out.
+/// Produces a proof piece by piece.
 pub struct Prover<S> {
     source: S,
     root: ContentHash,
     size: u64,
     slice: Slice,
     tree: Tree,
-    /// Subtrees still to come, the next one last.
+    /// Subtrees that are still to be sent, the next one last.
     waiting: Vec<Subtree>,
     begun: bool,
 }
@@ -111,7 +111,7 @@ impl<S: Source> Prover<S> {
     /// The next piece of the proof, `None` at the end.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] for bytes that are not what was stored, and what the source says.
+    /// [`Error::Corrupt`] for bytes that are not what was stored, and the errors of the source.
     pub fn next_piece(&mut self) -> Result<Option<Vec<u8>>> {
         let mut piece = Vec::new();
         if !std::mem::replace(&mut self.begun, true) {
@@ -146,7 +146,7 @@ impl<S: Source> Prover<S> {
         Error::Corrupt(self.root.to_string())
     }
 
-    /// The two hashes below a node: known, or computed where the node lies within a group.
+    /// The two hashes below a node: from the tree, or computed if the node lies within a group.
     fn below(&self, at: Slice) -> Result<(ChainingValue, ChainingValue)> {
         let group = group_bytes(self.size);
         if at.len() > group {
@@ -170,7 +170,7 @@ impl<S: Source> Prover<S> {
     }
 }
 
-/// Writes the part of a held subtree that the slice touches.
+/// Writes the part of a subtree that the slice touches; `bytes` are all of the subtree.
 fn encode(bytes: &[u8], at: Slice, slice: Slice, piece: &mut Vec<u8>) {
     if !at.overlaps(slice) {
         return;
@@ -188,7 +188,7 @@ fn encode(bytes: &[u8], at: Slice, slice: Slice, piece: &mut Vec<u8>) {
     encode(right, second, slice, piece);
 }
 
-/// Bytes that are held as a whole.
+/// Bytes that are held in memory as a whole.
 impl Source for bytes::Bytes {
     fn read(&self, slice: Slice) -> Result<Vec<u8>> {
         let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX);
@@ -227,7 +227,8 @@ mod tests {
     }
 
     proptest! {
-        /// Bao's own decoder takes every proof, and no other content for it when a bit is changed.
+        /// Bao's own decoder accepts every proof; once a bit is changed, it accepts no other
+        /// content.
         #[test]
         fn proofs_are_slices_of_bao(
             size in prop_oneof![1usize..5000, 60_000usize..600_000],
@@ -250,8 +251,8 @@ mod tests {
             prop_assert_eq!(decode(&proof).unwrap(), &content[start..end]);
             let at = flip.index(proof.len());
             proof[at] ^= 1;
-            // The size is proven by the last chunk alone: without it another one of the same shape
-            // goes unnoticed, but no other byte of the content.
+            // Only the last chunk proves the size. Without it, a different size with the same tree
+            // shape goes unnoticed, but no changed byte of the content does.
             if let Ok(decoded) = decode(&proof) {
                 prop_assert!(at < 8 && end < size);
                 prop_assert_eq!(decoded, &content[start..end]);

@@ -1,12 +1,14 @@
-//! The BLAKE3 tree of a blob: what is kept of it, so that a part can be checked without the rest.
+//! The BLAKE3 tree of a blob: the nodes that are kept, so that a part can be checked without the
+//! rest.
 //!
-//! BLAKE3 hashes chunks of 1 KiB and joins neighbours pair by pair up to the root, the blob's
-//! hash (BLAKE3 paper, section 2.1). Kept are the hashes of *groups* of chunks and of everything
-//! above them but the root, level by level; a last one without a neighbour stands in the level
-//! above again. What is below a group is computed from its bytes when it is needed.
+//! BLAKE3 hashes chunks of 1 KiB and joins neighbours pair by pair up to the root, which is the
+//! blob's hash (BLAKE3 paper, section 2.1). The tree keeps the hashes of *groups* of chunks and of
+//! all nodes above them except the root, level by level. The last node of a level goes to the next
+//! level unchanged if it has no neighbour. Nodes below a group are computed from its bytes when
+//! they are needed.
 //!
-//! A group has 64 KiB, and for a blob of more than 2048 of them twice, four times, … as much. So
-//! the tree of any blob is at most 128 KiB, also while it is made.
+//! A group has 64 KiB; for a blob of more than 2048 such groups, it has two, four, … times as much.
+//! So the tree of any blob takes at most 128 KiB, also while it is built.
 
 use blake3::{
     Hasher,
@@ -16,13 +18,13 @@ use blake3::{
 use super::{Error, Result};
 use crate::model::digest::ContentHash;
 
-/// The smallest group.
+/// Size of the smallest group.
 const GROUP_BYTES_MIN: u64 = 64 << 10;
-/// Groups of one blob at most; past it they are joined.
+/// The most groups of one blob; when there would be more, neighbouring groups are joined.
 const GROUPS_MAX: usize = 2048;
 const NODE_BYTES: usize = 32;
 
-/// Bytes of a group in a blob of `size` bytes.
+/// Size of a group in a blob of `size` bytes.
 pub fn group_bytes(size: u64) -> u64 {
     let mut bytes = GROUP_BYTES_MIN;
     while size.div_ceil(bytes) > GROUPS_MAX as u64 {
@@ -31,19 +33,20 @@ pub fn group_bytes(size: u64) -> u64 {
     bytes
 }
 
-/// Nodes of each level, from the groups up to the two below the root; none for a blob of one group.
+/// The number of nodes of each level, from the groups up to the two nodes below the root; empty for
+/// a blob of one group.
 fn level_nodes(size: u64) -> impl Iterator<Item = usize> {
     let groups = usize::try_from(size.div_ceil(group_bytes(size))).unwrap_or(GROUPS_MAX);
     let first = (groups > 1).then_some(groups);
     std::iter::successors(first, |nodes| (*nodes > 2).then(|| nodes.div_ceil(2)))
 }
 
-/// Bytes that are kept of the tree of a blob of `size` bytes.
+/// Size of the kept tree of a blob of `size` bytes.
 pub fn tree_bytes(size: u64) -> u64 {
     (level_nodes(size).sum::<usize>() * NODE_BYTES) as u64
 }
 
-/// Joins the nodes of a level.
+/// The level above `nodes`.
 fn join(nodes: &[ChainingValue]) -> Vec<ChainingValue> {
     let parent = |pair: &[ChainingValue]| match pair {
         [left, right] => merge_subtrees_non_root(left, right, Mode::Hash),
@@ -52,14 +55,14 @@ fn join(nodes: &[ChainingValue]) -> Vec<ChainingValue> {
     nodes.chunks(2).map(parent).collect()
 }
 
-/// Hashes bytes as they come and keeps the tree over them.
+/// Hashes bytes as they arrive and keeps the tree over them.
 #[derive(Clone)]
 pub struct TreeHasher {
     group_bytes: u64,
     group: Hasher,
     /// Bytes in `group`.
     filled: u64,
-    /// Groups before it.
+    /// The groups before `group`.
     groups: Vec<ChainingValue>,
 }
 
@@ -72,7 +75,7 @@ impl Default for TreeHasher {
 impl TreeHasher {
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            // A full group is closed when more comes: a single one is the root.
+            // A full group is closed only when more bytes come: a blob's only group is its root.
             if self.filled == self.group_bytes {
                 self.begin_group();
             }
@@ -85,7 +88,7 @@ impl TreeHasher {
         }
     }
 
-    /// Memory that the tree takes besides the hasher itself.
+    /// Memory that the tree takes, without the hasher itself.
     pub fn memory_bytes(&self) -> usize {
         self.groups.capacity() * NODE_BYTES
     }
@@ -101,7 +104,7 @@ impl TreeHasher {
         self.filled = 0;
     }
 
-    /// The blob's hash and what is kept of its tree.
+    /// The blob's hash and its kept tree.
     pub fn finish(mut self) -> (ContentHash, Tree) {
         if self.groups.is_empty() {
             return (ContentHash(*self.group.finalize().as_bytes()), Tree::default());
@@ -117,7 +120,7 @@ impl TreeHasher {
     }
 }
 
-/// What is kept of a tree.
+/// The nodes that are kept of a tree, level by level.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
     levels: Vec<Vec<ChainingValue>>,
@@ -128,10 +131,10 @@ impl Tree {
         self.levels.concat().concat()
     }
 
-    /// Reads the tree of a blob of `size` bytes. Nothing in it is trusted yet.
+    /// Reads the tree of a blob of `size` bytes. Its nodes are not checked here.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] for another number of bytes.
+    /// [`Error::Corrupt`] when the number of bytes is not that of such a tree.
     pub fn from_bytes(bytes: &[u8], size: u64) -> Result<Self> {
         let (nodes, rest) = bytes.as_chunks::<NODE_BYTES>();
         let mut levels = Vec::new();
@@ -169,8 +172,8 @@ impl Tree {
         false
     }
 
-    /// The two nodes below the one that covers `groups` groups from `first` on; `None` where the
-    /// tree does not know them.
+    /// The two nodes below the node that covers `groups` groups from `first` on; `None` when the
+    /// tree does not have them.
     pub fn below(&self, first: usize, groups: usize) -> Option<(ChainingValue, ChainingValue)> {
         let height = groups.next_power_of_two().trailing_zeros() as usize;
         let level = self.levels.get(height.checked_sub(1)?)?;

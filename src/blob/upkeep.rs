@@ -1,5 +1,5 @@
-//! What garbage collection and scrub ask of a store: what lies there, whether it is what was
-//! stored, and room that can be had back only by moving bytes.
+//! What garbage collection and scrub ask of a store: which bytes are there, whether they are what
+//! was stored, and how to free space that can only be freed by moving bytes.
 
 use async_trait::async_trait;
 
@@ -11,7 +11,7 @@ use crate::model::{
     time::UnixMillis,
 };
 
-/// Where to look for bytes: each is small enough to be listed at once.
+/// A set of places to look for bytes, small enough to be listed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shelf {
     /// Parts of uploads.
@@ -20,12 +20,12 @@ pub enum Shelf {
     Blobs(u8),
 }
 
-/// Whose record would name these bytes.
+/// The record that would name these bytes, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     Part(UploadId, PartNumber),
     Blob(ContentHash),
-    /// Parts of an upload, as long as it is open.
+    /// Parts of an upload. They belong to it for as long as it is open.
     Upload(UploadId),
 }
 
@@ -34,63 +34,63 @@ pub enum Owner {
 pub struct Found {
     pub owner: Owner,
     pub locator: Locator,
-    /// When they came there, by the clock of the disk.
+    /// When they were put there, by the clock of the disk.
     pub since: UnixMillis,
 }
 
-/// What shows of bytes without reading them.
+/// What can be told about bytes without reading them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// There are as many as there should be, as far as that is known. Of those that were stored
-    /// before format 3 it is not: what they lie in is there.
+    /// The file is long enough for the bytes, as far as their length is known. Of bytes that were
+    /// stored before format 3 it is not known: only their file is there.
     Whole,
-    /// What they lie in is too short for them.
+    /// The file is too short for the bytes.
     Short,
     Missing,
-    /// What they lie in cannot be looked at, and why.
+    /// The file cannot be inspected, and why.
     Unreadable(String),
 }
 
-/// Room that was had back.
+/// Space that was freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freed {
     pub packs: usize,
     pub bytes: u64,
 }
 
-/// What a copy of the store came to.
+/// The outcome of copying the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
     pub files: usize,
-    /// Files that were there already.
+    /// Files that were there already and were not copied.
     pub kept: usize,
-    /// Files and directories that could not be read here, and are not in the copy.
+    /// Source files and directories that could not be read and are missing in the copy.
     pub unreadable: usize,
     pub bytes: u64,
 }
 
-/// Slows a long read down.
+/// Slows down a long read.
 #[async_trait]
 pub trait Pace: Send + Sync {
-    /// Called after each piece of at most a few MiB; the next one is read when it is through.
+    /// Called after each piece of at most a few MiB; the next piece is read when this returns.
     async fn took(&self, bytes: u64);
 }
 
-/// Bytes that share a pack with others, as they lay when the survey began. The caller tells which
-/// a record names; what it does not tell is taken for dead.
+/// The packs as they were when the survey began. The caller names the bytes that a record names;
+/// all others count as dead.
 #[async_trait]
 pub trait Survey: Send + Sync {
-    /// A record names these bytes.
+    /// Tells that a record names these bytes.
     fn keep(&mut self, locator: &Locator);
-    /// A record names these bytes and they must stay where they are.
+    /// Tells that a record names these bytes and that they must not be moved.
     fn pin(&mut self, locator: &Locator);
-    /// Gives back what holds nothing that is named.
+    /// Removes the packs in which no record names anything.
     async fn free_dead(&mut self) -> Result<Freed>;
-    /// Some packs hold so little that is named that moving it is worth while.
+    /// Whether there are packs with so few named bytes that moving those is worth while.
     fn has_sparse(&self) -> bool;
     /// Whether these bytes lie in such a pack.
     fn is_sparse(&self, locator: &Locator) -> bool;
-    /// Copies packed bytes, checked against their hash, and answers how many there are and where
-    /// the copy lies.
+    /// Copies packed bytes and checks them against their hash; answers their number and the locator
+    /// of the copy.
     async fn copy(&self, hash: &ContentHash, locator: &Locator) -> Result<(u64, Locator)>;
 }

@@ -1,4 +1,4 @@
-//! What most commands do: they ask one thing of the daemon or of the store, and print the answer.
+//! What most commands do: send one request to the daemon or the store, and print the answer.
 
 use clap::Args;
 use hyper::Method;
@@ -9,7 +9,7 @@ use super::{Failures, Place, door};
 /// Whom a command asks, and how the answer is printed.
 #[derive(Args)]
 pub struct Asking {
-    /// As JSON.
+    /// Print the answer as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -17,7 +17,7 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// Asks, and prints the answer.
+    /// Sends a request and prints the answer.
     pub fn ask(
         &self,
         method: &Method,
@@ -29,7 +29,7 @@ impl Asking {
         self.print(&answer, for_people)
     }
 
-    /// Every entry of a list that comes in pages.
+    /// All entries of a paged list.
     pub fn pages(&self, path: &str, member: &str) -> Result<Vec<Value>, Failures> {
         let config = self.place.configure()?;
         let (mut entries, mut cursor) = (Vec::new(), String::new());
@@ -46,13 +46,13 @@ impl Asking {
         }
     }
 
-    /// Prints an answer for people, or as it is.
+    /// Prints an answer as text for people or as JSON.
     pub fn print(&self, answer: &Value, for_people: fn(&Value) -> String) -> Result<(), Failures> {
         super::print(if self.json { format!("{answer:#}\n") } else { for_people(answer) })
     }
 }
 
-/// A value on one line; what is not there as a dash.
+/// A value on one line; a dash for a missing one.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
@@ -63,14 +63,14 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// The members of an object, a line each.
+/// The members of an object, one a line.
 pub fn members(object: &Value) -> String {
     let members = object.as_object().into_iter().flatten();
     let lines = members.map(|(name, value)| format!("{name}: {}", cell(value)));
     lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// Objects as rows under the names of their members.
+/// Objects as rows of a table, with the names of the columns above.
 pub fn table(objects: &Value, columns: &[&str]) -> String {
     let mut rows = vec![columns.iter().map(|name| name.to_uppercase()).collect::<Vec<_>>()];
     for object in objects.as_array().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! `config …`, `man` and `completions`: what the program says of itself.
+//! `config …`, `man` and `completions`: what the program says about itself.
 
 use std::{fs, path::Path};
 
@@ -10,17 +10,17 @@ use crate::config::document;
 
 #[derive(Subcommand)]
 pub enum ConfigCommand {
-    /// Find every fault of the configuration, with its place and what is expected there.
+    /// Check the configuration: print every fault with its place and what is expected there.
     Check {
         #[command(flatten)]
         place: Place,
     },
-    /// Print the settings in force and where each was said; secrets are hidden.
+    /// Print the settings in force and where each was set; secrets are hidden.
     Show {
         #[command(flatten)]
         place: Place,
     },
-    /// Print a configuration file in which every setting is explained.
+    /// Print an example configuration file that explains every setting.
     Example,
 }
 
@@ -30,7 +30,7 @@ pub fn run(command: &ConfigCommand) -> Result<(), Failures> {
             let (config, origins) = place.explain(None)?;
             control::read_tls(&config)?;
             let said = origins.len();
-            say(&format!("No faults; {said} settings differ from or repeat their defaults."))
+            say(&format!("No faults; {said} settings are set, the others have their defaults."))
         }
         ConfigCommand::Show { place } => print(document::in_force(&place.explain(None)?.1)),
         ConfigCommand::Example => print(document::example()),

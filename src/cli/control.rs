@@ -1,4 +1,4 @@
-//! What a running daemon is told, and tells: signals, files that change, the service manager.
+//! The running daemon's control loop: signals, files that change, the service manager.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,19 +24,19 @@ use crate::{
     },
 };
 
-/// Open files that are neither clients' nor their requests': stores, upkeep, commands, whoever is
-/// being turned away.
+/// Open files that are kept for other uses than clients and their requests: stores, upkeep,
+/// commands, connections that are being refused.
 const FILES_KEPT: usize = 160;
 
-/// How often the files of TLS are looked at.
+/// How often the TLS files are checked for changes.
 const TLS_LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Reads the configuration as at the start.
+/// Reads the configuration in the same way as at the start.
 pub type ReadConfig = dyn Fn() -> Result<Config, Failures> + Send + Sync;
 
 /// Everything that may change while the daemon runs.
 pub struct Control {
-    /// As it was at the start, where much of it stays in force.
+    /// The configuration at the start. Settings that need a restart keep the values in it.
     started: Config,
     config: Config,
     read: Arc<ReadConfig>,
@@ -44,14 +44,15 @@ pub struct Control {
     app: Arc<App>,
     server: Arc<Server>,
     manager: Arc<Manager>,
-    /// Of what is shown over TLS. As long as what lies there is not good, it is looked at again.
+    /// Marks of the TLS files that are in use. While the files on the disk are faulty, these marks
+    /// stay as they are, so that the files are loaded again at the next look.
     marks: [Mark; 3],
-    /// What is wrong with it, as it was told.
+    /// The last fault of the TLS files that was logged.
     tls_fault: Option<String>,
 }
 
 impl Control {
-    /// Brings TLS up. Blocks for as long as it takes to read its files.
+    /// Loads the TLS files and turns TLS on. Blocks while it reads them.
     pub fn new(
         config: Config,
         read: Arc<ReadConfig>,
@@ -75,17 +76,17 @@ impl Control {
         })
     }
 
-    /// What is in force.
+    /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Where the daemon is reached when nobody says otherwise.
+    /// The daemon's URL if `public_url` is not set.
     pub fn url(&self) -> String {
         url(&self.config, &self.address)
     }
 
-    /// Does what it is told until it is told to stop; by which signal.
+    /// Handles signals until one asks to stop; answers the name of that signal.
     pub async fn run(&mut self, signals: &mut Signals) -> &'static str {
         loop {
             tokio::select! {
@@ -98,7 +99,8 @@ impl Control {
         }
     }
 
-    /// Takes over what may change. A fault anywhere changes nothing.
+    /// Reads the configuration again and applies what may change. Any fault leaves everything as it
+    /// is.
     async fn reload(&mut self) {
         self.manager.tell_reloading();
         match self.take_over().await {
@@ -126,7 +128,7 @@ impl Control {
         let read = reading.await.map_err(Failures::at("configuration"))?;
         let (config, (marks, identity)) = read?;
         for setting in reload::needs_restart(&self.started, &config) {
-            tracing::warn!(setting, "changed, but is only read at the start: restart for it");
+            tracing::warn!(setting, "changed, but is only read at the start: restart to apply it");
         }
         if config.service_token != self.config.service_token {
             register_token(&config, &self.app).await?;
@@ -139,7 +141,7 @@ impl Control {
         Ok(())
     }
 
-    /// Takes over a certificate that was replaced.
+    /// Loads the certificate and key again if their files were replaced.
     async fn renew(&mut self) {
         let Some(files) = files(&self.config) else { return };
         let known = self.marks;
@@ -153,26 +155,26 @@ impl Control {
                 present(&self.server, Some(identity));
                 (self.marks, self.tls_fault) = (marks, None);
                 metrics::RELOADS.of(("certificate", "taken")).add(1);
-                tracing::info!("a new certificate is shown");
+                tracing::info!("the new TLS certificate is in use");
             }
-            // Half of a pair is still to be replaced, or may not be read yet.
+            // Logged already: half of the pair is still to be replaced, or may not be read yet.
             Err(fault) if self.tls_fault.as_ref() == Some(&fault) => {}
             Err(fault) => {
                 metrics::RELOADS.of(("certificate", "faulty")).add(1);
-                tracing::error!(fault, "the new certificate is not good; the old one is shown");
+                tracing::error!(fault, "the new certificate is faulty; the old one stays in use");
                 self.tls_fault = Some(fault);
             }
         }
     }
 }
 
-/// The certificate and key that a configuration names, where it names any.
+/// The TLS files that a configuration names, if it names any.
 fn files(config: &Config) -> Option<Files> {
     let (certificate, key) = config.tls_certificate.clone().zip(config.tls_key.clone())?;
     Some(Files { certificate, key, client_ca: config.tls_client_ca.clone() })
 }
 
-/// What those hold, and their marks from before they were read. Blocks.
+/// The content of the TLS files, and their marks from before they were read. Blocks.
 pub fn read_tls(config: &Config) -> Result<([Mark; 3], Option<Identity>), Failures> {
     let files = files(config);
     let marks = files.as_ref().map_or([None; 3], Files::marks);
@@ -191,7 +193,7 @@ fn url(config: &Config, address: &str) -> String {
     format!("{scheme}://{address}")
 }
 
-/// What the configuration says of use cases.
+/// The settings that the use cases need.
 pub fn policy(config: &Config) -> Policy {
     Policy {
         file_bytes_max: config.file_bytes_max,
@@ -209,11 +211,11 @@ pub fn policy(config: &Config) -> Policy {
     }
 }
 
-/// What it says of the surface.
+/// The settings that the HTTP layer needs.
 pub fn settings(config: &Config, address: &str) -> Settings {
     let (connections, requests) = within_open_files();
     if connections < config.connections_max || requests < config.requests_max {
-        tracing::info!(connections, requests, "limited by the open files that are allowed");
+        tracing::info!(connections, requests, "limited by how many files the process may open");
     }
     let public_url = config.public_url.clone().unwrap_or_else(|| url(config, address));
     Settings {
@@ -237,13 +239,14 @@ pub fn settings(config: &Config, address: &str) -> Settings {
     }
 }
 
-/// What it says of the audit log.
+/// The settings of the audit log.
 pub fn retention(config: &Config) -> Retention {
     Retention { file_bytes: config.audit_file_bytes, keep: config.audit_keep }
 }
 
-/// How many connections, and requests in work with two files each, there are descriptors for. A
-/// store that cannot open its next file stops taking writes, so clients must not get at the last.
+/// How many connections, and how many requests in work at two files each, the limit of open files
+/// allows. A store that cannot open its next file stops taking writes, so clients must never use up
+/// the last descriptors.
 fn within_open_files() -> (usize, usize) {
     let allowed = getrlimit(Resource::Nofile).current;
     let allowed = allowed.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
@@ -251,16 +254,17 @@ fn within_open_files() -> (usize, usize) {
     (sixth.saturating_mul(4).min(1 << 24), sixth)
 }
 
-/// Tells the service manager that the daemon lives, as long as a write gets to the disk and back.
-/// One that is refused has got there: a disk that is full or failing is told in `/healthz`, and
-/// reads go on. Who hangs is silent, and is ended for it.
+/// Tells the service manager that the daemon is alive, as long as a write reaches the disk and is
+/// answered. A write that is refused has reached it: a full or failing disk is reported by
+/// `/healthz`, and reads go on. If the check hangs, the manager is told nothing and ends the
+/// process.
 pub async fn watchdog(app: Arc<App>, manager: Arc<Manager>) {
     let Some(patience) = manager.watchdog() else { return };
     loop {
         match timeout(patience, app.self_check()).await {
             Ok(Ok(())) => manager.tell("WATCHDOG=1\nSTATUS=serving"),
-            Ok(Err(error)) => manager.tell(&format!("WATCHDOG=1\nSTATUS=not all is well: {error}")),
-            Err(_) => tracing::error!("the self-check does not come to its end"),
+            Ok(Err(error)) => manager.tell(&format!("WATCHDOG=1\nSTATUS=not healthy: {error}")),
+            Err(_) => tracing::error!("the self-check did not finish in time"),
         }
         sleep(patience / 3).await;
     }
@@ -311,7 +315,7 @@ mod tests {
     #[test]
     fn every_setting_of_use_cases_is_that_of_its_name() {
         let (config, seconds) = (config(), Duration::from_secs);
-        // Written out, so that what is added does not go unseen.
+        // Destructured, so that a new field does not compile until it is tested here.
         let Policy {
             file_bytes_max,
             part_bytes_max,

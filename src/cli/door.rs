@@ -1,4 +1,4 @@
-//! Commands on data: asked of the running daemon, or done here when there is none.
+//! Commands on data: sent to the running daemon, or carried out by this process if there is none.
 
 use std::{
     fmt::Display,
@@ -35,13 +35,13 @@ use crate::{
 
 /// The name of the socket in its data directory.
 pub const SOCKET: &str = "admin.sock";
-/// What `sun_path` holds beside its end (unix(7)).
+/// The longest path that `sun_path` holds, without the NUL at its end (unix(7)).
 const PATH_BYTES_MAX: usize = 107;
 
-/// The socket of a data directory, by a path that an address holds.
+/// The admin socket of a data directory, by a path that is short enough for a socket address.
 pub struct Socket {
     path: PathBuf,
-    /// What the path goes by, where that of the directory is too long.
+    /// The open directory that `path` refers to, if the directory's own path is too long.
     _dir: Option<File>,
 }
 
@@ -56,30 +56,31 @@ impl Socket {
         Ok(Self { path, _dir: Some(dir) })
     }
 
-    /// Binds it anew; whoever has the directory's lock may.
+    /// Binds the socket anew. The caller must hold the directory's lock.
     pub fn bind(&self) -> io::Result<UnixListener> {
         durable::remove_file(&self.path)?;
         let listener = UnixListener::bind(&self.path)?;
-        // It is made with all that the umask leaves; the directory keeps others out until then.
+        // The socket is created with all permissions that the umask leaves. Until they are set
+        // here, those of the directory keep others out.
         fs::set_permissions(&self.path, Permissions::from_mode(0o600))?;
         Ok(listener)
     }
 
-    /// Whether somebody listens.
+    /// Whether a daemon listens on the socket.
     ///
     /// # Errors
-    /// Why that cannot be told, or nobody does.
+    /// Why this cannot be determined, or that nobody listens.
     pub fn try_connect(&self) -> io::Result<()> {
         StdStream::connect(&self.path).map(drop)
     }
 }
 
-/// A value as it stands in a path or a query.
+/// A value, percent-encoded for a path or a query.
 pub fn encoded(value: &str) -> String {
     utf8_percent_encode(value, NON_ALPHANUMERIC).to_string()
 }
 
-/// Sends one request through the operator's door and answers what came back.
+/// Sends one request through the operator's door and answers the response.
 pub fn call(config: &Config, method: &Method, path: &str, body: &Value) -> Result<Value, Failures> {
     let door = Door::open(config)?;
     runtime()?.block_on(async {
@@ -94,7 +95,7 @@ pub fn runtime() -> Result<Runtime, Failures> {
     Builder::new_multi_thread().enable_all().build().map_err(Failures::at("runtime"))
 }
 
-/// Makes a data directory where there is none, and says so. No thread may have begun before.
+/// Creates the data directory if it is missing, and says so. No other thread may have started yet.
 pub fn prepare(config: &Config) -> Result<(), Failures> {
     let dir = &config.data_dir;
     let prepared = owner::assume(dir).and_then(|()| data_dir::prepare(dir));
@@ -104,12 +105,12 @@ pub fn prepare(config: &Config) -> Result<(), Failures> {
     Ok(())
 }
 
-/// What is told on stderr where no daemon has a log: trouble, and what was made anew or upgraded.
+/// What a command without a daemon logs on stderr: warnings, and what was created or upgraded.
 const TOLD_HERE: &str =
     "warn,streamlined::sys::data_dir=info,streamlined::meta::sled::relocate=info";
 
-/// Takes a data directory that no daemon has, as soon as whoever has it lets go. No thread may have
-/// begun before.
+/// Locks a data directory that no daemon uses, waiting a while for another process to let go of it.
+/// No other thread may have started yet.
 pub fn take(config: &Config) -> Result<File, Failures> {
     let dir = &config.data_dir;
     let taken = data_dir::patiently(|| take_now(dir));
@@ -117,17 +118,17 @@ pub fn take(config: &Config) -> Result<File, Failures> {
 }
 
 fn take_now(dir: &Path) -> io::Result<File> {
-    // A command that asks twice has begun it already.
+    // A command that comes here twice has started the log already.
     let _ = log::start(TOLD_HERE);
     owner::assume(dir)?;
     data_dir::check(dir)?;
     data_dir::lock(dir)
 }
 
-/// Who does what is asked.
+/// Who carries out a command.
 pub enum Door {
     Daemon(Socket),
-    /// The store, which is ours as long as the lock is.
+    /// This process, on the store, which is ours as long as the lock is held.
     Here {
         inner: Arc<operator::Door>,
         _lock: File,
@@ -135,8 +136,9 @@ pub enum Door {
 }
 
 impl Door {
-    /// Finds the daemon, or opens the store; waits for another command, and for a daemon that has
-    /// the directory and does not listen yet. Blocks; no thread may have begun before.
+    /// Finds the daemon, or opens the store. Waits for another command to finish, and for a daemon
+    /// that has the directory but does not listen yet. Blocks. No other thread may have started
+    /// yet.
     pub fn open(config: &Config) -> Result<Self, Failures> {
         let dir = &config.data_dir;
         let found = data_dir::patiently(|| match Socket::of(dir) {
@@ -167,7 +169,7 @@ impl Door {
         Ok(Connection { sender, is_daemon: matches!(self, Self::Daemon(_)) })
     }
 
-    /// Waits for what was begun here.
+    /// Waits for detached work that was begun in this process.
     pub async fn close(&self) {
         if let Self::Here { inner, .. } = self {
             inner.app.finish().await;
@@ -177,7 +179,7 @@ impl Door {
 
 pub type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// A JSON body; none for null.
+/// A JSON body; empty for null.
 pub fn json(value: &Value) -> RequestBody {
     let bytes = if value.is_null() { Bytes::new() } else { Bytes::from(value.to_string()) };
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
@@ -187,7 +189,7 @@ fn broken(error: impl Display) -> Failures {
     Failures::at("admin socket")(error)
 }
 
-/// One request after the other.
+/// A connection for one request after the other.
 pub struct Connection {
     sender: SendRequest<RequestBody>,
     is_daemon: bool,
@@ -218,12 +220,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The answer to what was done; else a failure with the reason.
+    /// The response body if the request succeeded; else a failure with the reason.
     pub fn accepted(self) -> Result<Value, Failures> {
         if self.status.is_success() {
             return Ok(self.body);
         }
-        // What is done here is told here.
+        // Without a daemon, this process has logged the cause on stderr itself.
         let is_there = self.is_daemon && self.status.is_server_error();
         let log = if is_there { " (see the daemon's log)" } else { "" };
         Err(failure(format!("{}{log}", self.detail())))

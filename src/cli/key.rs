@@ -25,20 +25,22 @@ pub enum KeyCommand {
         #[command(flatten)]
         asking: Asking,
     },
-    /// Publish a new key, which signs after a while; the old one stays until its last token ends.
+    /// Publish a new signing key, which begins to sign after a delay; the old key stays published
+    /// until the last token that it signed has expired.
     Rotate {
-        /// When the new key begins to sign; others remember the key set for 5 minutes.
+        /// Delay until the new key begins to sign; verifiers may cache the key set for 5 minutes.
         #[arg(long, value_name = "TIME", default_value = "10m", value_parser = seconds)]
         after: u64,
-        /// The key of signed URLs in place of that of tokens. It signs at once; links stay good.
+        /// Rotate the key of signed URLs instead. The new key signs at once; URLs that were signed
+        /// before stay valid until they expire.
         #[arg(long, conflicts_with = "after")]
         links: bool,
         #[command(flatten)]
         asking: Asking,
     },
-    /// Take in another server's private key, so that the tokens it signed are good here.
+    /// Import the private key of another server, so that the tokens it signed are valid here.
     Import {
-        /// RSA private key in PEM; - for standard input.
+        /// File with an RSA private key in PEM form; - for standard input.
         pem: PathBuf,
         #[command(flatten)]
         asking: Asking,

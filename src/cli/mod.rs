@@ -49,46 +49,51 @@ enum Command {
     Serve {
         #[command(flatten)]
         place: Place,
-        /// Address and port to listen on; port 0 takes a free one.
+        /// Address and port to listen on; port 0 picks a free port.
         #[arg(long, value_name = "ADDR", value_parser = address)]
         listen: Option<String>,
     },
-    /// Collect what nobody will ask for again: expired uploads, deleted content, litter of crashes.
+    /// Free disk space: remove expired uploads, deleted content and leftovers of crashes.
     Gc {
         #[command(flatten)]
         place: Place,
     },
-    /// Read all content again and check it against its hashes.
+    /// Read all stored content and check it against its hashes; exit status 1 when some of it is
+    /// damaged or unreadable.
     Scrub {
         #[command(flatten)]
         place: Place,
     },
-    /// Hold the index against itself, the journal and the files; exit status 1 when something is
-    /// wrong.
+    /// Check that the index, the journal and the files on the disk agree; exit status 1 when
+    /// something is wrong.
     Fsck {
-        /// Make the index anew from the journal first, at any loss. No daemon may run.
+        /// Rebuild the index from the journal first, even if changes are lost; no daemon may run.
         #[arg(long)]
         rebuild: bool,
         #[command(flatten)]
         place: Place,
     },
-    /// Copy everything to a directory, while the daemon works; again into the same one copies
-    /// what is new.
+    /// Back up the data and the keys, also while the daemon works; a later backup to the same
+    /// directory copies only what is new.
     Backup {
+        /// Directory to write the backup to.
         dir: PathBuf,
         #[command(flatten)]
         place: Place,
     },
-    /// Make a new data directory of a backup, and check it.
+    /// Create a new data directory from a backup, and check it.
     Restore {
+        /// Directory that holds the backup.
         dir: PathBuf,
         #[command(flatten)]
         place: Place,
     },
     Import(import::Import),
-    /// What a running daemon logs: shown, or changed until the configuration is read again.
+    /// Show the log filter of the running daemon, or change it until the configuration is read
+    /// again.
     Log {
-        /// A filter, as in `info` or `info,streamlined::access=off`.
+        /// The new filter, such as `info` or `info,streamlined::access=off`; without it, the filter
+        /// in force is only shown.
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         filter: Option<String>,
         #[command(flatten)]
@@ -96,37 +101,40 @@ enum Command {
     },
     #[command(flatten)]
     Client(client::ClientCommand),
-    /// The life of service tokens.
+    /// Create, list, rotate and revoke service tokens.
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Users: roles, quotas, tokens, end.
+    /// List, change and delete users.
     #[command(subcommand)]
     User(user::UserCommand),
-    /// Signing keys.
+    /// List, rotate and import signing keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Settings: faults, what is in force, an example.
+    /// Check the settings, show those in force, or print an example file.
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Write the manual pages to a directory.
     Man {
+        /// Directory to write to; it is created if it is missing.
         dir: PathBuf,
     },
-    /// Print what a shell needs to complete these commands.
+    /// Print a script with which a shell completes these commands.
     Completions {
+        /// The shell that will run the script.
         shell: Shell,
     },
-    /// The log of who did what.
+    /// Verify the audit log, which records who did what.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Signed receipts of stored files.
+    /// Verify signed receipts of stored files.
     #[command(subcommand)]
     Receipt(receipt::ReceiptCommand),
 }
 
 #[derive(Subcommand)]
 enum AuditCommand {
-    /// Read the log again: exit status 1 when lines were cut out, added or edited.
+    /// Read the whole audit log and verify it; exit status 1 when lines were cut out, added or
+    /// edited.
     Verify {
         #[command(flatten)]
         place: Place,
@@ -144,13 +152,13 @@ struct Place {
 }
 
 impl Place {
-    /// The configuration, by what the command line and the environment say.
+    /// Loads the configuration by the flags and the environment.
     fn configure(&self) -> Result<Config, Failures> {
         self.explain(None).map(|(config, _)| config)
     }
 
-    /// As [`Place::configure`], with where each setting was said. A daemon may be told where to
-    /// listen.
+    /// As [`Place::configure`], together with the origin of each setting. `listen` is the flag of
+    /// that name, which only the daemon has.
     fn explain(&self, listen: Option<String>) -> Result<(Config, Origins), Failures> {
         let (config, data_dir) = (self.config.clone(), self.data_dir.clone());
         let flags = Flags { config, data_dir, listen };
@@ -158,15 +166,15 @@ impl Place {
     }
 }
 
-/// Runs the program; the exit status is 0, 1 for a failure, 2 for wrong usage.
+/// Runs the program. The exit status is 0 for success, 1 for a failure, 2 for wrong usage.
 pub fn run() -> ExitCode {
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => return misused(&error),
     };
-    // What they write is the user's own.
+    // The files that these commands write are the user's own and keep the user's umask.
     if !matches!(command, Command::Client(_) | Command::Man { .. }) {
-        // A daemon, which has a log, warns of what this cannot do.
+        // A failure is ignored here; the daemon repeats the call once it has a log, and warns.
         let _ = keep_private();
     }
     match perform(command) {
@@ -203,14 +211,14 @@ fn perform(command: Command) -> Result<(), Failures> {
     }
 }
 
-/// Shows help, or what is wrong with the command line: in one line, as every failure.
+/// Prints help, or what is wrong with the command line, in one line as for every failure.
 fn misused(error: &clap::Error) -> ExitCode {
     let is_asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if is_asked || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
     } else {
         let text = error.render().to_string();
-        // Tips and the usage stand in paragraphs of their own.
+        // Tips and the usage follow in separate paragraphs.
         let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
         let why = lines.collect::<Vec<_>>().join(" ");
         tell(&format!("{}; see --help", why.trim_start_matches("error: ")));
@@ -218,27 +226,28 @@ fn misused(error: &clap::Error) -> ExitCode {
     if is_asked { ExitCode::SUCCESS } else { ExitCode::from(2) }
 }
 
-/// Nothing we make is for others to read; no core dumps, which would hold keys and tokens.
+/// Makes new files private to their owner, and turns off core dumps, which would contain keys and
+/// tokens.
 fn keep_private() -> io::Result<()> {
     umask(Mode::RWXG | Mode::RWXO);
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// What went wrong, a line each.
+/// What went wrong, one message a line.
 struct Failures(Vec<String>);
 
-/// One that needs no more words.
+/// A single failure, with `why` as its message.
 fn failure(why: impl Display) -> Failures {
     Failures(vec![why.to_string()])
 }
 
 impl Failures {
-    /// One failure, with what was being done.
+    /// A single failure, with `what` was being done.
     fn at<E: Display>(what: impl Display) -> impl FnOnce(E) -> Self {
         move |error| failure(format!("{what}: {error}"))
     }
 
-    /// As [`Failures::at`], for what lies at `path`: the system's errors do not say where.
+    /// As [`Failures::at`], for a file or directory at `path`: errors of the system do not name it.
     fn of(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let place = format!("{what}: {}", path.display());
         move |error| {
@@ -259,12 +268,12 @@ fn say(line: &str) -> Result<(), Failures> {
     print(format!("{line}\n"))
 }
 
-/// Prints text. Nobody may be there to read it any more.
+/// Prints text. Fails if nobody reads standard output any more.
 fn print(text: impl AsRef<[u8]>) -> Result<(), Failures> {
     io::stdout().write_all(text.as_ref()).map_err(Failures::at("standard output"))
 }
 
-/// Tells something on stderr. Where nobody can be told, the exit status has to do.
+/// Prints a line on stderr. If that fails, only the exit status is left to report a failure.
 fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "streamlined: {line}");
 }

@@ -1,4 +1,4 @@
-//! `receipt …`: checks what `complete` signed, without the daemon.
+//! `receipt …`: verifies receipts that `complete` signed, without the daemon.
 
 use std::{
     fs::File,
@@ -21,15 +21,15 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Subcommand)]
 pub enum ReceiptCommand {
-    /// Check a receipt, print what it says; exit status 1 when it does not hold.
+    /// Verify a receipt and print what it certifies; exit status 1 when it is not valid.
     Verify {
-        /// The receipt; - for standard input.
+        /// File with the receipt; - for standard input.
         receipt: PathBuf,
-        /// The key set: a file, or the URL of a daemon's /.well-known/jwks.json. A file that was
-        /// kept with the receipt is good for ever.
+        /// The key set: a file, or the URL of a daemon's /.well-known/jwks.json. A key set that you
+        /// save with the receipt verifies it at any later time.
         #[arg(long, value_name = "FILE|URL")]
         jwks: String,
-        /// A content that must be the one that the receipt speaks of.
+        /// Also check that the content of this file is the one that the receipt certifies.
         #[arg(long, value_name = "PATH")]
         file: Option<PathBuf>,
         #[command(flatten)]
@@ -52,19 +52,19 @@ pub fn run(command: &ReceiptCommand) -> Result<(), Failures> {
         let content = File::open(path).and_then(Digests::of);
         let content = content.map_err(Failures::at(path.display()))?;
         if !receipt.is_of(content.size, &content.sha256, &content.blake3) {
-            return Err(failure(format!("{} is not what the receipt speaks of", path.display())));
+            return Err(failure(format!("{} is not what the receipt certifies", path.display())));
         }
     }
     let receipt = serde_json::to_string_pretty(&receipt).map_err(Failures::at("the receipt"))?;
     say(&receipt)
 }
 
-/// Reads something short.
+/// Reads at most `bytes_max` bytes; more are an error.
 fn read(from: impl Read, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > bytes_max {
-        return Err(io::Error::other("longer than it can be"));
+        return Err(io::Error::other("longer than the format allows"));
     }
     Ok(bytes)
 }
@@ -76,7 +76,7 @@ fn key_set(source: &str, trust: &Trust) -> Result<Vec<u8>, Failures> {
     }
     let agent: Agent = Agent::config_builder()
         .tls_config(trust.config(&[source])?)
-        // The daemon sends nobody elsewhere, and who else does is not to name the keys.
+        // The daemon never redirects, and whoever else does must not choose the keys.
         .max_redirects(0)
         .timeout_global(Some(TIMEOUT))
         .build()

@@ -1,4 +1,4 @@
-//! `serve`: configuration to engines to app to listener to drain.
+//! `serve`: reads the configuration, opens the engines, builds the app, listens and drains.
 
 use std::{
     fs,
@@ -45,15 +45,17 @@ use crate::{
 };
 
 const UPKEEP_EVERY: Duration = Duration::from_mins(1);
-/// For a scrub that failed, and for one that waits: its time is wall time, which may step.
+/// The longest time between two looks at the scrub, also after one that failed: its due time is
+/// wall time, which may step.
 const SCRUB_LOOK_EVERY: Duration = Duration::from_mins(10);
 const USAGE_EVERY: Duration = Duration::from_mins(10);
-/// Time for work on the blocking pool to end after the last request did.
+/// How long work on the blocking pool may take after the last request has ended.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
     let runtime = door::runtime()?;
-    // First of all: a start may take minutes, and who replaced a certificate knows nothing of it.
+    // SIGHUP is caught first: a start may take minutes, and whoever replaces a certificate
+    // meanwhile must not end the process by it.
     let hangups = {
         let _entered = runtime.enter();
         Hangups::install().map_err(Failures::at("signals"))?
@@ -67,19 +69,20 @@ pub fn serve(place: Place, listen: Option<String>) -> Result<(), Failures> {
     manager.tell("STATUS=opening the data directory");
     let dir = &config.data_dir;
     if data_dir::prepare(dir).map_err(Failures::of("data directory", dir))? {
-        // Of a disk that is not mounted it is the one sign.
+        // If a disk is not mounted, this line is the only sign of it.
         tracing::info!("a new, empty store was begun in {}", dir.display());
     }
     let lock = data_dir::patiently(|| data_dir::lock(dir));
     let _lock = lock.map_err(Failures::of("data directory", dir))?;
-    // Whoever had it until now may be of a newer version.
+    // A process that held the lock until now may have been of a newer version.
     data_dir::check(dir).map_err(Failures::of("data directory", dir))?;
-    // What a killed daemon left would lead others astray.
+    // The address that a killed daemon left there would mislead clients.
     let _ = fs::remove_file(dir.join("listen"));
     let app = open(&config)?;
     let outcome = runtime.block_on(run(config, read, Arc::clone(&app), manager, hangups));
     runtime.shutdown_timeout(STOP_TIMEOUT);
-    // Here and not with the runtime, which waits for so long only: closing the index may take more.
+    // Dropped here and not on the runtime, whose shutdown waits for `STOP_TIMEOUT` only: closing
+    // the index may take longer.
     drop(app);
     outcome
 }
@@ -96,13 +99,13 @@ pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
     let pack_bytes_max = usize::try_from(config.pack_bytes_max).unwrap_or(usize::MAX);
     let blobs = DiskBlobs::open(dir, pack_bytes_max).map_err(Failures::of("blobs", dir))?;
     if meta.is_new().map_err(Failures::at("meta"))? {
-        // An empty store would be served over it, and that room would never come back: `gc` touches
-        // nothing from before the index was begun.
+        // Otherwise an empty store would be served on top of the content. Its space would never be
+        // freed, because `gc` touches nothing that is older than the index.
         if !blobs.is_empty().map_err(Failures::of("blobs", dir))? {
             return Err(failure(format!(
-                "{} holds content and nothing that says whose it is: journal/ and meta/ are lost. \
-                 Put journal/ back, or restore a backup into another directory; a new store needs \
-                 an empty one",
+                "{} holds content but no record of its owners: journal/ and meta/ are lost. Put \
+                 journal/ back, or restore a backup into another directory; a new store needs an \
+                 empty directory",
                 dir.display(),
             )));
         }
@@ -113,7 +116,7 @@ pub fn open(config: &Config) -> Result<Arc<App>, Failures> {
     Ok(App::new(meta, blobs, Arc::new(keys), links, Arc::new(SystemClock), policy(config)))
 }
 
-/// Whether there are keys that sign tokens and links.
+/// Whether there are keys that sign tokens, and one that signs links.
 fn has_keys(place: &Path) -> (bool, bool) {
     let is_pem = |entry: io::Result<fs::DirEntry>| {
         entry.is_ok_and(|entry| entry.path().extension().is_some_and(|ending| ending == "pem"))
@@ -122,23 +125,23 @@ fn has_keys(place: &Path) -> (bool, bool) {
     (signs_tokens, place.join("link.key").exists())
 }
 
-/// A store that is no new one had keys.
+/// Warns if a store that is not new had no keys: they have been lost.
 fn tell_lost_keys(signs_tokens: bool, signs_links: bool) {
     if !signs_tokens {
         tracing::warn!(
-            "keys/ had no signing key, so one was made: no token that was signed before is good; \
-             put keys/ back from a backup and start again"
+            "keys/ had no signing key, so one was made: no token that was signed before is valid; \
+             put keys/ back from a backup and restart"
         );
     }
     if !signs_links {
         tracing::warn!(
-            "keys/ had no link.key, so one was made: no URL that was signed before is good; put \
-             it back from a backup and start again"
+            "keys/ had no link.key, so one was made: no URL that was signed before is valid; put \
+             link.key back from a backup and restart"
         );
     }
 }
 
-/// Opens the audit log; whoever has the directory's lock may. Blocks.
+/// Opens the audit log. The caller must hold the directory's lock. Blocks.
 pub fn open_audit(config: &Config) -> Result<Arc<AuditLog>, Failures> {
     let dir = config.data_dir.join("audit");
     let opened = AuditLog::open(&dir, retention(config));
@@ -156,7 +159,7 @@ async fn run(
     let listeners = listen(&config.listen).await?;
     let bound = listeners.iter().find_map(Listener::address);
     check_links(&config, bound);
-    // Without one of a network, what the configuration says is as good as anything for links.
+    // Without a TCP socket there is no bound address; links then use the configured `listen`.
     let address = bound.map_or_else(|| config.listen.clone(), |address| address.to_string());
     let audit = open_audit(&config)?;
     let server = Server::new(Arc::clone(&app), settings(&config, &address), Arc::clone(&audit));
@@ -170,30 +173,30 @@ async fn run(
         Arc::clone(&server),
         Arc::clone(&manager),
     )?;
-    // Shown once, so not before all that may stop a start.
+    // A new token is shown only once, so this follows everything that may fail the start.
     register_tokens(control.config(), &app).await?;
     let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
     let answering = Arc::new(Door { app: Arc::clone(&app), data_dir: dir.clone(), audit });
     let admin = match door::Socket::of(&dir).and_then(|socket| socket.bind()) {
         Ok(listener) => Some(tokio::spawn(answering.serve(listener))),
         Err(error) => {
-            // Files must be served all the same.
-            tracing::warn!(%error, "no admin socket: commands need the daemon to be stopped");
+            // Files must be served even without the socket.
+            tracing::warn!(%error, "no admin socket: commands work only without a running daemon");
             None
         }
     };
     let announced = dir.join("listen");
     let place = if bound.is_some() {
-        // For other programs to find it.
+        // Lets other programs find the daemon.
         if let Err(error) = durable::write_file(&announced, format!("{address}\n").as_bytes()) {
-            // As with the socket: of inodes there may be none left.
+            // No reason to stop either: the disk may have run out of inodes.
             tracing::warn!(%error, "{} could not be written", announced.display());
         }
         control.url()
     } else {
-        "the socket that it was handed".to_owned()
+        "the socket that it inherited".to_owned()
     };
-    // Whoever started the daemon may not care to read it.
+    // Whoever started the daemon may not read its output.
     let _ = writeln!(io::stdout(), "streamlined listens on {place}");
     let address = bound.map(tracing::field::display);
     tracing::info!(address, version = env!("CARGO_PKG_VERSION"), "ready");
@@ -207,7 +210,7 @@ async fn run(
     };
     server.run(listeners, stop).await;
     sweeping.abort();
-    // It ends at its next step; one that found the runtime gone would report a failure.
+    // The task ends at its next await point. If it outlived the runtime, it would report a failure.
     let _ = sweeping.await;
     if let Some(admin) = admin {
         admin.abort();
@@ -229,22 +232,22 @@ async fn run(
     Ok(())
 }
 
-/// Warns of links that lead nowhere.
+/// Warns if signed links would lead nowhere.
 fn check_links(config: &Config, bound: Option<SocketAddr>) {
     let why = match bound {
         _ if config.public_url.is_some() => return,
-        None => "it listens on no address of a network",
-        Some(address) if address.ip().is_unspecified() => "it listens on every address",
+        None => "the daemon listens on no network address",
+        Some(address) if address.ip().is_unspecified() => "the daemon listens on every address",
         Some(_) => return,
     };
-    tracing::warn!(why, "links lead nowhere that others reach: set public_url");
+    tracing::warn!(why, "signed URLs do not work for other machines: set public_url");
 }
 
-/// The name of a handed-over socket by which only metrics and health are served.
+/// The name of an inherited socket on which only metrics and health are served.
 const WATCHING: &str = "metrics";
 
-/// The sockets that were handed over, else a new one. Those that were handed over stay open while
-/// the daemon is started again, and whoever connects meanwhile waits in them.
+/// The inherited sockets if there are any, else a new one. Inherited sockets stay open while the
+/// daemon restarts, and clients that connect meanwhile wait in their queues.
 async fn listen(address: &str) -> Result<Vec<Listener>, Failures> {
     let inherited = systemd::inherited().map_err(Failures::at("socket activation"))?;
     if inherited.is_empty() {
@@ -269,25 +272,26 @@ async fn listen(address: &str) -> Result<Vec<Listener>, Failures> {
     let listeners: io::Result<Vec<_>> = inherited.into_iter().map(take).collect();
     let listeners = listeners.map_err(Failures::at("socket activation"))?;
     if listeners.iter().all(|listener| listener.serves == Serves::Watching) {
-        return Err(Failures::at("socket activation")("by its sockets only metrics are served"));
+        return Err(Failures::at("socket activation")("all inherited sockets only serve metrics"));
     }
     Ok(listeners)
 }
 
-/// Whoever asks a second time does not want to wait. What is acknowledged is on the disk already.
+/// Ends the process at a second stop signal, whose sender does not want to wait. Everything that
+/// was acknowledged is on the disk already.
 async fn end_at_once(mut signals: Signals) {
     while signals.next().await == Told::Reload {}
-    tracing::warn!("told to stop twice: requests in flight are cut");
+    tracing::warn!("told to stop twice: requests in flight are cut off");
     process::exit(1);
 }
 
-/// Registers the configured token; on the very first start without one, makes one and shows it.
+/// Registers the configured token. On the very first start without one, makes one and shows it.
 async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures> {
     register_token(config, app).await?;
     if app.has_service_tokens().await.map_err(Failures::at("service tokens"))? {
         return Ok(());
     }
-    // Shown before it is kept: one that was kept but never shown would lock everybody out.
+    // Shown before it is stored: a token that was stored but never shown would lock everybody out.
     let token = service_token::generate();
     writeln!(io::stderr(), "service token (shown once, keep it): {}", *token)
         .map_err(Failures::at("the first service token could not be shown, so none was made"))?;
@@ -295,7 +299,8 @@ async fn register_tokens(config: &Config, app: &Arc<App>) -> Result<(), Failures
     registered.map(drop).map_err(Failures::at("service token"))
 }
 
-/// Registers the configured token, where there is one; warns of one that everybody knows.
+/// Registers the configured token, if there is one. Warns if a token is in use that everybody
+/// knows.
 pub async fn register_token(config: &Config, app: &Arc<App>) -> Result<(), Failures> {
     if let Some(token) = &config.service_token {
         let registered = app.register_service_token(token, "configured").await;
@@ -304,13 +309,13 @@ pub async fn register_token(config: &Config, app: &Arc<App>) -> Result<(), Failu
             (Standing::Active, _) => {}
             (Standing::Superseding, Some(until)) => {
                 tracing::warn!(
-                    "the configured service token was rotated: it is good until {until}, put its \
-                     successor in its place"
+                    "the configured service token was rotated: it is valid until {until}; \
+                     configure its successor instead"
                 );
             }
             (standing, _) => {
                 let standing = standing.as_str();
-                tracing::warn!("the configured service token was {standing}: it is not good");
+                tracing::warn!("the configured service token was {standing}: it is refused");
             }
         }
     }
@@ -330,7 +335,7 @@ async fn sweep(app: Arc<App>) {
     let scrub = async {
         loop {
             let wait = app.scrub_when_due().await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "scrub failed; it goes on later");
+                tracing::warn!(%error, "the scrub failed; it continues later");
                 SCRUB_LOOK_EVERY
             });
             sleep(wait.min(SCRUB_LOOK_EVERY)).await;
@@ -339,7 +344,7 @@ async fn sweep(app: Arc<App>) {
     let usage = async {
         loop {
             if let Err(error) = app.survey_usage().await {
-                tracing::warn!(%error, "what users hold was not counted");
+                tracing::warn!(%error, "the usage of users could not be counted");
             }
             sleep(USAGE_EVERY).await;
         }
@@ -347,7 +352,8 @@ async fn sweep(app: Arc<App>) {
     tokio::join!(upkeep, scrub, usage);
 }
 
-/// Nothing we make is for others to read, and we may have as many open files as are allowed.
+/// Keeps files and memory of the process private, and raises its limit of open files to the hard
+/// limit.
 fn harden() {
     if let Err(error) = keep_private() {
         tracing::warn!(%error, "core dumps cannot be turned off");

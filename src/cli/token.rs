@@ -27,60 +27,60 @@ use crate::{
 
 #[derive(Subcommand)]
 pub enum TokenCommand {
-    /// Print a service JWT; works beside a running daemon.
+    /// Create a service JWT and print it; works also while the daemon runs.
     Generate {
         /// Name of the service, 1 to 255 bytes.
         #[arg(value_parser = name)]
         name: String,
-        /// How long the token is valid, 1 to 3650.
+        /// Number of days that the token is valid, 1 to 3650.
         #[arg(long, value_name = "N", default_value_t = 365, value_parser = days)]
         days: u64,
         #[command(flatten)]
         place: Place,
     },
-    /// Make a token that can be limited; it is shown once.
+    /// Create a service token, with limits if wanted; it is shown only once.
     Create {
         /// Name of the service, 1 to 255 bytes.
         #[arg(value_parser = name)]
         name: String,
         #[command(flatten)]
         limits: Limits,
-        /// A JWT, which other services can verify, in place of an opaque token.
+        /// Create a JWT, which other services can verify, instead of an opaque token.
         #[arg(long)]
         jwt: bool,
         #[command(flatten)]
         asking: Asking,
     },
-    /// List tokens: the state of each, when and from where it was used last.
+    /// List service tokens: the state of each, and when and from where it was last used.
     List {
-        /// Also those that have ended.
+        /// Also list tokens that have expired, were revoked or were replaced.
         #[arg(long)]
         all: bool,
         #[command(flatten)]
         asking: Asking,
     },
-    /// Show one token.
+    /// Show one service token.
     Show {
-        /// Its id, or the name of a service: the token that was not rotated yet.
+        /// Id of the token, or name of a service for its current token.
         token: String,
         #[command(flatten)]
         asking: Asking,
     },
-    /// Make a token's successor; both are good for a while.
+    /// Replace a token by a new one; the old token stays valid for a grace period.
     Rotate {
-        /// Its id, or the name of a service: the token that was not rotated yet.
+        /// Id of the token, or name of a service for its current token.
         token: String,
-        /// How long the token before it stays good.
+        /// How long the old token stays valid.
         #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
         grace: u64,
         #[command(flatten)]
         asking: Asking,
     },
-    /// End tokens from the next request on.
+    /// Revoke tokens, effective from the next request.
     Revoke {
         #[command(flatten)]
         which: Which,
-        /// With --service and --all: only what was issued before this Unix second.
+        /// With --service or --all: revoke only tokens issued before this Unix time in seconds.
         #[arg(long, value_name = "SECOND", conflicts_with_all = ["token", "jti"])]
         before: Option<u64>,
         #[command(flatten)]
@@ -90,14 +90,15 @@ pub enum TokenCommand {
 
 #[derive(Args)]
 pub struct Limits {
-    /// How long it is valid, such as 90d; an opaque one for ever when this is left out.
+    /// How long the token is valid, such as 90d; by default an opaque token never expires, and a
+    /// JWT expires after 365 days.
     #[arg(long, value_name = "TIME", value_parser = life)]
     expires: Option<u64>,
-    /// Only from this network, such as 10.0.0.0/8; may be given again.
+    /// Accept the token only from this network, such as 10.0.0.0/8; may be repeated.
     #[arg(long, value_name = "CIDR", value_parser = network)]
     allow_ip: Vec<String>,
-    /// Only this: read, upload, delete, tokens, admin, user:ID, user:PREFIX* or folder:PATH; may
-    /// be given again.
+    /// Limit the token to this scope: read, upload, delete, tokens, admin, user:ID, user:PREFIX* or
+    /// folder:PATH; may be repeated.
     #[arg(long, value_name = "SCOPE", value_parser = scope)]
     scope: Vec<String>,
 }
@@ -105,16 +106,16 @@ pub struct Limits {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct Which {
-    /// A token's id; or the name of a service: the token that was not rotated yet, and those before
-    /// it that are still good.
+    /// Id of a token, or name of a service for its current token and the replaced ones that are
+    /// still valid.
     token: Option<String>,
-    /// The JWT with this `jti`, whether it was recorded or not.
+    /// Revoke the JWT with this `jti`, even if the daemon has no record of it.
     #[arg(long)]
     jti: Option<String>,
-    /// Every token of this service.
+    /// Revoke every token of this service.
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
-    /// Every token of every service.
+    /// Revoke every token of every service.
     #[arg(long)]
     all: bool,
 }
@@ -123,7 +124,7 @@ const TOKENS: &str = "/v1/admin/tokens";
 const RULE: &str =
     "================================================================================";
 
-/// A service's name as the command line gives it.
+/// A service's name as an argument.
 fn name(text: &str) -> Result<String, String> {
     if is_service_name(text) {
         return Ok(text.into());
@@ -131,24 +132,24 @@ fn name(text: &str) -> Result<String, String> {
     Err("1 to 255 bytes without control characters, not ending in /rotate".into())
 }
 
-/// A number of days as the command line gives it.
+/// A number of days as an argument.
 fn days(text: &str) -> Result<u64, String> {
     let days = text.parse().ok().filter(|days| SERVICE_TOKEN_DAYS.contains(days));
     days.ok_or_else(|| "a whole number from 1 to 3650".into())
 }
 
-/// A time span as the command line gives it; `0` for none.
+/// A time span in seconds as an argument; `0` for none.
 pub fn seconds(text: &str) -> Result<u64, String> {
     config::duration_or_none(text).map(|span| span.as_secs())
 }
 
-/// A token's life as the command line gives it.
+/// A token's lifetime in seconds as an argument.
 fn life(text: &str) -> Result<u64, String> {
     let life = config::duration(text)?.as_secs();
     if life == 0 { Err("must be at least 1s".into()) } else { Ok(life) }
 }
 
-/// A word of a grant as the command line gives it.
+/// A scope of a grant as an argument.
 fn scope(text: &str) -> Result<String, String> {
     Grant::parse([text], []).map(|_| text.into())
 }
@@ -203,7 +204,7 @@ fn path(token: &str) -> String {
     format!("{TOKENS}/{}", door::encoded(token))
 }
 
-/// What was made; the token stands alone on its line.
+/// Describes a new token; the token itself is alone on its line.
 fn reveal(made: &Value) -> String {
     let text = |name: &str| made[name].as_str().unwrap_or("-").to_owned();
     let expires = made["expires"].as_str().unwrap_or("never");
@@ -225,14 +226,14 @@ fn table(listed: &Value) -> String {
     )
 }
 
-/// The block of the document on service tokens. The daemon signs and keeps the record, or the
-/// store does; where neither can be reached, the key files are enough.
+/// Prints the block that the document on service tokens shows. The daemon, or the store, signs the
+/// token and keeps its record; if neither can be reached, the key files are enough.
 fn generate(config: &Config, name: &str, days: u64) -> Result<(), Failures> {
     let dir = &config.data_dir;
     let is_first = !dir.join("keys").exists();
     door::prepare(config)?;
     if is_first {
-        super::tell(&format!("making the first signing key in {}", dir.display()));
+        super::tell(&format!("creating the first signing key in {}", dir.display()));
     }
     let token = if dir.join("journal").exists() {
         recorded(config, name, days).or_else(|Failures(why)| {

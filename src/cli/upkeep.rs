@@ -1,5 +1,5 @@
-//! `gc`, `scrub`, `fsck`, `backup` and `restore`: asked of the running daemon, or done here when
-//! there is none. `log`, which only a running one can do.
+//! `gc`, `scrub`, `fsck`, `backup` and `restore`: carried out by the running daemon, or by this
+//! process if there is none. `log`, which only a running daemon can do.
 
 mod restore;
 
@@ -22,18 +22,18 @@ use crate::{
     sys::log,
 };
 
-/// Runs a command and prints its report; what it found is a failure.
+/// Runs a command and prints its report; findings in the report are a failure.
 pub fn run(config: &Config, command: &str) -> Result<(), Failures> {
     let report = ask(config, command)?;
     let found = ["damaged", "unreadable"].iter().any(|name| report[name].as_u64() > Some(0));
     let findings = report["findings"].as_array().map_or(0, Vec::len);
     if found || findings > 0 {
-        return Err(failure(format!("{command}: something is wrong, see above")));
+        return Err(failure(format!("{command}: something is wrong, see the report above")));
     }
     Ok(())
 }
 
-/// Runs a command, prints its report and answers it.
+/// Runs a command, prints its report and returns it.
 fn ask(config: &Config, command: &str) -> Result<Value, Failures> {
     let report = door::call(config, &Method::POST, &format!("/{command}"), &Value::Null);
     let command = command.split('?').next().unwrap_or(command);
@@ -42,14 +42,14 @@ fn ask(config: &Config, command: &str) -> Result<Value, Failures> {
     Ok(report)
 }
 
-/// Shows what the daemon logs, after changing it.
+/// Changes the log filter of the daemon if `filter` is given, and prints the filter in force.
 pub fn log(config: &Config, filter: Option<&str>) -> Result<(), Failures> {
     let dir = &config.data_dir;
     let found = Socket::of(dir).and_then(|socket| socket.try_connect());
     found.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
             let socket = dir.join(door::SOCKET);
-            let whose = "is for the daemon's own user and root";
+            let whose = "is only for the daemon's own user and root";
             failure(format!("{} {whose}: {error}", socket.display()))
         }
         _ => failure(format!("no daemon runs on {}: {error}", dir.display())),
@@ -60,24 +60,24 @@ pub fn log(config: &Config, filter: Option<&str>) -> Result<(), Failures> {
     say(answer["filter"].as_str().unwrap_or_default())
 }
 
-/// Takes a backup into `to`; an earlier one there is brought up to date.
+/// Makes a backup in `to`, or brings an earlier one there up to date.
 pub fn backup(config: &Config, to: &Path) -> Result<(), Failures> {
     let to = path::absolute(to).map_err(Failures::at("backup"))?;
-    let bytes = to.to_str().ok_or_else(|| failure("backup: a UTF-8 path"))?;
+    let bytes = to.to_str().ok_or_else(|| failure("backup: the path must be UTF-8"))?;
     let report = ask(config, &format!("backup?dir={}", door::encoded(bytes)))?;
     match report["unreadable"].as_u64() {
         Some(files @ 1..) => Err(failure(format!(
-            "backup: {files} files could not be read and are not in it, everything else is; the \
+            "backup: {files} files could not be read and were not copied, everything else was; the \
              log names them"
         ))),
         _ => Ok(()),
     }
 }
 
-/// Makes a data directory of a backup, and reads all of it again.
+/// Makes a data directory of a backup, and reads all of it again to check it.
 pub fn restore(config: &Config, from: &Path) -> Result<(), Failures> {
     restore::bring(&config.data_dir, from).map_err(Failures::at("restore"))?;
-    // That the index is made anew is no news here.
+    // That the index is made anew is expected here and need not be logged.
     let _ = log::start("warn,streamlined::meta::sled::open=error");
     let checked = run(config, "fsck");
     match (checked, run(config, "scrub")) {
@@ -89,8 +89,8 @@ pub fn restore(config: &Config, from: &Path) -> Result<(), Failures> {
     }
 }
 
-/// `fsck --rebuild`: makes `meta/` anew from the journal, or goes on with what can be read of both,
-/// at any loss, which is told.
+/// `fsck --rebuild`: makes `meta/` anew from the journal. If changes are missing there, it goes on
+/// with what can be read of both, at any loss, and reports what is lost.
 pub fn rebuild(config: &Config) -> Result<(), Failures> {
     let dir = &config.data_dir;
     let lock = door::take(config)?;
@@ -98,15 +98,15 @@ pub fn rebuild(config: &Config) -> Result<(), Failures> {
     drop(lock);
     match missing {
         Err(meta::Error::NotFound) => Err(failure(format!(
-            "fsck: {} has no journal to make an index of: put journal/ back, or restore a backup \
-             into another directory",
+            "fsck: {} has no journal to rebuild an index from: put journal/ back, or restore a \
+             backup into another directory",
             dir.display(),
         ))),
         Err(error) => Err(Failures::at("fsck")(error)),
         Ok(None) => say("Index and journal are whole; nothing is missing."),
         Ok(Some(missing)) => Err(failure(format!(
-            "fsck: rebuilt, but {missing}. What it was made of is kept as journal.damaged-N; back \
-             up to an empty directory from now on"
+            "fsck: the index was rebuilt, but {missing}. The old journal is kept as \
+             journal.damaged-N; from now on, back up to an empty directory"
         ))),
     }?;
     run(config, "fsck")

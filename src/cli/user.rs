@@ -1,4 +1,4 @@
-//! `user …`: users, their roles, quotas, tokens and end.
+//! `user …`: users, their roles, quotas and tokens, and their removal.
 
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -16,20 +16,23 @@ use crate::{
 
 #[derive(Subcommand)]
 pub enum UserCommand {
-    /// List users and what they hold.
+    /// List users, with the files and bytes that each stores.
     List {
         #[command(flatten)]
         asking: Asking,
     },
     /// Show one user.
     Show {
+        /// Id of the user.
         #[arg(value_parser = id)]
         id: String,
         #[command(flatten)]
         asking: Asking,
     },
-    /// Change a user, from the next request on; its record is made when nobody named it before.
+    /// Change a user, effective from the next request; the user is created if there is no record of
+    /// it yet.
     Set {
+        /// Id of the user.
         #[arg(value_parser = id)]
         id: String,
         #[command(flatten)]
@@ -37,8 +40,9 @@ pub enum UserCommand {
         #[command(flatten)]
         asking: Asking,
     },
-    /// Remove a user with its files and uploads, and end its tokens.
+    /// Delete a user with all files and uploads, and revoke the user's tokens.
     Delete {
+        /// Id of the user.
         #[arg(value_parser = id)]
         id: String,
         #[command(flatten)]
@@ -49,26 +53,26 @@ pub enum UserCommand {
 #[derive(Args)]
 #[group(required = true, multiple = true)]
 pub struct Change {
-    /// The highest role a token of the user has: viewer, analyst, researcher, admin; or default,
-    /// which also ends the tokens made until then.
+    /// Highest role that the user's tokens can have: viewer, analyst, researcher or admin; default
+    /// removes this limit and revokes the tokens issued before.
     #[arg(long, value_parser = role)]
     role: Option<String>,
-    /// What the user may hold, such as 20GiB, or 0; or default.
+    /// How much the user may store, such as 20GiB or 0; default for the setting `quota_bytes`.
     #[arg(long, value_name = "SIZE", value_parser = quota)]
     quota: Option<Quota>,
-    /// Whether the user is locked out.
+    /// Lock the user out: every request of the user is refused; false ends this.
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true"
     )]
     disabled: Option<bool>,
-    /// Whether public read passes the user's files by.
+    /// Exclude the user's files from public read; false ends this.
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true"
     )]
     private: Option<bool>,
-    /// End every token that the user has.
+    /// Revoke all tokens that the user has now.
     #[arg(long)]
     log_out: bool,
 }

@@ -1,16 +1,17 @@
-//! Settings as text: an example of the file, and what is in force.
+//! Settings as text: an example of the file, and the settings in force.
 
 use std::fmt::Write;
 
 use super::{KNOBS, Knob, layers::Origins};
 
 const HEAD: &str = "\
-# Settings of streamlined, all at their defaults. The later wins: this file, credentials of systemd
-# (service_token and the files of TLS), variables STREAMLINED_NAME, flags. `config check` finds
-# every fault, `config show` says what is in force and why.
+# Settings of streamlined, all at their defaults. A later source overrides an earlier one: this
+# file, credentials of systemd (service_token and the TLS files), variables STREAMLINED_NAME, flags.
+# `config check` reports every fault; `config show` prints the settings in force and where each was
+# set.
 ";
 
-/// A file in which every setting stands as a comment, with its default.
+/// A configuration file that holds every setting as a comment, with its default.
 pub fn example() -> String {
     let mut text = HEAD.to_owned();
     for knob in KNOBS {
@@ -29,7 +30,7 @@ pub fn example() -> String {
     text
 }
 
-/// What is in force, a setting a line, with where it was said.
+/// The settings in force, one a line, each with its origin.
 pub fn in_force(origins: &Origins) -> String {
     let line = |knob: &Knob| {
         let said = origins.get(knob.name);
@@ -100,7 +101,7 @@ mod tests {
         assert_eq!(origins.len(), KNOBS.iter().filter(|knob| !knob.default.is_empty()).count());
         assert!(example.lines().all(|line| line.chars().count() <= 100));
         assert!(
-            example.contains("# What a user may hold; past it: 413. It must be a size such as")
+            example.contains("# Largest size of a file; a larger one is refused with 413. It must")
         );
     }
 

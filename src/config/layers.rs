@@ -1,5 +1,5 @@
-//! Where settings come from: file, credentials of systemd, environment, flags; the later wins.
-//! Every fault is found before any is reported.
+//! Where settings come from: file, credentials of systemd, environment, flags; the later wins. All
+//! faults are reported together.
 
 use std::{
     collections::BTreeMap,
@@ -14,11 +14,10 @@ use zeroize::Zeroizing;
 use super::{Config, KNOBS, Knob};
 
 const PREFIX: &str = "STREAMLINED_";
-/// Variables that say something else than a setting: where the file is, and what the client in this
-/// binary is told.
+/// Variables that are not settings: the path of the file, and those of the client in this binary.
 const NO_SETTINGS: [&str; 5] = ["CONFIG", "SERVER", "TOKEN", "CA", "CLIENT_CERTIFICATE"];
 
-/// What the command line says.
+/// The settings on the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     pub config: Option<PathBuf>,
@@ -26,19 +25,19 @@ pub struct Flags {
     pub listen: Option<String>,
 }
 
-/// A setting as it was said last.
+/// A setting as it was set last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     /// Empty for a secret.
     pub value: String,
-    /// Where: a line of the file, a variable, a flag.
+    /// Where it was set: a line of the file, a variable, a flag.
     pub place: String,
 }
 
-/// What was said of which setting; the others have their defaults.
+/// The settings that were set anywhere; the others have their defaults.
 pub type Origins = BTreeMap<&'static str, Said>;
 
-/// Fills a configuration, and tells where each setting comes from.
+/// Fills a configuration and records the origin of each setting.
 ///
 /// # Errors
 /// Every fault, each with its place: unknown names, bad values, an unreadable file.
@@ -52,7 +51,7 @@ pub fn load(
     match (&flags.config, from_environment) {
         (Some(path), _) => load.file(path),
         (None, Some(path)) if path.as_os_str().is_empty() => {
-            load.faults.push("STREAMLINED_CONFIG: names no file; unset it to have none".into());
+            load.faults.push("STREAMLINED_CONFIG: is empty; name a file or unset it".into());
         }
         (None, Some(path)) => load.file(&path),
         (None, None) => {}
@@ -93,7 +92,7 @@ impl Load {
     fn text(&mut self, name: &str, value: Option<&str>, place: &str) {
         match (Knob::named(name), value) {
             (None, _) => {
-                let meant = nearest(name).map(|meant| format!("; {meant} is one"));
+                let meant = nearest(name).map(|meant| format!("; did you mean {meant}?"));
                 let meant = meant.unwrap_or_default();
                 self.faults.push(format!("{place}: there is no setting {name}{meant}"));
             }
@@ -110,8 +109,9 @@ impl Load {
         let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
         let (table, errors) = DeTable::parse_recoverable(&text);
         if !errors.is_empty() {
-            // What was made of a file that is no TOML would only repeat its faults, as one fault
-            // does those that follow from it on its line.
+            // Settings read from a file that is not TOML would only repeat its faults. For the same
+            // reason only the first fault of each line is reported; the others on the line follow
+            // from it.
             let place = |error: &Error| error.span().map_or(1, |span| line(span.start));
             let mut lines = BTreeMap::new();
             for error in &errors {
@@ -155,7 +155,7 @@ impl Load {
         }
     }
 
-    /// What means nothing without another setting.
+    /// Reports settings that mean nothing without another one.
     fn pairs(&mut self) {
         let pairs = [
             ("tls_certificate", "tls_key"),
@@ -183,8 +183,8 @@ impl Load {
     }
 }
 
-/// Whether Kubernetes says so where a Service that is named `streamlined` lies. None of it is the
-/// name of a setting.
+/// Whether Kubernetes sets this variable, for the address of a Service named `streamlined`. None of
+/// these is the name of a setting.
 fn is_of_kubernetes(name: &str, value: &OsStr) -> bool {
     let is_url = value.to_str().is_some_and(|value| value.contains("://"));
     let begins =
@@ -192,7 +192,7 @@ fn is_of_kubernetes(name: &str, value: &OsStr) -> bool {
     begins || name == "PORT" && is_url
 }
 
-/// A setting whose name is much like this one.
+/// The setting whose name is most similar to `name`, if one is similar enough.
 fn nearest(name: &str) -> Option<&'static str> {
     const ALIKE: f64 = 0.8;
     let alike = KNOBS.iter().map(|knob| (strsim::jaro_winkler(knob.name, name), knob.name));
@@ -247,7 +247,7 @@ mod tests {
         let variables = [("STREAMLINED_SERVICE_TOKEN", "sh ort"), ("STREAMLINED_FOO", "1")];
         let faults = load(&flags, &environment(&variables)).err().unwrap();
         let wanted = [
-            ":1: there is no setting lisen; listen is one",
+            ":1: there is no setting lisen; did you mean listen?",
             ":2: quota_bytes must be",
             ":3: table must be",
             "STREAMLINED_FOO: there is no setting foo",

@@ -1,4 +1,4 @@
-//! Every knob: name, default, meaning, bound. [`layers`] fills them, [`document`] writes them down.
+//! Every setting: name, default, meaning, bound. [`layers`] reads them, [`document`] prints them.
 
 pub mod document;
 pub mod layers;
@@ -17,7 +17,7 @@ use crate::{
     sys::log,
 };
 
-/// The configuration of a daemon. Its `Default` has nothing set at all, see [`Config::new`].
+/// The configuration of a daemon. Its `Default` has no setting filled in; see [`Config::new`].
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Config {
     pub data_dir: PathBuf,
@@ -62,11 +62,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Every setting at its default.
+    /// A configuration in which every setting has its default.
     pub fn new() -> Self {
         let mut config = Self::default();
         for knob in KNOBS.iter().filter(|knob| !knob.default.is_empty()) {
-            // None is refused: a test holds that.
+            // No default is refused; a test checks that.
             let _ = (knob.set)(&mut config, knob.default);
         }
         config
@@ -76,22 +76,22 @@ impl Config {
 /// One setting: `name` in the file, `STREAMLINED_NAME` in the environment.
 pub struct Knob {
     pub name: &'static str,
-    /// The default as it would be written; empty for none.
+    /// The default as it would be written; empty if there is none.
     pub default: &'static str,
-    /// What it means, as the README's table says it.
+    /// What the setting means, in the words of the README's table.
     pub help: &'static str,
-    /// The value is never shown.
+    /// Whether the value is a secret, which is never shown.
     pub secret: bool,
     set: Set,
-    /// Of one that is only read at the start: whether two configurations say another thing of it.
-    /// Any other may change while the daemon serves.
+    /// For a setting that is only read at the start: whether two configurations differ in it.
+    /// `None` for a setting that may change while the daemon serves.
     differs: Option<fn(&Config, &Config) -> bool>,
 }
 
 type Set = fn(&mut Config, &str) -> Result<(), String>;
 
 impl Knob {
-    /// The one of this name.
+    /// The setting with this name.
     fn named(name: &str) -> Option<&'static Self> {
         KNOBS.iter().find(|knob| knob.name == name)
     }
@@ -104,7 +104,7 @@ impl Knob {
         Self { differs: Some(differs), ..self }
     }
 
-    /// The form of a value, in the words in which any other is refused; `None` for any text.
+    /// The form of a value, in the words of the refusal of any other; `None` if any text is taken.
     pub fn expected(&self) -> Option<String> {
         let nonsense = "\u{1}";
         (self.set)(&mut Config::default(), nonsense).err()
@@ -115,7 +115,7 @@ const fn knob(name: &'static str, default: &'static str, help: &'static str, set
     Knob { name, default, help, secret: false, set, differs: None }
 }
 
-/// Takes a value over, or says why not.
+/// Stores a value, or says why it is refused.
 fn set<T>(field: &mut T, value: Result<impl Into<T>, impl Into<String>>) -> Result<(), String> {
     *field = value.map_err(Into::into)?.into();
     Ok(())
@@ -123,56 +123,83 @@ fn set<T>(field: &mut T, value: Result<impl Into<T>, impl Into<String>>) -> Resu
 
 /// All settings.
 pub const KNOBS: &[Knob] = &[
-    knob("data_dir", "data", "Where everything is kept.", |config, text| {
+    knob("data_dir", "data", "Directory that holds all data.", |config, text| {
         set(&mut config.data_dir, non_empty(text))
     })
     .at_start(|one, other| one.data_dir != other.data_dir),
     knob(
         "listen",
         "127.0.0.1:8000",
-        "Address and port; port 0 takes a free one.",
+        "Address and port to listen on; port 0 picks a free port.",
         |config, text| set(&mut config.listen, address(text)),
     )
     .at_start(|one, other| one.listen != other.listen),
-    knob("public_url", "", "Base of signed URLs; http://LISTEN when not set.", |config, text| {
-        set(&mut config.public_url, base_url(text).map(str::to_owned))
-    }),
-    knob("public_read", "false", "Serve /storage/… to anybody.", |config, text| {
-        set(&mut config.public_read, boolean(text))
-    }),
-    knob("jwt_issuer", "streamlined", "iss of user tokens, set and demanded.", |config, text| {
-        set(&mut config.jwt_issuer, non_empty(text))
-    }),
-    knob("jwt_audience", "streamlined", "aud of user tokens, set and demanded.", |config, text| {
-        set(&mut config.jwt_audience, non_empty(text))
-    }),
-    knob("service_token", "", "An existing opaque token to register at start.", |config, text| {
+    knob(
+        "public_url",
+        "",
+        "Base of signed URLs; if not set, http://LISTEN, or https://LISTEN with TLS.",
+        |config, text| set(&mut config.public_url, base_url(text).map(str::to_owned)),
+    ),
+    knob(
+        "public_read",
+        "false",
+        "Serve /storage/… to anybody, without a credential.",
+        |config, text| set(&mut config.public_read, boolean(text)),
+    ),
+    knob(
+        "jwt_issuer",
+        "streamlined",
+        "Claim iss of user tokens: set in new ones and required of all.",
+        |config, text| set(&mut config.jwt_issuer, non_empty(text)),
+    ),
+    knob(
+        "jwt_audience",
+        "streamlined",
+        "Claim aud of user tokens: set in new ones and required of all.",
+        |config, text| set(&mut config.jwt_audience, non_empty(text)),
+    ),
+    knob("service_token", "", "Existing opaque service token to register.", |config, text| {
         let is_one = token::is_acceptable_token(text);
         let token = is_one.then(|| Zeroizing::new(text.to_owned()));
-        let fault = "must be 16 to 512 visible ASCII characters, and no JWT";
+        let fault = "must be 16 to 512 visible ASCII characters, and not a JWT";
         set(&mut config.service_token, token.ok_or(fault))
     })
     .secret(),
-    knob("log", "info", "Log filter, as in info or streamlined=debug.", |config, text| {
+    knob("log", "info", "Log filter, such as info or streamlined=debug.", |config, text| {
         let fault =
             |why: String| format!("must be a filter such as info or streamlined=debug ({why})");
         set(&mut config.log, log::parse(non_empty(text)?).map(|_| text).map_err(fault))
     }),
-    knob("file_bytes_max", "5GiB", "Largest file; past it: 413.", |config, text| {
-        set(&mut config.file_bytes_max, bytes(text))
-    }),
-    knob("part_bytes_max", "", "Largest part; the file's when not set.", |config, text| {
-        set(&mut config.part_bytes_max, bytes(text))
-    }),
-    knob("quota_bytes", "500GiB", "What a user may hold; past it: 413.", |config, text| {
-        set(&mut config.quota_bytes, bytes(text))
-    }),
-    knob("upload_ttl", "24h", "Life of an upload for which no bytes come.", |config, text| {
-        set(&mut config.upload_ttl, duration(text))
-    }),
-    knob("reclaim_grace", "1h", "How long unreferenced content stays.", |config, text| {
-        set(&mut config.reclaim_grace, duration(text))
-    }),
+    knob(
+        "file_bytes_max",
+        "5GiB",
+        "Largest size of a file; a larger one is refused with 413.",
+        |config, text| set(&mut config.file_bytes_max, bytes(text)),
+    ),
+    knob(
+        "part_bytes_max",
+        "",
+        "Largest size of a part; file_bytes_max if not set.",
+        |config, text| set(&mut config.part_bytes_max, bytes(text)),
+    ),
+    knob(
+        "quota_bytes",
+        "500GiB",
+        "How much a user may store unless the user has its own quota; more is refused with 413.",
+        |config, text| set(&mut config.quota_bytes, bytes(text)),
+    ),
+    knob(
+        "upload_ttl",
+        "24h",
+        "How long an upload stays open without receiving bytes.",
+        |config, text| set(&mut config.upload_ttl, duration(text)),
+    ),
+    knob(
+        "reclaim_grace",
+        "1h",
+        "How long content that no file refers to is kept.",
+        |config, text| set(&mut config.reclaim_grace, duration(text)),
+    ),
     knob(
         "scrub_every",
         "30d",
@@ -180,20 +207,20 @@ pub const KNOBS: &[Knob] = &[
         |config, text| {
             let every = duration(text)?;
             let sensible = Duration::from_mins(1)..=Duration::from_hours(365 * 24);
-            let fault = "must be 1m to 365d: without it damage is found too late";
+            let fault = "must be 1m to 365d: otherwise damage is found too late";
             set(&mut config.scrub_every, sensible.contains(&every).then_some(every).ok_or(fault))
         },
     ),
     knob(
         "scrub_bytes_per_second",
         "16MiB",
-        "How fast that reads at most, from 64KiB.",
+        "Most bytes per second that this check reads; at least 64KiB.",
         |config, text| set(&mut config.scrub_bytes_per_second, at_least_kib(64, text)),
     ),
     knob(
         "metrics",
         "nobody",
-        "Who gets /metrics on the port: nobody, admins or anybody; the admin socket has it.",
+        "Who may read /metrics on the port: nobody, admins or anybody; the admin socket serves it.",
         |config, text| {
             let audience = match text {
                 "nobody" => Ok(Audience::Nobody),
@@ -210,37 +237,43 @@ pub const KNOBS: &[Knob] = &[
         "PEM file with the certificate chain; turns TLS on.",
         |config, text| set(&mut config.tls_certificate, non_empty(text).map(PathBuf::from)),
     ),
-    knob("tls_key", "", "PEM file with its private key.", |config, text| {
+    knob("tls_key", "", "PEM file with the private key of tls_certificate.", |config, text| {
         set(&mut config.tls_key, non_empty(text).map(PathBuf::from))
     }),
     knob(
         "tls_client_ca",
         "",
-        "PEM file with authorities; clients must show a certificate of one.",
+        "PEM file with certificate authorities; clients need a certificate signed by one of them.",
         |config, text| set(&mut config.tls_client_ca, non_empty(text).map(PathBuf::from)),
     ),
-    knob("connections_max", "16384", "Open connections; past it: 503.", |config, text| {
-        set(&mut config.connections_max, count(text))
-    }),
+    knob(
+        "connections_max",
+        "16384",
+        "Most open connections; more are refused with 503.",
+        |config, text| set(&mut config.connections_max, count(text)),
+    ),
     knob(
         "connections_per_address_max",
         "4096",
-        "Open connections of one address, trusted proxies aside; past it: 503.",
+        "Most open connections per address, except trusted proxies; more are refused with 503.",
         |config, text| set(&mut config.connections_per_address_max, count(text)),
     ),
-    knob("requests_max", "4096", "Requests in work; past it: 503.", |config, text| {
-        set(&mut config.requests_max, count(text))
-    }),
+    knob(
+        "requests_max",
+        "4096",
+        "Most requests in progress; more are refused with 503.",
+        |config, text| set(&mut config.requests_max, count(text)),
+    ),
     knob(
         "requests_per_principal_max",
         "2048",
-        "Requests in work of one user or service; past it: 429.",
+        "Most requests in progress per user or service; more are refused with 429.",
         |config, text| set(&mut config.requests_per_principal_max, count(text)),
     ),
     knob(
         "requests_per_second_max",
         "",
-        "Requests a second of one user or service; past it: 429.",
+        "Most requests per second per user or service; more are refused with 429.",
         |config, text| {
             let max = Some(number::<u32>(text)?).filter(|max| *max > 0);
             set(&mut config.requests_per_second_max, max.ok_or("must be at least 1"))
@@ -249,7 +282,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "requests_per_connection_max",
         "100000",
-        "Requests on one connection; past it: closed in good order.",
+        "Most requests on one connection, which is then closed gracefully.",
         |config, text| {
             set(&mut config.requests_per_connection_max, within(number(text)?, 1, u64::MAX))
         },
@@ -257,7 +290,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "streams_per_connection_max",
         "64",
-        "Requests at a time on one HTTP/2 connection; past it: refused stream.",
+        "Most concurrent requests on one HTTP/2 connection; further streams are refused.",
         |config, text| {
             set(&mut config.streams_per_connection_max, within(number(text)?, 1, 1_u32 << 16))
         },
@@ -265,7 +298,7 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "head_bytes_max",
         "64KiB",
-        "Largest head of a request, 8KiB to 1MiB; past it: 431.",
+        "Largest head of a request, 8KiB to 1MiB; a larger one is refused with 431.",
         |config, text| {
             let bounds = 8 << 10..=1 << 20;
             let bytes = bytes(text).ok().filter(|bytes| bounds.contains(bytes));
@@ -276,7 +309,8 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "header_timeout",
         "30s",
-        "Longest wait for a request's head, TLS handshake included; past it: closed.",
+        "Longest wait for a request's head, including the TLS handshake; then the connection \
+         closes.",
         |config, text| set(&mut config.header_timeout, duration(text)),
     ),
     knob(
@@ -288,64 +322,74 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "body_idle_timeout",
         "60s",
-        "Longest pause in a body; past it: 408. In the taking of an answer: closed.",
+        "Longest pause of a client that sends a body (then 408) or reads an answer (then cut off).",
         |config, text| set(&mut config.body_idle_timeout, duration(text)),
     ),
     knob(
         "body_bytes_per_second_min",
         "1KiB",
-        "Least speed of a body, or of an answer as it is taken; past it: the same; 0: any.",
+        "Lowest speed of a client that sends a body or reads an answer; a slower one is treated \
+         as by body_idle_timeout; 0 for no limit.",
         |config, text| {
             let speed = if text == "0" { Ok(0) } else { bytes(text) };
             set(&mut config.body_bytes_per_second_min, speed)
         },
     ),
-    knob("drain_timeout", "30s", "How long a stop waits for requests.", |config, text| {
-        set(&mut config.drain_timeout, duration(text))
-    }),
+    knob(
+        "drain_timeout",
+        "30s",
+        "How long a stop waits for requests in progress.",
+        |config, text| set(&mut config.drain_timeout, duration(text)),
+    ),
     knob(
         "allowed_origins",
         "",
-        "Origins, with commas between, whose pages may ask from a browser (CORS); * for any.",
+        "Origins, separated by commas, whose pages may send requests (CORS); * for any origin.",
         |config, text| {
-            let fault = "must be origins such as https://app.example, with commas between, or *";
+            let fault = "must be origins such as https://app.example, separated by commas, or *";
             set(&mut config.allowed_origins, Origins::parse(text).ok_or(fault))
         },
     ),
     knob(
         "trusted_proxies",
         "",
-        "Proxies' networks, with commas between, whose X-Forwarded-For or Forwarded counts.",
+        "Networks of proxies, separated by commas, whose X-Forwarded-For or Forwarded is trusted.",
         |config, text| {
             let networks = text.split(',').map(str::trim).filter(|text| !text.is_empty());
             let networks = networks.map(grant::network).collect::<Result<Vec<_>, _>>();
-            let fault = "must be networks such as 10.0.0.0/8, with commas between";
+            let fault = "must be networks such as 10.0.0.0/8, separated by commas";
             set(&mut config.trusted_proxies, networks.map_err(|_| fault))
         },
     ),
-    knob("audit_file_bytes", "64MiB", "A file of the audit log, from 64KiB.", |config, text| {
-        set(&mut config.audit_file_bytes, at_least_kib(64, text))
-    })
+    knob(
+        "audit_file_bytes",
+        "64MiB",
+        "Size at which a new file of the audit log is begun; at least 64KiB.",
+        |config, text| set(&mut config.audit_file_bytes, at_least_kib(64, text)),
+    )
     .at_start(|one, other| one.audit_file_bytes != other.audit_file_bytes),
     knob("audit_keep", "365d", "How long files of the audit log are kept.", |config, text| {
         set(&mut config.audit_keep, duration(text))
     })
     .at_start(|one, other| one.audit_keep != other.audit_keep),
-    knob("meta_cache_bytes", "32MiB", "Cache of the index, from 1024KiB.", |config, text| {
-        set(&mut config.meta_cache_bytes, at_least_kib(1024, text))
-    })
+    knob(
+        "meta_cache_bytes",
+        "32MiB",
+        "Size of the cache of the index; at least 1024KiB.",
+        |config, text| set(&mut config.meta_cache_bytes, at_least_kib(1024, text)),
+    )
     .at_start(|one, other| one.meta_cache_bytes != other.meta_cache_bytes),
     knob(
         "journal_bytes",
         "64MiB",
-        "Journal that is kept before the index is saved, from 16KiB.",
+        "Growth of the journal after which a snapshot of the index is saved; at least 16KiB.",
         |config, text| set(&mut config.journal_bytes, at_least_kib(16, text)),
     )
     .at_start(|one, other| one.journal_bytes != other.journal_bytes),
     knob(
         "pack_bytes_max",
         "64KiB",
-        "Content up to this shares a pack; at most 128 KiB.",
+        "Largest content that is stored together with others in a pack; at most 128KiB.",
         |config, text| {
             let size = if text == "0" { 0 } else { bytes(text)? };
             let size = Some(size).filter(|size| *size <= 128 << 10);

@@ -1,8 +1,8 @@
-//! What a running daemon takes over of a configuration that was read again, and what it does not.
+//! Which changes of a configuration need a restart.
 
 use super::{Config, KNOBS, Knob};
 
-/// Names of settings that differ but are only read at the start.
+/// The names of the settings that differ and are only read at the start.
 pub fn needs_restart(running: &Config, read: &Config) -> Vec<&'static str> {
     let differs = |knob: &&Knob| knob.differs.is_some_and(|differs| differs(running, read));
     KNOBS.iter().filter(differs).map(|knob| knob.name).collect()

@@ -1,4 +1,4 @@
-//! Values as a person writes them.
+//! Values of settings as a person writes them.
 
 use std::{fmt::Display, str::FromStr, time::Duration};
 
@@ -15,7 +15,7 @@ pub fn boolean(text: &str) -> Result<bool, String> {
 }
 
 pub fn count(text: &str) -> Result<usize, String> {
-    // The bound of a semaphore, far above any use.
+    // The limit of a semaphore, far above any use.
     within(number(text)?, 1, 1 << 24)
 }
 
@@ -28,7 +28,7 @@ pub fn number<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     text.trim().parse().map_err(|_| "must be a whole number".into())
 }
 
-/// A number and a unit, split where the digits end.
+/// Splits a number and a unit, at the end of the digits.
 fn with_unit<'a>(text: &'a str, what: &str) -> Result<(u64, &'a str), String> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -38,13 +38,13 @@ fn with_unit<'a>(text: &'a str, what: &str) -> Result<(u64, &'a str), String> {
 
 const SIZE: &str = "a size such as 64KiB, 8MiB or 5GiB";
 
-/// `512`, `64KiB`, `5GiB`; at least one.
+/// A size such as `512`, `64KiB` or `5GiB`; at least 1.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let bytes = Some(bytes_or_none(text)?).filter(|bytes| *bytes > 0);
-    bytes.ok_or_else(|| format!("must be {SIZE}, more than nothing"))
+    bytes.ok_or_else(|| format!("must be {SIZE}, and more than 0"))
 }
 
-/// As [`bytes()`], and `0`.
+/// As [`bytes()`], but `0` is allowed.
 pub fn bytes_or_none(text: &str) -> Result<u64, String> {
     let (number, unit) = with_unit(text, SIZE)?;
     let factor: u64 = match unit {
@@ -58,20 +58,20 @@ pub fn bytes_or_none(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| format!("must be {SIZE}, less than 16 EiB"))
 }
 
-/// As [`bytes()`], but no fewer than so many KiB: what little would break, or do for nothing.
+/// As [`bytes()`], but at least `least` KiB; smaller values would break the daemon or be of no use.
 pub fn at_least_kib(least: u64, text: &str) -> Result<u64, String> {
     let size = bytes(text)?;
     if size < least << 10 { Err(format!("must be at least {least}KiB")) } else { Ok(size) }
 }
 
-/// Where to listen: `HOST:PORT`.
+/// An address to listen on: `HOST:PORT`.
 pub fn address(text: &str) -> Result<String, String> {
     let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
     let is_one = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     if is_one { Ok(text.into()) } else { Err("must be HOST:PORT".into()) }
 }
 
-/// The beginning of other URLs: a path, a query and their signature are put behind it.
+/// The beginning of other URLs: a path and a query with a signature are appended to it.
 pub fn base_url(text: &str) -> Result<&str, String> {
     let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     let has_host = host.is_some_and(|host| !host.is_empty() && !host.starts_with(['/', ':']));
@@ -83,13 +83,13 @@ pub fn base_url(text: &str) -> Result<&str, String> {
 
 const TIME: &str = "a time such as 500ms, 30s, 15m, 24h or 7d";
 
-/// `500ms`, `30s`, `15m`, `24h`, `7d`; more than nothing.
+/// A time span such as `500ms`, `30s`, `15m`, `24h` or `7d`; more than zero.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let span = Some(duration_or_none(text)?).filter(|span| !span.is_zero());
-    span.ok_or_else(|| format!("must be {TIME}, more than nothing"))
+    span.ok_or_else(|| format!("must be {TIME}, and more than 0"))
 }
 
-/// As [`duration()`], and `0`, with a unit or without.
+/// As [`duration()`], but `0` is allowed, with or without a unit.
 pub fn duration_or_none(text: &str) -> Result<Duration, String> {
     let (number, unit) = with_unit(text, TIME)?;
     let millis: u64 = match unit {
@@ -101,7 +101,7 @@ pub fn duration_or_none(text: &str) -> Result<Duration, String> {
         "d" => 86_400_000,
         _ => return Err(format!("must be {TIME}")),
     };
-    // A hundred years: past any use, and safe to add to any time.
+    // A hundred years: more than anybody needs, and safe to add to any time.
     let longest = 100 * 365 * 86_400_000;
     let millis = number.checked_mul(millis).filter(|millis| *millis <= longest);
     millis.map(Duration::from_millis).ok_or_else(|| format!("must be {TIME}, up to 100 years"))

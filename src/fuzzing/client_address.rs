@@ -1,5 +1,5 @@
-//! Whose request it is, behind proxies: held against another reading of the chain, and against
-//! proxies whose client says what it likes.
+//! The client's address of a request behind proxies: compared with another reading of the chain,
+//! and behind honest proxies whose client sends headers of its choice.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,15 +14,15 @@ use crate::http::caller::client;
 
 const NAMES: [HeaderName; 2] = [FORWARDED, HeaderName::from_static("x-forwarded-for")];
 
-/// Lines are the peer, the networks that are trusted, a host, and in turn `Forwarded` and
-/// `X-Forwarded-For`.
+/// Lines are the peer, the trusted networks, a host, and then alternately values of `Forwarded` and
+/// of `X-Forwarded-For`.
 pub fn client_address(input: &[u8]) {
     let mut lines = input.split(|byte| *byte == b'\n');
     let mut next = || text(lines.next().unwrap_or_default());
     let (Some(peer), Some(networks), Some(host)) = (next(), next(), next()) else { return };
     let Ok(peer) = peer.parse::<IpAddr>() else { return };
     let mut headers = HeaderMap::new();
-    // The zones of RFC 4007 are read where a port is, and mean nothing.
+    // Zones (RFC 4007) are read where a port may follow, and mean nothing here.
     let lines = lines.filter(|line| !line.contains(&b'%')).take(16);
     for (at, line) in lines.enumerate() {
         if let Ok(value) = HeaderValue::from_bytes(line) {
@@ -36,7 +36,7 @@ pub fn client_address(input: &[u8]) {
     behind_proxies(peer.to_canonical(), host, &headers);
 }
 
-/// The first from the right that nobody vouches for, `None` where that is no address.
+/// The first address from the right that is not a trusted proxy; `None` if that is no address.
 fn last_of_the_trusted(peer: IpAddr, headers: &HeaderMap, networks: &[IpNet]) -> Option<IpAddr> {
     let is_trusted = |address: IpAddr| networks.iter().any(|network| network.contains(&address));
     if !is_trusted(peer) {
@@ -61,7 +61,7 @@ fn last_of_the_trusted(peer: IpAddr, headers: &HeaderMap, networks: &[IpNet]) ->
     }
 }
 
-/// The `for` of each element, read one character after the other.
+/// The `for` of each element, read character by character.
 fn nodes(line: &str) -> Option<Vec<Option<IpAddr>>> {
     let (mut nodes, mut of_element) = (Vec::new(), Vec::new());
     let (mut pair, mut is_quoted) = (String::new(), false);
@@ -101,8 +101,8 @@ fn address(text: &str) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// Two proxies tell of a client, in either header, behind what that one said itself and with the
-/// host that it asked for: it is taken for nobody else.
+/// Two proxies report a client, in either header, behind what the client sent itself and with the
+/// host that it asked for: the client is never taken for another address.
 fn behind_proxies(client: IpAddr, host: &str, said: &HeaderMap) {
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
     let networks: [IpNet; 1] = ["10.0.0.0/8".parse().expect("a network")];

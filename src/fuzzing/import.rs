@@ -1,4 +1,4 @@
-//! Side files of the server before, from the tree to the daemon.
+//! Side files of the previous server, from the tree to the daemon.
 
 use serde_json::{Map, Value};
 
@@ -10,8 +10,9 @@ use crate::{
     model::{digest::Sha256, key::FileKey},
 };
 
-/// The first line is a path, the rest its side file. That one adds to the path or is refused with
-/// its place; what it adds is what it says, and the file keeps its key and its owner.
+/// The first line is a path, the rest its side file. The side file adds to what the path says, or
+/// is refused with the place of the fault. What is added is what the side file says, and the file
+/// keeps its key and its owner.
 pub fn import(input: &[u8]) {
     let mut lines = input.splitn(2, |byte| *byte == b'\n');
     let (path, side) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
@@ -51,7 +52,7 @@ pub fn import(input: &[u8]) {
     }
 }
 
-/// The file as the daemon takes it, once it was sent there.
+/// The file as the daemon reads it from what the import command sends.
 fn taken(path: &str, described: &Described) -> Result<ForeignFile, Error> {
     let sent = serde_json::to_string(described).expect("a description");
     let described = serde_json::from_str(&sent).expect("the same description");
@@ -65,7 +66,7 @@ fn taken(path: &str, described: &Described) -> Result<ForeignFile, Error> {
     Ok(file)
 }
 
-/// Whether `name` is `written`, but for characters that a key has not.
+/// Whether `name` equals `written`, except for characters that a key cannot contain.
 fn is_written_as(name: &str, written: &str) -> bool {
     let is_one = |c: char| c == '_' || "#?%<>:\"|*`".contains(c);
     name.chars().count() == written.chars().count()

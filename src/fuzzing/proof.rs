@@ -1,5 +1,5 @@
-//! Proofs in both directions: that a range is of a content, which the daemon gives, and that a
-//! content is known, which it takes. What was altered proves nothing.
+//! Both kinds of proof: that a range belongs to a content, which the daemon gives, and that a
+//! client knows a content, which the daemon accepts. An altered proof proves nothing.
 
 use std::{
     fs,
@@ -33,13 +33,13 @@ use crate::{
     sys::clock::ManualClock,
 };
 
-/// Four groups of the tree and a bit, and more than a proof of possession reads.
+/// A little more than four groups of the tree, and more than a proof of possession reads.
 const SIZE_MAX: u32 = 300_000;
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().build().expect("a thread"));
 
-/// Which bit is altered, of however many there are.
+/// Which bit is altered, modulo the number of bits.
 #[derive(Clone, Copy)]
 struct Flip(u32);
 
@@ -52,8 +52,8 @@ impl Flip {
     }
 }
 
-/// A size and a flip, four bytes each, a line with a range, and the rest, which stands for a proof
-/// and for a tree.
+/// A size and a flip, four bytes each, a line with a range, and the rest, which is taken for a
+/// proof and for a tree.
 pub fn proof(input: &[u8]) {
     let Some((size, rest)) = input.split_first_chunk() else { return };
     let Some((flip, rest)) = rest.split_first_chunk() else { return };
@@ -67,7 +67,7 @@ pub fn proof(input: &[u8]) {
     RUNTIME.block_on(possession(content, flip)).expect("a file of its owner");
 }
 
-/// A proof of a range, and what else a client or a disk could take for one.
+/// A proof of a range, and other bytes that a client or a disk could take for one.
 fn range_of(content: &Bytes, slice: Slice, flip: Flip, forged: &[u8]) {
     let size = content.len() as u64;
     let Digests { blake3: root, tree, .. } = Hasher::default().and(content).finish();
@@ -89,13 +89,13 @@ fn range_of(content: &Bytes, slice: Slice, flip: Flip, forged: &[u8]) {
     flip.alter(&mut altered);
     for wrong in [&altered[..], forged] {
         let decoded = verified(wrong, root, slice);
-        // The size is proven by the last chunk alone.
+        // Only the last chunk proves the size.
         let known = if slice.end < size { 8 } else { 0 };
         let same = || wrong.get(known..proof.len()) == Some(&proof[known..]);
         assert!(decoded.is_none() || (decoded == part && same()), "it proves what is not there");
     }
 
-    // A disk that lies is found out, or lies where nothing was asked.
+    // Damage on a disk is found, or lies outside what was asked for.
     let (mut damaged, mut nodes) = (content.to_vec(), tree.to_bytes());
     flip.alter(&mut damaged);
     let scrawled: Vec<u8> = forged.iter().copied().cycle().take(nodes.len()).collect();
@@ -109,7 +109,7 @@ fn range_of(content: &Bytes, slice: Slice, flip: Flip, forged: &[u8]) {
     }
 }
 
-/// What a client learns from a proof.
+/// The bytes that a client accepts from a proof.
 fn verified(proof: &[u8], root: ContentHash, slice: Slice) -> Option<Vec<u8>> {
     let mut part = Vec::new();
     let mut decoder =
@@ -117,7 +117,8 @@ fn verified(proof: &[u8], root: ContentHash, slice: Slice) -> Option<Vec<u8>> {
     decoder.read_to_end(&mut part).ok().map(|_| part)
 }
 
-/// Who has a content need not send it again; who knows another, or has not stored it here, must.
+/// A user who has stored a content need not send it again; one who has other content, or has not
+/// stored it here, must.
 async fn possession(content: Bytes, flip: Flip) -> Result<()> {
     let [owner, stranger] = ["u", "v"].map(|id| UserId::parse(id).expect("a user's id"));
     let app = app().expect("stores in memory");

@@ -1,4 +1,4 @@
-//! Query strings, held against a reading of them byte for byte.
+//! Query strings, compared with a second parser that reads byte by byte.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use crate::{
     },
 };
 
-/// What is taken is what stands there, in whatever order and encoding. No name that is made of it
-/// holds what names must not.
+/// An accepted query has exactly the values that are written in it, in whatever order and encoding.
+/// No name that is made from them contains what names must not.
 pub fn query(input: &[u8]) {
     let Some(input) = text(input) else { return };
     let (query, pairs) = match (Query::parse(Some(input)), pairs(input)) {
@@ -49,7 +49,7 @@ pub fn query(input: &[u8]) {
     }
 }
 
-/// By name; `None` for what nobody can read in one way.
+/// The pairs by name; `None` if they can be read in more than one way or not at all.
 fn pairs(query: &str) -> Option<BTreeMap<String, String>> {
     let mut pairs = BTreeMap::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -86,7 +86,7 @@ fn number(text: &str) -> Option<u64> {
     text.chars().try_fold(0, add).filter(|_| !text.is_empty())
 }
 
-/// Whatever the value may be a name of.
+/// Checks the value as each kind of name that it can be.
 fn names(value: &str) {
     let user = UserId::parse(value).map(|user| user.as_str().to_owned());
     let name = FileName::parse(value).map(|name| name.as_str().to_owned());

@@ -1,5 +1,5 @@
-//! One sequence of requests asked of two apps, over the memory engines and over sled and the disk:
-//! they answer the same, whatever is asked in whatever order.
+//! Sends one sequence of requests to two apps, one over the memory engines and one over sled and
+//! the disk: they answer the same, whatever is asked in whatever order.
 
 use std::{
     fmt::Debug,
@@ -54,7 +54,7 @@ const QUOTA: u64 = 300_000;
 const USERS: [&str; 2] = ["u", "v"];
 const FOLDERS: [&str; 4] = ["", "a", "a/b", "A"];
 
-/// The input, read as decisions; without one it decides for the first of everything.
+/// The input, read as decisions; at its end, the first choice is always taken.
 struct Dice<'a>(&'a [u8]);
 
 impl Dice<'_> {
@@ -68,12 +68,13 @@ impl Dice<'_> {
         choices[usize::from(self.byte()) % N]
     }
 
-    /// Of as many as there are by now.
+    /// One of the things that exist by now.
     fn known<T: Clone>(&mut self, known: &[T]) -> Option<T> {
         known.get(usize::from(self.byte()) % known.len().max(1)).cloned()
     }
 
-    /// Of a size at which something changes: packed or not, one group of the tree or more.
+    /// A content with a size at which something changes: packed or not, one group of the tree or
+    /// more.
     fn content(&mut self) -> Bytes {
         let size = self.of([0, 1, 100, 1000, 4096, 65_535, 65_536, 65_537, 131_073]);
         let seed = self.byte() % 4;
@@ -99,16 +100,16 @@ impl Dice<'_> {
     }
 }
 
-/// What stands for one thing in both apps.
+/// The same thing in each of the two apps.
 type Both<T> = [T; 2];
 
 struct Pair {
     apps: Both<Arc<App>>,
-    /// Of the model.
+    /// The index of the model, which is the app over the memory engines.
     meta: Arc<dyn Metadata>,
     clock: Arc<ManualClock>,
     uploads: Vec<Both<UploadId>>,
-    /// Those that are batches, by their ids in the model.
+    /// The uploads that are batches, by their ids in the model.
     batches: Vec<UploadId>,
     files: Vec<Both<FileRecord>>,
 }
@@ -166,7 +167,7 @@ pub(super) fn researcher(id: &UserId) -> Principal {
     Principal::User { id: id.clone(), role: Role::Researcher, token: TokenStamp::default() }
 }
 
-/// A refusal as its client knows it, without what is random.
+/// A refusal as a client sees it, without random values.
 fn told(error: &Error) -> String {
     match error {
         Error::Invalid { code, .. } | Error::Conflict { code, .. } => (*code).into(),
@@ -215,7 +216,8 @@ impl Pair {
         })
     }
 
-    /// Asks both, holds what they say against each other, and answers it when it is no refusal.
+    /// Sends a request to both apps, compares their answers, and answers them if they are no
+    /// refusal.
     async fn ask<T, S: Debug + PartialEq>(
         &self,
         what: &str,
@@ -292,8 +294,8 @@ impl Pair {
         self.uploads.extend(of_batch.map(|((one, _), (other, _))| [*one, *other]));
     }
 
-    /// A session, or a batch that still has one: how long an empty batch is there is the engine's
-    /// business.
+    /// A session, or a batch that still has one: engines may differ in how long they keep an empty
+    /// batch.
     async fn upload(&self, dice: &mut Dice<'_>) -> Option<Both<UploadId>> {
         let id = dice.known(&self.uploads)?;
         let Some(batch) = self.meta.batch(id[0]).await.ok()? else {
@@ -422,7 +424,7 @@ impl Pair {
         let minutes = dice.of([1, 30, 61, 12 * 60, 24 * 60, 49 * 60]);
         self.clock.set(self.clock.now().after(Duration::from_mins(minutes)));
         let sweep = async |app: &Arc<App>, _| {
-            // A batch goes with its last session, or in the round after it.
+            // A batch is removed with its last session, or in the next round.
             app.sweep(&mut Collected::default()).await?;
             app.sweep(&mut Collected::default()).await
         };
@@ -445,7 +447,7 @@ impl Pair {
     /// Closes the stores and opens them again.
     async fn reopen(&mut self, dice: &mut Dice<'_>, dir: &Path) {
         if dice.byte().is_multiple_of(4) {
-            // A new process counts the files of a millisecond anew.
+            // A new process restarts the counter of files within a millisecond.
             self.clock.set(self.clock.now().after(Duration::from_millis(1)));
             let [model, old] = self.apps.clone();
             old.finish().await;
@@ -456,7 +458,7 @@ impl Pair {
         self.agree().await;
     }
 
-    /// Everything that can be seen is the same.
+    /// Checks that everything that can be observed is the same in both apps.
     async fn agree(&self) {
         for id in USERS.map(UserId::parse).into_iter().flatten() {
             for folder in FOLDERS.map(Folder::parse).into_iter().flatten() {

@@ -1,9 +1,9 @@
-//! Archives, read again as their readers do.
+//! Archives, read as ZIP readers do.
 
 use super::{NOW, text};
 use crate::zip::{Directory, Entry};
 
-/// An archive of the input's lines is what a reader of ZIP finds in it.
+/// A reader of ZIP finds in an archive of the input's lines exactly those lines.
 pub fn zip(input: &[u8]) {
     let Some(input) = text(input) else { return };
     let lines: Vec<&str> = input.split('\n').take(64).collect();
@@ -28,7 +28,7 @@ pub fn zip(input: &[u8]) {
     assert_eq!(unzip(&archive), Some(lines.iter().map(|line| (*line, line.as_bytes())).collect()));
 }
 
-/// Names and contents of an archive without Zip64, read from its end as readers do.
+/// Names and contents of an archive without Zip64, read from its end, as readers do.
 fn unzip(archive: &[u8]) -> Option<Vec<(&str, &[u8])>> {
     let u16 = |at: usize| {
         let bytes = archive.get(at..)?.first_chunk()?;

@@ -1,4 +1,4 @@
-//! Everything that can be asked of the daemon, and what is known of it before it is done.
+//! Every endpoint of the daemon, and what is known about a request to it before it is handled.
 
 use std::fmt::Display;
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// Everything that can be asked of the daemon.
+/// Every endpoint of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     Health,
@@ -56,7 +56,7 @@ pub enum Endpoint {
 /// What a request needs to get to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Nothing, and what is sent is not looked at.
+    /// Nothing. A credential that is sent is not looked at.
     Open,
     /// The signature in the URL.
     Link,
@@ -66,18 +66,18 @@ pub enum Access {
     Role(Role),
 }
 
-/// What is known of an endpoint before it does anything.
+/// What is known about an endpoint before it does anything.
 pub(super) struct Facts<'a> {
     access: Access,
-    /// What it is called where requests are counted and logged: its path as the description writes
-    /// it, or a word that stands for several.
+    /// The label under which its requests are counted and logged: its path as the description
+    /// writes it, or one name that stands for several paths.
     pub label: &'static str,
-    /// What the audit log calls it, and what it is about where the request says so. Lists and
-    /// metadata are passed over; so are parts, whose upload is told.
+    /// Its event in the audit log, and the target if the request itself names one. Lists and
+    /// metadata are not recorded. Neither are parts, because their upload is.
     pub event: Option<(&'static str, Option<&'a dyn Display>)>,
 }
 
-/// An endpoint of which it is still to be said what the audit log tells.
+/// The access and the label of an endpoint, to which its audit event is still to be added.
 struct At(Access, &'static str);
 
 impl At {
@@ -95,7 +95,7 @@ impl At {
 }
 
 impl Endpoint {
-    /// The table of all of them: least role, label, event.
+    /// The table of all endpoints: least role, label, event.
     pub(super) fn facts(&self) -> Facts<'_> {
         use Access::{Link, Open, Public};
         const VIEWER: Access = Access::Role(Role::Viewer);
@@ -155,7 +155,8 @@ impl Endpoint {
                 At(Link, "/v1/files/batch-download/{token}").told("batch_download")
             }
             Self::Image { id, .. } => At(VIEWER, "/api/images/{id}").told_of("download", id),
-            // What a command is about is for the audit log to say, on either door.
+            // The audit log itself names the event and the target of a command, for the port and
+            // for the operator's socket.
             Self::Admin(command) => At(ADMIN, command.label()).untold(),
         }
     }
@@ -164,7 +165,8 @@ impl Endpoint {
         self.facts().access
     }
 
-    /// What a service's token must grant: what the least role adds to the ones below it.
+    /// The action that a service's token must grant: what the least role of this endpoint adds to
+    /// the roles below it.
     pub fn action(&self) -> Action {
         match self.access() {
             Access::Open | Access::Link | Access::Public | Access::Role(Role::Viewer) => {

@@ -34,12 +34,12 @@ pub async fn health(context: &Context) -> Reply {
     reply(status, &answer)
 }
 
-/// Why a store takes no writes is for its operator, who finds it in the log.
+/// Why a store takes no writes is not told here: the operator finds the reason in the log.
 fn state(writable: bool) -> &'static str {
     if writable { "ok" } else { "read_only" }
 }
 
-/// Keys change rarely and the old ones stay listed: five minutes may be remembered.
+/// Keys change rarely and old ones stay listed, so caches may keep the answer for five minutes.
 pub fn key_set(context: &Context) -> Reply {
     let mut response = reply(StatusCode::OK, &context.app.public_keys())?;
     let cache = HeaderValue::from_static("public, max-age=300");

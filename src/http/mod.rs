@@ -56,7 +56,7 @@ use crate::{
     sys::{audit::AuditLog, random},
 };
 
-/// What of tus is read without a request.
+/// The parts of tus that work without a request: the parsers of its headers.
 pub mod tus {
     pub use super::v1::tus::{checksum_of, concat, declared_size, metadata};
 }
@@ -67,7 +67,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Server {
     app: Arc<App>,
     settings: ArcSwap<Settings>,
-    /// TLS for connections from now on; without it they are plain.
+    /// The TLS configuration of new connections; without one they are plain.
     tls: ArcSwapOption<ServerConfig>,
     requests: Arc<Gate>,
     audit: Arc<AuditLog>,
@@ -75,18 +75,18 @@ pub struct Server {
     shares: Shares,
 }
 
-/// What handlers see of a request besides its body.
+/// What handlers see of a request, apart from its body.
 struct Context {
     app: Arc<App>,
     settings: Arc<Settings>,
     method: Method,
     headers: HeaderMap,
     query: Query,
-    /// Nobody where the endpoint needs no credential and none was sent.
+    /// `None` where the endpoint needs no credential, and none was sent or looked at.
     principal: Option<Principal>,
 }
 
-/// A request that ends without what it asked for: at the surface, or in a use case.
+/// Why a request was refused: by the HTTP surface, or by a use case.
 #[derive(Debug)]
 pub enum Refusal {
     NoRoute,
@@ -100,8 +100,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether what was sent to be let in is none, and may have been made up. The signature of a
-    /// link that has expired was good.
+    /// Whether the request was refused for lack of a valid credential or link signature, so that it
+    /// may be a guess. An expired link is not a guess: its signature was good.
     fn is_of_a_guess(&self) -> bool {
         let Self::App(error) = self else { return false };
         matches!(error, Error::Unauthenticated(_) | Error::LinkRefused { code: "link_invalid", .. })
@@ -118,14 +118,15 @@ type Reply = Result<Response<Body>, Refusal>;
 
 impl Context {
     /// # Errors
-    /// [`Error::Unauthenticated`] when nothing was sent.
+    /// [`Error::Unauthenticated`] when no credential was sent.
     fn principal(&self) -> Result<&Principal, Error> {
         self.principal.as_ref().ok_or_else(nobody)
     }
 
-    /// The user that a service, or an admin, says the request is about, as these members of its
-    /// body say: `user_id`, else `user_email`, which is the id of a user known by it; else as the
-    /// query says. What anybody else says does not count, so it is not even looked at.
+    /// The user whom a service or an admin names as the subject of the request. The body names the
+    /// user by `user_id`, else by `user_email`, for users whose id is their email address. If it
+    /// names none, the query does. What other callers name does not count, so it is not even looked
+    /// at.
     ///
     /// # Errors
     /// [`Error::Invalid`] for what cannot be a user id.
@@ -140,7 +141,7 @@ impl Context {
         let named = |name, value| match value {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(user)) => fields::user_id(&user).map(Some),
-            // Callers count their users.
+            // Some callers number their users.
             Some(Value::Number(user)) => {
                 let whole = json::Whole::deserialize(user).map_err(|_| fields::not_text(name))?;
                 fields::user_id(&whole.0.to_string()).map(Some)
@@ -154,7 +155,8 @@ impl Context {
         }
     }
 
-    /// As [`Context::named_user`], by members of `meta`, which are not the caller's own.
+    /// As [`Context::named_user`], from members of `meta`. They are taken out of it: what remains
+    /// is the caller's own.
     fn named_in(&self, meta: &mut Map<String, Value>) -> Result<Option<UserId>, Error> {
         let [user_id, user_email] = ["user_id", "user_email"].map(|name| meta.remove(name));
         self.named_user(user_id, user_email)
@@ -178,12 +180,12 @@ impl Server {
         })
     }
 
-    /// Holds from now on, for connections that are open as well.
+    /// Replaces the settings, for open connections as well.
     pub fn set(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
     }
 
-    /// Holds for connections from now on.
+    /// Replaces the TLS configuration, for new connections only.
     pub fn set_tls(&self, config: Option<Arc<ServerConfig>>) {
         self.tls.store(config);
     }
@@ -201,15 +203,16 @@ impl Server {
         let is_http_1 = request.version() < Version::HTTP_2;
         let is_head = request.method() == Method::HEAD;
         let marks = cors::Marks::of(&settings.allowed_origins, request.headers());
-        // As the router reads it. What it cannot read is in no dialect.
+        // Decoded as the router decodes it. A path that cannot be decoded belongs to no upload
+        // protocol.
         let path = route::decode(exchange.path()).unwrap_or_default();
         let speaks_draft = v1::resumable::is_spoken(&path, request.headers());
         let peer = connection.peer.ip();
         let client = client::address(peer, request.headers(), &settings.trusted_proxies);
         let from = *client.as_ref().unwrap_or(&peer);
         let mut told = Told::new(&self.app, &self.audit, &exchange.request_id, from);
-        // A connection keeps room for this future as long as it is open; what handles a request is
-        // large, and there for as long as the request is.
+        // A connection reserves memory for this future for as long as it is open. The future that
+        // handles a request is large, so it is boxed: it exists only as long as its request.
         let handling = Box::pin(self.handle(
             request,
             &exchange.received,
@@ -235,7 +238,8 @@ impl Server {
         }
         let is_unread = !exchange.received.ended();
         if is_http_1 && (is_unread || connection.is_used_up(&settings)) {
-            // What is left of the body is not worth reading; the answer must still arrive.
+            // The rest of the body is not worth reading, but the answer must still reach the
+            // client.
             if is_unread {
                 connection.linger();
             }
@@ -246,7 +250,8 @@ impl Server {
         }
         let Trace { who, route, .. } = told.tell(&response, why.as_deref());
         if is_guess {
-            // Told before: who does not wait for the answer is known all the same.
+            // The audit line was written before this wait, so a client that hangs up is recorded
+            // too.
             self.penalties.pay(from).await;
         }
         exchange.answered(&response, route, who.as_ref().map(ToString::to_string), from);
@@ -280,7 +285,7 @@ impl Server {
             Serves::Watching => Audience::Anybody,
         };
         let endpoint = endpoint.and_then(|endpoint| offered(endpoint, serves, metrics));
-        // Who may not ask is not told what there is.
+        // A caller without access is not told which paths and methods exist.
         let access = match &endpoint {
             Ok(Endpoint::Metrics) if metrics == Audience::Anybody => Access::Open,
             Ok(endpoint) => endpoint.access(),
@@ -309,7 +314,8 @@ impl Server {
         };
         let query = Query::parse(head.uri.query())?;
         let principal = match principal {
-            // Whatever it asks for, by whatever key or id, is to be that user's.
+            // If the service names a user, whatever it asks for by key or id must belong to that
+            // user.
             Some(service @ Principal::Service { .. }) => {
                 Some(self.app.naming(&service, query.user()?)?)
             }
@@ -328,7 +334,7 @@ impl Server {
         Ok(response.map(|body| body.holding((permit, share))))
     }
 
-    /// Who is asking: nobody only where that will do.
+    /// Authenticates the caller; `None` only where `access` allows a request without a credential.
     async fn admit(
         &self,
         access: Access,
@@ -338,7 +344,7 @@ impl Server {
     ) -> Result<Option<Principal>, Error> {
         let (carried, may_be_nobody) = match access {
             Access::Open => return Ok(None),
-            // A link is the credential; a browser adds its cookie to it unasked.
+            // The link itself is the credential. The cookie is ignored: browsers add it unasked.
             Access::Link => (credentials::in_headers(&head.headers), true),
             Access::Public => {
                 (credentials::carried(head, public_url), self.app.policy().public_read)
@@ -354,7 +360,7 @@ fn nobody() -> Error {
     Error::Unauthenticated("no credential was sent".into())
 }
 
-/// Whether somebody may ask for this: by their role, and by what their token grants.
+/// Refuses a caller whose role or whose token does not allow this endpoint.
 fn check(principal: &Principal, endpoint: &Endpoint) -> Result<(), Error> {
     match endpoint.access() {
         Access::Role(needs) if principal.role() < needs => Err(Error::Denied { needs }),
@@ -363,7 +369,8 @@ fn check(principal: &Principal, endpoint: &Endpoint) -> Result<(), Error> {
     }
 }
 
-/// What is there for nobody on the port, or not by this socket, is not there.
+/// Hides the endpoints that this socket does not serve, and `/metrics` if nobody gets it on the
+/// port.
 fn offered(endpoint: Endpoint, serves: Serves, metrics: Audience) -> Result<Endpoint, Refusal> {
     match endpoint {
         Endpoint::Metrics | Endpoint::Health if serves == Serves::Watching => Ok(endpoint),

@@ -1,4 +1,4 @@
-//! Method and path to an endpoint with typed fields. No I/O, no headers.
+//! Maps a method and a path to an endpoint with typed fields. No I/O, no headers.
 
 use hyper::Method;
 
@@ -17,11 +17,11 @@ use crate::{
     },
 };
 
-/// Behind it comes a token, which is the credential.
+/// Prefix of a path that ends in the token of a batch, which is the credential.
 pub const BATCH: &str = "/v1/files/batch-download/";
 const READ: &str = "GET, HEAD";
 
-/// What a request needs to be told that its path or method leads nowhere.
+/// The access that a request needs to be told that its path or method leads nowhere.
 pub fn hidden(path: &str) -> Access {
     const OPEN: [&str; 5] =
         ["/healthz", "/readyz", "/.well-known/jwks.json", "/openapi.json", "/docs"];
@@ -32,16 +32,17 @@ pub fn hidden(path: &str) -> Access {
     } else if path.starts_with("/storage/") {
         Access::Public
     } else {
-        // The least: no role is held against who is told that there is nothing.
+        // The least role: every authenticated caller may be told that there is nothing.
         Access::Role(Role::Viewer)
     }
 }
 
-/// Finds the endpoint. The path is decoded once, as a whole, so that a key is the same whether
-/// its slashes and letters were sent raw or percent-encoded.
+/// Finds the endpoint. The path is decoded once, as a whole, so that a key is the same whether its
+/// slashes and letters were sent raw or percent-encoded.
 ///
 /// # Errors
-/// No such path, another method, or a path that is not percent-encoded UTF-8.
+/// An unknown path, another method, a path that is not percent-encoded UTF-8, or an id, key or
+/// number in it that cannot be one.
 pub fn route(method: &Method, path: &str) -> Result<Endpoint, Refusal> {
     let path = decode(path)?;
     let read = *method == Method::GET || *method == Method::HEAD;

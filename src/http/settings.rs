@@ -1,4 +1,4 @@
-//! What the operator sets of the surface. All of it may change while the daemon serves.
+//! The operator's settings of the HTTP surface. All of them may change while the daemon serves.
 
 use std::time::Duration;
 
@@ -11,43 +11,45 @@ use crate::model::{origins::Origins, principal::Audience};
 pub struct Settings {
     /// Base of signed URLs, without a slash at the end.
     pub public_url: String,
-    /// Who gets `/metrics` on the port. On the admin socket its operator always does.
+    /// Who gets `/metrics` on the port. On the admin socket, the operator always gets it.
     pub metrics: Audience,
-    /// Whose pages may ask from a browser.
+    /// Origins whose pages may send requests from a browser (CORS).
     pub allowed_origins: Origins,
-    /// Proxies whose word on the client's address counts.
+    /// Proxies that are believed about the client's address.
     pub trusted_proxies: Vec<IpNet>,
-    /// Past it: 503 `busy`, and closed.
+    /// Open connections; past it: 503 `busy`, and closed.
     pub connections_max: usize,
-    /// Of one address that is no trusted proxy; past it: the same.
+    /// Open connections of one address that is not a trusted proxy; past it: 503 `busy`, and
+    /// closed.
     pub connections_per_address_max: usize,
     /// Requests in work at a time; past it: 503 `busy`.
     pub requests_max: usize,
-    /// Of one principal; past it: 429 `too_many_requests`.
+    /// Requests of one principal in work at a time; past it: 429 `too_many_requests`.
     pub requests_per_principal_max: usize,
-    /// Requests of one of them in a second; past it: 429 too.
+    /// Requests of one principal in a second; past it: 429 `too_many_requests`.
     pub requests_per_second_max: Option<u32>,
-    /// Of one connection, which is closed in good order then.
+    /// Requests on one connection; past it, the connection is closed in good order.
     pub requests_per_connection_max: u64,
-    /// Of one HTTP/2 connection at a time; past it a stream is refused.
+    /// Requests at a time on one HTTP/2 connection; past it, a stream is refused.
     pub streams_per_connection_max: u32,
     /// Bytes of a request's head; past it: 431.
     pub head_bytes_max: u32,
-    /// For a TLS handshake with the first request's head, and for the head of each other one.
+    /// Longest time for the first request's head, TLS handshake included, and for each later head.
     pub header_timeout: Duration,
-    /// Longest time of a connection without a request.
+    /// How long a connection without a request stays open.
     pub idle_timeout: Duration,
-    /// Longest time without a byte of a request's body, past it: 408; and without a byte taken of
-    /// an answer, past it: closed.
+    /// Longest pause in a request body; past it: 408. Also the longest pause in the taking of an
+    /// answer; past it: closed.
     pub body_idle_timeout: Duration,
-    /// Of a body, and of an answer as it is taken, over that time; past it: the same. 0: any.
+    /// Least speed of a request body, and of an answer as it is taken, over `body_idle_timeout`;
+    /// below it: 408 for a body, closed for an answer. 0: any speed.
     pub body_bytes_per_second_min: u64,
     /// How long requests in flight may take after a shutdown signal.
     pub drain_timeout: Duration,
 }
 
 impl Settings {
-    /// With a body, and with an answer.
+    /// The patience with a request body, and with an answer.
     pub fn patience(&self) -> Patience {
         Patience::new(self.body_idle_timeout, self.body_bytes_per_second_min)
     }

@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Result};
 use crate::model::{grant::Grant, id::TokenId, name::UserId, principal::Role, time::UnixMillis};
 
-/// A user. Appears the first time a service names it.
+/// A user. The record is created the first time a service names the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserRecord {
     pub id: UserId,
     pub created: UnixMillis,
     /// Caps the role a token claims; `None` leaves it as claimed.
     pub role: Option<Role>,
-    /// Bytes, where it differs from the configured default.
+    /// Quota in bytes, where it differs from the configured default.
     pub quota: Option<u64>,
     pub disabled: bool,
-    /// Public read passes the user's files by.
+    /// Public read does not serve the user's files.
     pub private: bool,
-    /// Bytes that open uploads may still turn into files.
+    /// Bytes that the user's open uploads reserve.
     pub reserved: u64,
 }
 
@@ -30,7 +30,8 @@ impl UserRecord {
         Self { id, created, role: None, quota: None, disabled: false, private: false, reserved: 0 }
     }
 
-    /// Holds `asked` more bytes than it has stored and reserved to its quota, or to `default`.
+    /// Checks that `asked` bytes, on top of those that the user has stored and reserved, fit the
+    /// user's quota, or `default` if the record sets none.
     ///
     /// # Errors
     /// [`Error::Quota`].
@@ -44,20 +45,20 @@ impl UserRecord {
     }
 }
 
-/// What a service shows. Is stored as it stands here.
+/// The kind of credential that a service presents. Stored exactly as declared here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TokenKind {
-    /// A random text, of which only the digest is known.
+    /// A random text, of which only the digest is stored.
     Opaque,
-    /// A JWT, by its `jti`.
+    /// A JWT, identified by its `jti`.
     Jwt { jti: Box<str> },
 }
 
-/// How far the life of a token has come, besides its expiry. Is stored as it stands here.
+/// The state of a token, apart from its expiry. Stored exactly as declared here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TokenState {
     Active,
-    /// Another one took its place; until then both are good.
+    /// A successor took its place. Until then both tokens are valid.
     Superseded {
         until: UnixMillis,
     },
@@ -66,13 +67,13 @@ pub enum TokenState {
     },
 }
 
-/// A service token. Is stored as it stands here.
+/// A service token. Stored exactly as declared here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceToken {
-    /// Of the token when it is opaque, of its `jti` when it is a JWT.
+    /// The digest of the token if it is opaque, of its `jti` if it is a JWT.
     pub digest: [u8; 32],
     pub kind: TokenKind,
-    /// Of the service.
+    /// The name of the service.
     pub name: Box<str>,
     pub grant: Grant,
     pub created: UnixMillis,
@@ -85,7 +86,7 @@ impl ServiceToken {
         TokenId::of(&self.digest)
     }
 
-    /// The first moment at which it is no longer good; `None` for never.
+    /// The first moment at which the token is no longer valid; `None` if it never ends.
     pub fn ends(&self) -> Option<UnixMillis> {
         match self.state {
             TokenState::Active => self.expires,
@@ -96,28 +97,29 @@ impl ServiceToken {
         }
     }
 
-    /// Whether its record says nothing that a JWT does not say itself, as that expired before a
-    /// time. Of an opaque one nothing else says that it is not good: without its record its text
-    /// is that of a new one, without limits and without an end, to whoever registers it.
+    /// Whether the record may be removed, because it says nothing that the token does not say
+    /// itself: the token is a JWT that expired before `before`. Only the record of an opaque token
+    /// says that the token is no longer valid. Without it, whoever registers the same text gets a
+    /// new token without limits and without an end.
     pub fn may_be_forgotten(&self, before: UnixMillis) -> bool {
         let is_jwt = matches!(self.kind, TokenKind::Jwt { .. });
         is_jwt && self.expires.is_some_and(|expires| expires < before)
     }
 
-    /// Whether it is good at `now`. A revoked one never is, whatever a clock says that steps back.
+    /// Whether the token is valid at `now`. A revoked token never is, even if the clock steps back.
     pub fn is_good(&self, now: UnixMillis) -> bool {
         !matches!(self.state, TokenState::Revoked { .. }) && self.ends().is_none_or(|end| now < end)
     }
 }
 
-/// When and from where a token was used last. Is stored as it stands here.
+/// When and from where a token was last used. Stored exactly as declared here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenUse {
     pub at: UnixMillis,
     pub from: IpAddr,
 }
 
-/// Whose tokens a time bounds.
+/// Whose tokens [`Accounts::end_tokens`] ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder<'a> {
     /// Every service.
@@ -126,7 +128,7 @@ pub enum Holder<'a> {
     User(&'a UserId),
 }
 
-/// What becomes of a member that need not be there.
+/// A change of an optional member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Edit<T> {
     #[default]
@@ -152,7 +154,8 @@ impl<T> Edit<T> {
         }
     }
 
-    /// The new value of a member that is always there; `None` where it stays.
+    /// The new value of a member that is not optional: [`Edit::Clear`] sets its default. `None` if
+    /// the value stays.
     pub fn or_default(self) -> Option<T>
     where
         T: Default,
@@ -165,20 +168,20 @@ impl<T> Edit<T> {
     }
 }
 
-/// What of a user's record changes.
+/// A change of a user's record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserChange {
     pub role: Edit<Role>,
     pub quota: Edit<u64>,
-    /// `None` leaves it as it is, here and below.
+    /// `None` leaves the value as it is, here and below.
     pub disabled: Option<bool>,
     pub private: Option<bool>,
-    /// As [`Accounts::end_tokens`] has it.
+    /// As the argument of [`Accounts::end_tokens`].
     pub tokens_valid_from: Option<u64>,
 }
 
 impl UserChange {
-    /// Changes what the record itself holds.
+    /// Applies the changes of the record itself, which does not hold `tokens_valid_from`.
     pub(super) fn apply(&self, user: &mut UserRecord) {
         user.role = self.role.apply(user.role);
         user.quota = self.quota.apply(user.quota);
@@ -191,21 +194,21 @@ impl UserChange {
 #[async_trait]
 pub trait Accounts: Send + Sync {
     async fn user(&self, id: &UserId) -> Result<Option<UserRecord>>;
-    /// The record of `id`, made now if there is none.
+    /// The record of `id`, which is created at `now` if there is none.
     async fn ensure_user(&self, id: &UserId, now: UnixMillis) -> Result<UserRecord>;
     /// Users in order of their ids, after `after`, at most `limit`.
     async fn users(&self, after: Option<&UserId>, limit: usize) -> Result<Vec<UserRecord>>;
-    /// Changes a user's record, made at `now` if there is none.
+    /// Changes a user's record, which is created at `now` if there is none.
     async fn change_user(
         &self,
         id: &UserId,
         change: UserChange,
         now: UnixMillis,
     ) -> Result<UserRecord>;
-    /// Forgets a user. Tokens issued before `valid_from` stay refused.
+    /// Removes a user. Tokens issued before `valid_from` stay refused.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::NotEmpty`] when it has files or open uploads.
+    /// [`Error::NotFound`]; [`Error::NotEmpty`] when the user has files or open uploads.
     async fn remove_user(&self, id: &UserId, valid_from: u64) -> Result<()>;
 
     /// The token of this digest; the digests are compared in constant time.
@@ -221,33 +224,36 @@ pub trait Accounts: Send + Sync {
         after: Option<TokenId>,
         limit: usize,
     ) -> Result<Vec<ServiceToken>>;
-    /// Adds a successor and lets the token before it end at `until`, in one step.
+    /// Adds a successor and lets the old token end at `until`, in one step.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Changed`] when it was superseded or revoked
-    /// before; [`Error::Exists`] when the successor's digest is known.
+    /// [`Error::NotFound`]; [`Error::Changed`] when the old token was superseded or revoked before;
+    /// [`Error::Exists`] when the successor's digest is known.
     async fn supersede_service_token(
         &self,
         id: TokenId,
         until: UnixMillis,
         successor: ServiceToken,
     ) -> Result<()>;
-    /// Ends a token for good and answers it; one that was revoked before keeps its time.
+    /// Revokes a token for good and returns it. A token that was revoked before keeps the time of
+    /// its revocation.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     async fn revoke_service_token(&self, id: TokenId, at: UnixMillis) -> Result<ServiceToken>;
 
-    /// The Unix second before which no token of `holder` that is still good was issued; 0 when
-    /// nothing was ended.
+    /// Tokens of `holder` that were issued before this Unix second are no longer valid; 0 when no
+    /// tokens were ended.
     async fn tokens_valid_from(&self, holder: Holder<'_>) -> Result<u64>;
-    /// Ends all tokens of `holder` that were issued before a Unix second; never moves it back.
+    /// Ends all tokens of `holder` that were issued before the Unix second `valid_from`. The
+    /// recorded second never moves back.
     async fn end_tokens(&self, holder: Holder<'_>, valid_from: u64) -> Result<()>;
 
     async fn token_use(&self, id: TokenId) -> Result<Option<TokenUse>>;
-    /// Notes the last uses of many tokens at once.
+    /// Records the last uses of many tokens at once.
     async fn record_uses(&self, uses: Vec<(TokenId, TokenUse)>) -> Result<()>;
-    /// Forgets tokens of which [`ServiceToken::may_be_forgotten`], at most `limit`, with their
-    /// uses, and answers how many. One record always stays, as a store without any is a new one.
+    /// Removes the records of tokens that [may be forgotten](ServiceToken::may_be_forgotten), at
+    /// most `limit`, and of their uses, and returns how many tokens these were. One record always
+    /// stays, because a store without any token counts as new.
     async fn forget_expired_tokens(&self, before: UnixMillis, limit: usize) -> Result<usize>;
 }

@@ -1,6 +1,6 @@
-//! The reference engine: the seam's rules written so plainly that they can be checked by eye.
+//! The reference engine: the rules of the seam, written simply enough to be checked by eye.
 //!
-//! Durable it is not, and it walks everything. Tests compare the other engines with it.
+//! It is not durable, and it scans everything. Tests compare the other engines with it.
 
 mod accounts;
 mod concatenation;
@@ -38,7 +38,7 @@ struct State {
     users: BTreeMap<UserId, UserRecord>,
     tokens: BTreeMap<TokenId, ServiceToken>,
     uses: BTreeMap<TokenId, TokenUse>,
-    /// By the printed holder.
+    /// By the holder, printed with `Debug`.
     valid_from: BTreeMap<String, u64>,
     uploads: BTreeMap<UploadId, Upload>,
     parts: BTreeMap<(UploadId, PartNumber), Part>,
@@ -61,7 +61,8 @@ impl MemoryMetadata {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All or nothing: the step works on a copy that replaces the state when it succeeds.
+    /// Runs a step, all or nothing: it works on a copy, which replaces the state if the step
+    /// succeeds.
     fn step<T>(&self, step: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let mut state = self.read();
         let mut next = state.clone();
@@ -81,7 +82,8 @@ impl State {
         totals
     }
 
-    /// Holds the quota of `owner` for `asked` more bytes than are used or reserved now.
+    /// Checks that `asked` bytes, on top of those that are used or reserved now, fit the quota of
+    /// `owner`.
     fn check_quota(&self, owner: &UserId, asked: u64, default: u64) -> Result<()> {
         let stored = self.totals(owner, &Folder::default()).bytes;
         let user = self.users.get(owner).ok_or(Error::NotFound)?;
@@ -92,7 +94,8 @@ impl State {
         self.users.entry(id.clone()).or_insert_with(|| UserRecord::new(id.clone(), now))
     }
 
-    /// The record of a user for whom something is about to be kept.
+    /// Creates the record of a user for whom something is about to be stored, if there is none, and
+    /// checks that `by` may act for that user.
     fn owner(&mut self, id: &UserId, by: Asker, now: UnixMillis) -> Result<()> {
         let first = self.valid_from(Holder::User(id));
         let is_disabled = self.user(id, now).disabled;
@@ -113,7 +116,8 @@ impl State {
         if upload.state == UploadState::Open { Ok(upload) } else { Err(Error::Closed) }
     }
 
-    /// Holds a session that reserved `before` bytes, and is about to reserve others, to the quota.
+    /// Changes the reservation of a session from `before` bytes to what it reserves now, if that
+    /// fits the quota.
     fn reserve(&mut self, upload: &Upload, before: u64, default_quota: u64) -> Result<()> {
         let growth = upload.reserved().saturating_sub(before);
         self.check_quota(&upload.owner, growth, default_quota)?;
@@ -197,7 +201,7 @@ impl State {
     }
 }
 
-/// What comes behind `after`.
+/// The range of what comes after `after`.
 fn behind<T>(after: Option<T>) -> (Bound<T>, Bound<T>) {
     (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }

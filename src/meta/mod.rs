@@ -1,13 +1,14 @@
 //! SEAM 1: users, service tokens, upload sessions and the file index.
 //!
-//! One method is one atomic step that is durable when it answers `Ok`, and what can be read is
-//! durable. No transaction, iterator or table name crosses the seam. Times come as arguments;
-//! permissions are not asked here.
+//! Each method is one atomic step, which is durable when the method returns `Ok`. A read never
+//! shows anything that is not durable. No transaction, iterator or table name crosses the seam.
+//! Times are passed as arguments; permissions are not checked here.
 //!
-//! Every method costs the same at a thousand and at ten million files: none walks more than it
-//! answers, or than the limit it was given.
+//! Except for [`Upkeep::check`], every method costs the same at a thousand and at ten million
+//! files: a method visits no more files or blobs than it returns, or than its limit allows.
 //!
-//! [`sled`] is the engine of one machine, [`memory`] the reference it is compared with.
+//! [`sled`] is the engine for one machine; [`memory`] is the reference engine that it is compared
+//! with.
 
 pub mod accounts;
 pub mod concatenation;
@@ -37,7 +38,7 @@ use crate::model::{
     upload::{Mode, Part, Upload, UploadState},
 };
 
-/// Several uploads begun and finished as one.
+/// Several uploads that are begun and completed together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     pub id: UploadId,
@@ -49,78 +50,81 @@ pub struct Batch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobRecord {
     pub locator: Locator,
-    /// Files that hold this content.
+    /// The number of files that have this content.
     pub references: u64,
-    /// Since when its bytes are known to be other than what was stored.
+    /// Since when the blob's bytes are known to differ from what was stored.
     pub damaged: Option<UnixMillis>,
 }
 
-/// Who asks for a step in the name of a user.
+/// Who requests a step on behalf of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Asker {
-    /// A service: a user that is not there appears.
+    /// A service. If the user has no record, the step creates one.
     #[default]
     Service,
-    /// The user itself, by a token of this Unix second: it must not be disabled, and its tokens of
-    /// then not ended, in the moment of the step. One that was deleted does not come back so.
+    /// The user, with a token that was issued in this Unix second. At the moment of the step the
+    /// user must not be disabled, and tokens issued in that second must not have been ended. So an
+    /// old token does not bring back a user that was deleted.
     Owner { issued: u64 },
 }
 
-/// What becomes of one file: the record, where its bytes lie, the session it ends.
+/// A file to be recorded: its record, where its bytes lie, and the session that it ends.
 #[derive(Clone, Debug)]
 pub struct NewFile {
     pub file: FileRecord,
     pub locator: Locator,
-    /// The content is stored already, and lies there.
+    /// The content is already stored, at `locator`.
     pub is_known: bool,
-    /// A session speaks for its owner, who is there as long as it is.
+    /// Who requests the file. For a file that ends a session this is [`Asker::Service`]: the
+    /// session stands for its owner, whose record exists as long as the open session does.
     pub by: Asker,
-    /// The session and the [`Upload::revision`] its parts were read at; `None` for a file that came
-    /// in one request.
+    /// The session, and the [`Upload::revision`] at which its parts were read; `None` for a file
+    /// that came in one request.
     pub upload: Option<(UploadId, u64)>,
 }
 
 /// What [`Metadata::record_files`] did with one [`NewFile`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// The content was known. Its record refers to the new copy from now on, which was hashed a
-    /// moment ago; the bytes of this old one may be discarded.
+    /// Where the content lay before, if it was already stored. The blob's record now names the new
+    /// copy, which was hashed a moment ago, so the bytes of the old copy may be discarded, unless
+    /// this is the locator of the new copy itself.
     pub replaced: Option<Locator>,
-    /// Parts of the session that just ended; their bytes may be discarded.
+    /// Parts of the session that just ended. Their bytes may be discarded.
     pub parts: Vec<Part>,
 }
 
-/// Files of a blob that are remembered with it.
+/// At most this many of a blob's files are named in its record.
 pub const HOLDERS_MAX: usize = 4;
 
-/// The size of a session that had none, and the mode it goes on in.
+/// The size that is declared for a session that had none, and the session's mode from then on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Declared {
     pub size: u64,
     pub mode: Mode,
 }
 
-/// What a part is appended to.
+/// The end of a session, to which a part is appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppendTo {
-    /// The [`Upload::revision`] at which the end was read.
+    /// The [`Upload::revision`] at which the end of the session was read.
     pub revision: u64,
-    /// Said with the part, and as durable.
+    /// The size that is declared with the part. It is recorded in the same step.
     pub declares: Option<Declared>,
 }
 
-/// When a session is forgotten.
+/// The condition under which a session is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// It is open: its client gives it up.
+    /// The session is open: its client aborts it.
     Open,
-    /// It expired by this time, in whatever state.
+    /// The session expired by this time, whatever its state is.
     ExpiredBy(UnixMillis),
 }
 
 impl Declared {
     /// # Errors
-    /// [`Error::Changed`] for a session that has a size.
+    /// [`Error::Changed`] for a session that already has a size.
     fn set(self, upload: &mut Upload) -> Result<()> {
         if upload.mode.is_sized() {
             return Err(Error::Changed);
@@ -131,7 +135,7 @@ impl Declared {
 }
 
 impl Removal {
-    /// Whether it applies to a session as it is now.
+    /// Checks that the condition holds for a session as it is now.
     fn check(self, upload: &Upload) -> Result<()> {
         match self {
             Self::Open if upload.state != UploadState::Open => Err(Error::Closed),
@@ -141,26 +145,27 @@ impl Removal {
     }
 }
 
-/// What an export is to a store.
+/// How an export relates to a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exported {
-    /// It is that of another one.
+    /// The export is that of another store.
     Foreign,
-    /// It has no commit that is not in the store as well.
+    /// The export has no commit that is not in the store as well.
     Before,
-    /// It has commits that the store lost, or never had: one was opened from an older copy.
+    /// The export has commits that the store lost or never had: this store, or the one that was
+    /// exported, was opened from an older copy.
     Ahead,
 }
 
-/// Sessions and batches whose time is over.
+/// Expired sessions and batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
     pub ids: Vec<UploadId>,
-    /// More may be due.
+    /// There may be more of them.
     pub more: bool,
 }
 
-/// Why a step was not taken. Nothing has changed then.
+/// Why a step failed. Nothing has changed, unless the error [is uncertain](Error::is_uncertain).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("no such record")]
@@ -170,32 +175,33 @@ pub enum Error {
     /// The session is completed.
     #[error("the session is closed")]
     Closed,
-    /// The session was changed since it was read; read again.
+    /// What the step depends on has changed since the caller read it. Read it again.
     #[error("the session changed meanwhile")]
     Changed,
-    /// Something still belongs to it.
+    /// The user still has files or open uploads.
     #[error("the user has files or uploads")]
     NotEmpty,
-    /// [`Asker::Owner`] is not let in any more.
+    /// The token of [`Asker::Owner`] is no longer accepted.
     #[error("the user was disabled, logged out or deleted meanwhile")]
     LoggedOut,
-    #[error("quota of {limit} bytes: {used} used or reserved, {asked} asked")]
+    #[error("quota of {limit} bytes: {used} used or reserved, {asked} more needed")]
     Quota { limit: u64, used: u64, asked: u64 },
     /// Too many steps wait; try again later.
     #[error("the commit queue is full")]
     Busy,
-    /// The disk is nearly full. Steps that let something go are still taken.
+    /// The disk is nearly full. Steps that release something are still taken.
     #[error("no space left for the index")]
     NoSpace,
     #[error("damaged record: {0}")]
     Corrupt(String),
-    /// The engine stopped taking writes; it does so until it is opened again.
+    /// The engine has stopped taking writes. It takes none until it is opened again.
     #[error("the metadata store failed: {0}")]
     Unavailable(String),
 }
 
 impl Error {
-    /// Whether the step may have been taken all the same: what its records would name must stay.
+    /// Whether the step may have been taken in spite of the error. If so, the bytes that the step's
+    /// records would name must be kept.
     pub fn is_uncertain(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Corrupt(_))
     }
@@ -203,29 +209,33 @@ impl Error {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The metadata store. See the module for what every method promises. A read answers `None` for
-/// what is not there; any method may fail with [`Error::Corrupt`] and [`Error::Unavailable`], and
-/// one that writes with [`Error::Busy`] and [`Error::NoSpace`].
+/// The metadata store. The module says what every method promises. A read returns `None` for a
+/// record that does not exist. Any method may fail with [`Error::Corrupt`] and
+/// [`Error::Unavailable`]; a method that writes may also fail with [`Error::Busy`] and
+/// [`Error::NoSpace`].
 #[async_trait]
 pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
-    /// Writes a copy from which a store can be opened into the directory of another: every commit
-    /// that was answered before the call, and each later one either as a whole or not.
+    /// Writes a copy of this store into `data_dir`, another data directory, in which a store can
+    /// then be opened from it. The copy holds every commit that was answered before the call. Each
+    /// later commit is in the copy as a whole or not at all.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] where the copy goes; [`Error::Unavailable`] when it cannot be written.
+    /// [`Error::NoSpace`] when there is no room in `data_dir`; [`Error::Unavailable`] when the copy
+    /// cannot be written.
     async fn export(&self, data_dir: &Path) -> Result<()>;
-    /// What lies in the directory of another store, against this one; `None` where nothing there
-    /// says so.
+    /// How the export in `data_dir` relates to this store; `None` when nothing there says to which
+    /// store it belongs.
     async fn exported(&self, data_dir: &Path) -> Result<Option<Exported>>;
     /// Whether writes can be taken now.
     async fn ready(&self) -> Result<()>;
 
-    /// Opens sessions and reserves their sizes, all or none; makes their owner's record at
-    /// `now` if there is none.
+    /// Opens sessions and reserves their sizes, all or none. Creates their owner's record, with the
+    /// time `now`, if there is none.
     ///
     /// # Errors
-    /// [`Error::Quota`] when the owner's files, reservations and these do not fit its
-    /// quota: its record's, or `default_quota`; [`Error::LoggedOut`].
+    /// [`Error::Quota`] when the owner's files, the owner's reservations and these sessions
+    /// together exceed the quota: that of the owner's record, or else `default_quota`;
+    /// [`Error::LoggedOut`].
     async fn create_uploads(
         &self,
         uploads: Vec<Upload>,
@@ -236,7 +246,7 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     ) -> Result<()>;
     async fn upload(&self, id: UploadId) -> Result<Option<Upload>>;
     async fn batch(&self, id: UploadId) -> Result<Option<Batch>>;
-    /// Parts in order of their numbers.
+    /// The parts of a session in order of their numbers.
     async fn parts(&self, id: UploadId) -> Result<Vec<Part>>;
     /// Open sessions of `owner` in order of their ids, after `after`, at most `limit`.
     async fn uploads_of(
@@ -245,12 +255,14 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
         after: Option<UploadId>,
         limit: usize,
     ) -> Result<Vec<Upload>>;
-    /// Records a part and moves the session's expiry, never back; answers the part it replaced.
-    /// With `to` it must lie where the session ended, which may get its size with it.
+    /// Records a part and returns the part that it replaced. Moves the session's expiry to
+    /// `expires`, but never back. With `to`, the part is appended: it must lie where the session
+    /// ended, and `to` may declare the session's size in the same step.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Closed`], [`Error::Quota`]; [`Error::Changed`] when the
-    /// session that it is appended to moved on, or has a size already.
+    /// session that the part is appended to has changed since its end was read, or `to` declares a
+    /// size and the session already has one.
     async fn record_part(
         &self,
         id: UploadId,
@@ -259,11 +271,11 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
         expires: UnixMillis,
         default_quota: u64,
     ) -> Result<Option<Part>>;
-    /// Sets the size of a session that had none, reserves it and answers the session.
+    /// Sets the size of a session that had none, reserves it and returns the session.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Closed`], [`Error::Quota`]; [`Error::Changed`] when it is not
-    /// at `revision` any more, or has a size.
+    /// [`Error::NotFound`], [`Error::Closed`], [`Error::Quota`]; [`Error::Changed`] when the
+    /// session is no longer at `revision`, or already has a size.
     async fn declare_size(
         &self,
         id: UploadId,
@@ -271,26 +283,28 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
         revision: u64,
         default_quota: u64,
     ) -> Result<Upload>;
-    /// Forgets a session and answers its parts; the file of a completed one stays.
+    /// Removes a session and returns its parts. The file of a completed session stays.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Closed`] and [`Error::Changed`] when it is not, or not any
-    /// more, what `removal` says.
+    /// [`Error::NotFound`]; [`Error::Closed`] when `removal` is [`Removal::Open`] and the session
+    /// is not open; [`Error::Changed`] when it is [`Removal::ExpiredBy`] and the session expires
+    /// later.
     async fn remove_upload(&self, id: UploadId, removal: Removal) -> Result<Vec<Part>>;
     /// # Errors
     /// [`Error::NotFound`].
     async fn remove_batch(&self, id: UploadId) -> Result<()>;
-    /// Sessions whose time is over and batches whose sessions are gone, at most `limit`. Tidies the
-    /// index of times on the way.
+    /// Expired sessions, and batches whose sessions are gone, at most `limit`. Also tidies the
+    /// index of expiry times.
     async fn collect_expired(&self, now: UnixMillis, limit: usize) -> Result<Expired>;
 
-    /// Lists files, counts them, refers to their blobs and ends their sessions: all or none.
-    /// A completed session is kept at least until `keep_until`, for repeated requests.
+    /// Records files: adds them to their lists and counts, refers to their blobs and ends their
+    /// sessions, all or none. A completed session is kept at least until `keep_until`, to answer
+    /// repeated requests.
     ///
     /// # Errors
-    /// [`Error::Exists`] when a key is taken; [`Error::Changed`] for content that is not where it
-    /// should be known to lie, or is damaged; [`Error::Changed`] and [`Error::Closed`] for a
-    /// session that moved on; [`Error::NotFound`] for one that is gone; [`Error::Quota`];
+    /// [`Error::Exists`] when a key is taken; [`Error::Changed`] when known content no longer lies
+    /// at its locator, or is damaged; [`Error::Changed`] and [`Error::Closed`] when a session has
+    /// changed since it was read; [`Error::NotFound`] when a session is gone; [`Error::Quota`];
     /// [`Error::LoggedOut`].
     async fn record_files(
         &self,
@@ -300,7 +314,7 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
     ) -> Result<Vec<Recorded>>;
     async fn file(&self, key: &FileKey) -> Result<Option<FileRecord>>;
     async fn file_by_id(&self, id: FileId) -> Result<Option<FileRecord>>;
-    /// Unlists a file. Its blob is unreferenced since `now` when this was the last file of it.
+    /// Removes a file. If this was the last file of its blob, the blob is unreferenced since `now`.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -313,28 +327,31 @@ pub trait Metadata: Accounts + Concatenations + Selections + Upkeep {
         after: Option<FileId>,
         limit: usize,
     ) -> Result<Vec<FileRecord>>;
-    /// Count and size of `folder` and everything beneath it.
+    /// The number and total size of the files in `folder` and beneath it.
     async fn totals(&self, owner: &UserId, folder: &Folder) -> Result<Totals>;
 
-    /// A file of `owner` with this content; what others store of it makes no difference. One from
-    /// before contents were indexed is found among the last [`HOLDERS_MAX`] that were stored of it,
-    /// and one of which all of those are gone may not be.
+    /// A file of `owner` with this content. The files of other users make no difference. A file
+    /// that was stored before contents were indexed is found only if it is among the last
+    /// [`HOLDERS_MAX`] files that were stored with this content. If all of those are gone, a file
+    /// of `owner` can be missed.
     async fn file_with(&self, owner: &UserId, hash: &ContentHash) -> Result<Option<FileRecord>>;
-    /// The first file of `owner` whose content has this digest. What others have makes no
+    /// The first file of `owner` whose content has this digest. The files of other users make no
     /// difference. A file that was stored before contents were indexed is not found.
     async fn file_with_sha256(&self, owner: &UserId, sha256: &Sha256)
     -> Result<Option<FileRecord>>;
     async fn blob(&self, hash: &ContentHash) -> Result<Option<BlobRecord>>;
-    /// Blobs without a file since before `before`, at most `limit`.
+    /// Blobs that have been unreferenced since before `before`, at most `limit`.
     async fn unreferenced_blobs(
         &self,
         before: UnixMillis,
         limit: usize,
     ) -> Result<Vec<ContentHash>>;
-    /// Forgets a blob that is still without a file since before `before` and answers where its
-    /// bytes lie; `None` when a file refers to it, or did meanwhile, or it is unknown.
+    /// Removes the record of a blob that has been unreferenced since before `before`, and returns
+    /// where its bytes lie. Returns `None` when a file refers to the blob, or did meanwhile, or the
+    /// blob is unknown.
     async fn forget_blob(&self, hash: &ContentHash, before: UnixMillis) -> Result<Option<Locator>>;
-    /// Whether this part is recorded with this locator; told apart from litter by it.
+    /// Whether this part is recorded with this locator. Garbage collection tells recorded bytes
+    /// from litter by it.
     async fn refers_to_part(
         &self,
         id: UploadId,

@@ -10,11 +10,11 @@ use crate::model::{
     time::UnixMillis,
 };
 
-/// Files that somebody chose. Is stored as it stands here.
+/// The files that a batch token stands for. Stored exactly as declared here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Selection {
     Files(Vec<FileId>),
-    /// Whatever lies in a folder and beneath it.
+    /// All files in a folder and beneath it.
     Folder {
         owner: UserId,
         folder: Folder,
@@ -24,10 +24,10 @@ pub enum Selection {
 /// See the module. The promises of [`super::Metadata`] hold here too.
 #[async_trait]
 pub trait Selections: Send + Sync {
-    /// Keeps a selection until its id says that its time is over.
+    /// Stores a selection until the expiry time that its id holds.
     async fn add_selection(&self, id: SelectionId, selection: Selection) -> Result<()>;
     async fn selection(&self, id: SelectionId) -> Result<Option<Selection>>;
-    /// Forgets what expired by `now`, at most `limit` records of it, and answers whether there
-    /// may be more.
+    /// Removes selections that expired by `now`, at most `limit` of their records, and returns
+    /// whether there may be more.
     async fn forget_selections(&self, now: UnixMillis, limit: usize) -> Result<bool>;
 }

@@ -1,5 +1,5 @@
-//! What garbage collection and scrub ask of the index: walks in pages, blobs that move, blobs and
-//! parts that are damaged, how far a scrub came.
+//! What garbage collection and scrub need of the index: walks in pages, blobs that move, damaged
+//! blobs and parts, and the progress of a scrub.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -12,31 +12,31 @@ use crate::model::{
     time::UnixMillis,
 };
 
-/// One walk of a scrub over all blobs. Is stored as it stands here.
+/// One pass of a scrub over all blobs. Stored exactly as declared here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubPass {
     pub began: UnixMillis,
-    /// When it went through the last blob.
+    /// When the pass finished the last blob.
     pub completed: Option<UnixMillis>,
-    /// The last blob that was looked at; they are walked in order of their hashes.
+    /// The last blob that was checked. Blobs are checked in order of their hashes.
     pub position: Option<ContentHash>,
     pub blobs: u64,
     pub bytes: u64,
-    /// Blobs that are not what was stored, or not there.
+    /// Blobs whose bytes are not what was stored, or are missing.
     pub damaged: u64,
-    /// Blobs that could not be read to the end; nobody knows what they hold.
+    /// Blobs that could not be read to the end, so that their content is unknown.
     pub unreadable: u64,
 }
 
 impl ScrubPass {
-    /// A pass that has looked at nothing yet.
+    /// A pass that has checked nothing yet.
     pub fn new(began: UnixMillis) -> Self {
         let (completed, position) = (None, None);
         Self { began, completed, position, blobs: 0, bytes: 0, damaged: 0, unreadable: 0 }
     }
 }
 
-/// The pass that goes on, over restarts too, and the last one that came to its end.
+/// The running pass, which continues after a restart, and the last completed pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScrubState {
     pub running: Option<ScrubPass>,
@@ -46,13 +46,13 @@ pub struct ScrubState {
 /// See the module. The promises of [`super::Metadata`] hold here too.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
-    /// When this index was begun: `now` when nobody asked before. Bytes from before are not its to
-    /// judge: it may stand in for one that was lost.
+    /// When this index was begun. The first call sets this time to `now`. Bytes that are older must
+    /// not be collected for lack of a record: this index may replace one that was lost.
     async fn begun(&self, now: UnixMillis) -> Result<UnixMillis>;
-    /// Takes a step that changes nothing to the disk and back.
+    /// Commits a step that changes nothing, all the way to the disk and back.
     async fn probe(&self) -> Result<()>;
 
-    /// Where parts lie, in order of session and number, after `after`, at most `limit`.
+    /// The locators of parts, in order of session and number, after `after`, at most `limit`.
     async fn parts_after(
         &self,
         after: Option<(UploadId, PartNumber)>,
@@ -64,37 +64,40 @@ pub trait Upkeep: Send + Sync {
         after: Option<ContentHash>,
         limit: usize,
     ) -> Result<Vec<(ContentHash, BlobRecord)>>;
-    /// Points a blob's record at a copy that was checked a moment ago, which ends a mark as
-    /// damaged; `false` when the record does not name `from` any more.
+    /// Points a blob's record from `from` to `to`, a copy that was checked a moment ago, and
+    /// removes the blob's damage mark. Returns `false` when the record no longer names `from`.
     async fn relocate_blob(&self, hash: &ContentHash, from: &Locator, to: &Locator)
     -> Result<bool>;
 
-    /// Marks a blob whose bytes at `locator` are not what was stored; one that is marked keeps its
-    /// time. The mark goes with those bytes: when the record names others, or is forgotten.
-    /// `false` when the record does not name `locator`.
+    /// Marks a blob whose bytes at `locator` are not what was stored. A blob that is already marked
+    /// keeps the time of its mark. The mark is removed when the record names other bytes, or is
+    /// removed itself. Returns `false` when the record does not name `locator`.
     async fn mark_damaged(
         &self,
         hash: &ContentHash,
         locator: &Locator,
         now: UnixMillis,
     ) -> Result<bool>;
-    /// Takes a mark away; `false` when there is none, or the record does not name `locator`.
+    /// Removes a blob's damage mark. Returns `false` when there is none, or the record does not
+    /// name `locator`.
     async fn unmark_damaged(&self, hash: &ContentHash, locator: &Locator) -> Result<bool>;
-    /// How many blobs are marked.
+    /// The number of blobs that are marked as damaged.
     async fn damaged_count(&self) -> Result<u64>;
 
-    /// Forgets those of an open session's parts that are still recorded as in `parts`, as their
-    /// bytes are not what was stored, and answers them; the client may send them again.
+    /// Removes, from an open session, those of `parts` that are still recorded exactly as given,
+    /// and returns them. Their bytes are not what was stored, or they follow such a part in a
+    /// session that is written in order. The client may send them again.
     ///
     /// # Errors
     /// [`super::Error::NotFound`], [`super::Error::Closed`].
     async fn forget_parts(&self, id: UploadId, parts: Vec<Part>) -> Result<Vec<Part>>;
 
-    /// Holds the index against itself, reads what it can be made anew from, and answers what does
+    /// Checks the index against itself, reads what it can be rebuilt from, and returns what does
     /// not agree or is damaged, a line each. Walks everything.
     async fn check(&self) -> Result<Vec<String>>;
 
     async fn scrub_state(&self) -> Result<ScrubState>;
-    /// Keeps a pass: as the running one, or as the last one and none running when it completed.
+    /// Saves a pass: as the running one, or, if it is completed, as the last one; then no pass is
+    /// running.
     async fn save_scrub(&self, pass: ScrubPass) -> Result<()>;
 }

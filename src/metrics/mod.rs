@@ -1,8 +1,8 @@
-//! Numbers about the running program, which any layer may count in: no lock, no allocation, and
-//! no label that a client can choose. [`text`] writes them down for Prometheus.
+//! Metrics of the running program, in which any layer may count: no lock, no allocation, and no
+//! label that a client can choose. [`text`] prints them for Prometheus.
 //!
-//! There is one daemon in a process, so what is counted are statics beside what they count, or in
-//! [`stores`]; who shows them is no concern of who counts.
+//! There is one daemon in a process, so metrics are statics, beside the code that counts or in
+//! [`stores`]. Code that counts does not need to know which code prints.
 
 pub mod stores;
 pub mod text;
@@ -34,11 +34,11 @@ impl Counter {
     }
 }
 
-/// How many of something there are now.
+/// The present number of something.
 #[derive(Default)]
 pub struct Gauge(AtomicI64);
 
-/// One more of a [`Gauge`], for as long as it lives.
+/// Raises a [`Gauge`] by one for as long as it lives.
 pub struct Counted(&'static Gauge);
 
 impl Gauge {
@@ -50,7 +50,7 @@ impl Gauge {
         self.0.fetch_add(change, Ordering::Relaxed);
     }
 
-    /// To a number that stays until the next one.
+    /// Sets the gauge to a number, which it keeps until the next call.
     pub fn set(&self, value: u64) {
         self.0.store(i64::try_from(value).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
@@ -71,11 +71,11 @@ impl Drop for Counted {
     }
 }
 
-/// Bounds of a histogram at most; past the last one there is one bucket more.
+/// The most bounds of a histogram; one more bucket holds everything past the last bound.
 const BOUNDS_MAX: usize = 15;
 
-/// How often something was as large as what. Counted in whole units, which `scale` turns into the
-/// unit that is shown.
+/// How many observed values lie within each bound. Values are whole units, which `scale` converts
+/// to the unit that is shown.
 pub struct Histogram {
     bounds: &'static [u64],
     scale: f64,
@@ -90,7 +90,7 @@ impl Histogram {
         Self { bounds, scale, counts, sum: AtomicU64::new(0) }
     }
 
-    /// Of durations: from a tenth of a millisecond to a minute.
+    /// A histogram of durations, from a tenth of a millisecond to a minute.
     pub const fn seconds() -> Self {
         const MICROS: &[u64] = &[
             100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
@@ -99,7 +99,7 @@ impl Histogram {
         Self::new(MICROS, 1e6)
     }
 
-    /// Of numbers of things that are taken together.
+    /// A histogram of how many things are handled together.
     pub const fn sizes() -> Self {
         Self::new(&[1, 2, 4, 8, 16, 32, 64, 128, 256, 512], 1.0)
     }
@@ -114,7 +114,7 @@ impl Histogram {
         self.observe(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// Runs something and observes how long it takes.
+    /// Runs `step` and observes how long it takes.
     pub fn time<T>(&self, step: impl FnOnce() -> T) -> T {
         let began = Instant::now();
         let outcome = step();
@@ -123,8 +123,8 @@ impl Histogram {
     }
 }
 
-/// The same number for each of at most `N` names that the program knows, so that their count is
-/// bounded whatever clients do. Past `N`, which is a mistake, others share a place.
+/// A metric for each of at most `N` names. The program knows all names, so their number is bounded
+/// whatever clients do. More than `N` names are a bug; the further ones share a place.
 pub struct Family<K, T, const N: usize>([Place<K, T>; N]);
 
 struct Place<K, T> {
@@ -145,8 +145,8 @@ impl<K: Copy + Eq + Hash, const N: usize> Family<K, Histogram, N> {
 }
 
 impl<K: Copy + Eq + Hash, T, const N: usize> Family<K, T, N> {
-    /// The number of a name. A name takes the first free place behind where its hash leads, and
-    /// keeps it.
+    /// The metric of a name. A name takes the first free place from the one that its hash selects,
+    /// and keeps it.
     pub fn of(&self, name: K) -> &T {
         let hash = BuildHasherDefault::<DefaultHasher>::new().hash_one(name);
         let first = usize::try_from(hash % N as u64).unwrap_or(0);
@@ -156,7 +156,7 @@ impl<K: Copy + Eq + Hash, T, const N: usize> Family<K, T, N> {
         &place.unwrap_or(&self.0[first]).number
     }
 
-    /// What was counted so far.
+    /// The names that were used so far, with their metrics.
     pub fn all(&self) -> impl Iterator<Item = (K, &T)> {
         self.0.iter().filter_map(|place| Some((*place.name.get()?, &place.number)))
     }

@@ -9,11 +9,11 @@ use super::{Counter, Family, Gauge, Histogram};
 
 pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What is written so far. Each family is written once, all its samples behind its head.
+/// The text so far. Each metric is printed once, with all its samples behind its head.
 #[derive(Default)]
 pub struct Text(String);
 
-/// The labels of what has none.
+/// The labels of a metric without labels.
 const NONE: [(&str, &str); 0] = [];
 
 impl Text {

@@ -26,7 +26,8 @@ pub fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// What is hex outside, and so much of it as it has bytes: read in either case, written in lower.
+/// Implements hex for types that consist of bytes: `parse` reads either case, `Display` writes
+/// lower case.
 macro_rules! as_hex {
     ($($name:ident),+) => {$(
         impl $name {

@@ -1,4 +1,4 @@
-//! An index entry, and what a list says of many.
+//! A file in the index, and the totals of many.
 
 use serde_json::{Map, Value};
 
@@ -13,7 +13,7 @@ use super::{
 /// One file of one user. Never changes once recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRecord {
-    /// Carries the creation time, and with it the place in a list.
+    /// Contains the creation time, and with it the file's place in a list.
     pub id: FileId,
     pub owner: UserId,
     pub folder: Folder,
@@ -31,8 +31,8 @@ pub struct FileRecord {
 pub struct CallerMeta(pub Box<str>);
 
 impl CallerMeta {
-    /// These members, and those of `default` by other names; `None` when that is more than there
-    /// may be.
+    /// These members, and those of `default` that have other names; `None` when the result is
+    /// larger than [`META_BYTES_MAX`].
     pub fn before(self, default: &Self) -> Option<Self> {
         if self.0.is_empty() || default.0.is_empty() {
             return Some(if self.0.is_empty() { default.clone() } else { self });
@@ -45,7 +45,7 @@ impl CallerMeta {
     }
 }
 
-/// What a folder and everything beneath it hold.
+/// The count and size of the files in a folder and everything beneath it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Totals {
     pub files: u64,

@@ -10,10 +10,10 @@ use super::{
     name::{Folder, UserId},
 };
 
-/// Longest grant, as its words.
+/// Longest grant, as text.
 pub const GRANT_BYTES_MAX: usize = 4 << 10;
 
-/// What kind of request an endpoint takes.
+/// The kind of request that an endpoint takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Lists, metadata, content, links.
@@ -41,14 +41,14 @@ impl Action {
     }
 }
 
-/// One user, or all whose id begins alike.
+/// One user, or all users whose ids begin alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Users {
     One(UserId),
     Beginning(Box<str>),
 }
 
-/// What a token is limited to. A list that is empty limits nothing.
+/// What a token is limited to. An empty list limits nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     actions: Vec<Action>,
@@ -78,11 +78,11 @@ impl Grant {
             grant.networks.push(network(text)?);
         }
         if bytes > GRANT_BYTES_MAX {
-            return Err("The scopes and networks of a token are at most 4 KiB.".into());
+            return Err("The scopes and networks of a token must be at most 4 KiB of text.".into());
         }
         if grant.actions.contains(&Action::Admin) && grant.is_of_some() {
-            return Err("admin is for all users and folders: it stands beside no user: and no \
-                        folder:."
+            return Err("admin is for all users and folders: it takes no user: and no folder: \
+                        beside it."
                 .into());
         }
         Ok(grant)
@@ -97,25 +97,27 @@ impl Grant {
             let id = UserId::parse(id).map_err(|why| format!("The user of a scope {why}."))?;
             self.users.push(Users::One(id));
         } else if let Some(path) = scope.strip_prefix("folder:") {
-            let folder = Folder::parse(path).map_err(|why| format!("A scope's folder {why}."))?;
+            let folder = Folder::parse(path)
+                .map_err(|why| format!("A segment of a scope's folder {why}."))?;
             self.folders.push(folder);
         } else {
             return Err(format!(
-                "{scope:?} is no scope: read, upload, delete, tokens, admin, user:ID, \
+                "{scope:?} is not a scope: read, upload, delete, tokens, admin, user:ID, \
                  user:PREFIX* or folder:PATH."
             ));
         }
         Ok(())
     }
 
-    /// Administration is of everybody's, so that a token for some users or folders never has it,
-    /// not even one from before that was refused.
+    /// Whether the grant allows an action. Administration concerns all users, so a token that is
+    /// limited to users or folders never has it, not even one from before this combination was
+    /// refused.
     pub fn allows(&self, action: Action) -> bool {
         let is_granted = self.actions.is_empty() || self.actions.contains(&action);
         is_granted && !(action == Action::Admin && self.is_of_some())
     }
 
-    /// Whether it is limited to users or folders.
+    /// Whether the grant is limited to users or folders.
     fn is_of_some(&self) -> bool {
         !self.users.is_empty() || !self.folders.is_empty()
     }
@@ -128,14 +130,14 @@ impl Grant {
         self.users.is_empty() || self.users.iter().any(matches)
     }
 
-    /// Whether `folder` is one of the granted ones or lies beneath one.
+    /// Whether `folder` is a granted folder or lies beneath one.
     pub fn reaches_folder(&self, folder: &Folder) -> bool {
         let within = |granted: &Folder| folder.lineage().any(|ancestor| ancestor == *granted);
         self.folders.is_empty() || self.folders.iter().any(within)
     }
 
-    /// Whether a file with this key may be one of a granted user in a granted folder, as far as a
-    /// key tells. So much can be said without a look at what is there.
+    /// Whether a file with this key may belong to a granted user and lie in a granted folder, as
+    /// far as the key tells. This can be told without a look into the index.
     pub fn may_reach(&self, key: &FileKey) -> bool {
         let Some(segments) = key.segments() else { return true };
         let (user, folder) = (kept(segments.user), kept(segments.folder));
@@ -156,7 +158,8 @@ impl Grant {
         self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&from))
     }
 
-    /// The words of which [`Grant::parse`] makes this again, without the networks.
+    /// The scopes from which [`Grant::parse`] makes this grant again; the networks are not
+    /// included.
     pub fn scopes(&self) -> Vec<String> {
         let actions = self.actions.iter().map(|action| action.as_str().to_owned());
         let users = self.users.iter().map(|users| match users {
@@ -178,11 +181,11 @@ impl Grant {
 /// What is wrong, as a sentence.
 pub fn network(text: &str) -> Result<IpNet, String> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    let network = network.map_err(|_| format!("{text:?} is no network such as 10.0.0.0/8."))?;
+    let network = network.map_err(|_| format!("{text:?} is not a network such as 10.0.0.0/8."))?;
     Ok(network.trunc())
 }
 
-/// Every word, for people.
+/// All scopes and networks, for people.
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut words = self.scopes();
@@ -258,7 +261,7 @@ mod tests {
             assert!(Action::ALL[..4].iter().all(allowed) && !limited.allows(Action::Admin));
             assert!(Grant::parse(["admin", some], []).unwrap_err().contains("admin"), "{some}");
             assert!(Grant::parse([some, "read", "admin"], []).is_err(), "{some}");
-            // One that was stored when that was taken keeps what is not administration.
+            // A grant that was stored when the combination was accepted keeps its other actions.
             let stored = Grant { actions: vec![Action::Read, Action::Admin], ..limited };
             assert!(stored.allows(Action::Read) && !stored.allows(Action::Admin), "{some}");
         }

@@ -1,4 +1,4 @@
-//! Identifiers that the daemon makes: file ids, upload ids, part numbers.
+//! Identifiers of files, uploads, selections, service tokens and parts.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl FileId {
         Self(bytes)
     }
 
-    /// The time the file was recorded.
+    /// The time at which the file was recorded.
     pub fn created(&self) -> UnixMillis {
         let mut millis = [0; 8];
         millis[2..].copy_from_slice(&self.0[..6]);
@@ -61,21 +61,22 @@ impl fmt::Debug for FileId {
     }
 }
 
-/// Identity of an upload session or of a batch of them: 128 random bits, 32 hex digits outside.
+/// Identity of an upload session or of a batch of sessions: 128 random bits, written as 32 hex
+/// digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UploadId(pub [u8; 16]);
 
 as_hex!(UploadId, TokenId);
 
-/// Identity of files that were selected to be fetched together: what is kept in place of the token
-/// that stands for them, in order of time.
+/// Identity of a selection of files that are fetched together. It is stored in place of the token
+/// that stands for the selection. Ids sort by expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SelectionId {
     pub expires: UnixMillis,
     pub digest: [u8; 16],
 }
 
-/// Identity of a service token: the begin of the digest that stands for it, 16 hex digits outside.
+/// Identity of a service token: the beginning of the token's digest, written as 16 hex digits.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TokenId(pub [u8; 8]);
 

@@ -1,4 +1,5 @@
-//! File keys: `storage/{user_id}/{folder/}{8 hex}_{filename}`, the name clients hold for good.
+//! File keys: `storage/{user_id}/{folder/}{8 hex}_{filename}`, the permanent name that clients have
+//! for a file.
 
 use std::fmt;
 
@@ -13,8 +14,8 @@ const PREFIX: &str = "storage/";
 /// `storage/`, a user, the deepest folder, the salt and a name, with their slashes.
 const KEY_BYTES_MAX: usize =
     PREFIX.len() + (FOLDER_SEGMENTS_MAX + 2) * (NAME_BYTES_MAX + 1) + "12345678_".len();
-/// Clients paste keys into URLs unescaped, so these become `_`. The backtick is here because no
-/// server on hyper takes it raw.
+/// Clients paste keys into URLs unescaped, so these become `_`. The backtick is among them because
+/// no server on hyper accepts it unescaped.
 const UNSAFE_IN_URLS: [char; 10] = ['#', '?', '%', '<', '>', ':', '"', '|', '*', '`'];
 
 /// A key in its only form: decoded, below `storage/`, without empty or dot segments.
@@ -22,8 +23,8 @@ const UNSAFE_IN_URLS: [char; 10] = ['#', '?', '%', '<', '>', ':', '"', '|', '*',
 pub struct FileKey(Box<str>);
 
 impl FileKey {
-    /// The key of a new file. `salt` makes it unique among files of one name. Whoever pastes it
-    /// into a URL has a parser that drops spaces at the end, so they become `_` too.
+    /// The key of a new file. `salt` makes it unique among files of the same name. Spaces at its
+    /// end become `_` too, because URL parsers drop them when the key is pasted into a URL.
     pub fn new(owner: &UserId, folder: &Folder, salt: u32, name: &FileName) -> Self {
         let Self(key) = Self::compose(owner, folder, salt, name);
         let kept = key.trim_end_matches(' ');
@@ -31,8 +32,8 @@ impl FileKey {
         Self(format!("{kept}{spaces}").into())
     }
 
-    /// The key that a record stands for which holds but the salt: whatever new files are called,
-    /// this one stays as it is.
+    /// The key of a record that stores only the salt. It must never change, whatever the keys of
+    /// new files look like.
     pub fn compose(owner: &UserId, folder: &Folder, salt: u32, name: &FileName) -> Self {
         let slash = if folder.as_str().is_empty() { "" } else { "/" };
         let (folder, name) = (folder.as_str(), name.as_str());
@@ -40,7 +41,7 @@ impl FileKey {
         Self(key.replace(UNSAFE_IN_URLS, "_").into())
     }
 
-    /// Reads a key from a client. Traversal ends here: `None` is a key that no file can have.
+    /// Reads a key from a client. Path traversal ends here: `None` is a key that no file can have.
     pub fn parse(key: &str) -> Option<Self> {
         let tail = key.strip_prefix(PREFIX)?;
         let well_formed = key.len() <= KEY_BYTES_MAX
@@ -54,13 +55,13 @@ impl FileKey {
         &self.0
     }
 
-    /// The salt that [`FileKey::compose`] put in, when the last segment has its shape.
+    /// The salt that [`FileKey::compose`] put in, if the last segment has that form.
     pub fn salt(&self) -> Option<u32> {
         let hex = self.segments()?.salt;
         u32::from_str_radix(hex, 16).ok()
     }
 
-    /// What stands in a key of the shape that [`FileKey::compose`] gives.
+    /// The segments of a key, if it has the form that [`FileKey::compose`] gives.
     pub fn segments(&self) -> Option<Segments<'_>> {
         let (user, rest) = self.0.strip_prefix(PREFIX)?.split_once('/')?;
         let (folder, last) = rest.rsplit_once('/').unwrap_or(("", rest));
@@ -70,7 +71,8 @@ impl FileKey {
     }
 
     /// Whether a file of this owner in this folder may have this key. Servers differ in which
-    /// characters they keep, so those that [`FileKey::compose`] replaces count as one.
+    /// characters they keep, so all characters that [`FileKey::compose`] replaces count as the
+    /// same.
     pub fn fits(&self, owner: &UserId, folder: &Folder) -> bool {
         self.segments().is_some_and(|segments| {
             kept(segments.user) == kept(owner.as_str())
@@ -79,12 +81,12 @@ impl FileKey {
     }
 }
 
-/// A name as far as keys tell it from others.
+/// A name as it stands in keys: the characters that are unsafe in URLs are replaced.
 pub(super) fn kept(name: &str) -> String {
     name.replace(UNSAFE_IN_URLS, "_")
 }
 
-/// The words of a key.
+/// The segments of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segments<'a> {
     pub user: &'a str,

@@ -1,7 +1,7 @@
 //! Pure values and rules: no I/O, no async, no clock, no randomness.
 //!
-//! Every name of a client becomes one of these types at the door and stays one. What a
-//! type refuses can therefore not exist further down.
+//! Every name that a client sends becomes one of these types at the edge and stays one. What a type
+//! refuses can therefore not exist further down.
 
 pub mod digest;
 pub mod file;

@@ -1,4 +1,5 @@
-//! Names that clients choose: user ids, folders, file names. None is ever a file path of ours.
+//! Names that clients choose: user ids, folders, file names. The daemon uses none of them as a file
+//! path.
 
 use std::fmt;
 
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::{FOLDER_SEGMENTS_MAX, NAME_BYTES_MAX};
 
-/// Why a name is refused, as a sentence that ends the phrase "the file name …".
+/// Why a name is refused, as the end of a sentence that begins with "the file name …".
 pub type Refused = &'static str;
 
 /// Rules that user ids, folder segments and file names share.
@@ -69,12 +70,12 @@ impl FileName {
     }
 }
 
-/// Where in a user's tree a file lies: `a/b/c` without outer slashes, empty for the top.
+/// Where a file lies in its user's tree: `a/b/c` without outer slashes, empty for the top.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Folder(Box<str>);
 
 impl Folder {
-    /// Folds leading, trailing and doubled slashes away.
+    /// Removes leading, trailing and doubled slashes.
     ///
     /// # Errors
     /// The rule that `path` breaks.
@@ -91,12 +92,12 @@ impl Folder {
         &self.0
     }
 
-    /// Whether it is the one that holds all files of a user.
+    /// Whether this is the top folder, which contains all files of a user.
     pub fn is_top(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Every folder whose list shows a file of this one: the top, each ancestor, itself.
+    /// Every folder whose list shows a file of this one: the top, each ancestor, and itself.
     pub fn lineage(&self) -> impl Iterator<Item = Folder> + '_ {
         let top = std::iter::once(Folder::default());
         let ancestors = self.0.match_indices('/').map(|(at, _)| Self(self.0[..at].into()));

@@ -1,4 +1,4 @@
-//! Whose pages may ask from a browser.
+//! The origins whose pages may send requests from a browser (CORS).
 
 /// Origins as browsers write them: `https://app.example:8443` (RFC 6454 section 6.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub enum Origins {
 }
 
 impl Origins {
-    /// `*`, or origins with commas between, or nothing. `None` for anything else.
+    /// Reads `*`, origins with commas between them, or nothing. `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let mut origins = Vec::new();
         for origin in text.split(',').map(str::trim).filter(|origin| !origin.is_empty()) {

@@ -11,18 +11,18 @@ use super::{
     name::{Folder, UserId},
 };
 
-/// Roles, low to high. Each may do what the ones below it may.
+/// Roles, low to high. Each role may do what the lower ones may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
-    /// Reads the own files.
+    /// Reads the user's own files.
     Viewer,
     /// Uploads too.
     Analyst,
-    /// Deletes too; what `generate-token` hands out.
+    /// Deletes too. The default role of `generate-token`.
     Researcher,
     /// Reads and deletes everybody's files.
     Admin,
-    /// Another program: acts for any user it names.
+    /// Another program, which acts for any user that it names.
     Service,
 }
 
@@ -45,23 +45,25 @@ impl Role {
     }
 }
 
-/// The token that proved who asks: enough to look later whether it still would.
+/// The token that proved the identity of the caller, and what it takes to check later whether the
+/// token is still good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenStamp {
     pub id: TokenId,
-    /// The Unix second of its issue; 0 when it does not tell.
+    /// The Unix second of its issue; 0 when the token does not say.
     pub issued: u64,
-    /// How often tokens, users or keys had changed when it was checked. While that is so, it holds.
+    /// How often tokens, users or keys had changed when the token was checked. As long as this
+    /// number is the same, the token is good.
     pub epoch: u64,
 }
 
 /// The identity that a valid credential proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
-    /// A program, by the name its token was issued to, what that token grants, and the user for
-    /// whom it asks, where it said.
+    /// A program: the name that its token was issued to, what that token grants, and the user for
+    /// whom the program asks, if it named one.
     Service { name: Box<str>, token: TokenStamp, grant: Arc<Grant>, acts_for: Option<UserId> },
-    /// A user with the role its token and its record leave it (never [`Role::Service`]).
+    /// A user, with the role that its token and its record leave it (never [`Role::Service`]).
     User { id: UserId, role: Role, token: TokenStamp },
 }
 
@@ -79,7 +81,7 @@ impl Principal {
         }
     }
 
-    /// The user for whom a service said that it asks.
+    /// The user for whom a service says that it asks.
     pub fn named(&self) -> Option<&UserId> {
         match self {
             Principal::Service { acts_for, .. } => acts_for.as_ref(),
@@ -87,8 +89,8 @@ impl Principal {
         }
     }
 
-    /// The same service, asking for this user too; `None` when it asks for another one already.
-    /// Users ask for themselves, whatever they say.
+    /// The same service, asking for this user; `None` when it asks for another user already. A user
+    /// asks for itself, whomever it names.
     pub fn naming(&self, user: Option<UserId>) -> Option<Self> {
         let mut same = self.clone();
         if let (Principal::Service { acts_for, .. }, Some(user)) = (&mut same, user)
@@ -99,7 +101,8 @@ impl Principal {
         Some(same)
     }
 
-    /// The same, whomever it asks for: the caller holds the owner against that itself.
+    /// The same principal without the user for whom it asks. The caller must compare that user with
+    /// the owner itself.
     #[must_use]
     pub fn naming_nobody(&self) -> Self {
         let mut same = self.clone();
@@ -110,7 +113,8 @@ impl Principal {
     }
 
     /// Whether files and uploads of `owner` exist for this principal at all. A service that asks
-    /// for one user is not given what is another's, by whatever key or id that user handed it.
+    /// for one user gets nothing of another user, even by a key or an id that the first user handed
+    /// it.
     pub fn sees(&self, owner: &UserId) -> bool {
         match self {
             Principal::Service { acts_for, .. } => acts_for.as_ref().is_none_or(|it| it == owner),
@@ -118,7 +122,8 @@ impl Principal {
         }
     }
 
-    /// What its token is limited to; `None` of users, who are limited by their role alone.
+    /// What the principal's token is limited to; `None` for users, who are limited by their role
+    /// alone.
     fn grant(&self) -> Option<&Grant> {
         match self {
             Principal::Service { grant, .. } => Some(grant),
@@ -141,7 +146,7 @@ impl Principal {
         self.reaches_user(owner) && self.grant().is_none_or(|grant| grant.reaches_folder(folder))
     }
 
-    /// Whether its token may grant the file of this key, as far as that tells.
+    /// Whether its token may grant the file with this key, as far as the key tells.
     pub fn may_reach(&self, key: &FileKey) -> bool {
         self.grant().is_none_or(|grant| grant.may_reach(key))
     }
@@ -165,7 +170,7 @@ impl fmt::Display for Principal {
     }
 }
 
-/// For whom something is there that is nobody's own.
+/// Who may see something that belongs to no user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Audience {
     #[default]

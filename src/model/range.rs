@@ -1,8 +1,9 @@
-//! Byte ranges against a size (RFC 9110 section 14.1.2). Arithmetic only.
+//! Byte ranges applied to a size (RFC 9110 section 14.1.2). Arithmetic only.
 
 use super::limits::RANGES_MAX;
 
-/// What a part of several costs in an answer, about: ranges that are nearer are sent as one.
+/// About what one part of a multipart answer costs: ranges no further apart than this are sent as
+/// one.
 const PART_OVERHEAD_BYTES: u64 = 80;
 
 /// Bytes `start..end` of a blob.
@@ -25,12 +26,12 @@ impl Slice {
         self.start == self.end
     }
 
-    /// Whether some bytes are in both.
+    /// Whether the two have bytes in common.
     pub fn overlaps(self, other: Self) -> bool {
         self.start < other.end && other.start < self.end
     }
 
-    /// Whether both in one cost no more than a part for each.
+    /// Whether one part for both costs no more than a part for each.
     fn is_near(self, other: Self) -> bool {
         let gap = self.start.max(other.start).saturating_sub(self.end.min(other.end));
         gap <= PART_OVERHEAD_BYTES
@@ -64,7 +65,7 @@ impl RangeSpec {
         }
     }
 
-    /// What of `size` bytes is meant; `None` when that is nothing.
+    /// The slice of `size` bytes that is meant; `None` when it is empty.
     pub fn resolve(self, size: u64) -> Option<Slice> {
         let slice = match self {
             Self::From { first, last } => {
@@ -77,12 +78,12 @@ impl RangeSpec {
     }
 }
 
-/// What a whole `Range` header asks for.
+/// The ranges that a whole `Range` header asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeSet(Vec<RangeSpec>);
 
 impl RangeSet {
-    /// Reads a header value. `None` is anything that a server ignores (section 14.2): another
+    /// Reads a header value. `None` for a value that the server ignores (section 14.2): another
     /// unit, bad syntax, more than [`RANGES_MAX`] ranges.
     pub fn parse(value: &str) -> Option<Self> {
         let (unit, set) = value.split_once('=')?;
@@ -96,13 +97,13 @@ impl RangeSet {
         specs.into_iter().collect::<Option<_>>().filter(|_| is_bounded).map(Self)
     }
 
-    /// The parts of an answer, in the order in which they were asked for: those that lie in the
-    /// content, none of them near another. None is left where nothing can be satisfied.
+    /// The parts of an answer, in the order in which they were asked for. All of them lie in the
+    /// content, and none is near another. Empty when no range can be satisfied.
     pub fn resolve(&self, size: u64) -> Vec<Slice> {
         let mut parts: Vec<Slice> = Vec::new();
         for mut slice in self.0.iter().filter_map(|spec| spec.resolve(size)) {
             let mut at = parts.len();
-            // Joined with one, it may come near another.
+            // Joined with one part, the range may come near another.
             while let Some(near) = parts.iter().position(|part| part.is_near(slice)) {
                 slice = parts.remove(near).joined(slice);
                 at = at.min(near);
@@ -177,8 +178,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against the definition: every byte that was asked for is there, once, and none that is
-        /// further from one that was asked for than a part costs.
+        /// Checked against the definition: every byte that was asked for is there, once. No byte is
+        /// there that is further from one that was asked for than a part costs.
         #[test]
         fn resolves_like_the_definition(
             size in 0u64..1000, ranges in prop::collection::vec(written(), 1..8),

@@ -1,4 +1,4 @@
-//! Points in time as the records and the wire hold them.
+//! Points in time, as records and messages contain them.
 
 use std::{fmt, time::Duration};
 
@@ -24,7 +24,7 @@ impl UnixMillis {
         Self(self.0.saturating_add(millis))
     }
 
-    /// This time minus `span`, or the begin of time.
+    /// This time minus `span`, or the beginning of time.
     #[must_use]
     pub fn before(self, span: Duration) -> Self {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
@@ -37,7 +37,7 @@ impl fmt::Display for UnixMillis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = i128::from(self.0) * 1_000_000;
         let Ok(at) = OffsetDateTime::from_unix_timestamp_nanos(nanos) else {
-            // Years past 9999 have no RFC 3339 form; the last time that has one stands for them.
+            // Years past 9999 have no RFC 3339 form; the last time that has one is written instead.
             return f.write_str("9999-12-31T23:59:59.999Z");
         };
         let (year, month, day) = at.to_calendar_date();

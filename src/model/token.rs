@@ -1,13 +1,14 @@
-//! Which texts can be tokens, and which can name the service that has one.
+//! Which texts can be tokens, and which can be the name of a service.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
 use super::limits::{NAME_BYTES_MAX, OPAQUE_TOKEN_BYTES_MAX, OPAQUE_TOKEN_BYTES_MIN};
 
-/// Whether an opaque token that others made may be registered: visible ASCII characters, which any
-/// client can send in a header, within the bounds, and not a JWT, which would be good for
-/// what it claims before it is registered, and for everything after.
+/// Whether an opaque token that was made elsewhere may be registered. It must consist of visible
+/// ASCII characters, which any client can send in a header, and its length must be within the
+/// bounds. It must not be a JWT: a JWT would be good for what it claims before it is registered,
+/// and for everything afterwards.
 pub fn is_acceptable_token(token: &str) -> bool {
     (OPAQUE_TOKEN_BYTES_MIN..=OPAQUE_TOKEN_BYTES_MAX).contains(&token.len())
         && token.bytes().all(|byte| byte.is_ascii_graphic())
@@ -22,7 +23,7 @@ pub fn is_jwt(text: &str) -> bool {
     header.is_some_and(|header| serde_json::from_slice::<Map<String, Value>>(&header).is_ok())
 }
 
-/// Whether a service may have this name, by which its token is found in a path too.
+/// Whether a service may have this name. The name can also identify the service's token in a path.
 pub fn is_service_name(name: &str) -> bool {
     !name.ends_with("/rotate")
         && !name.trim().is_empty()

@@ -22,11 +22,11 @@ pub struct Upload {
     /// Bytes declared at init.
     pub size: u64,
     pub mode: Mode,
-    /// What the whole must be, where that was said at its begin.
+    /// The digest that the whole file must have, if it was declared at init.
     pub sha256: Option<Sha256>,
     pub meta: CallerMeta,
     pub expires: UnixMillis,
-    /// Bytes of the parts that count now.
+    /// Bytes of the parts that are recorded now.
     pub received: u64,
     /// Grows with every recorded part, so that a completion notices a part that came meanwhile.
     pub revision: u64,
@@ -38,15 +38,15 @@ pub enum Mode {
     Single,
     Chunked,
     Batch,
-    /// Written in order, and completed by its last byte, without a word.
+    /// Written in order, and completed by its last byte without another request.
     Stream,
-    /// As [`Mode::Stream`], of a size that is not declared yet.
+    /// As [`Mode::Stream`], but the size is not declared yet.
     Growing,
-    /// Becomes a file only with others, one behind the other, as their [`Mode::Final`].
+    /// Becomes a file only with others, one behind the other, through their [`Mode::Final`] upload.
     Partial,
-    /// As [`Mode::Partial`], of a size that is not declared yet.
+    /// As [`Mode::Partial`], but the size is not declared yet.
     GrowingPartial,
-    /// What partial ones make. It takes no bytes of its own.
+    /// Made of partial uploads. It takes no bytes of its own.
     Final,
 }
 
@@ -57,12 +57,13 @@ pub enum UploadState {
 }
 
 impl Upload {
-    /// Bytes that the file will have, once somebody said so.
+    /// The declared size of the file, once there is one.
     pub fn declared(&self) -> Option<u64> {
         self.mode.is_sized().then_some(self.size)
     }
 
-    /// Bytes of the owner's quota that the session holds: what was declared, or more if more came.
+    /// Bytes of the owner's quota that the session reserves: the declared size, or what was
+    /// received if that is more.
     pub fn reserved(&self) -> u64 {
         match self.state {
             UploadState::Open => self.size.max(self.received),
@@ -81,7 +82,7 @@ impl Mode {
         matches!(self, Mode::Partial | Mode::GrowingPartial)
     }
 
-    /// Whether no client names parts by their numbers, but goes on where the bytes end.
+    /// Whether the client does not number its parts, but continues where the bytes end.
     pub fn is_in_order(self) -> bool {
         matches!(self, Mode::Stream | Mode::Growing) || self.is_partial()
     }
@@ -99,7 +100,8 @@ impl Mode {
         }
     }
 
-    /// The size of part that init suggests for a file of `size`, where one has at most `limit`.
+    /// The part size that init suggests for a file of `size` bytes, where a part may have at most
+    /// `limit`.
     pub fn part_size(self, size: u64, limit: u64) -> u64 {
         let wanted = match self {
             Mode::Chunked => PART_BYTES_SUGGESTED.max(size.div_ceil(PARTS_SUGGESTED_MAX)),
@@ -108,13 +110,13 @@ impl Mode {
         wanted.min(limit).max(1)
     }
 
-    /// How many parts of that size make the file; an empty file still counts one.
+    /// How many parts of that size make the file; an empty file still counts as one part.
     pub fn parts(self, size: u64, limit: u64) -> u64 {
         size.div_ceil(self.part_size(size, limit)).max(1)
     }
 }
 
-/// Part counts that init suggests stay below this, whatever the size.
+/// The most parts that init suggests, whatever the size, unless the limit of a part demands more.
 const PARTS_SUGGESTED_MAX: u64 = 1_000;
 
 /// A part that was acknowledged: its bytes are in the blob store.
@@ -130,22 +132,22 @@ pub struct Part {
 /// Where the next byte of a session goes that is written in order.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tail {
-    /// Bytes that lie behind one another from the first one on.
+    /// Bytes that follow one another from the first one on, without a gap.
     pub offset: u64,
-    /// The number behind the last part.
+    /// The number after that of the last part.
     pub next: u64,
-    /// Numbers before the last part that are not there: nothing can be appended then.
+    /// Missing numbers before the last part. While there are any, nothing can be appended.
     pub missing: Vec<u32>,
 }
 
 impl Tail {
-    /// Whether all bytes are there that were declared.
+    /// Whether all declared bytes are there.
     pub fn is_whole(&self, upload: &Upload) -> bool {
         self.missing.is_empty() && upload.declared() == Some(self.offset)
     }
 }
 
-/// Finds it from the parts in order of their numbers.
+/// Finds the tail from the parts in order of their numbers.
 pub fn tail(parts: &[Part]) -> Tail {
     let mut tail = Tail { offset: 0, next: 1, missing: Vec::new() };
     for part in parts {
@@ -159,17 +161,17 @@ pub fn tail(parts: &[Part]) -> Tail {
     tail
 }
 
-/// How many parts lie before the one with this number and lack none between them.
+/// How many parts with lower numbers follow one another from the first number on, without a gap.
 pub fn leading(parts: &[Part], number: u32) -> usize {
     let first = u32::from(parts.first().is_none_or(|part| part.number.0 != 0));
     let in_order = parts.iter().zip(first..).take_while(|(part, next)| part.number.0 == *next);
     in_order.filter(|(part, _)| part.number.0 < number).count()
 }
 
-/// Where in the whole a part will lie of which `length` bytes are said to come, and at most `most`:
-/// behind those before it, or, when some of them are still to come, where parts of one size put it.
-/// `lowest` is the lowest number on its way, `limit` what a part may have. It is only a guess that
-/// keeps bytes from being copied.
+/// Where in the whole file a part will lie. `length` bytes of the part are announced, and at most
+/// `most` will come. The part lies behind those before it, or, when some of them are still to come,
+/// where parts of one size put it. `lowest` is the lowest number of a part on its way, and `limit`
+/// is the largest size of a part. The result is only a guess that keeps bytes from being copied.
 pub fn span_of(
     upload: &Upload,
     parts: &[Part],
@@ -188,8 +190,8 @@ pub fn span_of(
         return follows.then_some(Slice { start, end: start.saturating_add(most) });
     };
     let suggested = upload.mode.part_size(declared, limit);
-    // Where all other parts have the suggested size, the size of the last one tells its number, and
-    // with that whether numbers count from 0 or from 1.
+    // If all other parts have the suggested size, the size of the last part tells its number, and
+    // so whether numbers count from 0 or from 1.
     let all_fit = |first: u32| {
         let own = length.map(|length| (number, length));
         let mut all = parts.iter().map(|part| (part.number.0, part.size)).chain(own);
@@ -215,20 +217,20 @@ pub fn span_of(
     fits.then_some(Slice { start, end: start + length })
 }
 
-/// Where a part begins when those before it have one size and numbers run from `first`.
+/// Where a part begins if those before it have one size and numbers run from `first`.
 fn at(first: u32, size: u64, number: u32) -> Option<u64> {
     u64::from(number.saturating_sub(first)).checked_mul(size)
 }
 
-/// Whether a part of `length` bytes may begin there: of another size than the rest it can only be
-/// the last one.
+/// Whether a part of `length` bytes may begin there. A part of another size than the rest can only
+/// be the last one.
 fn fits(declared: u64, first: u32, size: u64, number: u32, length: u64) -> bool {
     let end = at(first, size, number).and_then(|start| start.checked_add(length));
     end.is_some_and(|end| if length == size { end <= declared } else { end == declared })
 }
 
-/// Where it lies if a part 0 that is still to come tells that numbers count from 0.
-/// `length` bytes of it are expected. As much of a guess.
+/// Where a part lies if a part 0 that is still to come tells that numbers count from 0. `length`
+/// bytes of the part are expected. As [`span_of`], this is only a guess.
 pub fn span_from_zero(
     upload: &Upload,
     parts: &[Part],
@@ -241,7 +243,7 @@ pub fn span_from_zero(
         let start = u64::from(number).checked_mul(size)?;
         Some(Slice { start, end: start.checked_add(length)? }).filter(|span| span.end <= declared)
     };
-    // One of another size than the suggested is the last one, or as long as the others.
+    // A part of another size than the suggested one is the last part, or as long as the others.
     let suggested = upload.mode.part_size(declared, limit);
     at(suggested).filter(|span| length == suggested || span.end == declared).or_else(|| at(length))
 }
@@ -250,9 +252,9 @@ pub fn span_from_zero(
 #[derive(Debug, PartialEq, Eq)]
 pub enum Completeness {
     Complete,
-    /// Part numbers that are not there.
+    /// Part numbers that are missing.
     Missing(Vec<u32>),
-    /// No number is missing, but the bytes are not those declared.
+    /// No number is missing, but the size is not the declared one.
     SizeDiffers {
         declared: u64,
         received: u64,
@@ -261,9 +263,10 @@ pub enum Completeness {
 
 /// Decides from the declared size and the parts in order of their numbers.
 ///
-/// Numbers run from 0 when part 0 is there, or when bytes are missing and the suggested size puts
-/// each part where that says and not where 1 would; else from 1. A missing tail can be named only
-/// when the client cut the file at the suggested size; otherwise the sizes tell.
+/// Numbers run from 0 when part 0 is there. They also do when bytes are missing and the suggested
+/// size fits every part if numbers run from 0, but not if they run from 1. Otherwise the first
+/// number is 1. A missing tail can be named only when the client cut the file at the suggested
+/// size; otherwise only the sizes show that it is missing.
 pub fn completeness(upload: &Upload, parts: &[Part], limit: u64) -> Completeness {
     let Upload { mode, size: declared, .. } = *upload;
     let received: u64 = parts.iter().map(|part| part.size).sum();
@@ -298,7 +301,7 @@ pub fn completeness(upload: &Upload, parts: &[Part], limit: u64) -> Completeness
 mod tests {
     use super::*;
 
-    /// No limit of a part.
+    /// No limit on the size of a part.
     const ANY: u64 = u64::MAX;
 
     fn parts(sizes: &[(u32, u64)]) -> Vec<Part> {
@@ -401,12 +404,12 @@ mod tests {
         assert_eq!(span(&chunked, &[(4, 5)], 2, 2, Some(full)), Some((full, 2 * full)));
         assert_eq!(span(&chunked, &[], 1, 3, None), Some((2 * full, 3 * full)));
         assert_eq!(span(&chunked, &[], 1, 4, None), Some(last));
-        // Of another size, once one of that size is there.
+        // Of another size, once a part of that size is there.
         assert_eq!(span(&chunked, &[], 2, 2, Some(9)), None);
         assert_eq!(span(&chunked, &[(1, 9)], 3, 3, Some(9)), Some((18, 27)));
         assert_eq!(span(&chunked, &[(1, 9)], 3, 3, Some(8)), None);
         assert_eq!(span(&chunked, &[(1, 9), (3, 8)], 4, 4, Some(9)), None);
-        // The last one, which came first, tells that they count from 0.
+        // The last part, which came first, tells that numbers count from 0.
         assert_eq!(span(&chunked, &[], 3, 3, Some(5)), Some(last));
         assert_eq!(span(&chunked, &[(3, 5)], 2, 2, Some(full)), Some((2 * full, 3 * full)));
         assert_eq!(span(&chunked, &[(3, 5)], 1, 1, Some(full)), Some((full, 2 * full)));
@@ -439,7 +442,7 @@ mod tests {
         assert_eq!(span(&chunked, &[], 3, full), None);
         assert_eq!(span(&upload(Mode::Single, 20), &[], 1, 7), Some((7, 14)));
         assert_eq!(span(&upload(Mode::Single, 20), &[], 1, 20), None);
-        // There is nothing to tell any more, or no size.
+        // Nothing is left to tell, or no size is declared.
         assert_eq!(span(&chunked, &[], 0, full), None);
         assert_eq!(span(&chunked, &[(1, full)], 2, full), None);
         assert_eq!(span(&upload(Mode::Growing, 0), &[], 1, 7), None);
@@ -454,7 +457,7 @@ mod tests {
         assert_eq!(check(&[(1, full)]), Completeness::Missing(vec![2, 3]));
         assert_eq!(check(&[(0, full), (1, full)]), Completeness::Missing(vec![2]));
         assert_eq!(check(&[(0, full), (1, full), (2, full)]), Completeness::Complete);
-        // Cut at what a part may have.
+        // Cut at the limit of a part.
         let small = upload(Mode::Chunked, 25);
         let limited = |sizes: &[_]| completeness(&small, &parts(sizes), 10);
         assert_eq!(limited(&[(1, 10), (2, 10)]), Completeness::Missing(vec![3]));

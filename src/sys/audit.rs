@@ -1,9 +1,10 @@
-//! An append-only log of lines, each of which carries the hash of the one before: who cuts or
-//! edits it is found out by [`verify`].
+//! An append-only log in which each line carries the hash of the line before it: [`verify`] finds
+//! out if lines were cut out, added or edited.
 //!
-//! `audit/NUMBER.jsonl` holds lines from that number on; `audit/head` the number and hash of the
-//! last one, so that a cut at the end shows as well. One thread writes; who records a line never
-//! waits. A file is closed when it is large or old, and removed when it is older still.
+//! `audit/NUMBER.jsonl` holds the lines from that number on; `audit/head` holds the number and hash
+//! of the last line, so that a cut at the end shows as well. One thread writes; recording a line
+//! never waits. A file is closed when it is large or old enough, and removed after the time that it
+//! is kept.
 
 mod chain;
 
@@ -31,22 +32,23 @@ use super::{
 };
 use crate::metrics::stores;
 
-/// Lines that wait at most; past it they are lost, which is told loudly.
+/// The most lines that wait; lines past it are lost, and the loss is reported loudly.
 const WAITING_LINES_MAX: usize = 8_192;
-/// Lines written at once.
+/// The most lines that are written at once.
 const BATCH_LINES_MAX: usize = 512;
-/// What is kept of lines that could not be written yet; past it, too, they are lost.
+/// The most bytes that are kept of lines that could not be written yet; lines past it are lost as
+/// well.
 const SEALED_BYTES_MAX: usize = 4 << 20;
-/// Room that is kept for lines when all are written.
+/// The buffer that is kept for lines when all have been written.
 const SEALED_BYTES_KEPT: usize = 64 << 10;
-/// How long others may join the first line of a batch. Without it the thread is woken for every
-/// line, and each costs the calls of a batch.
+/// How long the first line of a batch waits for others. Without it, the thread would be woken for
+/// every line and make all the calls of a batch for it.
 const GATHER: Duration = Duration::from_millis(5);
-/// What was written is on the disk after this time at most.
+/// Written lines are on the disk after this time at most.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
-/// What failed is tried again after this time.
+/// A failed write is repeated after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// A file is closed after this time, however small.
+/// A file is closed after this time, however small it is.
 const FILE_AGE_MAX: Duration = Duration::from_hours(7 * 24);
 
 /// When files are closed and removed.
@@ -56,7 +58,7 @@ pub struct Retention {
     pub keep: Duration,
 }
 
-/// Takes lines. The rest is written when it is dropped.
+/// Takes lines. Dropping it writes the lines that still wait.
 pub struct AuditLog {
     lines: Option<SyncSender<Map<String, Value>>>,
     lost: Arc<AtomicU64>,
@@ -64,7 +66,7 @@ pub struct AuditLog {
 }
 
 impl AuditLog {
-    /// Opens the log in `dir` and goes on behind its last whole line. Blocks.
+    /// Opens the log in `dir` and continues behind its last whole line. Blocks.
     ///
     /// # Errors
     /// When a file cannot be read or written.
@@ -89,13 +91,13 @@ impl AuditLog {
     }
 }
 
-/// Counts lines that nobody will read, and answers how many were not told of before.
+/// Counts lost lines; answers how many had been lost before and are not reported yet.
 fn lose(lost: &AtomicU64, lines: u64) -> u64 {
     stores::AUDIT_LINES_LOST.add(lines);
     lost.fetch_add(lines, Ordering::Relaxed)
 }
 
-/// A line that the log writes of itself.
+/// A line that the log writes about itself.
 fn own(event: &str, of: &str, number: u64) -> Map<String, Value> {
     Map::from_iter([("event".into(), event.into()), (of.into(), number.into())])
 }
@@ -104,7 +106,7 @@ impl Drop for AuditLog {
     fn drop(&mut self) {
         self.lines = None;
         if let Some(thread) = self.thread.take() {
-            // A panic there was reported when it happened.
+            // A panic of the thread was reported when it happened.
             let _ = thread.join();
         }
     }
@@ -117,18 +119,18 @@ struct Writer {
     file: File,
     bytes: u64,
     begun: SystemTime,
-    /// Of the last line that was written.
+    /// Number and hash of the last line that was written.
     head: Head,
     head_file: File,
     synced: Instant,
     is_dirty: bool,
-    /// Of files that are past their time by a clock that leapt none is removed.
+    /// While the clock is not trusted, no file is removed as too old.
     watch: Watch,
     trust: Trust,
-    /// Lines behind `head` that are still to be written, and the head behind them.
+    /// Sealed lines behind `head` that are still to be written, and the head behind them.
     sealed: Vec<u8>,
     next: Head,
-    /// When writing failed, as long as it has not worked since.
+    /// When a write failed; `None` once a later one has succeeded.
     failed: Option<Instant>,
 }
 
@@ -141,7 +143,7 @@ impl Writer {
         }
         let mut file = durable::open_or_create(&dir.join(name(first)))?;
         let begun = file.metadata()?.created().unwrap_or_else(|_| SystemTime::now());
-        // What a crash cut short was never counted.
+        // A line that a crash cut short was never counted.
         file.set_len(bytes)?;
         file.seek(SeekFrom::Start(bytes))?;
         let noted = Head::read(dir)?;
@@ -168,7 +170,7 @@ impl Writer {
             failed: None,
         };
         if noted.number > writer.head.number {
-            tracing::error!("the audit log ends before its head: lines were cut off");
+            tracing::error!("the audit log ends before its last recorded line: lines were cut off");
             writer.seal(&own("audit_cut", "head", noted.number))?;
             writer.write()?;
             writer.sync()?;
@@ -196,8 +198,8 @@ impl Writer {
         }
     }
 
-    /// Writes what is there to write. Without success it is kept, up to a bound, and tried again
-    /// with what comes later.
+    /// Seals and writes lines. If writing fails, they are kept, up to a bound, and written with
+    /// later ones.
     fn take(&mut self, lines: Vec<Map<String, Value>>) {
         self.trust = self.watch.look(&SystemClock);
         self.seal_gap();
@@ -206,7 +208,7 @@ impl Writer {
                 lose(&self.lost, 1);
             }
         }
-        // A disk that takes nothing is not asked for every line.
+        // A failing disk is not tried again for every line.
         if self.failed.is_some_and(|failed| failed.elapsed() < RETRY_AFTER) {
             return;
         }
@@ -214,12 +216,12 @@ impl Writer {
         let before = self.failed;
         self.failed = outcome.is_err().then(Instant::now);
         match outcome {
-            Ok(()) if before.is_some() => tracing::info!("the audit log is written again"),
+            Ok(()) if before.is_some() => tracing::info!("the audit log can be written again"),
             Ok(()) => {}
             Err(error) => {
                 let (waiting, lost) = (self.sealed.len(), self.lost.load(Ordering::Relaxed));
                 if before.is_some() && lost == 0 {
-                    tracing::debug!(%error, "audit log");
+                    tracing::debug!(%error, "the audit log still cannot be written");
                 } else {
                     tracing::error!(%error, waiting, lost, "the audit log cannot be written");
                 }
@@ -227,7 +229,7 @@ impl Writer {
         }
     }
 
-    /// Says how many lines were lost, once there is room to say so.
+    /// Seals a line that reports how many lines were lost, once there is room for it.
     fn seal_gap(&mut self) {
         let lost = self.lost.load(Ordering::Relaxed);
         let has_room = self.sealed.len() < SEALED_BYTES_MAX;
@@ -236,7 +238,7 @@ impl Writer {
         }
     }
 
-    /// Gives a line its place in the chain, which it keeps however often writing it fails.
+    /// Gives a line its place in the chain. It keeps that place, however often writing it fails.
     fn seal(&mut self, line: &Map<String, Value>) -> io::Result<()> {
         let (line, next) = seal(line, &self.next)?;
         self.sealed.extend_from_slice(line.as_bytes());
@@ -247,7 +249,7 @@ impl Writer {
 
     fn flush(&mut self) -> io::Result<()> {
         if !self.sealed.is_empty() {
-            // Half a line of a write that failed may stand there.
+            // A failed write may have left half a line there.
             self.file.set_len(self.bytes)?;
             self.file.seek(SeekFrom::Start(self.bytes))?;
             self.rotate_when_due()?;
@@ -271,14 +273,16 @@ impl Writer {
 
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
-        // Never ahead of what is durable, or a power cut would look like a cut of another kind.
+        // The head must never be ahead of the durable lines, or a power cut would look as if
+        // somebody had cut lines out.
         self.head_file.write_all_at(self.head.to_string().as_bytes(), 0)?;
         self.head_file.sync_data()?;
         (self.is_dirty, self.synced) = (false, Instant::now());
         Ok(())
     }
 
-    /// Begins a new file when this one is large or old, and lets go of what is past its time.
+    /// Begins a new file if this one is large or old enough, and removes files that need not be
+    /// kept.
     fn rotate_when_due(&mut self) -> io::Result<()> {
         let age = self.begun.elapsed().unwrap_or_default();
         let is_due = self.bytes >= self.retention.file_bytes || age >= FILE_AGE_MAX;

@@ -12,18 +12,18 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::model::time::UnixMillis;
 
-/// Wall time, injected everywhere so that tests move it instead of sleeping.
+/// Wall time. It is injected everywhere, so that tests move it instead of sleeping.
 pub trait Clock: Send + Sync {
     fn now(&self) -> UnixMillis;
 
-    /// Time that goes by whoever sets the clock, and while the machine sleeps; from when on means
-    /// nothing. One that nobody sets need not tell it apart.
+    /// Time that passes independently of whoever sets the clock, also while the machine sleeps. Its
+    /// origin means nothing. A clock that nobody sets can use its wall time.
     fn passed(&self) -> Duration {
         Duration::from_millis(self.now().0)
     }
 }
 
-/// The machine's clock. Times before 1970 read as 1970.
+/// The machine's clock. Times before 1970 are read as 1970.
 pub struct SystemClock;
 
 impl Clock for SystemClock {
@@ -37,30 +37,30 @@ impl Clock for SystemClock {
     }
 }
 
-/// What to think of a clock.
+/// How far a clock can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     Good,
-    /// It leapt ahead since somebody looked; this is told once.
+    /// The clock has leapt ahead since the last look; each leap is reported once.
     Leapt,
-    /// It leapt less than `LEAP` ago, and was not put right since.
+    /// The clock leapt less than `LEAP` ago and has not been corrected since.
     Waits,
 }
 
-/// A clock that goes ahead by more than this between two looks has leapt. For as long it is waited
-/// for somebody to put it right.
+/// A clock that advances by more than this between two looks, beyond the time that passed, has
+/// leapt. It is believed only once nobody has corrected it for as long again.
 const LEAP: Duration = Duration::from_hours(24);
 
-/// Looks at a clock now and then. What is over by a clock that is far ahead may not be over, and
-/// what is deleted for good then does not come back with the right time.
+/// Watches a clock for leaps. By a clock that is far ahead, things seem to have expired that have
+/// not, and what is deleted for good does not come back when the clock is corrected.
 #[derive(Default)]
 pub struct Watch(Mutex<Seen>);
 
 #[derive(Default)]
 struct Seen {
-    /// By how much the clock is ahead of time that passes, in ms, as it was believed last.
+    /// How far wall time was ahead of passed time, in ms, when the clock was last trusted.
     believed: Option<i128>,
-    /// When it leapt, in time that passes.
+    /// When the clock leapt, in passed time.
     leapt: Option<Duration>,
 }
 
@@ -74,7 +74,7 @@ impl Watch {
             (Some(believed), leapt) if ahead - believed > millis(LEAP) => match leapt {
                 None => Trust::Leapt,
                 Some(leapt) if passed.saturating_sub(leapt) < LEAP => Trust::Waits,
-                // Nobody minded: it is right, and was behind before.
+                // Nobody has corrected the clock: it is right now, and was behind before.
                 Some(_) => Trust::Good,
             },
             _ => Trust::Good,
@@ -88,7 +88,7 @@ impl Watch {
     }
 }
 
-/// A clock that stands still until it is set: time has passed then, or it has leapt.
+/// A clock that stands still until it is set: either time has passed then, or it has leapt.
 pub struct ManualClock {
     now: AtomicU64,
     leapt: AtomicU64,
@@ -103,7 +103,7 @@ impl ManualClock {
         self.now.store(now.0, Ordering::SeqCst);
     }
 
-    /// Sets it ahead, or back to where it was, while no time passes.
+    /// Sets the clock ahead, or back to where it was, without time passing.
     pub fn leap(&self, now: UnixMillis) {
         let before = self.now.swap(now.0, Ordering::SeqCst);
         self.leapt.fetch_add(now.0.wrapping_sub(before), Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! How many hold each thing of a kind. What nobody holds takes no room.
+//! Counts the holders of each key. A key without holders takes no memory.
 
 use std::{
     collections::HashMap,
@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Holders by what they hold.
+/// The number of holders by key.
 pub struct Counts<K>(Mutex<HashMap<K, usize>>);
 
-/// One holder, for as long as it lives.
+/// A holder of a key, counted as long as it lives.
 pub struct Held<K: Copy + Eq + Hash> {
     counts: Arc<Counts<K>>,
     key: K,
@@ -22,7 +22,7 @@ impl<K> Default for Counts<K> {
 }
 
 impl<K: Copy + Eq + Hash> Counts<K> {
-    /// One more that holds `key`; `None` when `max` do.
+    /// Adds a holder of `key`; `None` if there are `max` already.
     pub fn enter(self: &Arc<Self>, key: K, max: usize) -> Option<Held<K>> {
         let mut counts = self.lock();
         let count = counts.get(&key).copied().unwrap_or_default();
@@ -33,7 +33,7 @@ impl<K: Copy + Eq + Hash> Counts<K> {
         Some(Held { counts: Arc::clone(self), key })
     }
 
-    /// Whether anybody holds it.
+    /// Whether anybody holds `key`.
     pub fn has(&self, key: K) -> bool {
         self.lock().contains_key(&key)
     }

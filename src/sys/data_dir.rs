@@ -1,4 +1,4 @@
-//! The data directory as a whole: its format, its lock.
+//! The data directory as a whole: its format and its lock.
 
 use std::{
     ffi::OsStr,
@@ -12,25 +12,27 @@ use std::{
 
 use super::durable;
 
-/// The layout that this program writes. 2 added the journal; a directory of format 1 gets one when
-/// its metadata store is opened. 3 added trees behind the files of blobs; those of before stay.
-/// 4 added parts that lie together in one file; open uploads of before go on as they are. 5 put the
-/// records of the index in runs: it is made anew from the journal when it is opened. 6 put the
-/// records of files among those of their owners: they are moved when the index is opened.
+/// The layout that this program writes. Format 2 added the journal; a directory of format 1 gets
+/// one when its metadata store is opened. 3 added trees behind the files of blobs; older files stay
+/// without. 4 added parts that lie together in one file; uploads that were open before go on as
+/// they are. 5 put the records of the index into runs: the index is made anew from the journal when
+/// it is opened. 6 put the records of files among those of their owners: they are moved when the
+/// index is opened.
 const FORMAT: u32 = 6;
-/// The oldest layout that it reads.
+/// The oldest layout that this program reads.
 const FORMAT_MIN: u32 = 1;
 
-/// How long a directory that another process has is waited for, and how often it is tried.
+/// How long to wait for a directory that another process has locked, and how often to try.
 const PATIENCE: Duration = Duration::from_secs(5);
 const TRIED_EVERY: Duration = Duration::from_millis(20);
 
-/// Stands for `FORMAT` while a backup is brought into a directory, which is not whole until then.
+/// Takes the place of `FORMAT` while a backup is restored into a directory, which is incomplete
+/// until then.
 pub const RESTORING: &str = "RESTORING";
 
-/// What may lie in a directory of which a data directory is made, beside settings and what is
-/// hidden: keys and certificates that were put or made there before, the top of a file system, what
-/// this repository keeps in `data/`, and what one who was killed here left.
+/// What a directory may hold before it becomes a data directory, besides settings and hidden files:
+/// keys and certificates that were put or made there before, what lies at the top of a file system,
+/// what this repository keeps in `data/`, and what a killed process left here.
 const BEFORE: &[&str] =
     &["keys", "tls", "LOCK", "lost+found", "README.md", "FORMAT.tmp", "RESTORING.tmp"];
 
@@ -40,14 +42,15 @@ fn may_lie_before(name: &OsStr) -> bool {
     is_hidden || is_settings || BEFORE.iter().any(|known| name == *known)
 }
 
-/// Makes the directory when it is missing, private to its owner, and checks that it is one of
-/// ours. Answers whether it is a new one.
+/// Creates the directory if it is missing, private to its owner, and checks that it is one of ours.
+/// Answers whether it is new.
 ///
 /// # Errors
-/// When it cannot be made, holds anything else and no `FORMAT`, or was written by a newer version.
+/// When the directory cannot be created, holds other files but no `FORMAT`, or was written by a
+/// newer version.
 pub fn prepare(dir: &Path) -> io::Result<bool> {
     durable::create_dir_all(dir)?;
-    // Two that start on an empty directory write the same file.
+    // Two processes that start on an empty directory would write the same file.
     let _alone = durable::lock_dir(dir)?;
     if dir.join("FORMAT").exists() {
         return check(dir).map(|()| false);
@@ -59,7 +62,7 @@ pub fn prepare(dir: &Path) -> io::Result<bool> {
         }
         if !may_lie_before(&name) {
             return Err(io::Error::other(format!(
-                "{} holds {} and is no data directory of streamlined: a new one needs an empty \
+                "{} holds {} and is not a data directory of streamlined: a new one needs an empty \
                  directory",
                 dir.display(),
                 name.display(),
@@ -70,7 +73,7 @@ pub fn prepare(dir: &Path) -> io::Result<bool> {
     mark(dir).map(|()| true)
 }
 
-/// Whether the directory is one of ours, of a layout that this program reads.
+/// Checks that the directory is one of ours, in a layout that this program reads.
 ///
 /// # Errors
 /// When it has no `FORMAT`, was written by a newer version, or cannot be read.
@@ -79,14 +82,14 @@ pub fn check(dir: &Path) -> io::Result<()> {
     let text = match fs::read_to_string(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && dir.join(RESTORING).exists() => {
             return Err(io::Error::other(format!(
-                "{} is being restored, or that was cut: run the restore again",
+                "{} is being restored, or its restore was interrupted: run the restore again",
                 dir.display(),
             )));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(io::Error::other(format!(
-                "{} has no FORMAT file: not a data directory of streamlined, or one of which the \
-                 disk is not mounted",
+                "{} has no FORMAT file: it is not a data directory of streamlined, or its disk is \
+                 not mounted",
                 dir.display(),
             )));
         }
@@ -95,18 +98,19 @@ pub fn check(dir: &Path) -> io::Result<()> {
     match text.trim().parse::<u32>() {
         Ok(FORMAT_MIN..=FORMAT) => Ok(()),
         Ok(newer) if newer > FORMAT => Err(io::Error::other(format!(
-            "{} has format {newer}, this program reads up to {FORMAT}: use a newer one",
+            "{} has format {newer}, this program reads up to {FORMAT}: use a newer version",
             dir.display(),
         ))),
         _ => Err(io::Error::other(format!("{}: not a format number", path.display()))),
     }
 }
 
-/// Keeps older versions out, before the first byte of the newest layout is written. What has no
-/// `FORMAT` is no data directory as a whole, and gets none.
+/// Raises `FORMAT`, so that older versions refuse the directory, before the first byte of the
+/// newest layout is written. A directory without `FORMAT` is not a whole data directory and gets
+/// none.
 ///
 /// # Errors
-/// When it cannot be read or written.
+/// When `FORMAT` cannot be read or written.
 pub fn stamp(dir: &Path) -> io::Result<()> {
     if !is_stamped(dir)? {
         mark(dir)?;
@@ -115,10 +119,10 @@ pub fn stamp(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether older versions are kept out, or see no data directory.
+/// Whether older versions refuse the directory, or it is no data directory for them.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When `FORMAT` cannot be read.
 pub fn is_stamped(dir: &Path) -> io::Result<bool> {
     match fs::read_to_string(dir.join("FORMAT")) {
         Ok(format) => Ok(format == format!("{FORMAT}\n")),
@@ -127,19 +131,19 @@ pub fn is_stamped(dir: &Path) -> io::Result<bool> {
     }
 }
 
-/// Makes a data directory of what is there.
+/// Writes `FORMAT`, which makes a data directory of what is there.
 ///
 /// # Errors
-/// When it cannot be written.
+/// When `FORMAT` cannot be written.
 pub fn mark(dir: &Path) -> io::Result<()> {
     durable::write_file(&dir.join("FORMAT"), format!("{FORMAT}\n").as_bytes())
 }
 
-/// Keeps every other daemon, and every backup that would be written there, out for as long as the
-/// handle lives.
+/// Locks the directory for as long as the handle lives: against every other daemon, and against
+/// every backup that would be written there.
 ///
 /// # Errors
-/// [`io::ErrorKind::WouldBlock`] when another one holds the directory.
+/// [`io::ErrorKind::WouldBlock`] when another process holds the directory.
 pub fn lock(dir: &Path) -> io::Result<File> {
     durable::try_lock(&dir.join("LOCK"))?.ok_or_else(|| {
         let why = format!("{} is in use by another daemon, a command or a backup", dir.display());
@@ -147,11 +151,11 @@ pub fn lock(dir: &Path) -> io::Result<File> {
     })
 }
 
-/// Tries again for some seconds what another process keeps from us, as a command on data does for a
-/// moment, or a daemon that starts or stops. Blocks.
+/// Repeats an attempt for some seconds as long as another process holds the directory: a command on
+/// data does for a moment, as does a daemon that starts or stops. Blocks.
 ///
 /// # Errors
-/// The last one.
+/// That of the last attempt.
 pub fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let began = Instant::now();
     loop {
@@ -187,7 +191,7 @@ mod tests {
     fn only_our_own_format_opens() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("a/b");
-        // Of a disk that is not mounted nobody is to make a new one.
+        // If a disk is not mounted, nobody should be told to make a new directory.
         let missing = check(&inner).unwrap_err().to_string();
         assert!(missing.contains("not mounted") && !missing.contains("serve"), "{missing}");
         prepare(&inner).unwrap();

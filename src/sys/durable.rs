@@ -1,4 +1,4 @@
-//! Durable files: what is written, synced and renamed, in one place.
+//! Durable files: everything about writing, syncing and renaming them.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -9,7 +9,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Whether it is room that was missing: on the disk, or of what a user may have of it.
+/// Whether there was no room, on the disk or in the user's disk quota.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -19,7 +19,7 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Makes `dir` with mode 0700 if it is missing, and its name durable.
+/// Creates `dir` with mode 0700 if it is missing, and makes its name durable.
 pub fn create_dir(dir: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
@@ -32,25 +32,25 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// As [`create_dir`], with those above it that are missing.
+/// As [`create_dir`], including missing parents.
 pub fn create_dir_all(dir: &Path) -> io::Result<()> {
     let missing = dir.ancestors().take_while(|dir| !dir.exists());
     let missing: Vec<&Path> = missing.filter(|dir| !dir.as_os_str().is_empty()).collect();
     missing.into_iter().rev().try_for_each(create_dir)
 }
 
-/// A new file, mode 0600, open for reading and writing.
+/// Creates a new file, mode 0600, open for reading and writing.
 pub fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// A file that may be there already, mode 0600 if not, open for reading and writing.
+/// Opens a file for reading and writing, creating it with mode 0600 if it is missing.
 pub fn open_or_create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-/// Removes a file; one that is gone is fine.
+/// Removes a file; a missing file is no error.
 pub fn remove_file(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -60,18 +60,18 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
 
 const TEMPORARY: &str = "tmp";
 
-/// The name of a file until it is whole.
+/// The name of a file while it is being written.
 pub fn temporary(path: &Path) -> PathBuf {
     path.with_extension(TEMPORARY)
 }
 
-/// Whether a file has such a name.
+/// Whether `path` is such a name.
 pub fn is_temporary(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == TEMPORARY)
 }
 
-/// Removes what one who was killed had not finished to write in `dir`, where all who write hold its
-/// lock, and so does who asks.
+/// Removes temporary files that a killed process left in `dir`. Every writer there holds the
+/// directory's lock, and the caller must hold it as well.
 pub fn remove_temporary(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -82,7 +82,7 @@ pub fn remove_temporary(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a small file as a whole: temporary name, sync, rename, directory sync.
+/// Writes a small file atomically: temporary name, sync, rename, sync of the directory.
 pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
     remove_file(&temporary)?;
@@ -93,7 +93,8 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Takes an exclusive lock that lasts as long as the file is open; `None` when another holds it.
+/// Takes an exclusive lock that lasts as long as the file is open; `None` if another process holds
+/// it.
 pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
     let file = open_or_create(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -103,7 +104,7 @@ pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Waits for the exclusive lock of a directory; it lasts as long as the returned handle.
+/// Waits for the exclusive lock of a directory, which lasts as long as the returned handle.
 pub fn lock_dir(dir: &Path) -> io::Result<File> {
     let handle = File::open(dir)?;
     flock(&handle, FlockOperation::LockExclusive)?;

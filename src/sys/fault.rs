@@ -1,12 +1,12 @@
-//! Named points at which a test build can be made to die, or to hang.
+//! Named points at which a test build can be made to die or to hang.
 //!
-//! `SLT_FAULT_POINT="NAME COUNT"` kills the process, as `kill -9` would, when it comes to
-//! the point of that name for the COUNT-th time; `SLT_HANG_POINT` stops the thread that does. Where
-//! `SLT_FAULT_AFTER` names a file, only what happens while that is there counts: what a daemon does
-//! by itself would shift the count of a test that waits for something else.
-//! Release builds have no such points.
+//! `SLT_FAULT_POINT="NAME COUNT"` kills the process, as `kill -9` would, when it reaches the point
+//! of that name for the COUNT-th time; `SLT_HANG_POINT` stops the thread instead. If
+//! `SLT_FAULT_AFTER` names a file, only passes while that file exists count: what a daemon does by
+//! itself would otherwise shift the count of a test that waits for something else. Release builds
+//! have no such points.
 
-/// A point between two steps of a protocol. Free in a release build.
+/// A point between two steps of a protocol. Costs nothing in a release build.
 #[cfg(not(debug_assertions))]
 #[inline]
 pub fn point(_name: &str) {}
@@ -27,7 +27,7 @@ mod armed {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    /// Name of the point and how often it may still be passed.
+    /// The name of the point, and at which pass from now it strikes.
     struct Armed(Option<(String, AtomicU64)>);
 
     static DEADLY: LazyLock<Armed> = LazyLock::new(|| Armed::by("SLT_FAULT_POINT"));
@@ -54,7 +54,7 @@ mod armed {
     pub fn point(name: &str) {
         if DEADLY.strikes(name) {
             let _ = kill_process(getpid(), Signal::KILL);
-            // The signal is on its way; nothing of this thread may happen any more.
+            // The signal is on its way; this thread must do nothing more.
             hang();
         }
         if ENDLESS.strikes(name) {

@@ -1,5 +1,5 @@
-//! Structured log on stderr: for people on a terminal, JSON otherwise. What is logged may be
-//! changed while the program runs.
+//! The structured log on stderr: text on a terminal, JSON otherwise. Its filter may be changed
+//! while the program runs.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -8,7 +8,7 @@ use std::{
 
 use tracing_subscriber::EnvFilter;
 
-/// The filter of a log that has started: how to change it, and what it says.
+/// The filter of the running log: how to change it, and its text.
 struct Filter {
     change: Change,
     text: Mutex<String>,
@@ -24,8 +24,8 @@ static FILTER: OnceLock<Filter> = OnceLock::new();
 /// What is wrong with `filter`.
 pub fn start(filter: &str) -> Result<(), String> {
     let (filter, text) = (parse(filter)?, Mutex::new(filter.to_owned()));
-    // A line that cannot be written is lost. tracing-subscriber would say so on the same stderr,
-    // and panic when that fails, in whoever logs.
+    // A line that cannot be written is lost. Otherwise tracing-subscriber would report this on the
+    // same stderr, and panic in the logging thread if that fails, too.
     let builder = tracing_subscriber::fmt().with_writer(stderr).log_internal_errors(false);
     let (started, change) = if stderr().is_terminal() {
         let builder = builder.with_target(false).with_env_filter(filter).with_filter_reloading();
@@ -40,32 +40,33 @@ pub fn start(filter: &str) -> Result<(), String> {
         (builder.try_init(), Box::new(change) as Change)
     };
     started.map_err(|error| error.to_string())?;
-    // Only one log can have started.
+    // Only one log can be started, so this is not set yet.
     let _ = FILTER.set(Filter { change, text });
     Ok(())
 }
 
-/// What clients do wrong in HTTP/2. h2 warns of each frame, so that one client could fill a disk.
+/// Mutes warnings about clients' faults in HTTP/2: h2 warns of each frame, so one client could fill
+/// a disk.
 const QUIET: &str = "h2=error";
 
 /// # Errors
 /// What is wrong with `filter`.
 pub fn parse(filter: &str) -> Result<EnvFilter, String> {
-    // What is not ASCII makes tracing-subscriber 0.3.23 panic; no target has it.
+    // Characters outside ASCII make tracing-subscriber 0.3.23 panic; no target contains any.
     if !filter.is_ascii() {
         return Err("must be ASCII".into());
     }
-    // A value of a field is what it says and no pattern: of some, tracing-subscriber makes tables
-    // for minutes and out of all memory.
+    // Values of fields are taken literally and not as patterns: from some patterns,
+    // tracing-subscriber builds tables for minutes until memory runs out.
     let builder = EnvFilter::builder().with_regex(false);
-    // Of two directives for one target the later counts.
+    // Of two directives for one target, the later one counts.
     builder.parse(format!("{QUIET},{filter}")).map_err(|error| error.to_string())
 }
 
-/// Changes what is logged from now on.
+/// Changes the filter from now on.
 ///
 /// # Errors
-/// What is wrong with `filter`; nothing has changed then.
+/// What is wrong with `filter`; it is unchanged then.
 pub fn change(filter: &str) -> Result<(), String> {
     let parsed = parse(filter)?;
     let Some(running) = FILTER.get() else { return Err("the log has not started".into()) };
@@ -75,7 +76,7 @@ pub fn change(filter: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What is logged now.
+/// The filter in force; `None` if the log has not started.
 pub fn filter() -> Option<String> {
     let text = &FILTER.get()?.text;
     Some(text.lock().unwrap_or_else(PoisonError::into_inner).clone())

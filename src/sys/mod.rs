@@ -1,5 +1,5 @@
-//! Thin hands on the operating system: clock, randomness, durable files, signals, log, TLS files,
-//! the service manager. Beside them counts, which layers share that do not know each other.
+//! Thin wrappers of the operating system: clock, randomness, durable files, signals, log, TLS
+//! files, the service manager. Also counts that are shared by layers which do not know each other.
 
 pub mod audit;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! Whose files a command leaves behind that root gives.
+//! The owner of the files that a command creates when root runs it.
 
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
@@ -10,15 +10,16 @@ use rustix::{
     },
 };
 
-/// Goes on as the owner of `dir` where root asked: what root makes there the daemon, which is not
-/// root, could not open. The right to read everything is kept, for paths and trees that only root
-/// can read. To be called before other threads begin, for threads have these each for themselves.
+/// If root runs a command, continues as the owner of `dir`: the daemon, which is not root, could
+/// not open files that root creates there. The right to read everything is kept, for paths and
+/// trees that only root can read. Must be called before other threads start, because each thread
+/// has its own ids and capabilities.
 ///
 /// # Errors
 /// When the system does not allow it.
 pub fn assume(dir: &Path) -> io::Result<()> {
     let owner = match fs::metadata(dir) {
-        // Who makes it owns it; the service manager gives it to the daemon.
+        // Whoever creates the directory owns it; the service manager hands it over to the daemon.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         owner => owner?,
     };

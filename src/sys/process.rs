@@ -1,4 +1,4 @@
-//! What the kernel knows of this process (proc(5)).
+//! What the kernel knows about this process (proc(5)).
 
 use std::{fs, io, time::UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-/// What it takes of the machine.
+/// The resources that the process uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
     pub cpu_seconds: f64,
@@ -23,15 +23,15 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Reads them. Does not wait for a disk.
+    /// Reads the figures. Does not wait for a disk.
     ///
     /// # Errors
     /// Where there is no `/proc`.
     pub fn read() -> io::Result<Self> {
         let stat = fs::read_to_string("/proc/self/stat")?;
-        // The name of the program, in parentheses, may hold anything.
+        // The program's name, in parentheses, may contain anything.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-        // Numbered from 1 in the manual, where the name is the second.
+        // proc(5) numbers the fields from 1, and the name is field 2.
         let field = |number: usize| -> u64 {
             fields.get(number - 3).and_then(|text| text.parse().ok()).unwrap_or(0)
         };
@@ -49,8 +49,8 @@ impl Figures {
     }
 }
 
-/// Seconds after 1970, of a start that came so many after the boot. The clock tells that of the
-/// boot, as `ProcSubset=pid` of systemd hides `/proc/stat`.
+/// The time of a start, in seconds since 1970, given in seconds after the boot. The boot time is
+/// taken from the clock, because systemd's `ProcSubset=pid` hides `/proc/stat`.
 #[expect(clippy::cast_precision_loss, reason = "what is shown needs no more digits")]
 fn started(after_boot: f64) -> f64 {
     let since_boot = clock_gettime(ClockId::Boottime);

@@ -1,4 +1,4 @@
-//! Random bits, and the ids made of them.
+//! Random bits, and the ids and names that are made of them.
 
 use std::sync::Mutex;
 
@@ -12,7 +12,7 @@ use crate::model::{
 /// `N` bytes from the cryptographic generator.
 ///
 /// # Panics
-/// When the operating system has no randomness to give: nothing safe can go on without it.
+/// When the operating system provides no randomness: nothing safe can be done without it.
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).expect("the operating system's random generator works");
@@ -33,12 +33,12 @@ pub fn salt() -> u32 {
     u32::from_le_bytes(bytes())
 }
 
-/// A name suffix that no earlier file of ours has.
+/// A suffix that makes a file name unique.
 pub fn nonce() -> u64 {
     u64::from_le_bytes(bytes())
 }
 
-/// A clock behind the last id by more than this was stepped back, and ids follow it.
+/// If the clock is behind the last id by more than this, it was stepped back, and ids follow it.
 const STEP_BACK_MILLIS: u64 = 1_000;
 
 /// Makes [`FileId`]s that rise within a millisecond (RFC 9562 section 6.2, method 1).
@@ -56,7 +56,7 @@ impl FileIds {
         } else if counter < 0x0fff {
             counter += 1;
         } else {
-            // More than 4096 in a millisecond: borrow from the next one.
+            // More than 4096 in a millisecond: continue in the next one.
             (at, counter) = (UnixMillis(at.0.saturating_add(1)), 0);
         }
         *last = (at, counter);

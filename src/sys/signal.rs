@@ -1,19 +1,19 @@
-//! What the process is told by signals.
+//! Signals to the process.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// A signal that came.
+/// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// SIGTERM or SIGINT, by its name.
+    /// SIGTERM or SIGINT, with its name.
     Stop(&'static str),
     /// SIGHUP: read the configuration again.
     Reload,
 }
 
-/// From when it exists on, SIGHUP does not end the process; one that comes is kept for [`Signals`].
+/// Once this exists, SIGHUP no longer ends the process; one that arrives is kept for [`Signals`].
 pub struct Hangups(Signal);
 
 impl Hangups {
@@ -24,7 +24,7 @@ impl Hangups {
     }
 }
 
-/// From when it exists on, none of these signals ends the process by itself.
+/// Once this exists, none of these signals ends the process by itself.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,

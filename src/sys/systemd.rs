@@ -1,4 +1,5 @@
-//! What a service manager is told (`sd_notify(3)`) and what it hands over (`sd_listen_fds(3)`).
+//! What the daemon tells a service manager (`sd_notify(3)`) and inherits from it
+//! (`sd_listen_fds(3)`).
 
 use std::{
     env, io,
@@ -16,14 +17,14 @@ use std::{
 use listenfd::ListenFd;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Where the manager listens; nowhere without one.
+/// Where the service manager listens; `None` without one.
 pub struct Manager(Option<(UnixDatagram, SocketAddr)>);
 
 impl Manager {
-    /// The one that `$NOTIFY_SOCKET` names.
+    /// The manager whose socket `$NOTIFY_SOCKET` names.
     ///
     /// # Errors
-    /// When that is no address of a socket.
+    /// When it does not name a socket address.
     pub fn find() -> io::Result<Self> {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Ok(Self(None)) };
         let address = match name.as_bytes().strip_prefix(b"@") {
@@ -31,28 +32,28 @@ impl Manager {
             None => SocketAddr::from_pathname(&name)?,
         };
         let socket = UnixDatagram::unbound()?;
-        // A manager that does not read must not hold up a daemon.
+        // A manager that does not read must not block the daemon.
         socket.set_nonblocking(true)?;
         Ok(Self(Some((socket, address))))
     }
 
-    /// Tells it assignments, a line each.
+    /// Sends assignments, one a line.
     pub fn tell(&self, state: &str) {
         if let Some((socket, address)) = &self.0
             && let Err(error) = socket.send_to_addr(state.as_bytes(), address)
         {
-            tracing::warn!(%error, "the service manager cannot be told");
+            tracing::warn!(%error, "the service manager could not be notified");
         }
     }
 
-    /// Tells it that the configuration is being read again, until the next `READY=1`.
+    /// Tells the manager that the configuration is being read again, until the next `READY=1`.
     pub fn tell_reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reloading"));
     }
 
-    /// After how long without a word of life it kills this process.
+    /// How long the daemon may be silent before the manager kills it, if the manager watches it.
     pub fn watchdog(&self) -> Option<Duration> {
         let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let is_meant =
@@ -62,9 +63,9 @@ impl Manager {
     }
 }
 
-/// A listening socket that was handed over.
+/// A listening socket inherited from the service manager.
 pub struct Inherited {
-    /// Its unit's, or what `FileDescriptorName=` says.
+    /// The name of its unit, or what `FileDescriptorName=` sets.
     pub name: String,
     pub socket: Socket,
 }
@@ -74,10 +75,10 @@ pub enum Socket {
     Unix(UnixListener),
 }
 
-/// All listening sockets that were handed over.
+/// All listening sockets that were inherited.
 ///
 /// # Errors
-/// When one is no stream socket of TCP or of the machine.
+/// When one of them is neither a TCP nor a Unix stream socket.
 pub fn inherited() -> io::Result<Vec<Inherited>> {
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');

@@ -1,4 +1,4 @@
-//! Certificate and key from files, as rustls takes them.
+//! TLS certificate and key from files, in the form that rustls takes.
 
 mod expiry;
 
@@ -18,32 +18,33 @@ use rustls::{
 
 use crate::model::time::UnixMillis;
 
-/// Where they lie.
+/// The paths of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
     pub certificate: PathBuf,
     pub key: PathBuf,
-    /// Clients must show a certificate that one of these authorities signed.
+    /// If set, clients must present a certificate that one of these authorities signed.
     pub client_ca: Option<PathBuf>,
 }
 
-/// What the files hold.
+/// What the TLS files hold.
 pub struct Identity {
     pub config: Arc<ServerConfig>,
-    /// When the first certificate of the chain expires, where it says so.
+    /// When the first certificate of the chain expires, if that can be read.
     pub expires: Option<UnixMillis>,
 }
 
-/// Tells a file from what stood there before; the second time is that of its owner and rights, too.
+/// Changes when a file is replaced or written. The second time in it, ctime, shows changes of owner
+/// and permissions, too.
 pub type Mark = Option<(u64, u64, [i64; 4])>;
 
 impl Files {
-    /// Reads them. Blocks.
+    /// Reads the files. Blocks.
     ///
     /// # Errors
-    /// What is wrong with which file; never what it holds.
+    /// What is wrong with which file; never the content of a file.
     pub fn load(&self) -> Result<Identity, String> {
-        // Each by its setting: the system's errors do not say which file was meant for what.
+        // Each error names the setting: errors of the system do not say what a file was meant for.
         let of = |setting: &'static str| move |error: String| format!("{setting}: {error}");
         let chain = certificates(&self.certificate).map_err(of("tls_certificate"))?;
         let expires = chain.first().and_then(|first| expiry::of(first));
@@ -65,7 +66,8 @@ impl Files {
         Ok(Identity { config: Arc::new(config), expires })
     }
 
-    /// Another value once any of them was written, replaced or given to another. Blocks.
+    /// Values that change once a file is written, replaced or gets other permissions or another
+    /// owner. Blocks.
     pub fn marks(&self) -> [Mark; 3] {
         let mark = |path: &Path| {
             let times = |file: &Metadata| {
@@ -79,7 +81,7 @@ impl Files {
     }
 }
 
-/// Every certificate of a PEM file; at least one. Blocks.
+/// All certificates of a PEM file, at least one. Blocks.
 ///
 /// # Errors
 /// What is wrong with the file.

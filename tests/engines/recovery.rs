@@ -273,7 +273,7 @@ fn missing_commits_are_not_passed_over_in_silence() {
     world.add(&world.open(NEVER), 50..60);
     damage(&world.logs()[0], 20);
     fs::remove_dir_all(world.path("meta")).unwrap();
-    let named = "commit 21 cannot be read, and 22 to 60 behind it are left out";
+    let named = "commit 21 cannot be read, and 22 to 60 after it are left out";
     for _ in 0..2 {
         let refused = world.try_open(NEVER).err().unwrap();
         let said = refused.to_string();
@@ -431,7 +431,7 @@ fn a_damaged_index_is_found_by_a_check_and_kept_out_of_a_backup() {
         damage_runs(&world);
         let meta = world.open(NEVER);
         let found = world.runtime.block_on(meta.check()).unwrap();
-        assert!(found.len() == 1 && found[0].contains("stop and start"), "{found:?}");
+        assert!(found.len() == 1 && found[0].contains("restart the daemon"), "{found:?}");
         let exported = || {
             let backup = World::new();
             fs::create_dir_all(backup.path("")).unwrap();
@@ -462,7 +462,7 @@ fn a_log_that_is_gone_between_others_is_missed() {
     }
     fs::remove_dir_all(world.path("meta")).unwrap();
     let refused = world.try_open(NEVER).err().unwrap().to_string();
-    assert!(refused.contains("to 200 cannot be read, and 201 to 210 behind them"), "{refused}");
+    assert!(refused.contains("to 200 cannot be read, and 201 to 210 after them"), "{refused}");
 }
 
 /// A store that lost commits may reach the same number of commits again, which are others. An

@@ -183,7 +183,7 @@ fn an_edit_is_found_beside_a_daemon_and_the_log_survives_a_kill() {
     daemon.restart(Signal::KILL);
     daemon.user("w");
     eventually(|| lines(&dir).iter().any(|line| line["target"] == "w"));
-    assert!(refused(&dir, 1, &["audit", "verify"]).contains("no text"));
+    assert!(refused(&dir, 1, &["audit", "verify"]).contains("not text"));
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn files_go_there_and_back() {
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8(output.stderr).unwrap()
     };
-    assert!(rm(&open).contains("is no key: those begin with storage/"));
+    assert!(rm(&open).contains("is not a key: keys begin with storage/"));
     user.get(&format!("/v1/files/{open}")).ok();
     // A server URL without a scheme, a server that does not answer and an output that cannot be
     // written are each reported.
@@ -107,18 +107,18 @@ fn what_is_wrong_is_told_in_words_of_the_command_line() {
         told
     };
     for (status, arguments, wanted) in [
-        (1, &["ls"][..], "--user says which user"),
-        (1, &["put", "f"], "--user says which user"),
+        (1, &["ls"][..], "name the user that it acts for with --user"),
+        (1, &["put", "f"], "name the user that it acts for with --user"),
         (1, &["ls", "--token-file", "all"], "token file: all: must hold a token and nothing else"),
         (1, &["ls", "--token-file", "/no/such"], "token file: /no/such: "),
-        (1, &["put", "."], ".: a directory"),
-        (1, &["put", "socket"], "socket: no regular file"),
+        (1, &["put", "."], ".: is a directory"),
+        (1, &["put", "socket"], "socket: is not a regular file"),
         (1, &["put", "/no/such"], "/no/such: No such file"),
         (2, &["put", "f", "--mime", "a\nb"], "media type"),
         (1, &["put", "f", "--mime", "nonsense", "--user", "u"], "media type"),
     ] {
         let said = told(status, arguments);
-        assert!(said.contains(wanted) && !said.contains("no URL"), "{arguments:?}: {said}");
+        assert!(said.contains(wanted) && !said.contains("valid URL"), "{arguments:?}: {said}");
     }
 }
 

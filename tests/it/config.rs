@@ -128,7 +128,7 @@ fn a_check_names_every_fault_and_its_place() {
     assert_eq!((status, out.as_str()), (Some(1), ""));
     let wanted = [
         "c.toml:1: scrub_every must be a time such as",
-        "c.toml:3: there is no setting quota; quota_bytes is one",
+        "c.toml:3: there is no setting quota; did you mean quota_bytes?",
         "c.toml:4: listen must be a string, a whole number, true or false",
         "c.toml:5: log must be a filter such as",
         "STREAMLINED_PUBLIC_READ: public_read must be true or false, not \"maybe\"",
@@ -254,7 +254,7 @@ fn a_directory_in_use_or_of_another_format_is_left_alone() {
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join("FORMAT"), "99").unwrap();
     let arguments = ["--data-dir", other.path().to_str().unwrap()];
-    assert!(refused(&arguments, &[]).contains("use a newer one"));
+    assert!(refused(&arguments, &[]).contains("use a newer version"));
     assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
 }
 

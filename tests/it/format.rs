@@ -232,7 +232,7 @@ fn an_index_that_the_journal_does_not_hold_stays() {
     let whole = fs::read(&log).unwrap();
     fs::write(&log, &whole[..1000]).unwrap();
     let said = tokens::refused(data.path(), 1, &["user", "list"]);
-    assert!(said.contains("cannot be laid out anew from the journal"), "{said}");
+    assert!(said.contains("cannot be rebuilt in its new layout from the journal"), "{said}");
     assert_eq!(fs::read_to_string(data.path().join("FORMAT")).unwrap(), "3\n");
     // Nothing is lost: once its journal is back, the directory is taken over.
     fs::write(&log, &whole).unwrap();

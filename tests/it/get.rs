@@ -156,7 +156,7 @@ fn a_server_is_not_told_the_token_of_another_and_not_where_to_write() {
     fs::write(inner.join("there"), b"mine").unwrap();
     let file = json!({"filename": "there", "size": 4, "blake3": root}).to_string();
     let (url, _) = liar(answer("200 OK", file.as_bytes()));
-    assert!(complaint(&get(&inner, &url, &["storage/u/x"])).contains("is there"));
+    assert!(complaint(&get(&inner, &url, &["storage/u/x"])).contains("exists"));
     assert_eq!(fs::read(inner.join("there")).unwrap(), b"mine");
 }
 
@@ -180,7 +180,7 @@ fn what_is_no_file_is_written_to_and_not_replaced() {
     assert!(fs::symlink_metadata(place.path().join("link")).unwrap().is_symlink());
     assert_eq!(fs::read(place.path().join("behind")).unwrap(), content);
     symlink("nowhere", place.path().join("dangling")).unwrap();
-    assert!(complaint(&get(&[key, "-o", "dangling"])).contains("dangling is a link to nothing"));
+    assert!(complaint(&get(&[key, "-o", "dangling"])).contains("dangling is a dangling symlink"));
     let long = "é".repeat(127);
     assert!(get(&[key, "-o", &long]).status.success());
     assert_eq!(fs::read(place.path().join(&long)).unwrap(), content);

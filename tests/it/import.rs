@@ -167,8 +167,8 @@ fn what_cannot_be_taken_over_is_named_and_the_rest_is() {
         ("storage/u/00000009_new\nline", "no file can"),
         ("storage/u/0000000b_link", "symbolic link"),
         ("storage/u/linked", "symbolic link"),
-        ("storage/u/0000000c_socket", "no regular file"),
-        ("storage/u/0000000d_pipe", "no regular file"),
+        ("storage/u/0000000c_socket", "not a regular file"),
+        ("storage/u/0000000d_pipe", "not a regular file"),
         ("storage/u/0000000e_side", "its side file: "),
     ];
     for report in [&dry, &imported] {

@@ -91,13 +91,13 @@ fn tokens_of_an_older_server_are_good_once_its_key_is_imported() {
     assert_eq!(signer(&daemon), before, "it signs nothing new");
     assert!(run(&dir, &["key", "list"]).to_string().contains(imported["kid"].as_str().unwrap()));
     let again = refused(&dir, 1, &["key", "import", pem.to_str().unwrap()]);
-    assert!(again.contains("in the ring already"));
+    assert!(again.contains("already in the key ring"));
     // Nor is a key imported that an operator put there under another file name.
     let keys = dir.join("keys");
     let kid = imported["kid"].as_str().unwrap();
     fs::rename(keys.join(format!("{kid}.pem")), keys.join("older-server.pem")).unwrap();
     let again = refused(&dir, 1, &["key", "import", pem.to_str().unwrap()]);
-    assert!(again.contains("in the ring already"));
+    assert!(again.contains("already in the key ring"));
     let other = elsewhere.path().join("schedule.json");
     assert!(refused(&dir, 1, &["key", "import", other.to_str().unwrap()]).contains("PEM"));
     assert!(refused(&dir, 1, &["key", "import", "/nonexistent"]).contains("/nonexistent"));

@@ -214,7 +214,7 @@ fn check_what_fsck_finds(user: &Client, data: &Path, finds: impl Fn() -> String)
     harmed[5] ^= 1;
     fs::write(blob(data, &stored[2]), harmed).unwrap();
     let said = finds();
-    let gone = format!("the content {}, of 1 files, is not there", hash(&stored[0]));
+    let gone = format!("the content {}, of 1 files, is missing", hash(&stored[0]));
     assert!(said.contains(&gone), "{said}");
     assert!(said.contains(&format!("{}, of 1 files, is cut short", hash(&stored[1]))), "{said}");
     assert!(!said.contains(&hash(&stored[2])) && !said.contains(&hash(&packed)), "{said}");
@@ -257,9 +257,9 @@ fn fsck_goes_on_behind_what_it_cannot_look_at() {
     }
     let said = found(&data);
     for (file, fault) in [
-        (&stored[0], "cannot be looked at: Too many levels of symbolic links"),
-        (&packed, "cannot be looked at: Too many levels of symbolic links"),
-        (&stored[1], "is not there"),
+        (&stored[0], "cannot be accessed: Too many levels of symbolic links"),
+        (&packed, "cannot be accessed: Too many levels of symbolic links"),
+        (&stored[1], "is missing"),
     ] {
         let hash = file["blake3"].as_str().unwrap();
         let fault = format!("the content {hash}, of 1 files, {fault}");

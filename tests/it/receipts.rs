@@ -47,7 +47,7 @@ fn a_receipt_is_checked_without_the_daemon() {
         assert_eq!(said[claim], again[claim], "{claim}");
     }
     let (good, said) = verify(dir.path(), &receipt, "jwks.json", &["--file", "other"]);
-    assert!(!good && said.contains("is not what the receipt speaks of"), "{said}");
+    assert!(!good && said.contains("is not what the receipt certifies"), "{said}");
     let (good, said) = verify(dir.path(), &receipt.replace('.', ".A"), "jwks.json", &[]);
     assert!(!good && said.contains("not a receipt"), "{said}");
 }

@@ -37,7 +37,7 @@ fn what_can_change_does_and_the_rest_is_named() {
         user.put(&format!("/v1/files/content?filename={name}"), vec![1; size])
     };
     put("a", 11).refused(413, "too_large");
-    daemon.expect_trouble("restart for it");
+    daemon.expect_trouble("restart to apply it");
     let text = "file_bytes_max = '1KiB'\nrequests_per_second_max = 1\njournal_bytes = '1MiB'\n\
                 jwt_issuer = 'another'\npublic_url = 'https://files.example/'\n\
                 service_token = 'a-second-token-for-tests'\nlisten = '127.0.0.1:1'\n";
@@ -48,7 +48,7 @@ fn what_can_change_does_and_the_rest_is_named() {
     let named: Vec<String> = daemon
         .log()
         .lines()
-        .filter(|line| line.contains("restart for it"))
+        .filter(|line| line.contains("restart to apply it"))
         .map(|line| line.split("\"setting\":\"").nth(1).unwrap().split('"').next().unwrap().into())
         .collect();
     assert_eq!(named, ["journal_bytes"]);

@@ -111,7 +111,7 @@ fn a_daemon_whose_commits_hang_gives_no_word_of_life() {
         ("SLT_FAULT_AFTER", armed.to_str().unwrap()),
     ];
     let mut daemon = Daemon::under(&[], &environment);
-    daemon.expect_trouble("the self-check does not come to its end");
+    daemon.expect_trouble("the self-check did not finish in time");
     manager.wait_for("WATCHDOG=1");
     std::fs::write(&armed, "").unwrap();
     manager.socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
@@ -121,7 +121,7 @@ fn a_daemon_whose_commits_hang_gives_no_word_of_life() {
     }
     // No other thread hangs: this request is answered.
     assert_eq!(daemon.anyone().get("/.well-known/jwks.json").status, 200);
-    eventually(|| daemon.log().contains("the self-check does not come to its end"));
+    eventually(|| daemon.log().contains("the self-check did not finish in time"));
 }
 
 /// Starts the daemon with a listening socket as descriptor 3, as `sd_listen_fds(3)` says.
@@ -285,7 +285,7 @@ fn sockets_by_which_no_client_could_come_stop_the_start() {
     let udp = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
     for (sockets, names, why) in [
         ([tcp(), tcp(), udp], "a:b:c", "fd 5 is not a valid tcp socket"),
-        ([tcp(), tcp(), tcp()], "metrics:metrics:metrics", "only metrics are served"),
+        ([tcp(), tcp(), tcp()], "metrics:metrics:metrics", "only serve metrics"),
     ] {
         let mut daemon = activated_by(sockets, names, &data, &[]);
         eventually(|| daemon.try_wait().unwrap().is_some());
@@ -308,7 +308,7 @@ fn where_no_network_leads_to_nothing_is_announced_and_links_are_warned_of() {
     let everywhere = tcp("0.0.0.0:0");
     let names = "proxy:port:metrics";
     for (port, more, is_announced, why) in [
-        (None, &[][..], false, Some("no address of a network")),
+        (None, &[][..], false, Some("no network address")),
         (None, &[public], false, None),
         (Some(&everywhere), &[], true, Some("every address")),
         (Some(&everywhere), &[public], true, None),
@@ -323,8 +323,7 @@ fn where_no_network_leads_to_nothing_is_announced_and_links_are_warned_of() {
         let log = || std::fs::read_to_string(log_of(&data)).unwrap();
         eventually(|| log().contains("\"message\":\"ready\""));
         assert_eq!(data.join("listen").exists(), is_announced);
-        let warned =
-            log().lines().find(|line| line.contains("links lead nowhere")).map(String::from);
+        let warned = log().lines().find(|line| line.contains("set public_url")).map(String::from);
         assert_eq!(warned.is_some(), why.is_some(), "{warned:?}");
         assert!(warned.is_none_or(|line| line.contains(why.unwrap())));
         assert!(!log().contains("127.0.0.1:8000"), "nobody listens there");

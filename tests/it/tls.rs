@@ -119,7 +119,7 @@ fn a_replaced_certificate_is_shown_and_a_bad_one_is_not() {
     let authority = Authority::new();
     authority.write(dir.path(), "server");
     let mut daemon = serving(dir.path(), &[]);
-    daemon.expect_trouble("the new certificate is not good");
+    daemon.expect_trouble("the new certificate is faulty");
     daemon.expect_trouble("the configuration is faulty");
     let write = |name: &str| {
         let (certificate, key) = authority.sign(name);
@@ -136,7 +136,7 @@ fn a_replaced_certificate_is_shown_and_a_bad_one_is_not() {
     eventually(|| daemon.log().contains("the configuration is faulty"));
     assert!(shown(&daemon, dir.path()).contains("second"));
     fs::write(dir.path().join("server.pem"), "no certificate").unwrap();
-    eventually(|| daemon.log().contains("the new certificate is not good"));
+    eventually(|| daemon.log().contains("the new certificate is faulty"));
     assert!(shown(&daemon, dir.path()).contains("second"));
     write("fourth");
     daemon.signal(Signal::HUP);
@@ -156,7 +156,7 @@ fn a_certificate_that_was_not_good_is_looked_at_until_it_is() {
     let authority = Authority::new();
     authority.write(dir.path(), "server");
     let mut daemon = serving(dir.path(), &[]);
-    daemon.expect_trouble("the new certificate is not good");
+    daemon.expect_trouble("the new certificate is faulty");
     let (certificate, key) = authority.sign("second");
     let path = dir.path().join("server.key");
     fs::write(&path, key.replace("BEGIN", "began")).unwrap();
@@ -164,7 +164,7 @@ fn a_certificate_that_was_not_good_is_looked_at_until_it_is() {
     fs::write(dir.path().join("server.pem"), certificate).unwrap();
     let faults = || {
         let log = daemon.log();
-        let lines = log.lines().filter(|line| line.contains("the new certificate is not good"));
+        let lines = log.lines().filter(|line| line.contains("the new certificate is faulty"));
         lines.map(|line| line.split("\"fault\":").nth(1).unwrap().to_owned()).collect::<Vec<_>>()
     };
     eventually(|| !faults().is_empty());

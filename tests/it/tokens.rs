@@ -254,16 +254,16 @@ fn a_configured_token_stays_revoked_and_the_start_says_so() {
 fn a_configured_token_that_was_rotated_is_said_to_be_good_as_long_as_it_is() {
     let mut daemon = Daemon::start();
     let rotated = run(&daemon.dir(), &["token", "rotate", "configured", "--grace", "1h"]);
-    daemon.expect_trouble("the configured service token was rotated: it is good until");
+    daemon.expect_trouble("the configured service token was rotated: it is valid until");
     daemon.restart(Signal::TERM);
     daemon.service().get(LIST).ok();
-    let until = format!("it is good until {}", text(&rotated, "previous_until"));
-    assert!(daemon.log().contains(&until) && !daemon.log().contains("it is not good"));
+    let until = format!("it is valid until {}", text(&rotated, "previous_until"));
+    assert!(daemon.log().contains(&until) && !daemon.log().contains("it is refused"));
     run(&daemon.dir(), &["token", "revoke", "configured"]);
     daemon.expect_trouble("the configured service token was revoked");
     daemon.restart(Signal::TERM);
     daemon.service().get(LIST).refused(401, "unauthenticated");
-    assert!(daemon.log().contains("was revoked: it is not good"));
+    assert!(daemon.log().contains("was revoked: it is refused"));
 }
 
 #[test]

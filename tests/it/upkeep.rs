@@ -386,7 +386,7 @@ fn a_backup_replaces_nothing_that_is_not_one() {
         fs::write(theirs.join(kept), kept).unwrap();
     }
     let told = refused(&theirs, &daemon.dir());
-    assert!(told.contains("holds something else than a backup"), "{told}");
+    assert!(told.contains("holds something other than a backup"), "{told}");
     for kept in ["keys/ssh.key", "incoming/mail"] {
         assert_eq!(fs::read_to_string(theirs.join(kept)).unwrap(), kept);
     }

@@ -1,5 +1,5 @@
-//! Names in an archive: each once, on every file system that it may be unpacked on, and none that
-//! leads out of the folder it is unpacked in.
+//! Names in an archive. Each name is unique on every file system that the archive may be unpacked
+//! on, and no name leads out of the folder that it is unpacked in.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,12 +7,12 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::model::limits::NAME_BYTES_MAX;
 
-/// Makes names of paths. Those that differ only in case, or in how a letter is composed, count as
-/// one, as they would on Windows and macOS; the second one is called `name (2).ext`. So is a file
-/// where others need a folder.
+/// Makes names of paths. Paths that differ only in case, or in how a letter is composed, count as
+/// the same, as they do on Windows and macOS; the second one is called `name (2).ext`. So is a file
+/// whose path others need as a folder.
 pub fn unique(paths: Vec<Box<str>>) -> Vec<Box<str>> {
     let paths: Vec<Box<str>> = paths.into_iter().map(|path| safe(&path)).collect();
-    // Hashes: a path may name 31 folders, and all of them are to be kept.
+    // Hashes, to save memory: a path may name 32 folders, and all of them are kept.
     let mut taken: HashSet<Hash> = HashSet::new();
     for path in &paths {
         let folded = fold(path);
@@ -23,8 +23,10 @@ pub fn unique(paths: Vec<Box<str>>) -> Vec<Box<str>> {
             taken.insert(short(&hasher));
         }
     }
-    // The next number of all paths that are the same with one: long ones are when they are cut, and
-    // each would try the numbers of all others. How much is cut depends on the number's digits.
+    // The next number for all paths that become the same when they are numbered. Long paths are cut
+    // to make room for the number, so many may become the same; without this map each would try the
+    // numbers of all others. How much is cut depends on the number's digits, so each count of
+    // digits has its own entry.
     let mut next: HashMap<Hash, u64> = HashMap::new();
     let name = |path: Box<str>| {
         if taken.insert(hash(&path)) {
@@ -46,7 +48,7 @@ pub fn unique(paths: Vec<Box<str>>) -> Vec<Box<str>> {
     paths.into_iter().map(name).collect()
 }
 
-/// Of a folded path.
+/// The hash of a folded path.
 type Hash = [u8; 16];
 
 fn hash(path: &str) -> Hash {
@@ -59,8 +61,9 @@ fn short(hasher: &blake3::Hasher) -> Hash {
     hash
 }
 
-/// What a path is to a file system that knows neither case nor composition and drops dots and
-/// spaces at the end. By way of small letters to capitals and back, as `ẞ`, `ß` and `ss` are one.
+/// A path as a file system sees it that ignores case and composition and drops trailing dots and
+/// spaces. Letters are mapped to lower case, to upper case and back, so that `ẞ`, `ß` and `ss` are
+/// the same.
 fn fold(path: &str) -> String {
     let segments = path.split('/').map(|segment| segment.trim_end_matches(['.', ' ']));
     let path = segments.collect::<Vec<_>>().join("/");
@@ -71,7 +74,7 @@ fn fold(path: &str) -> String {
     letters.collect::<String>().to_lowercase().nfd().collect()
 }
 
-/// The same path under another name, which is as short as a name must be.
+/// The same path with a number in its name, cut where the name would be too long.
 fn numbered(path: &str, number: u64) -> String {
     let name = path.rfind('/').map_or(0, |slash| slash + 1);
     let dot = path[name..].rfind('.').filter(|dot| *dot > 0).map(|dot| name + dot);
@@ -85,11 +88,11 @@ fn numbered(path: &str, number: u64) -> String {
     format!("{}{number}{extension}", &stem[..end])
 }
 
-/// What Windows would read as a drive, a stream or a way up becomes `_`. File names and folders
-/// hold no `\`, no control characters, no `.` and no `..` anyway.
+/// Replaces by `_` what Windows would read as a drive, a stream or a parent folder. File names and
+/// folders contain no `\`, no control characters, no `.` and no `..` anyway.
 fn safe(path: &str) -> Box<str> {
     let segment = |segment: &str| {
-        // Windows lets dots and spaces at the end of a name fall away.
+        // Windows drops dots and spaces at the end of a name.
         let is_only_dots = segment.trim_end_matches(['.', ' ']).is_empty();
         let replaced = |c: char| {
             let is_special = matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*' | '\\');
@@ -148,7 +151,7 @@ mod tests {
     fn numbers_go_on_where_names_are_cut_and_where_they_are_not() {
         let short = names(&["a.txt"; 102]);
         assert_eq!((&*short[9], &*short[101]), ("a (10).txt", "a (102).txt"));
-        // The first is whole with a number of one digit, the second is cut to the same.
+        // With a number of one digit the first name stays whole, and the second is cut to the same.
         let long = [247, 248].map(|bytes| format!("{}.txt", "x".repeat(bytes)));
         let made = names(&long.iter().cycle().take(24).map(String::as_str).collect::<Vec<_>>());
         for (number, name) in made.iter().enumerate().skip(2) {
@@ -160,7 +163,7 @@ mod tests {
     #[test]
     fn names_that_are_the_same_when_cut_take_no_longer_than_others() {
         let distinct = |at: usize| format!("{}{:06}.txt", "x".repeat(245), at % 10_000).into();
-        // With a number to try for each name before, this would not come to its end.
+        // If each name tried the number of every name before it, this would not end.
         let made = unique((0..20_000).map(distinct).collect());
         assert_eq!(made.iter().collect::<HashSet<_>>().len(), 20_000);
     }

@@ -1,4 +1,4 @@
-//! The files of an archive before its first byte, and the memory that they take.
+//! The plan of an archive: its files, and the memory that they take before the first byte is sent.
 
 use std::{mem, sync::Arc};
 
@@ -10,14 +10,14 @@ use crate::{
     zip,
 };
 
-/// Bytes of memory that the plans of all archives in work take; past it: [`Error::Busy`]. One of
-/// [`ARCHIVE_FILES_MAX`] files has room whatever their names, but not whatever their folders.
+/// Bytes of memory that the plans of all archives in work take; past it: [`Error::Busy`]. A plan of
+/// [`ARCHIVE_FILES_MAX`] files fits whatever their names are, but not whatever their folders are.
 ///
 /// [`ARCHIVE_FILES_MAX`]: crate::model::limits::ARCHIVE_FILES_MAX
 pub const PLANS_BYTES_MAX: usize = 64 << 20;
 
-/// What a file takes besides its path, and a folder that the file before does not lie in: as much
-/// as while their names are made unique.
+/// Memory that a file takes besides its path, and memory of each folder that the file before does
+/// not lie in. Both are peaks, which are reached while names are made unique.
 const FILE_BYTES: usize = 256;
 const FOLDER_BYTES: usize = 64;
 
@@ -27,7 +27,7 @@ pub struct Member {
     pub blake3: ContentHash,
     pub size: u64,
     pub modified: UnixMillis,
-    /// Where its header begins.
+    /// Where its local header begins in the archive.
     pub header: u64,
 }
 
@@ -36,15 +36,17 @@ impl Member {
         zip::Entry { name: &self.name, size: self.size, modified: self.modified }
     }
 
-    /// Of its record in the directory.
+    /// Bytes of its record in the central directory.
     pub fn record_bytes(&self) -> u64 {
         self.entry().central_bytes(self.header)
     }
 }
 
+/// The members of an archive, and the permits for the memory that they take.
 pub struct Plan {
     pub members: Vec<Member>,
-    /// One for each byte, and one from the begin on: who sweeps sees that an archive is on its way.
+    /// One permit for each byte, and one from the beginning, so that the sweep sees that an archive
+    /// is on its way.
     permit: OwnedSemaphorePermit,
 }
 
@@ -53,10 +55,10 @@ impl Plan {
         Ok(Self { members: Vec::new(), permit: permit(memory, 1)? })
     }
 
-    /// Takes a file in: as it lies in a folder, or beside the others.
+    /// Adds a file: with its path below `top`, or without `top` by its name alone.
     ///
     /// # Errors
-    /// [`Error::Busy`]; [`Error::Invalid`] when there is never room for so much.
+    /// [`Error::Busy`]; [`Error::Invalid`] when so much can never fit.
     pub fn add(&mut self, file: &FileRecord, top: Option<&Folder>) -> Result<()> {
         let within = top.and_then(|top| file.folder.as_str().strip_prefix(top.as_str()));
         let within = within.unwrap_or_default().trim_start_matches('/');
@@ -76,14 +78,14 @@ impl Plan {
 
     fn reserve(&mut self, bytes: usize) -> Result<()> {
         if self.permit.num_permits() + bytes > PLANS_BYTES_MAX {
-            let detail = "The folders of so many files are too many or too deep for one batch.";
+            let detail = "The batch has too many or too deep folders; make several batches.";
             return Err(Error::invalid("too_many_files", detail));
         }
         self.permit.merge(permit(self.permit.semaphore(), bytes)?);
         Ok(())
     }
 
-    /// Makes names of paths, which takes a while.
+    /// Makes unique names of the paths, which takes a while.
     pub fn named(self) -> (Vec<Member>, OwnedSemaphorePermit) {
         let Self { mut members, permit } = self;
         let paths = members.iter_mut().map(|member| mem::take(&mut member.name)).collect();

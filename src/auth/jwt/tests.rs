@@ -144,7 +144,7 @@ fn broken_tokens_fail_without_a_panic() {
     assert_eq!(check(&signed(r#"{"alg":"RS256"}"#, &twice)), Err(Refused::Claims));
 }
 
-/// RFC 8725 section 2.1: the public key, which everybody has, as the secret of an HMAC.
+/// RFC 8725 section 2.1: the public key, which everybody has, is used as the secret of an HMAC.
 #[test]
 fn the_public_key_is_no_secret_of_ours() {
     let key = RING.0.signer(UnixMillis(NOW * 1000)).unwrap();
@@ -156,7 +156,7 @@ fn the_public_key_is_no_secret_of_ours() {
             let secret = jsonwebtoken::EncodingKey::from_secret(secret);
             let token = jsonwebtoken::encode(&header, &user_claims(), &secret).unwrap();
             assert_eq!(check(&token), Err(Refused::Header));
-            // The same signature under a header that names what we accept.
+            // The same signature under a header that names the algorithm that we accept.
             let (message, signature) = token.rsplit_once('.').unwrap();
             let payload = message.split_once('.').unwrap().1;
             let header = segment(&format!(r#"{{"alg":"RS256","kid":"{}"}}"#, key.kid));
@@ -166,7 +166,8 @@ fn the_public_key_is_no_secret_of_ours() {
     }
 }
 
-/// Whoever signs with a key of its own and sends that key, or says where it is, is not believed.
+/// A token signed with the sender's own key is refused, even if it contains that key or its
+/// location.
 #[test]
 fn a_key_that_comes_with_the_token_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
@@ -213,10 +214,10 @@ fn a_kid_is_a_name_and_nothing_else() {
     }
 }
 
-/// One token has one text: other spellings of the same bytes are refused.
+/// One token has one text: other encodings of the same bytes are refused.
 #[test]
 fn base64_has_one_form() {
-    // A payload whose last letter has bits to spare.
+    // A payload whose last character has bits to spare.
     let good = (0..9)
         .map(|n| token(&with(user_claims(), "pad", json!("x".repeat(n)))))
         .find(|token| token.split('.').nth(1).unwrap().len() % 4 == 2)

@@ -1,7 +1,7 @@
-//! What is noted of keys besides the keys: `keys/schedule.json`.
+//! What is recorded about keys besides the keys themselves: `keys/schedule.json`.
 //!
-//! A key's entry is durable before the key, so a key never signs before its time; an entry without
-//! a key means nothing and goes with the next change.
+//! A key's entry is durable before the key, so that no key signs before its time. An entry without
+//! a key means nothing.
 
 use std::{fs, io, path::Path};
 
@@ -15,9 +15,10 @@ const NAME: &str = "schedule.json";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub kid: String,
-    /// It is published before and signs from here on, until the next one does; `None` for never.
+    /// The key is published before this time and signs from it on, until the next key does; `None`:
+    /// the key never signs.
     pub signs_from: Option<u64>,
-    /// No token that it signed lives longer.
+    /// No token that it signed expires later.
     pub last_expiry: u64,
 }
 
@@ -27,7 +28,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Nothing is noted of keys that came without it.
+    /// The schedule of a directory. If there is none, nothing is recorded about its keys.
     pub fn read(dir: &Path) -> io::Result<Self> {
         let path = dir.join(NAME);
         match fs::read(&path) {

@@ -48,7 +48,7 @@ fn a_new_key_is_published_first_and_the_old_one_stays_until_its_last_token_ends(
     assert_eq!(ring.keys().len(), 2, "published at once");
     assert_eq!((signer(NOW), signer(at(49))), (old.clone(), old.clone()));
     assert_eq!(signer(at(50)), new);
-    // What it signs until the new one takes over counts as well.
+    // Tokens that the old key signs until the new one takes over count as well.
     ring.signer_until(at(49), at(DAY_SECONDS * 9).seconds()).unwrap();
     let gone = |now| ring.retire(now).unwrap();
     assert!(gone(at(51)).is_empty());
@@ -61,14 +61,15 @@ fn a_new_key_is_published_first_and_the_old_one_stays_until_its_last_token_ends(
     assert_eq!(again.signer(at(50)).unwrap().kid, new);
 }
 
-/// What could not be noted of a key keeps it all the same, and is noted when it can be.
+/// A last expiry that could not be recorded keeps the key all the same, and is recorded when it can
+/// be.
 #[test]
 fn what_is_not_noted_yet_is_remembered() {
     let (_dir, ring) = ring();
     let schedule = ring.dir.join("schedule.json");
     let away = ring.dir.join("away");
     let longest = at(DAY_SECONDS * 9).seconds();
-    // What is a directory is neither read nor renamed over.
+    // A directory in place of the file can be neither read nor renamed over.
     fs::rename(&schedule, &away).unwrap();
     fs::create_dir(&schedule).unwrap();
     let old = ring.signer_meanwhile(NOW, longest).unwrap().kid.clone();
@@ -81,7 +82,7 @@ fn what_is_not_noted_yet_is_remembered() {
     ring.rotate(NOW, Duration::ZERO).unwrap();
     assert_eq!(noted(), longest + DAY_SECONDS);
     assert!(ring.retire(at(DAY_SECONDS)).unwrap().is_empty());
-    // What is no schedule is not written over.
+    // A file that is no schedule is not overwritten.
     fs::write(&schedule, "{").unwrap();
     assert!(ring.signer_meanwhile(at(1), at(2).seconds()).is_err());
 }
@@ -106,7 +107,7 @@ fn an_imported_key_verifies_and_never_signs() {
     }
 }
 
-/// Its tokens are good here, and no others become so by it.
+/// The tokens of an imported key are good here, and the key makes no other tokens good.
 #[test]
 fn an_imported_key_does_not_sign_when_it_is_the_only_one() {
     let (dir, ring) = ring();

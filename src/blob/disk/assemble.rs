@@ -1,5 +1,5 @@
-//! The parts of an upload become one blob: the assembly as it lies, when the large ones lie there
-//! where they belong; else a copy, in one sequential read.
+//! Makes one blob of the parts of an upload: the assembly as it is, if all large parts lie there at
+//! their final offsets; else a copy, by one sequential read.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -30,7 +30,7 @@ use crate::{
 pub struct Joining {
     store: Arc<Inner>,
     upload: UploadId,
-    /// The assembly, unless somebody was at work there.
+    /// The closed assembly, unless somebody was inside.
     closed: Option<Closed>,
 }
 
@@ -64,7 +64,7 @@ impl Join for Joining {
         store.health.check()?;
         let fills = Fill::of(upload, &parts)?.filter(|fills| fills.is_empty() || may_overwrite);
         let in_place_of = fills.zip(closed);
-        // As many at a time as the machine has cores: more would only share them.
+        // As many at a time as the machine has cores: more would only compete for them.
         let _permit = store.assembling.acquire().await.map_err(|_| Error::Busy)?;
         let join = move || match in_place_of {
             Some((fills, closed)) => in_place(&inner, closed, upload, &parts, &fills),
@@ -73,15 +73,15 @@ impl Join for Joining {
         blocking(join).await
     }
 
-    /// A packed part is a blob as it lies. A part's file gets a second name: the first one stays
-    /// good for the session until the index knows the second.
+    /// A packed part becomes a blob as it lies. A part's file gets a second name; the first one
+    /// stays valid for the session until the index knows the second.
     async fn promote(self: Box<Self>, part: &Address) -> Result<Locator> {
         let place = Place::parse(&part.locator)?;
         if place.packed().is_some() {
             return Ok(part.locator.clone());
         }
         if let Place::Assembled { .. } = place {
-            // Nothing lies elsewhere that would be filled in.
+            // No other part exists that would have to be copied into the assembly.
             return Ok(self.assemble(vec![part.clone()], false).await?.locator);
         }
         let (store, hash) = (self.store, part.blake3);
@@ -119,8 +119,8 @@ struct Fill {
 }
 
 impl Fill {
-    /// What is missing in the assembly; `None` when parts lie elsewhere in it than they should, or
-    /// none does.
+    /// The parts to copy into the assembly; `None` when a part lies at another offset than it
+    /// should or in another assembly, or when no part lies in this one.
     fn of(upload: UploadId, parts: &[Address]) -> Result<Option<Vec<Self>>> {
         let (mut fills, mut at) = (Vec::new(), 0);
         for part in parts {
@@ -148,8 +148,8 @@ impl Fill {
     }
 }
 
-/// Makes a blob of the assembly. It gets a second name; the first one stays good for the session
-/// until the index knows the second. What is written there meanwhile is named by no record.
+/// Makes a blob of the assembly by giving its file a second name. The first name stays valid for
+/// the session until the index knows the second. Until then, no record names what is written here.
 fn in_place(
     store: &Inner,
     closed: Closed,

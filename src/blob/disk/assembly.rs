@@ -1,12 +1,12 @@
-//! Assemblies: files in which large parts of an upload lie where they belong in the whole, so that
-//! it becomes a blob without a copy. This is what is known of them while the daemon runs; what
-//! they hold is named by the records of the parts.
+//! Assemblies: files in which the large parts of an upload lie where they belong in the whole, so
+//! that the whole becomes a blob without a copy. This module holds what is known of them while the
+//! daemon runs; which bytes in them count is told by the records of the parts.
 //!
-//! A part may be written only where nothing lies that a record names, or may name soon. What
-//! records name is read from the index by whoever begins a part, who *enters* the assembly before
-//! that. What may be named soon is what was sealed since somebody entered: it stays taken until
-//! nobody is inside. An assembly of which a blob is made is closed
-//! to everybody from before its first byte is settled; it opens again when that blob is discarded.
+//! A part may be written only where no record names bytes, nor may name them soon. Whoever begins a
+//! part *enters* the assembly first and then reads from the index what records name. Bytes that may
+//! be named soon are those that were sealed since somebody entered: they stay taken until nobody is
+//! inside. An assembly of which a blob is made is closed to everybody before the caller reads which
+//! parts the blob consists of; it opens again when that blob is discarded.
 
 use std::{
     collections::HashMap,
@@ -27,32 +27,32 @@ use crate::{
     sys::durable,
 };
 
-/// Running digests of all assemblies take this much memory at most; who was not heard of the
-/// longest loses its own, and is read again when it is completed.
+/// The most memory that the running digests of all assemblies take. Past it, the least recently
+/// used digests are dropped, and their upload is read again when it is completed.
 const RUNNING_BYTES_MAX: usize = 8 << 20;
 
-/// Every assembly of which more is known than its parts' records say.
+/// Every assembly of which more is known than the records of its parts say.
 #[derive(Default)]
 pub struct Assemblies(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
     uploads: HashMap<UploadId, Assembly>,
-    /// Counts uses, to tell which is the oldest.
+    /// Counts uses of digests, to find the least recently used.
     uses: u64,
 }
 
 #[derive(Default)]
 struct Assembly {
-    /// Parts on their way, and their lowest number.
+    /// How many members are inside, and the lowest number of the parts that they bring.
     entered: usize,
     lowest: Option<PartNumber>,
     writing: Vec<Slice>,
-    /// Sealed since there was a time when nobody was in.
+    /// Ranges that were sealed since the last moment at which nobody was inside.
     sealed: Vec<Slice>,
-    /// The file's name is durable.
+    /// Whether the file's name is durable.
     is_named: bool,
-    /// The nonce of the blob that is made of it.
+    /// The nonce of the blob that is made of this assembly; `None` while it is open.
     closed: Option<u64>,
     running: Option<Kept>,
 }
@@ -79,7 +79,8 @@ impl Assemblies {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes an assembly to make a blob of it; `None` while somebody is at work there.
+    /// Closes an assembly to make a blob of it; `None` if anybody is inside or it is closed
+    /// already.
     pub fn close(store: &Arc<Inner>, upload: UploadId, nonce: u64) -> Option<Closed> {
         let mut known = store.assemblies.known();
         let assembly = known.uploads.entry(upload).or_default();
@@ -90,8 +91,8 @@ impl Assemblies {
         Some(Closed { store: Arc::clone(store), nonce, is_blob: false })
     }
 
-    /// The blob with this nonce will be no record's: if it was made of an assembly, parts may be
-    /// written there again.
+    /// Opens the assembly of which the blob with this nonce was made, if there is one: no record
+    /// will name that blob, so parts may be written there again.
     pub fn open_again(&self, nonce: u64) {
         self.known().uploads.retain(|_, assembly| {
             assembly.closed.take_if(|closed| *closed == nonce);
@@ -103,7 +104,7 @@ impl Assemblies {
         self.known().uploads.remove(&upload);
     }
 
-    /// The digests of what came so far, if they are kept.
+    /// The digests of the parts so far, if they are kept.
     pub fn running(&self, upload: UploadId) -> Option<Arc<Mutex<Running>>> {
         let mut known = self.known();
         known.uses += 1;
@@ -113,7 +114,7 @@ impl Assemblies {
         Some(Arc::clone(&kept.running))
     }
 
-    /// Keeps digests, unless those that are kept are of more.
+    /// Keeps digests, unless the kept ones cover as many bytes or more.
     fn keep(&self, upload: UploadId, running: Running) {
         let mut known = self.known();
         known.uses += 1;
@@ -121,7 +122,7 @@ impl Assemblies {
         let Some(assembly) = known.uploads.get_mut(&upload) else { return };
         match &mut assembly.running {
             Some(kept) => {
-                // Whoever holds them is going on with them.
+                // If the lock is held, its holder is advancing these digests.
                 if let Ok(mut before) = kept.running.try_lock()
                     && running.bytes() > before.bytes()
                 {
@@ -154,7 +155,8 @@ impl Known {
     }
 }
 
-/// An assembly of which a blob is being made. Dropped before that is done, it is open again.
+/// An assembly of which a blob is being made. If this is dropped before [`Closed::keep`], the
+/// assembly is open again.
 pub struct Closed {
     store: Arc<Inner>,
     pub nonce: u64,
@@ -162,7 +164,7 @@ pub struct Closed {
 }
 
 impl Closed {
-    /// The blob is there: nothing is written to it, unless it is discarded.
+    /// The blob is made: nothing is written to the assembly any more, unless the blob is discarded.
     pub fn keep(mut self) {
         self.is_blob = true;
     }
@@ -176,7 +178,7 @@ impl Drop for Closed {
     }
 }
 
-/// Where in the assembly a part lies, if it lies there.
+/// Where in an assembly a part lies, if it lies in one.
 fn assembled(part: &Address) -> Option<Slice> {
     match Place::parse(&part.locator) {
         Ok(Place::Assembled { offset, size, .. }) => {
@@ -186,19 +188,20 @@ fn assembled(part: &Address) -> Option<Slice> {
     }
 }
 
-/// Whether a part lies in the assembly from there on.
+/// Whether a part lies in an assembly and begins at `start` there.
 pub fn begins_at(part: &Address, start: u64) -> bool {
     assembled(part).is_some_and(|taken| taken.start == start)
 }
 
-/// Somebody who begins a part, until its record is there, or gives the room of one back.
+/// Somebody inside an assembly: one who brings a part, until its record is committed, or one who
+/// frees the space of a part.
 pub struct Member {
     store: Arc<Inner>,
     upload: UploadId,
 }
 
 impl Member {
-    /// Enters, and answers the lowest number of the parts on their way.
+    /// Enters the assembly; answers the lowest number of the parts that are on their way.
     pub fn enter(store: &Arc<Inner>, upload: UploadId, number: PartNumber) -> (Self, PartNumber) {
         let mut known = store.assemblies.known();
         let assembly = known.uploads.entry(upload).or_default();
@@ -208,20 +211,21 @@ impl Member {
         (Self { store: Arc::clone(store), upload }, lowest)
     }
 
-    /// As [`Member::enter`], for one that brings no part.
+    /// As [`Member::enter`], for a member that brings no part.
     pub fn visit(store: &Arc<Inner>, upload: UploadId) -> Self {
         store.assemblies.known().uploads.entry(upload).or_default().entered += 1;
         Self { store: Arc::clone(store), upload }
     }
 
-    /// Takes a place for a part, when it is free.
+    /// Takes a place for a part if it is free.
     pub fn take(self: &Arc<Self>, site: &Site, span: Slice) -> Option<Berth> {
-        // The part that is continued is written over where it lies, and nowhere else.
+        // The continued part is overwritten only where it lies; anywhere else its bytes count as
+        // taken.
         let continued = site.continues.as_ref().filter(|part| !begins_at(part, span.start));
         self.take_among(site.parts.iter().chain(continued), span)
     }
 
-    /// Takes a place where none of the recorded parts lies.
+    /// Takes a place if none of `parts`, the recorded ones, lies there, and nothing else took it.
     pub fn take_among<'a>(
         self: &Arc<Self>,
         mut parts: impl Iterator<Item = &'a Address>,
@@ -253,7 +257,7 @@ impl Drop for Member {
     }
 }
 
-/// The place of a part in an assembly, nobody else's until its record is there.
+/// A place in an assembly. It belongs to its member alone until the part is recorded.
 pub struct Berth {
     member: Arc<Member>,
     pub span: Slice,
@@ -264,8 +268,8 @@ impl Berth {
         self.member.upload
     }
 
-    /// The place of a part that is on its way, when numbers turned out to count from 0 since it
-    /// began, and the one where it belongs then is free.
+    /// The other place of a part on its way, if numbers have turned out to count from 0 since it
+    /// began and the place where it belongs then is free.
     pub fn counted_from_zero(&self, site: &Site) -> Option<Self> {
         let Member { store, upload } = &*self.member;
         let lowest = store.assemblies.known().uploads.get(upload)?.lowest;
@@ -273,7 +277,7 @@ impl Berth {
         self.member.take(site, span)
     }
 
-    /// Opens the file, and makes it if it is not there, under a durable name. Blocks.
+    /// Opens the assembly's file, creating it if needed, and makes its name durable. Blocks.
     pub fn open(&self) -> Result<File> {
         let Member { store, upload } = &*self.member;
         let path = store.layout.assembly(*upload);
@@ -286,7 +290,7 @@ impl Berth {
         Ok(file)
     }
 
-    /// The file's name is durable.
+    /// Records that the file's name is durable.
     pub fn named(&self) {
         let mut known = self.member.store.assemblies.known();
         if let Some(assembly) = known.uploads.get_mut(&self.member.upload) {
@@ -294,12 +298,13 @@ impl Berth {
         }
     }
 
-    /// What was written there is durable; `running` are digests of everything up to its end.
+    /// Records that the bytes written here are durable. `running` are digests of everything up to
+    /// their end.
     pub fn seal(self, size: u64, running: Option<Running>) {
         let Member { store, upload } = &*self.member;
         let mut known = store.assemblies.known();
         if let Some(assembly) = known.uploads.get_mut(upload) {
-            // Neighbours become one, so that there are few of them.
+            // Adjacent ranges are joined, so that the list stays short.
             let mut sealed = Slice { start: self.span.start, end: self.span.start + size };
             assembly.sealed.retain(|other| {
                 let apart = other.end < sealed.start || sealed.end < other.start;
@@ -317,12 +322,13 @@ impl Berth {
         }
     }
 
-    /// Gives back the room of bytes that nobody will name, which lie there from `first` on. Blocks.
+    /// Frees the space of `bytes` bytes from `first` on within the place, which no record will
+    /// name. Blocks.
     pub fn empty(&self, file: &File, first: u64, bytes: u64) {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         if let Err(error) = fallocate(file, flags, self.span.start + first, bytes) {
             let error = io::Error::from(error);
-            tracing::debug!(%error, "bytes of half a part keep their room");
+            tracing::debug!(%error, "the space of an incomplete part was not freed");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Buffers in which uploads gather, and how many may wait to be worked on.
+//! The buffers in which uploads gather bytes, and the limit on how many may wait to be processed.
 //!
-//! They are used again: to allocate them anew costs a twentieth of an upload's processor time, for
-//! the pages that the kernel clears.
+//! Buffers are reused: allocating them anew costs a twentieth of an upload's processor time,
+//! because the kernel clears the pages.
 
 use std::{
     ops::Deref,
@@ -16,8 +16,8 @@ use crate::{
     model::limits::TRANSFER_BUFFER_BYTES,
 };
 
-/// Buffers that all transfers together may have waiting beside the one that each may, and that are
-/// kept for the next.
+/// How many buffers all transfers together may have waiting, beside the one that each transfer may
+/// always have. As many unused ones are kept for reuse.
 pub const SHARED_MAX: usize = 16;
 
 /// The buffers of all transfers.
@@ -51,7 +51,7 @@ impl Buffers {
     }
 }
 
-/// Where one transfer gathers, and has buffers waiting.
+/// Gathers the bytes of one transfer into buffers.
 pub struct Gatherer {
     buffers: Arc<Buffers>,
     place: Arc<Semaphore>,
@@ -64,14 +64,15 @@ impl Gatherer {
         Self { buffers, place: Arc::new(Semaphore::new(1)), gathered }
     }
 
-    /// Takes what there is room for from the begin of `bytes`, and answers whether it is full.
+    /// Takes as many bytes from the beginning of `bytes` as there is room for, and answers whether
+    /// the buffer is full.
     pub fn fill(&mut self, bytes: &mut Bytes) -> bool {
         let missing = TRANSFER_BUFFER_BYTES - self.gathered.len();
         self.gathered.extend_from_slice(&bytes.split_to(missing.min(bytes.len())));
         self.gathered.len() == TRANSFER_BUFFER_BYTES
     }
 
-    /// What was gathered, once there is a place for it to wait in.
+    /// The gathered buffer, once there is a place for it to wait in.
     pub async fn full(&mut self) -> Result<Full> {
         let free = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
         let place = match [&self.place, &self.buffers.places].into_iter().find_map(free) {
@@ -83,13 +84,13 @@ impl Gatherer {
         Ok(Full(Arc::new(Held { bytes, buffers: Arc::clone(&self.buffers), _place: place })))
     }
 
-    /// What was gathered since.
+    /// The bytes that were gathered since the last full buffer.
     pub fn rest(self) -> BytesMut {
         self.gathered
     }
 }
 
-/// A buffer that waits. Its place is free when the last clone is gone.
+/// A buffer that waits to be processed. Its place is freed when the last clone is dropped.
 #[derive(Clone)]
 pub struct Full(Arc<Held>);
 

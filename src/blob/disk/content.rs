@@ -1,4 +1,4 @@
-//! Contents in files, wherever they begin there.
+//! Contents in files, at whatever offset they begin.
 
 use std::{
     fs::File,
@@ -12,25 +12,26 @@ use crate::{
     model::{limits::TRANSFER_BUFFER_BYTES, range::Slice},
 };
 
-/// A content of a file, open for reading.
+/// A content in a file that is open for reading.
 pub struct Content {
     pub file: File,
     start: u64,
 }
 
 impl Content {
-    /// Opens a content, whose file must have the length that it and its trailer make. Blocks.
+    /// Opens the file of a content. The file must be as long as the content and its trailer.
+    /// Blocks.
     pub fn open(store: &Inner, place: &Place, blob: &Address) -> Result<Self> {
         Self::of(File::open(store.file(place)?)?, place, blob)
     }
 
-    /// As [`Content::open`], in a file that is open.
+    /// As [`Content::open`], for a file that is open already.
     pub fn of(file: File, place: &Place, blob: &Address) -> Result<Self> {
         let start = place.start();
         let length = file.metadata()?.len();
         let end = blob.size.saturating_add(start);
         let fits = match (place, place.bytes_before_trailer()) {
-            // Others lie behind it.
+            // Other parts may lie behind it.
             (Place::Assembled { size, .. }, _) => *size == blob.size && length >= end,
             (_, behind) => length == end.saturating_add(behind.map_or(0, trailer::bytes)),
         };
@@ -66,10 +67,11 @@ pub fn read_exact(file: &File, buffer: &mut [u8], at: u64) -> Result<()> {
     })
 }
 
-/// Gives out a content in file order, a buffer at a time, and checks it against its hash. Blocks.
+/// Passes a content to `take` in file order, a buffer at a time, and checks it against its hash.
+/// Blocks.
 ///
 /// # Errors
-/// [`Error::Corrupt`] behind the last bytes of a damaged one.
+/// [`Error::Corrupt`] after the last bytes of a damaged content.
 pub fn read_checked(
     store: &Inner,
     part: &Address,
@@ -99,8 +101,8 @@ pub fn read_checked(
     Ok(())
 }
 
-/// Copies bytes from file to file in the kernel, which shares their blocks where the file system
-/// can (`copy_file_range(2)`, which the standard library takes here). Blocks.
+/// Copies bytes from file to file in the kernel, which shares their blocks if the file system can
+/// (the standard library uses `copy_file_range(2)` here). Blocks.
 pub fn copy_range(from: &File, start: u64, to: &File, at: u64, bytes: u64) -> Result<()> {
     use std::io::Read;
     let (mut from, mut to) = (from, to);

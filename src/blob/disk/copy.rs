@@ -1,4 +1,4 @@
-//! Copies of everything, for a backup.
+//! Copies the whole store, for a backup.
 
 use std::{
     ffi::OsStr,
@@ -11,10 +11,10 @@ use std::{
 use super::layout::Layout;
 use crate::{blob::upkeep::Copied, model::limits::TRANSFER_BUFFER_BYTES, sys::durable};
 
-/// Copies every blob, pack and part below `to`, durably, but those that are there already, with
-/// the same size and time of change as here; one that differs from what is there goes to its path
-/// below `changed`. A disk that fails has more that is good: what cannot be read of it is told and
-/// passed over. Blocks.
+/// Copies every blob, pack and part below `to`, durably. A file that is there already with the same
+/// size and modification time is skipped; if it differs, the new version goes to its path below
+/// `changed`. On a failing disk much is still good: a source file that cannot be read is logged and
+/// skipped. Blocks.
 ///
 /// # Errors
 /// When `to` or `changed` cannot be written.
@@ -29,7 +29,8 @@ pub fn copy(layout: &Layout, to: &Path, changed: &Path) -> io::Result<Copied> {
     Ok(copied)
 }
 
-/// Where the files of a directory go: new ones into it, and beside it what others are to become.
+/// Where the files of a directory go: new files into `dir`, new versions of files that are there
+/// into `changed`.
 struct Target {
     dir: PathBuf,
     changed: PathBuf,
@@ -41,7 +42,7 @@ impl Target {
     }
 }
 
-/// Which side failed.
+/// Which side of a copy failed.
 enum Failed {
     Source(io::Error),
     Target(io::Error),
@@ -72,7 +73,7 @@ fn directory(from: &Path, to: &Target, copied: &mut Copied) -> Result<(), Failed
     durable::sync_dir(&to.dir).map_err(Failed::Target)
 }
 
-/// Removes what a copy that was killed left; another one may never come to that file again.
+/// Removes temporary files of a copy that was killed: a later copy may never write to their names.
 fn remove_unfinished(to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(to)? {
         let entry = entry?;
@@ -87,7 +88,7 @@ fn remove_unfinished(to: &Path) -> io::Result<()> {
 fn one(entry: &DirEntry, to: &Target, copied: &mut Copied) -> Result<(), Failed> {
     let (source, target) = (entry.path(), to.below(&entry.file_name()));
     if entry.file_type().map_err(Failed::Source)?.is_dir() {
-        // What is still arriving has no record.
+        // No record names bytes that are still arriving.
         let is_arriving = entry.file_name() == "tmp";
         return if is_arriving { Ok(()) } else { directory(&source, &target, copied) };
     }
@@ -103,7 +104,7 @@ fn one(entry: &DirEntry, to: &Target, copied: &mut Copied) -> Result<(), Failed>
     Ok(())
 }
 
-/// Whether what is there is the same; `None` where there is nothing.
+/// Whether the target is the same as the source; `None` if there is no target.
 fn same(source: &Path, target: &Path) -> Result<Option<bool>, Failed> {
     let changed = |metadata: Metadata| Ok((metadata.len(), metadata.modified()?));
     let there = match fs::metadata(target).and_then(changed) {
@@ -113,11 +114,12 @@ fn same(source: &Path, target: &Path) -> Result<Option<bool>, Failed> {
     Ok(Some(fs::metadata(source).and_then(changed).map_err(Failed::Source)? == there))
 }
 
-/// The kernel tells times of change by a clock that ticks at least this often, some of it to spare.
+/// The kernel's clock for modification times ticks at least this often, with a margin.
 const TICK: Duration = Duration::from_millis(50);
 
-/// A pack that grows meanwhile is copied as it was, with the time of then, and again next time. So
-/// is one that may have grown since in the same tick.
+/// Copies one file with its modification time. A pack that grows meanwhile is copied as it was,
+/// with the earlier time, so that the next backup copies it again. A file that was modified within
+/// the last tick may have changed since; it gets a time that makes the next backup copy it, too.
 fn file(source: &Path, target: &Path) -> Result<u64, Failed> {
     let mut from = File::open(source).map_err(Failed::Source)?;
     let modified = from.metadata().and_then(|metadata| metadata.modified());
@@ -128,7 +130,7 @@ fn file(source: &Path, target: &Path) -> Result<u64, Failed> {
     let _ = fs::remove_file(&temporary);
     let mut to = durable::create_new(&temporary).map_err(Failed::Target)?;
     let bytes = content(&mut from, &mut to).inspect_err(|_| {
-        // The next one would remove it, too.
+        // The next backup would remove it, too.
         let _ = fs::remove_file(&temporary);
     })?;
     let publish = || {
@@ -140,7 +142,7 @@ fn file(source: &Path, target: &Path) -> Result<u64, Failed> {
     Ok(bytes)
 }
 
-/// As `io::copy`, which does not tell which side failed.
+/// As `io::copy`, but tells which side failed.
 fn content(from: &mut File, to: &mut File) -> Result<u64, Failed> {
     let (mut buffer, mut bytes) = (vec![0; TRANSFER_BUFFER_BYTES], 0);
     loop {

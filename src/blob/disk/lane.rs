@@ -1,8 +1,8 @@
-//! Work on the bytes of a transfer in the order in which they come, on the blocking pool.
+//! Processes the bytes of a transfer in the order of their arrival, on the blocking pool.
 //!
-//! A lane has a thread for as long as there is something to do and none else. So a transfer that
-//! stands still holds no thread and leaves nothing undone, and one that is faster than the
-//! work wakes nobody for each of its buffers.
+//! A lane occupies a thread only as long as there is something to do. So a stalled transfer holds
+//! no thread and leaves no work undone, and a transfer that is faster than the work does not wake a
+//! thread for each buffer.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::{blocking::joined, buffers::Full};
 use crate::blob::Result;
 
-/// See the module. `T` is what the work makes of all bytes so far.
+/// See the module. `T` is the result of the work on all bytes so far.
 pub struct Lane<T> {
     queue: Arc<Queue>,
     work: fn(T, &[u8]) -> Result<T>,
@@ -27,7 +27,8 @@ struct Queue(Mutex<Waiting>);
 #[derive(Default)]
 struct Waiting {
     full: VecDeque<Full>,
-    /// A job takes what waits, and what comes while it does.
+    /// Whether a job is running, which takes the waiting buffers and those that are added
+    /// meanwhile.
     is_worked_on: bool,
 }
 
@@ -44,7 +45,7 @@ impl Queue {
     }
 }
 
-/// Lets everything go that waits, unless the work on a buffer came to its end.
+/// Drops all waiting buffers when it is dropped, unless the work on the current buffer succeeded.
 struct Unfinished<'a>(&'a Queue);
 
 impl Drop for Unfinished<'_> {
@@ -61,11 +62,11 @@ impl<T: Send + 'static> Lane<T> {
         Self { queue: Arc::default(), work, job: spawn_blocking(first) }
     }
 
-    /// Adds a buffer to what waits.
+    /// Adds a buffer to the queue.
     ///
     /// # Errors
-    /// What the work on an earlier one failed with. The lane is of no use then, nor when this was
-    /// not waited for.
+    /// The error of the work on an earlier buffer. After an error, or if this call was cancelled,
+    /// the lane is of no use any more.
     pub async fn push(&mut self, full: Full) -> Result<()> {
         let was_worked_on = {
             let mut waiting = self.queue.lock();
@@ -87,7 +88,7 @@ impl<T: Send + 'static> Lane<T> {
         Ok(())
     }
 
-    /// What became of all.
+    /// Waits for all work and answers its result.
     pub async fn finish(mut self) -> Result<T> {
         joined((&mut self.job).await)
     }
@@ -111,7 +112,7 @@ mod tests {
         disk::buffers::{Gatherer, SHARED_MAX},
     };
 
-    /// A transfer, and one byte of it at a time.
+    /// A transfer, and its content one byte at a time.
     fn transfer() -> (Gatherer, impl Iterator<Item = Bytes>) {
         (Gatherer::new(&Arc::default()), (0..=255).map(|n| Bytes::from(vec![n])))
     }
@@ -134,7 +135,7 @@ mod tests {
         assert_eq!(lane.finish().await, Ok((0..=255).collect()));
     }
 
-    /// Work that tells when it begins, and ends when it is told.
+    /// Work that signals when it begins and ends when it is told to.
     type Told = (Sender<()>, Receiver<()>);
 
     fn told_work((begun, end): Told, bytes: &[u8]) -> Result<Told> {
@@ -156,7 +157,7 @@ mod tests {
             lane.push(next(&mut transfer).await).await.unwrap();
         }
         drop(to_end);
-        // There is no place for it until the others are gone.
+        // There is no place for this buffer until the others are dropped.
         let after = next(&mut transfer).await;
         let failed = lane.push(after).await.unwrap_err();
         assert!(failed.to_string().ends_with("at [0]"), "{failed}");

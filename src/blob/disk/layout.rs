@@ -8,11 +8,11 @@
 //! staging/tmp/<nonce>                       bytes still arriving; emptied at start
 //! ```
 //!
-//! A file of a blob or part holds its bytes and behind them a trailer (`trailer`). Those of before
-//! format 3 have none, and no size in their names.
+//! A file of a blob or part holds the content and behind it a trailer (`trailer`). Files from
+//! before format 3 have neither a trailer nor a size in their names.
 //!
-//! The nonce makes every name unique for good: what one request puts can never be what another
-//! one is about to remove, even when both hold the same content.
+//! The nonce makes every name unique for ever: a request can never create the name that another one
+//! is about to remove, even when both have the same content.
 
 use std::{
     fs, io,
@@ -39,23 +39,24 @@ const ASSEMBLY: &str = "assembly";
 /// What a [`Locator`] of this store means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
-    /// As [`Place::Record`], in locators of before those held the length.
+    /// As [`Place::Record`], in old locators, which did not hold the length.
     Packed {
         pack: u32,
         offset: u64,
     },
-    /// As [`Place::Blob`], of before trailers were kept.
+    /// As [`Place::Blob`], from before there were trailers.
     BareBlob {
         hash: ContentHash,
         nonce: u64,
     },
-    /// As [`Place::Part`], of before trailers were kept.
+    /// As [`Place::Part`], from before there were trailers.
     BarePart {
         upload: UploadId,
         number: PartNumber,
         nonce: u64,
     },
-    /// The length is that of the content: what a pack still holds is counted without reading it.
+    /// A record of a pack. The length is that of the content, so that the live bytes of a pack can
+    /// be counted without reading it.
     Record {
         pack: u32,
         offset: u64,
@@ -72,7 +73,8 @@ pub enum Place {
         nonce: u64,
         size: u64,
     },
-    /// A part in the assembly of its upload. The nonce tells it from another one in the same place.
+    /// A part in the assembly of its upload. The nonce distinguishes parts that took the same place
+    /// one after the other.
     Assembled {
         upload: UploadId,
         offset: u64,
@@ -103,7 +105,7 @@ impl Place {
         postcard::from_bytes(&locator.0).map_err(|_| Error::Corrupt("unknown locator".into()))
     }
 
-    /// `None` for what lies in a file of its own.
+    /// The record in a pack; `None` for anything that lies in a file.
     pub fn packed(&self) -> Option<Packed> {
         match *self {
             Self::Packed { pack, offset } => Some(Packed { pack, offset, length: None }),
@@ -114,7 +116,7 @@ impl Place {
         }
     }
 
-    /// Where the content of a part's file is known by as a blob.
+    /// The place of the content of a part's file once it is a blob.
     pub fn as_blob(&self, hash: ContentHash, nonce: u64) -> Self {
         match *self {
             Self::Part { size, .. } | Self::Blob { size, .. } => Self::Blob { hash, nonce, size },
@@ -122,7 +124,7 @@ impl Place {
         }
     }
 
-    /// Whether a blob may lie there. What is packed is as good for a blob as for a part.
+    /// Whether a blob may lie there. Packed bytes serve a blob as well as a part.
     pub fn holds_blob(&self) -> bool {
         match self {
             Self::Packed { .. }
@@ -144,7 +146,7 @@ impl Place {
         }
     }
 
-    /// Bytes of the content of a file behind which a trailer is kept.
+    /// The size of the content, if its file has a trailer behind it.
     pub fn bytes_before_trailer(&self) -> Option<u64> {
         match *self {
             Self::Blob { size, .. } | Self::Part { size, .. } => Some(size),
@@ -153,8 +155,8 @@ impl Place {
     }
 }
 
-/// When a file or one of its names last changed. Not when it was last written: a part that becomes
-/// a blob by a second name is as old as that name.
+/// When a file or one of its names last changed (ctime), not when it was last written: a part that
+/// becomes a blob by a second name is as old as that name.
 pub fn changed(file: &fs::Metadata) -> UnixMillis {
     let millis = file.ctime().saturating_mul(1000).saturating_add(file.ctime_nsec() / 1_000_000);
     UnixMillis(u64::try_from(millis).unwrap_or(0))
@@ -168,8 +170,9 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Makes what is missing and empties `staging/tmp`. Every directory that a blob can lie in
-    /// exists, durably, from here on, so that no later step has to sync a parent.
+    /// Creates the missing directories and empties `staging/tmp`. From here on, every directory
+    /// that can hold a blob exists durably, so that no later step has to make the name of a
+    /// directory durable.
     pub fn prepare(data_dir: &Path) -> io::Result<Self> {
         let layout = Self { blobs: data_dir.join("blobs"), staging: data_dir.join("staging") };
         for dir in [layout.blobs.clone(), layout.packs(), layout.staging.clone()] {
@@ -247,7 +250,7 @@ impl Layout {
         self.blobs.join(format!("{:02x}", hash.0[0]))
     }
 
-    /// Every file of a shelf; other names there are not ours and stay.
+    /// All files of a shelf. Files with other names are not ours and are ignored.
     pub fn list(&self, shelf: Shelf) -> io::Result<Vec<Place>> {
         let (dir, parse): (_, fn(&str) -> Option<Place>) = match shelf {
             Shelf::Parts => (self.staging.clone(), part),

@@ -1,19 +1,19 @@
-//! Whether bytes are there, without reading them: the length of what they should lie in.
+//! Checks whether bytes are there without reading them, by the length of the file that holds them.
 
 use std::{collections::HashMap, fs, io, path::Path};
 
 use super::{Inner, layout::Place, pack::HEADER_BYTES, trailer};
 use crate::{blob::upkeep::Seen, model::locator::Locator};
 
-/// How long a file is, `None` for one that is not there; or why that cannot be told.
+/// The length of a file, `None` if there is no such file, or why it cannot be determined.
 type Length = Result<Option<u64>, String>;
 
-/// Looks once at each file, however many of `blobs` lie in it. Blocks.
+/// Inspects each pack once, however many of `blobs` lie in it. Blocks.
 pub fn look(inner: &Inner, blobs: &[Locator]) -> Vec<Seen> {
     let mut packs = HashMap::new();
     let mut seen = Vec::with_capacity(blobs.len());
     for blob in blobs {
-        // What is no place of ours holds nothing.
+        // A locator that this store cannot parse has no bytes here.
         let Ok(place) = Place::parse(blob) else {
             seen.push(Seen::Missing);
             continue;
@@ -29,8 +29,8 @@ pub fn look(inner: &Inner, blobs: &[Locator]) -> Vec<Seen> {
     seen
 }
 
-/// How long what a blob lies in is, and how long it has to be as far as its place says. Packs are
-/// asked for once.
+/// The length of the file that holds a blob, and the least length that the blob's place implies.
+/// Lengths of packs are remembered in `packs`.
 fn lengths(inner: &Inner, place: &Place, packs: &mut HashMap<u32, Length>) -> (Length, u64) {
     let Some(packed) = place.packed() else {
         let content = place.bytes_before_trailer();

@@ -67,7 +67,7 @@ use crate::{
 /// See the module.
 pub struct DiskBlobs(Arc<Inner>);
 
-/// What stages and readers share.
+/// State shared by stages and readers.
 pub struct Inner {
     layout: Layout,
     health: Arc<Health>,
@@ -82,9 +82,9 @@ pub struct Inner {
     discarded: AtomicU64,
 }
 
-/// Whether the disk still does what it says. A failed sync may have dropped the bytes it was
-/// asked to keep, and a second one would not know: after the first failure no write is taken
-/// until a restart has read the disk anew.
+/// Whether the disk can still be trusted. After a failed sync the kernel may have dropped the
+/// bytes, and a second sync would not report it. So after the first failure no write is taken until
+/// a restart reads the disk anew.
 #[derive(Default)]
 pub struct Health(OnceLock<String>);
 
@@ -93,8 +93,8 @@ impl Health {
         self.0.get().map_or(Ok(()), |failure| Err(Error::Io(failure.clone())))
     }
 
-    /// A sync that found no room has lost only what was not acknowledged; any other failure ends
-    /// all writing.
+    /// Records the outcome of a sync. A sync that found no room has lost only bytes that were not
+    /// acknowledged; any other failure ends all writing.
     fn synced(&self, outcome: io::Result<()>) -> Result<()> {
         outcome.map_err(|error| {
             if Error::from(io::Error::from(error.kind())) == Error::NoSpace {
@@ -129,13 +129,13 @@ impl DiskBlobs {
     /// Opens or creates the store below `data_dir`. Blocks.
     ///
     /// # Errors
-    /// When the directories cannot be made or read.
+    /// When the directories cannot be created or read.
     pub fn open(data_dir: &Path, pack_bytes_max: usize) -> io::Result<Self> {
         Self::open_with(data_dir, pack_bytes_max, PACK_BYTES_MAX)
     }
 
     /// As [`DiskBlobs::open`], with packs that are closed at another length than usual, so that
-    /// there soon are many.
+    /// tests soon have many.
     ///
     /// # Errors
     /// As [`DiskBlobs::open`].
@@ -182,8 +182,8 @@ impl DiskBlobs {
     }
 }
 
-/// Removes a file, if there is one; answers what came back of the disk: nothing of one that has
-/// another name, as a part that became a blob has.
+/// Removes a file if it exists; answers how many bytes of disk this freed. That is 0 for a file
+/// that has another name, as a part that became a blob has.
 fn remove(path: &Path) -> io::Result<u64> {
     let room = |file: fs::Metadata| if file.nlink() > 1 { 0 } else { file.blocks() * 512 };
     let bytes = fs::metadata(path).map_or(0, room);
@@ -236,8 +236,8 @@ impl BlobStore for DiskBlobs {
         Place::parse(locator).is_ok_and(|place| place.holds_blob())
     }
 
-    /// Packed bytes stay until their pack is compacted, a part in an assembly until that goes or
-    /// its room is given back.
+    /// Packed bytes stay until their pack is compacted. A part in an assembly stays until the
+    /// assembly is removed or the part's space is freed (`vacate`).
     async fn discard(&self, locator: &Locator) -> Result<u64> {
         let place = Place::parse(locator)?;
         if let Some(packed) = place.packed() {
@@ -308,7 +308,7 @@ impl BlobStore for DiskBlobs {
                         continue;
                     }
                 };
-                // One that is gone meanwhile was not litter.
+                // A file that has gone meanwhile was not litter.
                 let Ok(metadata) = fs::metadata(inner.file(&place)?) else { continue };
                 found.push(Found { owner, locator: place.locator()?, since: changed(&metadata) });
             }

@@ -1,16 +1,16 @@
 //! Packs: append-only files in which many small blobs share one sync.
 //!
-//! A file, a rename and two syncs for each small blob cap a disk at a few thousand uploads a
-//! second. Here one thread takes every blob that waits, writes them behind one another with one
-//! `pwrite`, syncs once and answers them all.
+//! A file, a rename and two syncs for each small blob would limit a disk to a few thousand uploads
+//! a second. Instead, one thread takes all blobs that wait, writes them one behind the other with
+//! one `pwrite`, syncs once and answers all callers.
 //!
-//! A record is a 48-byte header (magic, length, BLAKE3 of the content, the first eight bytes of
-//! the BLAKE3 of those) and the content. A pack is filled with zeros some way ahead of its
-//! end: a sync of bytes that already have their place on the disk needs no journal commit of the
-//! file system and takes about half the time (`docs/DESIGN.md`).
+//! A record is a header of 48 bytes (magic, length, BLAKE3 of the content, the first eight bytes of
+//! the BLAKE3 of the preceding 40) and the content. A pack is filled with zeros some way ahead of
+//! its end: a sync of bytes that already have their place on the disk needs no journal commit of
+//! the file system and takes about half the time (`docs/DESIGN.md`).
 //!
-//! A process begins a new pack; what an earlier one left behind the last record of its own is
-//! never written to again.
+//! Every process begins a new pack. It never writes to the packs of an earlier process, whatever
+//! those hold behind their last record.
 
 use std::{
     collections::HashMap,
@@ -49,16 +49,17 @@ pub const CONTENT_BYTES_MAX: usize = 128 << 10;
 pub const PACK_BYTES_MAX: u64 = 256 << 20;
 /// How far ahead of its end a pack is filled with zeros.
 const ZEROS_AHEAD_BYTES: usize = 4 << 20;
-/// For larger groups the sync itself is what takes time, and zeros would be written twice.
+/// The largest group behind which zeros are written. For larger groups the sync takes the time
+/// anyway, and zeros would only be written over soon.
 const ZEROS_FOR_GROUPS_TO_BYTES: usize = 512 << 10;
-/// Blobs that share one sync at most, and their bytes.
+/// The most blobs that share one sync, and the bytes at which a group is closed.
 const GROUP_BLOBS_MAX: usize = 512;
 const GROUP_BYTES_MAX: usize = 8 << 20;
-/// Blobs that wait at most; past it: [`Error::Busy`].
+/// The most blobs that wait; past it: [`Error::Busy`].
 const WAITING_BLOBS_MAX: usize = 4096;
-/// What the page cache forgets at a time.
+/// Size of a page. The page cache drops whole pages only.
 const PAGE_BYTES: u64 = 4096;
-/// Packs held open for reading at most.
+/// The most packs that are held open for reading.
 const OPEN_PACKS_MAX: usize = 256;
 
 struct Append {
@@ -104,7 +105,7 @@ impl Drop for Packer {
     fn drop(&mut self) {
         self.appends = None;
         if let Some(thread) = self.thread.take() {
-            // It answers its callers itself and does not panic.
+            // The thread reports failures to its callers itself and does not panic.
             let _ = thread.join();
         }
     }
@@ -140,7 +141,7 @@ impl Writer {
             stores::PACK_BLOBS.observe(group.len() as u64);
             for (at, append) in group.into_iter().enumerate() {
                 let place = outcome.as_ref().map(|places| places[at]).map_err(Clone::clone);
-                // A caller that is gone leaves its bytes as litter.
+                // The bytes of a caller that is gone are left as litter.
                 drop(append.waiting);
                 let _ = append.answer.send(place);
             }
@@ -148,13 +149,13 @@ impl Writer {
         if let Some(pack) = self.open.take()
             && let Err(error) = pack.file.set_len(pack.end)
         {
-            tracing::debug!(%error, "the last pack keeps its zeros");
+            tracing::debug!(%error, "the unused end of the last pack was not cut off");
         }
     }
 
-    /// Writes a group and syncs it. Until the sync is through, the pack's end does not move: what
-    /// a failed write left there is cut off. After a failed sync nobody knows what the file holds,
-    /// and the next group begins another.
+    /// Writes a group and syncs it. The pack's end moves only after the sync; what a failed write
+    /// left behind the end is cut off. After a failed sync the content of the file is unknown, and
+    /// the next group begins a new pack.
     fn append(&mut self, group: &[Append]) -> Result<Vec<Place>> {
         self.health.check()?;
         let mut buffer = Vec::new();
@@ -174,10 +175,11 @@ impl Writer {
             return Err(error.into());
         }
         if end > pack.zeros_until && buffer.len() <= ZEROS_FOR_GROUPS_TO_BYTES {
-            // Only makes later syncs cheaper; a disk without room for it still takes the blobs.
+            // The zeros only make later syncs cheaper; a disk without room for them still takes the
+            // blobs.
             match pack.file.write_all_at(&vec![0; ZEROS_AHEAD_BYTES], end) {
                 Ok(()) => pack.zeros_until = end + ZEROS_AHEAD_BYTES as u64,
-                Err(error) => tracing::debug!(%error, "no zeros ahead of the pack"),
+                Err(error) => tracing::debug!(%error, "no space was allocated ahead in the pack"),
             }
         }
         let number = pack.number;
@@ -200,7 +202,7 @@ impl Writer {
         let limit = self.closed_at_bytes;
         let full = |pack: &OpenPack| pack.end > 0 && pack.end + bytes > limit;
         if let Some(pack) = self.open.take_if(|pack| full(pack)) {
-            // The zeros behind the end are of no use any more.
+            // The zeros behind the end are no longer of use.
             pack.file.set_len(pack.end)?;
         }
         match &mut self.open {
@@ -216,7 +218,7 @@ impl Writer {
     }
 }
 
-/// The length of a content that is packed, which is at most [`CONTENT_BYTES_MAX`].
+/// The length of a packed content, which is at most [`CONTENT_BYTES_MAX`].
 fn stored_length(content: &Bytes) -> u32 {
     u32::try_from(content.len()).unwrap_or(u32::MAX)
 }
@@ -255,7 +257,7 @@ impl Packs {
         }
     }
 
-    /// As [`Packs::read`], but only when that needs no wait: from an open pack and the page cache.
+    /// As [`Packs::read`], but only when it need not wait: from an open pack and the page cache.
     /// `None` says nothing about the blob.
     pub fn read_without_waiting(&self, packed: Packed, size: u64) -> Option<Bytes> {
         let file = self.held(packed.pack)?;
@@ -263,8 +265,8 @@ impl Packs {
         read_cached(&file, &mut content, content_offset(packed.offset)).then(|| content.into())
     }
 
-    /// Reads a record's header and content and checks both, and all that is known of them,
-    /// against one another. Blocks.
+    /// Reads the header and the content of a record, and checks both against each other, the hash
+    /// and the length in the locator. Blocks.
     pub fn read_checked(&self, packed: Packed, hash: &ContentHash) -> Result<Bytes> {
         let damaged = || Error::Corrupt(hash.to_string());
         let file = self.file(packed.pack)?;
@@ -287,9 +289,9 @@ impl Packs {
         Ok(content.into())
     }
 
-    /// Lets the page cache forget a record. Blocks.
+    /// Drops a record from the page cache. Blocks.
     pub fn forget_cached(&self, packed: Packed) -> Result<()> {
-        // Only whole pages are dropped.
+        // Only whole pages are dropped, so the range is extended to whole pages.
         let from = packed.offset - packed.offset % PAGE_BYTES;
         let length = packed.length.map_or(CONTENT_BYTES_MAX as u64, u64::from);
         let end = content_offset(packed.offset).saturating_add(length);
@@ -324,7 +326,7 @@ impl Packs {
         }
         packs.insert(pack, Arc::clone(&file));
         drop(packs);
-        // One that was removed between the two steps would keep its room as long as it is held.
+        // A pack that was removed since it was opened would keep its space as long as it is held.
         if !path.exists() {
             self.close(pack);
         }

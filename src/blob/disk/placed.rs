@@ -1,8 +1,8 @@
-//! A part on its way to where it belongs in the assembly of its upload.
+//! A part on its way into its place in the assembly of its upload.
 //!
-//! Its bytes are durable before its record names them, as any part's. Only the sync of a name that
-//! was there before is not needed. When all that comes before it has been hashed, those digests go
-//! on with it; else they are sent after it later.
+//! As with any part, its bytes are durable before its record names them; only the sync of a file
+//! name that is durable already is left out. If the running digests cover everything before the
+//! part, they advance with it; otherwise they catch up later.
 
 use std::{
     fs::{self, File},
@@ -25,24 +25,25 @@ use crate::{
     sys::{fault, random},
 };
 
-/// Where a part belongs, and what is known of everything before it.
+/// The place of a part, and what is known of everything before it.
 pub struct Whereabouts {
     berth: Berth,
-    /// What was known when it began, as long as it may turn out to belong elsewhere.
+    /// The site as it was when the part began, as long as the part may turn out to belong
+    /// elsewhere.
     unsure: Option<Site>,
-    /// It is expected to be all there is.
+    /// Whether the part is expected to be the whole content.
     pub is_whole: bool,
-    /// Bytes at its begin that another record names.
+    /// How many bytes at its beginning another record names.
     known_bytes: u64,
     before: usize,
     chain: Chain,
-    /// Of what lies before the part, and maybe of those bytes at its begin.
+    /// Digests of what lies before the part, and possibly of its known bytes too.
     running: Option<Hasher>,
 }
 
 impl Whereabouts {
-    /// Takes the place; `None` when it is not free. Digests that lag behind what has been recorded
-    /// are sent after it.
+    /// Takes the place; `None` if it is not free. Digests that lag behind the recorded parts are
+    /// made to catch up.
     pub fn take(store: &Arc<Inner>, member: &Arc<Member>, site: &Site) -> Option<Self> {
         let berth = member.take(site, site.span)?;
         let before = &site.parts[..site.leading.min(site.parts.len())];
@@ -50,7 +51,7 @@ impl Whereabouts {
         if let Some(kept) = store.assemblies.running(berth.upload()) {
             let continued = before.iter().chain(&site.continues).cloned().collect::<Vec<_>>();
             let (mut lags, bytes) = (false, before.iter().map(|part| part.size).sum::<u64>());
-            // Who holds them is going on with them.
+            // If the lock is held, its holder is advancing the digests.
             if let Ok(digests) = kept.try_lock() {
                 let are_of = |parts: &[Address]| digests.rest(parts).is_some_and(<[_]>::is_empty);
                 let goes_on = bytes == berth.span.start && (are_of(before) || are_of(&continued));
@@ -61,7 +62,7 @@ impl Whereabouts {
                 running::catch_up(Arc::clone(store), kept, before.to_vec());
             }
         }
-        // Those of a part that lies elsewhere stay there, and no record names them here.
+        // A continued part that lies elsewhere stays there; no record names its bytes here.
         let continued = site.continues.as_ref().filter(|part| begins_at(part, berth.span.start));
         Some(Self {
             is_whole: berth.span.start == 0 && site.whole == Some(berth.span.end),
@@ -74,7 +75,8 @@ impl Whereabouts {
         })
     }
 
-    /// Where it belongs now that a part 0 came as well, which no earlier guess could tell.
+    /// The place where the part belongs if a part 0 has begun since, which could not be known
+    /// before.
     fn recounted(&mut self, written: u64) -> Option<Berth> {
         let berth = self.berth.counted_from_zero(self.unsure.as_ref()?)?;
         (written <= berth.span.len()).then(|| {
@@ -83,12 +85,13 @@ impl Whereabouts {
         })
     }
 
-    /// Whether so many bytes do not fill the place.
+    /// Whether `bytes` bytes do not fill the place.
     pub fn is_less(&self, bytes: u64) -> bool {
         bytes < self.berth.span.len()
     }
 
-    /// Makes the assembly of a file that holds the first part; `None` when there is one. Blocks.
+    /// Makes the assembly of a file that holds the first part; `None` if there is an assembly
+    /// already. Blocks.
     pub fn begin_assembly(
         self,
         store: &Inner,
@@ -107,7 +110,7 @@ impl Whereabouts {
         self.sealed(hasher.clone()).map(Some)
     }
 
-    /// The bytes are durable.
+    /// The part once its bytes are durable.
     fn sealed(self, hasher: Hasher) -> Result<Sealed> {
         let Self { berth, before, chain, running, .. } = self;
         let start = berth.span.start;
@@ -125,7 +128,7 @@ impl Whereabouts {
     }
 }
 
-/// A part that takes bytes in an assembly. They go when it is dropped unsealed.
+/// A part that is written into an assembly. Dropped unsealed, it frees the space of its bytes.
 pub struct Placed {
     file: Arc<File>,
     part: Option<Whereabouts>,
@@ -133,13 +136,13 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// Blocks.
+    /// Opens the assembly for a part. Blocks.
     pub fn open(part: Whereabouts) -> Result<Self> {
         Ok(Self { file: Arc::new(part.berth.open()?), part: Some(part), written: 0 })
     }
 
-    /// Goes with what was written to where the part turned out to belong. The place that it leaves
-    /// is free: no record names it. Blocks.
+    /// If the part turned out to belong elsewhere, moves what was written there. The place that it
+    /// leaves is free, because no record names it. Blocks.
     pub fn recount(&mut self) -> Result<()> {
         let Some(part) = &mut self.part else { return Ok(()) };
         let Some(berth) = part.recounted(self.written) else { return Ok(()) };
@@ -149,12 +152,13 @@ impl Placed {
         Ok(())
     }
 
-    /// Bytes that it may have.
+    /// How many bytes fit into the place.
     pub fn room(&self) -> u64 {
         self.part.as_ref().map_or(0, |part| part.berth.span.len())
     }
 
-    /// Writes the next bytes. Those that another record names are the same again. Blocks.
+    /// Writes the next bytes. Bytes that another record names are overwritten with the same ones.
+    /// Blocks.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let Some(part) = &mut self.part else { return Ok(()) };
         let at = part.berth.span.start + self.written;
@@ -172,7 +176,7 @@ impl Placed {
         &self.file
     }
 
-    /// Where in the file it begins.
+    /// The offset in the file at which the part begins.
     pub fn start(&self) -> u64 {
         self.part.as_ref().map_or(0, |part| part.berth.span.start)
     }

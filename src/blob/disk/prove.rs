@@ -1,4 +1,4 @@
-//! Proofs of parts of a blob, from its file and the tree that is kept behind it.
+//! Proofs of parts of a blob, from its file and the tree in the trailer.
 
 use std::sync::Arc;
 
@@ -36,7 +36,8 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
     blocking(open).await
 }
 
-/// Damage at the begin of a proof is told before anything is given out.
+/// Reads the first piece at once: damage at the beginning of a proof is reported before anything is
+/// given out.
 fn reader<S: Source + Send + 'static>(
     source: S,
     blob: &Address,
@@ -48,7 +49,7 @@ fn reader<S: Source + Send + 'static>(
     Ok(Box::new(ProofReader { first: first.map(Bytes::from), prover: Some(prover) }))
 }
 
-/// What the trailer of a content without one would hold.
+/// Computes what the trailer of a content without one would hold.
 pub fn hash_bare(content: &Content, size: u64) -> Result<Digests> {
     let mut hasher = Hasher::default();
     let mut at = 0;

@@ -1,6 +1,6 @@
-//! Bytes on their way out. What lies in the page cache is opened, read and hashed where it is asked
-//! for, a buffer at a time, some 40 us: going to another thread and back costs as much. Everything
-//! else is read on the blocking pool, one buffer ahead.
+//! Bytes on their way out. Bytes in the page cache are opened, read and hashed on the caller's
+//! thread, a buffer at a time; that takes some 40 us, as much as switching to another thread and
+//! back. All other bytes are read on the blocking pool, one buffer ahead.
 
 use std::{fs::File, io::IoSliceMut, mem, path::Path, sync::Arc, task::Poll};
 
@@ -31,7 +31,7 @@ use crate::{
 
 pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Box<dyn Reader>> {
     let place = Place::parse(&blob.locator)?;
-    // A small blob that is in memory anyway is not worth the way to another thread.
+    // For a small blob that is in memory anyway, switching to another thread is not worth while.
     if let Some(packed) = place.packed()
         && blob.size <= HASH_INLINE_BYTES_MAX as u64
         && let Some(content) = store.packs.read_without_waiting(packed, blob.size)
@@ -47,12 +47,13 @@ pub async fn open(store: &Arc<Inner>, blob: &Address, slice: Slice) -> Result<Bo
     let (store, blob) = (Arc::clone(store), blob.clone());
     let open = move || -> Result<Box<dyn Reader>> {
         if let Some(packed) = place.packed() {
-            // Small enough to be read and checked as a whole, whatever slice is asked for.
+            // A packed blob is small enough to be read and checked whole, whatever slice is asked
+            // for.
             let content = store.packs.read(packed, blob.size)?;
             check(&content, &blob)?;
             return Ok(held(&content, slice));
         }
-        // The first bytes come on the same way to another thread.
+        // The first bytes are read in the same job, which saves a second thread switch.
         let content = Content::open(&store, &place, &blob)?;
         let tree = Cursor::needs_tree(&place, &blob, slice)
             .then(|| trailer::tree(&content.file, blob.size))
@@ -74,15 +75,16 @@ pub fn check(content: &[u8], blob: &Address) -> Result<()> {
     }
 }
 
-/// A blob's file on its way out.
+/// Reads a blob from its file.
 struct FileReader(Next);
 
 enum Next {
-    /// Read when the file was opened.
+    /// The first buffer, which was read when the file was opened.
     First(Option<Bytes>, Box<Cursor>),
-    /// To be read when it is asked for.
+    /// The next buffer is read when the caller asks for it.
     Idle(Box<Cursor>),
-    /// Being read while what came before is sent: the disk had to be waited for.
+    /// The next buffer is being read while the one before is sent, because that one had to wait for
+    /// the disk.
     Ahead(JoinHandle<Result<Read>>),
     Failed,
 }
@@ -90,8 +92,8 @@ enum Next {
 type Read = (Option<Bytes>, Box<Cursor>);
 
 impl FileReader {
-    /// Opens the file and reads its first buffer, when all of that is in memory. `None` says
-    /// nothing about the blob.
+    /// Opens the file and reads its first buffer if all of that is in memory. `None` says nothing
+    /// about the blob.
     fn without_waiting(store: &Inner, place: &Place, blob: &Address, slice: Slice) -> Option<Self> {
         let file = open_cached(&store.file(place).ok()?)?;
         let content = Content::of(file, place, blob).ok()?;
@@ -111,32 +113,33 @@ impl FileReader {
 /// Reads a blob's file and checks what it reads.
 struct Cursor {
     content: Content,
-    /// What is to be given out.
+    /// The bytes to give out.
     slice: Slice,
-    /// What is read next, and the end of what is read: of the slice, or of its last group.
+    /// The offset to read next, and where reading ends: at the end of the slice or of its last
+    /// group.
     at: u64,
     end: u64,
     check: Check,
-    /// The last bytes to give out, until all that is read was found to be good.
+    /// The last bytes to give out. They are held until everything that is read has been checked.
     held: Option<Bytes>,
-    /// The buffer that was filled last, to be filled again once nobody else has it.
+    /// The buffer that was filled last. It is reused once nobody else holds it.
     spare: Bytes,
 }
 
 enum Check {
-    /// A whole blob, by its own hash.
+    /// A whole blob, checked against its own hash.
     Whole { hasher: blake3::Hasher, root: ContentHash },
-    /// A part, group by group.
+    /// A part of a blob, checked group by group against the tree.
     Groups(Groups),
-    /// A part of a content without a trailer.
+    /// A part of a content without a trailer, which cannot be checked.
     Unknown,
 }
 
-/// Buffers that are read in one go where nothing may wait; a group can be larger.
+/// The most buffers to read in one go where waiting is not allowed; a group can be larger.
 const BUFFERS_WITHOUT_WAITING: usize = 2;
 
 impl Cursor {
-    /// A blob of one group is checked as a whole.
+    /// Whether the blob is checked as a whole, as every blob of one group is.
     fn is_whole(blob: &Address, slice: Slice) -> bool {
         slice == Slice::whole(blob.size) || blob.size <= group_bytes(blob.size)
     }
@@ -145,7 +148,7 @@ impl Cursor {
         !Self::is_whole(blob, slice) && place.bytes_before_trailer().is_some()
     }
 
-    /// With the tree where one is needed.
+    /// Begins to read `slice`; `tree` must be given if [`Cursor::needs_tree`].
     fn begin(content: Content, tree: Option<Tree>, blob: &Address, slice: Slice) -> Self {
         let (at, end, check) = match tree {
             _ if Self::is_whole(blob, slice) => {
@@ -163,8 +166,9 @@ impl Cursor {
         Self { content, slice, at, end, check, held: None, spare: Bytes::new() }
     }
 
-    /// The next bytes to give out, `None` behind the last ones. Those are given out only when all
-    /// that was read was found to be good. Pending: it would have to wait for the disk.
+    /// The next bytes to give out, `None` at the end. The last bytes are given out only when
+    /// everything that was read has been checked. Pending: the read would have to wait for the
+    /// disk.
     fn read(&mut self, may_wait: bool) -> Poll<Result<Option<Bytes>>> {
         let mut left = if may_wait { usize::MAX } else { BUFFERS_WITHOUT_WAITING };
         while self.at < self.end {
@@ -195,7 +199,7 @@ impl Cursor {
         Poll::Ready(Ok(self.held.take()))
     }
 
-    /// As [`Cursor::read`]. Blocks.
+    /// As [`Cursor::read`] where waiting is allowed. Blocks.
     fn read_waiting(mut self: Box<Self>) -> Result<Read> {
         match self.read(true) {
             Poll::Ready(chunk) => Ok((chunk?, self)),
@@ -207,7 +211,8 @@ impl Cursor {
         self.at >= self.end && self.held.is_none()
     }
 
-    /// `None` when it would have to wait and may not; nothing has changed then.
+    /// Reads and checks the next buffer; `None`, with nothing changed, if that would have to wait
+    /// and may not.
     fn read_checked(&mut self, may_wait: bool) -> Result<Option<Bytes>> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let mut chunk = self.buffer(left.min(TRANSFER_BUFFER_BYTES));
@@ -233,7 +238,8 @@ impl Cursor {
         Ok(Some(chunk))
     }
 
-    /// A new one costs as much as reading into it: it has to be cleared.
+    /// A buffer to read into, reused if possible: a new one must be cleared, which costs as much as
+    /// reading into it.
     fn buffer(&mut self, length: usize) -> BytesMut {
         match mem::take(&mut self.spare).try_into_mut() {
             Ok(mut spare) if spare.len() >= length => {
@@ -245,12 +251,12 @@ impl Cursor {
     }
 }
 
-/// Checks groups one after the other against the tree.
+/// Checks groups in order against the tree.
 struct Groups {
     root: ContentHash,
     size: u64,
     tree: Tree,
-    /// Bytes of a group, and the one that is being read.
+    /// Size of a group, and the index of the group that is being read.
     bytes: u64,
     index: usize,
     hasher: blake3::Hasher,
@@ -300,8 +306,8 @@ impl Groups {
     }
 }
 
-/// Opens a file whose path is in memory (`RESOLVE_CACHED`, openat2(2)). `None` says nothing about
-/// the file; kernels before 5.12 never do it.
+/// Opens a file if its path is in the kernel's cache (`RESOLVE_CACHED`, openat2(2)). `None` says
+/// nothing about the file; kernels before 5.12 always give `None`.
 fn open_cached(path: &Path) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED).ok().map(File::from)

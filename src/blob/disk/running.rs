@@ -1,7 +1,7 @@
-//! Digests of an upload that go on with every part.
+//! Digests of an upload that advance with every part.
 //!
-//! Which parts they are of is told by a chain over those parts' own hashes: digests that are of
-//! other parts than those that make the whole are never taken for it, whatever happened meanwhile.
+//! A chain over the hashes of the parts identifies the sequence of parts that the digests cover.
+//! Digests of any other sequence are never used for the whole, whatever happened meanwhile.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use super::{Inner, content::read_checked};
 use crate::blob::{Address, Hasher, Result};
 
-/// Stands for a sequence of parts.
+/// Identifies a sequence of parts.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Chain([u8; 32]);
 
@@ -35,18 +35,18 @@ pub struct Running {
 }
 
 impl Running {
-    /// Digests of so many parts.
+    /// Digests of the first `parts` parts of an upload, which `chain` identifies.
     pub fn new(hasher: Hasher, parts: usize, chain: Chain) -> Self {
         Self { hasher, parts, chain }
     }
 
-    /// The parts that are still to come, when these are digests of the first ones.
+    /// The parts that are still to be hashed, if these are digests of the first ones of `parts`.
     pub fn rest<'a>(&self, parts: &'a [Address]) -> Option<&'a [Address]> {
         let (known, rest) = parts.split_at_checked(self.parts)?;
         (Chain::of(known) == self.chain).then_some(rest)
     }
 
-    /// All bytes of a part went through the hasher.
+    /// Records that all bytes of `part` went through the hasher.
     pub fn took(&mut self, part: &Address) {
         self.parts += 1;
         self.chain = self.chain.then(part);
@@ -61,22 +61,22 @@ impl Running {
     }
 }
 
-/// Sends digests after the parts that came meanwhile, on the blocking pool. Damage that is met
-/// there only ends it: whoever completes the upload reads the rest and tells.
+/// Advances digests over the parts that arrived meanwhile, on the blocking pool. Damage only ends
+/// this job: whoever completes the upload reads the remaining parts and reports it.
 pub fn catch_up(store: Arc<Inner>, running: Arc<Mutex<Running>>, parts: Vec<Address>) {
     spawn_blocking(move || {
         let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = running.go_on(&store, &parts) {
-            tracing::debug!(%error, "the digests of an upload lag behind");
+            tracing::debug!(%error, "the digests of an upload were not brought up to date");
         }
     });
 }
 
 impl Running {
-    /// Takes those of `parts` that it has not, each checked against its hash. Blocks.
+    /// Hashes those of `parts` that are not covered yet, each checked against its own hash. Blocks.
     ///
     /// # Errors
-    /// What reading says; it is good up to the part that failed.
+    /// Errors of reading a part. The digests then cover the parts before the one that failed.
     pub fn go_on(&mut self, store: &Inner, parts: &[Address]) -> Result<()> {
         let Some(rest) = self.rest(parts) else { return Ok(()) };
         for part in rest {

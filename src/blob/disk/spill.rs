@@ -1,9 +1,10 @@
-//! Bytes on their way into a file: hashing and writing run beside each other, each in a [`Lane`],
-//! while the next bytes arrive.
+//! Bytes on their way into a file: hashing and writing run in parallel, each in a [`Lane`], while
+//! the next bytes arrive.
 //!
-//! A part goes where it belongs in the assembly of its upload, when it was told; everything else
-//! into a file of its own. A part that is expected to be the whole begins in a file of its own too,
-//! which is all that a blob needs; should it turn out to be less, that file becomes the assembly.
+//! A part that was told its place is written there, into the assembly of its upload; everything
+//! else is written into a file of its own. A part that is expected to be the whole content begins
+//! in a file of its own too, which is all that a blob needs; if it turns out to be shorter, that
+//! file becomes the assembly.
 
 use std::{
     fs::{self, File},
@@ -30,12 +31,12 @@ use crate::{
     sys::{durable, fault, random},
 };
 
-/// Bytes after which the disk begins to take what was written, while more comes, so that the sync
-/// at the end waits for little.
+/// After so many bytes the kernel is told to start writing them to the disk while more arrive, so
+/// that the sync at the end has little left to wait for.
 const WRITE_BACK_BYTES: u64 = 8 << 20;
 
-/// A file that takes bytes. What it holds goes when it is dropped unsealed, which is all that can
-/// become of it after a `write` that failed or was not waited for.
+/// A file that takes bytes. Dropped unsealed, it removes what it holds. After a `write` that failed
+/// or was cancelled, it can only be dropped.
 pub struct Spill {
     gatherer: Gatherer,
     writing: Lane<Work>,
@@ -54,7 +55,7 @@ impl Spill {
         })
     }
 
-    /// Gathers bytes, however small they come, and hands them on a buffer at a time.
+    /// Gathers bytes, however small the pieces, and hands them on a buffer at a time.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
             if self.gatherer.fill(&mut bytes) {
@@ -104,7 +105,7 @@ impl Work {
         if let Target::Assembly(placed) = &self.target
             && end > placed.room()
         {
-            // More than there is room for: from here on it is like any other part.
+            // The bytes do not fit into the place: from here on it is a part in a file of its own.
             self.target = Target::Own(placed.copy_out(&self.store)?, None);
         }
         match &mut self.target {
@@ -116,7 +117,7 @@ impl Work {
         Ok(self)
     }
 
-    /// Has the disk begin with what `end` bytes made whole.
+    /// Starts the write-back of the blocks of [`WRITE_BACK_BYTES`] that are complete at `end`.
     fn write_back(&self, end: u64) {
         let [from, to] = [self.written, end].map(|at| at - at % WRITE_BACK_BYTES);
         let Some(length) = NonZeroU64::new(to - from) else { return };
@@ -124,7 +125,8 @@ impl Work {
             Target::Own(own, _) => (&own.file, 0),
             Target::Assembly(placed) => (placed.file(), placed.start()),
         };
-        // Advice, which a file system need not take. What fails to be written, the sync tells.
+        // This is advice, which a file system may ignore. The sync reports bytes that failed to be
+        // written.
         let _ = fadvise(file, start + from, Some(length), Advice::DontNeed);
     }
 
@@ -146,7 +148,7 @@ impl Work {
     }
 }
 
-/// A new file of its own, under a temporary name until it is published.
+/// A file of its own, under a temporary name until it is published.
 pub struct OwnFile {
     pub file: File,
     name: Temporary,
@@ -162,8 +164,8 @@ impl OwnFile {
         &self.name.0
     }
 
-    /// Puts the trailer behind what was written, syncs both and gives them their final name,
-    /// durably: the order that leaves no name without bytes. Blocks.
+    /// Writes the trailer behind the content, syncs the file and then gives it its final name,
+    /// durably: in this order there is never a name without bytes. Blocks.
     pub fn publish(self, store: &Inner, purpose: Purpose, digests: &Digests) -> Result<Sealed> {
         let Self { file, name } = self;
         file.write_all_at(&trailer::encode(&digests.tree, digests.crc32), digests.size)?;
@@ -202,7 +204,7 @@ impl Drop for Temporary {
         }
         off_the_reactor(move || {
             if let Err(error) = fs::remove_file(&path) {
-                tracing::debug!(%error, "temporary file not removed; the next start does it");
+                tracing::debug!(%error, "temporary file not removed; the next start removes it");
             }
         });
     }

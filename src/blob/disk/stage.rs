@@ -1,4 +1,4 @@
-//! Bytes on their way in: small ones stay in memory and go into a pack, larger ones into a file
+//! Bytes on their way in: small contents stay in memory and go into a pack, larger ones into a file
 //! (`spill`).
 
 use std::sync::Arc;
@@ -9,21 +9,22 @@ use bytes::{Bytes, BytesMut};
 use super::{Inner, assembly::Member, blocking::blocking, placed::Whereabouts, spill::Spill};
 use crate::blob::{Hasher, Purpose, Result, Sealed, Site, Stage};
 
-/// A part does not wait for its place where there are more parts than this: each that waits would
-/// hold what is known of all of them, for as long as its client takes.
+/// A part waits for its place only if the upload has at most this many parts: each part that waits
+/// holds what is known of all of them for as long as its client takes.
 const WAITS_AMONG_PARTS_MAX: usize = 64;
-/// Small contents up to this size are hashed where they are; larger ones leave the reactor.
+/// Contents up to this size are hashed on the caller's thread; larger ones on the blocking pool.
 pub const HASH_INLINE_BYTES_MAX: usize = 16 << 10;
 
 /// See the module.
 pub struct DiskStage {
     store: Arc<Inner>,
     bytes: Arriving,
-    /// Of a part, until its record is there.
+    /// Set for a part; it keeps the part's place taken until the part is recorded.
     member: Option<Arc<Member>>,
     whereabouts: Option<Whereabouts>,
-    /// Of a part whose place is not free: it may be by the time at which it needs one. That is so
-    /// at the begin of an upload, whose numbers turn out to count from 0.
+    /// The site of a part whose place is not free yet. The place may be free when the part outgrows
+    /// memory and needs it. This happens at the beginning of an upload whose numbers turn out to
+    /// count from 0.
     waits_for: Option<Site>,
 }
 

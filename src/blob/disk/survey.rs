@@ -1,8 +1,8 @@
-//! Compaction: packs that hold little or nothing that is still named.
+//! Compaction: finds the packs of which records name little or nothing.
 //!
-//! The pack with the highest number always stays. It alone may be open for appending, and from it a
-//! new start knows which numbers were given out: a number that was given twice would let an old
-//! locator find other bytes.
+//! The pack with the highest number always stays. It is the only one that may be open for
+//! appending, and a start continues counting from its number: if a number were given out twice, an
+//! old locator would find other bytes.
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
@@ -30,7 +30,7 @@ struct Surveyed {
 }
 
 impl Surveyed {
-    /// More than half of it is dead and all that is not may move.
+    /// More than half of the pack is dead, and everything else in it may be moved.
     fn is_sparse(&self) -> bool {
         !self.pinned && self.named > 0 && self.named < self.bytes / 2
     }
@@ -42,15 +42,15 @@ pub struct PackSurvey {
     packs: BTreeMap<u32, Surveyed>,
 }
 
-/// Lists the packs that are closed and were last written between the two times; `None` where there
-/// are none. Blocks.
+/// Lists the closed packs that were last written between the two times; `None` if there are none.
+/// Blocks.
 pub fn survey(
     store: Arc<Inner>,
     after: UnixMillis,
     before: UnixMillis,
 ) -> Result<Option<PackSurvey>> {
     let mut found = store.layout.packs_found()?;
-    // A pack is begun only when the one before is closed.
+    // A new pack is begun only when the one before is closed, so only the last can be open.
     let last = found.iter().copied().max();
     found.retain(|number| Some(*number) != last);
     let mut packs = BTreeMap::new();
@@ -75,7 +75,7 @@ impl PackSurvey {
 impl Survey for PackSurvey {
     fn keep(&mut self, locator: &Locator) {
         let Some((pack, packed)) = self.pack_of(locator) else { return };
-        // A locator of before they held a length counts as the longest.
+        // An old locator without a length counts as the longest content.
         let length = packed.length.map_or(CONTENT_BYTES_MAX as u64, u64::from);
         pack.named += length + HEADER_BYTES as u64;
     }

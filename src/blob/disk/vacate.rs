@@ -1,6 +1,6 @@
-//! The room of a part that was replaced, given back while its upload goes on. Whoever does that is
-//! as one who writes a part there: in the assembly before the records are read, and only in a place
-//! that is free.
+//! Frees the space of a replaced part while its upload goes on. The rules are those for writing a
+//! part there: the assembly is entered before the records are read, and only a free place is
+//! touched.
 
 use std::{fs::File, io, sync::Arc};
 
@@ -21,7 +21,7 @@ pub struct Vacating {
 }
 
 impl Vacating {
-    /// `None` for what does not lie in an assembly.
+    /// `None` for a part that does not lie in an assembly.
     pub fn begin(store: &Arc<Inner>, locator: &Locator) -> Result<Option<Self>> {
         let place = Place::parse(locator)?;
         let Place::Assembled { upload, offset, size, .. } = place else { return Ok(None) };
@@ -39,7 +39,7 @@ impl Vacate for Vacating {
         let empty = move || {
             match File::options().write(true).open(store.file(&place)?) {
                 Ok(file) => berth.empty(&file, 0, span.len()),
-                // The upload came to its end meanwhile, and took all its room along.
+                // The upload has ended meanwhile, and all its space was freed with it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error.into()),
             }

@@ -1,4 +1,4 @@
-//! Reading again what was stored, from the disk and not from memory.
+//! Reads stored bytes again, from the disk and not from the page cache, and checks them.
 
 use std::{
     fs::File,
@@ -15,7 +15,7 @@ use crate::{
     model::{digest::ContentHash, limits::TRANSFER_BUFFER_BYTES, locator::Locator},
 };
 
-/// Buffers that are read before the caller may take a breath.
+/// How many buffers are read in a row before the caller may pause.
 const PIECE_BUFFERS: usize = 8;
 
 pub async fn verify(
@@ -60,7 +60,7 @@ pub async fn verify(
         let took = before - reread.left;
         bytes += took;
         pace.took(took).await;
-        // Nothing was read: the file ends before its content does.
+        // If nothing was read, the file ends before its content does.
         if reread.left == 0 || took == 0 {
             break;
         }
@@ -69,7 +69,7 @@ pub async fn verify(
     Ok(bytes)
 }
 
-/// Drops clean pages from the page cache, so that a read tells what the disk holds.
+/// Drops clean pages from the page cache, so that the next read shows what the disk holds.
 pub fn forget_cached(file: &File, from: u64, length: Option<NonZeroU64>) -> Result<()> {
     Ok(fadvise(file, from, length, Advice::DontNeed).map_err(std::io::Error::from)?)
 }
@@ -101,13 +101,13 @@ impl Reread {
         Ok(self)
     }
 
-    /// Holds what was read, and the trailer behind it, against the hash.
+    /// Checks the hash of what was read, and the trailer behind it.
     fn check(self, wanted: &ContentHash) -> Result<()> {
         let (hash, tree) = self.hasher.finish();
         let trailer_is_good = !self.has_trailer || {
             let wanted = trailer::encode(&tree, self.crc32.finalize());
             let mut kept = Vec::new();
-            // Whatever stands behind it, however much that is.
+            // One byte more than expected, to notice when anything follows the trailer.
             self.file.take(wanted.len() as u64 + 1).read_to_end(&mut kept)?;
             kept == wanted
         };

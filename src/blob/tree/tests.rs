@@ -58,8 +58,8 @@ fn a_large_blob_has_larger_groups_and_no_larger_tree() {
 }
 
 proptest! {
-    /// However the bytes come, and whatever a disk makes of the tree, only what was hashed is
-    /// proven.
+    /// Whatever the sizes of the pieces and whatever a disk does to the tree, only what was hashed
+    /// is proven.
     #[test]
     fn a_damaged_tree_proves_no_damaged_group(
         size in 65_537usize..600_000, piece in 1usize..70_000,
@@ -77,7 +77,7 @@ proptest! {
         let flipped = node.index(bytes.len());
         bytes[flipped] ^= 1;
         prop_assert!(!Tree::from_bytes(&bytes, size).unwrap().proves(&root, index, &damaged));
-        // A node that fits the damage proves no more.
+        // A node that matches the damaged group does not help either.
         bytes[index * NODE_BYTES..][..NODE_BYTES].copy_from_slice(&damaged);
         prop_assert!(!Tree::from_bytes(&bytes, size).unwrap().proves(&root, index, &damaged));
     }

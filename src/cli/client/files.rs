@@ -12,10 +12,10 @@ use crate::config;
 /// List files, newest first.
 #[derive(Args)]
 pub struct List {
-    /// A folder, with everything beneath it; all when it is not given.
+    /// List only this folder and everything beneath it; by default all files are listed.
     #[arg(default_value = "")]
     folder: String,
-    /// One JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -25,22 +25,22 @@ pub struct List {
 /// Delete files.
 #[derive(Args)]
 pub struct Remove {
-    /// Keys (storage/…).
+    /// Keys of the files (storage/…).
     #[arg(required = true)]
     keys: Vec<String>,
     #[command(flatten)]
     connection: Connection,
 }
 
-/// Print a URL with which anybody can fetch a file for a while.
+/// Print a signed URL with which anybody can download a file until the URL expires.
 #[derive(Args)]
 pub struct Share {
-    /// A key (storage/…).
+    /// Key of the file (storage/…).
     key: String,
-    /// How long it holds, at most 7d.
+    /// How long the URL is valid, at most 7d.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = config::duration)]
     ttl: Duration,
-    /// Have browsers save the file and not show it.
+    /// Make browsers save the file instead of showing it.
     #[arg(long)]
     attachment: bool,
     #[command(flatten)]
@@ -75,9 +75,9 @@ fn line(file: &Value) -> String {
 }
 
 pub fn remove(remove: &Remove) -> Result<(), Failures> {
-    // Below the same path uploads are found by their ids.
+    // The same path with an id addresses an upload.
     if let Some(other) = remove.keys.iter().find(|key| !key.starts_with("storage/")) {
-        return Err(failure(format!("{other:?} is no key: those begin with storage/")));
+        return Err(failure(format!("{other:?} is not a key: keys begin with storage/")));
     }
     let client = Client::new(&remove.connection)?;
     let mut failed = Vec::new();

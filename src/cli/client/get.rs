@@ -1,5 +1,5 @@
-//! `get`: fetches a file and checks it by its BLAKE3: whole, going on where an earlier try broke,
-//! or one part of it without the rest.
+//! `get`: fetches a file and checks it by its BLAKE3: the whole file, continued where an earlier
+//! try broke, or one part of it without the rest.
 
 use std::{
     ffi::OsStr,
@@ -26,28 +26,28 @@ use crate::model::{
     range::{RangeSpec, Slice},
 };
 
-/// Fetch a file and check it by its BLAKE3.
+/// Download a file and verify its BLAKE3 hash.
 #[derive(Args)]
 pub struct Get {
-    /// A key (storage/…) or a URL of a content, as `share` gives it.
+    /// Key of the file (storage/…), or a URL of its content, such as `share` prints.
     source: String,
-    /// Where to put it; - for the standard output. A file's own name when it is not given.
+    /// File to write; - for standard output. By default the file's own name, if SOURCE is a key.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Fetch this part alone, with the proof that it is one: first-last, first- or -length.
+    /// Download only this range of bytes, and verify it by a proof: first-last, first- or -length.
     #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
     range: Option<String>,
-    /// The BLAKE3 that the file must have; asked of the server when it is not given.
+    /// BLAKE3 hash that the file must have; by default the hash that the server reports.
     #[arg(long, value_name = "HEX", value_parser = Hash::from_str)]
     blake3: Option<Hash>,
     #[command(flatten)]
     connection: Connection,
 }
 
-/// So much of a file's name stands in that of its `.part`, of which 255 bytes are allowed.
+/// How many bytes of a file's name the name of its `.part` file keeps; 255 bytes are allowed.
 const NAME_KEPT_BYTES: usize = 150;
 
-/// What is known of a file before it is fetched.
+/// A file on the server, and what is known of it before it is fetched.
 struct Remote {
     client: Client,
     url: String,
@@ -78,11 +78,11 @@ pub fn run(get: &Get) -> Result<(), Failures> {
     }
 }
 
-/// Where what is fetched goes.
+/// Where the fetched bytes are written to.
 enum Target {
-    /// As it comes: the standard output, a device, a pipe.
+    /// Written as they arrive: the standard output, a device, a pipe.
     Stream(Box<dyn Write>),
-    /// At once, when it is good.
+    /// A file that appears at once, when the content has been checked.
     File(PathBuf),
 }
 
@@ -91,13 +91,13 @@ impl Target {
         if output.as_os_str() == "-" {
             return Ok(Self::Stream(Box::new(io::stdout())));
         }
-        // Behind links; a file that is not there yet needs a directory that is.
+        // Links are followed. A file that does not exist yet needs a directory that does.
         match fs::metadata(output) {
             Ok(found) if found.is_file() => {
                 fs::canonicalize(output).map(Self::File).map_err(at(output))
             }
             Ok(found) if found.is_dir() => {
-                Err(failure(format!("{} is a directory; --output names a file", output.display())))
+                Err(failure(format!("{} is a directory; --output takes a file", output.display())))
             }
             Ok(_) => {
                 let stream = OpenOptions::new().write(true).open(output).map_err(at(output))?;
@@ -105,7 +105,7 @@ impl Target {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if output.is_symlink() {
-                    return Err(failure(format!("{} is a link to nothing", output.display())));
+                    return Err(failure(format!("{} is a dangling symlink", output.display())));
                 }
                 let dir = output.parent().filter(|dir| !dir.as_os_str().is_empty());
                 fs::metadata(dir.unwrap_or(Path::new("."))).map_err(at(output))?;
@@ -121,10 +121,10 @@ fn at<E: Display>(path: &Path) -> impl FnOnce(E) -> Failures {
 }
 
 impl Remote {
-    /// Where this file lies until it is good: under a name that no other file is given.
+    /// Where a file is kept until it has been checked: under a name that no other content gets.
     fn beside(&self, output: &Path, part: &str) -> PathBuf {
         let name = output.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
-        // A name that is as long as names may be has no room for more.
+        // The name may have the full length that is allowed, so it is cut.
         let name = &name[..name.floor_char_boundary(NAME_KEPT_BYTES)];
         output.with_file_name(format!("{name}.{}{part}.part", &self.hash.to_hex()[..16]))
     }
@@ -138,7 +138,7 @@ impl Remote {
         let key = path(&get.source);
         let metadata = client.url(&format!("/v1/files/metadata/{key}"), &[]);
         let file = client.call(Method::GET, &metadata, None)?;
-        let size = file["size"].as_u64().ok_or_else(|| failure("the server names no size"))?;
+        let size = file["size"].as_u64().ok_or_else(|| failure("the server reports no size"))?;
         let told = || file["blake3"].as_str().and_then(hash);
         let hash = get.blake3.or_else(told).ok_or_else(no_hash)?;
         let name = file["filename"].as_str().map(str::to_owned);
@@ -151,40 +151,40 @@ impl Remote {
         let answer = client.send(Method::HEAD, &url, &[], None)?;
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let size = header("content-length").and_then(|size| size.parse().ok());
-        let size = size.ok_or_else(|| failure("the server names no size"))?;
+        let size = size.ok_or_else(|| failure("the server reports no size"))?;
         let told = || header("etag").and_then(|tag| hash(tag.trim_matches('"')));
         let hash = get.blake3.or_else(told).ok_or_else(no_hash)?;
         Ok(Self { client, url, hash, size, name: None })
     }
 
-    /// The file's own name, in this directory and nowhere else.
+    /// The file's own name, in the current directory only.
     fn own_name(&self) -> Result<PathBuf, Failures> {
         let name = self.name.as_deref().and_then(|name| FileName::parse(name).ok());
         let name = name
-            .ok_or_else(|| failure("--output names the file to write, or - for standard output"))?;
+            .ok_or_else(|| failure("name the output file with --output (- for standard output)"))?;
         let path = PathBuf::from(name.as_str());
         if path.exists() {
-            return Err(failure(format!("{} is there; --output names another", path.display())));
+            return Err(failure(format!("{} exists; name another with --output", path.display())));
         }
         Ok(path)
     }
 
-    /// Fetches a part with its proof, and gives out what was proven.
+    /// Fetches a part with its proof, and writes what was proven.
     fn fetch_part(&self, range: &str, output: &mut impl Write) -> Result<(), Failures> {
         let spec = RangeSpec::parse(range)
-            .ok_or_else(|| failure("--range is first-last, first- or -length"))?;
+            .ok_or_else(|| failure("--range must be first-last, first- or -length"))?;
         let Slice { start, end } = spec.resolve(self.size).ok_or_else(|| {
             failure(format!("the range lies outside the file's {} bytes", self.size))
         })?;
         let joint = if self.url.contains('?') { '&' } else { '?' };
         let mut answer = self.client.fetch(&format!("{}{joint}proof={range}", self.url), &[])?;
         let mut proof = answer.body_mut().as_reader();
-        // A proof speaks of the size only where it holds the last chunk: as every range does that
-        // was cut to the size that the server told before.
+        // A proof covers the size only if it includes the last chunk, as it does for every range
+        // that was cut to the size that the server had told before.
         let mut size = [0; 8];
         proof.read_exact(&mut size).map_err(|error| failure(format!("not proven: {error}")))?;
         if u64::from_le_bytes(size) != self.size {
-            return Err(failure("not proven: the server tells two sizes"));
+            return Err(failure("not proven: the server reports two different sizes"));
         }
         let mut decoder =
             SliceDecoder::new((&size[..]).chain(proof), &self.hash, start, end - start);
@@ -192,7 +192,7 @@ impl Remote {
         output.flush().map_err(Failures::at("get"))
     }
 
-    /// Streams the whole; what was written is good only when this ends well.
+    /// Streams the whole file. What was written is good only if this succeeds.
     fn stream(&self, output: &mut impl Write) -> Result<(), Failures> {
         let mut answer = self.client.fetch(&self.url, &[])?;
         let mut hasher = Hasher::new();
@@ -205,11 +205,11 @@ impl Remote {
         self.check(&hasher.finalize())
     }
 
-    /// Fetches the whole into a file beside, which goes on where it ended, and gives it its name
-    /// once it was checked.
+    /// Fetches the whole file into a temporary one beside `output`, continuing one that is there,
+    /// and renames it once it has been checked.
     fn fetch(&self, output: &Path) -> Result<(), Failures> {
         let part = self.beside(output, "");
-        // Tries in a row that brought nothing.
+        // Consecutive tries that brought no bytes.
         let mut fruitless = 0;
         loop {
             let before = fs::metadata(&part).map_or(0, |file| file.len());
@@ -241,7 +241,7 @@ impl Remote {
         if from == self.size && part.exists() {
             return Ok(());
         }
-        // What is longer than the file is none of it.
+        // A temporary file that is longer than the content cannot be a part of it.
         let from = if from > self.size { 0 } else { from };
         let same = ("if-range", format!("\"{}\"", self.hash));
         let headers = [("range", format!("bytes={from}-")), same];
@@ -262,7 +262,7 @@ impl Remote {
         if *found == self.hash {
             return Ok(());
         }
-        Err(failure(format!("what came has the BLAKE3 {found}, not {}", self.hash)))
+        Err(failure(format!("the content has the BLAKE3 hash {found}, not {}", self.hash)))
     }
 }
 
@@ -283,7 +283,7 @@ fn hash(hex: &str) -> Option<Hash> {
 }
 
 fn no_hash() -> Failures {
-    failure("the server names no BLAKE3; give it with --blake3")
+    failure("the server reports no BLAKE3 hash; name the hash with --blake3")
 }
 
 fn copy(from: &mut impl Read, to: &mut impl Write, mut took: impl FnMut(&[u8])) -> io::Result<()> {

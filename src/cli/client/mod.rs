@@ -1,5 +1,5 @@
-//! The client in this binary: `put`, `get`, `ls`, `rm`, `share`. It knows the API and nothing of
-//! the daemon behind it.
+//! The client in this binary: `put`, `get`, `ls`, `rm`, `share`. It knows the API, but nothing of
+//! how the daemon works.
 
 mod files;
 mod get;
@@ -22,15 +22,15 @@ use super::{Failures, failure, say};
 
 #[derive(Subcommand)]
 pub enum ClientCommand {
-    /// Store a file; again after a break it goes on where it was.
+    /// Upload a file; if this was interrupted, the same command resumes it.
     Put(put::Put),
-    /// Fetch a file and check it by its BLAKE3.
+    /// Download a file and verify its BLAKE3 hash.
     Get(get::Get),
     /// List files, newest first.
     Ls(files::List),
     /// Delete files.
     Rm(files::Remove),
-    /// Print a URL with which anybody can fetch a file for a while.
+    /// Print a signed URL with which anybody can download a file until the URL expires.
     Share(files::Share),
 }
 
@@ -55,10 +55,10 @@ struct Connection {
         default_value = "http://127.0.0.1:8000"
     )]
     server: String,
-    /// A file that holds a token; else `STREAMLINED_TOKEN` does.
+    /// File that holds the token; by default the token is taken from `STREAMLINED_TOKEN`.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The user that a service acts for.
+    /// User that the service acts for; needed with a token of a service.
     #[arg(long, value_name = "ID")]
     user: Option<String>,
     #[command(flatten)]
@@ -66,15 +66,16 @@ struct Connection {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// From a request to the head of its answer: a large upload is completed meanwhile.
+/// The longest wait from a request to the head of its answer; a large upload is completed within
+/// it.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(5);
-/// Tries before one gives up, and how long it waits between them, longer each time.
+/// How often a request is tried, and the wait after the first try; it grows with each further one.
 const TRIES_MAX: u32 = 5;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// What is not a letter of a key's path.
+/// The characters of a key that are percent-encoded in a path.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.');
 
-/// A key as it stands in a path.
+/// A key, encoded for a path.
 fn path(key: &str) -> String {
     utf8_percent_encode(key, IN_PATH).to_string()
 }
@@ -83,16 +84,16 @@ fn is_url(text: &str) -> bool {
     ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme))
 }
 
-/// A request that was not answered as it should be.
+/// A request that was refused or not answered.
 struct Refused {
-    /// `None` when no answer came.
+    /// `None` if no answer arrived.
     status: Option<StatusCode>,
     code: String,
     detail: String,
 }
 
 impl Refused {
-    /// Whether the same request may fare better in a moment.
+    /// Whether the same request may succeed in a moment.
     fn may_pass(&self) -> bool {
         self.status.is_none_or(|status| {
             status.is_server_error()
@@ -105,9 +106,9 @@ impl Refused {
 impl From<Refused> for Failures {
     fn from(refused: Refused) -> Self {
         match refused.status {
-            // The daemon says it in the words of its API.
+            // The daemon's own message names the parameter of the API, not the flag.
             Some(_) if refused.code == "user_required" => {
-                failure("the token is a service's: --user says which user it acts for")
+                failure("the token is a service's: name the user that it acts for with --user")
             }
             Some(status) => failure(format!("{status}: {}", refused.detail)),
             None => failure(refused.detail),
@@ -127,7 +128,7 @@ impl Client {
         Self::of(connection, &connection.server)
     }
 
-    /// A client that may also ask `url`.
+    /// A client that may also send requests to `url`.
     fn of(connection: &Connection, url: &str) -> Result<Self, Failures> {
         if !is_url(url) && !is_url(&connection.server) {
             let server = &connection.server;
@@ -151,7 +152,7 @@ impl Client {
             agent: Agent::config_builder()
                 .tls_config(tls)
                 .http_status_as_error(false)
-                // The daemon sends nobody elsewhere, and a token must not follow.
+                // The daemon never redirects, and the token must not be sent elsewhere.
                 .max_redirects(0)
                 .timeout_connect(Some(CONNECT_TIMEOUT))
                 .timeout_recv_response(Some(ANSWER_TIMEOUT))
@@ -163,7 +164,7 @@ impl Client {
         })
     }
 
-    /// A URL on the server. A service's user, when there is one, stands in the query.
+    /// A URL on the server. If a service acts for a user, the user is in the query.
     fn url(&self, path: &str, query: &[(&str, &str)]) -> String {
         let user = self.user.as_deref().map(|user| ("user_id", user));
         let mut url = format!("{}{path}", self.server);
@@ -184,7 +185,7 @@ impl Client {
         body: Option<&[u8]>,
     ) -> Result<Response<Body>, Refused> {
         let mut request = Request::builder().method(method).uri(url);
-        // Nobody but the server is given the token; a signed URL is its own credential.
+        // The token is sent to the server only; a signed URL carries its own credential.
         let needs_token = url.strip_prefix(&self.server).is_some_and(|path| {
             let signed = ["/get/", "/v1/files/batch-download/"];
             path.starts_with('/') && !signed.iter().any(|signed| path.starts_with(signed))
@@ -205,7 +206,7 @@ impl Client {
             None => request.body(()).map(|request| self.agent.run(request)),
         };
         let unanswered = |detail: String| Refused { status: None, code: String::new(), detail };
-        let wrong = |error| unanswered(format!("{url:?} is no URL of a daemon: {error}"));
+        let wrong = |error| unanswered(format!("{url:?} is not a valid URL: {error}"));
         let answer = answer.map_err(wrong)?.map_err(|error| {
             unanswered(format!("no answer from {}: {error}", url.split('?').next().unwrap_or(url)))
         });
@@ -216,7 +217,7 @@ impl Client {
         self.send(Method::GET, url, headers, None)
     }
 
-    /// Sends JSON, or nothing, and reads JSON.
+    /// Sends JSON or no body, and reads JSON.
     fn call(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Value, Refused> {
         let json = [("content-type", "application/json".to_owned())];
         let text = body.map(Value::to_string);
@@ -230,11 +231,11 @@ fn read_json(mut answer: Response<Body>) -> Result<Value, Refused> {
     answer.body_mut().read_json().map_err(|error| Refused {
         status,
         code: String::new(),
-        detail: format!("the answer is no JSON: {error}"),
+        detail: format!("the answer is not JSON: {error}"),
     })
 }
 
-/// The answer, or what its problem document says.
+/// The answer if it is a success, else what its problem document says.
 fn accepted(mut answer: Response<Body>) -> Result<Response<Body>, Refused> {
     if answer.status().is_success() {
         return Ok(answer);

@@ -1,4 +1,4 @@
-//! How far a transfer is, for people.
+//! The progress of a transfer, for people.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -7,7 +7,7 @@ use std::{
 
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A line on a terminal that says how far a transfer is.
+/// A line on a terminal that shows the progress of a transfer.
 pub struct Progress {
     size: u64,
     done: u64,
@@ -28,11 +28,11 @@ impl Progress {
         *told = Instant::now();
         let percent = (u128::from(self.done) * 100).checked_div(self.size.into()).unwrap_or(100);
         let end = if self.done >= self.size { "\n" } else { "" };
-        // Of a terminal that is gone nobody reads it.
+        // If the terminal is gone, nobody reads the line.
         let _ = write!(io::stderr(), "\r{percent:>3} % of {} MiB{end}", self.size >> 20);
     }
 
-    /// Makes room for another line; the next step writes this one anew.
+    /// Clears the line for other output; the next step prints it again.
     pub fn clear(&self) {
         if self.told.is_some() {
             let _ = write!(io::stderr(), "\r\x1b[K");

@@ -1,6 +1,7 @@
-//! `put`: a small file in one request, a large one in parts, or by a proof when its owner has it
-//! already. An upload that broke is found again by its name, folder and SHA-256, and goes on: one
-//! of other content may be somebody else's.
+//! `put`: stores a small file in one request and a large one in parts, or by a proof of possession
+//! if its owner has the content already. An upload that broke is found again by its name, folder
+//! and SHA-256, and is continued. One with the same name but other content may belong to somebody
+//! else.
 
 use std::{
     collections::HashMap,
@@ -26,27 +27,28 @@ use crate::{
     model::digest::{ContentHash, Sha256, hex},
 };
 
-/// Store a file; again after a break it goes on where it was.
+/// Upload a file; if this was interrupted, the same command resumes it.
 #[derive(Args)]
 pub struct Put {
+    /// File to upload.
     file: PathBuf,
-    /// What to call it; its own name when this is not given.
+    /// Name to store the file under; by default its own name.
     #[arg(long)]
     name: Option<String>,
-    /// Where to put it.
+    /// Folder to store the file in; by default the top folder.
     #[arg(long, default_value = "")]
     folder: String,
-    /// Its media type; what the name says when this is not given.
+    /// Media type of the file; by default the daemon derives it from the name.
     #[arg(long, value_parser = mime)]
     mime: Option<String>,
     #[command(flatten)]
     connection: Connection,
 }
 
-/// Files up to this size are sent at once.
+/// Files up to this size are sent in one request.
 const WHOLE_BYTES_MAX: u64 = 8 << 20;
 
-/// A media type that a header can carry; the daemon says the rest.
+/// A media type that a header can carry; the daemon checks the rest.
 fn mime(text: &str) -> Result<String, String> {
     let is_header = !text.is_empty() && HeaderValue::from_str(text).is_ok();
     if is_header { Ok(text.into()) } else { Err("must be a media type such as image/png".into()) }
@@ -55,12 +57,13 @@ fn mime(text: &str) -> Result<String, String> {
 pub fn run(put: &Put) -> Result<(), Failures> {
     let kind = fs::metadata(&put.file).map_err(Failures::at(put.file.display()))?.file_type();
     if !kind.is_file() {
-        // It is read once for its digests and once more for the server.
-        let what = if kind.is_dir() { "a directory" } else { "no regular file" };
+        // The file is read twice: for its digests and for the upload.
+        let what = if kind.is_dir() { "is a directory" } else { "is not a regular file" };
         return Err(failure(format!("{}: {what}; put takes one file", put.file.display())));
     }
     let own = put.file.file_name().and_then(|name| name.to_str());
-    let name = put.name.as_deref().or(own).ok_or_else(|| failure("--name is needed"))?;
+    let name =
+        put.name.as_deref().or(own).ok_or_else(|| failure("--name must give a UTF-8 name"))?;
     let client = Client::new(&put.connection)?;
     let file = Local::open(&put.file).map_err(Failures::at(put.file.display()))?;
     let stored = if file.size <= WHOLE_BYTES_MAX {
@@ -69,12 +72,12 @@ pub fn run(put: &Put) -> Result<(), Failures> {
         in_parts(&client, put, name, &file)?
     };
     if stored["sha256"] != file.sha256.to_string() {
-        return Err(failure("the server has stored something else: the file changed meanwhile"));
+        return Err(failure("the server stored other content: the file changed meanwhile"));
     }
     say(stored["key"].as_str().unwrap_or_default())
 }
 
-/// A file on its way up. It must not change meanwhile; its digest tells if it did.
+/// A file to upload. It must not change meanwhile; its digest shows if it did.
 struct Local {
     file: File,
     size: u64,
@@ -92,12 +95,15 @@ impl Local {
     fn part(&self, at: u64, bytes: u64) -> Result<Vec<u8>, Failures> {
         let bytes = bytes.min(self.size.saturating_sub(at));
         let mut part = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
-        self.file.read_exact_at(&mut part, at).map_err(Failures::at("the file changed"))?;
+        self.file
+            .read_exact_at(&mut part, at)
+            .map_err(Failures::at("file changed or unreadable"))?;
         Ok(part)
     }
 }
 
-/// Tries a request again that may fare better; past all tries the upload waits to go on.
+/// Repeats a request that may succeed later. After all tries, the upload stays and can be
+/// continued.
 fn patiently<T>(mut request: impl FnMut() -> Result<T, Refused>) -> Result<T, Refused> {
     let mut tries = 1;
     loop {
@@ -117,14 +123,14 @@ fn whole(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Value, 
     let digest = format!("sha-256=:{}:", STANDARD.encode(file.sha256.0));
     let headers = [("content-type", mime), ("repr-digest", digest)];
     let bytes = file.part(0, file.size)?;
-    // What was stored although its answer was lost would be stored twice: one try.
+    // Only one try: if the file was stored but the answer lost, a second try would store it twice.
     Ok(read_json(client.send(Method::PUT, &url, &headers, Some(&bytes))?)?)
 }
 
 fn in_parts(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Value, Failures> {
     if let Some(upload) = begun(client, put, name, file)? {
         match go_on(client, &upload, file)? {
-            // It has something else all the same, or counts its parts otherwise: it stays.
+            // The upload has other content after all, or parts of another size: it is left alone.
             Err(refused) if ["sha256_mismatch", "size_mismatch"].contains(&&*refused.code) => {}
             stored => return Ok(stored?),
         }
@@ -151,7 +157,7 @@ fn in_parts(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Valu
     Ok(go_on(client, &upload, file)??)
 }
 
-/// That the content is here, by the ranges that the server picked.
+/// The proof that the client has the content, over the ranges that the server picked.
 fn proof(id: &str, ranges: &[Value], file: &Local) -> Result<String, Failures> {
     let mut digest = Context::new(&SHA256);
     digest.update(id.as_bytes());
@@ -166,14 +172,14 @@ fn part_bytes(opened: &Value) -> u64 {
     opened["partSize"].as_u64().filter(|bytes| *bytes > 0).unwrap_or(WHOLE_BYTES_MAX)
 }
 
-/// An upload and the parts that are there, by number and size.
+/// An upload and the parts that the server has, as sizes by number.
 struct Upload {
     id: String,
     received: HashMap<u64, u64>,
     part_bytes: u64,
 }
 
-/// An upload of this file, to this name and folder, that broke.
+/// An unfinished upload of this file, under this name and in this folder.
 fn begun(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Option<Upload>, Failures> {
     let sha256 = file.sha256.to_string();
     let mut cursor = String::new();
@@ -193,8 +199,8 @@ fn begun(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Option<
             let received: HashMap<u64, u64> = parts
                 .filter_map(|part| Some((part["partNumber"].as_u64()?, part["size"].as_u64()?)))
                 .collect();
-            // All parts but the last have one size, which is that of the largest.
-            // One of which nothing came is not worth it: only init tells what a part may have.
+            // All parts but the last have one size, which is that of the largest. An upload without
+            // any bytes is not continued: only init tells how large a part may be.
             if let Some(part_bytes) = received.values().copied().max().filter(|bytes| *bytes > 0) {
                 return Ok(Some(Upload { id: id.to_owned(), received, part_bytes }));
             }
@@ -206,7 +212,7 @@ fn begun(client: &Client, put: &Put, name: &str, file: &Local) -> Result<Option<
     }
 }
 
-/// Sends what is missing and completes.
+/// Sends the missing parts and completes the upload.
 fn go_on(
     client: &Client,
     upload: &Upload,

@@ -1,5 +1,5 @@
-//! Whom the client believes over TLS: the authorities of `--ca`, else those of the machine. None
-//! are built in: where there is no internet they would be wrong, and elsewhere they grow old.
+//! Which authorities the client trusts over TLS: those of `--ca`, else those of the machine. None
+//! are built in: they would be wrong in a closed network, and outdated elsewhere after a while.
 
 use std::{
     fs,
@@ -17,16 +17,16 @@ use crate::cli::Failures;
 
 #[derive(Args)]
 pub struct Trust {
-    /// PEM file with the authorities that are believed, instead of the machine's.
+    /// PEM file with the certificate authorities to trust, instead of those of the system.
     #[arg(long, value_name = "FILE", env = "STREAMLINED_CA")]
     ca: Option<PathBuf>,
-    /// PEM file with a certificate to show, and its key, where the daemon asks for one.
+    /// PEM file with a client certificate and its private key, if the daemon requires one.
     #[arg(long, value_name = "FILE", env = "STREAMLINED_CLIENT_CERTIFICATE")]
     client_certificate: Option<PathBuf>,
 }
 
 impl Trust {
-    /// Nothing is read unless one of these is to be asked over TLS.
+    /// The TLS configuration for `urls`. No file is read unless one of them uses https.
     ///
     /// # Errors
     /// What is wrong with which file.
@@ -47,13 +47,13 @@ impl Trust {
     }
 }
 
-/// `$SSL_CERT_FILE` and `$SSL_CERT_DIR`, else where the system keeps them.
+/// The authorities in `$SSL_CERT_FILE` and `$SSL_CERT_DIR`, else those of the system.
 fn of_machine() -> Result<Vec<Certificate<'static>>, Failures> {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
         let why = found.errors.first().map_or(String::new(), |error| format!(" ({error})"));
         return Err(failure(format!(
-            "this machine names no authorities{why}; give those of the daemon with --ca FILE"
+            "this machine has no certificate authorities{why}; name the daemon's with --ca FILE"
         )));
     }
     Ok(found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect())
@@ -61,11 +61,11 @@ fn of_machine() -> Result<Vec<Certificate<'static>>, Failures> {
 
 fn own(path: &Path) -> Result<ClientCert, Failures> {
     let (chain, key) = read(path)?;
-    let key = key.ok_or_else(|| failure(format!("{}: no private key in it", path.display())))?;
+    let key = key.ok_or_else(|| failure(format!("{}: it holds no private key", path.display())))?;
     Ok(ClientCert::new_with_certs(&chain, key))
 }
 
-/// At least one certificate, and a key if there is one.
+/// Reads a PEM file: at least one certificate, and a private key if there is one.
 fn read(path: &Path) -> Result<(Vec<Certificate<'static>>, Option<PrivateKey<'static>>), Failures> {
     let place = path.display();
     let pem = fs::read(path).map(Zeroizing::new).map_err(Failures::at(&place))?;

@@ -1,4 +1,4 @@
-//! One connection that brings contents, one after the other.
+//! A connection that brings contents, one after the other.
 
 use std::{
     fs::File,
@@ -38,7 +38,7 @@ pub struct Carrier {
 enum Failed {
     /// The file is left out, and others go on.
     Skipped(String),
-    /// Nobody takes any more.
+    /// The import cannot go on.
     Stopped(Failures),
 }
 
@@ -48,7 +48,7 @@ impl From<io::Error> for Failed {
     }
 }
 
-/// What broke the reading of a file that was half sent.
+/// The error of reading a file whose content was half sent.
 type Trouble = Arc<StdMutex<Option<io::Error>>>;
 
 impl Carrier {
@@ -73,7 +73,7 @@ impl Carrier {
         }
     }
 
-    /// Holds a file against what is listed under its key.
+    /// Compares a file with the one that is listed under its key.
     async fn compare(&self, candidate: &Candidate, listed: &Value) -> Result<(), Failed> {
         let told = candidate.described.sha256.as_deref().and_then(Sha256::parse);
         let same = listed["size"] == candidate.size && {
@@ -83,11 +83,11 @@ impl Carrier {
             };
             listed["sha256"] == sha256.to_string()
         };
-        let why = "its key is listed with other content, which stays";
+        let why = "a file with this key and other content is listed already; that file stays";
         if same { Ok(()) } else { Err(Failed::Skipped(why.into())) }
     }
 
-    /// Reads a file as if it were brought.
+    /// Reads a file as if it were brought, and checks its digest.
     async fn check(&self, candidate: &Candidate) -> Result<(), Failed> {
         let sha256 = self.sha256(candidate).await?;
         let told = candidate.described.sha256.as_deref().and_then(Sha256::parse);
@@ -109,7 +109,7 @@ impl Carrier {
         blocking(move || tree.file(&path)).await
     }
 
-    /// Sends a file. That somebody else brought it meanwhile is not told apart.
+    /// Sends a file. If somebody else has stored it meanwhile, it counts as brought all the same.
     async fn bring(
         &self,
         candidate: &Candidate,
@@ -125,7 +125,7 @@ impl Carrier {
         let described = serde_json::to_string(&candidate.described)
             .map_err(|error| Failed::Skipped(error.to_string()))?;
         let path = format!("/import?file={}", door::encoded(&described));
-        let skipped = |error: InvalidUri| Failed::Skipped(format!("what is said of it: {error}"));
+        let skipped = |error: InvalidUri| Failed::Skipped(format!("its metadata: {error}"));
         Uri::try_from(&path).map_err(skipped)?;
         let answer = match open.ask(&Method::PUT, &path, body).await {
             Ok(answer) => answer,
@@ -149,7 +149,7 @@ async fn blocking<T: Send + 'static>(
     Ok(done.map_err(Failed::Stopped)??)
 }
 
-/// A file as a body: at once when it is small, else a buffer at a time.
+/// A file as a request body: whole if it is small, else a buffer at a time.
 async fn content(mut file: File, trouble: Trouble) -> Result<RequestBody, Failed> {
     let (file, begin) = blocking(move || {
         let mut begin = Vec::new();

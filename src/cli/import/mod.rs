@@ -1,8 +1,8 @@
-//! `import DIR`: takes over the tree of the first document's server.
+//! `import DIR`: takes over the tree of the server of the first integration document.
 //!
 //! One thread walks the tree and reads side files, one task asks which keys are listed already, and
-//! some connections bring contents at the same time, so that their commits share syncs. Between
-//! them stand short queues: memory does not grow with the tree.
+//! several connections bring contents at the same time, so that their commits share syncs. Short
+//! queues connect them: memory does not grow with the tree.
 
 mod bring;
 mod report;
@@ -33,29 +33,29 @@ use super::{
 };
 use crate::http::operator::import::{self, Described};
 
-/// Take over the files of the server that this one replaces, under the keys that they have.
+/// Import the files of the server that this daemon replaces; they keep their keys.
 ///
-/// DIR holds `storage/USER/FOLDER/8HEX_NAME`, each with a side file that adds `.meta`. Nothing in
-/// it is changed. What is listed already is passed over, so that the command can be given again
-/// after a break and once more when the old server has stopped. Exit status 1 when something was
-/// left out.
+/// DIR holds files `storage/USER/FOLDER/8HEX_NAME`, each with a side file of the same name plus
+/// `.meta`. Nothing in DIR is changed. Files that are imported already are skipped, so the command
+/// can be repeated after an interruption, and once more when the old server has stopped. The exit
+/// status is 1 when something was left out.
 #[derive(Args)]
 pub struct Import {
-    /// The directory that holds storage/, or that one itself.
+    /// Directory that holds storage/, or storage/ itself.
     dir: PathBuf,
-    /// Read and check everything, and change nothing.
+    /// Read and check everything, but change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// One JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     place: Place,
 }
 
-/// Files that are brought at the same time.
+/// How many files are brought at the same time.
 const CARRIERS: usize = 32;
-/// Keys that are asked for in one request.
+/// How many keys are asked for in one request.
 const ASKED_KEYS: usize = 128;
 
 /// A file of the tree that may be taken over.
@@ -64,7 +64,7 @@ struct Candidate {
     size: u64,
 }
 
-/// One to bring, or to compare with what is listed under its key.
+/// A candidate to bring, or to compare with the file that is listed under its key.
 struct Job {
     candidate: Candidate,
     listed: Option<Value>,
@@ -73,7 +73,7 @@ struct Job {
 pub(super) fn run(import: &Import) -> Result<(), Failures> {
     let config = import.place.configure()?;
     let tree = Tree::open(&import.dir).map_err(Failures::at(import.dir.display()))?;
-    // A trial leaves nothing behind, least of all in a wrong place.
+    // A dry run creates nothing, least of all in a wrong place.
     if !import.dry_run {
         door::prepare(&config)?;
     }
@@ -106,14 +106,14 @@ async fn all(
     }
     let (tree, report) = (Arc::clone(tree), Arc::clone(report));
     let walking = spawn_blocking(move || walk(&tree, &report, &found));
-    // The first that fails ends the others with the set; what was brought stays.
+    // The first failure ends the other tasks, as the set is dropped; what was brought stays.
     while let Some(ended) = working.join_next().await {
         ended.map_err(Failures::at("import"))??;
     }
     walking.await.map_err(Failures::at("import"))
 }
 
-/// Finds candidates; what cannot be one is reported.
+/// Finds candidates, and reports everything that cannot be one.
 fn walk(tree: &Tree, report: &Report, batches: &Sender<Vec<Candidate>>) {
     let mut batch = Vec::with_capacity(ASKED_KEYS);
     tree.walk(|found| {
@@ -132,7 +132,7 @@ fn walk(tree: &Tree, report: &Report, batches: &Sender<Vec<Candidate>>) {
             Err(_) => ControlFlow::Break(()),
         }
     });
-    // Who does not listen any more has failed, and says so.
+    // If the receiver is gone, it has failed and reports that itself.
     let _ = batches.blocking_send(batch);
 }
 
@@ -147,12 +147,12 @@ fn describe(tree: &Tree, report: &Report, file: &FoundFile) -> Result<Described,
     if side::let_go_of_large_meta(&mut described) {
         report.without_meta();
     }
-    // What the daemon would refuse is refused here, and its content not sent.
+    // What the daemon would refuse is refused here, before its content is sent.
     import::foreign(described.clone()).map_err(|error| error.to_string())?;
     Ok(described)
 }
 
-/// Finds out what is listed already.
+/// Asks which candidates are listed already.
 async fn ask(
     mut connection: Connection,
     mut batches: Receiver<Vec<Candidate>>,

@@ -1,4 +1,4 @@
-//! What became of a tree: a line for each file that was left out, and the sums.
+//! The report of an import: a line for each file that was left out, and the sums.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -28,14 +28,14 @@ struct Sums {
     taken_over_bytes: u64,
     listed_already: u64,
     left_out: u64,
-    /// Of all; their paths and times were taken for it.
+    /// Of all files above; their metadata was taken from their paths and times.
     without_side_file: u64,
     /// Files whose side file said more than a file's own `meta` may hold.
     without_meta: u64,
 }
 
 impl Report {
-    /// Counts what there is when somebody watches.
+    /// Adds up the size of the tree beforehand if somebody watches the progress.
     pub fn begin(tree: &Tree, json: bool) -> Self {
         let mut bytes = 0;
         if io::stderr().is_terminal() {
@@ -81,16 +81,16 @@ impl Report {
         let line = if self.json {
             json!({"left_out": path, "why": why}).to_string()
         } else {
-            // A name may hold what a terminal would obey.
+            // A name may hold control sequences, which a terminal would obey.
             format!("left out {}: {why}", path.escape_debug())
         };
         state.progress.clear();
-        // Who does not read the report has its exit status.
+        // If nobody reads the report, there is still the exit status.
         let _ = writeln!(io::stdout(), "{line}");
         state.progress.took(size);
     }
 
-    /// Prints the sums; what was left out makes a failure.
+    /// Prints the sums; it is a failure if anything was left out.
     pub fn end(&self) -> Result<(), Failures> {
         let sums = self.state().sums;
         let document = json!(sums);
@@ -98,7 +98,7 @@ impl Report {
         print(text)?;
         match sums.left_out {
             0 => Ok(()),
-            left_out => Err(failure(format!("import: {left_out} were left out, see above"))),
+            left_out => Err(failure(format!("import: {left_out} entries left out, see above"))),
         }
     }
 }

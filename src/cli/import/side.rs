@@ -1,4 +1,4 @@
-//! What a path and its side file say of a file, as the daemon is told it.
+//! What a path and its side file say about a file, in the form in which the daemon is told.
 
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -16,15 +16,15 @@ use crate::{
     },
 };
 
-/// Members that may say since when a file is there.
+/// Members that may hold the time of creation.
 const CREATED: [&str; 5] = ["created_at", "createdAt", "uploaded_at", "uploadedAt", "timestamp"];
-/// Members that say what is known anyway.
+/// Members whose values are known without them.
 const KNOWN: [&str; 3] = ["key", "size", "blake3"];
 
-/// Reads a path: the user, the folder and the name as they stand in it, no digest.
+/// Takes the user, the folder and the name from a path; there is no digest in it.
 pub fn of_path(path: &str, modified: UnixMillis) -> Result<Described, String> {
     let key = FileKey::parse(path).ok_or("no file can have this key")?;
-    let segments = key.segments().ok_or("a name that is not of the form 8 hex digits, _, name")?;
+    let segments = key.segments().ok_or("its name is not of the form 8 hex digits, _, name")?;
     let Segments { user, folder, name, .. } = segments;
     UserId::parse(user).map_err(|why| format!("the user id {why}"))?;
     Folder::parse(folder).map_err(|why| format!("the folder {why}"))?;
@@ -41,10 +41,10 @@ pub fn of_path(path: &str, modified: UnixMillis) -> Result<Described, String> {
     })
 }
 
-/// Adds what the side file of a file of `size` bytes says. Its user must be that of the path; its
-/// folder and names count where they are ones that a file of this key can have. Members that mean
-/// nothing here are kept as the file's own `meta`, where they fit. Without a digest the size that
-/// it says must be the file's: nothing else tells that the file was cut.
+/// Adds what the side file of a file of `size` bytes says. Its user must fit the path. Its folder
+/// and names are used if a file with this key can have them. Members that have no meaning here are
+/// kept as the file's own `meta`, if they fit. If the side file has no digest, its size must be the
+/// file's: nothing else would show that the file was truncated.
 pub fn add(described: &mut Described, side: &[u8], size: u64) -> Result<(), String> {
     let mut members: Map<String, Value> =
         serde_json::from_slice(side).map_err(|error| format!("its side file: {error}"))?;
@@ -61,7 +61,7 @@ pub fn add(described: &mut Described, side: &[u8], size: u64) -> Result<(), Stri
     if let Some(folder) = folder.filter(|folder| key.fits(&owner, folder)) {
         described.folder = folder.as_str().into();
     }
-    // Some write the name of the file on the disk here, which nobody gave it.
+    // Some side files hold the file's name on the disk here, which no user chose.
     let is_given = |name: &String| {
         FileName::parse(name).is_ok() && !described.key.ends_with(&format!("/{name}"))
     };
@@ -69,12 +69,12 @@ pub fn add(described: &mut Described, side: &[u8], size: u64) -> Result<(), Stri
     if let Some(name) = names.into_iter().flatten().find(is_given) {
         described.name = name;
     }
-    // What is no media type says nothing; sent along, it could be longer than a request may be.
+    // Anything but a media type says nothing; sent along, it could exceed the size of a request.
     described.mime = text(&mut members, "mime")?.and_then(import::media_type).map(String::from);
     described.sha256 = text(&mut members, "sha256")?.filter(|digest| !digest.is_empty());
     let said = members.get("size").and_then(Value::as_u64);
     if let Some(said) = said.filter(|said| described.sha256.is_none() && *said != size) {
-        return Err(format!("its side file says {said} bytes and no sha256"));
+        return Err(format!("its side file names another size, {said} bytes, and no sha256"));
     }
     for name in CREATED {
         if let Some(created) = members.get(name).and_then(time) {
@@ -88,7 +88,7 @@ pub fn add(described: &mut Described, side: &[u8], size: u64) -> Result<(), Stri
     Ok(())
 }
 
-/// Lets go of a `meta` that is larger or deeper than one may be; answers whether it was.
+/// Drops a `meta` that is larger or deeper than allowed; answers whether it was.
 pub fn let_go_of_large_meta(described: &mut Described) -> bool {
     let text = Value::Object(described.meta.clone()).to_string();
     let large = text.len() > META_BYTES_MAX || json::depth(text.as_bytes()) > JSON_DEPTH_MAX;
@@ -103,13 +103,14 @@ fn text(members: &mut Map<String, Value>, name: &str) -> Result<Option<String>, 
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(Value::Number(number)) => Ok(Some(number.to_string())),
-        Some(_) => Err(format!("its side file: {name} is no text")),
+        Some(_) => Err(format!("its side file: {name} is not text")),
     }
 }
 
-/// RFC 3339, also without a zone as Python writes UTC, or seconds or milliseconds since 1970.
+/// RFC 3339, also without a zone (as Python writes UTC), or seconds or milliseconds since 1970.
 fn time(value: &Value) -> Option<UnixMillis> {
-    /// Seconds up to the year 5138, milliseconds from 1973 on.
+    /// Below it, a number is seconds (up to the year 5138); from it on, milliseconds (from 1973
+    /// on).
     const SECONDS_MAX: f64 = 1e11;
     if let Some(number) = value.as_f64() {
         let millis = if number < SECONDS_MAX { number * 1000.0 } else { number };
@@ -187,7 +188,7 @@ mod tests {
         ] {
             assert!(described("storage/u/0000abcd_x", &side).is_err(), "{side}");
         }
-        // A digest says more.
+        // With a digest, the size need not match.
         let told = json!({"size": 4, "sha256": "00"});
         assert!(described("storage/u/0000abcd_x", &told).is_ok());
     }

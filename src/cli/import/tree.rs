@@ -1,4 +1,4 @@
-//! The tree of another server, read without following a link out of it.
+//! The tree of another server, read without following any link.
 
 use std::{
     fs::File,
@@ -14,12 +14,12 @@ use rustix::{
 
 use crate::model::{limits::FOLDER_SEGMENTS_MAX, time::UnixMillis};
 
-/// The directory that holds `storage/`. Paths are those of keys.
+/// The directory that holds `storage/`. Paths in it are those of keys.
 pub struct Tree {
     root: OwnedFd,
 }
 
-/// Something in the tree, by its path.
+/// An entry of the tree, with its path.
 pub enum Found {
     File(FoundFile),
     Other { path: String, why: String },
@@ -32,17 +32,17 @@ pub struct FoundFile {
     pub has_side: bool,
 }
 
-/// The top of the tree, which every key begins with.
+/// The top directory of the tree, with which every key begins.
 pub const TOP: &str = "storage";
 const SIDE: &str = ".meta";
 const SIDE_BYTES_MAX: u64 = 1 << 20;
-/// `storage`, a user, the deepest folder.
+/// `storage`, the user, and the deepest folder.
 const DEPTH_MAX: usize = FOLDER_SEGMENTS_MAX + 2;
 const INSIDE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 impl Tree {
-    /// Opens a directory that holds `storage/`, or is it.
+    /// Opens a directory that holds `storage/`, or `storage/` itself.
     pub fn open(dir: &Path) -> io::Result<Self> {
         let dir = dir.canonicalize()?;
         let above = dir.parent().filter(|_| dir.file_name().is_some_and(|name| name == TOP));
@@ -63,18 +63,18 @@ impl Tree {
         Ok(openat2(&self.root, path, flags, Mode::empty(), INSIDE)?)
     }
 
-    /// Opens a file; what has become something else since it was found is refused.
+    /// Opens a file. It is refused if it is no regular file any more.
     pub fn file(&self, path: &str) -> io::Result<File> {
-        // A pipe that nobody writes to must not be waited for.
+        // Opening a pipe without a writer must not block.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = openat2(&self.root, path, flags, Mode::empty(), INSIDE)?;
         if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
-            return Err(io::Error::other("it is no regular file"));
+            return Err(io::Error::other("it is not a regular file"));
         }
         Ok(file.into())
     }
 
-    /// The side file of a file.
+    /// The content of the side file of a file.
     pub fn side(&self, path: &str) -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
         self.file(&format!("{path}{SIDE}"))?.take(SIDE_BYTES_MAX + 1).read_to_end(&mut text)?;
@@ -84,7 +84,8 @@ impl Tree {
         Ok(text)
     }
 
-    /// Tells of everything in the tree but directories and side files, until it is told to stop.
+    /// Passes every entry of the tree except directories and side files to `told`, until that
+    /// breaks.
     pub fn walk(&self, mut told: impl FnMut(Found) -> ControlFlow<()>) {
         let mut dirs = vec![TOP.to_owned()];
         while let Some(dir) = dirs.pop() {
@@ -113,7 +114,7 @@ impl Tree {
             let path = format!("{dir}/{}", name.to_string_lossy());
             let found = match (name.to_str(), statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW)) {
                 (Err(_), _) => Found::Other { path, why: "its name is not UTF-8".into() },
-                // It went meanwhile.
+                // The entry was removed meanwhile.
                 (_, Err(rustix::io::Errno::NOENT)) => continue,
                 (_, Err(error)) => Found::Other { path, why: error.to_string() },
                 (Ok(name), Ok(stat)) => match FileType::from_raw_mode(stat.st_mode) {
@@ -126,12 +127,12 @@ impl Tree {
                         continue;
                     }
                     FileType::Directory => {
-                        Found::Other { path, why: "a folder lies in more than 31 others".into() }
+                        Found::Other { path, why: "a folder inside more than 31 others".into() }
                     }
                     FileType::Symlink => {
                         Found::Other { path, why: "a symbolic link, which is not followed".into() }
                     }
-                    _ => Found::Other { path, why: "no regular file".into() },
+                    _ => Found::Other { path, why: "not a regular file".into() },
                 },
             };
             if told(found).is_break() {
@@ -142,8 +143,8 @@ impl Tree {
     }
 }
 
-/// A file, unless it is the side file of another. A name that ends as side files do belongs to a
-/// file of its own when that has a side file.
+/// A file, unless it is the side file of another. A file whose name ends as those of side files do
+/// is a file of its own if it has a side file itself.
 fn file(dir: impl AsFd, name: &str, path: String, stat: &Stat) -> Option<Found> {
     let is_there = |name: &str| statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
     let has_side = is_there(&format!("{name}{SIDE}"));

@@ -1,7 +1,8 @@
-//! A data directory made of a backup.
+//! Makes a data directory of a backup.
 //!
-//! `RESTORING` is there first and becomes `FORMAT` last of all, by a rename: what was cut in
-//! between is no data directory to anybody, and is begun again by the next restore.
+//! `RESTORING` is written first; at the very end it is renamed to `FORMAT`. A directory whose
+//! restore was interrupted is therefore not taken for a data directory, and the next restore begins
+//! anew.
 
 use std::{
     fs, io,
@@ -14,24 +15,25 @@ use crate::sys::{
     durable, owner,
 };
 
-/// What a backup holds, besides `FORMAT`.
+/// What a backup holds besides `FORMAT`.
 const PARTS: [&str; 4] = ["journal", "blobs", "staging", "keys"];
 
-/// Copies a backup into a directory that is empty, or that a restore before was cut in. No thread
-/// may have begun before.
+/// Copies a backup into a directory that is empty or in which an earlier restore was interrupted.
+/// No other thread may have started yet.
 ///
 /// # Errors
-/// What is wrong with which of them.
+/// What is wrong, with the path of the directory or file.
 pub fn bring(dir: &Path, from: &Path) -> io::Result<()> {
-    // A backup gets its mark last of all.
-    data_dir::check(from).map_err(|error| io::Error::other(format!("no whole backup: {error}")))?;
+    // A backup gets its `FORMAT` last, so one that has it is whole.
+    data_dir::check(from)
+        .map_err(|error| io::Error::other(format!("not a complete backup: {error}")))?;
     let journal = journal(from)?;
     check_free(dir)?;
-    // As root alone could read what is made, where the directory is another's.
+    // If root restored into another user's directory, only root could read the files.
     owner::assume(dir).map_err(at(dir))?;
     durable::create_dir_all(dir).map_err(at(dir))?;
     let _lock = data_dir::patiently(|| data_dir::lock(dir)).map_err(at(dir))?;
-    // Another one may have been at it until now.
+    // Another restore may have held the lock until now.
     check_free(dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(at(dir))?;
     let (marker, format) = (dir.join(RESTORING), from.join("FORMAT"));
@@ -48,14 +50,16 @@ pub fn bring(dir: &Path, from: &Path) -> io::Result<()> {
     durable::sync_dir(dir).map_err(at(dir))
 }
 
-/// The journal of a backup: that of before, where one was killed when it had just taken it away.
+/// The journal of a backup, or the previous journal if a backup was killed just after it had moved
+/// that one away.
 fn journal(from: &Path) -> io::Result<PathBuf> {
     let places = [from.join("journal"), from.join("incoming").join("old")];
     let found = places.into_iter().find(|place| place.exists());
     found.ok_or_else(|| io::Error::other(format!("{} has no journal", from.display())))
 }
 
-/// What a restore may find: the top of a file system, and what one before it left.
+/// Checks that `dir` holds nothing but what the top of a file system holds, and what an interrupted
+/// restore left.
 fn check_free(dir: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -63,8 +67,8 @@ fn check_free(dir: &Path) -> io::Result<()> {
     };
     if dir.join("FORMAT").exists() {
         return Err(io::Error::other(format!(
-            "{} is a data directory already; after a restore that was cut while it checked, run \
-             `fsck` and `scrub` there",
+            "{} is a data directory already; if a restore to it was interrupted while it checked \
+             the data, run `fsck` and `scrub` on it",
             dir.display(),
         )));
     }
@@ -93,11 +97,11 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type().map_err(at(&source))?.is_dir() {
             copy(&source, &target)?;
-        // Of a file that a backup was killed in.
+        // Temporary files are left over from a backup that was killed.
         } else if !durable::is_temporary(&source) {
             let mut content = fs::File::open(&source).map_err(at(&source))?;
             let mut file = durable::create_new(&target).map_err(at(&target))?;
-            // Which of them it was, the system does not tell.
+            // The error may be of either file; the system does not tell which.
             io::copy(&mut content, &mut file).map_err(at(&source))?;
             file.sync_all().map_err(at(&target))?;
         }

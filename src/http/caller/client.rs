@@ -1,4 +1,4 @@
-//! The address of the client: the peer's, or what a proxy that is trusted says it is.
+//! The address of the client: the peer's own, or the one that a trusted proxy reports.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,12 +12,13 @@ use crate::app::Error;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Walks from the peer towards the client for as long as the proxies are trusted: what stands
-/// further away was said by somebody else.
+/// Walks the hops from the peer towards the client for as long as they are trusted proxies. Hops
+/// further away were reported by somebody who is not trusted.
 ///
 /// # Errors
-/// [`Error::Invalid`] when `Forwarded` and `X-Forwarded-For` do not agree, since a proxy sets one
-/// and lets the other through, and for what is no address: a guess could open what is closed.
+/// [`Error::Invalid`] when `Forwarded` and `X-Forwarded-For` disagree, because a proxy sets one of
+/// them and passes the other through. Also when a hop is not an address: a guessed address could
+/// open what is closed to the real one.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Result<IpAddr, Error> {
     let peer = peer.to_canonical();
     let is_trusted = |address: IpAddr| is_trusted(address, trusted);
@@ -50,18 +51,18 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Result<I
     Ok(if by_forwarded == peer { by_x_forwarded } else { by_forwarded })
 }
 
-/// Whether it is a proxy's.
+/// Whether the address is a trusted proxy's.
 pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address.to_canonical()))
 }
 
 fn unclear() -> Error {
-    let detail = "The proxy does not tell clearly from which address the request comes.";
+    let detail = "Forwarded and X-Forwarded-For do not clearly name one client address.";
     Error::invalid("unclear_client", detail)
 }
 
-/// An address, with a port or without; IPv6 in brackets or without, but a port only behind them:
-/// bare, the two make another address.
+/// An IP address with an optional port. An IPv6 address may stand in brackets, and must if a port
+/// follows: without brackets, the two would read as another address.
 fn plain(text: &str) -> Option<IpAddr> {
     let with_port = || text.parse().ok().map(|socket: SocketAddr| socket.ip());
     let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
@@ -69,9 +70,9 @@ fn plain(text: &str) -> Option<IpAddr> {
     address.map(|address| address.to_canonical())
 }
 
-/// The elements of a forwarded header (RFC 7239 section 4). What is in quotes may be the client's:
-/// a proxy puts there the host that was asked for. `None` where quotes stay open, which those of a
-/// proxy would then close, or hold escapes.
+/// The elements of a `Forwarded` header (RFC 7239 section 4). A quoted string may hold what the
+/// client chose, because a proxy puts the requested host there. `None` if a quote stays open, since
+/// a quote of the proxy would then close it, and if there are escapes.
 fn elements(text: &str) -> Option<Vec<&str>> {
     let is_clear = text.matches('"').count().is_multiple_of(2) && !text.contains('\\');
     is_clear.then(|| split_outside_quotes(text, ',').collect())
@@ -85,7 +86,7 @@ fn split_outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &st
     })
 }
 
-/// The one `for` of an element.
+/// The address in the `for` of an element; `None` unless there is exactly one `for`.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     let pairs = split_outside_quotes(element, ';').filter_map(|pair| pair.trim().split_once('='));
     let mut nodes = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for"));
@@ -117,7 +118,7 @@ mod tests {
             ("10.0.0.1", &[], Some("10.0.0.1")),
             ("10.0.0.1", &[x("198.51.100.7")], Some("198.51.100.7")),
             ("::ffff:10.0.0.1", &[x("198.51.100.7:4711")], Some("198.51.100.7")),
-            // What the client itself said stands further left.
+            // What the client itself sent stands further left.
             ("10.0.0.1", &[x("10.9.9.9, 198.51.100.7")], Some("198.51.100.7")),
             ("10.0.0.1", &[x("1.1.1.1, 198.51.100.7, 10.0.0.2")], Some("198.51.100.7")),
             ("10.0.0.1", &[x("1.1.1.1"), x("198.51.100.7")], Some("198.51.100.7")),
@@ -132,11 +133,11 @@ mod tests {
             ("10.0.0.1", &[f("for=unknown")], None),
             ("10.0.0.1", &[f("proto=https")], None),
             ("10.0.0.1", &[f("for=198.51.100.7;for=1.1.1.1")], None),
-            // The client chose the host that its proxy tells of.
+            // The client chose the host that its proxy reports.
             ("10.0.0.1", &[f("for=198.51.100.7;host=\"a,for=1.1.1.1;x=\"")], Some("198.51.100.7")),
             ("10.0.0.1", &[f("for=1.1.1.1;x=\", for=198.51.100.7;host=\"a\"")], None),
             ("10.0.0.1", &[f("for=1.1.1.1;x=\", for=198.51.100.7;host=\"a\\\"b\"")], None),
-            // A proxy that sets the one lets the other through.
+            // A proxy that sets one of the headers passes the other through.
             ("10.0.0.1", &[f("for=10.1.1.1"), x("198.51.100.7")], None),
             ("10.0.0.1", &[f("for=198.51.100.7"), x("198.51.100.7")], Some("198.51.100.7")),
         ] {

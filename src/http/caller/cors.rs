@@ -1,7 +1,7 @@
-//! Which pages of other origins may ask from a browser (Fetch, section 3.3: CORS).
+//! Which pages of other origins may send requests from a browser (Fetch, section 3.3: CORS).
 //!
-//! They send a token in a header of their own, never the cookie: an answer never allows a browser's
-//! own credentials. So a page learns here what anybody learns who has the token, and nothing else.
+//! Such a page sends a token in a header, never the cookie: no answer allows the browser's own
+//! credentials. So a page learns here only what anybody with the token learns.
 
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
@@ -15,16 +15,16 @@ use hyper::{
 
 use crate::{http::message::body::Body, model::origins::Origins};
 
-/// How long a browser may remember what it was allowed, in seconds; the longest that Chromium does.
+/// How many seconds a browser may cache a preflight answer: the most that Chromium accepts.
 const REMEMBERED: HeaderValue = HeaderValue::from_static("7200");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 const EVERYTHING: HeaderValue = HeaderValue::from_static("*");
 
-/// What an answer allows to whoever sent these headers.
+/// The origin that an answer allows to the sender of these headers, if any.
 fn allowed(origins: &Origins, headers: &HeaderMap) -> Option<HeaderValue> {
     match origins {
         Origins::None => None,
-        // Also to who is no page: a cache may have the answer for one.
+        // Also sent to clients that are not pages: a cache may use the answer for a page.
         Origins::Any => Some(EVERYTHING),
         Origins::Of(origins) => {
             let origin = headers.get(ORIGIN)?;
@@ -33,7 +33,7 @@ fn allowed(origins: &Origins, headers: &HeaderMap) -> Option<HeaderValue> {
     }
 }
 
-/// The answer to a browser that asks whether a page may ask. It tells nothing of the path.
+/// The answer to a preflight request. It tells nothing about the path.
 pub fn preflight(origins: &Origins, head: &Parts) -> Option<Response<Body>> {
     let asks =
         head.method == Method::OPTIONS && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
@@ -48,14 +48,14 @@ pub fn preflight(origins: &Origins, head: &Parts) -> Option<Response<Body>> {
     Some(response)
 }
 
-/// What an answer has to say to a page.
+/// The CORS headers of an answer.
 pub struct Marks {
     origin: Option<HeaderValue>,
     varies: bool,
 }
 
 impl Marks {
-    /// Of the answer to a request with these headers.
+    /// The CORS headers of the answer to a request with `headers`.
     pub fn of(origins: &Origins, headers: &HeaderMap) -> Self {
         Self { origin: allowed(origins, headers), varies: matches!(origins, Origins::Of(_)) }
     }

@@ -13,22 +13,25 @@ const SERVICE_TOKEN: HeaderName = HeaderName::from_static("x-service-token");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const COOKIE_NAME: &[u8] = b"auth_token";
 
-/// Every credential of a request, the one that speaks first. Browsers find us at `public_url`.
+/// Every credential of a request, in the order of precedence. Browsers reach the daemon at
+/// `public_url`.
 pub fn carried(head: &Parts, public_url: &str) -> Vec<Credential> {
     let mut carried = in_headers(&head.headers);
     carried.extend(cookie(&head.headers).map(|cookie| {
-        // Browsers add cookies to what other pages make them send.
+        // Browsers add cookies to the requests that other pages make them send.
         if !head.method.is_safe() && is_foreign(head, public_url) {
-            return Credential::Unusable("a cookie on another origin's request");
+            return Credential::Unusable("a cookie on a request from another origin");
         }
         cookie
     }));
     carried
 }
 
-/// Fetch Metadata (W3C, section 2.3), which browsers send over TLS and to loopback only. Where it
-/// does not say that the page is ours, and elsewhere, the page's `Origin` must be: one beside us on
-/// the same site, or on another port, is not, and a word that we do not know says nothing.
+/// Whether the page that sent the request is of another origin. `Sec-Fetch-Site` (W3C Fetch
+/// Metadata, section 2.3) decides first; browsers send it only over TLS and to loopback.
+/// `same-origin` and `none` are ours, `cross-site` is foreign. An unknown value says nothing. If
+/// the header does not decide, the page's `Origin` must be ours: another host of the same site, or
+/// another port, is foreign.
 fn is_foreign(head: &Parts, public_url: &str) -> bool {
     let mut sites = head.headers.get_all(SEC_FETCH_SITE).iter().map(HeaderValue::as_bytes);
     let site = sites.next();
@@ -37,12 +40,12 @@ fn is_foreign(head: &Parts, public_url: &str) -> bool {
         Some(b"cross-site") => return true,
         _ => {}
     }
-    // A browser tells the origin of every page that writes; what is none may tell nothing.
+    // A browser sends the origin of every page that writes. Other clients need not send it.
     let Some(origin) = head.headers.get(ORIGIN) else { return site.is_some() };
     let Some(origin) = origin.to_str().ok().and_then(authority) else { return true };
     let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
     let asked = head.uri.authority().map(Authority::as_str).or(host);
-    // A proxy may name the port that browsers leave out.
+    // A proxy may name the default port, which browsers leave out.
     let asked = asked.map(|asked| {
         asked.strip_suffix(":443").or_else(|| asked.strip_suffix(":80")).unwrap_or(asked)
     });
@@ -52,8 +55,8 @@ fn is_foreign(head: &Parts, public_url: &str) -> bool {
         .any(|own| own.eq_ignore_ascii_case(origin))
 }
 
-/// Host of a URL, and port where it is not the scheme's own, as browsers write it; nothing of the
-/// origin `null`.
+/// The host of a URL, and its port unless that is the default port of the scheme, as browsers write
+/// it; `None` for the origin `null`.
 fn authority(url: &str) -> Option<&str> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split('/').next()?;
@@ -61,7 +64,7 @@ fn authority(url: &str) -> Option<&str> {
     Some(authority.strip_suffix(own_port).unwrap_or(authority))
 }
 
-/// Those that a client sends on purpose.
+/// The credentials that a client sends on purpose: all but the cookie.
 pub fn in_headers(headers: &HeaderMap) -> Vec<Credential> {
     let service = single(headers, &SERVICE_TOKEN).map(|value| match value {
         Ok(token) => Credential::ServiceToken(Zeroizing::new(token.to_owned())),
@@ -69,7 +72,7 @@ pub fn in_headers(headers: &HeaderMap) -> Vec<Credential> {
     });
     let bearer = single(headers, &AUTHORIZATION).map(|value| match value.map(bearer_token) {
         Ok(Some(token)) => Credential::Bearer(Zeroizing::new(token.to_owned())),
-        Ok(None) => Credential::Unusable("another scheme than Bearer"),
+        Ok(None) => Credential::Unusable("an Authorization scheme other than Bearer"),
         Err(why) => Credential::Unusable(why),
     });
     service.into_iter().chain(bearer).collect()
@@ -84,7 +87,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Result<&'a st
     Some(first.to_str().map(str::trim).map_err(|_| "a credential is not ASCII"))
 }
 
-/// RFC 6750 section 2.1; the scheme in any case.
+/// The token of a Bearer header (RFC 6750 section 2.1). The scheme is case-insensitive.
 fn bearer_token(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
@@ -95,7 +98,7 @@ fn cookie(headers: &HeaderMap) -> Option<Credential> {
     let mut tokens = values
         .flat_map(|value| value.split(|byte| *byte == b';'))
         .filter_map(|pair| pair.trim_ascii().strip_prefix(COOKIE_NAME)?.strip_prefix(b"="))
-        // Pages that log out leave it so.
+        // Pages that log out leave an empty cookie.
         .filter(|token| !token.is_empty() && *token != b"\"\"");
     let token = tokens.next()?;
     if tokens.next().is_some() {

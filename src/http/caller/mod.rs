@@ -1,4 +1,5 @@
-//! Who asks: the address, the credentials, the page; and how much one may ask for.
+//! Who sends a request: the client's address, its credentials, the page. And how much one caller
+//! may ask for.
 
 pub mod client;
 pub(super) mod cors;

@@ -1,5 +1,5 @@
-//! Whoever keeps sending credentials, or links, that are not good waits for the answers. A good one
-//! from the same address never waits, so that others behind the same proxy do not notice.
+//! A client that keeps sending invalid credentials or links waits for the answers. A valid one from
+//! the same address never waits, so others behind the same proxy notice nothing.
 
 use std::{
     collections::HashMap,
@@ -10,18 +10,18 @@ use std::{
 
 use tokio::{sync::Semaphore, time::sleep};
 
-/// Failures of an address that cost nothing; somebody may have a wrong token in a script.
+/// Failures of an address that cost nothing: a script may have a wrong token.
 const FREE_FAILURES: u32 = 20;
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Failures are forgotten after this time without another.
 const MEMORY: Duration = Duration::from_mins(1);
-/// Addresses remembered at most.
+/// Most addresses that are remembered.
 const ADDRESSES_MAX: usize = 8_192;
-/// Answers held back at a time; past it they go out at once.
+/// Most answers that are held back at a time; further ones are sent at once.
 const WAITING_MAX: usize = 256;
 
-/// Failures by address, IPv6 by the network of 64 bits that one client has.
+/// Failures by address; for IPv6, by the 64-bit prefix that one client has.
 pub struct Penalties {
     failures: Mutex<HashMap<IpAddr, (u32, Instant)>>,
     waiting: Semaphore,
@@ -34,7 +34,7 @@ impl Default for Penalties {
 }
 
 impl Penalties {
-    /// Counts a failure and waits as long as it costs.
+    /// Counts a failure, and waits for as long as it costs.
     pub async fn pay(&self, from: IpAddr) {
         let wait = self.count(from, Instant::now());
         if wait.is_zero() {
@@ -62,7 +62,7 @@ impl Penalties {
     }
 }
 
-/// What one client has: an address, of IPv6 a network.
+/// What one client has: an IPv4 address, or an IPv6 prefix of 64 bits.
 pub fn network(from: IpAddr) -> IpAddr {
     match from.to_canonical() {
         IpAddr::V6(address) => {

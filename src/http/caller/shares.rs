@@ -1,4 +1,5 @@
-//! Nobody takes all requests for itself: neither those in work at a time, nor those of a second.
+//! The share of one principal: how many requests it may have in work at a time, and how many it may
+//! send in a second. So no principal takes all there are.
 
 use std::{
     collections::HashMap,
@@ -14,9 +15,10 @@ use crate::{
     model::principal::Principal,
 };
 
-/// Principals remembered; past it, those without a request in work or owed time are forgotten.
+/// Most principals that are remembered. Past it, a principal is forgotten if it has no request in
+/// work and its `due` is past.
 const PRINCIPALS_MAX: usize = 8_192;
-/// Requests may come as unevenly as their number in this time allows.
+/// How unevenly requests may come: as many at once as are allowed in this time.
 const BURST: Duration = Duration::from_secs(1);
 
 /// Requests by principal.
@@ -25,13 +27,13 @@ pub struct Shares(Mutex<HashMap<String, Share>>);
 
 struct Share {
     in_work: Arc<Gate>,
-    /// When the requests so far would have come at the highest rate (GCRA, ITU-T I.371).
+    /// When the next request would come if all came at the highest rate (GCRA, ITU-T I.371).
     due: Instant,
 }
 
 impl Shares {
-    /// One request more for a principal, as long as the pass lives; `None` past its share: so many
-    /// in work, and in a second.
+    /// Counts one more request of a principal, in work for as long as the pass lives. `None` past
+    /// the principal's share of requests in work or of requests in a second.
     pub fn take(
         &self,
         principal: &Principal,
@@ -47,7 +49,7 @@ impl Shares {
             .entry(principal.to_string())
             .or_insert_with(|| Share { in_work: Arc::default(), due: now });
         if let Some(max) = per_second_max {
-            // Time between two requests at the highest rate.
+            // The second term is the time between two requests at the highest rate.
             let due = share.due.max(now) + BURST / max.max(1);
             if due > now + BURST {
                 metrics::LIMITS.of("requests_per_second").add(1);

@@ -1,6 +1,6 @@
-//! HTTP/2 frames that carry nothing: `SETTINGS`, `PING`, `PRIORITY`, `WINDOW_UPDATE` and unknown
-//! ones. h2 answers or skips any number of them; a client that sends little else keeps a core busy.
-//! Resets, continuations and empty `DATA` h2 bounds itself.
+//! Bounds the HTTP/2 frames that carry nothing: `SETTINGS`, `PING`, `PRIORITY`, `WINDOW_UPDATE` and
+//! unknown ones. h2 answers or skips any number of them, so a client that sends little else keeps a
+//! core busy. h2 itself bounds resets, continuations and empty `DATA`.
 
 use std::{
     io,
@@ -15,11 +15,11 @@ use crate::http::telemetry::metrics;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_BYTES: usize = 9;
-/// What any connection may send of them, and what is added with each second.
+/// Bytes of such frames that any connection may send, and what each second adds to them.
 const FREE_BYTES: u64 = 1 << 20;
 const FREE_BYTES_PER_SECOND: u64 = 1 << 10;
 
-/// What a connection says, without TLS. It is ended when it is not worth listening to.
+/// A connection's stream, inside TLS. Reading fails when too many of its frames carry nothing.
 pub struct Metered<S> {
     stream: S,
     meter: Meter,
@@ -41,7 +41,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if !self.meter.received(&buffer.filled()[filled..]) {
             metrics::LIMITS.of("flood").add(1);
-            let why = "it is flooded with frames that carry nothing";
+            let why = "flooded with HTTP/2 frames that carry nothing";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
         }
         Poll::Ready(Ok(()))
@@ -82,13 +82,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     }
 }
 
-/// Weighs what a connection carries against what it costs.
+/// Weighs what a connection carries against its overhead.
 struct Meter {
     began: Instant,
     place: Place,
     /// Bytes of frames that carry nothing.
     overhead: u64,
-    /// Bytes of those that do, and of all that we sent.
+    /// Bytes of frames that carry something, and all bytes that we sent.
     carried: u64,
 }
 
@@ -99,7 +99,7 @@ enum Place {
         left: usize,
         carries: bool,
     },
-    /// HTTP/1, where nothing comes that is no request.
+    /// HTTP/1, which has no frames: nothing is weighed.
     Elsewhere,
 }
 
@@ -112,7 +112,7 @@ impl Meter {
         self.carried += bytes as u64;
     }
 
-    /// Whether, with these bytes received, it is still worth listening.
+    /// Takes account of received bytes; false when the overhead is now too large.
     fn received(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             bytes = &bytes[self.step(bytes)..];
@@ -122,7 +122,7 @@ impl Meter {
         self.overhead <= free + self.carried / 2
     }
 
-    /// Takes the next bytes, at least one, and answers how many.
+    /// Consumes the next bytes, at least one, and returns how many.
     fn step(&mut self, bytes: &[u8]) -> usize {
         match &mut self.place {
             Place::Preface(at) => {
@@ -204,7 +204,7 @@ mod tests {
         let pings = frame(6, 8).repeat(1000);
         let mut meter = met(64, &[]);
         assert!((0..100).any(|_| !meter.received(&pings)));
-        // As a download does it: a window for each piece.
+        // As in a download: a window update for each piece.
         let mut meter = met(64, &[]);
         let windows = [frame(8, 4), frame(8, 4)].concat().repeat(1000);
         assert!((0..100).all(|_| {

@@ -1,4 +1,4 @@
-//! How many are inside at a time. The limit may be another one each time somebody enters.
+//! Counts how many are inside at a time. The limit is given at each entry, so it may change.
 
 use std::sync::{
     Arc,
@@ -8,7 +8,7 @@ use std::sync::{
 #[derive(Default)]
 pub struct Gate(AtomicUsize);
 
-/// One that is inside, for as long as it lives.
+/// Counts as one inside for as long as it lives.
 pub struct Pass(Arc<Gate>);
 
 impl Gate {

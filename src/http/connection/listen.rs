@@ -40,18 +40,18 @@ use crate::{
     },
 };
 
-/// Window of one HTTP/2 stream, so that a transfer holds no more than its buffers.
+/// Flow-control window of one HTTP/2 stream, so that a transfer holds no more than its buffers.
 const STREAM_WINDOW_BYTES: u32 = 128 << 10;
-/// Window of all streams of one connection.
+/// Flow-control window of all streams of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-/// Connections past the limit that are being told so at a time.
+/// Most connections past the limit that are answered with 503 at a time.
 const TURNED_AWAY_MAX: usize = 64;
 
 /// What the connections of all listeners share.
 struct Hall {
     connections: Arc<Gate>,
-    /// Open connections by address, so that one client cannot hold all there are; of IPv6 by the
-    /// network of 64 bits that one client has.
+    /// Open connections by address, so that one client cannot hold all of them; for IPv6, by the
+    /// 64-bit prefix that one client has.
     addresses: Arc<Counts<IpAddr>>,
     turned_away: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
@@ -76,12 +76,12 @@ impl Server {
         let accepting =
             listeners.into_iter().map(|listener| Arc::clone(&self).accept(listener, &hall));
         tokio::select! {
-            // They have no end; what they hold is closed with them.
+            // The accept loops never end. Dropping them closes their sockets.
             _ = join_all(accepting) => {}
             () = shutdown => {}
         }
         hall.tracker.close();
-        // Who serves the last connection may be gone already.
+        // Cannot fail: `hall` holds a receiver.
         let _ = stop.send(true);
         let drain_timeout = self.settings.load().drain_timeout;
         if timeout(drain_timeout, hall.tracker.wait()).await.is_err() {
@@ -89,20 +89,20 @@ impl Server {
         }
     }
 
-    /// Lets clients in by one socket.
+    /// Accepts connections on one socket.
     async fn accept(self: Arc<Self>, listener: Listener, hall: &Hall) {
         loop {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of descriptors, most likely: others must close first.
+                    // Most likely out of file descriptors: other connections must close first.
                     tracing::warn!(%error, "a connection was not accepted");
                     sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
             let Some(pass) = self.admit_connection(peer.ip(), hall) else {
-                // Past this limit too, a closed connection is all the answer there is.
+                // Past `TURNED_AWAY_MAX`, the connection is closed without an answer.
                 if let Ok(permit) = Arc::clone(&hall.turned_away).try_acquire_owned() {
                     tokio::spawn(Arc::clone(&self).turn_away(stream, permit));
                 }
@@ -118,15 +118,15 @@ impl Server {
         }
     }
 
-    /// What to speak TLS with on this stream.
+    /// The TLS configuration for this stream; `None` on a Unix socket and without TLS.
     fn tls_on(&self, stream: &Stream) -> Option<Arc<ServerConfig>> {
         matches!(stream, Stream::Left(_)).then(|| self.tls.load_full()).flatten()
     }
 
-    /// What a connection holds as long as it is open; `None` past a limit.
+    /// Counts a connection for as long as the result lives; `None` past a limit.
     fn admit_connection(&self, from: IpAddr, hall: &Hall) -> Option<(Pass, Held<IpAddr>)> {
         let settings = self.settings.load();
-        // A proxy stands for many.
+        // A proxy stands for many clients.
         let is_proxy = client::is_trusted(from, &settings.trusted_proxies);
         let max = if is_proxy { usize::MAX } else { settings.connections_per_address_max };
         let pass = hall.connections.enter(settings.connections_max);
@@ -173,7 +173,7 @@ impl Server {
         let (server, asked) = (Arc::clone(&self), Arc::clone(&connection));
         let service =
             service_fn(move |request| Arc::clone(&server).serve(request, Arc::clone(&asked)));
-        // Moved on the heap alone: a connection that waits is to cost little.
+        // Boxed, so that a connection that waits costs little memory.
         let serving =
             Box::pin(http.serve_connection(TokioIo::new(Metered::new(io)), service).into_owned());
         if let Err(error) = connection.supervise(&self, serving, stopping).await {
@@ -184,7 +184,7 @@ impl Server {
         }
     }
 
-    /// Past the connection limit: an answer, not silence.
+    /// Answers a connection past the limit with 503 `busy`.
     async fn turn_away(self: Arc<Self>, stream: Stream, _permit: OwnedSemaphorePermit) {
         let turn_away = async {
             match self.tls_on(&stream) {
@@ -197,13 +197,13 @@ impl Server {
                 }
             }
         };
-        // The client may be gone; there is nobody else to tell.
+        // The client may be gone; nobody else needs to know.
         let _ = timeout(LINGER, turn_away).await;
     }
 }
 
-/// Without pings of ours: whatever is waited for has its end, and behind an answer that is taken
-/// slowly they would come too late.
+/// Configures HTTP/1 and HTTP/2. It sends no HTTP/2 pings of its own: every wait has a timeout, and
+/// a ping behind an answer that is taken slowly would come too late.
 fn protocol(settings: &Settings) -> auto::Builder<Streams> {
     let mut http = auto::Builder::new(Streams { patience: settings.patience() });
     http.http1()
@@ -236,6 +236,7 @@ async fn say_busy(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::R
     );
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
-    // Closing with a request unread would reset the connection and take the answer along.
+    // Closing with a request unread would reset the connection, and the client would lose the
+    // answer.
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! A socket that clients come in by, and what they find there.
+//! A listening socket, and what is served on it.
 
 use std::{
     io,
@@ -17,29 +17,32 @@ pub struct Listener {
 
 pub enum Socket {
     Tcp(TcpListener),
-    /// Without TLS: whoever gets there is on this machine, and a proxy most likely.
+    /// Without TLS: its clients are on this machine, and most likely a proxy.
     Unix(UnixListener),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serves {
     Everything,
-    /// What a monitor asks, without a credential: `/metrics` and health.
+    /// What a monitor asks for, without a credential: `/metrics` and health.
     Watching,
 }
 
 pub type Stream = Either<TcpStream, UnixStream>;
 
-/// What the system takes of an answer beyond what is on its way. Without a bound it takes
-/// megabytes, and more only when a third of them was taken: who takes them slowly would seem to
-/// take nothing. Half of it has to see a fast client through until we are woken.
+/// `TCP_NOTSENT_LOWAT`: how many bytes of an answer the kernel buffers beyond those in flight.
+/// Without this bound, the kernel buffers megabytes, and accepts more only after a third of them
+/// was taken: a slow client would seem to take nothing. Half of the bound must last a fast client
+/// until the daemon is woken.
 const UNSENT_BYTES_MAX: u32 = 256 << 10;
 
-/// Who comes by a Unix socket has no address; what the configuration says of this one holds for it.
+/// A client of a Unix socket has no address. It is given this one, and what the configuration says
+/// about this address holds for it.
 const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 impl Listener {
-    /// Where everything is served, unless that is no address of a network.
+    /// The network address of a listener that serves everything; `None` for a Unix socket, and for
+    /// a listener that serves less.
     pub fn address(&self) -> Option<SocketAddr> {
         match &self.socket {
             Socket::Tcp(socket) if self.serves == Serves::Everything => socket.local_addr().ok(),
@@ -51,7 +54,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
-                // Small answers go out at once.
+                // Small answers are sent at once.
                 let _ = stream.set_nodelay(true);
                 let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
                 Ok((Either::Left(stream), peer))

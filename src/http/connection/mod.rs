@@ -1,7 +1,8 @@
-//! One connection: what its requests share, and when it has to end.
+//! One connection: what its requests share, and when it must end.
 //!
-//! hyper counts a connection's streams, its socket the time of a request's head. What they do not
-//! see is watched here: that nothing is asked for, and that so much was asked for.
+//! hyper limits the streams of a connection, and `socket` limits the time of a request's head. This
+//! module enforces the two limits that they do not see: how long a connection may be idle, and how
+//! many requests it may have.
 
 pub(super) mod flood;
 pub(super) mod gate;
@@ -36,12 +37,12 @@ use crate::http::{
     telemetry::metrics,
 };
 
-/// How long a connection that is closed early may keep sending what nobody reads, and one that was
-/// told to close may take to do so.
+/// How long a client may keep sending what nobody reads, after its connection was closed early.
+/// Also how long a client may take to close a connection after it was told to.
 pub const LINGER: Duration = Duration::from_secs(5);
-/// So long for one that goes on saying that it takes the end of its answers.
+/// The same for an HTTP/2 client that keeps saying that it takes the end of its answers.
 const LINGER_MAX: Duration = Duration::from_mins(1);
-/// How often connections are looked at, at most and at least.
+/// Shortest and longest time between two checks of a connection.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(15));
 
 /// What the requests of one connection share.
@@ -53,18 +54,18 @@ pub struct Connection {
     lingers: AtomicBool,
     requests: AtomicU64,
     open: AtomicUsize,
-    /// When the last request ended.
+    /// When the last request ended, in milliseconds of the connection's age.
     idle_since: AtomicU64,
-    /// Bytes that were sent, and when the last of them were.
+    /// Bytes that were sent, and the age of the connection when the last of them were.
     sent: AtomicU64,
     sent_at: AtomicU64,
-    /// Bytes wait for the client to take those before them. How long, its socket knows.
+    /// Bytes wait until the client takes those before them. The socket knows for how long.
     is_stalled: AtomicBool,
-    /// Something happened that must not wait for the next look.
+    /// Notified of a change that must not wait for the next check.
     changed: Notify,
 }
 
-/// A request of a connection, until the last byte of its answer is out.
+/// A request of a connection. It is open until the last byte of its answer is handed on.
 pub struct Open(Arc<Connection>);
 
 impl Connection {
@@ -85,7 +86,7 @@ impl Connection {
         })
     }
 
-    /// A request has come.
+    /// Counts a request that has arrived.
     pub fn open(self: &Arc<Self>, version: Version, settings: &Settings) -> Open {
         self.speaks_http_1.store(version < Version::HTTP_2, Ordering::Relaxed);
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
@@ -99,17 +100,17 @@ impl Connection {
         Open(Arc::clone(self))
     }
 
-    /// So many requests have come that it takes no more.
+    /// Whether so many requests have arrived that the connection takes no more.
     pub fn is_used_up(&self, settings: &Settings) -> bool {
         self.requests() >= settings.requests_per_connection_max
     }
 
-    /// How many requests have come.
+    /// How many requests have arrived.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// What comes now begins the head of another request, and is nothing of HTTP/2.
+    /// Whether the next byte begins the head of another HTTP/1 request.
     pub fn awaits_head(&self) -> bool {
         self.speaks_http_1() && self.is_quiet()
     }
@@ -118,7 +119,7 @@ impl Connection {
         self.speaks_http_1.load(Ordering::Relaxed)
     }
 
-    /// Closes the connection, when it is closed, only after the client had time to read.
+    /// Makes the connection linger when it is closed, so that the client has time to read.
     pub fn linger(&self) {
         self.lingers.store(true, Ordering::Relaxed);
     }
@@ -127,19 +128,19 @@ impl Connection {
         self.lingers.load(Ordering::Relaxed)
     }
 
-    /// The client took so many bytes more.
+    /// Records that the client took `bytes` more.
     pub fn sent(&self, bytes: u64) {
         self.sent.fetch_add(bytes, Ordering::Relaxed);
         self.sent_at.store(self.age(), Ordering::Relaxed);
         self.is_stalled.store(false, Ordering::Relaxed);
     }
 
-    /// The client takes no more now.
+    /// Records that the client takes no more for now.
     pub fn stalls(&self) {
         self.is_stalled.store(true, Ordering::Relaxed);
     }
 
-    /// In milliseconds.
+    /// Milliseconds since the connection began.
     fn age(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -148,7 +149,8 @@ impl Connection {
         self.began + Duration::from_millis(age.load(Ordering::Relaxed))
     }
 
-    /// For how long nothing is asked for nor sent; `None` while something is.
+    /// For how long no request was open and nothing was sent; `None` while a request is open or
+    /// bytes wait to be taken.
     fn quiet(&self, now: Instant, sending: &mut Sending) -> Option<Duration> {
         let sent = self.sent.load(Ordering::Relaxed);
         let since = sending.look(now, sent, self.at(&self.sent_at)).max(self.at(&self.idle_since));
@@ -156,7 +158,8 @@ impl Connection {
         is_quiet.then(|| now.saturating_duration_since(since))
     }
 
-    /// The limit past which it takes no more requests, when it has met one.
+    /// The limit that the connection has met, after which it takes no more requests; `None` if it
+    /// has met none.
     fn limit_met(&self, quiet: Option<Duration>, settings: &Settings) -> Option<&'static str> {
         let is_idle =
             self.requests() > 0 && quiet.is_some_and(|quiet| quiet >= settings.idle_timeout);
@@ -181,7 +184,7 @@ impl Connection {
     /// Serves the connection to its end.
     ///
     /// # Errors
-    /// What hyper says of it.
+    /// The error with which hyper ends the connection.
     pub async fn supervise<C: GracefulConnection>(
         &self,
         server: &Server,
@@ -199,12 +202,12 @@ impl Connection {
                 None if limit.is_some() || is_stopping => {
                     if let Some(limit) = limit {
                         metrics::LIMITS.of(limit).add(1);
-                        tracing::debug!(peer = %self.peer, limit, "a connection is to close");
+                        tracing::debug!(peer = %self.peer, limit, "a connection met a limit");
                     }
                     self.finish(serving.as_mut());
                     finishing = Some(now);
                 }
-                // What is left of it is a client that does not say that it was told.
+                // The client was told to close, has nothing left to take, and does not close.
                 Some(since)
                     if now - since >= LINGER && quiet.is_some_and(|quiet| quiet >= LINGER) =>
                 {

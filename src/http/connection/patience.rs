@@ -1,14 +1,15 @@
-//! How long a client is waited for. Waiting uses patience up and bytes earn it again, so that
-//! neither silence lasts nor a byte now and then.
+//! How long to wait for a client. Waiting uses patience up and bytes earn it back, so that a client
+//! can hold nothing for ever, neither by silence nor by a byte now and then.
 
 use std::time::Duration;
 
-/// With one body, with the answer of one stream, or with those of one connection.
+/// The patience with one request body, with the answer of one stream, or with all answers of one
+/// connection.
 #[derive(Clone)]
 pub struct Patience {
-    /// There is never more of it: so long a client may be silent.
+    /// The most patience there can be: how long a client may be silent.
     whole: Duration,
-    /// Who is as fast as this never uses it up; 0 for any speed.
+    /// A client as fast as this never uses patience up; 0 allows any speed.
     bytes_per_second_min: u64,
     left: Duration,
 }
@@ -23,7 +24,7 @@ impl Patience {
         self.left
     }
 
-    /// Takes account of a wait for the client's next bytes, and of how many came then.
+    /// Takes account of a wait for the client's next bytes, and of how many came.
     pub fn waited(&mut self, time: Duration, bytes: u64) {
         let earned = match u128::from(bytes) * 1_000_000_000 {
             _ if self.bytes_per_second_min == 0 => self.whole,
@@ -35,17 +36,17 @@ impl Patience {
         self.left = self.left.saturating_sub(time).saturating_add(earned).min(self.whole);
     }
 
-    /// The limit that a body meets when nothing is left.
+    /// The limit that a request body has met when no patience is left.
     pub fn body_limit(&self) -> &'static str {
         if self.was_tried() { "body_rate" } else { "body_idle" }
     }
 
-    /// The limit that an answer meets.
+    /// The limit that an answer has met when no patience is left.
     pub fn answer_limit(&self) -> &'static str {
         if self.was_tried() { "answer_rate" } else { "answer_not_taken" }
     }
 
-    /// Somebody slow used up the better part of it, and silence only the rest.
+    /// Whether slowness used up more than half of the patience, and silence only the rest.
     fn was_tried(&self) -> bool {
         self.left < self.whole / 2
     }

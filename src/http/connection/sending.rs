@@ -1,18 +1,21 @@
-//! Whether a connection still sends, told by looking at it now and then. hyper takes the last bytes
-//! of an answer long before its client does: the request is over then, and its answer is not.
+//! Whether a connection still sends an answer, found out by a check now and then. hyper takes the
+//! last bytes of an answer long before the client does: the request has then ended, but its answer
+//! has not.
 
 use std::time::{Duration, Instant};
 
-/// Less a second is what a connection says that sends no answer: that it got pings and settings.
+/// A connection that sends fewer bytes in a second sends no answer, only acknowledgements of pings
+/// and settings.
 const BYTES_PER_SECOND_MIN: u64 = 64;
-/// Not to take one of those, sent between two looks that are close, for more than it is.
+/// Least time over which that rate is measured. Over less, a single acknowledgement would look like
+/// an answer.
 const LOOK_MIN: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Sending {
     looked: Instant,
     sent: u64,
-    /// When bytes of an answer were sent last.
+    /// When bytes of an answer were last sent.
     last: Instant,
 }
 
@@ -21,7 +24,8 @@ impl Sending {
         Self { looked: began, sent: 0, last: began }
     }
 
-    /// When bytes of an answer were sent last; `sent` are all bytes so far, the last ones at `at`.
+    /// When bytes of an answer were last sent. `sent` counts all bytes so far, the last of which
+    /// were sent at `at`.
     pub fn look(&mut self, now: Instant, sent: u64, at: Instant) -> Instant {
         let elapsed = now.saturating_duration_since(self.looked);
         let least = BYTES_PER_SECOND_MIN.saturating_mul(elapsed.as_secs().saturating_add(1));
@@ -67,7 +71,7 @@ mod tests {
             let (mut now, mut sent, mut at) = (began, 0, began);
             while now < began + 600 * SECOND {
                 now += look;
-                // One of a ping each ten seconds.
+                // The acknowledgement of one ping every ten seconds.
                 if now - at >= 10 * SECOND {
                     (sent, at) = (sent + 17, now);
                 }

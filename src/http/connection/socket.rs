@@ -1,9 +1,14 @@
-//! A connection's socket. It gives up on a client that does not get to the end of a request's head:
-//! to hyper, waiting for a request is a part of its head, there is no time for the first one while
-//! HTTP/1 is told from HTTP/2, and none for a TLS handshake. And when it must, it reads on for a
-//! while after it was shut down for writing: closing it with bytes unread would reset the
-//! connection, and the client would lose the answer that told it to stop. So would bytes that come
-//! later: on HTTP/2 a client says how it takes an answer, of which the system may hold the end yet.
+//! A connection's socket, which gives up on slow clients and can linger.
+//!
+//! It gives up on a client that does not get to the end of a request's head. hyper's own timeout is
+//! not enough: it counts the wait for a request as a part of its head, and covers neither the first
+//! head while HTTP/1 is told from HTTP/2, nor a TLS handshake. It also gives up on a client that
+//! does not take what is sent.
+//!
+//! When told to linger, it reads on for a while after it was shut down for writing. Closing it with
+//! bytes unread would reset the connection, and the client would lose the answer that told it to
+//! stop. Bytes that come after the close would do the same: an HTTP/2 client acknowledges an answer
+//! while the kernel may still hold the end of that answer.
 
 use std::{
     io,
@@ -28,22 +33,25 @@ use crate::http::{
 pub struct Socket {
     stream: Stream,
     connection: Arc<Connection>,
-    /// For the first head from the start, on HTTP/1 for each other one from its first byte.
+    /// Deadline of a request's head: for the first one from the start of the connection, on HTTP/1
+    /// for each later one from its first byte.
     head: Pin<Box<Sleep>>,
-    /// How many requests had come before the head that is timed now.
+    /// How many requests had come before the head that is timed now; `None` while none is timed.
     timed: Option<u64>,
     header_timeout: Duration,
-    /// With a client that does not take what is sent.
+    /// The patience with a client that does not take what is sent.
     taking: Patience,
-    /// Since when it does not, and until when it may.
+    /// Since when the client takes nothing, and until when it may.
     stalled: Option<(Instant, Pin<Box<Sleep>>)>,
     shut: bool,
-    /// For the client to close too, and past which it is not waited for whatever it says.
+    /// Until when the client may close too, and the time past which it is not waited for, whatever
+    /// it sends.
     deadline: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
 impl Socket {
-    /// In one place, as every future on its way holds it: who waits is to cost little.
+    /// Boxed, because every future around it holds it: a connection that waits must cost little
+    /// memory.
     pub fn new(stream: Stream, connection: Arc<Connection>, settings: &Settings) -> Box<Self> {
         Box::new(Self {
             stream,
@@ -58,7 +66,8 @@ impl Socket {
         })
     }
 
-    /// Passes a write's outcome on, but gives up on a client that takes too little for too long.
+    /// Passes the outcome of a write on, but gives up on a client that takes too little for too
+    /// long.
     fn progress(
         &mut self,
         context: &mut Context<'_>,
@@ -150,7 +159,8 @@ impl AsyncWrite for Socket {
             let mut buffer = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => {
-                    // It takes what it was sent. Over HTTP/1.1 it only sends what nobody reads.
+                    // An HTTP/2 client says that it takes its answers. An HTTP/1 client only sends
+                    // what nobody reads.
                     if !speaks_http_1 {
                         deadline.as_mut().reset((Instant::now() + LINGER).min(*until).into());
                     }

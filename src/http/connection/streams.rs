@@ -1,5 +1,5 @@
-//! The tasks of HTTP/2 streams. hyper asks for no more of an answer while its client gives no
-//! window, so nothing of ours would notice one who never does.
+//! The tasks of HTTP/2 streams. hyper does not poll the body of an answer while the client gives no
+//! window, so nothing else would notice a client that never gives one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,10 +16,11 @@ task_local! {
     static CLIENT: Arc<Client>;
 }
 
-/// Runs each stream as a task, and drops one whose answer nobody takes: h2 resets it then.
+/// Runs each stream as a task, and drops a task whose answer the client does not take. h2 then
+/// resets the stream.
 #[derive(Clone)]
 pub struct Streams {
-    /// With a client that does not take what is sent.
+    /// The patience with a client that does not take what is sent.
     pub patience: Patience,
 }
 
@@ -35,16 +36,16 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
     }
 }
 
-/// Who is to take the answer of a stream.
+/// The client that is to take the answer of a stream.
 struct Client {
     taking: Mutex<Taking>,
     changed: Notify,
 }
 
 struct Taking {
-    /// Since when the client could have the next bytes.
+    /// Since when the next bytes have been ready for the client; `None` while they are not ready.
     awaited: Option<Instant>,
-    /// How many those are.
+    /// How many bytes are ready.
     bytes: u64,
     patience: Patience,
 }
@@ -59,7 +60,7 @@ impl Client {
         self.taking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it was awaited for is taken; now these bytes are there for it, or none.
+    /// Records that the client took the bytes that were ready, and how many are ready now, if any.
     fn give(&self, bytes: Option<u64>) {
         let mut taking = self.taking();
         let had_no_end = taking.awaited.is_none();
@@ -69,13 +70,13 @@ impl Client {
         }
         (taking.awaited, taking.bytes) = (bytes.map(|_| Instant::now()), bytes.unwrap_or(0));
         drop(taking);
-        // An end that there was has only moved away.
+        // A deadline that was already set has only moved away: nobody has to be woken.
         if had_no_end && bytes.is_some() {
             self.changed.notify_one();
         }
     }
 
-    /// Comes to an end when there is no more patience with it; the limit that it met.
+    /// Resolves when no patience with the client is left, to the limit that the client has met.
     async fn stalled(&self) -> &'static str {
         loop {
             let end = {
@@ -92,18 +93,20 @@ impl Client {
     }
 }
 
-/// Held by the body of an answer, which tells of each of its bytes whose turn it is.
+/// Held by the body of an answer, which tells for all of its bytes whether they wait for the
+/// client.
 pub struct Awaited(Arc<Client>);
 
 impl Awaited {
-    /// From now on the client's; `None` where the connection itself sees to it.
+    /// Begins to wait for the client of this stream; `None` on HTTP/1, where the socket does this.
     pub fn begin() -> Option<Self> {
         let client = CLIENT.try_with(Arc::clone).ok()?;
         client.give(Some(0));
         Some(Self(client))
     }
 
-    /// The next bytes are there and wait for the client; `None` when they are not.
+    /// Records that the next bytes are ready and wait for the client; `None` when they are not
+    /// ready.
     pub fn gave(&self, bytes: Option<u64>) {
         self.0.give(bytes);
     }

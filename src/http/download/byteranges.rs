@@ -13,16 +13,16 @@ use crate::{
     sys::random,
 };
 
-/// The parts of an answer, with what stands between them.
+/// The parts of a multipart answer, and what stands between them.
 pub struct ByteRanges {
     boundary: String,
-    /// What comes before each part.
+    /// What comes before each part, and the range of the content that the part holds.
     parts: Vec<(String, Slice)>,
 }
 
 impl ByteRanges {
     pub fn new(mime: &str, size: u64, slices: &[Slice]) -> Self {
-        // A content cannot hold what nobody knew when it was stored.
+        // Random and new, so no stored content can contain it.
         let boundary = format!("{:016x}{:016x}", random::nonce(), random::nonce());
         let head = |(at, slice): (usize, &Slice)| {
             let line_end = if at == 0 { "" } else { "\r\n" };
@@ -41,26 +41,26 @@ impl ByteRanges {
         format!("multipart/byteranges; boundary={}", self.boundary)
     }
 
-    /// What comes before each part, and where in the content that lies.
+    /// What comes before each part, and the range of the content that the part holds.
     pub fn parts(&self) -> &[(String, Slice)] {
         &self.parts
     }
 
-    /// What comes behind the last one.
+    /// What comes after the last part.
     pub fn tail(&self) -> String {
         format!("\r\n--{}--\r\n", self.boundary)
     }
 
-    /// Bytes of all of it.
+    /// Bytes of the whole body.
     pub fn length(&self) -> u64 {
         let parts = self.parts.iter().map(|(head, slice)| head.len() as u64 + slice.len());
         parts.sum::<u64>() + self.tail().len() as u64
     }
 
-    /// All of it; each part is opened when the one before it is out.
+    /// The whole body. Each part is opened when the one before it was sent.
     ///
     /// # Errors
-    /// As [`App::open_content`], of the first part.
+    /// As [`App::open_content`], for the first part.
     pub async fn stream(
         self,
         app: Arc<App>,

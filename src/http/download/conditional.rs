@@ -15,11 +15,12 @@ use crate::model::{
     time::UnixMillis,
 };
 
-/// What identifies the content now.
+/// What identifies the current content.
 pub struct Validators {
-    /// With its quotes.
+    /// The entity tag, with its quotes.
     pub etag: String,
-    /// `None` where a date says nothing of the content: conditions on dates do not hold then.
+    /// `None` where a date says nothing about the content. Conditions on dates are then ignored,
+    /// and a date in `If-Range` does not match.
     pub modified: Option<SystemTime>,
 }
 
@@ -34,7 +35,8 @@ impl Validators {
         self.modified.map(|modified| httpdate::fmt_http_date(modified.min(date_of(now))))
     }
 
-    /// Whether what there is is newer than a date that the request names; `None` without one.
+    /// Whether the content is newer than the date in the header `name`; `None` without a valid
+    /// date.
     fn is_newer_than(&self, headers: &HeaderMap, name: &HeaderName) -> Option<bool> {
         Some(self.modified? > date(headers, name)?)
     }
@@ -50,7 +52,7 @@ fn date_of(time: UnixMillis) -> SystemTime {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Whole,
-    /// At least one.
+    /// At least one range.
     Partial(Vec<Slice>),
     NotModified,
     PreconditionFailed,
@@ -73,8 +75,8 @@ pub fn decide(method: &Method, headers: &HeaderMap, validators: &Validators, siz
     } else if validators.is_newer_than(headers, &IF_MODIFIED_SINCE) == Some(false) {
         return Answer::NotModified;
     }
-    // Ranges are defined for GET alone (section 14.2).
-    // Of nothing there is no part: a range of it is passed over, as a server may.
+    // Ranges are defined for GET alone (section 14.2). Empty content has no parts, so a range of it
+    // is ignored, as a server may do.
     let applies = *method == Method::GET && size > 0 && range_applies(headers, validators);
     let range = text(headers, &RANGE).filter(|_| applies);
     let parts = range.and_then(|range| RangeSet::parse(&range)).map(|range| range.resolve(size));
@@ -85,7 +87,7 @@ pub fn decide(method: &Method, headers: &HeaderMap, validators: &Validators, siz
     }
 }
 
-/// Whether a request that changes what there is may do so (section 13.2.2, for other methods than
+/// Whether the preconditions let a request change the file (section 13.2.2, for methods other than
 /// GET and HEAD).
 pub fn permits(headers: &HeaderMap, validators: &Validators) -> bool {
     let holds = match text(headers, &IF_MATCH) {
@@ -96,7 +98,7 @@ pub fn permits(headers: &HeaderMap, validators: &Validators) -> bool {
     holds && none.is_none_or(|tags| !matches(&tags, &validators.etag, &Comparison::Weak))
 }
 
-/// Whether a request says under which conditions it is to be done.
+/// Whether a request has preconditions that [`permits`] evaluates.
 pub fn has_conditions(headers: &HeaderMap) -> bool {
     [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE].iter().any(|name| headers.contains_key(name))
 }
@@ -106,7 +108,8 @@ pub fn is_fresh(headers: &HeaderMap, etag: &str) -> bool {
     text(headers, &IF_NONE_MATCH).is_some_and(|tags| matches(&tags, etag, &Comparison::Weak))
 }
 
-/// `If-Range` (section 13.1.5): a strong tag that is ours, or the exact date.
+/// Whether `If-Range` lets the range apply (section 13.1.5): it names our strong tag, or the exact
+/// date.
 fn range_applies(headers: &HeaderMap, validators: &Validators) -> bool {
     match text(headers, &IF_RANGE) {
         None => true,
@@ -128,12 +131,12 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join(","))
 }
 
-/// A date that cannot be read is as good as none (section 13.1.3).
+/// The date in a header; `None` also for one that cannot be read (section 13.1.3).
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     text(headers, name).and_then(|date| httpdate::parse_http_date(&date).ok())
 }
 
-/// Our tags are hex, so a comma never stands inside one of them.
+/// Our tags contain no comma, so the list can be split at commas.
 fn matches(list: &str, etag: &str, comparison: &Comparison) -> bool {
     list.split(',').map(str::trim).any(|tag| {
         let weak = tag.strip_prefix("W/");

@@ -32,15 +32,15 @@ use hyper::{
     },
 };
 
-/// Who may keep an answer, and for how long. The content behind a key never changes, but the file
-/// may be deleted and the right to read it may end.
+/// Who may cache an answer, and for how long. The content behind a key never changes, but the file
+/// may be deleted, and the right to read it may end.
 #[derive(Clone, Copy)]
 pub enum Caching {
-    /// For whoever asked, and only after asking again.
+    /// The caller alone, who must revalidate it each time.
     Private,
-    /// For whoever has the link, while it holds.
+    /// Whoever has the link, for as long as the link holds.
     Link { seconds_left: u64 },
-    /// For anybody.
+    /// Anybody.
     Public,
 }
 
@@ -63,7 +63,7 @@ pub async fn by_key(context: &Context, key: &FileKey) -> Reply {
     send(context, &file, Disposition::Attachment, Caching::Private).await
 }
 
-/// `/storage/…`: for its owner, or for anybody when public read is on.
+/// `/storage/…`: for callers who may read the file, or for anybody when public read is on.
 pub async fn public(context: &Context, key: &FileKey) -> Reply {
     let (file, caching) = match (context.app.public_file(key).await?, &context.principal) {
         (Some(file), _) => (file, Caching::Public),
@@ -74,7 +74,7 @@ pub async fn public(context: &Context, key: &FileKey) -> Reply {
 }
 
 pub async fn by_link(context: &Context, key: FileKey) -> Reply {
-    let detail = "The link is incomplete.";
+    let detail = "The link is incomplete or malformed.";
     let incomplete = || Error::LinkRefused { code: "link_invalid", detail };
     let disposition = match context.query.exact("disposition") {
         None => None,
@@ -95,7 +95,7 @@ pub async fn by_link(context: &Context, key: FileKey) -> Reply {
     send(context, &file, disposition, Caching::Link { seconds_left }).await
 }
 
-/// Answers a GET or HEAD of a file: 200, 206, 304, 412 or 416; or with a proof, when the query
+/// Answers a GET or HEAD of a file with 200, 206, 304, 412 or 416, or with a proof if the query
 /// asks for one.
 pub async fn send(
     context: &Context,
@@ -111,7 +111,7 @@ pub async fn send(
     Ok(response)
 }
 
-/// What conditions of requests are held against.
+/// What the preconditions of a request are compared with.
 pub fn validators(file: &FileRecord) -> Validators {
     Validators::dated(format!("\"{}\"", file.blake3), file.id.created())
 }
@@ -172,7 +172,7 @@ async fn partial(
     Ok(response)
 }
 
-/// An answer with what there is to say of the content, whichever part of it is sent.
+/// An answer with the headers that describe the content, whichever part of it is sent.
 fn described(
     context: &Context,
     file: &FileRecord,
@@ -189,7 +189,7 @@ fn described(
         headers.insert(REPR_DIGEST, value(&digest)?);
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // Browsers show a PDF in a viewer of their own, but not under a sandbox.
+    // Browsers show a PDF in their own viewer, but not under a sandbox.
     if !fields::essence(&file.mime).eq_ignore_ascii_case("application/pdf") {
         let sandbox = HeaderValue::from_static("default-src 'none'; sandbox");
         headers.insert(CONTENT_SECURITY_POLICY, sandbox);
@@ -197,13 +197,13 @@ fn described(
     Ok(response)
 }
 
-/// A header's value of text that was checked to fit one.
+/// A header value from text that was checked to fit one.
 pub fn value(text: &str) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(text).map_err(|error| Error::Internal(error.to_string()))
 }
 
-/// Types that a browser would run in the daemon's origin. What could be read as several counts as
-/// each of them.
+/// Whether a browser would run this type in the daemon's origin. A value that could be read as
+/// several types counts as each of them.
 fn is_active(mime: &str) -> bool {
     mime.split(',').any(|mime| runs(&fields::essence(mime).to_ascii_lowercase()))
 }
@@ -211,7 +211,7 @@ fn is_active(mime: &str) -> bool {
 fn runs(essence: &str) -> bool {
     let markup = essence.ends_with("xml") || essence.contains("html");
     let mixed = essence.starts_with("multipart/") || essence.starts_with("message/");
-    // Chromium takes `text/xsl` for XML.
+    // Chromium takes `text/xsl` as XML.
     let programs = ["script", "flash", "xsl"];
     markup || mixed || programs.iter().any(|word| essence.contains(word))
 }

@@ -1,10 +1,10 @@
-//! `Content-Disposition`: how a browser is to treat a content, and what to call it (RFC 6266).
+//! `Content-Disposition` (RFC 6266): how a browser is to treat content, and what to call it.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{app::link::Disposition, model::name::FileName};
 
-/// What RFC 8187 section 3.2.1 lets stand unencoded.
+/// All characters but those that RFC 8187 section 3.2.1 leaves unencoded.
 const ATTRIBUTE_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -19,7 +19,8 @@ const ATTRIBUTE_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// RFC 6266: a plain name for old clients and, where it says less, the whole one as RFC 8187.
+/// RFC 6266: a plain name for old clients and, if characters are lost in it, the whole name encoded
+/// as in RFC 8187.
 pub fn content_disposition(name: &FileName, disposition: Disposition) -> String {
     let name = name.as_str();
     let plain = |c: char| {

@@ -1,4 +1,4 @@
-//! `/api/images/{id}/download` and `/preview`: the bytes, or where to get them.
+//! `/api/images/{id}/download` and `/preview`: the bytes, or a signed link to them.
 
 use hyper::{
     StatusCode,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 const EXPIRES_IN_SECONDS: std::ops::RangeInclusive<u64> = 60..=604_800;
-/// Which of the two answers it is.
+/// The headers that choose between the two answers.
 const VARIES: HeaderValue = HeaderValue::from_static("accept, content-type");
 const EXPIRES_IN_DEFAULT_SECONDS: u64 = 3600;
 
@@ -42,8 +42,8 @@ pub async fn image(context: &Context, id: FileId, disposition: Disposition) -> R
     Ok(response)
 }
 
-/// Whether JSON is named, and not only to say by its weight that it is not taken (RFC 9110 section
-/// 12.4.2).
+/// Whether a header names JSON. With a weight of zero it does not count: JSON is then not accepted
+/// (RFC 9110 section 12.4.2).
 fn names_json(context: &Context, header: &HeaderName) -> bool {
     let values = context.headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|media| {

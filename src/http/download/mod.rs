@@ -1,4 +1,4 @@
-//! Content on its way out: whole, in ranges, under conditions, with a proof.
+//! Downloads of content: whole, in ranges, under preconditions, with a proof.
 
 pub mod byteranges;
 pub mod conditional;

@@ -1,5 +1,5 @@
-//! Verified ranges: `?proof=RANGE` on every way to a content. The answer is a slice of Bao, which
-//! who knows the content's BLAKE3 can check without the rest ([`crate::app::read`]).
+//! Verified ranges: `?proof=RANGE` on every path to content. The answer is a Bao slice. Whoever
+//! knows the content's BLAKE3 can check it without the rest ([`crate::app::read`]).
 
 use hyper::{
     Response,
@@ -19,9 +19,9 @@ const BAO: HeaderValue = HeaderValue::from_static("application/vnd.streamlined.b
 
 /// Answers with the proof of `range`: `first-last`, `first-` or `-length`, as in a `Range` header.
 pub async fn send(context: &Context, file: &FileRecord, range: &str) -> Reply {
-    let detail = "proof is a range: first-last, first- or -length.";
+    let detail = "proof must be one range: first-last, first- or -length.";
     let range = RangeSpec::parse(range).ok_or_else(|| Error::invalid("invalid_proof", detail))?;
-    // An empty content is whole in any range.
+    // Any range of empty content is the whole.
     let slice = range.resolve(file.size).or((file.size == 0).then(|| Slice::whole(0)));
     let slice = slice.ok_or(Refusal::RangeNotSatisfiable { size: file.size })?;
     let proof = context.app.prove_content(file, slice).await?;

@@ -1,4 +1,4 @@
-//! Request bodies as a byte stream that comes in time; the one response body type.
+//! Request bodies, as a byte stream that must come in time; the one response body type.
 
 use std::{
     io,
@@ -35,7 +35,7 @@ use crate::{
     model::principal::Principal,
 };
 
-/// What came of a request's body so far.
+/// How much of a request body has arrived so far.
 #[derive(Default)]
 pub struct Received {
     ended: AtomicBool,
@@ -43,12 +43,12 @@ pub struct Received {
 }
 
 impl Received {
-    /// Nothing yet, of a body that may end before it begins.
+    /// Nothing has arrived yet. An empty body has ended already.
     pub fn of(body: &Incoming) -> Self {
         Self { ended: body.is_end_stream().into(), bytes: AtomicU64::new(0) }
     }
 
-    /// The end was reached.
+    /// Whether the end of the body was reached.
     pub fn ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
@@ -58,12 +58,12 @@ impl Received {
     }
 }
 
-/// What a client sends.
+/// The body of a request.
 pub struct RequestBody {
     body: Option<Incoming>,
-    /// What is left when nobody reads on is read and thrown away, for a while: some HTTP/2 clients
-    /// take a stream that is reset before they sent all for a failure, whatever the answer says.
-    /// On HTTP/1.1 the socket lingers instead.
+    /// Whether the unread rest is read and discarded for a while when this is dropped. Some HTTP/2
+    /// clients take a stream that is reset before they sent all of it for a failure, whatever the
+    /// answer says. On HTTP/1.1 the socket lingers instead.
     drained: bool,
     received: Arc<Received>,
     patience: Patience,
@@ -79,17 +79,18 @@ impl RequestBody {
         Self { body, drained, received, patience, trailers, sender: None, _receiving: receiving }
     }
 
-    /// Says who sends it: one who is not let in any more when it ends sent it in vain.
+    /// Says who sends the body. If that principal is no longer let in when the body ends, the body
+    /// is refused.
     pub fn comes_from(&mut self, app: &Arc<App>, principal: &Principal) {
         self.sender = Some((Arc::clone(app), principal.clone()));
     }
 
-    /// Bytes still to come, when the client said so.
+    /// Bytes still to come, if the client declared a length.
     pub fn announced(&self) -> Option<u64> {
         self.body.as_ref().and_then(|body| body.size_hint().exact())
     }
 
-    /// Whether no bytes come; a body that says its length is not read for that.
+    /// Whether the body has no bytes. A body of declared length is not read to find out.
     ///
     /// # Errors
     /// As [`RequestBody::next`].
@@ -105,12 +106,13 @@ impl RequestBody {
         Ok(true)
     }
 
-    /// The next bytes, `None` at the end. On HTTP/1.1 trailers are the last that is
-    /// read of a connection: where they end is what readers of bare line feeds do not agree on.
+    /// The next bytes, `None` at the end. On HTTP/1.1, nothing is read from a connection after
+    /// trailers: readers that accept bare line feeds disagree about where trailers end.
     ///
     /// # Errors
-    /// [`Error::BodyTimeout`] without progress or with too little, [`Error::BodyAborted`] when the
-    /// client is gone, at the end [`Error::Unauthenticated`] of one who is not let in any more.
+    /// [`Error::BodyTimeout`] when the body makes no progress or too little, [`Error::BodyAborted`]
+    /// when the client is gone, and at the end [`Error::Unauthenticated`] when the sender is no
+    /// longer let in.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let bytes = self.read().await?;
         if let (None, Some((app, sender))) = (&bytes, &self.sender) {
@@ -154,7 +156,7 @@ impl RequestBody {
         }
     }
 
-    /// The bytes as a stream, and behind them what `last` makes of the trailers.
+    /// The bytes as a stream, followed by what `last` makes of the trailers.
     pub fn arrivals(
         self,
         last: impl Fn(&HeaderMap) -> Result<Option<Digest>, Error> + Send + 'static,
@@ -169,7 +171,7 @@ impl RequestBody {
     }
 }
 
-/// How long, and how much, is read of a body that nobody wants.
+/// For how long an unwanted body is read, and how much of it.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 const DRAIN_BYTES_MAX: usize = 64 << 20;
 
@@ -189,8 +191,8 @@ impl Drop for RequestBody {
     }
 }
 
-/// What we send: nothing, some bytes, or a stream. A stream that fails ends the connection, so
-/// that a client never takes a cut answer for a whole one.
+/// The body of an answer: nothing, some bytes, or a stream. A stream that fails ends the connection
+/// or the HTTP/2 stream, so that a client never takes a truncated answer for a whole one.
 pub struct Body {
     content: Content,
     awaited: Option<Awaited>,
@@ -203,12 +205,12 @@ enum Content {
     Stream { chunks: Chunks, rest: Bytes, length: Option<u64> },
 }
 
-/// What a stream of HTTP/2 is handed at a time: what of it the client took is known when it asks
-/// for the next. Less costs more.
+/// Most bytes that an HTTP/2 stream is handed at a time. That the client took them is known only
+/// when it asks for the next ones. Smaller pieces cost more.
 const PIECE_BYTES_MAX: usize = 32 << 10;
 
 impl Content {
-    /// The next bytes, and at most so many.
+    /// The next bytes, at most `bytes_max` of them.
     fn poll_next(
         &mut self,
         context: &mut Context<'_>,
@@ -258,7 +260,7 @@ impl Body {
         Self::of(Content::Full(bytes.into()))
     }
 
-    /// Chunks as they are made, of so many bytes where that is known before.
+    /// Chunks as they are made, `length` bytes in all if that is known before.
     pub fn stream(
         chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
         length: Option<u64>,
@@ -272,21 +274,22 @@ impl Body {
         Self::stream(chunks(reader), Some(length))
     }
 
-    /// An answer with it, and nothing else yet.
+    /// An answer with this body and no headers yet.
     pub fn answer(self, status: StatusCode) -> Response<Self> {
         let mut response = Response::new(self);
         *response.status_mut() = status;
         response
     }
 
-    /// Keeps a request in work until the last byte of a stream is out, or nobody takes it. Bytes
-    /// that are ready need no more work.
+    /// Keeps a request in work until the last byte of a stream is handed on, or until the stream is
+    /// dropped. A body of ready bytes needs no more work, so it does not hold the permit.
     pub(in crate::http) fn holding(self, permit: impl Send + 'static) -> Self {
         let permit = self.streams().then(|| Box::new(permit) as _);
         Self { _permit: permit, ..self }
     }
 
-    /// Tells what becomes of it, and ends when nobody takes it.
+    /// Reports what becomes of the body to `exchange`, and ends the body when the client does not
+    /// take it.
     pub(in crate::http) fn told(self, exchange: Box<Exchange>) -> Self {
         let awaited = if self.is_end_stream() { None } else { Awaited::begin() };
         Self { awaited, exchange: Some(exchange), ..self }
@@ -297,7 +300,7 @@ impl Body {
     }
 }
 
-/// What a reader gives out.
+/// The chunks that a reader returns.
 pub fn chunks(reader: Box<dyn Reader>) -> impl Stream<Item = io::Result<Bytes>> + Send {
     stream::try_unfold(reader, |mut reader| async move {
         match reader.next().await {

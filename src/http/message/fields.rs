@@ -1,4 +1,4 @@
-//! Names and values of clients, wherever they stand, as the types of the domain.
+//! Names and values that clients send, wherever they stand, as the types of the domain.
 
 use std::{borrow::Cow, fmt::Display, str::FromStr};
 
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Percent-decodes UTF-8; `None` for anything that is not exactly that.
+/// Percent-decodes UTF-8; `None` for anything that is not percent-encoded UTF-8.
 pub fn percent_decoded(text: &str) -> Option<String> {
     let complete =
         |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
@@ -42,16 +42,16 @@ pub fn user_id(text: &str) -> Result<UserId, Error> {
 /// [`Error::Invalid`].
 pub fn folder(text: &str) -> Result<Folder, Error> {
     Folder::parse(text)
-        .map_err(|why| Error::invalid("invalid_folder", format!("A folder's segment {why}.")))
+        .map_err(|why| Error::invalid("invalid_folder", format!("A segment of the folder {why}.")))
 }
 
-/// A whole number, in digits alone.
+/// A whole number, written in digits alone.
 pub fn digits<T: FromStr>(text: &str) -> Option<T> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_plain)
 }
 
-/// As [`digits`]; what is none is refused with `code`.
+/// As [`digits`]; anything else is refused with `code`.
 pub fn number<T: FromStr>(text: &str, name: impl Display, code: &'static str) -> Result<T, Error> {
     digits(text).ok_or_else(|| Error::invalid(code, format!("{name} must be a whole number.")))
 }
@@ -69,7 +69,7 @@ pub fn not_text(name: &str) -> Error {
     Error::invalid("invalid_meta", format!("meta.{name} must be a string."))
 }
 
-/// What is left of `meta` is the caller's own.
+/// The caller's own `meta`: the members that are left in it.
 pub fn caller_meta(meta: Map<String, Value>) -> Result<CallerMeta, Error> {
     if meta.is_empty() {
         return Ok(CallerMeta::default());
@@ -101,8 +101,8 @@ pub fn essence(mime: &str) -> &str {
     mime.split(';').next().unwrap_or_default().trim()
 }
 
-/// Whether a body is of a media type, by its name (RFC 9110 section 8.3.1): in any case, with
-/// whatever parameters. One that is said to be of two is of neither.
+/// Whether the headers declare a body of the media type `wanted` (RFC 9110 section 8.3.1), in any
+/// case and with any parameters. A body with two declared types is of neither.
 pub fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     let mut lines = headers.get_all(CONTENT_TYPE).iter();
     let sent = lines.next().and_then(|sent| sent.to_str().ok());
@@ -110,7 +110,7 @@ pub fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     fits && lines.next().is_none()
 }
 
-/// A form is not the content, but an envelope around it.
+/// Refuses a form: it is not the content, but an envelope around it.
 ///
 /// # Errors
 /// [`Error::Invalid`].
@@ -119,14 +119,14 @@ pub fn check_not_a_form(headers: &HeaderMap) -> Result<(), Error> {
         essence(line.to_str().unwrap_or_default()).eq_ignore_ascii_case("multipart/form-data")
     };
     if headers.get_all(CONTENT_TYPE).iter().any(is_form) {
-        let detail = "The body is the content itself; a form (multipart/form-data) is not taken.";
+        let detail = "The body must be the content itself, not a form (multipart/form-data).";
         return Err(Error::invalid("encoded_content", detail));
     }
     Ok(())
 }
 
-/// A media type is kept as sent (RFC 9110 section 8.3.1). One alone: of a list with commas browsers
-/// take the last, and it could be one that nobody looked at.
+/// Checks a media type, which is kept as sent (RFC 9110 section 8.3.1). It must be a single one: of
+/// a list with commas, browsers take the last, which could be one that was not checked.
 pub fn media_type(mime: String) -> Result<Box<str>, Error> {
     let is_token = |text: &str| {
         let special = |c: char| !c.is_ascii_alphanumeric() && !"!#$%&'*+-.^_`|~".contains(c);
@@ -142,7 +142,7 @@ pub fn media_type(mime: String) -> Result<Box<str>, Error> {
     if fits { Ok(mime.into()) } else { Err(Error::invalid("invalid_mime", detail)) }
 }
 
-/// A key that no file can have is the key of no file.
+/// Parses a key. What cannot be the key of a file is answered as a file that does not exist.
 pub fn file_key(text: &str) -> Result<FileKey, Error> {
     FileKey::parse(text).ok_or(Error::NotFound("file"))
 }

@@ -1,6 +1,7 @@
-//! What a request must say of itself before anybody looks at it, so that no proxy in front sees
-//! another request than we do: one host, one transfer coding. hyper refuses the rest (lengths that
-//! are none or not one, codings that do not end in chunked, broken chunks, line folding).
+//! What a request's head must say before it is looked at any further: one host, and at most one
+//! transfer coding. So no proxy in front sees another request than the daemon does. hyper refuses
+//! the rest: lengths that are no number or differ, codings that do not end in chunked, broken
+//! chunks, line folding.
 
 use hyper::{
     Version,
@@ -19,18 +20,19 @@ pub fn check(head: &Parts) -> Result<(), Error> {
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     let chunked = codings.next().is_none_or(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked"));
     if !chunked || codings.next().is_some() {
-        let detail = "The only Transfer-Encoding that is taken is chunked, once.";
+        let detail = "Transfer-Encoding must be chunked, sent once.";
         return Err(Error::invalid("encoded_content", detail));
     }
     let ours = |scheme: &Scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme);
     if !head.uri.scheme().is_none_or(ours) || !has_one_host(head) {
-        let detail = "A request names its host once: a Host header, or :authority in HTTP/2.";
+        let detail = "A request must name one host: a Host header, or :authority in HTTP/2.";
         return Err(Error::invalid("invalid_host", detail));
     }
     Ok(())
 }
 
-/// RFC 9112 section 3.2 and RFC 9113 section 8.3.1. Which host it is does not matter here.
+/// Whether the head names its host once (RFC 9112 section 3.2, RFC 9113 section 8.3.1). Which host
+/// it is does not matter here.
 fn has_one_host(head: &Parts) -> bool {
     let mut hosts = head.headers.get_all(HOST).iter();
     let (host, second) = (hosts.next(), hosts.next());

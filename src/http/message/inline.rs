@@ -1,8 +1,8 @@
 //! Base64 content inside a JSON body, decoded while it streams.
 //!
-//! A [`Splitter`] copies the document to a small skeleton and leaves out the content of the
-//! strings that hold base64, which it decodes on the way. The skeleton, with empty strings in
-//! their place, is then parsed like any other JSON: members come in any order, and memory stays
+//! A [`Splitter`] copies the document to a small skeleton. It leaves out the content of the strings
+//! that hold base64, and decodes that content on the way. The skeleton, with empty strings in their
+//! place, is then parsed like any other JSON. So members may come in any order, and memory stays
 //! flat at any size.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::model::limits::{JSON_BYTES_MAX, JSON_DEPTH_MAX};
 
-/// One step of the way from the document's root to a base64 string.
+/// One step on the path from the document's root to a base64 string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Member(&'static str),
@@ -24,7 +24,7 @@ pub enum Step {
 pub enum Refused {
     #[error("the JSON, without its base64 content, is larger than 1 MiB")]
     TooLarge,
-    #[error("the JSON is nested deeper than 64 levels")]
+    #[error("The JSON is nested deeper than 64 levels.")]
     TooDeep,
     #[error("the content is not base64 of the standard alphabet with padding")]
     Base64,
@@ -38,7 +38,7 @@ pub struct Splitter {
     containers: Vec<Container>,
     skeleton: Vec<u8>,
     state: State,
-    /// The member name that is being read, raw, as far as it can still be one of `path`.
+    /// The raw member name that is being read, up to the length that is compared with `path`.
     name: Vec<u8>,
     decoder: Decoder,
     found: bool,
@@ -47,11 +47,11 @@ pub struct Splitter {
 #[expect(clippy::struct_excessive_bools, reason = "four facts, each of its own")]
 struct Container {
     is_object: bool,
-    /// The way here is the beginning of `path`.
+    /// The path to this container is the beginning of `path`.
     on_path: bool,
     /// In an object: the next string is a member name.
     name_next: bool,
-    /// The way to the next value is the beginning of `path`.
+    /// The path to the next value is the beginning of `path`.
     value_on_path: bool,
 }
 
@@ -74,7 +74,7 @@ enum Escape {
     },
 }
 
-/// Said of a document that is no text (RFC 8259 section 8.1).
+/// Why a document that is not UTF-8 is refused (RFC 8259 section 8.1).
 pub const NOT_UTF_8: &str = "it is not UTF-8";
 /// Longest member name that is compared, in raw bytes.
 const NAME_BYTES_MAX: usize = 128;
@@ -113,12 +113,12 @@ impl Splitter {
         Ok(())
     }
 
-    /// Whether a base64 string was met, though it may be empty.
+    /// Whether a base64 string was found; it may be empty.
     pub fn found_content(&self) -> bool {
         self.found
     }
 
-    /// The members read so far, as if the document ended here; `None` where it cannot.
+    /// The members read so far, as if the document ended here; `None` if it cannot end here.
     pub fn so_far<T: DeserializeOwned>(&self) -> Option<T> {
         let mut document = self.skeleton.clone();
         if matches!(self.state, State::Content(_)) {
@@ -134,7 +134,7 @@ impl Splitter {
     /// # Errors
     /// [`Refused::Json`] for anything that is not JSON of the wanted shape.
     pub fn finish<T: DeserializeOwned>(self) -> Result<T, Refused> {
-        // What was left out is base64, or was refused.
+        // The content that was left out need not be checked: it is base64, or it was refused.
         let document = str::from_utf8(&self.skeleton);
         let document = document.map_err(|_| Refused::Json(NOT_UTF_8.into()))?;
         serde_json::from_str(document).map_err(|error| Refused::Json(error.to_string()))
@@ -214,7 +214,7 @@ impl Splitter {
         taken
     }
 
-    /// Sees whether the member just named leads on. Names may be written with escapes.
+    /// Checks whether the member just named is the next step of `path`. Names may contain escapes.
     fn name_read(&mut self) {
         let step = self.path.get(self.containers.len().saturating_sub(1));
         let Some(object) = self.containers.last_mut() else { return };

@@ -26,15 +26,16 @@ use crate::{
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Reads an object from a body that is small by its nature. Unknown members are passed over.
+/// Reads an object from a body that is small by its nature. Unknown members are ignored, unless `T`
+/// denies them.
 ///
 /// # Errors
-/// [`Error::TooLarge`] past 1 MiB, [`Error::Invalid`] for what is not the wanted JSON.
+/// [`Error::TooLarge`] past 1 MiB, [`Error::Invalid`] for anything but the expected JSON.
 pub async fn read<T: DeserializeOwned>(body: RequestBody) -> Result<T, Error> {
     parse(&collect(body).await?)
 }
 
-/// As [`read`], for an object that may be left out as a whole.
+/// As [`read`], for a body that may be empty, which stands for the default.
 ///
 /// # Errors
 /// As [`read`].
@@ -47,13 +48,14 @@ fn parse<T: DeserializeOwned>(document: &[u8]) -> Result<T, Error> {
     if depth(document) > JSON_DEPTH_MAX {
         return Err(Error::invalid("json_too_deep", inline::Refused::TooDeep.to_string()));
     }
-    // serde looks at the bytes of what it keeps alone.
+    // serde checks only the strings that it keeps, so the whole document is checked here.
     let document = str::from_utf8(document).map_err(|_| invalid(inline::NOT_UTF_8))?;
     let object = serde_json::from_str(document).map_err(|error| invalid(&error.to_string()));
     object.map(|Object(members)| members)
 }
 
-/// How deep it is nested. serde looks only at what it keeps and passes anything else over.
+/// How deep a document is nested. serde looks only at the members that it keeps, and skips the
+/// others.
 pub fn depth(document: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_text, mut is_escaped) = (false, false);
@@ -84,8 +86,8 @@ async fn collect(mut body: RequestBody) -> Result<Vec<u8>, Error> {
     Ok(document)
 }
 
-/// A struct that is written as a JSON object. serde would also take an array of its members, in
-/// which nobody could find the content that streams past.
+/// A struct that is written as a JSON object. serde would also accept an array of its members, in
+/// which the content that streams past could not be found.
 pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -108,8 +110,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Members that their writer names, each once: of two with one name another reader could take the
-/// other.
+/// Members with names that the client chooses, each at most once: of two members with one name,
+/// another reader could take the other.
 #[derive(Default)]
 pub struct Members(pub Map<String, Value>);
 
@@ -139,7 +141,7 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-/// A whole number. `1.0` is one, too, to JSON Schema and to the clients that print it.
+/// A whole number. `1.0` is one too, for JSON Schema and for the clients that print it.
 #[derive(Clone, Copy)]
 pub struct Whole(pub u64);
 
@@ -178,7 +180,7 @@ impl<'de> Deserialize<'de> for Whole {
 }
 
 pub fn invalid(why: &str) -> Error {
-    Error::invalid("invalid_json", format!("The body is not the JSON expected here: {why}."))
+    Error::invalid("invalid_json", format!("The body is not the expected JSON: {why}."))
 }
 
 /// # Errors
@@ -187,7 +189,7 @@ pub fn reply(status: StatusCode, value: &impl Serialize) -> Reply {
     let json = serde_json::to_vec(value).map_err(|error| Error::Internal(error.to_string()))?;
     let mut response = Body::full(json).answer(status);
     response.headers_mut().insert(CONTENT_TYPE, JSON);
-    // Answers are about one caller and change with every upload.
+    // Answers concern one caller and change with every upload.
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }

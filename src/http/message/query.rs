@@ -8,23 +8,23 @@ use crate::{
     model::name::{Folder, UserId},
 };
 
-/// The parameters of a request. Unknown ones are passed over.
+/// The parameters of a request. Unknown ones are ignored.
 pub struct Query(Vec<Parameter>);
 
 struct Parameter {
     name: String,
     value: String,
-    /// With each `+` as it stands, where there is one.
+    /// The value with each `+` left as it stands, if it has one.
     literal: Option<String>,
 }
 
-/// Parameters of one request at most.
+/// Most parameters of one request.
 const PARAMETERS_MAX: usize = 32;
 
 impl Query {
     /// # Errors
-    /// [`Error::Invalid`] for text that is not percent-encoded UTF-8, and for a parameter that
-    /// comes twice: nobody can say which one counts.
+    /// [`Error::Invalid`] for text that is not percent-encoded UTF-8, for more than 32 parameters,
+    /// and for a parameter that comes twice: nobody can say which one counts.
     pub fn parse(query: Option<&str>) -> Result<Self, Error> {
         let mut parameters: Vec<Parameter> = Vec::new();
         let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
@@ -33,10 +33,11 @@ impl Query {
             let literal = value.contains('+').then(|| decode(&value.replace('+', "%2B")));
             let (name, value) = (decode(name)?, decode(value)?);
             if parameters.len() == PARAMETERS_MAX {
-                return Err(Error::invalid("invalid_query", "There are more than 32 parameters."));
+                let detail = "The query has more than 32 parameters.";
+                return Err(Error::invalid("invalid_query", detail));
             }
             if parameters.iter().any(|known| known.name == name) {
-                let detail = format!("The parameter {name} comes twice.");
+                let detail = format!("The parameter {name} is given twice.");
                 return Err(Error::invalid("duplicate_parameter", detail));
             }
             parameters.push(Parameter { name, value, literal: literal.transpose()? });
@@ -48,19 +49,21 @@ impl Query {
         self.0.iter().find(|known| known.name == name)
     }
 
-    /// One without a value is as good as none: clients send whatever they have a variable for.
+    /// The value of a parameter. An empty one counts as absent: clients send a parameter for every
+    /// variable that they have.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.exact(name).filter(|value| !value.is_empty())
     }
 
-    /// What stands there, even if that is nothing: where none must not count as left out.
+    /// The value of a parameter, even an empty one, for parameters where an empty value must not
+    /// count as absent.
     pub fn exact(&self, name: &str) -> Option<&str> {
         self.parameter(name).map(|parameter| parameter.value.as_str())
     }
 
-    /// The user that it names: `user_id`, else `user_email`. One of them may be empty, but not all
-    /// that there is: a service that names nobody is given everything, which is not what one means
-    /// whose variable holds nothing.
+    /// The user whom the query names: `user_id`, else `user_email`. One of them may be empty, but
+    /// not all that are present: a service that names nobody is given everything, and a client
+    /// whose variable is empty does not mean that.
     ///
     /// # Errors
     /// [`Error::Invalid`] for what cannot be a user id.
@@ -71,23 +74,27 @@ impl Query {
         user.map(fields::user_id).transpose()
     }
 
-    /// What whoever pasted the value as it is meant by a `+` in it; `None` where there is none.
+    /// The value with each `+` as a plus sign, which is what a client means that pasted the value
+    /// unencoded; `None` if the value has no `+`.
     pub fn literal(&self, name: &str) -> Option<&str> {
         self.parameter(name)?.literal.as_deref()
     }
 
-    /// What it is refused for when it is empty is for whoever reads it to say.
+    /// The value of a parameter that must be present. It may be empty: what parses the value
+    /// refuses that.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the parameter when it is not there.
+    /// [`Error::Invalid`] naming the parameter when it is absent.
     pub fn required(&self, name: &'static str) -> Result<&str, Error> {
         self.exact(name).ok_or_else(|| {
-            Error::invalid("missing_parameter", format!("The parameter {name} is needed."))
+            Error::invalid("missing_parameter", format!("The parameter {name} is required."))
         })
     }
 
+    /// The value of a parameter as a number.
+    ///
     /// # Errors
-    /// [`Error::Invalid`] with `code` for anything but digits that fit.
+    /// [`Error::Invalid`] with `code` for anything but digits that fit `T`.
     pub fn number<T: FromStr>(
         &self,
         name: &'static str,
@@ -99,7 +106,7 @@ impl Query {
     /// `limit`: how many entries of a list are wanted.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for none, and for what is no number.
+    /// [`Error::Invalid`] for 0, and for what is not a number.
     pub fn limit(&self) -> Result<Option<u64>, Error> {
         let limit = self.number("limit", "invalid_limit")?;
         if limit == Some(0) {
@@ -108,16 +115,17 @@ impl Query {
         Ok(limit)
     }
 
-    /// `cursor`: where a page of a list begins, as the one before said.
+    /// `cursor`: where a page of a list begins, as the page before it said.
     ///
     /// # Errors
     /// [`Error::Invalid`] for what cannot be parsed.
     pub fn cursor<T>(&self, parse: fn(&str) -> Option<T>) -> Result<Option<T>, Error> {
-        let wrong = || Error::invalid("invalid_cursor", "The cursor is not one of ours.");
+        let detail = "The cursor must be the next_cursor of the previous page.";
+        let wrong = || Error::invalid("invalid_cursor", detail);
         self.text("cursor").map(|text| parse(text).ok_or_else(wrong)).transpose()
     }
 
-    /// `folder`, the top when it is not there.
+    /// `folder`; the top folder if it is absent.
     ///
     /// # Errors
     /// [`Error::Invalid`] for what cannot be a folder.
@@ -126,7 +134,8 @@ impl Query {
     }
 }
 
-/// `application/x-www-form-urlencoded`, but strict: two names that differ stay different.
+/// Decodes `application/x-www-form-urlencoded` strictly: malformed text is refused, not replaced,
+/// so that two names that differ stay different.
 fn decode(text: &str) -> Result<String, Error> {
     let decoded = fields::percent_decoded(&text.replace('+', " "));
     let detail = "The query is not percent-encoded UTF-8.";

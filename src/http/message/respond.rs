@@ -15,14 +15,14 @@ use crate::{
     model::{id::FileId, key::FileKey},
 };
 
-/// Files that a refusal names; more are only counted.
+/// Most files that a refusal names.
 const FILES_TOLD_MAX: usize = 100;
 
 struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
-    /// Members and the header of this problem alone.
+    /// Members and the header that only this problem has.
     members: Map<String, Value>,
     header: Option<(HeaderName, String)>,
 }
@@ -42,7 +42,7 @@ pub fn problem(refusal: &Refusal, request_id: &str) -> Response<Body> {
     response
 }
 
-/// The document of a refusal, for a client that is turned away before there is a request.
+/// The document of a refusal, for a client that is turned away before its request is read.
 pub fn document(refusal: &Refusal, request_id: &str) -> String {
     describe(refusal, request_id).document(request_id)
 }
@@ -68,7 +68,7 @@ impl Problem {
         Self { status, code, detail: detail.into(), members: Map::new(), header: None }
     }
 
-    /// Adds a member of its own to the document.
+    /// Adds a member that only this problem has.
     fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
         self
@@ -79,7 +79,8 @@ impl Problem {
     }
 }
 
-/// Problems that the draft on resumable uploads registers (its section 6) have a name of their own.
+/// The problem type. Those that the draft on resumable uploads registers (its section 6) have names
+/// of their own.
 fn problem_type(code: &str) -> String {
     let registered = match code {
         "offset_mismatch" => "mismatching-upload-offset",
@@ -90,9 +91,9 @@ fn problem_type(code: &str) -> String {
     format!("https://iana.org/assignments/http-problem-types#{registered}")
 }
 
-/// With the members and the header that the draft wants.
+/// Has the members and the header that the draft on resumable uploads requires.
 fn offset_mismatch(is: u64, said: u64) -> Problem {
-    let detail = format!("The upload goes on at byte {is}, not {said}.");
+    let detail = format!("The upload continues at byte {is}, not {said}.");
     Problem::new(StatusCode::CONFLICT, "offset_mismatch", detail)
         .member("expected-offset", is)
         .member("provided-offset", said)
@@ -103,7 +104,7 @@ fn parts_missing(numbers: &[u32], detail: &str) -> Problem {
     Problem::new(StatusCode::CONFLICT, "parts_missing", detail).member("missing", numbers)
 }
 
-/// The status that tus made for it, and the only one here that has no name of its own.
+/// The status that tus defines for this, and the only one here without a reason phrase of its own.
 fn checksum_mismatch() -> StatusCode {
     StatusCode::from_u16(460).unwrap_or(StatusCode::BAD_REQUEST)
 }
@@ -111,17 +112,17 @@ fn checksum_mismatch() -> StatusCode {
 fn describe(refusal: &Refusal, request_id: &str) -> Problem {
     use StatusCode as S;
     match refusal {
-        Refusal::NoRoute => Problem::new(S::NOT_FOUND, "no_route", "There is nothing here."),
+        Refusal::NoRoute => Problem::new(S::NOT_FOUND, "no_route", "This path does not exist."),
         Refusal::MethodNotAllowed { allow } => {
-            let detail = format!("This path takes {allow}.");
+            let detail = format!("This path supports only {allow}.");
             Problem::new(S::METHOD_NOT_ALLOWED, "method_not_allowed", detail).header(ALLOW, *allow)
         }
         Refusal::PreconditionFailed => {
-            let detail = "The file is not the one that the request's condition names.";
+            let detail = "A condition of the request, such as If-Match, does not hold.";
             Problem::new(S::PRECONDITION_FAILED, "precondition_failed", detail)
         }
         Refusal::MediaTypeUnsupported { takes } => {
-            let detail = format!("This request takes a body of the type {takes}.");
+            let detail = format!("The Content-Type of this request must be {takes}.");
             Problem::new(S::UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported", detail)
                 .header(HeaderName::from_static("accept-patch"), *takes)
         }
@@ -154,7 +155,7 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
                 .header(WWW_AUTHENTICATE, "Bearer")
         }
         Error::Denied { needs } => {
-            let detail = format!("This needs the role {} or a higher one.", needs.as_str());
+            let detail = format!("This request needs the role {} or a higher one.", needs.as_str());
             Problem::new(S::FORBIDDEN, "forbidden", detail)
         }
         Error::OutOfScope(what) => {
@@ -172,32 +173,33 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
         }
         Error::NoSuchFiles(keys) => {
             let keys: Vec<&str> = keys.iter().take(FILES_TOLD_MAX).map(FileKey::as_str).collect();
-            let detail = "Some of the files that the request names are not there.";
+            let detail = "Some of the files that the request names do not exist.";
             Problem::new(S::NOT_FOUND, "file_not_found", detail).member("missing", keys)
         }
         Error::FilesGone(ids) => {
             let told: Vec<String> =
                 ids.iter().take(FILES_TOLD_MAX).map(FileId::to_string).collect();
-            let detail = format!("{} of the files were deleted; make a new batch.", ids.len());
+            let detail =
+                format!("{} files of the batch were deleted; request a new token.", ids.len());
             Problem::new(S::GONE, "gone", detail).member("missing", told)
         }
         Error::Gone(what) => Problem::new(S::GONE, "gone", format!("The {what} was deleted.")),
         Error::Invalid { code, detail } => Problem::new(S::BAD_REQUEST, code, detail),
         Error::Conflict { code, detail } => Problem::new(S::CONFLICT, code, detail),
         Error::FinalUpload => {
-            let detail = "The upload is made of partial ones and takes no bytes of its own.";
+            let detail = "A final upload is made of partial uploads and takes no bytes of its own.";
             Problem::new(S::FORBIDDEN, "final_upload", detail)
         }
         Error::OffsetDiffers { is, said } => offset_mismatch(*is, *said),
         Error::ChecksumDiffers => {
-            let detail = "The bytes are not those of the checksum; nothing of them was kept.";
+            let detail = "The bytes do not match the checksum, and none of them were kept.";
             Problem::new(checksum_mismatch(), "checksum_mismatch", detail)
         }
         Error::PartsMissing(numbers) => {
-            parts_missing(numbers, "Parts are missing; the upload stays open for them.")
+            parts_missing(numbers, "Parts are missing; send them, the upload stays open.")
         }
         Error::PartsDamaged(numbers) => {
-            let detail = "Parts were damaged on the disk and are missing now; send them again.";
+            let detail = "Parts were damaged on the disk and were discarded; send them again.";
             parts_missing(numbers, detail)
         }
         Error::TooLarge { what, limit } => {
@@ -206,7 +208,7 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
         }
         Error::Quota { limit, used, asked } => {
             let detail = format!(
-                "The quota is {limit} bytes; {used} are used or reserved, {asked} more were asked."
+                "The quota is {limit} bytes; {used} are used or reserved, {asked} more are needed."
             );
             Problem::new(S::PAYLOAD_TOO_LARGE, "quota_exceeded", detail)
                 .member("quota", *limit)
@@ -214,7 +216,7 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
                 .member("requested", *asked)
         }
         Error::Busy => {
-            let detail = "Too many requests are in work; try again in a moment.";
+            let detail = "Too many requests are in progress; try again in a moment.";
             Problem::new(S::SERVICE_UNAVAILABLE, "busy", detail).header(RETRY_AFTER, "1")
         }
         Error::NoSpace => Problem::new(S::INSUFFICIENT_STORAGE, "no_space", "The disk is full."),
@@ -222,18 +224,17 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
             Problem::new(S::BAD_REQUEST, "body_aborted", "The request body ended early.")
         }
         Error::BodyTimeout => {
-            let detail = "The request body made no progress, or too little.";
+            let detail = "The request body stopped arriving, or arrived too slowly.";
             Problem::new(S::REQUEST_TIMEOUT, "body_timeout", detail)
         }
         Error::Unavailable(why) => {
             tracing::error!(request_id, why, "a store is unavailable");
-            let detail = "The storage does not do its work now; the log says why.";
+            let detail = "The storage is not available now; the server's log says why.";
             Problem::new(S::SERVICE_UNAVAILABLE, "unavailable", detail).header(RETRY_AFTER, "30")
         }
         Error::Damaged(blob) => {
-            tracing::error!(request_id, %blob, "a damaged blob was asked for");
-            let detail =
-                "The stored content is damaged; it is good again once it is uploaded again.";
+            tracing::error!(request_id, %blob, "a damaged blob was requested");
+            let detail = "The stored content is damaged; uploading it again repairs it.";
             Problem::new(S::INTERNAL_SERVER_ERROR, "content_damaged", detail)
         }
         Error::OfUpload(id, error) => {
@@ -241,7 +242,7 @@ fn describe_error(error: &Error, request_id: &str) -> Problem {
         }
         Error::Internal(why) => {
             tracing::error!(request_id, why, "internal error");
-            let detail = "Something is wrong here; the log says what.";
+            let detail = "The server failed; its log has the error under this request_id.";
             Problem::new(S::INTERNAL_SERVER_ERROR, "internal", detail)
         }
     }
@@ -252,7 +253,7 @@ mod tests {
     use super::*;
     use crate::meta;
 
-    /// What no client brings about when it likes: the rest is met in `tests/it`.
+    /// The errors that no client can cause at will. `tests/it` covers the others.
     #[test]
     fn what_the_store_says_is_told_by_its_code() {
         use meta::Error as E;
@@ -274,7 +275,7 @@ mod tests {
             assert_eq!((problem.status.as_u16(), problem.code), (status, code), "{told}");
             let is_late = problem.header.is_some_and(|(name, _)| name == RETRY_AFTER);
             assert_eq!(is_late, status == 503, "{told}");
-            // The reason is the operator's.
+            // The reason is for the operator alone.
             assert!(!problem.detail.contains("secret"), "{}", problem.detail);
         }
     }

@@ -1,5 +1,5 @@
-//! Structured fields (RFC 9651) of one item. A field that is malformed, of another type or there
-//! twice counts as absent, as the draft wants it of those that are read here.
+//! Structured fields (RFC 9651) of one item. A field that is malformed, of another type or present
+//! twice counts as absent, as the draft on resumable uploads requires for the fields read here.
 
 use hyper::{HeaderMap, header::HeaderName};
 use sfv::{BareItem, Item, Parser};
@@ -22,7 +22,7 @@ pub fn boolean(headers: &HeaderMap, name: &HeaderName) -> Option<bool> {
 fn item(headers: &HeaderMap, name: &HeaderName) -> Option<BareItem> {
     let mut lines = headers.get_all(name).iter();
     let line = lines.next()?;
-    // Two lines are a list.
+    // Two lines make a list.
     if lines.next().is_some() {
         return None;
     }

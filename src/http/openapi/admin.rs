@@ -1,4 +1,4 @@
-//! What there is to say of `/v1/admin/…`, and its shapes. `docs/TOKENS.md` says what they mean.
+//! The description of `/v1/admin/…`, and its shapes. `docs/TOKENS.md` says what they mean.
 
 use serde_json::{Value, json};
 
@@ -17,9 +17,9 @@ pub fn describe(command: &Command) -> Operation {
     let page = |summary, schema| {
         let limit = json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100});
         new(summary)
-            .answers_json("200", "A page", schema)
-            .query("limit", &limit, "Entries of a page.")
-            .query("cursor", &json!({"type": "string"}), "`next_cursor` of the page before.")
+            .answers_json("200", "A page of the list", schema)
+            .query("limit", &limit, "Maximum number of entries in a page.")
+            .query("cursor", &json!({"type": "string"}), "`next_cursor` of the previous page.")
             .refuses("400", &["invalid_limit", "invalid_cursor"])
     };
     let known = |operation: Operation| operation.refuses("404", &["not_found"]);
@@ -27,51 +27,49 @@ pub fn describe(command: &Command) -> Operation {
     let user = |summary| known(new(summary)).refuses("400", &["invalid_user_id"]);
     let operation = match command {
         Command::ListTokens => page("List service tokens", "ServiceTokenList"),
-        Command::CreateToken => new("Make a service token")
+        Command::CreateToken => new("Create a service token")
             .json_body("NewServiceToken")
-            .answers_json("201", "Shown once", "IssuedServiceToken")
+            .answers_json("201", "The token, which is shown only once", "IssuedServiceToken")
             .refuses("400", &["invalid_token_name", "invalid_expires_in", "invalid_scope"]),
         Command::ShowToken(_) => {
-            token("What is known of a token").answers_json("200", "The token", "ServiceToken")
+            token("Show a service token").answers_json("200", "The token", "ServiceToken")
         }
-        Command::RotateToken(_) => token("Put another in a token's place")
+        Command::RotateToken(_) => token("Rotate a service token")
             .json_body("TokenRotation")
-            .answers_json("201", "Shown once", "IssuedServiceToken")
+            .answers_json("201", "The token, which is shown only once", "IssuedServiceToken")
             .refuses("400", &["invalid_grace"])
             .refuses("409", &["token_ended"]),
         Command::RevokeToken(_) => {
-            token("Revoke a token").answers_json("200", "Revoked", "EndedServiceToken")
+            token("Revoke a token").answers_json("200", "The revoked token", "EndedServiceToken")
         }
-        Command::RevokeMany => known(new("Revoke tokens"))
+        Command::RevokeMany => known(new("Revoke a JWT, or all tokens of services"))
             .json_body("Revocation")
-            .answers_json("200", "Revoked", "Revoked")
+            .answers_json("200", "What was revoked", "Revoked")
             .refuses("400", &["invalid_revocation"]),
         Command::ListUsers => page("List users", "UserList"),
-        Command::ShowUser(_) => {
-            user("What is known of a user").answers_json("200", "The user", "User")
-        }
+        Command::ShowUser(_) => user("Show a user").answers_json("200", "The user", "User"),
         Command::ChangeUser(_) => user("Change a user")
             .json_body("UserChange")
             .answers_json("200", "The user", "User")
             .refuses("400", &["invalid_role"]),
         Command::DeleteUser(_) => user("Delete a user with its files and uploads")
-            .answers_json("200", "Gone", "DeletedUser")
+            .answers_json("200", "The user is deleted", "DeletedUser")
             .refuses("409", &["user_not_empty"]),
         Command::ListKeys => new("List signing keys").answers_json("200", "The keys", "KeyList"),
-        Command::ImportKey => new("Take over a key")
+        Command::ImportKey => new("Import a signing key")
             .json_body("KeyImport")
-            .answers_json("201", "Its id", "NewKey")
+            .answers_json("201", "The id of the key", "NewKey")
             .refuses("400", &["invalid_key"])
             .refuses("409", &["key_exists"]),
-        Command::RotateKeys => new("Make a new key")
+        Command::RotateKeys => new("Rotate the signing key or the link key")
             .json_body("KeyRotation")
-            .answers_json("201", "Its id", "NewKey")
+            .answers_json("201", "The new key", "NewKey")
             .refuses("400", &["invalid_after"]),
     };
     operation.refuses("507", &["no_space"])
 }
 
-/// The shapes that `/v1/admin/…` takes and gives.
+/// The shapes that `/v1/admin/…` accepts and returns.
 pub fn schemas() -> Value {
     let text = json!({"type": "string"});
     let texts = array(&text);
@@ -79,7 +77,7 @@ pub fn schemas() -> Value {
     let time = reference("Time");
     let perhaps = |schema: &Value| json!({"anyOf": [schema, {"type": "null"}]});
     let role = json!({"enum": Role::ALL[..4].iter().map(|role| role.as_str()).collect::<Vec<_>>()});
-    // A member that nobody knows is refused: it may be a limit that was misspelt.
+    // Unknown members are refused: one may be a misspelt limit.
     let sent = |properties: Value, required: &[&str]| {
         json!({
             "type": "object", "properties": properties, "required": required,

@@ -1,16 +1,16 @@
-//! What there is to say of each endpoint. The `match` has no wildcard: a new one is described, or
-//! nothing compiles.
+//! The description of each endpoint. The `match` has no wildcard, so an endpoint without a
+//! description does not compile.
 
 use serde_json::{Value, json};
 
 use super::{admin, operation::Operation, resumable, schemas::reference, tus};
 use crate::http::endpoint::Endpoint;
 
-pub const INTRODUCTION: &str = "Uploads in parts, resumable; downloads with ranges; signed links; \
-    tokens for users and services. What a 2xx acknowledges is on the disk. A service names the \
-    user it acts for: `user_id` or `user_email` in the query or in `meta`. A user's own id wins \
-    over any id sent along, and the files of others do not exist for it. Every refusal is a \
-    problem document (RFC 9457) with a stable `code`.";
+pub const INTRODUCTION: &str = "Resumable uploads in parts, downloads with ranges, signed links, \
+    and tokens for users and services. Whatever a 2xx status acknowledges is durable on the disk. \
+    A service names the user it acts for with `user_id` or `user_email`, in the query or in \
+    `meta`. A user's own id takes precedence over any id in the request, and to a user, the files \
+    of others do not exist. Every refusal is a problem document (RFC 9457) with a stable `code`.";
 
 const UPLOADS: &str = "Uploads";
 const FILES: &str = "Files";
@@ -25,15 +25,15 @@ const DAEMON: &str = "The daemon";
 pub fn tags() -> Value {
     let tag = |(name, about): (&str, &str)| json!({"name": name, "description": about});
     let tags = [
-        (UPLOADS, "From init over parts to complete, or a whole file in one request."),
-        (FILES, "What is there."),
-        (DOWNLOADS, "The bytes: whole, in ranges, several in one archive."),
-        (LINKS, "Links to one file that need no credential until they expire."),
-        (TUS, "The same uploads in the words of tus.io."),
-        (RESUMABLE, "The same uploads in the words of the IETF draft."),
-        (TOKENS, "For those who act for users."),
+        (UPLOADS, "Upload a file in parts (init, parts, complete) or as a whole in one request."),
+        (FILES, "List, inspect and delete stored files."),
+        (DOWNLOADS, "The content of a file, whole or in ranges; several files as one ZIP."),
+        (LINKS, "Links to one file that work without a credential until they expire."),
+        (TUS, "The same uploads, by the tus 1.0.0 protocol (tus.io)."),
+        (RESUMABLE, "The same uploads, by draft-ietf-httpbis-resumable-upload."),
+        (TOKENS, "Services issue tokens to the users they act for."),
         (ADMIN, "Service tokens, users and signing keys."),
-        (DAEMON, "How it does, its keys, this description."),
+        (DAEMON, "Health, public keys, metrics and this description."),
     ];
     tags.map(tag).into_iter().collect()
 }
@@ -48,63 +48,56 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         | Endpoint::ListUploads
         | Endpoint::Complete
         | Endpoint::PutContent => upload(endpoint),
-        Endpoint::ListFiles => reads_of_a_user(Operation::new(FILES, "List files, newest first"))
-            .detail(
-                "A folder counts with everything beneath it. Without `limit` the list is whole. \
-                 The totals speak of the whole filter, not of the page.",
-            )
-            .query("folder", &reference("Folder"), "The top when it is not there.")
-            .query(
-                "limit",
-                &json!({"type": "integer", "minimum": 1, "maximum": u64::MAX}),
-                "Files of a page.",
-            )
-            .query("cursor", &reference("FileId"), "`next_cursor` of the page before.")
-            .answers_json("200", "The list", "FileList")
-            .refuses("400", &["invalid_folder", "invalid_limit", "invalid_cursor"]),
-        Endpoint::Metadata { .. } => of_a_user(Operation::new(FILES, "What is known of a file"))
+        Endpoint::ListFiles => list_files(),
+        Endpoint::Metadata { .. } => of_a_user(Operation::new(FILES, "Show a file's metadata"))
             .answers_json("200", "The file", "Metadata")
             .refuses("404", &["file_not_found"]),
         Endpoint::DeleteFile { .. } => delete_file(),
         Endpoint::Content { .. } => {
-            of_a_user(content(Operation::new(DOWNLOADS, "A file's content, as an attachment")))
+            of_a_user(content(Operation::new(DOWNLOADS, "Download a file as an attachment")))
         }
         Endpoint::Storage { .. } => of_a_user(content(
-            Operation::new(DOWNLOADS, "A file's content under its public path")
-                .detail("Needs no credential where public read is on."),
+            Operation::new(DOWNLOADS, "Download a file by its public path")
+                .detail("Needs no credential if public read is enabled."),
         )),
         Endpoint::Image { .. } => image(),
-        Endpoint::MintBatch => reads_of_a_user(Operation::new(DOWNLOADS, "A token for a ZIP"))
-            .json_body("MintBatch")
-            .answers_json("200", "The token, good for an hour", "BatchToken")
-            .refuses("400", &["invalid_keys", "invalid_folder", "too_many_files"])
-            .refuses("400", &["invalid_meta"])
-            .refuses("404", &["file_not_found", "not_found"])
-            .refuses("409", &["owner_mismatch"])
-            .refuses("410", &["gone"])
-            .refuses("507", &["no_space"]),
+        Endpoint::MintBatch => {
+            reads_of_a_user(Operation::new(DOWNLOADS, "Issue a token for a ZIP"))
+                .json_body("MintBatch")
+                .answers_json("200", "The token, valid for one hour", "BatchToken")
+                .refuses("400", &["invalid_keys", "invalid_folder", "too_many_files"])
+                .refuses("400", &["invalid_meta"])
+                .refuses("404", &["file_not_found", "not_found"])
+                .refuses("409", &["owner_mismatch"])
+                .refuses("410", &["gone"])
+                .refuses("507", &["no_space"])
+        }
         Endpoint::FetchBatch { .. } => archive(),
         Endpoint::SignLink => sign(Operation::new(LINKS, "Sign a link to a file"))
             .required_query("key", &reference("Key"), "The file's key.")
-            .query("ttl", &reference("Ttl"), "Seconds until it expires.")
-            .query("disposition", &reference("Disposition"), "How browsers show it.")
+            .query("ttl", &reference("Ttl"), "Seconds until the link expires.")
+            .query(
+                "disposition",
+                &reference("Disposition"),
+                "Whether browsers show the file or save it.",
+            )
             .refuses("400", &["missing_parameter"]),
-        Endpoint::SignLinkForm => sign(Operation::new(LINKS, "Sign a link to a file, by a form"))
+        Endpoint::SignLinkForm => sign(Operation::new(LINKS, "Sign a link to a file, by JSON"))
             .json_body("SignLink")
             .refuses("400", &["invalid_meta"])
             .refuses("409", &["owner_mismatch"]),
         Endpoint::RedeemLink { .. } => {
             let positive = json!({"type": "integer", "minimum": 0});
-            content(Operation::new(LINKS, "The content behind a signed link"))
-                .required_query("exp", &positive, "Unix seconds.")
-                .required_query("sig", &json!({"type": "string"}), "Hex HMAC-SHA256.")
-                .exact_query("disposition", &reference("Disposition"), "Signed, when it is there.")
+            content(Operation::new(LINKS, "Download a file by a signed link"))
+                .required_query("exp", &positive, "Expiry time in Unix seconds.")
+                .required_query("sig", &json!({"type": "string"}), "HMAC-SHA256 in hex.")
+                .exact_query("disposition", &reference("Disposition"), "Signed, if it is present.")
                 .refuses("403", &["link_invalid", "link_expired"])
         }
-        Endpoint::GenerateToken => Operation::new(TOKENS, "Make a token for a user")
-            .detail("For services. `user_email` may stand in place of `user_id`.")
-            .required_query("user_id", &reference("UserId"), "Whose token it is.")
-            .query("expires_hours", &reference("Hours"), "How long it holds.")
+        Endpoint::GenerateToken => Operation::new(TOKENS, "Issue a token for a user")
+            .detail("For services only. `user_email` may be sent instead of `user_id`.")
+            .required_query("user_id", &reference("UserId"), "The user of the token.")
+            .query("expires_hours", &reference("Hours"), "Lifetime of the token in hours.")
             .answers_json("200", "The token, shown once", "UserToken")
             .refuses("400", &["missing_parameter", "invalid_user_id", "invalid_expires_hours"])
             .refuses("409", &["user_disabled"])
@@ -119,30 +112,47 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
         | Endpoint::ResumableHead { .. }
         | Endpoint::ResumablePatch { .. }
         | Endpoint::ResumableDelete { .. } => resumable::describe(endpoint),
-        Endpoint::Health => Operation::new(DAEMON, "Whether it does its work")
-            .answers_json("200", "It reads and writes", "Health")
-            .answers_json("503", "It reads only", "Health"),
-        Endpoint::KeySet => Operation::new(DAEMON, "Public keys of the tokens").answers_json(
+        Endpoint::Health => Operation::new(DAEMON, "Health of the daemon")
+            .answers_json("200", "The daemon reads and writes", "Health")
+            .answers_json("503", "The daemon only reads: a store takes no writes", "Health"),
+        Endpoint::KeySet => Operation::new(DAEMON, "Public keys to verify tokens").answers_json(
             "200",
-            "A JWK set (RFC 7517), to be kept for five minutes",
+            "A JWK set (RFC 7517), which may be cached for five minutes",
             "KeySet",
         ),
         Endpoint::Description => Operation::new(DAEMON, "This description")
-            .header("If-None-Match", "The ETag of a copy.")
-            .answers_with("200", "OpenAPI 3.1", &json!({"application/json": {}}))
-            .answers_nothing("304", "The copy is current"),
+            .header("If-None-Match", "The ETag of a cached copy.")
+            .answers_with("200", "The OpenAPI 3.1 document", &json!({"application/json": {}}))
+            .answers_nothing("304", "The cached copy is current"),
         Endpoint::Metrics => metrics(),
-        Endpoint::Docs => Operation::new(DAEMON, "This description as a page")
-            .header("If-None-Match", "The ETag of a copy.")
-            .answers_with("200", "A page", &json!({"text/html": {}}))
-            .answers_nothing("304", "The copy is current"),
+        Endpoint::Docs => Operation::new(DAEMON, "This description as an HTML page")
+            .header("If-None-Match", "The ETag of a cached copy.")
+            .answers_with("200", "The page", &json!({"text/html": {}}))
+            .answers_nothing("304", "The cached copy is current"),
     }
 }
 
+fn list_files() -> Operation {
+    reads_of_a_user(Operation::new(FILES, "List files, newest first"))
+        .detail(
+            "`folder` includes everything beneath it. Without `limit` the list is complete. \
+                 The totals cover all files that match the filter, not only those of the page.",
+        )
+        .query("folder", &reference("Folder"), "Folder to list; the top folder if absent.")
+        .query(
+            "limit",
+            &json!({"type": "integer", "minimum": 1, "maximum": u64::MAX}),
+            "Maximum number of files in a page.",
+        )
+        .query("cursor", &reference("FileId"), "`next_cursor` of the previous page.")
+        .answers_json("200", "The list", "FileList")
+        .refuses("400", &["invalid_folder", "invalid_limit", "invalid_cursor"])
+}
+
 fn metrics() -> Operation {
-    Operation::new(DAEMON, "Numbers for Prometheus")
-        .detail("Where the operator lets it be asked for on the port, and lets whom.")
-        .answers_with("200", "The text format 0.0.4", &json!({"text/plain": {}}))
+    Operation::new(DAEMON, "Metrics for Prometheus")
+        .detail("On the port only if the setting `metrics` allows it, and only to whom it allows.")
+        .answers_with("200", "Prometheus text format 0.0.4", &json!({"text/plain": {}}))
         .refuses("404", &["no_route"])
 }
 
@@ -152,9 +162,9 @@ fn upload(endpoint: &Endpoint) -> Operation {
     let digests = ["invalid_digest", "digest_mismatch"];
     let operation = match endpoint {
         Endpoint::Init => acts_for_a_user(Operation::new(UPLOADS, "Begin an upload"))
-            .query("folder", &reference("Folder"), "When the body names none.")
+            .query("folder", &reference("Folder"), "Folder of the file, if the body names none.")
             .json_body("Init")
-            .answers_json("200", "The session", "Opened")
+            .answers_json("200", "The upload session", "Opened")
             .refuses("400", &["invalid_files", "invalid_sha256", "invalid_blake3"])
             .refuses("400", &names)
             .refuses("400", &meta)
@@ -168,10 +178,10 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .refuses("400", &["invalid_part_number", "not_for_a_batch"])
             .refuses("403", &["final_upload"])
             .refuses("413", &["quota_exceeded"]),
-        Endpoint::RawPart { .. } => of_a_user(Operation::new(UPLOADS, "Send a part as it is"))
-            .detail("Parts come in any order, at any size, in parallel.")
-            .header("Content-Digest", "`sha-256=:BASE64:` (RFC 9530), checked.")
-            .header("Repr-Digest", "The same.")
+        Endpoint::RawPart { .. } => of_a_user(Operation::new(UPLOADS, "Send a part as raw bytes"))
+            .detail("Parts may be sent in any order, at any size and in parallel.")
+            .header("Content-Digest", "`sha-256=:BASE64:` of the body (RFC 9530); checked.")
+            .header("Repr-Digest", "As Content-Digest.")
             .raw_body()
             .answers_json("200", "The part is on the disk", "PartTaken")
             .refuses("400", &["invalid_part_number", "not_for_a_batch"])
@@ -179,26 +189,26 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .refuses("403", &["final_upload"])
             .refuses("413", &["quota_exceeded"]),
         Endpoint::UploadStatus { .. } => {
-            of_a_user(Operation::new(UPLOADS, "What has arrived of an upload, or of a batch"))
-                .answers_json("200", "The session", "UploadStatus")
+            of_a_user(Operation::new(UPLOADS, "Show the progress of an upload or a batch"))
+                .answers_json("200", "The upload session", "UploadStatus")
         }
-        Endpoint::AbortUpload { .. } => of_a_user(Operation::new(UPLOADS, "Give an upload up"))
-            .answers_json("200", "It is gone", "Aborted"),
+        Endpoint::AbortUpload { .. } => of_a_user(Operation::new(UPLOADS, "Abort an upload"))
+            .answers_json("200", "The upload is gone", "Aborted"),
         Endpoint::ListUploads => reads_of_a_user(Operation::new(UPLOADS, "List open uploads"))
-            .detail("With what is missing of each, so that another device can go on.")
+            .detail("Each entry names the missing parts, so that another device can continue.")
             .query(
                 "limit",
                 &json!({"type": "integer", "minimum": 1, "maximum": u64::MAX, "default": 100}),
-                "Uploads of a page; more than 100 come on the next.",
+                "Maximum number of uploads in a page, which never has more than 100.",
             )
-            .query("cursor", &reference("UploadId"), "`next_cursor` of the page before.")
+            .query("cursor", &reference("UploadId"), "`next_cursor` of the previous page.")
             .answers_json("200", "The list", "UploadList")
             .refuses("400", &["invalid_limit", "invalid_cursor"]),
-        Endpoint::Complete => acts_for_a_user(Operation::new(UPLOADS, "Make a file of an upload"))
+        Endpoint::Complete => acts_for_a_user(Operation::new(UPLOADS, "Complete an upload"))
             .detail(
-                "Asked again, it answers the same. The upload stays open when parts are missing, \
-                 or size or digest differ. `parts` may carry the content when no part was sent, or \
-                 `known` prove that the owner has it.",
+                "A repeated request gets the same answer. The upload stays open if parts are \
+                 missing, or if the size or the digest does not match. If no part was sent, \
+                 `parts` may carry the content, or `known` may prove that the owner has it.",
             )
             .json_body("Complete")
             .answers_json("200", "The file is on the disk and listed", "Completed")
@@ -212,14 +222,14 @@ fn upload(endpoint: &Endpoint) -> Operation {
             .refuses("413", &["quota_exceeded"]),
         _ => acts_for_a_user(Operation::new(UPLOADS, "Store a whole file"))
             .detail(
-                "With `Upload-Complete: ?0` of the IETF draft on resumable uploads it is the begin \
-                 of a file, and Location leads to its upload.",
+                "With `Upload-Complete: ?0` of the IETF draft on resumable uploads, the request \
+                 only begins an upload, and `Location` in the answer is the URL of that upload.",
             )
-            .required_query("filename", &reference("FileName"), "Its name.")
-            .query("folder", &reference("Folder"), "Where it lies.")
-            .header("Content-Digest", "`sha-256=:BASE64:` (RFC 9530), checked.")
-            .header("Repr-Digest", "The same.")
-            .header("If-Match", "No file has it yet, so none is stored.")
+            .required_query("filename", &reference("FileName"), "Name of the file.")
+            .query("folder", &reference("Folder"), "Folder of the file.")
+            .header("Content-Digest", "`sha-256=:BASE64:` of the body (RFC 9530); checked.")
+            .header("Repr-Digest", "As Content-Digest.")
+            .header("If-Match", "Always 412: the request makes a new file, which has no ETag yet.")
             .raw_body()
             .answers_json("201", "The file is on the disk and listed", "File")
             .in_headers(&["Location"])
@@ -245,47 +255,48 @@ fn upload(endpoint: &Endpoint) -> Operation {
     operation.refuses("507", &["no_space"])
 }
 
-/// A service acts for users.
+/// An operation in which a service acts for a user.
 fn acts_for_a_user(operation: Operation) -> Operation {
-    names_a_user(operation, "Whose, from a service.").refuses("400", &["user_required"])
+    names_a_user(operation, "The user for whom a service acts.").refuses("400", &["user_required"])
 }
 
-/// A service may say whose it must be.
+/// An operation in which a service may name the user who must be the owner.
 fn of_a_user(operation: Operation) -> Operation {
-    names_a_user(operation, "Whose, from a service: to it, what is another's is not there.")
+    names_a_user(operation, "Owner that a service names; anything of other users is then 404.")
 }
 
-/// An admin reads what is others'.
+/// An operation in which a service or an admin reads what a user owns.
 fn reads_of_a_user(operation: Operation) -> Operation {
-    names_a_user(operation, "Whose, from a service or an admin.").refuses("400", &["user_required"])
+    names_a_user(operation, "The owner, named by a service or an admin.")
+        .refuses("400", &["user_required"])
 }
 
 fn names_a_user(operation: Operation, whose: &str) -> Operation {
     operation.query("user_id", &reference("UserId"), whose).query(
         "user_email",
         &json!({"type": "string"}),
-        "Counts in its place when it is not there.",
+        "The same, used if `user_id` is absent.",
     )
 }
 
-/// What the ways to a content have in common.
+/// What all operations that serve content have in common.
 fn content(operation: Operation) -> Operation {
     operation
-        .header("Range", "One range of bytes or several.")
+        .header("Range", "One or several byte ranges.")
         .header("If-Range", "The ETag or date that the range belongs to.")
-        .header("If-None-Match", "The ETag of a copy.")
+        .header("If-None-Match", "The ETag of a cached copy.")
         .header("If-Match", "The ETag that the content must have.")
-        .header("If-Modified-Since", "The date of a copy.")
-        .header("If-Unmodified-Since", "The date that the content must not be newer than.")
-        .header("Want-Repr-Digest", "`sha-256=0` leaves the digest out.")
+        .header("If-Modified-Since", "The date of a cached copy.")
+        .header("If-Unmodified-Since", "The content must not be newer than this date.")
+        .header("Want-Repr-Digest", "`sha-256=0` omits `Repr-Digest` from the answer.")
         .exact_query(
             "proof",
             &json!({"type": "string", "pattern": "^([0-9]+-[0-9]*|-[0-9]+)$"}),
-            "A range to be sent with the hashes that prove it (Bao).",
+            "A byte range, sent with the hashes that verify it (as a Bao slice).",
         )
-        .answers_with("200", "The content, or a proof", &json!({"*/*": {}}))
-        .answers_with("206", "Ranges of it", &json!({"*/*": {}}))
-        .answers_nothing("304", "The copy is current")
+        .answers_with("200", "The content, or a range with its proof", &json!({"*/*": {}}))
+        .answers_with("206", "The requested ranges", &json!({"*/*": {}}))
+        .answers_nothing("304", "The cached copy is current")
         .refuses("400", &["invalid_proof"])
         .refuses("404", &["file_not_found"])
         .refuses("412", &["precondition_failed"])
@@ -295,8 +306,8 @@ fn content(operation: Operation) -> Operation {
 
 fn delete_file() -> Operation {
     of_a_user(Operation::new(FILES, "Delete a file"))
-        .detail("The key is `storage/{user}/{path}`, its slashes raw or percent-encoded.")
-        .answers_json("200", "It is gone", "Deleted")
+        .detail("The key is `storage/{user}/{path}`; its slashes may be raw or percent-encoded.")
+        .answers_json("200", "The file is deleted", "Deleted")
         .refuses("404", &["file_not_found"])
         .refuses("412", &["precondition_failed"])
         .refuses("507", &["no_space"])
@@ -304,25 +315,28 @@ fn delete_file() -> Operation {
 
 fn image() -> Operation {
     let seconds = json!({"type": "integer", "minimum": 60, "maximum": 604_800, "default": 3600});
-    let operation = of_a_user(content(Operation::new(DOWNLOADS, "A file by its id")))
-        .detail("Where Accept or Content-Type names `application/json`: a signed link to it.")
-        .query("expires_in", &seconds, "Seconds until that link expires.")
+    let operation = of_a_user(content(Operation::new(DOWNLOADS, "Download a file by its id")))
+        .detail(
+            "If Accept or Content-Type names `application/json`, the answer is a signed link to \
+             the file.",
+        )
+        .query("expires_in", &seconds, "Seconds until the link expires.")
         .refuses("400", &["invalid_expires_in"]);
     let either = json!({"application/json": {"schema": reference("ImageLink")}, "*/*": {}});
     let answers = operation.answers.into_iter().filter(|(status, _)| *status != "200").collect();
-    Operation { answers, ..operation }.answers_with("200", "The content, or a link", &either)
+    Operation { answers, ..operation }.answers_with("200", "The content, or a signed link", &either)
 }
 
 fn archive() -> Operation {
-    Operation::new(DOWNLOADS, "Several files in one ZIP")
-        .detail("The token in the path is the credential. A download can go on after a break.")
-        .header("Range", "One range of bytes.")
+    Operation::new(DOWNLOADS, "Download several files as one ZIP")
+        .detail("The token in the path is the credential. `Range` resumes an interrupted download.")
+        .header("Range", "One byte range.")
         .header("If-Range", "The ETag that the range belongs to.")
-        .header("If-None-Match", "The ETag of a copy.")
+        .header("If-None-Match", "The ETag of a cached copy.")
         .header("If-Match", "The ETag that the archive must have.")
         .answers_with("200", "The archive", &json!({"application/zip": {}}))
-        .answers_with("206", "A range of it", &json!({"application/zip": {}}))
-        .answers_nothing("304", "The copy is current")
+        .answers_with("206", "A range of the archive", &json!({"application/zip": {}}))
+        .answers_nothing("304", "The cached copy is current")
         .refuses("400", &["too_many_files"])
         .refuses("403", &["link_invalid", "link_expired"])
         .refuses("404", &["not_found"])
@@ -334,7 +348,7 @@ fn archive() -> Operation {
 
 fn sign(operation: Operation) -> Operation {
     of_a_user(operation)
-        .answers_json("200", "The link", "SignedLink")
+        .answers_json("200", "The signed link", "SignedLink")
         .refuses("400", &["invalid_ttl", "invalid_disposition"])
         .refuses("404", &["file_not_found"])
 }

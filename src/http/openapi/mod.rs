@@ -1,8 +1,9 @@
 //! `/openapi.json` and `/docs`: the surface, described for programs and for people.
 //!
-//! The description is asked of the router: each path is routed under each method, what comes out
-//! is described by an exhaustive `match`, and its least role is read from the table of endpoints.
-//! What is routed and not described here does not compile, or fails a test.
+//! The description is derived from the router. Each path is routed under each method, the endpoint
+//! that comes out is described by an exhaustive `match`, and its least role is read from the table
+//! of endpoints. An endpoint that is routed but not described here does not compile, or fails a
+//! test.
 
 mod admin;
 mod describe;
@@ -89,10 +90,10 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(build);
 static JSON_TEXT: LazyLock<Static> = LazyLock::new(|| Static::new(DOCUMENT.to_string()));
 static PAGE: LazyLock<Static> = LazyLock::new(|| Static::new(page::render(&DOCUMENT)));
 
-/// A text that is the same until another version of the daemon runs.
+/// A text that changes only with the version of the daemon.
 struct Static {
     text: Bytes,
-    /// With its quotes.
+    /// The entity tag, with its quotes.
     etag: String,
 }
 
@@ -128,7 +129,7 @@ pub(super) fn openapi(context: &Context) -> Reply {
     Ok(response)
 }
 
-/// `GET /docs`: the document as a page, without a script or anything from elsewhere.
+/// `GET /docs`: the document as a page, without scripts or external resources.
 pub(super) fn docs(context: &Context) -> Reply {
     let mut response = PAGE.answer(&context.headers)?;
     let headers = response.headers_mut();
@@ -168,7 +169,7 @@ fn build() -> Value {
     })
 }
 
-/// What the router makes of a path, by method.
+/// The endpoints that the router finds for a path, by method.
 fn routed(template: &str) -> impl Iterator<Item = (Method, Endpoint)> {
     let path = operation::sample(template);
     METHODS.into_iter().filter_map(move |method| {
@@ -185,7 +186,7 @@ fn operation_id(
     used: &mut BTreeSet<String>,
 ) -> String {
     let name = format!("{endpoint:?}");
-    // A command of an operator has a name of its own.
+    // The command inside `Admin` has a name of its own.
     let name = name.strip_prefix("Admin(").unwrap_or(&name);
     let name = name.split([' ', '(', '{', ')']).next().unwrap_or_default();
     let mut id = name[..1].to_ascii_lowercase() + &name[1..];

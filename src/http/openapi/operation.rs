@@ -5,17 +5,17 @@ use serde_json::{Map, Value, json};
 use super::schemas::reference;
 use crate::{http::endpoint::Access, model::principal::Role};
 
-/// What a person writes of an endpoint. Path, method, role and path parameters are not among it:
-/// they are the router's.
+/// What a person writes about an endpoint. Path, method, role and path parameters are not part of
+/// it: they come from the router.
 pub struct Operation {
     pub tag: &'static str,
     pub summary: &'static str,
     pub detail: &'static str,
-    /// Of the query and of headers.
+    /// Parameters of the query and of headers.
     pub parameters: Vec<Value>,
     pub body: Option<Value>,
     pub answers: Vec<(&'static str, Value)>,
-    /// Codes by status; those that any endpoint of its kind may give are added to them.
+    /// Codes by status. Codes that any endpoint of its kind may return are added to them.
     pub refusals: Vec<(&'static str, Vec<&'static str>)>,
 }
 
@@ -32,13 +32,13 @@ impl Operation {
         Self { detail, ..self }
     }
 
-    /// Without a value it is as good as left out.
+    /// Adds a query parameter of which an empty value counts as absent.
     pub fn query(self, name: &str, schema: &Value, about: &str) -> Self {
         let or_empty = json!({"anyOf": [schema, {"const": ""}]});
         self.exact_query(name, &or_empty, about)
     }
 
-    /// Without a value it is there all the same.
+    /// Adds a query parameter of which an empty value counts as a value.
     pub fn exact_query(mut self, name: &str, schema: &Value, about: &str) -> Self {
         self.parameters.push(parameter("query", name, schema, about, false));
         self
@@ -65,7 +65,7 @@ impl Operation {
         Self { body, ..self }.refuses("400", &["invalid_json", "json_too_deep"])
     }
 
-    /// Bytes of any type.
+    /// Adds a body of any type.
     pub fn raw_body(self) -> Self {
         self.body_of("*/*")
     }
@@ -94,7 +94,7 @@ impl Operation {
         self.answers_with(status, about, &Value::Null)
     }
 
-    /// Headers that the answer described last may have.
+    /// Adds headers that the answer added last may have.
     pub fn in_headers(mut self, names: &[&str]) -> Self {
         if let Some((_, answer)) = self.answers.last_mut() {
             for name in names {
@@ -116,7 +116,7 @@ impl Operation {
         self
     }
 
-    /// The operation object of a `method`, reached by `access`.
+    /// The operation object under `method`, for an endpoint with `access`.
     pub fn object(mut self, id: &str, method: &str, path: Vec<Value>, access: Access) -> Value {
         self = self.refuses_as_all(access);
         let is_head = method == "HEAD";
@@ -129,7 +129,7 @@ impl Operation {
         }
         for (status, codes) in self.refusals {
             match responses.get_mut(status) {
-                // 503 of health speaks of health or refuses.
+                // Health itself answers 503, and may also be refused with it.
                 Some(answer) if !is_head => {
                     answer["content"]["application/problem+json"] = problem(&codes);
                 }
@@ -161,7 +161,7 @@ impl Operation {
         object
     }
 
-    /// The refusals that come before a handler, or from under any of them.
+    /// Adds the refusals that come before a handler, or from the layers below any handler.
     fn refuses_as_all(mut self, access: Access) -> Self {
         let reads_parameters = ["invalid_path", "invalid_query", "duplicate_parameter"];
         self = self
@@ -183,7 +183,7 @@ impl Operation {
             }
         }
         if access != Access::Open {
-            // What a service names may be no user.
+            // A service may name what cannot be a user id.
             self = self.refuses("400", &["unclear_client", "invalid_user_id"]);
             self = self.refuses("429", &["too_many_requests"]);
         }
@@ -197,17 +197,17 @@ fn parameter(place: &str, name: &str, schema: &Value, about: &str, required: boo
     })
 }
 
-/// What paths have in braces: its name, one that the router takes, the name of its shape where it
-/// has one, and what there is to say of it.
+/// The parameters that paths have in braces: the name, a value that the router accepts, the name of
+/// the schema if it has one, and a description.
 const IN_PATH: [(&str, &str, &str, &str); 8] = [
     ("uploadId", "00000000000000000000000000000000", "UploadId", ""),
-    ("partNumber", "1", "PartNumber", "Counts from 0 or from 1."),
+    ("partNumber", "1", "PartNumber", "Numbers start at 0 or at 1."),
     ("id", "01890000-0000-7000-8000-000000000000", "FileId", ""),
-    ("key", "storage/u/f", "", "The file's key; its slashes raw or percent-encoded."),
-    ("user", "u", "", "The owner's id."),
-    ("path", "f", "", "The rest of the key, with its slashes raw or percent-encoded."),
-    ("encodedKey", "c3RvcmFnZS91L2Y", "", "The key in base64url."),
-    ("token", "t", "", "The id or name of a service token; of a batch, what was minted."),
+    ("key", "storage/u/f", "", "The file's key; its slashes may be raw or percent-encoded."),
+    ("user", "u", "", "The user's id."),
+    ("path", "f", "", "The rest of the key; its slashes may be raw or percent-encoded."),
+    ("encodedKey", "c3RvcmFnZS91L2Y", "", "The file's key in base64url."),
+    ("token", "t", "", "The id or name of a service token; for a batch download, its token."),
 ];
 
 /// The parameters that a path template has in braces.
@@ -224,7 +224,7 @@ pub fn in_path(template: &str) -> Vec<Value> {
     described.collect()
 }
 
-/// A path of a template that the router takes.
+/// A path of the template, with values that the router accepts.
 pub fn sample(template: &str) -> String {
     let put = |path: String, (name, sample, ..): &(&str, &str, &str, &str)| {
         path.replace(&format!("{{{name}}}"), sample)
@@ -256,8 +256,8 @@ fn problem(codes: &[&str]) -> Value {
     json!({"schema": {"allOf": [reference("Problem"), narrowed]}})
 }
 
-/// Any one of them is enough. The names in the brackets are least roles (`OpenAPI` 3.1, section
-/// 4.8.30).
+/// Any one of these credentials is enough. The names in the brackets are least roles (`OpenAPI`
+/// 3.1, section 4.8.30).
 fn security(access: Access) -> Value {
     match access {
         Access::Open => json!([]),

@@ -1,4 +1,4 @@
-//! The description as one page of HTML: no script, one style, nothing from elsewhere.
+//! The description as one HTML page: no script, one style, no external resources.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 const STYLE: &str = include_str!("page.css");
 
-/// Lets the page's own style in, by its hash, and nothing else.
+/// The content security policy. It allows the page's own style, by its hash, and nothing else.
 pub fn policy() -> String {
     let hash = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
     format!(
@@ -37,7 +37,7 @@ pub fn render(document: &Value) -> String {
         }
         put(&mut page, "</ul>");
     }
-    put(&mut page, &format!("<h2><a href=\"#shapes\">Shapes</a></h2></nav><main><p>{about}</p>"));
+    put(&mut page, &format!("<h2><a href=\"#schemas\">Schemas</a></h2></nav><main><p>{about}</p>"));
     credentials(&mut page, document);
     for tag in tags {
         let (name, about) = (text(&tag["name"]), prose(&tag["description"]));
@@ -46,7 +46,7 @@ pub fn render(document: &Value) -> String {
             operation(&mut page, &path, method, described);
         }
     }
-    put(&mut page, "<h2 id=\"shapes\">Shapes</h2>");
+    put(&mut page, "<h2 id=\"schemas\">Schemas</h2>");
     for (name, schema) in members(&document["components"]["schemas"]) {
         let shape =
             format!("<section id=\"schema-{name}\"><h3>{name}</h3>{}</section>", of(schema));
@@ -55,7 +55,7 @@ pub fn render(document: &Value) -> String {
     page + "</main></body></html>"
 }
 
-/// Those of a tag, `HEAD` left out: it is its `GET` without the bytes.
+/// The operations of a tag. `HEAD` is left out: it is its `GET` without the bytes.
 fn operations<'a>(
     document: &'a Value,
     tag: &'a Value,
@@ -123,7 +123,7 @@ fn parameters(page: &mut String, described: &Value) {
 }
 
 fn answers(page: &mut String, described: &Value) {
-    put(page, "<details><summary>Answers</summary><table>");
+    put(page, "<details><summary>Responses</summary><table>");
     for (status, answer) in members(&described["responses"]) {
         let class = &status[..1];
         let codes = answer.pointer("/content/application~1problem+json/schema/allOf/1");
@@ -131,7 +131,7 @@ fn answers(page: &mut String, described: &Value) {
         let mut about = prose(&answer["description"]);
         if let Some(codes) = codes {
             let codes = codes.iter().map(|code| format!("<code>{}</code> ", text(code)));
-            // A refusal's description is its codes.
+            // The description of a refusal is the list of its codes.
             let plain = members(&answer["content"]).all(|(media, _)| media.contains("problem"));
             about = if plain { codes.collect() } else { about + "; " + &codes.collect::<String>() };
         }
@@ -146,7 +146,7 @@ fn answers(page: &mut String, described: &Value) {
     put(page, "</table></details>");
 }
 
-/// A schema in HTML: a name that leads to it, a table of members, or a few words.
+/// A schema in HTML: a link to a named one, a table of members, or a few words.
 fn of(schema: &Value) -> String {
     if let Some(name) = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()) {
         return format!("<a href=\"#schema-{name}\">{name}</a>");
@@ -212,7 +212,7 @@ fn text(value: &Value) -> String {
     value.as_str().map(escape).unwrap_or_default()
 }
 
-/// Text in which backticks mark code.
+/// Text as HTML. Backticks in it mark code.
 fn prose(value: &Value) -> String {
     let pieces = value.as_str().unwrap_or_default().split('`').enumerate();
     let marked = pieces.map(|(at, piece)| {

@@ -17,11 +17,11 @@ pub fn reference(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
-/// Type, subtype, and parameters without commas.
+/// A media type: type, subtype, and parameters without commas.
 const MIME_PATTERN: &str =
     "^([A-Za-z0-9!#$%&'*+.^_`|~-]+/[A-Za-z0-9!#$%&'*+.^_`|~-]+(;[ -+\\--~]*)?)?$";
 
-/// Schemas, headers and security schemes; `codes` are all that a refusal can carry.
+/// Schemas, headers and security schemes; `codes` are all codes that a refusal can have.
 pub fn components(codes: &BTreeSet<String>) -> Value {
     let mut schemas = json!({"Problem": problem(codes)});
     for group in [values(), requests(), files(), sessions(), service(), admin::schemas()] {
@@ -34,10 +34,10 @@ pub fn components(codes: &BTreeSet<String>) -> Value {
     json!({
         "schemas": schemas,
         "headers": {
-            "RequestId": header("string", "Names the request in the daemon's log.", true),
+            "RequestId": header("string", "Id of the request in the daemon's log.", true),
             "Challenge": header("string", "`Bearer`.", true),
             "Size": header("string", "`bytes */SIZE`.", false),
-            "RetryAfter": header("string", "Seconds.", false),
+            "RetryAfter": header("string", "Seconds to wait before a retry.", false),
         },
         "securitySchemes": {
             "serviceToken": {
@@ -59,7 +59,7 @@ fn header(kind: &str, about: &str, required: bool) -> Value {
     json!({"required": required, "schema": {"type": kind}, "description": about})
 }
 
-/// An object all of whose `properties` are there, but for those named `optional`.
+/// An object that requires all `properties`, except those named in `optional`.
 pub fn object(properties: &Value, optional: &[&str]) -> Value {
     let names = properties.as_object().into_iter().flat_map(|members| members.keys());
     let required: Vec<_> = names.filter(|name| !optional.contains(&name.as_str())).collect();
@@ -70,9 +70,9 @@ pub fn array(items: &Value) -> Value {
     json!({"type": "array", "items": items})
 }
 
-/// RFC 9457.
+/// The problem document (RFC 9457).
 fn problem(codes: &BTreeSet<String>) -> Value {
-    let kind = "`urn:streamlined:problem:CODE`, or the name that IANA knows it by.";
+    let kind = "`urn:streamlined:problem:CODE`, or a type registered with IANA.";
     let mut problem = object(
         &json!({
             "type": {"type": "string", "description": kind},
@@ -80,14 +80,14 @@ fn problem(codes: &BTreeSet<String>) -> Value {
             "status": {"type": "integer"},
             "detail": {"type": "string", "description": "A sentence for a person."},
             "code": {"enum": codes, "description": "A stable word for a program."},
-            "request_id": {"type": "string", "description": "As in X-Request-Id."},
-            "missing": {"type": "array", "description": "Parts, keys or ids that are not there."},
-            "uploadId": {"type": "string", "description": "The file of a batch that it is about."},
-            "limit": {"type": "integer", "description": "Bytes that are allowed."},
+            "request_id": {"type": "string", "description": "Same as X-Request-Id."},
+            "missing": {"type": "array", "description": "Missing part numbers, file keys or ids."},
+            "uploadId": {"type": "string", "description": "The upload that the error concerns."},
+            "limit": {"type": "integer", "description": "Largest allowed size in bytes."},
             "quota": {"type": "integer"},
             "used": {"type": "integer"},
             "requested": {"type": "integer"},
-            "expected-offset": {"type": "integer", "description": "Where the upload goes on."},
+            "expected-offset": {"type": "integer", "description": "Where the upload continues."},
             "provided-offset": {"type": "integer"},
         }),
         &[
@@ -101,11 +101,11 @@ fn problem(codes: &BTreeSet<String>) -> Value {
             "provided-offset",
         ],
     );
-    problem["description"] = json!("A refusal (RFC 9457).");
+    problem["description"] = json!("A refused request (RFC 9457).");
     problem
 }
 
-/// Names are bounded in bytes, which JSON Schema cannot count: the bounds here are in characters.
+/// Names are limited in bytes, which JSON Schema cannot count: the bounds here are in characters.
 fn values() -> Value {
     let hex =
         |digits: usize| json!({"type": "string", "pattern": format!("^[0-9a-f]{{{digits}}}$")});
@@ -121,7 +121,7 @@ fn values() -> Value {
         "Time": {"type": "string", "format": "date-time", "description": "RFC 3339, UTC."},
         "Key": {
             "type": "string", "pattern": "^storage/",
-            "description": "storage/{user}/{folder/}{8 hex}_{filename}; never used again.",
+            "description": "storage/{user}/{folder/}{8 hex}_{filename}; never reused.",
         },
         "UserId": {
             "type": "string", "minLength": 1, "maxLength": NAME_BYTES_MAX,
@@ -141,11 +141,11 @@ fn values() -> Value {
             "not": {"pattern": r"(^|/)\.{1,2}(/|$)"},
             "description": "Up to 32 segments of at most 255 bytes; none is . or ..",
         },
-        "Cursor": {"type": "string", "description": "next_cursor of the page before."},
+        "Cursor": {"type": "string", "description": "`cursor` of the next page."},
         "Disposition": {"enum": ["inline", "attachment"]},
         "Ttl": {
             "type": "integer", "minimum": LINK_TTL_SECONDS.start(),
-            "maximum": LINK_TTL_SECONDS.end(), "default": 3600, "description": "Seconds.",
+            "maximum": LINK_TTL_SECONDS.end(), "default": 3600, "description": "In seconds.",
         },
         "Hours": {
             "type": "integer", "minimum": USER_TOKEN_HOURS.start(),
@@ -179,17 +179,17 @@ fn completion(named: &Value) -> Value {
             "parts": {
                 "type": ["array", "null"],
                 "items": {"type": "object", "properties": {"data": content}},
-                "description": "The content inline, when no part was sent.",
+                "description": "The content inline, if no part was sent.",
             },
             "meta": named,
             "known": {
                 "anyOf": [object(&known, &["blake3", "sha256"]), {"type": "null"}],
-                "description": "Proof of the content that init answered to be known, \
-                    named by one digest at least.",
+                "description": "Proof of having the content that init reported as known, \
+                    with one digest of it at least.",
             },
             "receipt": {
                 "type": ["boolean", "null"],
-                "description": "Whether to answer a signed receipt, too.",
+                "description": "Whether the answer includes a signed receipt.",
             },
         }),
         &["sha256", "parts", "meta", "known", "receipt"],
@@ -206,8 +206,8 @@ fn requests() -> Value {
             "user_id": in_meta, "user_email": in_meta,
             "folder": folder,
         },
-        "description": "The caller's own, at most 4 KiB of JSON. A service names its user here; \
-            folder counts where none stands beside it.",
+        "description": "The caller's own data, at most 4 KiB of JSON. A service names its user \
+            here. `folder` counts if there is no `folder` beside `meta`.",
     });
     let named = json!({
         "type": ["object", "null"],
@@ -216,7 +216,7 @@ fn requests() -> Value {
             "filename": {"anyOf": [reference("FileName"), {"type": "null"}]},
             "folder": folder,
         },
-        "description": "As in init; every member counts before that of init.",
+        "description": "As in init; a member here overrides the same member of init.",
     });
     let file = object(
         &json!({
@@ -228,11 +228,11 @@ fn requests() -> Value {
             },
             "sha256": {
                 "anyOf": [reference("SentSha256"), {"type": "null"}],
-                "description": "What the whole must have; the owner may have it already.",
+                "description": "Checked at complete; also finds content that the owner has.",
             },
             "blake3": {
                 "anyOf": [reference("SentSha256"), {"type": "null"}],
-                "description": "Of content that the owner may have already.",
+                "description": "Finds content that the owner has.",
             },
         }),
         &["mime", "sha256", "blake3"],
@@ -271,7 +271,7 @@ fn requests() -> Value {
             &["expires_in", "disposition", "user_id", "user_email"],
         ),
         "MintBatch": {
-            "description": "Either keys, or a folder of a user.",
+            "description": "Either `keys`, or a `folder` of a user.",
             "oneOf": [
                 object(
                     &json!({
@@ -317,7 +317,7 @@ fn files() -> Value {
     );
     let mut stored = file.clone();
     stored["receipt"] =
-        json!({"type": "string", "description": "A JWS in compact form, when it was asked for."});
+        json!({"type": "string", "description": "A JWS in compact form, if requested."});
     let batch = json!({
         "uploadId": reference("UploadId"), "mode": {"const": "batch"},
         "files": array(&reference("Stored")),
@@ -363,7 +363,7 @@ fn sessions() -> Value {
         object(&json!({"partNumber": reference("PartNumber"), "size": reference("Size")}), &[]);
     let size = json!({
         "anyOf": [reference("Size"), {"type": "null"}],
-        "description": "As it was declared; null where that is still to come.",
+        "description": "The declared size; null until it is declared.",
     });
     let upload = json!({
         "uploadId": reference("UploadId"), "state": state, "received": array(&part),
@@ -380,7 +380,8 @@ fn sessions() -> Value {
     let batch = json!({
         "uploadId": reference("UploadId"), "mode": {"const": "batch"}, "state": state,
         "received": {
-            "type": "array", "maxItems": 0, "description": "Parts are those of its files.",
+            "type": "array", "maxItems": 0,
+            "description": "Always empty: parts belong to the uploads of its files.",
         },
         "bytesReceived": reference("Size"), "size": reference("Size"),
         "expiresAt": reference("Time"), "files": array(&of_batch),
@@ -417,7 +418,7 @@ fn sessions() -> Value {
             }),
             &[],
         ),
-        // That of a batch has all that the other has, and more.
+        // The status of a batch has all members of the status of an upload, and more.
         "UploadStatus": {"anyOf": [object(&upload, &[]), object(&batch, &[])]},
         "Aborted": object(
             &json!({"status": {"const": "aborted"}, "uploadId": reference("UploadId")}), &[],

@@ -1,6 +1,6 @@
 use super::*;
 
-/// The names of the variants of `Endpoint`, as they stand in its source.
+/// The names of the variants of `Endpoint`, read from its source.
 fn variants() -> BTreeSet<&'static str> {
     let source = include_str!("../endpoint.rs");
     let body = source.split("pub enum Endpoint {").nth(1).unwrap().split("\n}").next().unwrap();

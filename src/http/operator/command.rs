@@ -1,4 +1,4 @@
-//! What an operator can ask of the socket, and who answers it.
+//! The commands that an operator can send to the socket, and what runs them.
 
 use std::{path::Path, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
     sys::log,
 };
 
-/// Everything that can be asked; see [`super`].
+/// Every command of the operator's socket; see [`super`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Collect,
@@ -27,10 +27,10 @@ pub enum Command {
     Backup,
     Log,
     Import,
-    /// What is listed under the keys of files that may be imported.
+    /// Which files are listed already under the keys of an import.
     Known,
     Metrics,
-    /// What admins can ask for by the port as well.
+    /// A command that admins can send to the port as well.
     Admin(admin::Command),
 }
 
@@ -55,7 +55,7 @@ pub fn route(method: &Method, path: &str) -> Result<Command, Refusal> {
     }
 }
 
-/// Does what was asked.
+/// Runs a command.
 pub async fn run(door: &Door, command: Command, query: &Query, body: RequestBody) -> Reply {
     let app = &door.app;
     let report = match command {
@@ -89,13 +89,13 @@ async fn scrub(app: &App) -> Result<Value, Error> {
     }))
 }
 
-/// Where a backup is to go, when the request says so in a way that can be meant.
+/// The directory of a backup: `dir` of the query, if that is an absolute path.
 pub fn backup_dir(query: &Query) -> Option<&Path> {
     query.text("dir").map(Path::new).filter(|dir| dir.is_absolute())
 }
 
 async fn backup(door: &Door, query: &Query) -> Result<Value, Error> {
-    let missing = || Error::invalid("invalid_dir", "dir names an absolute directory.");
+    let missing = || Error::invalid("invalid_dir", "dir must be an absolute path.");
     let done = door.app.backup(&door.data_dir, backup_dir(query).ok_or_else(missing)?).await?;
     Ok(json!({
         "files": done.files, "kept": done.kept, "unreadable": done.unreadable,
@@ -106,15 +106,16 @@ async fn backup(door: &Door, query: &Query) -> Result<Value, Error> {
 fn change_log(query: &Query) -> Reply {
     let changed = query.exact("filter");
     if changed == Some("") {
-        // It would silence the log; `off` says so.
-        return Err(Error::invalid("invalid_filter", "must not be empty; off logs nothing").into());
+        // An empty filter would silence the log; `off` does so explicitly.
+        let detail = "The filter must not be empty; off logs nothing.";
+        return Err(Error::invalid("invalid_filter", detail).into());
     }
     if let Some(filter) = changed {
         log::change(filter).map_err(|why| Error::invalid("invalid_filter", why))?;
-        tracing::info!(filter, "what is logged was changed");
+        tracing::info!(filter, "the log filter was changed");
     }
     let answer = reply(StatusCode::OK, &json!({ "filter": log::filter() }))?;
-    // Told of only behind the check: what is no filter may be anything.
+    // The filter is recorded only after the check: a text that is no filter may be anything.
     Ok(match changed {
         Some(filter) => audit::about(answer, &filter),
         None => answer,

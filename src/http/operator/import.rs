@@ -1,4 +1,4 @@
-//! `PUT /import?file=` and `POST /import/known` of the operator's door: files of another server.
+//! `PUT /import?file=` and `POST /import/known` of the operator's socket: files of another server.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
     model::{key::FileKey, time::UnixMillis},
 };
 
-/// What a request says of a file, whose content is its body.
+/// What a request says about a file. The content is the request's body.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct Described {
     pub key: String,
@@ -37,11 +37,11 @@ struct Keys {
 }
 
 fn key(text: &str) -> Result<FileKey, Error> {
-    let wrong = || Error::invalid("invalid_path", "No file can have this key.");
+    let wrong = || Error::invalid("invalid_path", "A file cannot have this key.");
     FileKey::parse(text).ok_or_else(wrong)
 }
 
-/// What is listed under each key.
+/// Answers which file is listed under each key.
 pub async fn known(app: &App, body: RequestBody) -> Reply {
     let Keys { keys } = json::read(body).await?;
     let keys = keys.iter().map(|text| key(text)).collect::<Result<Vec<_>, _>>()?;
@@ -51,7 +51,7 @@ pub async fn known(app: &App, body: RequestBody) -> Reply {
     json::reply(StatusCode::OK, &json!({ "files": files }))
 }
 
-/// Takes one file over.
+/// Imports one file.
 pub async fn file(app: &Arc<App>, query: &Query, mut body: RequestBody) -> Reply {
     let described: Described = serde_json::from_str(query.required("file")?)
         .map_err(|error| json::invalid(&error.to_string()))?;
@@ -61,12 +61,12 @@ pub async fn file(app: &Arc<App>, query: &Query, mut body: RequestBody) -> Reply
     json::reply(StatusCode::CREATED, &metadata_answer(&file)).map(|a| audit::about(a, &file.key))
 }
 
-/// What is no media type says nothing; the name's extension may.
+/// What is not a media type is ignored; the extension of the file name may give one.
 pub fn media_type(mime: String) -> Option<Box<str>> {
     fields::media_type(mime).ok()
 }
 
-/// The words of a description as the types of the domain.
+/// Turns a description into the types of the domain.
 ///
 /// # Errors
 /// [`Error::Invalid`].
@@ -79,7 +79,7 @@ pub fn foreign(described: Described) -> Result<ForeignFile, Error> {
     );
     let key = key(&described.key)?;
     if !key.fits(&owner, &folder) {
-        let detail = "The key is not of this user and folder.";
+        let detail = "The key does not belong to this user and folder.";
         return Err(Error::invalid("invalid_path", detail));
     }
     Ok(ForeignFile {

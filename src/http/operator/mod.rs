@@ -11,8 +11,8 @@
 //! | `GET /metrics` | as on the port, see [`super::telemetry::metrics`] |
 //! | `/v1/admin/…` | as on the port, see `v1/admin` |
 //!
-//! Only root and the daemon's own user are let in, whatever the mode of the socket says. What they
-//! do has its line in the audit log as what clients do has.
+//! Only root and the daemon's own user are admitted, whatever the mode of the socket says. Their
+//! commands are recorded in the audit log like the requests of clients.
 
 mod command;
 pub mod import;
@@ -46,11 +46,12 @@ use crate::{
     sys::{audit::AuditLog, random},
 };
 
-/// A command's body comes as a whole or not at all; content comes as fast as a disk reads it.
+/// Longest pause in the body of a command, which comes as a whole or not at all, and in content,
+/// which comes as fast as a disk reads it.
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONTENT_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What the commands work on: a store and where it lies.
+/// What the commands work on: the application, its data directory and the audit log.
 pub struct Door {
     pub app: Arc<App>,
     pub data_dir: PathBuf,
@@ -58,7 +59,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// Answers until it is dropped.
+    /// Accepts and answers connections until it is dropped.
     pub async fn serve(self: Arc<Self>, listener: UnixListener) {
         loop {
             match listener.accept().await {
@@ -67,7 +68,7 @@ impl Door {
                 }
                 Ok(_) => tracing::warn!("another user was turned away from the admin socket"),
                 Err(error) => {
-                    tracing::warn!(%error, "an operator's connection was not accepted");
+                    tracing::warn!(%error, "a connection to the admin socket was not accepted");
                     sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -83,7 +84,7 @@ impl Door {
             async move { Ok::<_, Infallible>(door.answer(request, &uid).await) }
         });
         let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        // Who hangs up needs no answer.
+        // A client that hangs up needs no answer.
         let _ = serving.await;
     }
 

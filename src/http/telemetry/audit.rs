@@ -1,4 +1,5 @@
-//! What the audit log says of requests: who, from where, what, with which outcome; never a secret.
+//! What the audit log records of requests: who, from where, what, with which outcome; never a
+//! secret.
 
 use std::net::IpAddr;
 
@@ -18,43 +19,43 @@ use crate::{
     sys::audit::AuditLog,
 };
 
-/// Longest target of a line: it is as long as who asks wants, and nobody has to have a credential
-/// to ask for a link.
+/// Longest target in a line. The caller decides how long a target is, and needs no credential to
+/// ask for a link.
 const TARGET_BYTES_MAX: usize = 1 << 10;
-/// What is kept of the end of a longer one: the name of a file.
+/// How much of the end of a longer target is kept: the file name is there.
 const TARGET_END_BYTES: usize = 320;
 
-/// What is known of a request once it was answered.
+/// What is known about a request when its line is written.
 #[derive(Default)]
 pub struct Trace {
     pub who: Option<Principal>,
-    /// The user id of one who needs no credential.
+    /// The uid of an operator, who needs no credential.
     pub operator: Option<String>,
-    /// What was asked for, by its label.
+    /// The label of the endpoint that was requested.
     pub route: Option<&'static str>,
     pub event: Option<Event>,
-    /// Its handler was begun.
+    /// Whether its handler was started.
     pub is_admitted: bool,
 }
 
-/// Something that is worth a line, and what it is about.
+/// Something that is recorded, and what it is about.
 #[derive(Clone)]
 pub struct Event {
     name: &'static str,
     target: Option<String>,
 }
 
-/// Set by a handler on its answer when only that says what the event is about.
+/// Set by a handler on its answer if the target of the event is known only then.
 #[derive(Clone)]
 struct About(String);
 
-/// Says what an answer is about.
+/// Sets the target of the event on an answer.
 pub fn about(mut answer: Response<Body>, target: &impl ToString) -> Response<Body> {
     answer.extensions_mut().insert(About(target.to_string()));
     answer
 }
 
-/// Says that what was asked for was another thing in the end.
+/// Sets another event on an answer, when the request turned out to be for another endpoint.
 pub fn turned_out(mut answer: Response<Body>, endpoint: &Endpoint) -> Response<Body> {
     if let Some(event) = Event::of(endpoint) {
         answer.extensions_mut().insert(event);
@@ -71,12 +72,13 @@ impl Event {
         Self { name, target: Some(target.to_string()) }
     }
 
-    /// What somebody takes for the id or the name of a token may be the token itself.
+    /// What a caller sends as the id or name of a token may be the token itself, so only an id is
+    /// recorded.
     fn on_token(name: &'static str, token: &str) -> Self {
         TokenId::parse(token).map_or_else(|| Self::new(name), |id| Self::on(name, &id))
     }
 
-    /// What an endpoint says of itself, or a command.
+    /// The event of an endpoint, or of the command in it.
     pub fn of(endpoint: &Endpoint) -> Option<Self> {
         if let Endpoint::Admin(command) = endpoint {
             return Self::of_command(command);
@@ -85,7 +87,7 @@ impl Event {
         Some(Self { name, target: target.map(ToString::to_string) })
     }
 
-    /// What an operator asks for; `query` is that of a request, where it can be read.
+    /// The event of an operator's command; `query` is the query of the request, if it can be read.
     pub fn of_operator(command: &operator::Command, query: Option<&Query>) -> Option<Self> {
         Some(match command {
             operator::Command::Known | operator::Command::Metrics => return None,
@@ -96,9 +98,9 @@ impl Event {
                 let dir = query.and_then(operator::backup_dir);
                 dir.map_or(Self::new("backup"), |dir| Self::on("backup", &dir.display()))
             }
-            // Without a filter it only shows; the answer says with which.
+            // Without a filter, the command only shows the current one. The answer names a new one.
             operator::Command::Log => query?.text("filter").map(|_| Self::new("log_changed"))?,
-            // A file of another server; the answer says which.
+            // A file of another server; the answer names it.
             operator::Command::Import => Self::new("import"),
             operator::Command::Admin(command) => return Self::of_command(command),
         })
@@ -123,7 +125,7 @@ impl Event {
     }
 }
 
-/// Why a request was refused before anything was done, where that is a decision about who asks.
+/// Why a request was refused before anything was done, if that is a decision about the caller.
 pub fn reason(refusal: &Refusal) -> Option<String> {
     match refusal {
         Refusal::App(Error::Unauthenticated(why)) => Some(why.clone()),
@@ -134,9 +136,9 @@ pub fn reason(refusal: &Refusal) -> Option<String> {
     }
 }
 
-/// A request on its way to its line. A client that hangs up, or resets its HTTP/2 stream, drops the
-/// handler, but not what that has begun: a backup goes on. Of a request that was let in, the line
-/// says then that it was cut.
+/// A request whose line is still to be written. A client that hangs up, or resets its HTTP/2
+/// stream, drops the handler, but not the work that the handler has begun: a backup goes on. If the
+/// request was admitted, its line then says that it was cut.
 pub struct Told<'a> {
     app: &'a App,
     log: &'a AuditLog,
@@ -150,12 +152,12 @@ impl<'a> Told<'a> {
         Self { app, log, request_id: request_id.to_owned(), from, trace: None }
     }
 
-    /// What is known of it so far.
+    /// What is known about the request so far.
     pub fn trace(&mut self) -> &mut Trace {
         self.trace.get_or_insert_default()
     }
 
-    /// Writes its line, where there is something to tell; `why` is the reason of a refusal.
+    /// Writes the line, if there is something to record; `why` is the reason of a refusal.
     pub fn tell(&mut self, answer: &Response<Body>, why: Option<&str>) -> Trace {
         let trace = self.trace.take().unwrap_or_default();
         self.record(&trace, Some(answer), why);
@@ -164,7 +166,8 @@ impl<'a> Told<'a> {
 
     fn record(&self, trace: &Trace, answer: Option<&Response<Body>>, why: Option<&str>) {
         let Trace { who, operator, event, is_admitted, .. } = trace;
-        // That nobody asked for what nobody can read is nothing to tell.
+        // Without a known caller, a handler that was started or the reason of a refusal, there is
+        // nothing to record.
         if who.is_none() && operator.is_none() && !is_admitted && why.is_none() {
             return;
         }
@@ -209,7 +212,7 @@ impl Drop for Told<'_> {
     }
 }
 
-/// A target with an ellipsis in place of its middle where it is too long.
+/// The target; if it is too long, with an ellipsis in place of its middle.
 fn shortened(target: String) -> String {
     if target.len() <= TARGET_BYTES_MAX {
         return target;

@@ -1,7 +1,7 @@
-//! A request and its answer, from the first byte to the last: counted, and told in one line.
+//! A request and its answer, from the first byte to the last: counted, and logged in one line.
 //!
-//! The line (target `streamlined::access`) has no query, which may hold a signature, and of a path
-//! nothing that is a credential.
+//! The line (target `streamlined::access`) omits the query, which may hold a signature, and
+//! everything in the path that is a credential.
 
 use std::{
     borrow::Cow,
@@ -29,7 +29,8 @@ use crate::{
     model::id::TokenId,
 };
 
-/// A request, to the end of its answer's body. It may never be answered: its client may leave.
+/// A request, until the end of its answer's body. It may never be answered, because its client may
+/// leave.
 pub struct Exchange {
     pub request_id: String,
     pub received: Arc<Received>,
@@ -54,7 +55,7 @@ struct Answer {
     _sending: Option<Counted>,
 }
 
-/// Of a request that reached no endpoint.
+/// The route of a request that reached no endpoint.
 const NOWHERE: &str = "none";
 
 impl Exchange {
@@ -76,7 +77,7 @@ impl Exchange {
         &self.path
     }
 
-    /// The answer's head is made. Without a body there is nothing to wait for.
+    /// Records that the head of the answer is made. An answer without a body is then complete.
     pub fn answered(
         &mut self,
         answer: &Response<Body>,
@@ -100,7 +101,7 @@ impl Exchange {
         });
     }
 
-    /// What came of asking for more; `left` is what is still to come, where that is known.
+    /// Records what came of polling the body; `left` is how many bytes are still to come, if known.
     pub fn gave<E>(&mut self, polled: &Poll<Option<Result<Bytes, E>>>, left: Option<u64>) {
         let Some(answer) = &mut self.answer else { return };
         match polled {
@@ -143,23 +144,24 @@ impl Drop for Exchange {
     }
 }
 
-/// A method that clients cannot choose freely.
+/// A method as a label, which clients cannot choose freely.
 fn method(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
-/// With the microseconds.
+/// Milliseconds, with the microseconds as decimals.
 fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// A path without the secret that it may end in: that of a batch, or a service token which somebody
-/// took for its own id.
+/// A path without the secret that it may end in: the token of a batch, or a service token that
+/// somebody took for its id.
 fn logged(path: &str) -> Cow<'_, str> {
-    // As the router reads it: a secret may be written in another way.
+    // Decoded as the router does: a secret may be percent-encoded.
     let Ok(decoded) = route::decode(path) else { return Cow::Borrowed("") };
-    // With a slash more, or behind another path, it leads nowhere and is a secret all the same.
+    // A path with an extra slash, or behind another path, leads nowhere, but its token is still a
+    // secret.
     let mut folded = String::with_capacity(decoded.len());
     for segment in decoded.split('/').filter(|segment| !segment.is_empty()) {
         folded.push('/');

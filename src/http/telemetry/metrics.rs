@@ -1,7 +1,7 @@
-//! `/metrics`: what the surface counts, and what is shown of all that is counted.
+//! `/metrics`: what the HTTP surface counts, and the page with everything that is counted.
 //!
-//! Labels are routes, statuses, codes and limits of this program: their number is bounded whatever
-//! clients send. `docs/monitoring/` has a dashboard and alerts over these names.
+//! Labels are routes, statuses, codes and limits of this program, so their number is bounded
+//! whatever clients send. `docs/monitoring/` has a dashboard and alerts that use these names.
 
 use hyper::{
     Response,
@@ -17,34 +17,34 @@ use crate::{
     sys::process,
 };
 
-/// By method, route and status.
+/// Requests that were answered, by method, route and status.
 pub static REQUESTS: Family<(&str, &str, u16), Counter, 1024> = Family::counters();
-/// By method and route: from the head of a request to the head of its answer.
+/// The time from the head of a request to the head of its answer, by method and route.
 pub static REQUEST_SECONDS: Family<(&str, &str), Histogram, 256> = Family::seconds();
 pub static REQUESTS_OPEN: Gauge = Gauge::new();
-/// Bodies of requests and of answers, by `in` and `out`.
+/// Bytes of request bodies (`in`) and of answers (`out`).
 pub static BYTES: Family<&str, Counter, 2> = Family::counters();
-/// Requests whose body is received, and answers that are made while they are sent.
+/// Requests whose body is being received, and answers that are made while they are sent.
 pub static RECEIVING: Gauge = Gauge::new();
 pub static SENDING: Gauge = Gauge::new();
-/// Answers that did not come to their end.
+/// Answers that were not sent to their end.
 pub static ANSWERS_CUT: Counter = Counter::new();
-/// By the code of the problem document.
+/// Refused requests, by the code of the problem document.
 pub static REFUSALS: Family<&str, Counter, 256> = Family::counters();
 /// How often a limit was met, by its name.
 pub static LIMITS: Family<&str, Counter, 32> = Family::counters();
 pub static CONNECTIONS: Counter = Counter::new();
 pub static CONNECTIONS_OPEN: Gauge = Gauge::new();
-/// `done` and `failed`.
+/// TLS handshakes, `done` and `failed`.
 pub static TLS_HANDSHAKES: Family<&str, Counter, 2> = Family::counters();
-/// What was read again while the daemon ran, `configuration` or `certificate`, and whether it was
-/// `taken` or `faulty`.
+/// Reloads while the daemon ran: what was read, `configuration` or `certificate`, and whether it
+/// was `taken` or `faulty`.
 pub static RELOADS: Family<(&str, &str), Counter, 4> = Family::counters();
-/// In seconds after 1970; 0 without TLS.
+/// When the TLS certificate expires, in seconds after 1970; 0 without TLS.
 pub static CERTIFICATE_EXPIRES: Gauge = Gauge::new();
 
-/// What alerts look at is shown before there is any of it: from nothing to one is no increase to
-/// Prometheus.
+/// Shows the counters that alerts watch before they are first counted: to Prometheus, a counter
+/// that first appears with the value one has not increased.
 fn begin() {
     for code in ["no_space", "unauthenticated"] {
         REFUSALS.of(code);
@@ -68,7 +68,7 @@ pub async fn page(app: &App) -> Response<Body> {
     let mut page = text::Text::default();
     page.gauges(
         "streamlined_build_info",
-        "What is running; always 1.",
+        "Version of the running daemon; always 1.",
         [([("version", env!("CARGO_PKG_VERSION"))], 1)],
     );
     surface(&mut page);
@@ -76,11 +76,11 @@ pub async fn page(app: &App) -> Response<Body> {
     health(&mut page, &app.health().await);
     match app.scrub_state().await {
         Ok(state) => scrub(&mut page, &state),
-        Err(error) => tracing::warn!(%error, "the index does not tell how far the scrub is"),
+        Err(error) => tracing::warn!(%error, "the progress of the scrub cannot be read"),
     }
     page.gauge(
         "streamlined_quota_default_bytes",
-        "What a user may hold whose record says nothing else.",
+        "Quota of a user whose record sets no other.",
         app.policy().quota_bytes,
     );
     if let Some(found) = app.usage() {
@@ -88,7 +88,7 @@ pub async fn page(app: &App) -> Response<Body> {
     }
     match process::Figures::read() {
         Ok(figures) => process(&mut page, &figures),
-        Err(error) => tracing::warn!(%error, "the kernel tells nothing of this process"),
+        Err(error) => tracing::warn!(%error, "the figures of this process cannot be read"),
     }
     let mut response = Response::new(Body::full(page.into_string()));
     let headers = response.headers_mut();
@@ -106,28 +106,28 @@ fn surface(page: &mut text::Text) {
     let times = REQUEST_SECONDS.all();
     page.histograms(
         "streamlined_http_request_duration_seconds",
-        "From the head of a request to the head of its answer.",
+        "Time from the head of a request to the head of its response.",
         times.map(|((method, route), times)| ([("method", method), ("route", route)], times)),
     );
     page.gauge(
         "streamlined_http_requests_open",
-        "Requests whose answer is not out yet.",
+        "Requests whose response is not sent yet.",
         &REQUESTS_OPEN,
     );
     page.counter_family(
         "streamlined_http_body_bytes_total",
-        "Bytes of bodies, in from requests and out in answers.",
+        "Bytes of bodies: in from requests, out in responses.",
         "direction",
         &BYTES,
     );
     page.gauges(
         "streamlined_transfers_open",
-        "Bodies that are received, and answers that are made while they are sent.",
+        "Request bodies being received (in), and streamed responses being sent (out).",
         [([("direction", "in")], &RECEIVING), ([("direction", "out")], &SENDING)],
     );
     page.counter(
         "streamlined_http_answers_cut_total",
-        "Answers that did not come to their end: the client left, or what was stored is damaged.",
+        "Responses that were cut: the client left, or the stored content is damaged.",
         &ANSWERS_CUT,
     );
     page.counter_family(
@@ -138,28 +138,28 @@ fn surface(page: &mut text::Text) {
     );
     page.counter_family(
         "streamlined_limits_hit_total",
-        "How often a limit on connections and requests was met.",
+        "How often a limit on connections or requests was met.",
         "limit",
         &LIMITS,
     );
-    page.counter("streamlined_connections_total", "Connections that were taken.", &CONNECTIONS);
+    page.counter("streamlined_connections_total", "Connections that were accepted.", &CONNECTIONS);
     page.gauge("streamlined_connections_open", "Connections that are open.", &CONNECTIONS_OPEN);
     page.counter_family(
         "streamlined_tls_handshakes_total",
-        "TLS handshakes, done and failed.",
+        "TLS handshakes that were done or failed.",
         "outcome",
         &TLS_HANDSHAKES,
     );
     let reloads = RELOADS.all();
     page.counters(
         "streamlined_reloads_total",
-        "What was read again while the daemon ran, and whether it was taken or faulty.",
+        "Reloads of the configuration and the certificate, by whether they were taken or faulty.",
         reloads.map(|((what, outcome), count)| ([("what", what), ("outcome", outcome)], count)),
     );
     if CERTIFICATE_EXPIRES.get() > 0 {
         page.gauge(
             "streamlined_tls_certificate_expiry_timestamp_seconds",
-            "When the certificate that is shown expires.",
+            "When the TLS certificate in use expires, in seconds after 1970.",
             &CERTIFICATE_EXPIRES,
         );
     }
@@ -168,17 +168,17 @@ fn surface(page: &mut text::Text) {
 fn stores(page: &mut text::Text) {
     page.histograms(
         "streamlined_sync_duration_seconds",
-        "From a write to the end of its sync, by what was written.",
+        "Time from a write to the end of its sync, by what was written.",
         stores::SYNC_SECONDS.all().map(|(store, times)| ([("store", store)], times)),
     );
     page.histograms(
         "streamlined_commit_batch_size",
-        "What became durable by one sync: steps of the index, blobs of a pack.",
+        "How many steps of the index, or blobs of a pack, one sync made durable.",
         [([("store", "index")], &stores::COMMIT_STEPS), ([("store", "pack")], &stores::PACK_BLOBS)],
     );
     page.gauges(
         "streamlined_queue_waiting",
-        "What waits for a commit or for a pack; 4096 at most.",
+        "Steps that wait for a commit, and blobs that wait for a pack; 4096 each at most.",
         [
             ([("queue", "index")], &stores::COMMITS_WAITING),
             ([("queue", "pack")], &stores::PACKS_WAITING),
@@ -186,13 +186,13 @@ fn stores(page: &mut text::Text) {
     );
     page.counter_family(
         "streamlined_damage_found_total",
-        "Contents found not to be what was stored, by who found it.",
+        "Contents that were found damaged, by what found the damage.",
         "during",
         &stores::DAMAGE_FOUND,
     );
     page.counter(
         "streamlined_audit_lines_lost_total",
-        "Lines that the audit log could not take.",
+        "Lines that could not be written to the audit log.",
         &stores::AUDIT_LINES_LOST,
     );
 }
@@ -200,12 +200,12 @@ fn stores(page: &mut text::Text) {
 fn health(page: &mut text::Text, health: &Health) {
     page.gauge(
         "streamlined_disk_free_bytes",
-        "Room on the disk of the data directory.",
+        "Free space on the disk of the data directory.",
         health.free_bytes,
     );
     page.gauges(
         "streamlined_store_writable",
-        "1 when a store takes writes, 0 when it stopped until a restart.",
+        "1 if the store takes writes, 0 if it takes none until a restart.",
         [
             ([("store", "index")], u8::from(health.index)),
             ([("store", "blobs")], u8::from(health.blobs)),
@@ -219,7 +219,7 @@ fn health(page: &mut text::Text, health: &Health) {
         );
         page.gauge(
             "streamlined_scrub_overdue",
-            "1 when everything should have been read again by now.",
+            "1 if a scrub should have read all content again by now.",
             u8::from(content.scrub_overdue),
         );
     }
@@ -228,35 +228,39 @@ fn health(page: &mut text::Text, health: &Health) {
 fn scrub(page: &mut text::Text, state: &ScrubState) {
     page.gauge(
         "streamlined_scrub_running",
-        "1 while a pass reads everything again.",
+        "1 while a scrub pass reads all content again.",
         u8::from(state.running.is_some()),
     );
-    // Blobs are read in the order of their hashes, which are spread evenly.
+    // Blobs are read in the order of their hashes, which are evenly distributed.
     let position = state.running.and_then(|pass| pass.position);
     let progress = position.map_or(0.0, |hash| {
         f64::from(u16::from_be_bytes([hash.0[0], hash.0[1]])) / f64::from(u16::MAX)
     });
-    page.gauge("streamlined_scrub_progress_ratio", "How much of it is done.", progress);
+    page.gauge(
+        "streamlined_scrub_progress_ratio",
+        "Completed share of the running scrub pass, 0 to 1.",
+        progress,
+    );
     let passes = [("running", state.running), ("last", state.last)];
     let of = |number: fn(&ScrubPass) -> u64| {
         passes.into_iter().filter_map(move |(name, pass)| Some(([("pass", name)], number(&pass?))))
     };
-    page.gauges("streamlined_scrub_blobs", "Blobs a pass has read.", of(|pass| pass.blobs));
-    page.gauges("streamlined_scrub_bytes", "Bytes a pass has read.", of(|pass| pass.bytes));
+    page.gauges("streamlined_scrub_blobs", "Blobs read by a scrub pass.", of(|pass| pass.blobs));
+    page.gauges("streamlined_scrub_bytes", "Bytes read by a scrub pass.", of(|pass| pass.bytes));
     page.gauges(
         "streamlined_scrub_damaged",
-        "Blobs a pass has found damaged.",
+        "Blobs found damaged by a scrub pass.",
         of(|pass| pass.damaged),
     );
     page.gauges(
         "streamlined_scrub_unreadable",
-        "Blobs a pass could not read to the end.",
+        "Blobs that a scrub pass could not read to the end.",
         of(|pass| pass.unreadable),
     );
     let completed = state.last.and_then(|pass| pass.completed).map_or(0, UnixMillis::seconds);
     page.gauge(
         "streamlined_scrub_last_completed_timestamp_seconds",
-        "When the last pass came to its end; 0 for never.",
+        "When the last scrub pass completed, in seconds after 1970; 0 for never.",
         completed,
     );
 }
@@ -267,7 +271,7 @@ fn usage(page: &mut text::Text, usage: &Usage) {
     page.gauge("streamlined_file_bytes", "Bytes of all files.", usage.bytes);
     page.gauge(
         "streamlined_reserved_bytes",
-        "Bytes that open uploads may still turn into files.",
+        "Bytes that open uploads reserve of their users' quotas.",
         usage.reserved,
     );
     page.gauge(
@@ -280,7 +284,7 @@ fn usage(page: &mut text::Text, usage: &Usage) {
 fn process(page: &mut text::Text, figures: &process::Figures) {
     page.counter(
         "process_cpu_seconds_total",
-        "Time on processors, in user and system mode.",
+        "CPU time in user and system mode.",
         figures.cpu_seconds,
     );
     page.gauge("process_resident_memory_bytes", "Resident memory.", figures.resident_bytes);
@@ -288,7 +292,7 @@ fn process(page: &mut text::Text, figures: &process::Figures) {
     page.gauge("process_threads", "Threads.", figures.threads);
     page.gauge("process_open_fds", "Open file descriptors.", figures.open_fds);
     if let Some(max) = figures.max_fds {
-        page.gauge("process_max_fds", "How many may be open.", max);
+        page.gauge("process_max_fds", "Maximum number of open file descriptors.", max);
     }
     page.gauge(
         "process_start_time_seconds",

@@ -1,4 +1,4 @@
-//! What is told of requests: to the log, to the audit log and to whoever watches.
+//! What is reported about requests: to the log, to the audit log and to monitoring.
 
 pub(super) mod audit;
 pub(super) mod exchange;

@@ -55,7 +55,7 @@ pub async fn mint(context: &Context, body: RequestBody) -> Reply {
             Chosen::Folder(Listing { owner, folder: fields::folder(&folder)? })
         }
         _ => {
-            let detail = "A batch names either keys or a folder.";
+            let detail = "Name either keys or folder, and not both.";
             return Err(Error::invalid("invalid_keys", detail).into());
         }
     };
@@ -68,7 +68,7 @@ pub async fn mint(context: &Context, body: RequestBody) -> Reply {
 pub async fn fetch(context: &Context, token: &str) -> Reply {
     let archive = context.app.open_archive(token).await?;
     let (size, name) = (archive.bytes(), format!("{}.zip", archive.name));
-    // No date tells that a file was taken out.
+    // No date shows that a file was removed from the batch.
     let validators = Validators { etag: format!("\"zip-{}\"", archive.tag), modified: None };
     let answer = conditional::decide(&context.method, &context.headers, &validators, size);
     let (status, slice) = match answer {
@@ -96,7 +96,8 @@ pub async fn fetch(context: &Context, token: &str) -> Reply {
         let range = format!("bytes {}-{}/{size}", slice.start, slice.end - 1);
         headers.insert(CONTENT_RANGE, value(&range)?);
     }
-    // A folder's name may be as long as a file's: the extension makes it too long for one.
+    // A folder's name may be as long as a file's. With the extension, it may be too long for a file
+    // name.
     let name = FileName::parse(&name).or_else(|_| FileName::parse("files.zip"));
     if let Ok(name) = name {
         let disposition = content_disposition(&name, Disposition::Attachment);

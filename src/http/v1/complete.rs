@@ -1,4 +1,4 @@
-//! Ends of uploads: `complete` in all its forms, and a whole file in one request.
+//! How uploads end: `complete` in all its forms, and a whole file in one request.
 
 use hyper::{
     StatusCode,
@@ -40,11 +40,11 @@ struct CompleteBody {
 
 #[derive(Deserialize)]
 struct InlinePart {
-    /// Empty: its content was decoded on the way.
+    /// Empty: the content was decoded on the way.
     data: Option<String>,
 }
 
-/// Of content that its owner has: what init asked to prove.
+/// The proof that init asked for: that the client knows content which its owner has stored.
 #[derive(Deserialize)]
 struct KnownContent {
     blake3: Option<String>,
@@ -101,7 +101,7 @@ fn possession(json::Object(known): json::Object<KnownContent>) -> Result<Possess
     let blake3 = known.blake3.as_deref().map(fields::blake3).transpose()?;
     let sha256 = known.sha256.as_deref().map(fields::sha256).transpose()?;
     if blake3.is_none() && sha256.is_none() {
-        let detail = "known needs the blake3 or the sha256 that init carried.";
+        let detail = "known must have the blake3 or the sha256 that init carried.";
         return Err(Error::invalid("invalid_sha256", detail));
     }
     Ok(Possession { blake3, sha256, proof })
@@ -126,7 +126,7 @@ pub async fn put_content(context: &Context, body: RequestBody) -> Reply {
     json::reply(StatusCode::CREATED, &metadata_answer(&file)).map(|a| audit::about(a, &file.key))
 }
 
-/// Stores a whole file, of this size where that was said.
+/// Stores a whole file, of `size` bytes if that was declared.
 pub async fn store_content(
     context: &Context,
     mut body: RequestBody,
@@ -157,8 +157,8 @@ pub async fn store_content(
     Ok(context.app.put_content(principal, new).await?)
 }
 
-/// There is no file yet that could match (RFC 9110 section 13.1.1). Asked last: what is refused
-/// without the condition is refused for that (section 13.2.1).
+/// Refuses `If-Match`: there is no file yet that could match (RFC 9110 section 13.1.1). Checked
+/// last: what is refused without the condition is refused for that reason (section 13.2.1).
 pub fn check_condition(context: &Context) -> Result<(), Refusal> {
     if context.headers.contains_key(IF_MATCH) {
         return Err(Refusal::PreconditionFailed);
@@ -166,15 +166,15 @@ pub fn check_condition(context: &Context) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What `Content-Type` says of the file. Types that HTTP clients send for want of a better one
-/// say nothing of it. Of two lines nobody knows which one counts.
+/// What `Content-Type` says about the file. Types that HTTP clients send for want of a better one
+/// say nothing. Two lines are refused, because nobody knows which one counts.
 pub fn declared_type(context: &Context) -> Result<Option<Box<str>>, Error> {
     const SAYS_NOTHING: [&str; 2] =
         ["application/x-www-form-urlencoded", "application/octet-stream"];
     let mut lines = context.headers.get_all(CONTENT_TYPE).iter();
     let Some(value) = lines.next() else { return Ok(None) };
     if lines.next().is_some() {
-        return Err(Error::invalid("invalid_header", "content-type must be there once."));
+        return Err(Error::invalid("invalid_header", "Content-Type must be sent only once."));
     }
     fields::check_not_a_form(&context.headers)?;
     let value = value.to_str().unwrap_or_default();

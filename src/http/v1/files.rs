@@ -36,7 +36,7 @@ pub async fn metadata(context: &Context, key: &FileKey) -> Reply {
     json::reply(StatusCode::OK, &answer)
 }
 
-/// What `complete` and `metadata` say of a file.
+/// What `complete` and `metadata` answer about a file.
 pub fn metadata_answer(file: &FileRecord) -> Value {
     json!({
         "id": file.id.to_string(),
@@ -58,7 +58,8 @@ fn meta_answer(meta: &CallerMeta) -> Result<Value, Error> {
 
 /// `DELETE /v1/files/{key}`.
 pub async fn delete(context: &Context, key: FileKey) -> Reply {
-    // What is there under a key never changes, so nothing comes between the look and the deletion.
+    // What is stored under a key never changes, so nothing comes between this check and the
+    // deletion.
     if conditional::has_conditions(&context.headers) {
         let file = context.app.file(context.principal()?, &key).await?;
         if !conditional::permits(&context.headers, &content::validators(&file)) {
@@ -69,7 +70,7 @@ pub async fn delete(context: &Context, key: FileKey) -> Reply {
     json::reply(StatusCode::OK, &json!({"status": "deleted", "key": key.as_str()}))
 }
 
-/// `GET /v1/files/all`: a page, or the whole list, in either case page by page from the index.
+/// `GET /v1/files/all`: a page or the whole list, in either case read page by page from the index.
 pub async fn list(context: Context) -> Reply {
     let principal = context.principal()?;
     let owner = context.app.acting_for(principal, context.named_user(None, None)?, true)?;
@@ -79,7 +80,7 @@ pub async fn list(context: Context) -> Reply {
     let after = context.query.cursor(FileId::parse)?;
     let totals = context.app.totals(&listing).await?;
     let mut pages = Pages { context, listing, after, left: limit, begun: false, ended: false };
-    // The first page comes before the answer begins, so that a failure is still an answer.
+    // The first page is read before the answer begins, so that a failure can still be answered.
     let mut first = pages.next().await?;
     let head =
         format!(r#"{{"total_count":{},"total_size":{},"files":["#, totals.files, totals.bytes);
@@ -101,12 +102,12 @@ pub async fn list(context: Context) -> Reply {
     Ok(response)
 }
 
-/// A list on its way out: one page of the index in memory at a time.
+/// A list that is being sent: one page of the index in memory at a time.
 struct Pages {
     context: Context,
     listing: Listing,
     after: Option<FileId>,
-    /// How many more files are wanted; all when the client named no limit.
+    /// How many more files are wanted; `None` for all, if the client named no limit.
     left: Option<u64>,
     begun: bool,
     ended: bool,
@@ -118,7 +119,7 @@ impl Pages {
         let page_max = LIST_PAGE_FILES as u64;
         let wanted = self.left.map_or(page_max, |left| left.min(page_max));
         let wanted = usize::try_from(wanted).unwrap_or(LIST_PAGE_FILES);
-        // One more than wanted tells whether anything follows.
+        // One more than wanted shows whether anything follows.
         let files = self.context.app.list_files(&self.listing, self.after, wanted + 1).await?;
         let mut page = Vec::new();
         for file in files.iter().take(wanted) {

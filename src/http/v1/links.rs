@@ -1,4 +1,4 @@
-//! Signed URLs: both forms of asking for one, and their text.
+//! Signed URLs: both ways to ask for one, and their text.
 
 use base64::{
     Engine,
@@ -24,7 +24,7 @@ use crate::{
 
 const TTL_DEFAULT_SECONDS: u64 = 3600;
 
-/// Written without padding, read with and without.
+/// Encoded without padding, decoded with and without.
 const KEY_ENCODING: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -40,7 +40,8 @@ pub async fn sign(context: &Context) -> Reply {
     let principal = context.principal()?;
     let asked = answer(context, principal, key, ttl, disposition).await;
     match (asked, context.query.literal("key")) {
-        // Which of the two was meant is not said either way.
+        // A `+` in the key may mean a space or itself, and nothing says which. If the one key leads
+        // to no file, the other is tried.
         (Err(Refusal::App(Error::NotFound(_) | Error::OutOfScope(_))), Some(pasted)) => {
             answer(context, principal, pasted, ttl, disposition).await
         }

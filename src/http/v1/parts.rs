@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub fn invalid_number() -> Error {
-    Error::invalid("invalid_part_number", "A part number is a whole number from 0 to 10000.")
+    Error::invalid("invalid_part_number", "A part number must be a whole number from 0 to 10000.")
 }
 
 #[derive(Deserialize)]
@@ -34,7 +34,7 @@ struct PartBody {
 #[serde(untagged)]
 enum PartWord {
     Number(json::Whole),
-    /// Refused with a word of its own.
+    /// Refused with an error code of its own.
     Other(IgnoredAny),
 }
 

@@ -1,4 +1,4 @@
-//! Bodies with content on their way into the store, raw or as base64 inside JSON.
+//! Bodies with content for the store, raw or as base64 inside JSON.
 
 use bytes::Bytes;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Streams a raw body into `incoming`; one that says it is too large is not read.
+/// Streams a raw body into `incoming`. A body whose declared length is too large is not read.
 pub async fn raw(body: &mut RequestBody, mut incoming: Incoming) -> Result<Incoming, Error> {
     incoming.expect(body.announced().unwrap_or(0))?;
     while let Some(bytes) = body.next().await? {
@@ -36,17 +36,17 @@ struct EarlyBody {
     part_number: Option<json::Whole>,
 }
 
-/// What the content of a JSON body is.
+/// What the base64 content of a JSON body is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum What {
     Part,
-    /// All of a file, whatever number stands beside it.
+    /// The whole content of a file, whatever part number stands beside it.
     File,
 }
 
-/// Streams a JSON body with base64 content into `incoming`. When the upload's id stands before
-/// the content, an upload that is not there is refused before the content is taken; when a part's
-/// number does too, the part goes where it belongs.
+/// Streams a JSON body with base64 content into `incoming`. If the upload's id comes before the
+/// content, an upload that does not exist is refused before the content is taken. If a part's
+/// number comes before the content too, a large part is written where it belongs.
 pub async fn inline<T: DeserializeOwned>(
     context: &Context,
     what: What,
@@ -67,7 +67,8 @@ pub async fn inline<T: DeserializeOwned>(
                 let id = fields::upload_id(&early.upload_id)?;
                 let principal = match what {
                     What::Part => context.principal()?.clone(),
-                    // Of another one than the service names: that is told behind the content.
+                    // If the upload is not of the user whom the service names, it is refused after
+                    // the content.
                     What::File => context.principal()?.naming_nobody(),
                 };
                 context.app.check_upload(&principal, id).await?;
@@ -94,7 +95,7 @@ fn refused(why: inline::Refused) -> Error {
         }
         inline::Refused::TooDeep => Error::invalid("json_too_deep", why.to_string()),
         inline::Refused::Base64 => {
-            let detail = "The content is not base64 of the standard alphabet with padding.";
+            let detail = "The content must be base64 in the standard alphabet, with padding.";
             Error::invalid("invalid_base64", detail)
         }
         inline::Refused::Json(why) => json::invalid(&why),

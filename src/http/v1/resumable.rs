@@ -1,12 +1,12 @@
-//! Resumable uploads as the IETF drafts them (draft-ietf-httpbis-resumable-upload-12, interop
-//! version 8): the upload sessions, in the words of that draft. `PUT /v1/files/content` begins one,
+//! Resumable uploads by the IETF draft-ietf-httpbis-resumable-upload-12, with interop version 8:
+//! the upload sessions, in the terms of that draft. `PUT /v1/files/content` begins one, and
 //! `/v1/uploads/{id}` is its upload resource.
 //!
-//! The draft lets a server announce the upload resource while the request that made it is still
-//! under way, by an interim response 104. hyper 1.12 answers a request once: its HTTP/1 encoder
-//! refuses a 1xx, and its HTTP/2 server does not reach the interim responses of h2. So a client
-//! learns of the resource from the 201 to a creation that says `Upload-Complete: ?0`, and one that
-//! says `?1` is a request like any other, of which nothing is kept when it is cut.
+//! The draft lets a server announce the upload resource while the request that created it is still
+//! under way, by an interim response 104. hyper 1.12 answers a request only once: its HTTP/1
+//! encoder refuses a 1xx, and its HTTP/2 server does not use the interim responses of h2. So a
+//! client learns of the resource from the 201 to a creation with `Upload-Complete: ?0`. A creation
+//! with `?1` is a request like any other: nothing of it is kept when it is cut.
 
 use hyper::{
     HeaderMap, Response, StatusCode,
@@ -45,7 +45,7 @@ pub const PREFIX: &str = "/v1/uploads/";
 const CREATION_PATH: &str = "/v1/files/content";
 const INTEROP_VERSION: &str = "8";
 const PIECE_TYPE: &str = "application/partial-upload";
-/// The largest integer of a structured field.
+/// The largest integer that a structured field can hold.
 const INTEGER_MAX: u64 = 999_999_999_999_999;
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
@@ -54,18 +54,18 @@ const UPLOAD_DRAFT_INTEROP_VERSION: HeaderName =
     HeaderName::from_static("upload-draft-interop-version");
 const UPLOAD_LIMIT: HeaderName = HeaderName::from_static("upload-limit");
 
-/// Whether a request is one of the draft.
+/// Whether a request is one of the draft's.
 pub fn is_spoken(path: &str, headers: &HeaderMap) -> bool {
     path.starts_with(PREFIX) || (path == CREATION_PATH && completes(headers).is_some())
 }
 
-/// What a request says of itself: that it brings the last byte, or that more will come. Without a
-/// word it is not one of the draft.
+/// What `Upload-Complete` says: that the request brings the last byte, or that more will come. A
+/// creation without it is not one of the draft's.
 fn completes(headers: &HeaderMap) -> Option<bool> {
     structured::boolean(headers, &UPLOAD_COMPLETE)
 }
 
-/// Every answer of the draft, a refusal too, names its version and the limits.
+/// Every answer of the draft, a refusal too, states its version and the limits.
 pub fn mark(policy: &Policy, response: &mut Response<Body>) {
     let headers = response.headers_mut();
     headers.insert(UPLOAD_DRAFT_INTEROP_VERSION, HeaderValue::from_static(INTEROP_VERSION));
@@ -74,14 +74,14 @@ pub fn mark(policy: &Policy, response: &mut Response<Body>) {
     }
 }
 
-/// `Upload-Limit` of an upload that has so many seconds left.
+/// `Upload-Limit` of an upload that has `left` seconds left.
 fn limits(policy: &Policy, left: u64) -> String {
     let [size, piece, left] =
         [policy.file_bytes_max, policy.part_bytes_max, left].map(|it| it.min(INTEGER_MAX));
     format!("max-size={size}, max-append-size={piece}, max-age={left}")
 }
 
-/// `OPTIONS` of a path where uploads begin, or go on.
+/// `OPTIONS` of a path where uploads begin or continue.
 pub fn options(context: &Context, upload: Option<UploadId>) -> Response<Body> {
     let mut response = answer(StatusCode::NO_CONTENT);
     mark(&context.app.policy(), &mut response);
@@ -92,10 +92,10 @@ pub fn options(context: &Context, upload: Option<UploadId>) -> Response<Body> {
     response
 }
 
-/// What an upload resource takes.
+/// The methods that an upload resource allows.
 pub const ALLOWED: &str = "OPTIONS, HEAD, PATCH, DELETE";
 
-/// `PUT /v1/files/content`: a whole file in one request, or the begin of one.
+/// `PUT /v1/files/content`: a whole file in one request, or the beginning of one.
 pub async fn create(context: &Context, body: RequestBody) -> Reply {
     let said = structured::integer(&context.headers, &UPLOAD_LENGTH);
     match completes(&context.headers) {
@@ -152,7 +152,7 @@ async fn begin(context: &Context, size: Option<u64>, body: RequestBody) -> Reply
     Ok(audit::about(response, &progress.upload.id))
 }
 
-/// `HEAD /v1/uploads/{id}`: from where to go on.
+/// `HEAD /v1/uploads/{id}`: the offset at which to continue.
 pub async fn head(context: &Context, id: UploadId) -> Reply {
     let progress = context.app.progress(context.principal()?, id).await?;
     let mut response = told(context, StatusCode::NO_CONTENT, &progress)?;
@@ -168,9 +168,9 @@ pub async fn append(context: &Context, id: UploadId, body: RequestBody) -> Reply
     if !fields::is_of_type(headers, PIECE_TYPE) {
         return Err(Refusal::MediaTypeUnsupported { takes: PIECE_TYPE });
     }
-    let missing = || Error::invalid("invalid_upload_offset", "Upload-Offset is needed.");
+    let missing = || Error::invalid("invalid_upload_offset", "Upload-Offset is required.");
     let offset = structured::integer(headers, &UPLOAD_OFFSET).ok_or_else(missing)?;
-    let missing = || Error::invalid("invalid_upload_complete", "Upload-Complete is needed.");
+    let missing = || Error::invalid("invalid_upload_complete", "Upload-Complete is required.");
     let is_last = completes(headers).ok_or_else(missing)?;
     let said = structured::integer(headers, &UPLOAD_LENGTH);
     let announced = body.announced();
@@ -190,7 +190,7 @@ pub async fn append(context: &Context, id: UploadId, body: RequestBody) -> Reply
     let progress = appended.map_err(refused)?;
     match &progress.file {
         Some(file) => {
-            // As if all had come at once.
+            // The answer is as if everything had come in one request.
             created(context, file)
         }
         None => told(context, StatusCode::NO_CONTENT, &progress),
@@ -214,18 +214,18 @@ fn piece(
     Ok(Piece { claim, checksum: digest.map(Checksum::new), content })
 }
 
-/// tus has a status of its own for this.
+/// Answers a digest mismatch with 400: the special status for it, 460, belongs to tus.
 fn refused(error: Error) -> Error {
     match error {
         Error::ChecksumDiffers => {
-            let detail = "The bytes are not those of Content-Digest; nothing of them was kept.";
+            let detail = "The bytes do not match Content-Digest, and none of them were kept.";
             Error::invalid("digest_mismatch", detail)
         }
         error => error,
     }
 }
 
-/// What every answer about an upload says.
+/// An answer about an upload, with the headers that all of these have.
 fn told(context: &Context, status: StatusCode, progress: &Progress) -> Reply {
     let mut response = answer(status);
     let expires = progress.upload.expires.seconds();
@@ -246,7 +246,7 @@ fn created(context: &Context, file: &FileRecord) -> Reply {
     ended(context, response, file).map(|response| audit::about(response, &file.key))
 }
 
-/// What an answer says of an upload that became a file.
+/// Adds the headers for an upload that became a file.
 fn ended(context: &Context, mut response: Response<Body>, file: &FileRecord) -> Reply {
     let headers = response.headers_mut();
     headers.insert(UPLOAD_COMPLETE, TRUE);

@@ -21,7 +21,7 @@ pub async fn generate(context: &Context) -> Reply {
     };
     let principal = context.principal()?;
     context.app.check_scope(principal, &user, &Folder::default())?;
-    // Who may not manage users must not get to by the token of an admin.
+    // A caller who may not manage users must not get to do so with the token of an admin.
     let cap = if principal.may(Action::Admin) { Role::Admin } else { Role::Researcher };
     let hours = context.query.number("expires_hours", "invalid_expires_hours")?;
     let made = context.app.generate_token(&user, hours.unwrap_or(HOURS_DEFAULT), cap).await?;

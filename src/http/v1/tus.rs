@@ -1,4 +1,4 @@
-//! tus 1.0 at `/v1/tus`: the upload sessions, in the words of that protocol.
+//! tus 1.0 at `/v1/tus`: the upload sessions, in the terms of that protocol.
 
 pub mod concat;
 pub mod metadata;
@@ -45,9 +45,9 @@ const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,ex
                           checksum,checksum-trailer,termination,concatenation,\
                           concatenation-unfinished";
 const OFFSET_TYPE: &str = "application/offset+octet-stream";
-/// What a file is called when its client does not say.
+/// The name of a file whose client gives none.
 const NAME: &str = "upload";
-/// What cannot stand as it is in the path of a URL.
+/// What must be percent-encoded in the path of a URL.
 const KEY_UNSAFE: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b'@');
 
@@ -61,43 +61,44 @@ const UPLOAD_CHECKSUM: HeaderName = HeaderName::from_static("upload-checksum");
 const UPLOAD_CONCAT: HeaderName = HeaderName::from_static("upload-concat");
 const UPLOAD_DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-length");
 const UPLOAD_EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
-/// Ours: the key of the file that the upload became, percent-encoded.
+/// Our own header: the key of the file that the upload became, percent-encoded.
 pub const UPLOAD_KEY: HeaderName = HeaderName::from_static("upload-key");
 pub const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
 const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata");
 pub const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 
-/// What is behind the tus endpoint in a decoded path: nothing, or an upload's id.
+/// What follows the tus endpoint in a decoded path: nothing, or an upload's id.
 pub fn within(path: &str) -> Option<&str> {
     let rest = path.strip_prefix(PATH)?;
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }
 
-/// Clients that can send neither PATCH nor DELETE name the method in a header. The one that they
-/// sent does not count then.
+/// Clients that can send neither PATCH nor DELETE name the method in a header. It then replaces the
+/// method that they sent.
 ///
 /// # Errors
-/// [`Error::Invalid`] for what is no method.
+/// [`Error::Invalid`] for what is not a method.
 pub fn override_method(head: &mut Parts) -> Result<(), Error> {
     let is_named = head.headers.contains_key(&METHOD_OVERRIDE);
     if is_named
         && route::decode(head.uri.path()).is_ok_and(|path| within(&path).is_some())
         && let Some(named) = text(&head.headers, &METHOD_OVERRIDE)?
     {
-        let invalid = || Error::invalid("invalid_header", "X-HTTP-Method-Override is no method.");
+        let detail = "X-HTTP-Method-Override is not a method.";
+        let invalid = || Error::invalid("invalid_header", detail);
         head.method = Method::from_bytes(named.as_bytes()).map_err(|_| invalid())?;
     }
     Ok(())
 }
 
-/// Every answer of the protocol, a refusal too, names its version.
+/// Every answer of the protocol, a refusal too, states its version.
 pub fn mark(path: &str, response: &mut Response<Body>) {
     if within(path).is_some() {
         response.headers_mut().insert(TUS_RESUMABLE, HeaderValue::from_static(VERSION));
     }
 }
 
-/// `OPTIONS`: what is spoken here.
+/// `OPTIONS`: what the server supports.
 pub fn options(context: &Context) -> Reply {
     let mut response = answer(StatusCode::NO_CONTENT);
     let algorithms = Algorithm::ALL.map(Algorithm::as_str).join(",");
@@ -109,7 +110,7 @@ pub fn options(context: &Context) -> Reply {
     Ok(response)
 }
 
-/// `POST /v1/tus`: a new upload, and its first bytes where some come along.
+/// `POST /v1/tus`: a new upload, with its first bytes if the request brings some.
 pub async fn create(context: &Context, body: RequestBody) -> Reply {
     check_version(&context.headers)?;
     let concat = text(&context.headers, &UPLOAD_CONCAT)?;
@@ -155,7 +156,7 @@ pub async fn create(context: &Context, body: RequestBody) -> Reply {
     Ok(response)
 }
 
-/// Begins an upload, with its first bytes where some come along.
+/// Begins an upload, with its first bytes if the request brings some.
 async fn begin(
     context: &Context,
     init: Init,
@@ -172,8 +173,8 @@ async fn begin(
     context.app.create_upload(context.principal()?, init, piece).await
 }
 
-/// Begins an upload that is made of others, and ends it if they are whole. It has neither a length
-/// nor bytes of its own.
+/// Begins an upload that is made of others, and completes it if they are complete. It has neither a
+/// length nor bytes of its own.
 async fn concatenate(
     context: &Context,
     init: Init,
@@ -182,7 +183,7 @@ async fn concatenate(
 ) -> Result<Progress, Error> {
     let has_length = [UPLOAD_LENGTH, UPLOAD_DEFER_LENGTH];
     if has_length.iter().any(|name| context.headers.contains_key(name)) {
-        let detail = "A final upload is as long as those that it is made of.";
+        let detail = "A final upload takes no length: its partial uploads have it.";
         return Err(Error::invalid("invalid_upload_length", detail));
     }
     if !body.is_empty().await? {
@@ -191,7 +192,7 @@ async fn concatenate(
     context.app.concatenate(context.principal()?, init, partials).await
 }
 
-/// `HEAD /v1/tus/{id}`: from where to go on.
+/// `HEAD /v1/tus/{id}`: the offset at which to continue.
 pub async fn head(context: &Context, id: UploadId) -> Reply {
     check_version(&context.headers)?;
     let progress = context.app.progress(context.principal()?, id).await?;
@@ -218,7 +219,7 @@ pub async fn patch(context: &Context, id: UploadId, body: RequestBody) -> Reply 
     if !fields::is_of_type(&context.headers, OFFSET_TYPE) {
         return Err(Refusal::MediaTypeUnsupported { takes: OFFSET_TYPE });
     }
-    let missing = || Error::invalid("invalid_upload_offset", "Upload-Offset is needed.");
+    let missing = || Error::invalid("invalid_upload_offset", "Upload-Offset is required.");
     let offset = number(&context.headers, &UPLOAD_OFFSET, "invalid_upload_offset")?;
     let size = number(&context.headers, &UPLOAD_LENGTH, "invalid_upload_length")?;
     let piece = piece(context, offset.ok_or_else(missing)?, size, body)?;
@@ -226,8 +227,8 @@ pub async fn patch(context: &Context, id: UploadId, body: RequestBody) -> Reply 
     told(StatusCode::NO_CONTENT, &progress)
 }
 
-/// `DELETE /v1/tus/{id}`: what is there of an upload goes. That may be a file by now, which only
-/// those delete who may.
+/// `DELETE /v1/tus/{id}`: deletes what there is of an upload. If that is a file by now, only
+/// callers who may delete files can do so.
 pub async fn terminate(context: &Context, id: UploadId) -> Reply {
     check_version(&context.headers)?;
     let principal = context.principal()?;
@@ -248,9 +249,9 @@ fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::TusVersion { ours: VERSION })
 }
 
-/// The size of a new upload; `None` when it comes later.
+/// The size of a new upload; `None` if it is declared later.
 pub fn declared_size(headers: &HeaderMap) -> Result<Option<u64>, Error> {
-    let detail = "Either Upload-Length or Upload-Defer-Length: 1 is needed.";
+    let detail = "Either Upload-Length or Upload-Defer-Length: 1 is required.";
     let wrong = || Error::invalid("invalid_upload_length", detail);
     let size = number(headers, &UPLOAD_LENGTH, "invalid_upload_length")?;
     match (size, headers.get(UPLOAD_DEFER_LENGTH)) {
@@ -268,7 +269,7 @@ fn piece(
 ) -> Result<Piece<impl Content + use<>>, Error> {
     let content = digest::of_content(&context.headers)?.map(Digest::of_sha256);
     let digest = digest_in(&context.headers)?.or(content);
-    // A digest that comes behind the bytes is announced before them.
+    // A digest that comes after the bytes is announced before them.
     let comes_last =
         digest.is_none() && context.headers.get_all(TRAILER).iter().any(names_checksum);
     let checksum = if comes_last { Some(Checksum::announced()) } else { digest.map(Checksum::new) };
@@ -290,7 +291,7 @@ fn digest_in(headers: &HeaderMap) -> Result<Option<Digest>, Error> {
     text(headers, &UPLOAD_CHECKSUM)?.map(|header| checksum_of(&header)).transpose()
 }
 
-/// `ALGORITHM base64`.
+/// Parses an `Upload-Checksum`: `ALGORITHM base64`.
 pub fn checksum_of(header: &str) -> Result<Digest, Error> {
     let (name, digest) = header.split_once(' ').ok_or_else(invalid_checksum)?;
     let algorithm = Algorithm::ALL.into_iter().find(|known| known.as_str() == name);
@@ -305,7 +306,7 @@ fn invalid_checksum() -> Error {
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Error> {
-    let wrong = || Error::invalid("invalid_header", format!("{name} must be once, in ASCII."));
+    let wrong = || Error::invalid("invalid_header", format!("{name} must be sent once, in ASCII."));
     let mut values = headers.get_all(name).iter();
     let first = values.next().map(|value| value.to_str().map_err(|_| wrong())).transpose()?;
     if values.next().is_some() { Err(wrong()) } else { Ok(first.map(str::to_owned)) }
@@ -319,11 +320,11 @@ fn number(
     text(headers, name)?.map(|text| fields::number(&text, name, code)).transpose()
 }
 
-/// What every answer about an upload says.
+/// An answer about an upload, with the headers that all of these have.
 fn told(status: StatusCode, progress: &Progress) -> Reply {
     let mut response = answer(status);
     let headers = response.headers_mut();
-    // There is none of a final upload before it is whole.
+    // A final upload has no offset before it is complete.
     if progress.upload.mode != Mode::Final || progress.file.is_some() {
         headers.insert(UPLOAD_OFFSET, progress.offset.into());
     }
@@ -336,7 +337,7 @@ fn told(status: StatusCode, progress: &Progress) -> Reply {
     Ok(response)
 }
 
-/// A file's key as it stands in a URL.
+/// A file's key, percent-encoded for the path of a URL.
 pub fn encoded_key(file: &FileRecord) -> Result<HeaderValue, Error> {
     value(&utf8_percent_encode(file.key.as_str(), KEY_UNSAFE).to_string())
 }

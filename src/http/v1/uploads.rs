@@ -1,4 +1,4 @@
-//! Sessions: init, status, abort, list.
+//! Upload sessions: init, status, abort, list.
 
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Uploads of one page at most, and missing parts that are named of each.
+/// Most uploads of one page, and most missing parts that are named for each.
 const LIST_LIMIT_MAX: usize = 100;
 const MISSING_NAMED_MAX: usize = 1_000;
 
@@ -121,7 +121,7 @@ pub async fn status(context: &Context, id: UploadId) -> Reply {
     let principal = context.principal()?;
     let batch = context.app.batch_status(principal, id).await?;
     let answer = match batch {
-        // Each of its uploads was aborted by itself.
+        // Each of its uploads was aborted on its own.
         Some(uploads) if uploads.is_empty() => return Err(Error::NotFound("upload").into()),
         Some(uploads) => batch_answer(id, &uploads),
         None => upload_answer(&context.app.upload_status(principal, id).await?),
@@ -129,7 +129,7 @@ pub async fn status(context: &Context, id: UploadId) -> Reply {
     json::reply(StatusCode::OK, &answer)
 }
 
-/// What is told of an upload wherever it is told of.
+/// The members that every answer about an upload has.
 fn members(upload: &Upload) -> Value {
     json!({
         "uploadId": upload.id.to_string(),
@@ -163,7 +163,7 @@ fn batch_answer(id: UploadId, uploads: &[Upload]) -> Value {
         "state": if open { "open" } else { "completed" },
         "bytesReceived": uploads.iter().map(|upload| upload.received).sum::<u64>(),
         "size": uploads.iter().map(|upload| upload.size).sum::<u64>(),
-        // Parts are those of its files.
+        // The parts belong to the files of the batch.
         "received": [],
         "expiresAt": uploads.iter().map(|upload| upload.expires).min().map(|at| at.to_string()),
         "files": uploads.iter().map(file).collect::<Value>(),
@@ -176,7 +176,7 @@ pub async fn abort(context: &Context, id: UploadId) -> Reply {
     json::reply(StatusCode::OK, &json!({"status": "aborted", "uploadId": id.to_string()}))
 }
 
-/// `GET /v1/files/uploads`: open uploads, with what is missing, so that another device can go on.
+/// `GET /v1/files/uploads`: open uploads and what they lack, so that another device can continue.
 pub async fn list(context: &Context) -> Reply {
     let limit = context.query.limit()?.and_then(|limit| usize::try_from(limit).ok());
     let limit = limit.unwrap_or(LIST_LIMIT_MAX).min(LIST_LIMIT_MAX);

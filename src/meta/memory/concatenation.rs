@@ -25,13 +25,14 @@ impl State {
         all.find(|(of, ids)| is_open(of) && ids.contains(&id)).map(|(of, _)| *of)
     }
 
-    /// The sum of the revisions of those that a session is made of.
+    /// The sum of the revisions of a session's partial sessions.
     pub(super) fn revision_of_partials(&self, id: UploadId) -> Result<u64> {
         let partials = self.partials(id).into_iter();
         partials.map(|id| self.open_upload(id).map(|partial| partial.revision)).sum()
     }
 
-    /// Ends them and answers the bytes that they reserved, and their parts.
+    /// Ends the partial sessions of a session and returns the bytes that they reserved, and their
+    /// parts.
     pub(super) fn end_partials(&mut self, id: UploadId) -> (u64, Vec<Part>) {
         let (mut released, mut parts) = (0, Vec::new());
         for id in self.partials(id) {

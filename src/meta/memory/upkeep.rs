@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// The record of a blob, as long as it names `locator`.
+/// The record of a blob, if it names `locator`.
 fn lying_at<'a>(
     state: &'a mut State,
     hash: &ContentHash,

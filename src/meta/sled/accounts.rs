@@ -1,4 +1,4 @@
-//! Users and service tokens on sled: their pages, their steps, the bytes of tokens.
+//! Users and service tokens on sled: pages, steps, and the stored form of tokens.
 
 use async_trait::async_trait;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// Of a token's record. 1 held an opaque token's digest, name and creation.
+/// Version of a token's record. Version 1 held an opaque token's digest, name and creation time.
 const TOKEN_VERSION: u8 = 2;
 
 #[derive(Deserialize)]
@@ -179,7 +179,7 @@ impl Accounts for SledMetadata {
     }
 
     async fn add_service_token(&self, token: ServiceToken) -> Result<()> {
-        // Every start adds the configured one, also on a full disk, which takes no step for it.
+        // Every start adds the configured token, also on a full disk, which takes no step for it.
         if self.records.contains_key(&index::token(token.id()))? {
             return Err(Error::Exists);
         }

@@ -1,8 +1,10 @@
-//! Ballast: a file of allocated blocks that nobody reads, for what must work on a full disk.
+//! Ballast: a file of allocated blocks that nobody reads, for work that must succeed on a full
+//! disk.
 //!
-//! What lets something go takes some room itself, long before it gives any back, and so does an
-//! open. Where there is none, they have it of this file, which is made smaller, and again as large
-//! as it was once there is room. It is never synced: who finds it smaller, or gone, has that room.
+//! A step that releases something takes some room itself, long before it gives any back, and so
+//! does an open. When the disk has no room left, they take it from this file: the file is made
+//! smaller, and grows to its full size again once there is room. It is never synced: whoever finds
+//! it smaller or gone has that room.
 
 use std::{
     fs::{self, File},
@@ -22,17 +24,19 @@ use super::{
 };
 use crate::{meta::Result, sys::durable};
 
-/// What it is at the most: sled writes where its pages lie at an open, some 18 MiB at a million
+/// Largest size of the ballast. An open writes where sled's pages lie, some 18 MiB at a million
 /// files, and a deletion takes some 1.5 KB of journal.
 const BYTES_MAX: u64 = 64 << 20;
-/// On a small disk it is this part of it.
+/// On a small disk the ballast is the disk's size divided by this.
 const PART_OF_DISK: u64 = 4;
-/// So many pieces: one is given up at a time, so that others on the disk get at little of it. As
-/// much is never taken, as a start and the audit log write small files.
+/// The ballast consists of this many pieces. One piece is given up at a time, so that other users
+/// of the disk can take little of it. One piece of free room is never taken, because a start and
+/// the audit log write small files.
 const PIECES: u64 = 16;
-/// How often one that is not whole looks whether there is room.
+/// How often a ballast that is not whole checks whether there is room.
 const REFILL_EVERY: Duration = Duration::from_secs(1);
-/// Pieces that releases leave: who deletes much must not keep from the disk what gives room back.
+/// Pieces that [`Effect::Releases`] leaves: a client that deletes much must not use up the room for
+/// the work that gives room back.
 const LEFT_TO_RECLAIM: u64 = 10;
 /// Pieces that are left for the next open.
 const LEFT_TO_OPEN: u64 = 8;
@@ -46,14 +50,14 @@ pub struct Ballast {
 }
 
 impl Ballast {
-    /// Gives all of it up, for an open.
+    /// Gives up the whole ballast, for an open.
     ///
     /// # Errors
     /// [`crate::meta::Error::Unavailable`] when the disk fails.
     pub fn given_up(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join("ballast");
         match fs::remove_file(&path) {
-            // Some file systems take room even for that.
+            // Some file systems need room even to remove a file.
             Err(error) if error.kind() != io::ErrorKind::NotFound && !is_full(&error) => {
                 return Err(unavailable(error));
             }
@@ -64,7 +68,7 @@ impl Ballast {
         Ok(Self { path, piece: bytes.min(BYTES_MAX) / PIECES, bytes: 0, refilled: None })
     }
 
-    /// Whether clients have had their share.
+    /// Whether clients have used up their share.
     pub fn is_low(&self) -> bool {
         self.bytes <= LEFT_TO_RECLAIM * self.piece
     }
@@ -73,8 +77,8 @@ impl Ballast {
         self.bytes == PIECES * self.piece
     }
 
-    /// Takes what is free until it is whole, and answers whether it is. One that is not is looked
-    /// after once a second.
+    /// Grows the ballast with free room until it is whole, and returns whether it is whole. Tries
+    /// once a second at most.
     pub fn refill(&mut self) -> bool {
         let is_due = self.refilled.is_none_or(|last| last.elapsed() >= REFILL_EVERY);
         if !self.is_whole() && is_due {
@@ -82,13 +86,13 @@ impl Ballast {
             if let Err(error) = self.grow()
                 && !is_full(&error)
             {
-                tracing::warn!(%error, "the ballast does not grow");
+                tracing::warn!(%error, "the ballast cannot be refilled");
             }
         }
         self.is_whole()
     }
 
-    /// By pieces: a quota may end it before the disk does.
+    /// Grows by pieces, because a quota may end the growth before the disk is full.
     fn grow(&mut self) -> io::Result<()> {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         let disk = statvfs(dir)?;
@@ -99,12 +103,12 @@ impl Ballast {
             return Ok(());
         }
         let file = durable::open_or_create(&self.path)?;
-        // Somebody may have removed it, or cut it.
+        // Somebody may have removed or truncated the file.
         self.bytes = self.bytes.min(file.metadata()?.len());
         while self.bytes + self.piece <= most {
             file.set_len(self.bytes + self.piece)?;
             match fallocate(&file, FallocateFlags::KEEP_SIZE, self.bytes, self.piece) {
-                // A file system that cannot allocate ahead: nothing is held back there.
+                // The file system cannot allocate ahead: nothing is reserved there.
                 Ok(()) | Err(Errno::OPNOTSUPP) => self.bytes += self.piece,
                 Err(errno) => {
                     file.set_len(self.bytes)?;
@@ -115,8 +119,8 @@ impl Ballast {
         Ok(())
     }
 
-    /// Gives a piece up to such a step, but nothing of what is left to others, and answers whether
-    /// it did.
+    /// Gives up a piece for a step with this effect, but nothing of the share of other effects, and
+    /// returns whether it did.
     pub fn shrink(&mut self, effect: Effect) -> bool {
         let left = self.piece
             * match effect {
@@ -134,9 +138,9 @@ impl Ballast {
                 self.bytes = bytes;
                 true
             }
-            // It is a help, and no store: without it there is no room, and that is all.
+            // The ballast is only a help: without it there is less room, and nothing is lost.
             Err(error) => {
-                tracing::warn!(%error, "the ballast cannot be given up");
+                tracing::warn!(%error, "the ballast cannot be freed");
                 self.bytes = 0;
                 false
             }

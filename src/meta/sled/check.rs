@@ -1,4 +1,4 @@
-//! The index held against itself: what is written twice has to agree.
+//! Checks the index against itself: what is written twice has to agree.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,13 +17,14 @@ use crate::{
     model::{digest::ContentHash, file::Totals, name::UserId, upload::UploadState},
 };
 
-/// Findings that are told; more are only counted.
+/// Most findings that are returned; more are only counted.
 const TOLD_MAX: usize = 100;
-/// Records of which findings are kept; of more nobody can say whether they changed meanwhile.
+/// Most records whose findings are kept. Of further records it is unknown whether they changed
+/// meanwhile.
 const KEPT_MAX: usize = 100_000;
 
-/// What does not agree. Each finding is kept under a record that every step writes which changes
-/// either side of the comparison. Where that record was written during the walk, the finding proves
+/// What does not agree. Each finding is kept under a record that every step writes if it changes
+/// either side of the comparison. If that record was written during the walk, the finding proves
 /// nothing.
 #[derive(Default)]
 pub struct Findings {
@@ -48,30 +49,30 @@ impl Findings {
         self.of.is_empty() && self.more == 0
     }
 
-    /// Takes back what was found of a record.
+    /// Drops the findings of a record.
     pub fn forget(&mut self, record: &[u8]) {
         self.forgotten += usize::from(self.of.remove(record).is_some());
     }
 
-    /// Of how many records that was done.
+    /// The number of records whose findings were dropped.
     pub fn forgotten(&self) -> usize {
         self.forgotten
     }
 
-    /// What an earlier walk proved, and this one.
+    /// The findings of this walk and those that earlier walks proved.
     #[must_use]
     pub fn and(mut self, proven: Self) -> Self {
         for (record, found) in proven.of {
             self.of.entry(record).or_insert(found);
         }
-        // Who changed much has changed some of those, too.
+        // Where records changed, so may have those that were only counted.
         if self.forgotten > 0 {
             self.more = 0;
         }
         self
     }
 
-    /// A line each.
+    /// The findings, a line each.
     pub fn told(self) -> Vec<String> {
         let mut told: Vec<String> = self.of.into_values().flatten().collect();
         let more = told.len().saturating_sub(TOLD_MAX) + self.more;
@@ -83,17 +84,19 @@ impl Findings {
     }
 }
 
-/// The records, as long as nobody waits for an end.
+/// Walks the records until `stopping` is set.
 pub struct Walk<'a> {
     pub records: &'a Records,
     pub stopping: &'a AtomicBool,
 }
 
 impl Walk<'_> {
-    /// Walks every table. Memory grows with users, folders and blobs, some 100 bytes each. Blocks.
+    /// Walks every table that can be compared. Memory grows with users, folders and blobs, some 100
+    /// bytes each. Blocks.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] for a record that cannot be read, [`Error::Unavailable`] when it stops.
+    /// [`Error::Corrupt`] for a record that cannot be read, [`Error::Unavailable`] when the walk is
+    /// stopped.
     pub fn findings(&self) -> Result<Findings> {
         let mut findings = Findings::default();
         self.files(&mut findings)?;
@@ -112,7 +115,7 @@ impl Walk<'_> {
         })
     }
 
-    /// Every file is found by its key, stands in its lists, is counted and has a blob.
+    /// Every file is found by its key and its id, stands in its lists, is counted and has a blob.
     fn files(&self, findings: &mut Findings) -> Result<()> {
         let mut counts: HashMap<Vec<u8>, Totals> = HashMap::new();
         let mut references: HashMap<ContentHash, u64> = HashMap::new();
@@ -123,7 +126,7 @@ impl Walk<'_> {
             let id = place.id();
             let file = codec::decode::<StoredFile>(&bytes)?.into_record(id);
             findings.check(Place::new(&file.owner, id) == place, &key, || {
-                format!("file {id} does not stand where it belongs")
+                format!("the record of file {id} is in the wrong place")
             });
             let named = self.records.read(&index::file_key(&file.key))?;
             findings.check(named.is_some_and(|named| *named == place.bytes()), &key, || {
@@ -141,7 +144,9 @@ impl Walk<'_> {
                     Some(node) => self.records.contains_key(&index::list_entry(node.node, id))?,
                     None => false,
                 };
-                findings.check(is_listed, &key, || format!("file {id} is missing in a list"));
+                findings.check(is_listed, &key, || {
+                    format!("file {id} is missing in the list of a folder")
+                });
                 let count = counts.entry(folder_key).or_default();
                 count.files += 1;
                 count.bytes = count.bytes.saturating_add(file.size);
@@ -159,7 +164,7 @@ impl Walk<'_> {
             findings.check(
                 counted == Totals { files: node.files, bytes: node.bytes },
                 &key,
-                || format!("a folder says {} files and has {}", node.files, counted.files),
+                || format!("a folder counts {} files and has {}", node.files, counted.files),
             );
         }
         for entry in self.table(index::BLOBS) {
@@ -168,21 +173,21 @@ impl Walk<'_> {
             let hash = index::content(&key);
             let counted = hash.and_then(|hash| references.remove(&hash)).unwrap_or(0);
             findings.check(counted == blob.references, &key, || {
-                format!("a blob says {} files and has {counted}", blob.references)
+                format!("a blob counts {} files and has {counted}", blob.references)
             });
             findings.check((counted == 0) == blob.unreferenced().is_some(), &key, || {
-                "a blob without a file would never go".to_owned()
+                "a blob without a file would never be removed".to_owned()
             });
         }
         for hash in references.keys() {
             findings.check(false, &index::blob(hash), || {
-                format!("blob {hash} has files and no record")
+                format!("blob {hash} has files but no record")
             });
         }
         Ok(())
     }
 
-    /// Every id that leads somewhere leads to a file.
+    /// Every entry of the index of ids leads to a file.
     fn ids(&self, findings: &mut Findings) -> Result<()> {
         for entry in self.table(index::FILE_OWNERS) {
             let (key, _) = entry?;
@@ -195,8 +200,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whatever a user is said to have is what its file holds. A file that is missing here was
-    /// stored before contents were indexed.
+    /// Every entry of the content index names a file of that user and content. A file without an
+    /// entry was stored before contents were indexed.
     fn contents(&self, findings: &mut Findings) -> Result<()> {
         for entry in self.table(index::OWNED) {
             let (key, _) = entry?;
@@ -208,19 +213,20 @@ impl Walk<'_> {
             findings.check(
                 file.is_some_and(|file| index::owned_entry(&file) == key),
                 &record,
-                || "a content is said to be that of a file which has another".to_owned(),
+                || "a content is listed for a file that has another".to_owned(),
             );
         }
         Ok(())
     }
 
-    /// Every session has what its parts say, and every user what the sessions reserve.
+    /// Every open session has received the bytes of its parts, and every user reserves what the
+    /// user's sessions reserve.
     fn uploads(&self, findings: &mut Findings) -> Result<()> {
         let mut reserved: HashMap<UserId, u64> = HashMap::new();
         for entry in self.table(index::UPLOADS) {
             let (key, bytes) = entry?;
             let Some(id) = index::upload_id(&key) else {
-                findings.check(false, &key, || "an upload's key".to_owned());
+                findings.check(false, &key, || "the key of an upload is damaged".to_owned());
                 continue;
             };
             let upload = codec::decode::<StoredUpload>(&bytes)?.into_record(id);
@@ -231,8 +237,9 @@ impl Walk<'_> {
             for part in self.table(&index::parts(id)) {
                 let (key, bytes) = part?;
                 let Some(number) = index::part_number(&key) else {
-                    findings
-                        .check(false, &index::upload(id), || format!("upload {id}: a part's key"));
+                    findings.check(false, &index::upload(id), || {
+                        format!("upload {id}: the key of a part is damaged")
+                    });
                     continue;
                 };
                 let part = codec::decode::<StoredPart>(&bytes)?.into_record(number);
@@ -240,29 +247,29 @@ impl Walk<'_> {
             }
             let record = index::upload(id);
             findings.check(received == upload.received, &record, || {
-                format!("upload {id} says {} bytes and has {received}", upload.received)
+                format!("upload {id} counts {} bytes and has {received}", upload.received)
             });
             let open = self.records.contains_key(&index::open(&upload.owner, id))?;
             findings
-                .check(open, &record, || format!("upload {id} is missing among those of its user"));
+                .check(open, &record, || format!("upload {id} is missing in the list of its user"));
             let own = reserved.entry(upload.owner.clone()).or_default();
             *own = own.saturating_add(upload.reserved());
         }
         for entry in self.table(index::USERS) {
             let (key, bytes) = entry?;
             let Some(id) = index::user_id(&key) else {
-                findings.check(false, &key, || "a user's key".to_owned());
+                findings.check(false, &key, || "the key of a user is damaged".to_owned());
                 continue;
             };
             let user = codec::decode::<StoredUser>(&bytes)?.into_record(id);
             let counted = reserved.remove(&user.id).unwrap_or(0);
             findings.check(counted == user.reserved, &key, || {
-                format!("user {} reserves {} bytes, uploads {counted}", user.id, user.reserved)
+                format!("user {} reserves {} bytes, but uploads {counted}", user.id, user.reserved)
             });
         }
         for user in reserved.keys() {
             findings.check(false, &index::user(user), || {
-                format!("user {user} has uploads and no record")
+                format!("user {user} has uploads but no record")
             });
         }
         Ok(())
@@ -321,7 +328,7 @@ mod tests {
         meta.record_files(new.collect(), UnixMillis(0), u64::MAX).await.unwrap();
     }
 
-    /// What a commit changes beside the walk is no finding; what none touched is one all the same.
+    /// What a commit changes during the walk is no finding; a fault that no commit touched is one.
     #[test]
     fn faults_are_told_from_what_changes_meanwhile() {
         let dir = tempfile::tempdir().unwrap();
@@ -366,7 +373,8 @@ mod tests {
         });
     }
 
-    /// Half a hash leads to a record, which is compared; what no step writes is found by `fsck`.
+    /// The record that half a hash leads to is compared. Entries that no step would write are found
+    /// by `fsck`.
     #[test]
     fn a_content_is_only_that_of_files_which_have_it() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! Records as bytes: one version byte, then postcard (its wire format is stable since 1.0).
 //!
-//! What the key of a record says is not said again in its value.
+//! A value does not repeat what the record's key says.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// Of every record but a token's, which has one of its own. When a stored shape changes, this is
-/// raised and [`decode`] learns to read the one before.
+/// Version of every record except a token's, which has a version of its own. When a stored type
+/// changes, this is raised, and [`decode`] must still read the version before.
 const VERSION: u8 = 1;
 
 pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
@@ -41,7 +41,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     }
 }
 
-/// A record without its version.
+/// Decodes a record without its version byte.
 pub(super) fn decode_body<T: DeserializeOwned>(record: &[u8]) -> Result<T> {
     match postcard::take_from_bytes(record) {
         Ok((record, [])) => Ok(record),
@@ -50,7 +50,7 @@ pub(super) fn decode_body<T: DeserializeOwned>(record: &[u8]) -> Result<T> {
     }
 }
 
-/// A folder of a user: its node in the list index and what lies in and beneath it.
+/// A folder of a user: its node in the list index, and the totals of what lies in and beneath it.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct FolderNode {
     pub node: u64,
@@ -71,8 +71,8 @@ pub struct StoredFile {
     meta: CallerMeta,
 }
 
-/// A key is almost always composed of what the record holds anyway: as [`FileKey::compose`] does it
-/// and not as [`FileKey::new`].
+/// A key can almost always be composed from what the record holds anyway. [`FileKey::compose`] does
+/// this, not [`FileKey::new`].
 #[derive(Serialize, Deserialize)]
 enum StoredKey {
     Composed { salt: u32 },
@@ -127,7 +127,7 @@ pub struct StoredUser {
     created: UnixMillis,
     role: Option<Role>,
     quota: Option<u64>,
-    /// One byte, as the truth value `disabled` was that stood here alone before.
+    /// One byte, as was the boolean `disabled` that this field replaced.
     flags: u8,
     reserved: u64,
 }
@@ -174,12 +174,12 @@ pub struct StoredUpload {
     state: StoredState,
 }
 
-/// The first two have the bytes of the `UploadState` that stood here alone before.
+/// The first two variants have the same bytes as the `UploadState` that was stored here before.
 #[derive(Serialize, Deserialize)]
 enum StoredState {
     Open,
     Completed(FileId),
-    /// Open, and the whole must have this digest.
+    /// Open, and the whole file must have this digest.
     OpenFor(Sha256),
 }
 
@@ -270,14 +270,16 @@ pub struct StoredBlob {
     pub held: Held,
 }
 
-/// Who holds a blob. The first two have the bytes of the `Option` that stood here alone before.
+/// Which files hold a blob. The first two variants have the same bytes as the `Option` that was
+/// stored here before.
 #[derive(Serialize, Deserialize)]
 pub enum Held {
-    /// By files that nobody wrote down here.
+    /// Files that are not recorded here.
     Unnamed,
-    /// By none since then, which names its entry in the index of unreferenced blobs.
+    /// No file since this time, which is part of the blob's key in the index of unreferenced blobs.
     Unreferenced(UnixMillis),
-    /// The files that were stored last of it, the newest last; some may be gone.
+    /// The last files that were stored with this content, the newest last. Some may have been
+    /// removed.
     By(Vec<FileId>),
 }
 
@@ -337,7 +339,7 @@ mod tests {
             upload.sha256 = Some(Sha256([2; 32]));
             let bytes = encode(&StoredUpload::new(&upload)).unwrap();
             let read = decode::<StoredUpload>(&bytes).unwrap().into_record(id);
-            // A completed one is held to nothing any more.
+            // A completed session has no expected digest any more.
             upload.sha256 = upload.sha256.filter(|_| state == UploadState::Open);
             assert_eq!(read, upload);
         }
@@ -345,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_file_keeps_a_key_that_was_not_composed() {
-        // One that ends in a space had a key that does so, too.
+        // A name that ends in a space had a key that ends in one, too.
         let name = FileName::parse("new.txt ").unwrap();
         for key in [
             "storage/u/0000000a_new.txt ",
@@ -366,7 +368,7 @@ mod tests {
                 meta: CallerMeta::default(),
             };
             let stored = StoredFile::new(&file);
-            // What was written so before is read so for ever.
+            // A record in the short form must be read the same way for ever.
             let is_short = matches!(stored.key, StoredKey::Composed { .. });
             assert_eq!(is_short, key.ends_with(' '), "{key:?}");
             let bytes = encode(&stored).unwrap();

@@ -1,31 +1,33 @@
-//! The one writer: a thread that takes every waiting step, makes them durable as one commit and
+//! The only writer: a thread that takes all waiting steps, makes them durable as one commit, and
 //! only then applies and answers them.
 //!
-//! 1. Room is made in the journal and for sled. Without it only steps that release something run,
-//!    as long as what was made before and the [`Ballast`] last; the others are refused and have
-//!    changed nothing.
-//! 2. Each step runs against what is stored plus what this batch wrote before it. A refused step
-//!    leaves nothing in the batch and refuses nobody else.
+//! 1. Room is made in the journal and for sled. Without room, only steps that release something
+//!    run, as long as the room that was made before and the [`Ballast`] last. Other steps are
+//!    refused and have changed nothing.
+//! 2. Each step runs against the stored records and what this batch wrote before it. A refused step
+//!    leaves nothing in the batch and does not affect the others.
 //! 3. The batch is appended to the journal as one record and synced. From here on it is durable.
-//! 4. It is pushed to the [`Records`], where it is seen. So nothing can be read that is not
-//!    durable.
+//! 4. The batch is pushed to the [`Records`], where readers see it. So nothing can be read that is
+//!    not durable.
 //! 5. Every step of the batch is answered.
 //!
-//! Another thread settles what was pushed: takes it into sled, many commits at a time, together
-//! with the number of the last. sled is not flushed: what it loses, or never had, is replayed at
-//! the next open.
+//! Another thread settles what was pushed: it takes many commits at a time into sled, together with
+//! the number of the last one. sled is not flushed: commits that it loses, or never had, are
+//! replayed at the next open.
 //!
-//! When 3 fails, nobody knows what the disk holds: every step of the batch is answered with the
-//! failure, and so is every later one. When settling fails, nobody knows what sled holds: every
-//! later step is answered with that, and what was answered before stays durable, and seen. Only a
-//! new open, which reads the disk, ends either; behind failed settling it makes sled anew.
+//! When 3 fails, it is unknown what the disk holds: every step of the batch is answered with the
+//! failure, and so is every later step. When settling fails, it is unknown what sled holds: every
+//! later step is answered with that failure; what was answered before stays durable and visible.
+//! Only a new open, which reads the disk, ends either state. After failed settling it rebuilds
+//! sled.
 //!
-//! A disk that is full in 3 is another matter: what it may have kept is cut off before the answer.
-//! Where there is no room for that either, the answer is that nobody knows, and no other step is
-//! taken until there is.
+//! A full disk in 3 is handled differently: what it may have kept of the record is cut off before
+//! the answer. If there is no room even for that, the answer is that the outcome is unknown, and no
+//! other step is taken until there is room.
 //!
-//! Once the journal has grown enough, or was found damaged, sled is saved as a snapshot by another
-//! thread, and the logs before it go. Never `flush_async`: it deadlocks (spacejam/sled#1308).
+//! Once the journal has grown enough, or was found damaged, another thread saves sled as a
+//! snapshot, and the logs before it are removed. `flush_async` is never used: it deadlocks
+//! (spacejam/sled#1308).
 
 mod inspect;
 mod patience;
@@ -60,20 +62,21 @@ use crate::{
     sys::fault,
 };
 
-/// Steps in one batch at most; more wait for the next.
+/// Most steps in one batch. Further steps wait for the next batch.
 const BATCH_STEPS_MAX: usize = 256;
-/// Steps that wait at most; past it: [`Error::Busy`].
+/// Most steps that wait. Beyond that: [`Error::Busy`].
 const WAITING_STEPS_MAX: usize = 4096;
 
-/// A layer is settled once its commits are this long in the journal, or this part of what the
-/// journal grows by before it is saved, if that is less. Twice as long, it is settled before the
-/// next commit. Four times as long found no more to write at once (`docs/DESIGN.md`).
+/// A layer is settled once its commits take `LAYER_BYTES` in the journal, or one part in
+/// `LAYERS_IN_JOURNAL` of what the journal grows by before it is saved, if that is less. At twice
+/// that size it is settled before the next commit. Layers four times as large brought no more
+/// throughput (`docs/DESIGN.md`).
 const LAYER_BYTES: u64 = 512 << 10;
 const LAYERS_IN_JOURNAL: u64 = 16;
 
-/// Tells the caller how its step ended, once the batch did.
+/// Tells the caller how its step ended, once the batch has ended.
 type Answer = Box<dyn FnOnce(Result<()>) + Send>;
-/// Runs a step, or refuses it where there is no batch for it.
+/// Runs a step, or refuses it if it is given no batch.
 type Run = Box<dyn FnOnce(&Records, Option<&mut Writes>) -> Answer + Send>;
 
 struct Step {
@@ -86,7 +89,7 @@ struct Step {
 pub struct Committer {
     steps: Option<SyncSender<Step>>,
     shared: Arc<Shared>,
-    /// Hangs up when the thread ends. One that closes has it alone.
+    /// Disconnects when the thread ends. [`Committer::close`] takes it.
     ended: Option<Mutex<Receiver<()>>>,
 }
 
@@ -98,18 +101,18 @@ struct Shared {
     /// sled's file, see [`super::open::Opened::file`].
     file: File,
     failure: OnceLock<Error>,
-    /// Held while logs must not go: a snapshot is taken, or logs are copied.
+    /// Held while logs must not be removed: a snapshot is taken, or logs are read or copied.
     saving: Mutex<()>,
-    /// Of the newest snapshot.
+    /// Size of the newest snapshot.
     snapshot_bytes: AtomicU64,
-    /// The journal is to be saved anew, however little it has grown.
+    /// The journal must be saved again, however little it has grown.
     is_damaged: AtomicBool,
     stopping: AtomicBool,
 }
 
 impl Committer {
-    /// Takes over an opened store. The journal is saved anew when it has grown by `save_bytes`, or
-    /// by the size of the last snapshot if that is more.
+    /// Takes over an opened store. The journal is saved as a snapshot when it has grown by
+    /// `save_bytes`, or by the size of the last snapshot if that is more.
     pub fn start(
         records: Records,
         journal: Journal,
@@ -156,11 +159,11 @@ impl Committer {
         self.shared.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
     }
 
-    /// Runs `step` in a batch and answers when the batch is durable. The step is taken even when
-    /// the caller stops waiting.
+    /// Runs `step` in a batch and returns when the batch is durable. The step is taken even if the
+    /// caller stops waiting.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] when the disk is nearly full, beside what the step says.
+    /// [`Error::NoSpace`] when the disk is nearly full, and the errors of the step.
     pub async fn commit<T: Send + 'static>(
         &self,
         step: impl FnOnce(&mut Txn<'_>) -> Result<T> + Send + 'static,
@@ -168,8 +171,8 @@ impl Committer {
         self.send(Effect::Takes, step).await
     }
 
-    /// As [`Committer::commit`], for a step that lets something go: it is taken also when the disk
-    /// is nearly full, or nothing could ever be deleted to make room.
+    /// As [`Committer::commit`], for a step that releases something. It is taken even when the disk
+    /// is nearly full; otherwise nothing could be deleted to make room.
     pub async fn release<T: Send + 'static>(
         &self,
         step: impl FnOnce(&mut Txn<'_>) -> Result<T> + Send + 'static,
@@ -177,8 +180,8 @@ impl Committer {
         self.send(Effect::Releases, step).await
     }
 
-    /// As [`Committer::release`], for a step of upkeep, without which nothing that was let go ever
-    /// gives its room back: it is taken when clients' are not any more.
+    /// As [`Committer::release`], for a step of upkeep, without which nothing that was released
+    /// ever gives its room back. It is taken even when the steps of clients no longer are.
     pub async fn reclaim<T: Send + 'static>(
         &self,
         step: impl FnOnce(&mut Txn<'_>) -> Result<T> + Send + 'static,
@@ -186,7 +189,7 @@ impl Committer {
         self.send(Effect::Reclaims, step).await
     }
 
-    /// Takes into sled what it does not have yet.
+    /// Takes into sled the commits that it does not have yet.
     ///
     /// # Errors
     /// When sled fails; then every later step is refused.
@@ -202,18 +205,17 @@ impl Committer {
         super::blocking(move || work(&shared)).await
     }
 
-    /// Lets the steps that wait finish and sled have what they wrote. What takes longer than
-    /// `seconds` counts as a failure. Blocks.
+    /// Waits until the waiting steps have ended and sled has their writes. If that takes longer
+    /// than `seconds`, it counts as a failure. Blocks.
     pub fn close(&mut self, seconds: u32) {
         self.steps = None;
         self.shared.stopping.store(true, Ordering::Relaxed);
-        // After a failure it may wait for sled for ever.
+        // After a failure the thread may wait for sled for ever.
         let Some(ended) = self.ended.take().filter(|_| self.ready().is_ok()) else { return };
-        // Nothing is ever sent: it ends with the thread.
+        // Nothing is ever sent: the channel disconnects when the thread ends.
         let ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
         if !patience::hangs_up(&ended, seconds) {
-            self.shared
-                .fail(&Error::Unavailable("the last commit does not come to its end".into()));
+            self.shared.fail(&Error::Unavailable("the last commit does not finish".into()));
         }
     }
 
@@ -236,7 +238,7 @@ impl Committer {
         match self.steps.as_ref().ok_or_else(stopped)?.try_send(step) {
             Ok(()) => {
                 let Some(answer) = patience::answer(answered).await else {
-                    let stuck = Error::Unavailable("a commit does not come to its end".into());
+                    let stuck = Error::Unavailable("a commit does not finish".into());
                     self.shared.fail(&stuck);
                     return Err(stuck);
                 };
@@ -259,30 +261,30 @@ impl Shared {
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes into sled what was pushed.
+    /// Takes into sled the commits that were pushed.
     fn settle(&self) -> Result<()> {
         unless_panicked(|| self.records.settle(self.id)).inspect_err(|error| self.distrust(error))
     }
 
-    /// sled may have lost writes.
+    /// Stops all writing and notes that sled may have lost writes.
     fn distrust(&self, error: &Error) {
         self.fail(error);
         self.records.distrust(error);
     }
 
-    /// Makes durable what sled has. A sync of it that failed, even one that sled took note of and
-    /// forgot, shows here.
+    /// Makes durable what sled has. Also fails if an earlier sync of sled's file failed, even if
+    /// sled only logged that failure.
     ///
     /// # Errors
-    /// The failure, behind which sled is not to be trusted.
+    /// The failure, after which sled is not to be trusted.
     fn sync(&self) -> Result<()> {
         let synced = self.records.flush();
         let synced = synced.and_then(|()| self.file.sync_data().map_err(journal::unavailable));
         synced.inspect_err(|error| self.distrust(error))
     }
 
-    /// Saves all records as the snapshot of commit `number`. Logs go only when sled has them and is
-    /// durable as well.
+    /// Saves all records as the snapshot of commit `number`. Logs are removed only after sled has
+    /// their commits and is durable as well.
     fn save(&self, number: u64) {
         let _saving = self.saving();
         if self.settle().and_then(|()| self.sync()).is_err() {
@@ -334,7 +336,7 @@ impl Writer {
             let steps = std::iter::once(first).chain(waiting.try_iter()).take(BATCH_STEPS_MAX);
             let steps = steps.collect();
             let mut answers = Vec::new();
-            // A panic must not take waiting callers with it.
+            // A panic must not leave waiting callers without an answer.
             let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(steps, &mut answers)))
                 .unwrap_or_else(|_| Err(Error::Unavailable("the committer panicked".into())));
             if let Err(error) = &outcome
@@ -356,7 +358,7 @@ impl Writer {
         drop(full);
         let _ = thread.join();
         if self.shared.failure.get().is_none() {
-            // A failure is in the log, and the next open replays the rest.
+            // A failure is already logged, and the next open replays the rest.
             let _ = self.shared.settle().and_then(|()| self.shared.sync());
         }
     }
@@ -391,8 +393,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes room where any of `steps` takes some, and answers the least effect of those that may
-    /// run. Only beside a whole ballast is there room to take.
+    /// Makes room if any of `steps` takes some, and returns the least effect of the steps that may
+    /// run. Steps that take room run only while the ballast is whole.
     fn make_room(&mut self, steps: &[Step]) -> Result<Effect> {
         let has = |effect| steps.iter().any(|step| step.effect == effect);
         if self.ballast.refill() && has(Effect::Takes) {
@@ -410,7 +412,7 @@ impl Writer {
         Ok(if alone { Effect::Reclaims } else { Effect::Releases })
     }
 
-    /// Makes room for a commit, at last from its share of the ballast.
+    /// Makes room for a commit, as a last resort from the share of the ballast that `effect` has.
     fn make_room_for(&mut self, effect: Effect, bytes: usize, writes: usize) -> Result<()> {
         loop {
             let reserved = self.journal.reserve(bytes);
@@ -421,12 +423,12 @@ impl Writer {
         }
     }
 
-    /// Makes sure that sled can take what waits and `writes` more.
+    /// Makes sure that sled has room for the writes that wait and for `writes` more.
     fn make_room_for_sled(&self, writes: usize, spare: Spare) -> Result<()> {
         let Shared { file, records, .. } = &*self.shared;
         let reserve = || room::reserve(file, records.waiting().writes + writes, spare);
         match reserve() {
-            // What waits has its room, and needs less of it once it is in sled.
+            // The waiting writes have their room, and need less of it once they are in sled.
             Err(Error::NoSpace) if records.waiting().writes > 0 => {
                 self.shared.settle()?;
                 reserve()
@@ -435,7 +437,8 @@ impl Writer {
         }
     }
 
-    /// Has a full layer settled beside the next commits, or before them when they are faster.
+    /// Has a full layer settled in parallel with the next commits, or before them if commits come
+    /// faster than layers are settled.
     fn settle_when_due(&self) {
         let bytes = self.shared.records.waiting().bytes as u64;
         if bytes < self.layer_bytes || self.shared.failure.get().is_some() {
@@ -444,7 +447,7 @@ impl Writer {
         if bytes >= self.layer_bytes * 2 {
             let _ = self.shared.settle();
         } else {
-            // One that is asked already will find all that is there.
+            // A settling that is already requested will take this layer, too.
             let _ = self.settler.full.try_send(());
         }
     }
@@ -454,7 +457,7 @@ impl Writer {
         let is_busy = self.saver.as_ref().is_some_and(|saver| !saver.is_finished());
         let is_due =
             self.journal.unsaved_bytes() >= due || self.shared.is_damaged.load(Ordering::Relaxed);
-        // A snapshot would take up what is given up for other things.
+        // A snapshot would use up the room that the ballast gave up for other things.
         if !is_due || is_busy || !self.ballast.is_whole() || self.shared.failure.get().is_some() {
             return;
         }

@@ -1,4 +1,5 @@
-//! Concatenations in sled: the list of a final session, and beside each partial one its final.
+//! Concatenations in sled: for each final session the list of its partial sessions, and for each
+//! partial session its final one.
 
 use async_trait::async_trait;
 
@@ -56,7 +57,8 @@ fn create_final(
     step::begin_upload(txn, upload)
 }
 
-/// The open sessions that a session is made of; of one that is not final there are none.
+/// The partial sessions of a final session, which must be open; none for a session that is not
+/// final.
 pub fn partials(txn: &Txn<'_>, upload: &Upload) -> Result<Vec<Upload>> {
     if upload.mode != Mode::Final {
         return Ok(Vec::new());
@@ -65,13 +67,13 @@ pub fn partials(txn: &Txn<'_>, upload: &Upload) -> Result<Vec<Upload>> {
     ids.into_iter().map(|id| step::open_upload(txn, id)).collect()
 }
 
-/// Forgets a partial session whose final one ends, and answers its parts.
+/// Removes a partial session whose final session ends, and returns its parts.
 pub fn end_partial(txn: &mut Txn<'_>, partial: &Upload) -> Result<Vec<Part>> {
     txn.delete(index::final_of(partial.id));
     step::forget_upload(txn, partial)
 }
 
-/// Forgets what bound a session that is given up, or over, to others.
+/// Removes the links of a session that was aborted or has expired to other sessions.
 pub fn unbind(txn: &mut Txn<'_>, upload: &Upload) -> Result<()> {
     if upload.mode.is_partial() {
         txn.delete(index::final_of(upload.id));

@@ -1,4 +1,4 @@
-//! Files as they are found: by a place, an id, a user, a folder.
+//! Lookups of files: by place, by id, by user and by folder.
 
 use super::{
     codec::{self, FolderNode, StoredFile},
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// The newest files of a user behind `after`.
+/// The newest files of a user that are older than `after`, at most `limit`.
 pub fn of_user(
     records: &Records,
     owner: &UserId,
@@ -27,13 +27,14 @@ pub fn of_user(
         let (key, bytes) = entry?;
         let id = index::placed(&key).ok_or_else(misplaced)?.id();
         let file = codec::decode::<StoredFile>(&bytes)?.into_record(id);
-        // Another user's may stand among them.
+        // Files of another user with the same short hash may lie among them.
         Ok(Some(file).filter(|file| file.owner == *owner))
     });
     files.filter_map(Result::transpose).take(limit).collect()
 }
 
-/// The newest files of a user in a folder, and beneath it, behind `after`.
+/// The newest files of a user in a folder and beneath it that are older than `after`, at most
+/// `limit`.
 pub fn in_folder(
     records: &Records,
     owner: &UserId,
@@ -47,7 +48,7 @@ pub fn in_folder(
     let after = after.map(|id| index::list_entry(node, id));
     let files = records.behind(&index::list(node), after.as_deref()).map(|entry| {
         let id = index::listed(&entry?.0).ok_or_else(misplaced)?;
-        // One that was removed meanwhile is passed over.
+        // A file that was removed meanwhile is skipped.
         at(records, Place::new(owner, id))
     });
     files.filter_map(Result::transpose).take(limit).collect()

@@ -1,9 +1,9 @@
-//! The key space: one leading byte per table. [`super::runs`] says how the records lie in sled.
-//! What stands at a table is the rest of its keys, and behind the colon the value.
+//! The key space: one leading byte per table. [`super::runs`] says how the records lie in sled. The
+//! comment at a table names the rest of its keys and, after the colon, its values.
 //!
-//! `docs/DESIGN.md` says why the files of a user stand together, and stand in lists. User ids hold
-//! no control characters, so the zero byte ends them. Keys and folders, which may be long, are
-//! hashed: no key here is longer than 300 bytes.
+//! `docs/DESIGN.md` says why the files of a user are stored together, and are in lists. User ids
+//! hold no control characters, so a zero byte ends them. File keys and folders, which may be long,
+//! are hashed: no key here is longer than 300 bytes.
 
 use crate::{
     meta::accounts::Holder,
@@ -19,17 +19,19 @@ use crate::{
 
 /// User id: [`super::codec::StoredUser`].
 pub const USERS: &[u8] = b"u";
-/// Token id: [`ServiceToken`](crate::meta::accounts::ServiceToken), as [`super::accounts`] has it.
+/// Token id: [`ServiceToken`](crate::meta::accounts::ServiceToken), as [`super::accounts`] encodes
+/// it.
 pub const TOKENS: &[u8] = b"t";
-/// Token id: [`TokenUse`](crate::meta::accounts::TokenUse), when and whence it was used last.
+/// Token id: [`TokenUse`](crate::meta::accounts::TokenUse), when and from where it was last used.
 const USES: &[u8] = b"w";
-/// 'a', 's' half a name's hash, or 'u' user id: first second of good tokens.
+/// 'a' for all services, 's' and half a name's hash for a service, or 'u' and user id: the first
+/// second whose tokens are valid.
 const VALID_FROM: &[u8] = b"v";
 /// A [`Place`]: [`super::codec::StoredFile`].
 pub const FILES: &[u8] = b"r";
-/// Up to format 5 the records of files stood under their ids alone.
+/// File id: [`super::codec::StoredFile`]. Up to format 5 files were recorded here.
 pub const FILES_OF_FORMAT_5: &[u8] = b"f";
-/// File id: first 8 bytes of BLAKE3(user), what it takes beside the id to find a file.
+/// File id: first 8 bytes of BLAKE3(user), needed beside the id to find a file.
 pub const FILE_OWNERS: &[u8] = b"i";
 /// First 16 bytes of BLAKE3(key): [`Place`].
 const KEYS: &[u8] = b"k";
@@ -39,71 +41,73 @@ pub const FOLDERS: &[u8] = b"d";
 const LISTS: &[u8] = b"l";
 /// The next unused folder node.
 pub const NEXT_NODE: &[u8] = b"n";
-/// First 16 bytes of BLAKE3(user 0 SHA-256), file id: nothing; who has which content.
+/// First 16 bytes of BLAKE3(user 0 SHA-256), file id: nothing. Says which user has which content.
 pub const OWNED: &[u8] = b"h";
 /// Content hash: [`super::codec::StoredBlob`].
 pub const BLOBS: &[u8] = b"b";
-/// Since, content hash: nothing.
+/// Time since which the blob is unreferenced, content hash: nothing.
 pub const UNREFERENCED: &[u8] = b"g";
-/// Content hash: since when the bytes that the blob's record names are known not to be good.
+/// Content hash: since when the bytes that the blob's record names are known to be damaged.
 pub const DAMAGED: &[u8] = b"m";
-/// Blobs in the table above.
+/// The number of blobs in [`DAMAGED`].
 pub const DAMAGED_COUNT: &[u8] = b"M";
 /// Upload id: [`super::codec::StoredUpload`].
 pub const UPLOADS: &[u8] = b"s";
 /// Upload id, number: [`super::codec::StoredPart`].
 pub const PARTS: &[u8] = b"p";
-/// User 0 upload id: nothing.
+/// User 0 upload id, for each open session: nothing.
 const OPEN: &[u8] = b"o";
 /// Batch id: [`super::codec::StoredBatch`].
 const BATCHES: &[u8] = b"B";
-/// Upload id: the ids that it is made of.
+/// Upload id of a final session: the ids of its partial sessions.
 const CONCATENATIONS: &[u8] = b"C";
-/// Upload id: the id of what it becomes a part of.
+/// Upload id of a partial session: the id of its final session.
 const FINAL_OF: &[u8] = b"P";
-/// Time, upload or batch id: nothing; a hint, the record's own time counts.
+/// Time, upload or batch id: nothing. The time is only a hint: the one in the record itself counts.
 pub const EXPIRIES: &[u8] = b"e";
-/// Expires, digest, number: files of a batch token, as [`super::selection`] has them.
+/// Expiry, digest, number: files of a batch token, as [`super::selection`] splits them.
 pub const SELECTIONS: &[u8] = b"z";
 /// [`ScrubPass`](crate::meta::upkeep::ScrubPass): the running pass.
 pub const SCRUB_RUNNING: &[u8] = b"cr";
-/// The last one.
+/// [`ScrubPass`](crate::meta::upkeep::ScrubPass): the last completed pass.
 pub const SCRUB_LAST: &[u8] = b"cl";
 /// When this index was begun.
 pub const BEGUN: &[u8] = b"a";
 
-/// No table is before it.
+/// No table comes before this.
 pub const FIRST_TABLE: &[u8] = b"A";
 
-/// What the engine notes for itself: keys of sled that are no runs, and never in the journal.
+/// Written and removed at an open. This and the keys below are the engine's own notes: keys of sled
+/// that hold no runs and are never in the journal.
 pub const PROBE: &[u8] = b"!";
-/// The journal and the last commit of it that sled has.
+/// The journal's id, and the last of its commits that sled has.
 pub const APPLIED: &[u8] = b"!applied";
-/// There while sled is made anew.
+/// Present while sled is being rebuilt.
 pub const HALF_MADE: &[u8] = b"!half-made";
-/// There when records lie in runs. Up to format 4 each was a key of sled.
+/// Present when records lie in runs. Up to format 4 each record was a key of sled.
 pub const LIES_IN_RUNS: &[u8] = b"!runs";
 
-/// The time that the keys of a table begin with which is in order of it.
+/// The time with which a key begins, in a table that is ordered by time.
 pub fn time(entry: &[u8]) -> Option<UnixMillis> {
     Some(UnixMillis(u64::from_be_bytes(*entry.get(1..)?.first_chunk()?)))
 }
 
-/// Greater than every key of the table of `key`, and not than any of the next.
+/// The bound of a table: greater than every key of the table of `key`, and not greater than any key
+/// of the next.
 pub fn end_of_table(key: &[u8]) -> Vec<u8> {
     vec![key.first().map_or(0, |table| table + 1)]
 }
 
-/// Where in its table most new records come.
+/// Where in a table most new records are added.
 #[derive(Clone, Copy)]
 pub enum Growth {
     AtTheEnd,
-    /// Of the records that begin as it does.
+    /// At the beginning of the records with the same prefix.
     AtTheBegin,
     Anywhere,
 }
 
-/// Of the table of `key`.
+/// How the table of `key` grows.
 pub fn growth(key: &[u8]) -> Growth {
     match key.get(..1).unwrap_or_default() {
         FILE_OWNERS | EXPIRIES | UNREFERENCED | SELECTIONS => Growth::AtTheEnd,
@@ -129,7 +133,7 @@ pub fn token_use(id: TokenId) -> Vec<u8> {
     [USES, &id.0].concat()
 }
 
-/// Services choose long names: half a hash stands for one.
+/// Service names may be long: half a hash stands for a name.
 pub fn valid_from(holder: Holder<'_>) -> Vec<u8> {
     match holder {
         Holder::Services => [VALID_FROM, b"a"].concat(),
@@ -140,8 +144,8 @@ pub fn valid_from(holder: Holder<'_>) -> Vec<u8> {
     }
 }
 
-/// Half of half a hash stands for a user: the files of two that share it lie among each other,
-/// which is all that comes of it.
+/// A quarter of a hash stands for a user. If two users share it, their files lie among each other;
+/// this has no other effect.
 fn owner(id: &UserId) -> [u8; 8] {
     let mut owner = [0; 8];
     owner.copy_from_slice(&blake3::hash(id.as_str().as_bytes()).as_bytes()[..8]);
@@ -152,7 +156,7 @@ fn inverted(id: [u8; 16]) -> [u8; 16] {
     id.map(|byte| !byte)
 }
 
-/// Where the record of a file stands: among those of its owner, the newest first. 8 bytes of
+/// Where the record of a file lies: among those of its owner, the newest first. 8 bytes of
 /// BLAKE3(user), inverted file id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Place {
@@ -165,12 +169,12 @@ impl Place {
         Self { owner: owner(user), id }
     }
 
-    /// With what [`file_owner`] says of `id`.
+    /// The place of file `id`, with the value of its [`file_owner`] entry.
     pub fn found(owner: &[u8], id: FileId) -> Option<Self> {
         Some(Self { owner: owner.try_into().ok()?, id })
     }
 
-    /// Of [`Place::bytes`].
+    /// Parses [`Place::bytes`].
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (owner, id) = bytes.split_first_chunk::<8>()?;
         Some(Self { owner: *owner, id: FileId(inverted(id.try_into().ok()?)) })
@@ -189,7 +193,7 @@ impl Place {
     }
 }
 
-/// Every file of a user.
+/// Prefix of every file of a user.
 pub fn files_of(user: &UserId) -> Vec<u8> {
     [FILES, &owner(user)].concat()
 }
@@ -198,7 +202,7 @@ pub fn file(place: Place) -> Vec<u8> {
     [FILES, &place.bytes()].concat()
 }
 
-/// The place of the file of a key that [`file()`] made.
+/// The place in a key that [`file()`] made.
 pub fn placed(file: &[u8]) -> Option<Place> {
     Place::parse(file.get(1..)?)
 }
@@ -207,7 +211,7 @@ pub fn file_owner(id: FileId) -> Vec<u8> {
     [FILE_OWNERS, &id.0].concat()
 }
 
-/// The file of a [`file_owner`].
+/// The file of a [`file_owner`] entry.
 pub fn owned_by(entry: &[u8]) -> Option<FileId> {
     Some(FileId(entry.get(1..)?.try_into().ok()?))
 }
@@ -222,7 +226,7 @@ pub fn folder(owner: &UserId, folder: &Folder) -> Vec<u8> {
     [FOLDERS, &path.finalize().as_bytes()[..16]].concat()
 }
 
-/// Every entry of a folder's list.
+/// Prefix of every entry of a folder's list.
 pub fn list(node: u64) -> Vec<u8> {
     [LISTS, &node.to_be_bytes()].concat()
 }
@@ -236,7 +240,7 @@ pub fn listed(entry: &[u8]) -> Option<FileId> {
     Some(FileId(inverted(entry.get(9..)?.try_into().ok()?)))
 }
 
-/// Every file of a user whose content has this digest.
+/// Prefix of every file of a user whose content has this digest.
 pub fn owned(owner: &UserId, sha256: &Sha256) -> Vec<u8> {
     let mut content = blake3::Hasher::new();
     content.update(owner.as_str().as_bytes()).update(&[0]).update(&sha256.0);
@@ -281,7 +285,7 @@ pub fn upload_id(entry: &[u8]) -> Option<UploadId> {
     Some(UploadId(entry.get(1..)?.try_into().ok()?))
 }
 
-/// Every part of an upload.
+/// Prefix of every part of an upload.
 pub fn parts(id: UploadId) -> Vec<u8> {
     [PARTS, &id.0].concat()
 }
@@ -290,18 +294,18 @@ pub fn part(id: UploadId, number: PartNumber) -> Vec<u8> {
     [PARTS, &id.0, &number.0.to_be_bytes()].concat()
 }
 
-/// The upload of a [`part`].
+/// The upload of a [`part`] entry.
 pub fn part_upload(entry: &[u8]) -> Option<UploadId> {
     Some(UploadId(entry.get(1..17)?.try_into().ok()?))
 }
 
-/// The number of a [`part`].
+/// The number of a [`part`] entry.
 pub fn part_number(entry: &[u8]) -> Option<PartNumber> {
     let number = entry.get(17..)?.try_into().ok()?;
     Some(PartNumber(u32::from_be_bytes(number)))
 }
 
-/// Every open session of a user.
+/// Prefix of every open session of a user.
 pub fn open_of(owner: &UserId) -> Vec<u8> {
     [OPEN, owner.as_str().as_bytes(), &[0]].concat()
 }
@@ -319,7 +323,7 @@ pub fn batch(id: UploadId) -> Vec<u8> {
     [BATCHES, &id.0].concat()
 }
 
-/// What a final session is made of.
+/// The partial sessions of a final session.
 pub fn concatenation(id: UploadId) -> Vec<u8> {
     [CONCATENATIONS, &id.0].concat()
 }
@@ -338,7 +342,7 @@ pub fn expiring(entry: &[u8]) -> Option<UploadId> {
     Some(UploadId(entry.get(9..)?.try_into().ok()?))
 }
 
-/// Every record of a selection.
+/// Prefix of every record of a selection.
 pub fn selection(SelectionId { expires, digest }: SelectionId) -> Vec<u8> {
     [SELECTIONS, &expires.0.to_be_bytes(), &digest].concat()
 }

@@ -1,7 +1,7 @@
-//! The engine of one machine: sled 0.34.7, one committer thread, every answer durable.
+//! The engine for one machine: sled 0.34.7, one committer thread, every answer durable.
 //!
-//! Point reads run inline: they are microseconds from sled's cache. Scans run where they may
-//! block. Writes go through `commit`, which makes them durable in the `journal` first.
+//! Point reads run inline: from sled's cache they take microseconds. Scans run on the blocking
+//! pool. Writes go through `commit`, which makes them durable in the `journal` first.
 
 pub(crate) mod accounts;
 mod ballast;
@@ -59,18 +59,19 @@ pub struct SledMetadata {
     records: Records,
     committer: Committer,
     _db: Db,
-    /// Dropped last, as fields are in their order: behind every handle of sled.
+    /// Fields are dropped in their order: this one last, after every handle of sled.
     closing: Closing,
 }
 
-/// Notes where sled's pages lie once nothing holds sled any more, for the next open to be fast.
+/// Once nothing holds sled any more, has sled note where its pages lie, so that the next open is
+/// fast.
 struct Closing(Option<open::Place>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
         let Some(place) = &self.0 else { return };
         if let Err(error) = open::note_pages(place) {
-            tracing::warn!(%error, "the next start takes longer: sled was not opened once more");
+            tracing::warn!(%error, "the next start takes longer: sled could not be reopened");
         }
     }
 }
@@ -78,7 +79,7 @@ impl Drop for Closing {
 impl Drop for SledMetadata {
     fn drop(&mut self) {
         self.committer.close(commit::PATIENCE_SECONDS);
-        // Of a disk that failed nothing more is asked.
+        // Nothing more is asked of a disk that has failed.
         if self.committer.ready().is_err() {
             self.closing.0 = None;
         }
@@ -87,12 +88,12 @@ impl Drop for SledMetadata {
 
 impl SledMetadata {
     /// Opens or creates the store below `data_dir`: `meta/`, which is sled's, and `journal/`, from
-    /// which it can be made anew. The journal is saved as a snapshot whenever it has grown by
+    /// which `meta/` can be rebuilt. The journal is saved as a snapshot whenever it has grown by
     /// `save_bytes`, or by the size of the last snapshot if that is more. Blocks.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when acknowledged changes cannot be read; [`Error::Unavailable`] when
-    /// the disk fails, and when this build would lose data in a power cut.
+    /// [`Error::Corrupt`] when acknowledged changes cannot be read; [`Error::Unavailable`] when the
+    /// disk fails, or when this build would lose data in a power cut.
     pub fn open(data_dir: &Path, cache_bytes: u64, save_bytes: u64) -> Result<Self> {
         let place = open::Place::new(data_dir, cache_bytes);
         let mut ballast = Ballast::given_up(data_dir)?;
@@ -104,20 +105,21 @@ impl SledMetadata {
         Ok(Self { records, committer, _db: db, closing: Closing(Some(place)) })
     }
 
-    /// Whether nothing was ever kept here, or all of it is lost.
+    /// Whether nothing was ever stored here, or everything is lost.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the index cannot be read.
     pub fn is_new(&self) -> Result<bool> {
-        // Of a store that is none, no page need be whole.
+        // A store with commits is not new. No page need be readable to know that.
         if self.records.last() > 0 {
             return Ok(false);
         }
         self.records.iter().next().transpose().map(|first| first.is_none())
     }
 
-    /// Makes `meta/` anew from the journal, or where that lacks something, the journal from what
-    /// can be read of both; keeps aside what was there before. Answers what is missing. Blocks.
+    /// Rebuilds `meta/` from the journal. Where the journal lacks something, also makes a new
+    /// journal from what can be read of both. Sets aside what was there before. Returns what is
+    /// missing. Blocks.
     ///
     /// # Errors
     /// As [`SledMetadata::open`]; [`Error::NotFound`] when there is no journal, [`Error::Corrupt`]
@@ -137,7 +139,7 @@ impl SledMetadata {
     }
 }
 
-/// Works on the blocking pool.
+/// Runs `work` on the blocking pool.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -274,7 +276,7 @@ impl Metadata for SledMetadata {
             return Ok(None);
         };
         let file = files::at(&self.records, Place::parse(&bytes).ok_or_else(files::misplaced)?)?;
-        // The index holds half a hash; the record holds the key.
+        // The index holds only half of the key's hash; the record holds the key.
         Ok(file.filter(|file| file.key == *key))
     }
 
@@ -326,7 +328,7 @@ impl Metadata for SledMetadata {
             if file.owner == *owner {
                 return Ok(Some(file));
             }
-            // Whoever stored it tells the digest by which any user's own file of it is found.
+            // The SHA-256 of any user's file leads to the owner's own file with the same content.
             sha256 = Some(file.sha256);
         }
         let Some(sha256) = sha256 else { return Ok(None) };
@@ -343,7 +345,7 @@ impl Metadata for SledMetadata {
             let (entry, _) = entry?;
             let id = index::owned_file(&entry).ok_or_else(files::misplaced)?;
             let file = files::at(&self.records, Place::new(owner, id))?;
-            // The index holds half a hash; the record holds whose file it is, and of what.
+            // The index holds only half a hash; the record holds the owner and the digest.
             let is_it = |file: &FileRecord| file.owner == *owner && file.sha256 == *sha256;
             if let Some(file) = file.filter(is_it) {
                 return Ok(Some(file));

@@ -1,19 +1,19 @@
-//! Bringing the store up: sled opened, brought to the journal's end, or made anew from it.
+//! Opens the store: sled is opened and brought to the journal's end, or rebuilt from the journal.
 //!
 //! | sled | journal | what is done |
 //! | --- | --- | --- |
 //! | empty | empty | nothing is stored yet |
 //! | at commit n | has the commits after n | they are replayed |
-//! | at commit n | ends before n, is gone, or has a hole before n | sled is saved anew |
+//! | at commit n | ends before n, is gone, or has a hole before n | a snapshot of sled is saved |
 //! | at commit n | lacks a commit after n | refused: acknowledged changes cannot be read |
-//! | at commit n | no file has a head, commits are there | taken for its own, as above |
-//! | behind the journal's first log, lost, damaged, foreign | whole | set aside, made anew |
-//! | noted in `journal/rebuild` | whole | not looked at: set aside, made anew |
-//! | any of these two | not whole | refused: sled stays where it is |
+//! | at commit n | has commits, but no file has a head | taken for sled's own, as above |
+//! | behind the journal's first log, lost, damaged, foreign | whole | set aside and rebuilt |
+//! | noted in `journal/rebuild` | whole | not read: set aside and rebuilt |
+//! | one of the two states above | not whole | refused: sled stays where it is |
 //! | damaged | empty | refused |
-//! | a key for each record, as up to format 4 | whole | removed, made anew in runs |
+//! | a key for each record, as up to format 4 | whole | removed and rebuilt in runs |
 //!
-//! What is set aside is kept as `meta.damaged-N` and never looked at again.
+//! What is set aside is kept as `meta.damaged-N` and never read again.
 
 mod directory;
 mod loss;
@@ -49,12 +49,12 @@ use crate::{
 pub struct Opened {
     pub db: Db,
     pub journal: Journal,
-    /// sled's own file, opened apart: its sync errors are told to every handle once, also those
-    /// that sled itself was told and only logged.
+    /// sled's own file, opened separately. The kernel reports a sync error to every handle once, so
+    /// this handle also gets the errors that sled was told and only logged.
     pub file: File,
 }
 
-/// Where things lie, and how much sled may cache.
+/// Where the store's files lie, and how much sled may cache.
 pub struct Place {
     data_dir: PathBuf,
     meta: PathBuf,
@@ -68,7 +68,7 @@ impl Place {
         Self { data_dir: data_dir.into(), meta: data_dir.join("meta"), files, cache_bytes }
     }
 
-    /// Keeps versions out that do not know the newest layout.
+    /// Keeps out versions that do not know the newest layout.
     pub fn stamp(&self) -> Result<()> {
         data_dir::stamp(&self.data_dir).map_err(failed_io)
     }
@@ -82,7 +82,7 @@ impl Place {
 ///
 /// # Errors
 /// [`Error::Corrupt`] when acknowledged changes cannot be read; [`Error::Unavailable`] when the
-/// disk fails, and when this build would lose data in a power cut.
+/// disk fails, or when this build would lose data in a power cut.
 pub fn open(place: &Place) -> Result<Opened> {
     let made = place.files.make();
     made.map_err(|error| Error::Unavailable(format!("journal: {error}")))?;
@@ -109,14 +109,14 @@ pub fn open(place: &Place) -> Result<Opened> {
         Err(Error::Corrupt(why)) => return rebuild(place, &survey, id, &why),
         found => found?,
     };
-    // A journal without a head is that of the index beside it.
+    // A journal without a head belongs to the index beside it.
     let id = survey.id.or_else(|| applied.map(|(own, _)| own)).unwrap_or(id);
     if !lies_in_runs {
         return convert(place, db, &survey, id, applied);
     }
     let applied = match applied {
         Some((own, number)) if own == id && !is_half_made => number,
-        // Not one commit was applied yet.
+        // No commit was applied yet.
         None if !has_records && survey.snapshot.is_none() && survey.reaches(0) => 0,
         found => {
             drop(db);
@@ -124,9 +124,9 @@ pub fn open(place: &Place) -> Result<Opened> {
                 fs::remove_dir_all(&place.meta).map_err(failed_io)?;
             }
             let why = match found {
-                Some(_) => "it belongs elsewhere",
-                None if was_there => "it is not whole",
-                None => "it was not there",
+                Some(_) => "it belongs to another journal",
+                None if was_there => "it is incomplete",
+                None => "it was missing",
             };
             return rebuild(place, &survey, id, why);
         }
@@ -143,18 +143,18 @@ pub fn open(place: &Place) -> Result<Opened> {
         replay => replay?,
     };
     fault::point("open: replayed");
-    // The logs do not bring it to where the snapshot is.
+    // The logs do not bring sled up to the snapshot's commit.
     if survey.snapshot.is_some_and(|snapshot| snapshot > replay.last.max(applied)) {
         drop(db);
-        return rebuild(place, &survey, id, "it fell behind");
+        return rebuild(place, &survey, id, "it is older than the journal's snapshot");
     }
     if let Some(damage) = replay.damage {
         return Err(Error::Corrupt(format!(
-            "{damage}. `streamlined fsck --rebuild` goes on without them"
+            "{damage}. `streamlined fsck --rebuild` goes on without these commits"
         )));
     }
     if replay.last > applied && was_there {
-        tracing::info!(commits = replay.last - applied, "replayed what the index did not have yet");
+        tracing::info!(commits = replay.last - applied, "replayed commits that the index lacked");
     } else if replay.last > applied {
         let commits = replay.last;
         tracing::warn!(commits, "meta/ held no index: rebuilt from the journal, nothing is lost");
@@ -162,21 +162,21 @@ pub fn open(place: &Place) -> Result<Opened> {
     let last = replay.last.max(applied);
     let mut opened = opened(place, db, id, last, survey.unsaved_bytes()?)?;
     if replay.has_hole || replay.last < applied || !survey.reaches(applied) {
-        tracing::warn!("the journal is damaged; the index has what it held and is saved anew");
+        tracing::warn!("the journal is damaged; the index has all of it and is saved as a new one");
         opened.save()?;
     }
-    // Of a rebuild that did not come to its end.
+    // Left behind by a rebuild that did not finish.
     let _ = fs::remove_dir_all(loss::new_journal(place));
     Ok(opened)
 }
 
-/// Opens a store that has no journal: a new one, one of format 1, or one that lost it.
+/// Opens a store that has no journal: a new one, one of format 1, or one that lost its journal.
 fn begin(place: &Place, survey: &Survey) -> Result<Opened> {
     debug_assert!(survey.id.is_none());
     let db = open_db(place)?;
     let is_new = !has_records(&db)?;
     if is_half_made(&db)? {
-        let why = "the index is half made, and there is no journal to make it of";
+        let why = "the index is half made, and there is no journal to build it from";
         return Err(Error::Corrupt(why.into()));
     }
     if !lies_in_runs(place, &db)? {
@@ -192,12 +192,12 @@ fn begin(place: &Place, survey: &Survey) -> Result<Opened> {
     let applied = applied(&db)?;
     if applied.is_some() {
         tracing::warn!(
-            "the journal is gone, and with it what the index did not have yet; that is saved as a \
-             new one, of another store: backups need a new directory"
+            "the journal is gone, with all changes that the index did not have yet; the index is \
+             saved as a new journal, that of another store: backups need a new directory"
         );
     }
     let last = applied.map_or(0, |(_, last)| last);
-    // Backups must not take the place of those that have what the journal had behind it.
+    // A new id: its backups must not replace those that have commits which the journal lost.
     let mut opened = opened(place, db, JournalId::new(), last, 0)?;
     if !is_new || last > 0 {
         opened.save()?;
@@ -230,15 +230,15 @@ fn save_as(files: &Files, db: &Db, id: JournalId, last: u64) -> Result<()> {
     saved(journal::save(files, id, last, records.iter(), &AtomicBool::new(false)))
 }
 
-/// Makes an index anew that could not be read behind its open, and fails as that does.
+/// Rebuilds an index that could not be read after it was opened. Fails as an open does.
 pub fn made_anew(place: &Place, why: &str) -> Result<Opened> {
     let survey = place.files.survey()?;
     let id = survey.id.ok_or(Error::NotFound)?;
     rebuild(place, &survey, id, why)
 }
 
-/// Nothing is touched before all of the journal was read: an index that is damaged in one page has
-/// everything else, and may be all that does.
+/// Rebuilds the index. Nothing is changed before the whole journal was read: an index with one
+/// damaged page has everything else, and may be the only one that does.
 fn rebuild(place: &Place, survey: &Survey, id: JournalId, why: &str) -> Result<Opened> {
     if let Some(damage) = Whole::read(survey)?.damage {
         return Err(Error::Corrupt(format!(
@@ -251,16 +251,16 @@ fn rebuild(place: &Place, survey: &Survey, id: JournalId, why: &str) -> Result<O
         why,
         commits = opened.journal.last(),
         "the index in meta/ could not be used and was rebuilt from the journal; nothing is lost; \
-         one that was there is kept beside it as meta.damaged-N"
+         the old index, if there was one, is kept beside it as meta.damaged-N"
     );
     Ok(opened)
 }
 
-/// What the journal comes to when all of it is read.
+/// What the journal holds when all of it is read.
 struct Whole {
     last: u64,
     has_hole: bool,
-    /// Without what cannot be read, it ends before its end.
+    /// What cannot be read, so that the journal ends early.
     damage: Option<String>,
 }
 
@@ -282,8 +282,8 @@ impl Whole {
     }
 }
 
-/// Makes an index of format 4 or before anew, from the journal: it has all of it, which is read
-/// before the index goes.
+/// Rebuilds an index of format 4 or before from the journal. The journal has all of it, and is read
+/// to its end before the index is removed.
 fn convert(
     place: &Place,
     db: Db,
@@ -293,34 +293,34 @@ fn convert(
 ) -> Result<Opened> {
     drop(db);
     if applied.is_some_and(|(own, _)| own != id) {
-        return rebuild(place, survey, id, "it belongs elsewhere");
+        return rebuild(place, survey, id, "it belongs to another journal");
     }
     let whole = Whole::read(survey)?;
     let hole = whole.has_hole.then(|| "commits are missing".to_owned());
     let ends = applied.is_some_and(|(_, number)| number > whole.last);
-    let end = ends.then(|| "it ends before the index".to_owned());
+    let end = ends.then(|| "the journal ends before the index".to_owned());
     let damage = whole.damage.or(hole).or(end);
     if let Some(damage) = damage {
         return Err(Error::Corrupt(format!(
-            "the index cannot be laid out anew from the journal: {damage}. To have it mended \
-             by the index, start the version before this one, run its `fsck` beside it and store \
-             something"
+            "the index cannot be rebuilt in its new layout from the journal: {damage}. To repair \
+             the journal from the index, start the previous version, run its `fsck` while it \
+             runs, store something, and upgrade again"
         )));
     }
     fs::remove_dir_all(&place.meta).map_err(failed_io)?;
     let opened = make_anew(place, survey, id, Loss::Refused)?;
-    tracing::info!(commits = opened.journal.last(), "the index was laid out anew");
+    tracing::info!(commits = opened.journal.last(), "the index was rebuilt in its new layout");
     Ok(opened)
 }
 
-/// Whether an index may be made without what cannot be read.
+/// Whether an index may be rebuilt without what cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Loss {
     Refused,
     Taken,
 }
 
-/// Whoever calls it has read the whole journal.
+/// Rebuilds the index. The caller has read the whole journal.
 fn make_anew(place: &Place, survey: &Survey, id: JournalId, loss: Loss) -> Result<Opened> {
     set_aside(&place.meta).map_err(failed_io)?;
     place.files.trust().map_err(failed_io)?;
@@ -342,14 +342,14 @@ fn make_anew(place: &Place, survey: &Survey, id: JournalId, loss: Loss) -> Resul
     };
     loader.finish()?;
     let replay = replay_into(&runs, survey, id, base)?;
-    // It is not the disk that it was.
+    // The journal was whole when it was read before: the disk has changed.
     if let (Loss::Refused, Some(damage)) = (loss, replay.damage) {
         return Err(Error::Corrupt(damage.to_string()));
     }
     let last = replay.last.max(base);
     match loss {
         Loss::Refused => mark_applied(&db, id, last)?,
-        // What lost something is whole once it has a journal of its own.
+        // An index that lost something is whole only once it has a journal of its own.
         Loss::Taken => db.remove(index::APPLIED).map(drop).map_err(failed)?,
     }
     db.remove(index::HALF_MADE).map_err(failed)?;
@@ -366,7 +366,7 @@ fn replay(db: &Db, survey: &Survey, id: JournalId, applied: u64) -> Result<Repla
     Ok(replay)
 }
 
-/// What sled says of itself.
+/// What is found in sled at an open.
 struct Found {
     lies_in_runs: bool,
     is_half_made: bool,
@@ -375,13 +375,13 @@ struct Found {
     db: Db,
 }
 
-/// Does what reads sled's pages; sled panics over some that are damaged.
+/// Runs `work`, which reads sled's pages: sled panics on some that are damaged.
 pub fn unless_panicked<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let outcome = catch_unwind(AssertUnwindSafe(work));
     outcome.unwrap_or_else(|_| Err(Error::Corrupt("sled cannot read its directory".into())))
 }
 
-/// Whether there is anything but what the engine notes for itself.
+/// Whether sled holds anything but what the engine notes for itself.
 fn has_records(db: &Db) -> Result<bool> {
     let first = db.range(index::FIRST_TABLE..).next();
     first.transpose().map(|first| first.is_some()).map_err(failed)
@@ -391,8 +391,8 @@ fn is_half_made(db: &Db) -> Result<bool> {
     db.contains_key(index::HALF_MADE).map_err(failed)
 }
 
-/// Whether records lie in runs; where there is none yet, they do from now on, and versions before
-/// format 5, which would take runs for records, are kept out.
+/// Whether records lie in runs. If there are no records yet, they do from now on, and versions
+/// before format 5, which would take runs for records, are kept out.
 fn lies_in_runs(place: &Place, db: &Db) -> Result<bool> {
     if db.contains_key(index::LIES_IN_RUNS).map_err(failed)? {
         return Ok(true);
@@ -404,7 +404,7 @@ fn lies_in_runs(place: &Place, db: &Db) -> Result<bool> {
     db.insert(index::LIES_IN_RUNS, &[]).map(|_| true).map_err(failed)
 }
 
-/// The commit that sled has, and of which journal.
+/// The last commit that sled has, and the journal to which that commit belongs.
 fn applied(db: &Db) -> Result<Option<(JournalId, u64)>> {
     let Some(bytes) = db.get(index::APPLIED).map_err(failed)? else { return Ok(None) };
     let parsed = bytes
@@ -424,7 +424,7 @@ fn mark_applied(db: &Db, id: JournalId, number: u64) -> Result<()> {
 
 /// Moves a directory away under the first free name.
 fn set_aside(dir: &Path) -> io::Result<()> {
-    // Of nothing, nothing is kept.
+    // An empty directory is not kept.
     if !dir.exists() || fs::remove_dir(dir).is_ok() {
         return Ok(());
     }
@@ -438,8 +438,8 @@ fn set_aside(dir: &Path) -> io::Result<()> {
     dir.parent().map_or(Ok(()), durable::sync_dir)
 }
 
-/// Writes and flushes one record, checks that the flush was a real sync, then syncs every file
-/// of the store and its directories: sled never syncs its `conf` file itself (`sled.md` 3).
+/// Writes and flushes one record, checks that the flush was a real sync, then syncs every file of
+/// the store and its directories: sled never syncs its `conf` file itself.
 fn prove_durable(db: &Db, dir: &Path) -> Result<()> {
     let before = sync_override::calls();
     db.insert(index::PROBE, &[]).map_err(failed)?;
@@ -463,18 +463,18 @@ fn sync_files(dir: &Path) -> io::Result<()> {
     dir.parent().map_or(Ok(()), durable::sync_dir)
 }
 
-/// Has sled note where its pages lie, which it does only when it is opened: else the next open
-/// reads all that was written since the last. What was written is in the page cache now, and may
-/// not be then. Blocks.
+/// Opens sled once more so that it notes where its pages lie, which it does only at an open.
+/// Otherwise the next open reads everything that was written since the last one. Those bytes are in
+/// the page cache now, but may not be then. Blocks.
 ///
 /// # Errors
-/// As [`open`]; nothing is lost with it.
+/// As [`open`]. A failure loses nothing.
 pub fn note_pages(place: &Place) -> Result<()> {
     drop(open_db(place)?);
     sync_files(&place.meta).map_err(failed_io)
 }
 
-/// What a snapshot came to without which a store does not open.
+/// The outcome of a snapshot without which the store does not open.
 fn saved(saved: Result<u64>) -> Result<()> {
     match saved {
         Err(Error::NoSpace) => Err(no_room("No space left on device")),
@@ -490,5 +490,5 @@ fn failed_io(error: io::Error) -> Error {
 }
 
 fn no_room(why: impl Display) -> Error {
-    Error::Unavailable(format!("{why}: a start takes 64 MiB at a million files"))
+    Error::Unavailable(format!("{why}: a start needs 64 MiB at a million files"))
 }

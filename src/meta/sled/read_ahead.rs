@@ -1,11 +1,12 @@
-//! Reading ahead what sled reads when it is opened: the segments of its log that lie behind its
-//! last snapshot, in the order of the log.
+//! Reads ahead what sled reads when it is opened: the segments of its log after its last snapshot,
+//! in the order of the log.
 //!
-//! sled reads one segment, takes in what it holds, and reads the next. After a power cut, which
-//! leaves no page cache, disk and processor would wait for each other all the way. So the kernel is
-//! asked for the segments beside it, which changes what an open takes and nothing else: a header
-//! that is no such thing is a segment less, or one too many, that is asked for. Nor for more than
-//! half of the memory that is free, as what is pushed out before sled reads it is read twice.
+//! sled reads one segment, processes it, and reads the next. After a power cut, which leaves no
+//! page cache, disk and processor would wait for each other all the way. So another thread asks the
+//! kernel for the segments ahead of sled. This changes how long an open takes and nothing else:
+//! bytes that only look like a header, or a header that is damaged, make it ask for one segment too
+//! many or too few. It asks for no more than half of the free memory, because a segment that is
+//! evicted before sled reads it is read twice.
 
 use std::{
     fs::{self, File},
@@ -22,21 +23,22 @@ use rustix::{
     system::sysinfo,
 };
 
-/// Of a segment: CRC-32, the LSN of its first byte, and a third word, the last two with all bits
-/// but the sign's inverted (sled 0.34, `pagecache/logger.rs`).
+/// Size of a segment's header: CRC-32, the LSN of the segment's first byte, and a third word. In
+/// the last two, all bits but the sign are inverted (sled 0.34, `pagecache/logger.rs`).
 const HEADER_BYTES: usize = 20;
 const INVERTED: u64 = i64::MAX.cast_unsigned();
-/// The kernel takes no more than the device's own read-ahead at a time, which is seldom less.
+/// Bytes of one request. The kernel takes no more than the device's own read-ahead at a time, which
+/// is seldom less.
 const STEP_BYTES: usize = 128 << 10;
-/// What names sled's snapshots, before the LSN that each of them reaches, in hexadecimal.
+/// Prefix of the names of sled's snapshots. The LSN that a snapshot reaches follows in hexadecimal.
 const SNAPSHOT: &str = "snap.";
 
-/// Runs `open`, which opens sled's directory, and reads ahead beside it. Blocks.
+/// Runs `open`, which opens sled's directory, and reads ahead meanwhile. Blocks.
 pub fn beside<T>(dir: &Path, segment_bytes: u64, open: impl FnOnce() -> T) -> T {
     let is_open = AtomicBool::new(false);
     thread::scope(|scope| {
         let read = || read(dir, segment_bytes, &is_open);
-        // Without a thread for it the open takes longer.
+        // If the thread cannot be started, the open only takes longer.
         let _ = thread::Builder::new().name("meta-ahead".into()).spawn_scoped(scope, read);
         let opened = open();
         is_open.store(true, Relaxed);
@@ -60,7 +62,7 @@ fn read(dir: &Path, segment_bytes: u64, is_open: &AtomicBool) -> io::Result<()> 
     Ok(())
 }
 
-/// Where the segments lie that hold anything behind the last snapshot, in the order of the log.
+/// The offsets of the segments that hold anything after the last snapshot, in the order of the log.
 fn behind_snapshot(dir: &Path, log: &File, segment_bytes: u64) -> io::Result<Vec<u64>> {
     let noted = noted(dir)?;
     let mut segments = Vec::new();
@@ -72,7 +74,7 @@ fn behind_snapshot(dir: &Path, log: &File, segment_bytes: u64) -> io::Result<Vec
         let [_, _, _, _, lsn @ .., _, _, _, _, _, _, _, _] = header;
         let lsn = u64::from_le_bytes(lsn);
         let begin = lsn ^ INVERTED;
-        // A segment that is free has no header.
+        // A free segment has no header.
         if lsn != 0 && begin.checked_add(segment_bytes).is_some_and(|end| end > noted) {
             segments.push((begin, offset));
         }
@@ -102,7 +104,7 @@ mod tests {
     fn sled_in(dir: &Path) -> sled::Db {
         let segment_bytes = usize::try_from(SEGMENT_BYTES).unwrap();
         let config = sled::Config::new().path(dir).segment_size(segment_bytes);
-        // Whoever was dropped lets go of the lock a moment later.
+        // A dropped database releases its lock a moment later.
         std::iter::repeat_with(|| config.open()).find_map(Result::ok).unwrap()
     }
 
@@ -118,7 +120,7 @@ mod tests {
         for round in 0..8_u8 {
             let marker = blake3::hash(&[round]);
             let db = sled_in(dir);
-            // The same keys each time, so that sled comes to use its segments again.
+            // The same keys each time, so that sled reuses its segments.
             for key in 0..2_000_u64 {
                 db.insert(key.to_be_bytes(), [round; 300].as_slice()).unwrap();
             }

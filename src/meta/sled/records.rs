@@ -1,13 +1,13 @@
-//! Every record: what sled holds, beneath the newest commits, which it does not have yet.
+//! All records: those in sled, overlaid by the newest commits, which sled does not have yet.
 //!
 //! A commit is durable in the journal before anybody can see it, so sled need not have it at once.
-//! Commits gather in memory in a **layer**, and a full one is **settled**: taken into sled in order
-//! of its keys, so that a run which many commits met is written once. Readers find what is newest:
-//! the layer that fills, then the one that is being settled, then sled. What a kill leaves
-//! unsettled, the next open replays.
+//! Commits gather in memory in a **layer**. A full layer is **settled**: taken into sled in order
+//! of its keys, so that a run that many commits changed is written once. Readers look in the layer
+//! that is being filled, then in the one that is being settled, then in sled. What a kill leaves
+//! unsettled is replayed by the next open.
 //!
-//! Settling is many small steps of sled's, which readers need not wait for: until the last one they
-//! find in the layer what sled has in part.
+//! Settling takes many small atomic batches of sled. Readers need not wait for them: until the last
+//! batch is in sled, they find everything in the layer.
 
 #[cfg(test)]
 mod tests;
@@ -37,18 +37,18 @@ use crate::{
     sys::fault,
 };
 
-/// Written entries that are read at a time.
+/// Entries of a layer that are read at a time.
 const PAGE: usize = 64;
 
-/// What is to be done about a damaged index, once that is [noted](Records::distrust).
-pub const REMEDY: &str = "stop and start; it is made anew from the journal";
+/// What to do about a damaged index, once the damage is [noted](Records::distrust).
+pub const REMEDY: &str = "restart the daemon, which rebuilds it from the journal";
 
 /// See the module.
 #[derive(Clone)]
 pub struct Records {
     runs: Runs,
     layers: Arc<RwLock<Layers>>,
-    /// One layer is settled at a time.
+    /// Held while a layer is settled, so that only one is at a time.
     turn: Arc<Mutex<()>>,
     /// Where it is noted that sled is not to be trusted.
     files: Option<Files>,
@@ -59,22 +59,22 @@ pub struct Records {
 struct Layers {
     filling: Layer,
     settling: Option<Arc<Layer>>,
-    /// Layers that came into sled and are gone here.
+    /// How many layers were taken into sled and dropped here.
     settled: u64,
-    /// The last commit that is seen.
+    /// The last commit that readers see.
     last: u64,
 }
 
 #[derive(Default)]
 struct Layer {
     writes: Writes,
-    /// Of its commits in the journal.
+    /// Bytes of its commits in the journal.
     bytes: usize,
-    /// Of its last commit.
+    /// The number of its last commit.
     number: u64,
 }
 
-/// Where the newest of a record is: in a layer, removed or not, or else in sled.
+/// Where the newest version of a record is: in a layer, where it may be a removal, or else in sled.
 enum Newest {
     Written(Option<IVec>),
     InSled,
@@ -83,9 +83,9 @@ enum Newest {
 /// What waits to be settled.
 #[derive(Clone, Copy)]
 pub struct Waiting {
-    /// In the layer that fills.
+    /// Journal bytes of the layer that is being filled.
     pub bytes: usize,
-    /// In all layers.
+    /// Writes in all layers.
     pub writes: usize,
 }
 
@@ -101,7 +101,8 @@ impl Layers {
         }
     }
 
-    /// What was written from `from` on and below `end`, which is moved nearer when that is much.
+    /// The writes of all layers from `from` on and below `end`. If a layer has more than [`PAGE`]
+    /// of them, `end` is moved nearer.
     fn written_from(&self, from: &[u8], end: &mut Option<IVec>) -> Writes {
         let mut written = Writes::new();
         for layer in self.newest_first() {
@@ -125,18 +126,18 @@ impl Layers {
 }
 
 impl Records {
-    /// Of an index that has all commits up to `last`.
+    /// The records of an index that has all commits up to `last`.
     pub fn new(runs: Runs, last: u64) -> Self {
         let layers = Arc::new(RwLock::new(Layers { last, ..Layers::default() }));
         Self { runs, layers, turn: Arc::default(), files: None, is_damaged: Arc::default() }
     }
 
-    /// Of an index that the next open makes anew when it cannot be read in places.
+    /// As [`Records::new`], for an index that the next open rebuilds if parts of it cannot be read.
     pub fn over(runs: Runs, last: u64, files: Files) -> Self {
         Self { files: Some(files), ..Self::new(runs, last) }
     }
 
-    /// Reads what sled has. A damaged page shows only when it is read, which no open may come to.
+    /// Reads from sled. A damaged page shows only when it is read, and an open may not read it.
     fn ask_sled<T>(&self, read: impl FnOnce(&Runs) -> Result<T>) -> Result<T> {
         unless_panicked(|| read(&self.runs)).inspect_err(|error| {
             if let Error::Corrupt(_) = error {
@@ -154,8 +155,8 @@ impl Records {
         }
         tracing::error!(%why, "the index is damaged: {REMEDY}");
         if let Err(error) = files.distrust() {
-            tracing::error!(%error, "that could not be noted, so a start may not see it: stop, \
-                and `streamlined fsck --rebuild` makes the index anew");
+            tracing::error!(%error, "the damage could not be noted, so a start may not see it: \
+                stop the daemon, and rebuild the index with `streamlined fsck --rebuild`");
         }
     }
 
@@ -169,7 +170,7 @@ impl Records {
 
     /// The bytes of the record of `key`.
     pub fn read(&self, key: &[u8]) -> Result<Option<IVec>> {
-        // What is found in no layer any more, sled has.
+        // What is no longer in a layer is in sled.
         let newest = self.layers().newest_of(key);
         match newest {
             Newest::Written(record) => Ok(record),
@@ -196,26 +197,26 @@ impl Records {
         self.behind(prefix, None)
     }
 
-    /// Every record whose key begins with `prefix`, behind the key `after`.
+    /// Every record whose key begins with `prefix` and comes after the key `after`.
     pub fn behind(
         &self,
         prefix: &[u8],
         after: Option<&[u8]>,
     ) -> impl Iterator<Item = Result<Entry>> + use<> {
         let prefix = prefix.to_vec();
-        // No key is between one and the same with a zero behind it.
+        // No key lies between a key and the same key with a zero byte appended.
         let start = after.map_or_else(|| prefix.clone(), |after| [after, &[0]].concat());
         self.range(&start).take_while(move |entry| {
             entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix))
         })
     }
 
-    /// At most `limit` records of a table, behind the key `after`.
+    /// At most `limit` records of a table, after the key `after`.
     pub fn page(&self, table: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
         self.behind(table, after).take(limit).collect()
     }
 
-    /// The keys of a table in order of time that are due, at most `limit`.
+    /// The keys that are due in a table that is ordered by time, at most `limit`.
     pub fn due(
         &self,
         table: &[u8],
@@ -224,7 +225,7 @@ impl Records {
     ) -> Result<Vec<Vec<u8>>> {
         let keys = self.scan_prefix(table).take(limit).map(|entry| entry.map(|(key, _)| key));
         let is_due = |key: &Result<Vec<u8>>| match key {
-            // One that tells no time must not keep the others.
+            // A key without a readable time must not hold back the others.
             Ok(key) => index::time(key).is_none_or(&is_due),
             Err(_) => true,
         };
@@ -236,7 +237,7 @@ impl Records {
         self.range(index::FIRST_TABLE)
     }
 
-    /// Takes commit `number`, which is `bytes` in the journal: from here on it is seen.
+    /// Takes in commit `number`, which has `bytes` in the journal: from here on readers see it.
     pub fn push(&self, writes: Writes, bytes: usize, number: u64) {
         let mut layers = self.layers_to_change();
         layers.filling.writes.extend(writes);
@@ -245,7 +246,7 @@ impl Records {
         layers.last = number;
     }
 
-    /// The last commit that is seen, or may have been.
+    /// The last commit that readers see, or may have seen.
     pub fn last(&self) -> u64 {
         self.layers().last
     }
@@ -256,18 +257,18 @@ impl Records {
         Waiting { bytes: layers.filling.bytes, writes }
     }
 
-    /// Takes into sled what was pushed before, and with its last step notes which commit that was.
-    /// Blocks.
+    /// Takes into sled what was pushed before. The last batch also notes the number of the last
+    /// commit. Blocks.
     ///
     /// # Errors
-    /// When sled fails: then what waits stays, to be read, and is not settled any more.
+    /// When sled fails. What waits then stays readable, and nothing is settled any more.
     pub fn settle(&self, id: JournalId) -> Result<()> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(layer) = self.close_layer()? else { return Ok(()) };
         self.take_into_sled(&layer, id)
     }
 
-    /// Begins another layer and answers the one before; `None` when nothing is in it.
+    /// Begins a new layer and returns the one before; `None` when that is empty.
     fn close_layer(&self) -> Result<Option<Arc<Layer>>> {
         let mut layers = self.layers_to_change();
         if layers.settling.is_some() {
@@ -295,23 +296,23 @@ impl Records {
         &self.runs
     }
 
-    /// Keeps everybody from settling while `work` is done.
+    /// Prevents settling while `work` runs.
     #[cfg(test)]
     pub fn while_settling<T>(&self, work: impl FnOnce() -> T) -> T {
         let _turn = self.turn.lock().unwrap();
         work()
     }
 
-    /// Makes everything durable that sled has.
+    /// Makes durable everything that sled has.
     pub fn flush(&self) -> Result<()> {
         self.runs.flush()
     }
 }
 
-/// Records in order, a run at a time.
+/// Records in order, read a run at a time.
 pub struct Entries {
     records: Records,
-    /// What was read ends here; `None` behind the last run.
+    /// Where the next read begins; `None` after the last run.
     from: Option<IVec>,
     read: VecDeque<Entry>,
 }
@@ -322,7 +323,7 @@ impl Entries {
             let settled = self.records.layers().settled;
             let (stored, bound) = self.records.ask_sled(|runs| runs.behind(from))?;
             let layers = self.records.layers();
-            // A layer that came into sled between the two would be seen in neither.
+            // A layer that was taken into sled between the two reads would be in neither.
             if layers.settled == settled {
                 let mut end = bound;
                 let written = layers.written_from(from, &mut end);

@@ -1,6 +1,7 @@
-//! Format 6: the records of files, which stood under their ids alone, move among those of their
-//! owners, whose order is then the list of a user's top folder. Some files at a time, each time one
-//! commit, durable in the journal before it is in sled; so the next open goes on where one ended.
+//! Migration to format 6: the records of files, which were stored under their ids alone, move among
+//! those of their owners, whose order is then the list of a user's top folder. Each commit moves
+//! some files and is durable in the journal before it is in sled. So the next open continues where
+//! an interrupted one ended.
 
 use std::fs::File;
 
@@ -21,19 +22,19 @@ use crate::{
     model::{id::FileId, name::Folder},
 };
 
-/// Of one commit; few, where the tests are to meet several.
+/// Files moved by one commit. Few in tests, so that they cover several commits.
 const FILES_AT_ONCE: usize = if cfg!(test) { 3 } else { 500 };
 
-/// Room that is taken ahead of the journal and of sled, at the most.
+/// Most room that is allocated ahead for the journal and for sled.
 const AHEAD_BYTES: u64 = 96 << 20;
 
-/// Moves what is left to be moved. An index that cannot be read on the way is made anew from the
-/// journal, as at an open. Blocks.
+/// Moves the records that are not moved yet. An index that cannot be read on the way is rebuilt
+/// from the journal, as at an open. Blocks.
 ///
 /// # Errors
 /// As [`open::open`]; [`Error::Unavailable`] before anything has changed when there is no room.
-/// What was moved stays so. A record that cannot be read stays where it is, and its file cannot be
-/// had: the others are not to be kept from their users.
+/// What was moved stays moved. A record that cannot be read stays where it is, and its file can no
+/// longer be read. This is not an error, so that the other files stay available.
 pub fn relocate(place: &open::Place, mut opened: Opened) -> Result<Opened> {
     match open::unless_panicked(|| move_all(place, &mut opened)) {
         Err(Error::Corrupt(why)) => {
@@ -54,9 +55,10 @@ fn move_all(place: &open::Place, opened: &mut Opened) -> Result<()> {
         if !place.is_stamped()? {
             check_room(&opened.file)?;
         }
-        tracing::info!("the records of files move; this takes minutes at a million of them");
+        tracing::info!("moving the records of files; this takes minutes for a million files");
     }
-    // Versions that would not find them are kept out before the first is moved, or made.
+    // Versions that would not find the moved records are kept out before the first record is moved
+    // or created.
     place.stamp()?;
     while files > 0 {
         let number = commit(opened, &writes)?;
@@ -66,14 +68,14 @@ fn move_all(place: &open::Place, opened: &mut Opened) -> Result<()> {
     }
     if moved > 0 {
         runs.flush()?;
-        tracing::info!(files = moved, "their records stand among those of their owners now");
+        tracing::info!(files = moved, "the records of files are now stored by owner");
     }
     Ok(())
 }
 
-/// Once begun, the version before is no way back: so there has to be room for all of it, in the
-/// journal and in sled. It took a third of what sled had at a million files, and twice as much at
-/// some thousands, for what is allocated ahead.
+/// Once the move has begun, the version before can no longer be used. So there has to be room for
+/// all of it, in the journal and in sled. The move took a third of sled's size at a million files,
+/// and twice sled's size at some thousands, because of what is allocated ahead.
 fn check_room(index: &File) -> Result<()> {
     let has = index.metadata().map_err(unavailable)?.len();
     let needed = has.saturating_mul(3).min(has.saturating_add(AHEAD_BYTES));
@@ -83,8 +85,8 @@ fn check_room(index: &File) -> Result<()> {
         return Ok(());
     }
     Err(Error::Unavailable(format!(
-        "the records of files are to move, which takes {} MiB of room, and {} are free. Nothing \
-         has changed: the version before still starts",
+        "the records of files must be moved, which needs {} MiB of free space, and {} are free. \
+         Nothing has changed: the previous version still starts",
         needed >> 20,
         free >> 20,
     )))
@@ -100,7 +102,8 @@ fn commit(Opened { journal, file, .. }: &mut Opened, writes: &Writes) -> Result<
     journal.append(record)
 }
 
-/// What moves the next files behind `from`, which goes on, and how many they are.
+/// The writes that move the next files after `from`, and the number of these files. Advances
+/// `from`.
 fn moves(runs: &Runs, from: &mut Vec<u8>) -> Result<(Writes, usize)> {
     let (mut writes, mut files) = (Writes::new(), 0);
     while files < FILES_AT_ONCE {
@@ -112,7 +115,7 @@ fn moves(runs: &Runs, from: &mut Vec<u8>) -> Result<(Writes, usize)> {
             match place(runs, key, record, &mut writes) {
                 Ok(()) => files += 1,
                 Err(Error::Corrupt(error)) => {
-                    tracing::error!(error, "a file cannot be had any more: its record is damaged");
+                    tracing::error!(error, "a file is lost: its record is damaged");
                 }
                 Err(error) => return Err(error),
             }
@@ -123,7 +126,7 @@ fn moves(runs: &Runs, from: &mut Vec<u8>) -> Result<(Writes, usize)> {
     Ok((writes, files))
 }
 
-/// Moves one of them.
+/// Adds the writes that move one file.
 fn place(runs: &Runs, key: Vec<u8>, record: IVec, writes: &mut Writes) -> Result<()> {
     let id = key[index::FILES_OF_FORMAT_5.len()..].try_into().map(FileId);
     let id = id.map_err(|_| Error::Corrupt("a file id of the wrong size".into()))?;
@@ -216,8 +219,8 @@ mod tests {
         }
     }
 
-    /// Wherever it was ended, also between the journal and sled, the next open goes on, also where
-    /// sled is damaged, and what the journal holds makes the same index.
+    /// Wherever the move is interrupted, even between the journal and sled, the next open
+    /// continues, even if sled is damaged, and a rebuild from the journal gives the same index.
     #[test]
     fn files_of_format_5_are_moved_at_any_loss_of_steps() {
         let dir = tempfile::tempdir().unwrap();
@@ -260,7 +263,7 @@ mod tests {
             }
             left -= moved;
         }
-        // What is left cannot be read: the journal has it.
+        // The records that are left cannot be read in sled, but the journal has them.
         let opened = open::open(&open::Place::new(dir.path(), CACHE_BYTES)).unwrap();
         damage(&Runs::new(&opened.db), b"g");
         drop(opened);

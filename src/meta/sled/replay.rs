@@ -1,4 +1,4 @@
-//! Commits of the journal, taken into sled.
+//! Replays commits of the journal into sled.
 
 use sled::IVec;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::meta::{Error, Result};
 
-/// Commits of so many bytes in the journal are replayed at a time.
+/// Commits are replayed in groups of this many bytes in the journal.
 const LAYER_BYTES: usize = 1 << 20;
 
 /// What a commit, or a piece of a snapshot, writes.
@@ -19,7 +19,8 @@ pub fn writes(record: &Record) -> Result<impl Iterator<Item = (&[u8], Option<&[u
     record.writes().map(Vec::into_iter).ok_or_else(unreadable)
 }
 
-/// Takes the commits after `after` into sled, many at a time: sled syncs each step that it takes.
+/// Takes the commits after `after` into sled, many at a time, because sled syncs each batch that it
+/// takes.
 pub fn replay_into(runs: &Runs, survey: &Survey, id: JournalId, after: u64) -> Result<Replay> {
     let (mut layer, mut bytes) = (Writes::new(), 0);
     let replay = survey.replay(after, u64::MAX, |record| {

@@ -11,22 +11,23 @@ use rustix::{
 use super::journal::{is_full, unavailable};
 use crate::meta::{Error, Result};
 
-/// What sled writes for each write that is settled. Each run that is met is written, and with every
-/// tenth change of a page all of its sixteen: some 3 KiB for each of the runs, which are fewer than
-/// the writes.
+/// Bytes that sled writes for each write that is settled. sled writes every run that changes, and
+/// with every tenth change of a page all sixteen runs of that page: some 3 KiB for each changed
+/// run. There are fewer changed runs than writes.
 const WRITE_BYTES: u64 = 3 << 10;
 
-/// What a step does to the room on the disk; what comes later is taken where others are refused.
+/// What a step does to the room on the disk. When room is short, later variants are still taken
+/// where earlier ones are refused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
     Takes,
-    /// Lets something go, whose room may come back later.
+    /// Releases something, whose room may come back later.
     Releases,
-    /// Has room given back at once, as upkeep does, without which nothing comes back.
+    /// Gives room back at once. Upkeep does this, and without it no room ever comes back.
     Reclaims,
 }
 
-/// Allocated behind the file's end, beside what waits to be settled needs.
+/// Bytes allocated past the file's end, beside what the writes that wait to be settled need.
 #[derive(Clone, Copy)]
 pub struct Spare {
     /// With less than this left, more is allocated.
@@ -34,22 +35,22 @@ pub struct Spare {
     asked: u64,
 }
 
-/// For any commit: the least is what the largest need.
+/// For any commit: `least` is what the largest commit needs.
 pub const AMPLE: Spare = Spare { least: 12 << 20, asked: 16 << 20 };
-/// For one that lets something go, on a disk that has no more: a segment, in which sled moves what
-/// lies in others.
+/// For a commit that releases something, on a disk that has no more: one segment, to which sled
+/// moves what lies in others.
 pub const SCANT: Spare = Spare { least: 4 << 20, asked: 8 << 20 };
 
-/// Bytes of the blocks that `st_blocks` counts.
+/// Size of the blocks that `st_blocks` counts.
 const BLOCK_BYTES: u64 = 512;
 
-/// Where `file` ends, and bytes that are allocated behind that.
+/// The end of `file`, and how many bytes are allocated past it.
 fn ahead(file: &File) -> Result<(u64, u64)> {
     let stat = file.metadata().map_err(unavailable)?;
     Ok((stat.len(), stat.blocks().saturating_mul(BLOCK_BYTES).saturating_sub(stat.len())))
 }
 
-/// Makes sure that `file` can take so many writes and has something to spare.
+/// Makes sure that `file` has room for `writes` writes and for `spare`.
 ///
 /// # Errors
 /// [`Error::NoSpace`] when there is no room; [`Error::Unavailable`] when the disk fails.
@@ -59,9 +60,9 @@ pub fn reserve(file: &File, writes: usize, spare: Spare) -> Result<()> {
     if ahead >= bytes + spare.least {
         return Ok(());
     }
-    // Keeps the size, which sled reads as the end of its log.
+    // Keeps the file's size, which sled reads as the end of its log.
     match fallocate(file, FallocateFlags::KEEP_SIZE, end, bytes + spare.asked) {
-        // A file system that cannot allocate ahead: sled takes its chance.
+        // The file system cannot allocate ahead, so sled may meet a full disk.
         Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
         Err(errno) if is_full(&io::Error::from(errno)) => Err(Error::NoSpace),
         Err(errno) => Err(unavailable(errno.into())),

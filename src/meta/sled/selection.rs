@@ -1,5 +1,5 @@
-//! Selections in sled: a record for each thousand files, so that none grows past what a page
-//! takes. They stand in order of the time at which they expire.
+//! Selections in sled: one record for each thousand files, so that no record is too large for a
+//! page. They are ordered by the time at which they expire.
 
 use async_trait::async_trait;
 

@@ -38,7 +38,8 @@ pub fn ensure_user(txn: &mut Txn<'_>, id: &UserId, now: UnixMillis) -> Result<Us
     Ok(user)
 }
 
-/// The record of a user for whom something is about to be kept.
+/// The record of a user for whom something is about to be stored, created if there is none. `by`
+/// must be allowed to act for that user.
 fn owner(txn: &mut Txn<'_>, id: &UserId, by: Asker, now: UnixMillis) -> Result<UserRecord> {
     let Asker::Owner { issued } = by else { return ensure_user(txn, id, now) };
     let first = txn.get::<u64>(&index::valid_from(Holder::User(id)))?.unwrap_or(0);
@@ -46,8 +47,8 @@ fn owner(txn: &mut Txn<'_>, id: &UserId, by: Asker, now: UnixMillis) -> Result<U
     if user.disabled || issued < first { Err(Error::LoggedOut) } else { Ok(user) }
 }
 
-/// Holds `growth` more bytes to a user's quota, and moves its reservation from `before` to `after`
-/// bytes.
+/// Checks that `growth` more bytes fit a user's quota, and changes the user's reservation from
+/// `before` to `after` bytes.
 fn reserve(
     txn: &mut Txn<'_>,
     mut user: UserRecord,
@@ -65,7 +66,7 @@ fn reserve(
     Ok(())
 }
 
-/// As [`reserve`], where the session that is about to be kept reserved `before` bytes.
+/// As [`reserve`], for a changed session that reserved `before` bytes until now.
 fn reserve_for(txn: &mut Txn<'_>, upload: &Upload, before: u64, default_quota: u64) -> Result<()> {
     let after = upload.reserved();
     if before == after {
@@ -80,9 +81,9 @@ fn known_user(txn: &Txn<'_>, id: &UserId) -> Result<UserRecord> {
     Ok(stored.ok_or_else(|| dangling("user"))?.into_record(id.clone()))
 }
 
-/// A record names one that is not there: the store is damaged.
+/// A record names another one that is not there: the store is damaged.
 fn dangling(what: &str) -> Error {
-    Error::Corrupt(format!("a record names a {what} that is not there"))
+    Error::Corrupt(format!("a record names a {what} that does not exist"))
 }
 
 pub fn create_uploads(
@@ -113,7 +114,8 @@ pub fn begin_upload(txn: &mut Txn<'_>, upload: &Upload) -> Result<()> {
     Ok(())
 }
 
-/// Leaves the entry of its time to [`collect_expired`]. Answers its parts.
+/// Removes a session and returns its parts. Leaves its entry in the index of expiry times to
+/// [`collect_expired`].
 pub fn forget_upload(txn: &mut Txn<'_>, upload: &Upload) -> Result<Vec<Part>> {
     txn.delete(index::upload(upload.id));
     txn.delete(index::open(&upload.owner, upload.id));
@@ -177,7 +179,7 @@ pub fn declare_size(
     Ok(upload)
 }
 
-/// The part under such a key.
+/// Decodes the part under `key`.
 pub fn part(key: &[u8], bytes: &[u8]) -> Result<Part> {
     let number = index::part_number(key).ok_or_else(|| Error::Corrupt("a part's key".into()))?;
     Ok(codec::decode::<StoredPart>(bytes)?.into_record(number))
@@ -197,7 +199,7 @@ fn remove_parts(txn: &mut Txn<'_>, id: UploadId) -> Result<Vec<Part>> {
 
 pub fn forget_parts(txn: &mut Txn<'_>, id: UploadId, damaged: &[Part]) -> Result<Vec<Part>> {
     let mut upload = open_upload(txn, id)?;
-    // All commits wait for this one, and there may be ten thousand of both.
+    // All commits wait for this one, and either list may hold ten thousand parts.
     let damaged: BTreeMap<_, _> = damaged.iter().map(|part| (part.number, part)).collect();
     let mut forgotten = parts(txn, id)?;
     forgotten.retain(|part| damaged.get(&part.number) == Some(&part));
@@ -207,7 +209,7 @@ pub fn forget_parts(txn: &mut Txn<'_>, id: UploadId, damaged: &[Part]) -> Result
         upload.received = upload.received.saturating_sub(part.size);
         upload.revision += 1;
     }
-    // It only shrinks, which no quota minds.
+    // The reservation only shrinks, so no quota applies.
     reserve_for(txn, &upload, before, 0)?;
     txn.put(index::upload(id), &StoredUpload::new(&upload))?;
     Ok(forgotten)
@@ -231,8 +233,9 @@ pub fn remove_batch(txn: &mut Txn<'_>, id: UploadId) -> Result<()> {
     Ok(())
 }
 
-/// What the index holds as expiring by `now`. Entries whose record is gone are dropped, those
-/// whose record lives longer move to its time. A batch lives as long as one of its sessions.
+/// Returns the sessions and batches that have expired by `now`, given the `entries` that are due in
+/// the index of expiry times. Entries whose record is gone are dropped. Entries whose record
+/// expires later move to that time. A batch lives as long as one of its sessions.
 pub fn collect_expired(txn: &mut Txn<'_>, entries: Vec<Vec<u8>>, now: UnixMillis) -> Vec<UploadId> {
     let mut over = Vec::new();
     for entry in entries {
@@ -248,7 +251,7 @@ pub fn collect_expired(txn: &mut Txn<'_>, entries: Vec<Vec<u8>>, now: UnixMillis
                 txn.write(index::expiry(later, id), &[]);
             }
             Ok(None) => txn.delete(entry),
-            // One damaged record must not keep the others.
+            // One damaged record must not hold back the others.
             Err(error) => tracing::error!(upload = %id, %error, "an upload cannot be read"),
         }
     }
@@ -260,7 +263,7 @@ fn expiry(txn: &Txn<'_>, id: UploadId) -> Result<Option<UnixMillis>> {
     Ok(upload.map(|upload| upload.into_record(id).expires))
 }
 
-/// When the last session of a batch expires; at once when there is none left.
+/// When the last session of a batch expires: at once if no session is left.
 fn batch_expiry(txn: &Txn<'_>, id: UploadId) -> Result<Option<UnixMillis>> {
     let Some(batch) = txn.get::<StoredBatch>(&index::batch(id))? else { return Ok(None) };
     let mut last = UnixMillis(0);
@@ -312,7 +315,8 @@ pub fn record_file(
     Ok(Recorded { replaced, parts })
 }
 
-/// Puts a file into the list and the counts of its folder and of every folder above.
+/// Adds a file to the counts of its folder and of every folder above, and to the lists of all of
+/// these but the top folder.
 fn list(txn: &mut Txn<'_>, file: &FileRecord) -> Result<()> {
     for folder in file.folder.lineage() {
         let key = index::folder(&file.owner, &folder);
@@ -348,15 +352,15 @@ fn unlist(txn: &mut Txn<'_>, file: &FileRecord) -> Result<()> {
     Ok(())
 }
 
-/// Nodes are never used again, so a stale entry can never show in another folder.
+/// Takes a new node. Nodes are never reused, so a stale entry cannot show in another folder.
 fn next_node(txn: &mut Txn<'_>) -> Result<u64> {
     let next = txn.get::<u64>(index::NEXT_NODE)?.unwrap_or(0);
     txn.put(index::NEXT_NODE.to_vec(), &next.saturating_add(1))?;
     Ok(next)
 }
 
-/// Counts one more file of a blob and points its record at the newest copy of the content, which
-/// heals one that was damaged; answers where the copy before lies.
+/// Counts one more file of a blob and points the blob's record at the newest copy of the content,
+/// which heals a damaged blob. Returns where the previous copy lies.
 fn refer_to_blob(txn: &mut Txn<'_>, new: &NewFile) -> Result<Option<Locator>> {
     let NewFile { file, locator, .. } = new;
     let hash = &file.blake3;
@@ -387,7 +391,7 @@ fn refer_to_blob(txn: &mut Txn<'_>, new: &NewFile) -> Result<Option<Locator>> {
         held: Held::By(files),
     };
     txn.put(key, &blob)?;
-    // Only what has a record is marked.
+    // Only a blob with a record can be marked.
     if replaced.is_some() {
         upkeep::unmark(txn, hash)?;
     }

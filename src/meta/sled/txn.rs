@@ -1,4 +1,4 @@
-//! What a step works with.
+//! The transaction in which a step reads and writes.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,15 @@ use sled::IVec;
 use super::{codec, records::Records};
 use crate::meta::{Error, Result};
 
-/// Longest key and value of one record together; the sum of the longest names that it can hold
-/// is less. See `SEGMENT_BYTES` of `open` for why there is a bound.
+/// Most bytes of a record's key and value together. The longest names that a record can hold add up
+/// to less. `SEGMENT_BYTES` in `open/directory.rs` says why there is a bound.
 pub const RECORD_BYTES_MAX: usize = 32 << 10;
 
-/// What a commit writes.
+/// What a commit writes: keys and their new values, `None` for a removal.
 pub type Writes = BTreeMap<Vec<u8>, Option<IVec>>;
 
-/// What one step reads and writes: its own writes over the batch's over what is stored.
+/// What one step reads and writes. A read looks at the step's own writes first, then at those of
+/// the batch, then at what is stored.
 pub struct Txn<'a> {
     records: &'a Records,
     batch: &'a Writes,
@@ -23,7 +24,7 @@ pub struct Txn<'a> {
 }
 
 impl Txn<'_> {
-    /// Runs a step, and takes what it writes into `batch` unless it fails.
+    /// Runs a step, and adds its writes to `batch` unless it fails.
     pub fn run<T>(
         records: &Records,
         batch: &mut Writes,

@@ -28,7 +28,7 @@ fn content(key: &[u8]) -> Result<ContentHash> {
     index::content(key).ok_or_else(|| Error::Corrupt("a blob's key".into()))
 }
 
-/// The record of a blob, as long as it names `locator`.
+/// The record of a blob, if it names `locator`.
 fn lying_at(txn: &Txn<'_>, hash: &ContentHash, locator: &Locator) -> Result<Option<StoredBlob>> {
     let stored = txn.get::<StoredBlob>(&index::blob(hash))?;
     Ok(stored.filter(|blob| blob.locator == *locator))
@@ -39,7 +39,7 @@ fn count_damaged(txn: &mut Txn<'_>, change: impl FnOnce(u64) -> u64) -> Result<(
     txn.put(index::DAMAGED_COUNT.to_vec(), &change(count))
 }
 
-/// Takes the mark of a damaged blob away, if there is one.
+/// Removes the damage mark of a blob, if there is one.
 pub fn unmark(txn: &mut Txn<'_>, hash: &ContentHash) -> Result<bool> {
     let key = index::damaged(hash);
     if txn.read(&key)?.is_none() {
@@ -80,7 +80,7 @@ fn save_scrub(txn: &mut Txn<'_>, pass: &ScrubPass) -> Result<()> {
 #[async_trait]
 impl Upkeep for SledMetadata {
     async fn begun(&self, now: UnixMillis) -> Result<UnixMillis> {
-        // Without a step where none is needed: a full disk takes none.
+        // No step where none is needed: a full disk takes none.
         if let Some(begun) = self.records.get(index::BEGUN)? {
             return Ok(begun);
         }
@@ -127,7 +127,7 @@ impl Upkeep for SledMetadata {
     ) -> Result<Vec<(ContentHash, BlobRecord)>> {
         let after = after.map(|hash| index::blob(&hash));
         let scan = move |records: &Records| {
-            // Few are marked: whether any is need not be asked for each blob.
+            // Few blobs are marked: if none is, each blob need not be looked up.
             let any_damaged = records.scan_prefix(index::DAMAGED).next().is_some();
             let decode = |(key, value): Entry| {
                 let hash = content(&key)?;

@@ -1,4 +1,4 @@
-//! The chain of lines: how one is sealed and how a whole log is read again.
+//! The chain of lines: how a line is sealed, and how a whole log is verified.
 
 use std::{
     fmt,
@@ -11,23 +11,23 @@ use serde_json::{Map, Value};
 
 use crate::model::digest::hex;
 
-/// Number and hash of the last line so far; number 0 and no hash before the first.
+/// Number and hash of the last line so far; number 0 and an empty hash before the first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     pub number: u64,
     pub hash: String,
 }
 
-/// What was found to be whole.
+/// The outcome of verifying a log that is whole.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Verified {
     pub lines: u64,
-    /// Number of the first line that is kept, and of the last one; both 0 when there is none.
+    /// Numbers of the first and the last line that are kept; both 0 if there are none.
     pub first: u64,
     pub last: u64,
 }
 
-/// Always of one length, so that it can be written over.
+/// The text always has the same length, so that it can be overwritten in place.
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:020} {:064}", self.number, self.hash)
@@ -35,7 +35,7 @@ impl fmt::Display for Head {
 }
 
 impl Head {
-    /// What was noted in `dir`; nothing when nothing was.
+    /// Reads the head from `dir`; the default if there is none.
     pub fn read(dir: &Path) -> io::Result<Self> {
         let text = match fs::read(dir.join("head")) {
             Ok(text) => String::from_utf8_lossy(&text).into_owned(),
@@ -81,7 +81,8 @@ fn hash(line: &[u8]) -> String {
     hex(blake3::hash(line).as_bytes())
 }
 
-/// A line, which is not empty, with its number and the hash of the one before, and the head behind.
+/// Seals a line with its number and the hash of the line before it; answers it and the new head.
+/// `line` must not be empty.
 pub fn seal(line: &Map<String, Value>, head: &Head) -> io::Result<(String, Head)> {
     let number = head.number + 1;
     let members = serde_json::to_string(line)?;
@@ -91,11 +92,12 @@ pub fn seal(line: &Map<String, Value>, head: &Head) -> io::Result<(String, Head)
     Ok((line, Head { number, hash }))
 }
 
-/// The head behind the last whole line of a file, and the bytes up to there.
+/// The head behind the last whole line of a file, and the length of the file up to there.
 pub fn end(path: &Path, start: Head) -> io::Result<(Head, u64)> {
     let (mut head, mut bytes) = (start, 0);
     let mut reader = BufReader::new(File::open(path)?);
-    // Bytes: what a disk did to them is for `verify` to find, and no reason not to write on.
+    // Lines are read as bytes: it is for `verify` to find damaged ones, and the log goes on
+    // regardless.
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line)? > 0 {
         let Some(text) = line.strip_suffix(b"\n") else { break };
@@ -106,13 +108,13 @@ pub fn end(path: &Path, start: Head) -> io::Result<(Head, u64)> {
     Ok((head, bytes))
 }
 
-/// Reads a log again from its first line to its last.
+/// Verifies a log from its first line to its last.
 ///
 /// # Errors
 /// The first place at which something was cut out, edited or cannot be read.
 pub fn verify(dir: &Path) -> Result<Verified, String> {
     let failed = |error: io::Error| format!("{}: {error}", dir.display());
-    // Lines that are written meanwhile come behind it.
+    // The head is read first: lines that are written meanwhile come behind it.
     let noted = Head::read(dir).map_err(failed)?;
     let files = files(dir).map_err(failed)?;
     let first = files.first().copied().unwrap_or(0);
@@ -127,12 +129,13 @@ pub fn verify(dir: &Path) -> Result<Verified, String> {
         for (at, line) in reader.split(b'\n').enumerate() {
             let line = line.map_err(failed)?;
             let place = || format!("{}:{}", path.display(), at + 1);
-            let text = std::str::from_utf8(&line).map_err(|_| format!("{}: no text", place()))?;
+            let text = std::str::from_utf8(&line).map_err(|_| format!("{}: not text", place()))?;
             let (number, previous) = match links(text) {
                 Some(links) => links,
-                // The last line may be on its way, or was cut short by a crash.
+                // A last line that is incomplete may still be being written, or was cut short by a
+                // crash.
                 None if head.as_ref().is_some_and(|head| head.number >= noted.number) => break,
-                None => return Err(format!("{}: no line of this log", place())),
+                None => return Err(format!("{}: not a line of this log", place())),
             };
             let wanted = head.as_ref().map_or(*file, |head| head.number + 1);
             if number != wanted {

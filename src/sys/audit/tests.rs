@@ -127,7 +127,7 @@ fn no_file_goes_by_a_clock_that_leapt() {
     assert_eq!(files_after(Trust::Good), 1);
 }
 
-/// Whoever makes lines long, or many, while the disk is full does not make the daemon large.
+/// Long or many lines do not make the daemon use more memory while the disk is full.
 #[test]
 fn what_cannot_be_written_is_kept_up_to_a_bound_and_the_rest_is_counted() {
     let dir = tempfile::tempdir().unwrap();
@@ -154,6 +154,6 @@ fn what_cannot_be_written_is_kept_up_to_a_bound_and_the_rest_is_counted() {
     writer.sync().unwrap();
     let text = fs::read_to_string(only_file(dir.path())).unwrap();
     assert!(text.contains(&format!(r#""event":"audit_gap","lost":{lost}"#)), "{lost}");
-    // The first, those between, the gap, and the one behind it.
+    // The first line, the kept ones of the 60, the line about the gap, and the one after it.
     assert_eq!(verify(dir.path()).map(|found| found.last), Ok(1 + 60 - lost + 2));
 }

@@ -9,14 +9,14 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// `None` for what is not a certificate in DER.
+/// When a certificate expires; `None` if it is not a certificate in DER.
 pub fn of(certificate: &[u8]) -> Option<UnixMillis> {
     let (_, certificate, _) = element(certificate)?;
     let (_, mut fields, _) = element(certificate)?;
     if fields.first() == Some(&VERSION) {
         fields = element(fields)?.2;
     }
-    // Serial number, algorithm, issuer.
+    // Skips serial number, algorithm and issuer.
     for _ in 0..3 {
         fields = element(fields)?.2;
     }
@@ -25,7 +25,7 @@ pub fn of(certificate: &[u8]) -> Option<UnixMillis> {
     time(kind, std::str::from_utf8(text).ok()?)
 }
 
-/// Tag, content and what follows.
+/// The tag and the content of the first element, and the bytes behind it.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&length, rest) = rest.split_first()?;
@@ -41,7 +41,7 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// `YYMMDDHHMMSSZ` of 1950 to 2049, or `YYYYMMDDHHMMSSZ`.
+/// `YYMMDDHHMMSSZ` for 1950 to 2049, or `YYYYMMDDHHMMSSZ`.
 fn time(kind: u8, text: &str) -> Option<UnixMillis> {
     let (year, rest) = match kind {
         UTC_TIME => {

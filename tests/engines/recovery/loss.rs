@@ -36,7 +36,7 @@ fn an_index_has_what_cannot_be_read_before_its_end() {
             assert!(said.contains("fsck --rebuild"), "{harm}: {said}");
         }
         let missing = rebuilt(&world).unwrap().unwrap();
-        let named = "commit 216 cannot be read, and 217 to 230 behind it are left out";
+        let named = "commit 216 cannot be read, and 217 to 230 after it are left out";
         assert!(missing.contains(named) && !missing.contains(';'), "{harm}: {missing}");
         assert!(!world.set_aside() && world.path("journal.damaged-1").exists());
         let exported = world.runtime.block_on(world.open(NEVER).exported(backup.path()));

@@ -16,7 +16,7 @@ use crate::{
     model::time::UnixMillis,
 };
 
-/// Twice as long as others may remember the key set.
+/// Twice as long as others may cache the key set.
 const AFTER_DEFAULT: Duration = Duration::from_mins(10);
 const AFTER_MAX: Duration = Duration::from_hours(30 * 24);
 
@@ -25,7 +25,7 @@ const AFTER_MAX: Duration = Duration::from_hours(30 * 24);
 struct Rotation {
     /// Seconds until the new key signs.
     after: Option<json::Whole>,
-    /// The key of links, which signs at once.
+    /// Rotates the key of links, which signs at once.
     #[serde(default)]
     links: bool,
 }
@@ -61,7 +61,7 @@ pub async fn rotate(app: &Arc<App>, body: RequestBody) -> Reply {
     }
     let after = after.map_or(AFTER_DEFAULT, |json::Whole(seconds)| Duration::from_secs(seconds));
     if after > AFTER_MAX {
-        let detail = "A new key signs within 30 days.";
+        let detail = "after must be at most 2592000 seconds (30 days).";
         return Err(Error::invalid("invalid_after", detail).into());
     }
     let kid = app.rotate_key(after).await?;

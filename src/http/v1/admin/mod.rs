@@ -3,10 +3,10 @@
 //! | request | does |
 //! | --- | --- |
 //! | `GET tokens?limit&cursor`, `GET tokens/{id}` | list, show |
-//! | `POST tokens` | make one; the answer alone holds the secret |
-//! | `POST tokens/{id}/rotate` | make its successor |
+//! | `POST tokens` | create one; only this answer holds the secret |
+//! | `POST tokens/{id}/rotate` | create its successor |
 //! | `DELETE tokens/{id}` | revoke it |
-//! | `POST revocations` | end the JWT of a `jti`, or all tokens of a service, or of all |
+//! | `POST revocations` | end the JWT of a `jti`, all tokens of a service, or all of all services |
 //! | `GET users?limit&cursor`, `GET`, `PATCH`, `DELETE users/{id}` | list, show, set, delete |
 //! | `GET keys`, `POST keys`, `POST keys/rotate` | list, import, rotate |
 
@@ -28,7 +28,7 @@ use crate::{
     model::name::UserId,
 };
 
-/// Everything that can be asked of an operator's daemon.
+/// Every command of `/v1/admin/…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     ListTokens,
@@ -48,7 +48,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// What it is called where requests are counted and logged.
+    /// The label under which requests are counted and logged.
     pub fn label(&self) -> &'static str {
         match self {
             Self::ListTokens
@@ -65,20 +65,20 @@ impl Command {
     }
 }
 
-/// What stands before every path of this family.
+/// Prefix of every path of this family.
 pub const PREFIX: &str = "/v1/admin/";
 
-/// What stands before the id or the name of a service token.
+/// Prefix of the paths with the id or the name of a service token.
 pub const TOKENS: &str = "/v1/admin/tokens/";
 
-/// Entries of a page.
+/// Entries of a page, by default and at most.
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 
 /// Finds the command of a method and a decoded path behind [`PREFIX`].
 ///
 /// # Errors
-/// No such path, or another method.
+/// An unknown path, another method, or a path with what cannot be a user id.
 pub fn route(method: &Method, path: &str) -> Result<Command, Refusal> {
     let other = |allow| Err(Refusal::MethodNotAllowed { allow });
     let user = |id: &str| fields::user_id(id);
@@ -110,7 +110,7 @@ pub fn route(method: &Method, path: &str) -> Result<Command, Refusal> {
     }
 }
 
-/// Does what was asked; the one implementation behind the socket and the port.
+/// Runs a command. This is the one implementation behind the socket and the port.
 pub async fn run(app: &Arc<App>, command: Command, query: &Query, body: RequestBody) -> Reply {
     match command {
         Command::ListTokens => tokens::list(app, query).await,
@@ -129,7 +129,7 @@ pub async fn run(app: &Arc<App>, command: Command, query: &Query, body: RequestB
     }
 }
 
-/// `limit` of a page, 100 when it is not there.
+/// `limit` of a page, 100 if it is absent.
 fn limit(query: &Query) -> Result<usize, Error> {
     let limit = query.number("limit", "invalid_limit")?.unwrap_or(LIMIT_DEFAULT);
     if (1..=LIMIT_MAX).contains(&limit) {
@@ -138,7 +138,7 @@ fn limit(query: &Query) -> Result<usize, Error> {
     Err(Error::invalid("invalid_limit", "limit must be 1 to 1000."))
 }
 
-/// A page of `entries`, of which one more than `limit` was asked for: it tells whether any follow.
+/// A page of `entries`. One more than `limit` was asked for, to show whether any follow.
 fn page<T>(
     name: &str,
     entries: &[T],

@@ -21,7 +21,7 @@ use crate::{
     model::{grant::Grant, id::TokenId, limits::JWT_BYTES_MAX, time::UnixMillis},
 };
 
-/// How long both tokens of a rotation are good when nobody says.
+/// How long both tokens of a rotation are valid if the request does not say.
 const GRACE_DEFAULT: Duration = Duration::from_hours(24);
 const GRACE_MAX: Duration = Duration::from_hours(90 * 24);
 
@@ -92,7 +92,7 @@ pub async fn rotate(app: &Arc<App>, token: &str, body: RequestBody) -> Reply {
     let Rotation { grace } = json::read_optional(body).await?;
     let grace = grace.map_or(GRACE_DEFAULT, |json::Whole(seconds)| Duration::from_secs(seconds));
     if grace > GRACE_MAX {
-        let detail = "Both tokens of a rotation are good for at most 90 days.";
+        let detail = "grace must be at most 7776000 seconds (90 days).";
         return Err(Error::invalid("invalid_grace", detail).into());
     }
     let Rotated { issued, previous, until } = app.rotate_token(token, grace).await?;
@@ -119,15 +119,15 @@ pub async fn revoke_many(app: &Arc<App>, body: RequestBody) -> Reply {
         (Some(jti), None, false) if before.is_none() && jti.len() <= JWT_BYTES_MAX => {
             let revoked = app.revoke_jti(&jti).await?;
             let answer = json::reply(StatusCode::OK, &describe(&revoked))?;
-            // What was sent may have been the whole token.
+            // What was sent may have been the whole token, so the `jti` is recorded instead.
             let TokenKind::Jwt { jti } = &revoked.token.kind else { return Ok(answer) };
             return Ok(audit::about(answer, &format!("jti:{jti}")));
         }
         (None, Some(service), false) if service.len() <= JWT_BYTES_MAX => Some(service),
         (None, None, true) => None,
         _ => {
-            let detail = "Name one of jti, service (each at most 8192 bytes), or all; before goes \
-                          with the last two.";
+            let detail = "Name one of jti, service (each at most 8192 bytes) and all; before may \
+                          be sent only with service or all.";
             return Err(Error::invalid("invalid_revocation", detail).into());
         }
     };

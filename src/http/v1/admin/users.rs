@@ -17,8 +17,8 @@ use crate::{
     model::{name::UserId, principal::Role, time::UnixMillis},
 };
 
-/// A member that is not there changes nothing; `null` takes the user's own value away. One that
-/// nobody knows is refused, here as in all of this family: it may be a limit that was misspelt.
+/// An absent member changes nothing; `null` removes the user's own value. An unknown member is
+/// refused, as everywhere in this family: it may be a misspelt limit.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Change {

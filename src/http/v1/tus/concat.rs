@@ -1,4 +1,4 @@
-//! `Upload-Concat`: what an upload is a part of, or what it is made of.
+//! `Upload-Concat`: that an upload is a part of another, or which uploads it is made of.
 
 use crate::{
     app::Error,
@@ -11,13 +11,13 @@ pub enum Concat {
     Final(Vec<UploadId>),
 }
 
-/// Uploads are named by their URLs, whole or from a slash on, behind whatever prefix a proxy has.
+/// Uploads are named by their URLs, absolute or from a slash on, with whatever prefix a proxy has.
 ///
 /// # Errors
 /// [`Error::Invalid`] for anything but `partial` and `final;` with URLs of uploads.
 pub fn parse(header: &str) -> Result<Concat, Error> {
     let invalid = || {
-        let detail = "Upload-Concat must be partial, or final; and URLs of uploads.";
+        let detail = "Upload-Concat must be partial, or final; followed by URLs of uploads.";
         Error::invalid("invalid_upload_concat", detail)
     };
     if header == "partial" {
@@ -32,8 +32,8 @@ pub fn parse(header: &str) -> Result<Concat, Error> {
     Ok(Concat::Final(ids.collect::<Result<_, _>>()?))
 }
 
-/// What a HEAD tells of an upload of this mode; `None` of one that stands alone. Those that it is
-/// made of are named by the URLs that clients were given, below `base`.
+/// The `Upload-Concat` of an upload of this mode, for a HEAD; `None` for one that stands alone. The
+/// uploads that it is made of are named by the URLs that clients were given, below `base`.
 pub fn print(mode: Mode, partials: &[UploadId], base: &str) -> Option<String> {
     match mode {
         Mode::Partial | Mode::GrowingPartial => Some("partial".to_owned()),

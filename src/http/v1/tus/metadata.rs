@@ -1,4 +1,4 @@
-//! `Upload-Metadata`: pairs of a key and, in base64, its value.
+//! `Upload-Metadata`: pairs of a key and its value in base64.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
@@ -29,8 +29,8 @@ pub fn parse(header: &str) -> Result<Map<String, Value>, Error> {
     Ok(pairs)
 }
 
-/// The pairs of an upload, however it was begun. Those with a meaning are told as it has them: what
-/// another dialect keeps by the same key in `meta` is not.
+/// The pairs of an upload, whichever protocol began it. Those with a meaning come from the upload's
+/// own fields: what another protocol keeps under the same key in `meta` is left out.
 pub fn print(upload: &Upload) -> String {
     let own = [
         ("filename", upload.name.as_str()),
@@ -40,7 +40,7 @@ pub fn print(upload: &Upload) -> String {
     let said = own.iter().filter(|(_, value)| !value.is_empty());
     let mut pairs: Vec<String> = said.map(|(key, value)| pair(key, value)).collect();
     let meta: Map<String, Value> = serde_json::from_str(&upload.meta.0).unwrap_or_default();
-    // What was said in another dialect need not be a key here.
+    // What was sent by another protocol need not be a valid key here.
     let is_key = |key: &str| {
         let fits = |byte: u8| byte.is_ascii_graphic() && byte != b',';
         !key.is_empty() && key.bytes().all(fits) && own.iter().all(|(own, _)| *own != key)

@@ -1,5 +1,4 @@
-//! What is read of the index and the journal as wholes, beside the commits: held against itself,
-//! and copied.
+//! Reads the whole index and journal while commits go on, to check and to copy them.
 
 use std::{path::Path, sync::atomic::Ordering};
 
@@ -13,7 +12,7 @@ use super::{
 };
 use crate::meta::{Error, Exported, Result};
 
-/// How often the index is walked when commits write what does not seem to agree.
+/// Most walks of the index in one check, when commits write records that do not seem to agree.
 const WALKS_MAX: u32 = 3;
 
 impl Committer {
@@ -39,8 +38,8 @@ impl Committer {
 }
 
 impl Shared {
-    /// A snapshot and the commits that came while it was taken. Where the index cannot be read, the
-    /// journal has a snapshot, too.
+    /// Exports a snapshot and the commits that came while it was taken. If the index cannot be
+    /// read, the snapshot is that of the journal.
     fn export(&self, to: &Files) -> Result<()> {
         let _saving = self.saving();
         to.make().map_err(journal::unwritten)?;
@@ -58,7 +57,7 @@ impl Shared {
             return Ok(None);
         }
         let survey = match Files::new(journal).survey() {
-            // Those of two stores; one at least is not ours.
+            // Files of two stores: at least one is not this one.
             Err(Error::Corrupt(_)) => return Ok(Some(Exported::Foreign)),
             survey => survey?,
         };
@@ -70,9 +69,9 @@ impl Shared {
         })
     }
 
-    /// Walks the index beside the commits and answers what does not agree, or why it cannot be
-    /// read. What is found of a record that a commit wrote says nothing: the index is walked again
-    /// for it, a few times.
+    /// Walks the index while commits go on, and returns what does not agree, or why the index
+    /// cannot be read. A finding proves nothing if a commit wrote its record meanwhile: for such
+    /// records the index is walked again, [`WALKS_MAX`] times in all at most.
     fn check_index(&self) -> Result<Vec<String>> {
         let _saving = self.saving();
         let walk = Walk { records: &self.records, stopping: &self.stopping };
@@ -103,15 +102,15 @@ impl Shared {
             }
         }
         let records = proven.forgotten();
-        tracing::info!(records, "changed at each look; nothing is told of them");
+        tracing::info!(records, "records changed at each look, so they are not reported");
         Ok(proven.told())
     }
 
-    /// Reads the journal and answers what is damaged in it. Beside a good index that is mended with
-    /// the next commit.
+    /// Reads the journal and returns what is damaged in it. If the index is good, the next commit
+    /// mends the journal by saving a snapshot.
     fn check_journal(&self, index_is_good: bool) -> Result<Vec<String>> {
         let _saving = self.saving();
-        // What is seen was durable before; what comes behind it may be half-written.
+        // A commit that readers see is durable; what follows it may be half-written.
         let last = self.records.last();
         let findings = match self.files.survey() {
             Err(Error::Corrupt(why)) => vec![why],

@@ -1,8 +1,8 @@
-//! How long an answer is waited for: sled can wait for ever behind a disk that failed it.
+//! How long to wait for an answer: sled can wait for ever on a disk that has failed.
 //!
-//! The time is counted in seconds that this process saw. One that was stopped for an hour (`docker
-//! pause`, a debugger) and goes on finds all its timers over, before the committer had a chance to
-//! answer: that hour counts as a second.
+//! The time is counted in seconds during which this process ran. When a process that was stopped
+//! for an hour (`docker pause`, a debugger) goes on, all its timers have expired before the
+//! committer had a chance to answer; that hour counts as one second.
 
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError},
@@ -14,12 +14,12 @@ use tokio::{
     time::timeout,
 };
 
-/// A commit that is not at its end after so many seconds never will be.
+/// A commit that has not ended after this many seconds counts as failed.
 pub const SECONDS: u32 = 60;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The answer, or `None` when it does not come.
+/// The answer, or `None` when it does not come in time.
 pub async fn answer<T>(mut answered: oneshot::Receiver<T>) -> Option<Result<T, RecvError>> {
     for _ in 0..SECONDS {
         if let Ok(answer) = timeout(SECOND, &mut answered).await {
@@ -29,7 +29,7 @@ pub async fn answer<T>(mut answered: oneshot::Receiver<T>) -> Option<Result<T, R
     None
 }
 
-/// Whether what holds the other end lets go of it in so many seconds. Blocks.
+/// Whether the other end is dropped within this many seconds. Blocks.
 pub fn hangs_up(ended: &Receiver<()>, seconds: u32) -> bool {
     (0..seconds).any(|_| ended.recv_timeout(SECOND) != Err(RecvTimeoutError::Timeout))
 }
@@ -47,7 +47,7 @@ mod tests {
         tokio::task::yield_now().await;
         answers.send(7).unwrap();
         assert_eq!(waiting.await.unwrap(), Some(Ok(7)));
-        // One that runs does not.
+        // A process that keeps running gives up.
         let (_answers, answered) = oneshot::channel::<()>();
         assert_eq!(answer(answered).await, None);
     }

@@ -15,13 +15,13 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().unwrap()
 }
 
-/// What was answered is there when sled has failed to take it; nothing more is taken, and the one
-/// that asks whether all is well is told.
+/// Commits that were answered are still there when sled fails to take them. Later steps are
+/// refused, and whoever asks whether the store is ready is told.
 #[test]
 fn what_cannot_be_settled_is_kept_and_told() {
     let dir = tempfile::tempdir().unwrap();
     let meta = open(&dir);
-    // A run that is none, where a list would lie.
+    // Bytes that are no run, where a list would lie.
     damage(meta.records.runs(), b"m");
     runtime().block_on(async {
         meta.begun(UnixMillis(1)).await.unwrap();
@@ -42,12 +42,12 @@ fn what_cannot_be_settled_is_kept_and_told() {
         assert!(meta.ensure_user(&user, UnixMillis(1)).await.is_err());
     });
     drop(meta);
-    // The journal has it, and the damaged index is made anew.
+    // The journal has the commit, and the damaged index is rebuilt.
     let meta = open(&dir);
     assert_eq!(meta.records.read(b"l-entry").unwrap().unwrap(), b"kept");
 }
 
-/// What a check says is to be done has to come to something.
+/// The remedy that a check names must have an effect at the next open.
 #[test]
 fn a_record_that_a_check_cannot_read_is_noted_for_the_next_open() {
     let dir = tempfile::tempdir().unwrap();
@@ -61,11 +61,11 @@ fn a_record_that_a_check_cannot_read_is_noted_for_the_next_open() {
         meta.committer.commit(write).await.unwrap();
         meta.check().await.unwrap()
     });
-    assert!(found.len() == 1 && found[0].contains("stop and start"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("restart the daemon"), "{found:?}");
     assert!(dir.path().join("journal/rebuild").exists());
 }
 
-/// A close does not wait for ever for a sled that does not come back.
+/// A close does not wait for ever when sled does not return.
 #[test]
 fn a_close_that_takes_too_long_is_a_failure() {
     let dir = tempfile::tempdir().unwrap();
@@ -80,8 +80,8 @@ fn a_close_that_takes_too_long_is_a_failure() {
     drop(meta);
 }
 
-/// sled syncs each step that it takes, so what a killed daemon left waiting is not replayed a
-/// commit at a time.
+/// sled syncs each batch that it takes, so the commits that a killed daemon left unsettled are
+/// replayed many at a time.
 #[test]
 fn many_commits_are_replayed_in_few_steps() {
     const COMMITS: u64 = 300;
@@ -93,7 +93,7 @@ fn many_commits_are_replayed_in_few_steps() {
             meta.ensure_user(&user(n), UnixMillis(n)).await.unwrap();
         }
     });
-    // As a kill would leave it.
+    // The state that a kill would leave.
     let (from, to) = (dir.path().join("."), copy.path());
     let copied = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status();
     assert!(copied.unwrap().success());

@@ -1,8 +1,8 @@
 //! The journal: every commit, durable before it is applied to sled and answered.
 //!
-//! sled is the index that answers questions; the journal is what makes them survive. A sled
-//! directory that is lost, damaged or behind is brought up from here, and nothing lives in sled
-//! alone. Below `DATA_DIR/journal/`:
+//! sled is the index that serves reads; the journal is what makes the records survive. A sled
+//! directory that is lost, damaged or behind is brought up to date from the journal, and nothing
+//! lives in sled alone. Below `DATA_DIR/journal/`:
 //!
 //! ```text
 //! <number>.log        the commits after <number>, one record each, numbered without a gap
@@ -10,16 +10,18 @@
 //! rebuild             sled is not to be trusted: the next open makes it anew
 //! ```
 //!
-//! Numbers are 16 hex digits. A file begins with a record that holds the journal's random id, so
-//! that files of two data directories are never mixed.
+//! Numbers are 16 hex digits. A log or snapshot begins with a record that holds the journal's
+//! random id, so that files of two data directories are never mixed.
 //!
-//! A snapshot is taken while commits go on. A key that changes meanwhile may be in it old, new or
-//! not at all; the commits since its number, replayed over it, put every such key right, as a
-//! write names a key and its value and nothing else. The files before it go when it is durable.
+//! A snapshot is taken while commits go on. A key that changes meanwhile may be in the snapshot
+//! with its old value, with its new value or not at all. The commits after the snapshot's number,
+//! replayed over it, correct every such key, because a write consists of a key and its value and
+//! nothing else. Once the snapshot is durable, the files before it are removed.
 //!
-//! Space is made before it is needed: a log is filled with zeros ahead of its end, which are
-//! synced before the first record is written into them. So an append never fails for lack of
-//! room, and one that fails leaves the store to a restart.
+//! Room is made before it is needed: a log is filled with zeros past its end, which are synced
+//! before the first record is written over them. So an append does not fail for lack of room,
+//! except on a file system that moves what is overwritten (see [`Journal::append`]). After an
+//! append that failed otherwise, the store needs a restart.
 
 pub(crate) mod record;
 mod replay;
@@ -45,12 +47,12 @@ use crate::{
 
 /// Zeros are written this far ahead of a log's end.
 const ROOM_BYTES: u64 = 1 << 20;
-/// With less room than this left behind a commit, only commits that release something are taken.
+/// With less room than this left after a commit, only commits that release something are taken.
 const RESERVE_BYTES: u64 = 256 << 10;
 /// A log is closed once it is this long.
 const LOG_BYTES_MAX: u64 = 64 << 20;
 
-/// Which data directory a file belongs to.
+/// Identifies the data directory to which a file belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalId([u8; 16]);
 
@@ -106,7 +108,7 @@ impl Files {
         self.dir.join("rebuild")
     }
 
-    /// The numbers of the files of one kind, rising.
+    /// The numbers of the files of one kind, in ascending order.
     fn numbers(&self, extension: &str) -> io::Result<Vec<u64>> {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -119,18 +121,18 @@ impl Files {
         Ok(numbers)
     }
 
-    /// Bytes of the newest snapshot; 0 without one.
+    /// Size of the newest snapshot; 0 without one.
     pub fn snapshot_bytes(&self) -> io::Result<u64> {
         let newest = self.numbers("snapshot")?.pop();
         newest.map_or(Ok(0), |number| Ok(fs::metadata(self.snapshot(number))?.len()))
     }
 
-    /// Makes the directory.
+    /// Creates the directory.
     pub fn make(&self) -> io::Result<()> {
         durable::create_dir(&self.dir)
     }
 
-    /// Says durably that the next open must not trust sled.
+    /// Notes durably that the next open must not trust sled.
     pub fn distrust(&self) -> io::Result<()> {
         durable::write_file(&self.rebuild(), b"sled is damaged; see the log of that time\n")
     }
@@ -139,7 +141,8 @@ impl Files {
         self.rebuild().exists()
     }
 
-    /// The sled that was not to be trusted is out of the way.
+    /// Removes the note of [`Files::distrust`], once the sled that was not to be trusted is out of
+    /// the way.
     pub fn trust(&self) -> io::Result<()> {
         match fs::remove_file(self.rebuild()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -147,7 +150,7 @@ impl Files {
         }
     }
 
-    /// Keeps every log out of the way, as a snapshot holds what could be read of them.
+    /// Moves every log out of the way, once a snapshot holds what could be read of them.
     pub fn set_logs_aside(&self) -> io::Result<()> {
         for number in self.numbers("log")? {
             let path = self.log(number);
@@ -156,7 +159,7 @@ impl Files {
         durable::sync_dir(&self.dir)
     }
 
-    /// Removes what the snapshot of `number` makes needless.
+    /// Removes the files that the snapshot of `number` makes unnecessary.
     fn prune(&self, number: u64) -> io::Result<()> {
         for old in self.numbers("snapshot")?.into_iter().filter(|old| *old < number) {
             fs::remove_file(self.snapshot(old))?;
@@ -174,7 +177,7 @@ struct Log {
     file: File,
     end: u64,
     zeros_until: u64,
-    /// A record that was not taken may lie behind the end.
+    /// A record that was not committed may lie past the end.
     uncut: bool,
 }
 
@@ -182,15 +185,15 @@ struct Log {
 pub struct Journal {
     files: Files,
     id: JournalId,
-    /// The last commit.
+    /// The number of the last commit.
     last: u64,
     log: Option<Log>,
-    /// What was appended since the last snapshot.
+    /// Bytes appended since the last snapshot.
     unsaved_bytes: u64,
 }
 
 impl Journal {
-    /// Goes on after commit `last`, in a new log.
+    /// Continues after commit `last`, in a new log.
     pub fn after(files: Files, id: JournalId, last: u64, unsaved_bytes: u64) -> Self {
         Self { files, id, last, log: None, unsaved_bytes }
     }
@@ -212,12 +215,12 @@ impl Journal {
         self.unsaved_bytes
     }
 
-    /// Makes room for a record of `bytes` and some more. `Ok(false)` when there is room for this
-    /// one, but no more to be had.
+    /// Makes room for a record of `bytes` and some more. Returns `Ok(false)` when there is room for
+    /// this record, but no more can be had.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] when there is no room; nothing has changed then.
-    /// [`Error::Unavailable`] when the disk fails.
+    /// [`Error::NoSpace`] when there is no room; nothing has changed then. [`Error::Unavailable`]
+    /// when the disk fails.
     pub fn reserve(&mut self, bytes: usize) -> Result<bool> {
         let bytes = bytes as u64;
         self.cut()?;
@@ -238,12 +241,13 @@ impl Journal {
         }
     }
 
-    /// Appends a commit where [`Journal::reserve`] made room, durably, and answers its number.
+    /// Appends a commit durably, where [`Journal::reserve`] made room, and returns its number.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] from a file system that moves what is written over; what it may have kept
-    /// is cut off. [`Error::Unavailable`]: nobody knows what the disk holds now, for good unless it
-    /// [waits](Journal::waits_for_room) for room to cut that off.
+    /// [`Error::NoSpace`] on a file system that moves what is overwritten; what it may have kept of
+    /// the record is cut off. [`Error::Unavailable`] when it is unknown what the disk holds. This
+    /// is final, unless the journal [waits](Journal::waits_for_room) for room to cut the record
+    /// off.
     pub fn append(&mut self, commit: Builder) -> Result<u64> {
         let number = self.last + 1;
         let bytes = commit.finish(number);
@@ -254,7 +258,7 @@ impl Journal {
             if !is_full(&error) {
                 return Err(unavailable(error));
             }
-            // Before the answer: what a later open found there, it would replay.
+            // Cut off before the answer, because a later open would replay the record.
             log.uncut = true;
             log.cut().map_err(unavailable)?;
             return Err(Error::NoSpace);
@@ -265,7 +269,7 @@ impl Journal {
         Ok(number)
     }
 
-    /// Whether a record that was not taken is to be cut off before another one is.
+    /// Whether a record that was not committed must be cut off before another one is appended.
     pub fn waits_for_room(&self) -> bool {
         self.log.as_ref().is_some_and(|log| log.uncut)
     }
@@ -275,7 +279,7 @@ impl Journal {
         cut.map_err(unwritten)
     }
 
-    /// Ends the log, so that a snapshot of the last commit makes all of it needless.
+    /// Ends the log, so that a snapshot of the last commit makes all of it unnecessary.
     ///
     /// # Errors
     /// As [`Journal::reserve`].
@@ -288,7 +292,8 @@ impl Journal {
 }
 
 impl Log {
-    /// Cuts a record off that was not taken, durably. Only for room is it tried again.
+    /// Cuts off durably a record that was not committed. If that fails, it is tried again only when
+    /// the cause was a full disk.
     fn cut(&mut self) -> io::Result<()> {
         if !self.uncut {
             return Ok(());
@@ -298,19 +303,19 @@ impl Log {
         cut.map(|()| self.zeros_until = self.end)
     }
 
-    /// Zeros up to `room` bytes behind the end, synced.
+    /// Fills the log with zeros up to `room` bytes past its end, and syncs them.
     fn extend(&mut self, room: u64) -> Result<()> {
         let until = self.end + room;
         let missing = usize::try_from(until - self.zeros_until).unwrap_or(usize::MAX);
         let written = self.file.write_all_at(&vec![0; missing], self.zeros_until);
-        // No record lies in what is synced here: when it fails nothing is lost.
+        // No record lies in what is synced here, so a failure loses nothing.
         match written.and_then(|()| self.file.sync_data()) {
             Ok(()) => {
                 self.zeros_until = until;
                 Ok(())
             }
             Err(error) if is_full(&error) => {
-                // Only gives back what could be had; the next attempt writes there again.
+                // Only gives back what was allocated; the next attempt writes there again.
                 let _ = self.file.set_len(self.zeros_until);
                 Err(Error::NoSpace)
             }
@@ -319,12 +324,13 @@ impl Log {
     }
 }
 
-/// A new log behind commit `number`, with room, durably. Nothing is left behind by a failure.
+/// Creates a log for the commits after commit `number`, durably and with room. A failure leaves
+/// nothing behind.
 fn create(files: &Files, id: JournalId, number: u64) -> Result<Log> {
     let path = files.log(number);
-    // The journal would be behind it; whoever opens it has read that.
+    // An open reads every commit: if this log holds any, the open has missed them.
     if path.exists() && files.holds_commits(number).map_err(unavailable)? {
-        let why = format!("{} holds commits that nobody has read", path.display());
+        let why = format!("{} holds commits that were not read", path.display());
         return Err(unavailable(io::Error::other(why)));
     }
     let attempt = || -> io::Result<Log> {
@@ -341,13 +347,13 @@ fn create(files: &Files, id: JournalId, number: u64) -> Result<Log> {
         Ok(Log { file, end, zeros_until, uncut: false })
     };
     attempt().map_err(|error| {
-        // The next attempt removes it, too.
+        // The next attempt removes the file, too.
         let _ = fs::remove_file(&path);
         unwritten(error)
     })
 }
 
-/// Of a write that nothing depends on yet.
+/// The error of a failed write on which nothing depends yet.
 pub fn unwritten(error: io::Error) -> Error {
     if is_full(&error) { Error::NoSpace } else { unavailable(error) }
 }

@@ -1,10 +1,10 @@
-//! One record of a journal file: a run of writes that is there as a whole or not at all.
+//! One record of a journal file: a sequence of writes that is there as a whole or not at all.
 //!
 //! ```text
 //! "slj1" | payload length, u32 LE | number, u64 LE | check, 16 bytes | payload | zeros to 8
 //! ```
 //!
-//! The check is the start of the BLAKE3 of length, number and payload. The payload is a run of
+//! The check is the start of the BLAKE3 of length, number and payload. The payload is a sequence of
 //! writes: key length (u16 LE), value length (u32 LE, all ones for a removal), key, value.
 
 use std::{
@@ -15,9 +15,9 @@ use std::{
 
 const MAGIC: &[u8; 4] = b"slj1";
 pub const HEADER_BYTES: usize = 32;
-/// Records begin at multiples of this, so that one can be looked for behind a damaged one.
+/// Records begin at multiples of this, so that the next one can be found after a damaged one.
 const ALIGN_BYTES: usize = 8;
-/// So much is looked through at a time for where one begins.
+/// How many bytes are searched at a time for the start of a record.
 const WINDOW_BYTES: usize = 1 << 20;
 const REMOVED: u32 = u32::MAX;
 
@@ -31,8 +31,8 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Adds a write; `None` removes the key. Keys and values are bounded by the engine
-    /// (`RECORD_BYTES_MAX`), far below what the lengths can say.
+    /// Adds a write; `None` removes the key. The engine limits keys and values (`RECORD_BYTES_MAX`)
+    /// to far less than the length fields can hold.
     pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
         let key_length = u16::try_from(key.len()).unwrap_or(u16::MAX);
         let value_length = value.map_or(REMOVED, |value| u32::try_from(value.len()).unwrap_or(0));
@@ -67,7 +67,7 @@ fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGN_BYTES)
 }
 
-/// Of a record without its padding.
+/// The check of a record without its padding.
 fn check(record: &[u8]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&record[4..16]).update(&record[HEADER_BYTES..]);
@@ -76,7 +76,7 @@ fn check(record: &[u8]) -> [u8; 16] {
     check
 }
 
-/// A record that was read and met its check.
+/// A record that was read and matched its check.
 pub struct Record {
     pub number: u64,
     bytes: Vec<u8>,
@@ -86,7 +86,7 @@ pub struct Record {
 pub type Write<'a> = (&'a [u8], Option<&'a [u8]>);
 
 impl Record {
-    /// What it takes in its file.
+    /// How many bytes the record takes in its file.
     pub fn bytes_in_file(&self) -> u64 {
         padded(self.bytes.len()) as u64
     }
@@ -95,13 +95,13 @@ impl Record {
         &self.bytes[HEADER_BYTES..]
     }
 
-    /// Whether it has the form of a commit: writes, each of a key.
+    /// Whether the record has the form of a commit: it has writes, and each has a key.
     fn is_commit(&self) -> bool {
         let is_write = |(key, _): &Write<'_>| !key.is_empty();
         self.writes().is_some_and(|writes| !writes.is_empty() && writes.iter().all(is_write))
     }
 
-    /// The writes in order; `None` when the payload is not a run of them.
+    /// The writes in order; `None` when the payload is not a sequence of writes.
     pub fn writes(&self) -> Option<Vec<Write<'_>>> {
         let (mut writes, mut rest) = (Vec::new(), self.payload());
         while !rest.is_empty() {
@@ -122,7 +122,7 @@ impl Record {
     }
 }
 
-/// The records of one file, in order, up to the first bytes that are none.
+/// The records of one file, in order, up to the first bytes that are not a record.
 pub struct Records {
     file: BufReader<File>,
     at: u64,
@@ -159,13 +159,15 @@ impl Records {
         Ok(Some(record))
     }
 
-    /// After [`Records::next`] answered `None` in a log: the next whole commit further behind,
-    /// where the reading goes on; `last` is the one before. A write that a crash cut short has none
-    /// behind it, as nothing is written there; damage to what was durable once has.
+    /// After [`Records::next`] returned `None` in a log: finds the next whole commit further on,
+    /// where reading continues. `last` is the number of the commit before. A record that a crash
+    /// cut short has no commit after it, because nothing is written there. So a commit that is
+    /// found shows that the bytes before it were durable and are damaged.
     ///
-    /// Within a write that was cut short lie bytes that clients chose, such as digests, and the
-    /// form of a record is no secret. So one counts only as the commit that can stand there: it
-    /// writes something, and its number leaves room for those that cannot be read.
+    /// A record that was cut short contains bytes that clients chose, such as digests, and the form
+    /// of a record is no secret. So a record that is found counts only if it can be the commit that
+    /// belongs there: it writes something, and the numbers between `last` and its own are no more
+    /// than the commits that fit into the bytes that cannot be read.
     pub fn resume(&mut self, last: u64) -> io::Result<Option<Record>> {
         self.resume_at(|record, passed| {
             let unread = passed / (HEADER_BYTES + ALIGN_BYTES) as u64;
@@ -174,20 +176,20 @@ impl Records {
         })
     }
 
-    /// As [`Records::resume`] in the snapshot of a commit.
+    /// As [`Records::resume`], in the snapshot of `commit`.
     pub fn resume_piece(&mut self, commit: u64) -> io::Result<Option<Record>> {
         self.resume_at(|record, _| record.number == commit)
     }
 
-    /// The next record further behind that may be one, of which it is told how many bytes were
-    /// passed over.
+    /// The next record further on for which `is_one` holds. `is_one` is also told how many bytes
+    /// were passed over.
     fn resume_at(&mut self, is_one: impl Fn(&Record, u64) -> bool) -> io::Result<Option<Record>> {
         let ended_at = self.at;
         let (mut window, mut from) = (Vec::new(), ended_at);
         while from < self.end {
             self.file.seek(SeekFrom::Start(from))?;
             window.clear();
-            // No beginning lies across the end of one: both are aligned.
+            // No record's magic crosses the end of a window: both are aligned.
             (&mut self.file).take(WINDOW_BYTES as u64).read_to_end(&mut window)?;
             let candidates = memchr::memmem::find_iter(&window, MAGIC);
             for start in candidates.filter(|start| start % ALIGN_BYTES == 0) {
@@ -205,7 +207,7 @@ impl Records {
     }
 }
 
-/// One record, without its padding, from a source that has `left` bytes.
+/// Reads one record, without its padding, from a source that has `left` bytes.
 pub fn read(from: &mut impl Read, left: u64) -> io::Result<Option<Record>> {
     if left < HEADER_BYTES as u64 {
         return Ok(None);
@@ -263,8 +265,8 @@ mod tests {
         assert_eq!((read.number, read.writes().unwrap().as_slice()), (7, writes));
     }
 
-    /// What a client had stored may look like a record, and no record of this journal's could stand
-    /// where it lies.
+    /// Bytes that a client had stored may look like a record, but count only where a commit of this
+    /// journal could stand.
     #[test]
     fn what_lies_in_a_torn_record_is_no_commit() {
         let write: &[Write<'_>] = &[(b"key", Some(b"value"))];
@@ -288,8 +290,8 @@ mod tests {
         }
     }
 
-    /// Any one changed byte of a record ends the run before it; one behind which more records
-    /// stand is told from one that was cut short.
+    /// Any changed byte of a record ends the reading before that record. A damaged record that
+    /// others follow is told from one that was cut short.
     #[test]
     fn damage_is_told_from_a_torn_end() {
         let first = record(1, &[(b"key", Some(b"value"))]);

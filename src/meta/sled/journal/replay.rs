@@ -20,31 +20,32 @@ use crate::{
     sys::durable,
 };
 
-/// What the files hold, as far as their names and heads say.
+/// What the journal's files hold, as far as their names and heads say.
 pub struct Survey {
     files: Files,
     /// `None` when there is no file with a head.
     pub id: Option<JournalId>,
     /// The commit of the newest snapshot.
     pub snapshot: Option<u64>,
-    /// There is no head, but commits are.
+    /// No file has a head, but there are commits.
     pub is_headless: bool,
     logs: Vec<u64>,
 }
 
-/// What a replay came to.
+/// The outcome of a replay.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Replay {
-    /// The last commit that was read; sled is ahead when it is not what was asked for.
+    /// The last commit that was read. If it is before the commits that were asked for, sled is
+    /// ahead of the journal.
     pub last: u64,
-    /// Commits that were not asked for cannot be read; nothing is lost as long as sled has them.
+    /// Commits that were not asked for cannot be read. Nothing is lost as long as sled has them.
     pub has_hole: bool,
-    /// Where commits that were asked for are missing; none behind it was replayed.
+    /// Where commits that were asked for are missing. No commit after them was replayed.
     pub damage: Option<Damage>,
 }
 
-/// Commits that cannot be had any more. A later one may stand on one that cannot be read, so what
-/// is whole behind it is lost with it.
+/// Commits that are lost. A later commit may depend on one that cannot be read, so the whole
+/// commits after it are lost with it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Damage {
     path: PathBuf,
@@ -68,13 +69,13 @@ impl fmt::Display for Damage {
         };
         match until.checked_sub(last + 1) {
             None => Ok(()),
-            Some(0) => write!(f, ", and {until} behind {them} is left out"),
-            Some(_) => write!(f, ", and {} to {until} behind {them} are left out", last + 1),
+            Some(0) => write!(f, ", and {until} after {them} is left out"),
+            Some(_) => write!(f, ", and {} to {until} after {them} are left out", last + 1),
         }
     }
 }
 
-/// What of a snapshot cannot be read.
+/// What cannot be read of a snapshot.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Gaps {
     path: PathBuf,
@@ -88,14 +89,14 @@ impl fmt::Display for Gaps {
         let path = path.display();
         write!(f, "{path} is damaged at byte {position}")?;
         match bytes {
-            0 => f.write_str(", and what was to follow is left out"),
+            0 => f.write_str(", and everything after that is left out"),
             _ => write!(f, ", and the records in {bytes} bytes of it are left out"),
         }
     }
 }
 
 impl Files {
-    /// Looks at what is there.
+    /// Lists the files and reads their heads.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when files of two journals lie together.
@@ -109,14 +110,14 @@ impl Files {
             let id = head.map_err(unavailable)?.as_ref().and_then(id_of);
             if found.is_some() && id.is_some() && id != found {
                 let other = path.display();
-                return Err(Error::Corrupt(format!("{other} is of another data directory")));
+                return Err(Error::Corrupt(format!("{other} belongs to another data directory")));
             }
             found = found.or(id);
         }
         let snapshot = snapshots.last().copied();
         let mut is_headless = false;
         if found.is_none() {
-            // A snapshot has its name only when it is whole.
+            // A snapshot gets its name only once it is whole.
             is_headless = snapshot.is_some();
             for log in &logs {
                 is_headless |= self.holds_commits(*log).map_err(unavailable)?;
@@ -134,15 +135,15 @@ impl Files {
 }
 
 impl Survey {
-    /// Whether the logs can bring up a store that has every commit up to `number`.
+    /// Whether the logs can bring a store that has every commit up to `number` up to date.
     pub fn reaches(&self, number: u64) -> bool {
         self.snapshot == Some(number) || self.logs.iter().any(|log| *log <= number)
     }
 
-    /// Bytes of the logs that the newest snapshot does not make needless.
+    /// Bytes of the logs that the newest snapshot does not make unnecessary.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when they cannot be asked for.
+    /// [`Error::Unavailable`] when the size of a log cannot be read.
     pub fn unsaved_bytes(&self) -> Result<u64> {
         let saved = self.snapshot.unwrap_or(0);
         let first = self.logs.iter().rposition(|log| *log <= saved).unwrap_or(0);
@@ -150,20 +151,20 @@ impl Survey {
         lengths.map(|log| Ok(log.map_err(unavailable)?.len())).sum()
     }
 
-    /// Gives every commit after `after` up to `until` to `apply`, in order, as far as there are any
-    /// before the end or damage. The logs are synced first: a commit that a killed process did not
-    /// live to sync is part of the store from here on. They are read from the disk, not from the
-    /// page cache, which keeps what a failed sync did not bring there.
+    /// Passes every commit after `after` up to `until` to `apply`, in order, until the end of the
+    /// journal or damage. The logs are synced first: a commit that a killed process wrote but did
+    /// not sync is part of the store from here on. The logs are read from the disk, not from the
+    /// page cache, which keeps what a failed sync did not write to the disk.
     ///
     /// # Errors
-    /// What `apply` says, and [`Error::Unavailable`] when a file cannot be read.
+    /// Those of `apply`, and [`Error::Unavailable`] when a file cannot be read.
     pub fn replay(
         &self,
         after: u64,
         until: u64,
         mut apply: impl FnMut(&Record) -> Result<()>,
     ) -> Result<Replay> {
-        // Logs of which none tells whose they are.
+        // None of the logs says to which journal it belongs.
         let has_hole = self.id.is_none() && !self.logs.is_empty();
         let mut replay = Replay { last: after, has_hole, ..Replay::default() };
         let first = self.logs.iter().rposition(|log| *log <= after).unwrap_or(self.logs.len());
@@ -186,7 +187,7 @@ impl Survey {
             let is_last = place + 1 == logs.len();
             match records.next().map_err(unavailable)?.as_ref().and_then(id_of) {
                 Some(id) if Some(id) == self.id => {}
-                // A crash while it was made, unless commits are found in it.
+                // A crash while the log was created, unless commits are found in it.
                 _ if is_last && *number == last => {}
                 _ => replay.has_hole = true,
             }
@@ -201,7 +202,7 @@ impl Survey {
                 if record.number <= last && record.number <= after {
                     continue;
                 }
-                // What sled has may be missing here.
+                // Commits that sled has may be missing here.
                 if record.number != last + 1 && record.number > after + 1 {
                     replay.last = last;
                     let whole = end(&mut records, record.number)?;
@@ -243,7 +244,7 @@ impl Survey {
         Ok(replay)
     }
 
-    /// The last commit that any of these logs holds as a whole, if that is behind `last`.
+    /// The last commit that any of these logs holds as a whole, or `last` if that is later.
     fn end_of(&self, logs: &[u64], last: u64) -> Result<u64> {
         logs.iter().try_fold(last, |last, number| {
             let mut records = Records::open(&self.files.log(*number)).map_err(unavailable)?;
@@ -259,11 +260,11 @@ impl Survey {
         self.end_of(&self.logs, self.snapshot.unwrap_or(0))
     }
 
-    /// Gives every record of the newest snapshot to `load` and answers its commit; 0 when there is
-    /// none, as the first log begins with the first commit then.
+    /// Passes every record of the newest snapshot to `load` and returns the snapshot's commit.
+    /// Returns 0 when there is no snapshot: then the first log begins with the first commit.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when it is damaged.
+    /// [`Error::Corrupt`] when the snapshot is damaged.
     pub fn load(&self, mut load: impl FnMut(&Record) -> Result<()>) -> Result<u64> {
         let Some(number) = self.snapshot else { return Ok(0) };
         let path = self.files.snapshot(number);
@@ -281,10 +282,10 @@ impl Survey {
         Err(Error::Corrupt(format!("{} is damaged at byte {position}", path.display())))
     }
 
-    /// As [`Survey::load`], without what cannot be read, which is answered beside the commit.
+    /// As [`Survey::load`], but passes over what cannot be read, and returns it beside the commit.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when it cannot be read at all.
+    /// [`Error::Unavailable`] when the snapshot cannot be read at all.
     pub fn load_readable(
         &self,
         mut load: impl FnMut(&Record) -> Result<()>,
@@ -317,8 +318,8 @@ impl Survey {
         Ok((number, gaps))
     }
 
-    /// Reads what a store with every commit up to `last` would be made anew from, and answers what
-    /// is damaged, a line each.
+    /// Reads what a store with every commit up to `last` would be rebuilt from, and returns what is
+    /// damaged, a line each.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when a file cannot be read.
@@ -338,12 +339,12 @@ impl Survey {
             let first = replay.last + 1;
             findings.push(format!("commits {first} to {last} are not in the journal"));
         } else if replay.has_hole {
-            findings.push("a log is damaged where it holds no commit that is needed".into());
+            findings.push("a log is damaged, but only where it holds no needed commit".into());
         }
         Ok(findings)
     }
 
-    /// Copies the newest snapshot, if there is one, and answers its commit.
+    /// Copies the newest snapshot, if there is one, and returns its commit.
     ///
     /// # Errors
     /// As [`Survey::load`].
@@ -357,11 +358,12 @@ impl Survey {
         Ok(number)
     }
 
-    /// Copies the commits after `after` up to `last` into a new log of another directory, as those
-    /// of a journal's id, which files here may not tell any more.
+    /// Copies the commits after `after` up to `last` into a new log of another directory. The new
+    /// log gets the journal id `id`, because the files here may no longer hold it.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] there; [`Error::Unavailable`] when they cannot be read or written.
+    /// [`Error::NoSpace`] in the other directory; [`Error::Corrupt`] when commits are missing;
+    /// [`Error::Unavailable`] when the commits cannot be read or written.
     pub fn copy(&self, id: JournalId, after: u64, last: u64, to: &Files) -> Result<()> {
         let path = to.log(after);
         let mut out = BufWriter::new(durable::create_new(&path).map_err(unwritten)?);
@@ -382,13 +384,13 @@ impl Survey {
     }
 }
 
-/// Syncs a file and has the kernel forget what it keeps of it.
+/// Syncs a file and has the kernel drop its cached pages.
 fn as_on_disk(file: &File) -> io::Result<()> {
     file.sync_data()?;
     Ok(fadvise(file, 0, None, Advice::DontNeed)?)
 }
 
-/// The last of what `records` still hold as a whole, if that is behind `last`.
+/// The last commit that the rest of `records` holds as a whole, or `last` if that is later.
 fn end(records: &mut Records, mut last: u64) -> Result<u64> {
     loop {
         let mut record = records.next().map_err(unavailable)?;

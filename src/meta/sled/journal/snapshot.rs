@@ -1,4 +1,4 @@
-//! Snapshots: all keys in one file, so that the logs before it can go.
+//! Snapshots: all records in one file, so that the logs before it can be removed.
 
 use std::{
     fs::{self, File},
@@ -13,15 +13,16 @@ use crate::{
     sys::{durable, fault},
 };
 
-/// Writes of one record of a snapshot.
+/// Bytes of writes in one record of a snapshot.
 const RECORD_BYTES: usize = 256 << 10;
 
-/// Saves `records`, which are all, as the snapshot of commit `number`, which must be applied; later
-/// ones may go on. The files before it go. Answers its bytes. Setting `stop` ends it early.
+/// Saves `records`, which are all records, as the snapshot of commit `number`, which must be
+/// applied. Later commits may go on meanwhile. Removes the files before the snapshot and returns
+/// its size in bytes. Setting `stop` ends the work early.
 ///
 /// # Errors
-/// [`Error::NoSpace`], and when sled or the disk fails; a half-written snapshot is removed, and
-/// nothing else has changed.
+/// [`Error::NoSpace`], and when sled or the disk fails. If the snapshot cannot be written, what was
+/// written of it is removed, and nothing else has changed.
 pub fn save(
     files: &Files,
     id: JournalId,
@@ -32,7 +33,7 @@ pub fn save(
     let temporary = files.dir.join("snapshot.tmp");
     let written = write(&temporary, id, number, records, stop);
     if written.is_err() {
-        // The next one removes it, too.
+        // The next save removes the file, too.
         let _ = fs::remove_file(&temporary);
     }
     let bytes = written?;
@@ -79,7 +80,7 @@ fn write(
     if !record.is_empty() {
         put(&record.finish(number))?;
     }
-    // A record without a write says that this is all.
+    // A record without writes marks the end of the snapshot.
     put(&Builder::default().finish(number))?;
     let sync = |out: BufWriter<File>| out.into_inner().map_err(io::Error::from)?.sync_all();
     sync(out).map_err(super::unwritten)?;

@@ -1,4 +1,4 @@
-//! The directory of sled, opened whatever lies in it.
+//! Opens sled's directory, whatever lies in it.
 
 use std::{
     fs, io,
@@ -12,18 +12,19 @@ use sled::Db;
 use super::{Place, failed_io, read_ahead};
 use crate::meta::{Error, Result};
 
-/// sled writes a page that is larger than a quarter of a segment into a file of its own and never
-/// syncs that file. A leaf holds up to 16 runs and a chain of 10 more: at
-/// [`super::super::txn::RECORD_BYTES_MAX`] and a run each, a quarter of this is never reached.
+/// sled writes a page that is larger than a quarter of a segment to a file of its own, and never
+/// syncs that file. A leaf holds up to 16 runs, and a chain of 10 more. Even if each of these is a
+/// full run and a record of [`super::super::txn::RECORD_BYTES_MAX`], the page stays below a quarter
+/// of a segment.
 const SEGMENT_BYTES: usize = 4 << 20;
-/// How long a store that was closed a moment ago may take to let go of its lock: sled's own threads
-/// do it behind the last handle.
+/// How long a store that was closed a moment ago may take to release its lock: sled's own threads
+/// release it after the last handle is dropped.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// What sled says then; it has no kind of its own for it.
+/// sled's message while the lock is held. sled has no error kind for this.
 const LOCK_HELD: &str = "could not acquire lock";
 
-/// sled leaves a snapshot that it did not live to finish under this ending, and takes it for a
-/// whole one at the next open.
+/// Extension of a snapshot that sled did not finish before the process ended. At the next open,
+/// sled takes such a file for a whole snapshot.
 const UNFINISHED: &str = "generating";
 
 fn remove_unfinished(dir: &Path) -> io::Result<()> {
@@ -48,7 +49,7 @@ pub fn open_db(place: &Place) -> Result<Db> {
         .segment_size(SEGMENT_BYTES);
     let began = Instant::now();
     loop {
-        // sled panics rather than fails on some damaged directories.
+        // sled panics, instead of failing, on some damaged directories.
         let open = || catch_unwind(AssertUnwindSafe(|| config.open()));
         let opened = read_ahead::beside(&place.meta, SEGMENT_BYTES as u64, open)
             .map_err(|_| Error::Corrupt("sled cannot open its directory".into()))?;
@@ -59,7 +60,7 @@ pub fn open_db(place: &Place) -> Result<Db> {
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
-            // What the operating system refuses says nothing about the files.
+            // An error of the operating system says nothing about the files.
             Err(sled::Error::Io(error)) if error.raw_os_error().is_some() => {
                 return Err(failed_io(error));
             }

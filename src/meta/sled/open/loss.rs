@@ -1,4 +1,4 @@
-//! `fsck --rebuild`: a store made of what can be read, when that is not all.
+//! `fsck --rebuild`: makes a store from what can be read, when that is not everything.
 
 use std::{fs, io, path::PathBuf};
 
@@ -21,12 +21,12 @@ use crate::{
     sys::durable,
 };
 
-/// Makes sled anew from what the journal holds, and keeps the one before aside. Where the journal
-/// lacks something, it goes on from whichever of the two has more, with a journal that holds just
-/// that; the one before is kept aside. Answers what is missing then.
+/// Rebuilds sled from the journal, and sets the old sled aside. If the journal lacks something,
+/// continues from whichever of the two has more, with a new journal that holds just that, and sets
+/// the old journal aside. Returns what is missing then.
 ///
-/// What lost something is another store from then on, with a journal and an id of its own: its
-/// backups must never take the place of those that have what it lost.
+/// A store that lost something is another store from then on, with a journal and an id of its own:
+/// its backups must never replace those that have what it lost.
 ///
 /// # Errors
 /// As [`super::open`]; [`Error::NotFound`] when there is no journal; [`Error::Corrupt`] when
@@ -41,19 +41,19 @@ pub fn rebuild_at_any_loss(place: &Place) -> Result<Option<String>> {
         Ok(())
     })?;
     let replay = survey.replay(base, u64::MAX, |_| Ok(()))?;
-    // An index that has this one has something that the journal lacks.
+    // An index that has this commit has something that the journal lacks.
     let end = replay.last.max(base);
     let more = if gaps.is_some() { base } else { end + 1 };
     let gaps = gaps.map(|gaps| gaps.to_string());
     let missing: Vec<_> = gaps.into_iter().chain(replay.damage.map(|it| it.to_string())).collect();
     let missing = missing.join("; ");
     let index = match Index::find(place, survey.id, more) {
-        // What the disk does not give is not needed.
+        // The disk does not give the index, but it is not needed.
         Err(Error::Unavailable(_)) if missing.is_empty() => None,
         Err(Error::Unavailable(why)) => {
             return Err(Error::Unavailable(format!(
-                "{missing}; whether the index has that cannot be told: {why}. Move meta/ away to \
-                 go on without it"
+                "{missing}; whether the index has these changes is unknown: {why}. Move meta/ away \
+                 to go on without the index"
             )));
         }
         index => index?,
@@ -84,7 +84,8 @@ struct Index {
 }
 
 impl Index {
-    /// That of this journal, or of one without a head, if it has commit `number`.
+    /// The index in `meta/`, if it has commit `number` and belongs to journal `id`, or the journal
+    /// has no head and so no `id`.
     fn find(place: &Place, id: Option<JournalId>, number: u64) -> Result<Option<Self>> {
         let is_there = fs::read_dir(&place.meta).is_ok_and(|mut entries| entries.next().is_some());
         if !is_there || place.files.is_distrusted() {
@@ -110,7 +111,7 @@ impl Index {
         }
     }
 
-    /// Takes what the journal has behind it, and makes a journal of it.
+    /// Takes in the commits that the journal has after the index, and makes a new journal.
     fn go_on(self, place: &Place, survey: &Survey) -> Result<Option<String>> {
         let Self { db, id, last } = self;
         let replay = unless_panicked(|| {
@@ -122,21 +123,21 @@ impl Index {
         replace_journal(place, &db, id, replay.last.max(last))?;
         if missing.is_none() {
             tracing::warn!(
-                "the journal was damaged, and what the index has was saved as a new one; the one \
-                 before is kept beside it as journal.damaged-N"
+                "the journal was damaged, and the index was saved as a new one; the old journal \
+                 is kept beside it as journal.damaged-N"
             );
         }
         Ok(missing)
     }
 }
 
-/// Where a journal is made that is to take the place of the one there.
+/// Where the journal is made that is to replace the existing one.
 pub fn new_journal(place: &Place) -> PathBuf {
     place.data_dir.join("journal.new")
 }
 
-/// Saves what sled holds as a journal in the place of the one there, which is set aside once the
-/// other is whole: up to then nothing has changed, and all of it can be done again.
+/// Saves what sled holds as a new journal in the place of the existing one, which is set aside once
+/// the new one is whole. Until then nothing has changed, and everything can be done again.
 fn replace_journal(place: &Place, db: &Db, id: JournalId, last: u64) -> Result<()> {
     let journal = place.data_dir.join("journal");
     let new = new_journal(place);
@@ -150,7 +151,7 @@ fn replace_journal(place: &Place, db: &Db, id: JournalId, last: u64) -> Result<(
     set_aside(&journal).map_err(failed_io)?;
     let renamed = fs::rename(&new, &journal);
     renamed.and_then(|()| durable::sync_dir(&place.data_dir)).map_err(failed_io)?;
-    // Between the two, an open makes the index anew: it is that of the other journal.
+    // Until this is done, an open rebuilds the index, because it names the other journal.
     mark_applied(db, id, last)?;
     db.flush().map(drop).map_err(failed)
 }

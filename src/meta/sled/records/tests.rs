@@ -22,7 +22,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![3 => commit().prop_map(Step::Commit), 2 => settling]
 }
 
-/// Records, what they must be, and the layer that is being settled.
+/// The records, the model that they must equal, and the layer that is being settled.
 struct World {
     records: Records,
     model: Model,
@@ -80,8 +80,8 @@ proptest! {
         prop_assert_eq!(read(page.into_iter().map(Ok)), pairs(behind));
     }
 
-    /// A reader sees what was there all the time, once and in order, whatever else is written and
-    /// settled.
+    /// A reader sees every record that is there all the time, once and in order, whatever else is
+    /// written and settled.
     #[test]
     fn a_reader_misses_nothing_beside_writes(
         first in prop::collection::vec(step(), 10),
@@ -112,7 +112,7 @@ proptest! {
         prop_assert_eq!(seen, there);
     }
 
-    /// A layer of which a kill left some runs in sled is put right by the replay of its commits.
+    /// If a kill leaves only some runs of a layer in sled, the replay of its commits completes it.
     #[test]
     fn half_a_layer_is_replayed(
         before in prop::collection::vec(commit(), 0..5),
@@ -136,7 +136,7 @@ proptest! {
     }
 }
 
-/// What was pushed is found while it is settled: in its layer or in sled, never in neither.
+/// A pushed record is found while it is being settled: it is always in its layer or in sled.
 #[test]
 fn a_reader_misses_nothing_that_is_being_settled() {
     let (records, id) = (Records::new(empty(), 0), JournalId::new());
@@ -163,7 +163,7 @@ fn a_reader_misses_nothing_that_is_being_settled() {
     assert_eq!(records.iter().count(), 2_999);
 }
 
-/// What cannot be settled stays where it is read, and nothing is settled over it.
+/// What cannot be settled stays readable, and nothing is settled over it.
 #[test]
 fn what_fails_to_settle_is_still_there() {
     let runs = empty();

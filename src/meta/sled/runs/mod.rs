@@ -1,16 +1,16 @@
-//! The index as it lies in sled: neighbouring records together in **runs** of up to a kilobyte,
-//! each under one key of sled.
+//! The index as it lies in sled: neighbouring records are stored together in **runs** of up to a
+//! kilobyte, each under one key of sled.
 //!
 //! sled splits a leaf at sixteen keys, however small, and keeps some bytes in memory for each leaf,
-//! cached or not. So what counts is the number of sled's keys, and a run holds many of ours. Its
-//! key in sled is the **bound** at which the next run begins, which no key in it reaches; the last
-//! run of a table is bounded by the byte behind the table's. What covers a key is the first run
-//! with a greater bound: one look into sled, which is atomic. So a reader that goes on from
-//! the last bound misses nothing and sees nothing twice, whatever was split or joined meanwhile.
+//! cached or not. So the number of keys in sled is what costs, and a run holds many records. The
+//! key of a run in sled is its **bound**: the key at which the next run begins, and greater than
+//! every key in the run. The bound of a table's last run is the byte after that of the table. The
+//! run that covers a key is the first one with a greater bound: one lookup in sled, which is
+//! atomic. So a reader that continues from the last bound misses nothing and sees nothing twice,
+//! whatever was split or joined meanwhile.
 //!
-//! A run that grows past its [`run_bytes`] is split, in the way in which its table grows: files
-//! come at the end, entries of a list at the begin, everything else anywhere. One that lost entries
-//! and is nearly empty is joined with the next.
+//! A run that grows past its [`run_bytes`] is split according to where its table grows (see
+//! [`index::growth`]). A run that lost entries and is nearly empty is joined with the next.
 
 pub(crate) mod run;
 #[cfg(test)]
@@ -28,8 +28,9 @@ use super::{
 };
 use crate::meta::{Error, Result};
 
-/// Of a run; only a single record may be longer. The longer, the fewer keys of sled, and the more
-/// is written again with each change: where changes come anywhere, each one is of another run.
+/// Length at which a run is split; a run exceeds it by a single record at most. The longer the
+/// runs, the fewer keys sled has, and the more bytes each change writes again: where changes come
+/// anywhere in a table, each one is in another run.
 const fn run_bytes(growth: Growth) -> usize {
     match growth {
         Growth::AtTheEnd | Growth::AtTheBegin => 1024,
@@ -37,8 +38,8 @@ const fn run_bytes(growth: Growth) -> usize {
     }
 }
 
-/// Readers wait while sled takes an atomic step, so a step has no more runs than this; few, where
-/// the tests are to meet what takes several.
+/// Most runs in one atomic batch, because readers wait while sled takes it. Few in tests, so that
+/// they cover changes that take several batches.
 const RUNS_AT_ONCE: usize = if cfg!(test) { 3 } else { 64 };
 
 /// A record and its key.
@@ -48,7 +49,7 @@ pub type Entry = (Vec<u8>, IVec);
 #[derive(Clone)]
 pub struct Runs(Tree);
 
-/// What covers a key: a run, or the place of one.
+/// What covers a key: a run, or, with no bytes, the place of one.
 struct Run {
     bound: IVec,
     bytes: IVec,
@@ -72,8 +73,8 @@ impl Runs {
         Ok(run::find(&run.bytes, key)?.map(|value| slice(&run.bytes, value)))
     }
 
-    /// The records from `from` on of the run that covers it, or of the next one, and the bound at
-    /// which the one after that begins; `None` behind the last run.
+    /// The records from `from` on in the run that covers it, or in the next run, and the bound at
+    /// which the run after that begins; `None` after the last run.
     pub fn behind(&self, from: &[u8]) -> Result<(Vec<Entry>, Option<IVec>)> {
         let Some((bound, bytes)) = self.0.get_gt(from).map_err(failed)? else {
             return Ok((Vec::new(), None));
@@ -90,8 +91,8 @@ impl Runs {
         Ok((found, Some(bound)))
     }
 
-    /// Makes `writes` in atomic steps of some runs each, and with the last one notes `applied` for
-    /// [`index::APPLIED`].
+    /// Applies `writes` in atomic batches of some runs each. The last batch also stores `applied`
+    /// under [`index::APPLIED`].
     pub fn apply(&self, writes: &Writes, applied: &[u8]) -> Result<()> {
         let mut writes = writes.iter().peekable();
         loop {
@@ -107,12 +108,12 @@ impl Runs {
         }
     }
 
-    /// Makes everything durable that sled has.
+    /// Makes durable everything that sled has.
     pub fn flush(&self) -> Result<()> {
         self.0.flush().map(drop).map_err(failed)
     }
 
-    /// What becomes of the first runs that `writes` meet, which are taken.
+    /// The changes of the first runs that `writes` fall into. Takes those writes from the iterator.
     fn batch<'a>(
         &self,
         writes: &mut Peekable<impl Iterator<Item = (&'a Vec<u8>, &'a Option<IVec>)>>,
@@ -132,7 +133,8 @@ impl Runs {
         Ok(batch)
     }
 
-    /// The run behind one that lost entries, of which `left` are left, if the two make one.
+    /// The run after `run`, which lost entries and of which `left` remains, if the two fit into one
+    /// run.
     fn next_to_join(&self, run: &Run, left: &Writer) -> Result<Option<Run>> {
         let is_last = *run.bound == *index::end_of_table(left.last());
         let limit = run_bytes(index::growth(left.last()));
@@ -144,7 +146,7 @@ impl Runs {
         Ok(fits.then_some(next))
     }
 
-    /// Takes records in order into an index that has none.
+    /// Loads records, in order, into an index that has none.
     pub fn loader(&self) -> Loader<'_> {
         Loader { tree: &self.0, run: Writer::default(), last: Vec::new() }
     }
@@ -154,12 +156,13 @@ fn elsewhere() -> Error {
     Error::Corrupt("a run of records that belong elsewhere".into())
 }
 
-/// A value of a run, without a copy.
+/// A value of a run, without copying it.
 fn slice(run: &IVec, value: Range<usize>) -> IVec {
     run.subslice(value.start, value.len())
 }
 
-/// Appends what `writes` below the bound of `run` make of it, and says whether entries went.
+/// Appends to `merged` the entries of `run` as changed by those of `writes` that are below its
+/// bound. Returns whether entries were removed.
 fn merge<'a>(
     run: &Run,
     writes: &mut Peekable<impl Iterator<Item = (&'a Vec<u8>, &'a Option<IVec>)>>,
@@ -190,7 +193,7 @@ fn merge<'a>(
     }
 }
 
-/// Puts what was merged in the place of `run`, and splits it where it is too long.
+/// Puts `merged` in the place of `run`, and splits it if it is too long.
 fn put(batch: &mut Batch, run: Run, merged: Writer) -> Result<()> {
     if merged.is_empty() {
         if !run.bytes.is_empty() {
@@ -221,7 +224,7 @@ fn put(batch: &mut Batch, run: Run, merged: Writer) -> Result<()> {
     Ok(())
 }
 
-/// How many entries each run takes, of which these are the `sizes`.
+/// How many entries each new run takes, for entries of these `sizes`.
 fn lengths(growth: Growth, sizes: &[usize]) -> Vec<usize> {
     let limit = run_bytes(growth);
     let total: usize = sizes.iter().sum();
@@ -237,7 +240,7 @@ fn lengths(growth: Growth, sizes: &[usize]) -> Vec<usize> {
     }
 }
 
-/// How many entries each run takes when it is closed as soon as it has `limit` bytes.
+/// How many entries each run takes if it is closed as soon as it has `limit` bytes.
 fn fill(sizes: impl Iterator<Item = usize>, limit: usize) -> Vec<usize> {
     let mut lengths = Vec::new();
     let (mut length, mut bytes) = (0, 0);
@@ -262,7 +265,7 @@ pub struct Loader<'a> {
 
 impl Loader<'_> {
     /// # Errors
-    /// [`Error::Corrupt`] for a record that is not behind the one before.
+    /// [`Error::Corrupt`] for a record that does not come after the one before.
     pub fn push(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         if key <= self.last.as_slice() {
             return Err(Error::Corrupt("records that are not in order".into()));
@@ -284,7 +287,7 @@ impl Loader<'_> {
         self.tree.insert(bound, run.finish()).map(drop).map_err(failed)
     }
 
-    /// Takes what was pushed last.
+    /// Stores the last run.
     pub fn finish(mut self) -> Result<()> {
         self.close(index::end_of_table(&self.last))
     }

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::meta::{Error, Result};
 
-/// Bytes, written at one go.
+/// Bytes that are serialized at once instead of one by one.
 struct Bytes<'a>(&'a [u8]);
 
 impl Serialize for Bytes<'_> {
@@ -16,7 +16,7 @@ impl Serialize for Bytes<'_> {
     }
 }
 
-/// Reads a run from its begin. What is no run is [`Error::Corrupt`].
+/// Reads a run from its beginning. Bytes that are not a run are [`Error::Corrupt`].
 pub struct Reader<'a> {
     run: &'a [u8],
     at: usize,
@@ -33,7 +33,7 @@ impl<'a> Reader<'a> {
         &self.key
     }
 
-    /// Reads the next entry and answers where in the run its value lies.
+    /// Reads the next entry and returns where in the run its value lies.
     pub fn next(&mut self) -> Result<Option<Range<usize>>> {
         let rest = self.run.get(self.at..).unwrap_or_default();
         if rest.is_empty() {
@@ -42,7 +42,7 @@ impl<'a> Reader<'a> {
         let damaged = || Error::Corrupt("a run of records".into());
         let ((shared, own, value), rest) =
             postcard::take_from_bytes::<(usize, &[u8], &[u8])>(rest).map_err(|_| damaged())?;
-        // The first key has nothing before it; each other one is greater than the one before.
+        // The first key has nothing before it; every other key is greater than the one before.
         if own <= self.key.get(shared..).ok_or_else(damaged)? {
             return Err(damaged());
         }
@@ -64,7 +64,7 @@ pub fn find(run: &[u8], key: &[u8]) -> Result<Option<Range<usize>>> {
     Ok(None)
 }
 
-/// Bytes of each entry of a run.
+/// The size of each entry of a run, in bytes.
 pub fn sizes(run: &[u8]) -> Result<Vec<usize>> {
     let (mut entries, mut sizes) = (Reader::new(run), Vec::new());
     let mut begin = 0;
@@ -75,7 +75,7 @@ pub fn sizes(run: &[u8]) -> Result<Vec<usize>> {
     Ok(sizes)
 }
 
-/// A run in the making. Entries come in order.
+/// Builds a run. Entries must be pushed in order.
 #[derive(Default)]
 pub struct Writer {
     bytes: Vec<u8>,
@@ -112,7 +112,7 @@ impl Writer {
     }
 }
 
-/// Bytes that two keys have in common at their begin.
+/// The length of the prefix that two keys share.
 fn common(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

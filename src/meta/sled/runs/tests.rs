@@ -13,12 +13,13 @@ pub fn empty() -> Runs {
     Runs::new(&db)
 }
 
-/// A run that is none.
+/// Stores bytes that are not a run.
 pub fn damage(runs: &Runs, bound: &[u8]) {
     runs.0.insert(bound, b"\xff").unwrap();
 }
 
-/// Keys of three ways to grow, many of which begin alike; one of them is its table's whole name.
+/// Keys of tables with all three kinds of growth, many with a common prefix. One key is only the
+/// name of its table.
 pub fn key() -> impl Strategy<Value = Vec<u8>> {
     let table = prop::sample::select(&b"ilk"[..]);
     let near = (0_u8..3, any::<u8>(), 0_u8..4).prop_map(|(a, b, c)| vec![a, b, c]);
@@ -41,7 +42,7 @@ pub fn commit() -> impl Strategy<Value = Commit> {
     prop::collection::vec(write, 1..150)
 }
 
-/// Takes a commit into the model, and answers it as it is taken by the index.
+/// Applies a commit to the model, and returns the writes that the index takes.
 pub fn writes(model: &mut Model, commit: &[(Vec<u8>, Option<Vec<u8>>)]) -> Writes {
     let mut writes = Writes::new();
     for (key, value) in commit {
@@ -88,7 +89,7 @@ proptest! {
         prop_assert_eq!(stored.as_ref(), model.get(&asked));
         let longest = model.values().map(Vec::len).max().unwrap_or(0);
         prop_assert!(sizes(&runs).iter().all(|size| (1..2048 + longest).contains(size)));
-        // What is loaded is the same, and full.
+        // Loading the same records gives the same map.
         let loaded = empty();
         let mut loader = loaded.loader();
         for (key, value) in &model {
@@ -116,7 +117,7 @@ fn fill(runs: &Runs, keys: impl Iterator<Item = Vec<u8>>) {
     }
 }
 
-/// Tables that grow at one end have full runs, others runs that are two thirds full.
+/// Runs of a table that grows at one end are full; those of other tables are two thirds full.
 #[test]
 fn runs_fill_as_their_table_grows() {
     let count = 4000_u32;
@@ -136,7 +137,7 @@ fn runs_fill_as_their_table_grows() {
     assert!(mean_bytes(&mut { anywhere }) > 512 * 6 / 10);
 }
 
-/// When most records are gone, most runs are.
+/// When most records are removed, so are most runs.
 #[test]
 fn runs_that_empty_are_joined() {
     let runs = empty();
