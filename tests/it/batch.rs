@@ -199,7 +199,6 @@ fn a_token_is_for_files_one_may_read_and_for_as_long_as_they_are_there() {
 #[test]
 fn an_archive_of_damaged_bytes_is_refused_or_cut() {
     let mut daemon = Daemon::start();
-    daemon.expect_trouble("a damaged blob was requested");
     daemon.expect_trouble("damaged blob");
     daemon.expect_trouble("a download was cut");
     let user = daemon.user("u");
