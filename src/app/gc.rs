@@ -70,8 +70,8 @@ impl App {
         self.removals.0.write().await
     }
 
-    /// Collects everything that is due now, whatever the schedule says. Grace times are kept; on a
-    /// full disk only litter keeps its own. A step that finds no room does not keep the others from
+    /// Collects everything that is due now, whatever the schedule says. Grace times are kept,
+    /// except that of unreferenced content on a full disk (see [`App::reclaim_grace`]). A step that finds no room does not keep the others from
     /// making some.
     ///
     /// # Errors
@@ -185,7 +185,7 @@ impl App {
             // Or this clock is behind: one look cannot tell which.
             tracing::warn!(
                 %begun,
-                "the index was begun in the future by this clock: litter stays until then"
+                "by this clock, the index was begun in the future: litter stays until then"
             );
         }
         Ok((begun, now.before(self.reclaim_grace().await?)))

@@ -280,8 +280,8 @@ pub fn sign(
     sign_as("JWT", claims, ring, now, expires)
 }
 
-/// As [`sign`], but works also while the disk does not take how long the key is needed. Only for a
-/// ring that stays in memory, which then remembers it.
+/// As [`sign`], but works also while the disk takes no note of how long the key is needed. Only for
+/// a ring that stays in memory, which remembers it until it is noted.
 ///
 /// # Errors
 /// When the ring is empty, or its key does not sign.

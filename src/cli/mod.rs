@@ -64,8 +64,8 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
-    /// Check that the index, the journal and the files on the disk agree; exit status 1 when
-    /// something is wrong.
+    /// Check the index itself, and that it agrees with the journal and the files on the disk; exit
+    /// status 1 when something is wrong.
     Fsck {
         /// Rebuild the index from the journal first, even if changes are lost; no daemon may run.
         #[arg(long)]

@@ -328,8 +328,8 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "body_bytes_per_second_min",
         "1KiB",
-        "Lowest speed of a client that sends a body or reads an answer; a slower one is treated \
-         as by body_idle_timeout; 0 for no limit.",
+        "Lowest speed, averaged over body_idle_timeout, of a client that sends a body (else 408) \
+         or reads an answer (else cut off); 0 for no limit.",
         |config, text| {
             let speed = if text == "0" { Ok(0) } else { bytes(text) };
             set(&mut config.body_bytes_per_second_min, speed)
@@ -382,7 +382,8 @@ pub const KNOBS: &[Knob] = &[
     knob(
         "journal_bytes",
         "64MiB",
-        "Growth of the journal after which a snapshot of the index is saved; at least 16KiB.",
+        "Growth of the journal, or the size of the last snapshot if that is more, after which the \
+         index is saved; at least 16KiB.",
         |config, text| set(&mut config.journal_bytes, at_least_kib(16, text)),
     )
     .at_start(|one, other| one.journal_bytes != other.journal_bytes),

@@ -4,8 +4,9 @@
 //! shows anything that is not durable. No transaction, iterator or table name crosses the seam.
 //! Times are passed as arguments; permissions are not checked here.
 //!
-//! Except for [`Upkeep::check`], every method costs the same at a thousand and at ten million
-//! files: a method visits no more files or blobs than it returns, or than its limit allows.
+//! Except for [`Metadata::export`] and [`Upkeep::check`], which walk everything, every method costs
+//! the same at a thousand and at ten million files: a method visits no more files or blobs than it
+//! returns, or than its limit allows.
 //!
 //! [`sled`] is the engine for one machine; [`memory`] is the reference engine that it is compared
 //! with.

@@ -74,8 +74,8 @@ impl Drop for Counted {
 /// The most bounds of a histogram; one more bucket holds everything past the last bound.
 const BOUNDS_MAX: usize = 15;
 
-/// How many observed values lie within each bound. Values are whole units, which `scale` converts
-/// to the unit that is shown.
+/// How many observed values are above one bound and not above the next. Values are whole units,
+/// which `scale` converts to the unit that is shown.
 pub struct Histogram {
     bounds: &'static [u64],
     scale: f64,

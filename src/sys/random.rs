@@ -38,7 +38,8 @@ pub fn nonce() -> u64 {
     u64::from_le_bytes(bytes())
 }
 
-/// If the clock is behind the last id by more than this, it was stepped back, and ids follow it.
+/// If the clock is behind the last id by more than this, it was set back. New ids then take its
+/// time, although they sort before older ones.
 const STEP_BACK_MILLIS: u64 = 1_000;
 
 /// Makes [`FileId`]s that rise within a millisecond (RFC 9562 section 6.2, method 1).

@@ -2,7 +2,7 @@
 //! that the whole becomes a blob without a copy. This module holds what is known of them while the
 //! daemon runs; which bytes in them count is told by the records of the parts.
 //!
-//! A part may be written only where no record names bytes, nor may name them soon. Whoever begins a
+//! A part may be written only over bytes that no record names, or may soon name. Whoever begins a
 //! part *enters* the assembly first and then reads from the index what records name. Bytes that may
 //! be named soon are those that were sealed since somebody entered: they stay taken until nobody is
 //! inside. An assembly of which a blob is made is closed to everybody before the caller reads which

@@ -82,7 +82,7 @@ pub fn run(get: &Get) -> Result<(), Failures> {
 enum Target {
     /// Written as they arrive: the standard output, a device, a pipe.
     Stream(Box<dyn Write>),
-    /// A file that appears at once, when the content has been checked.
+    /// A file that gets its name in one step, after its whole content was checked.
     File(PathBuf),
 }
 

@@ -58,7 +58,8 @@ struct Connection {
     /// File that holds the token; by default the token is taken from `STREAMLINED_TOKEN`.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// User that the service acts for; needed with a token of a service.
+    /// User that a service acts for. put and ls need it with a token of a service; the other
+    /// commands then reach only files of this user.
     #[arg(long, value_name = "ID")]
     user: Option<String>,
     #[command(flatten)]
@@ -66,8 +67,8 @@ struct Connection {
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest wait from a request to the head of its answer; a large upload is completed within
-/// it.
+/// The longest wait for the head of an answer. It is long because the daemon may be completing a
+/// large upload meanwhile.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(5);
 /// How often a request is tried, and the wait after the first try; it grows with each further one.
 const TRIES_MAX: u32 = 5;

@@ -62,8 +62,11 @@ pub fn run(put: &Put) -> Result<(), Failures> {
         return Err(failure(format!("{}: {what}; put takes one file", put.file.display())));
     }
     let own = put.file.file_name().and_then(|name| name.to_str());
-    let name =
-        put.name.as_deref().or(own).ok_or_else(|| failure("--name must give a UTF-8 name"))?;
+    let name = put
+        .name
+        .as_deref()
+        .or(own)
+        .ok_or_else(|| failure("the name of the file is not UTF-8; give it one with --name"))?;
     let client = Client::new(&put.connection)?;
     let file = Local::open(&put.file).map_err(Failures::at(put.file.display()))?;
     let stored = if file.size <= WHOLE_BYTES_MAX {

@@ -126,9 +126,10 @@ impl Tree {
                         dirs.push(path);
                         continue;
                     }
-                    FileType::Directory => {
-                        Found::Other { path, why: "a folder inside more than 31 others".into() }
-                    }
+                    FileType::Directory => Found::Other {
+                        path,
+                        why: "a folder inside more than 31 other folders".into(),
+                    },
                     FileType::Symlink => {
                         Found::Other { path, why: "a symbolic link, which is not followed".into() }
                     }

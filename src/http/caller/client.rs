@@ -57,7 +57,7 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 }
 
 fn unclear() -> Error {
-    let detail = "Forwarded and X-Forwarded-For do not clearly name one client address.";
+    let detail = "Forwarded or X-Forwarded-For does not clearly name one client address.";
     Error::invalid("unclear_client", detail)
 }
 

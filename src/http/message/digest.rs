@@ -86,7 +86,8 @@ fn sha256(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Sha256>, Erro
 }
 
 fn invalid() -> Error {
-    let detail = "sha-256 must be sha-256=:BASE64: of 32 bytes, the same wherever it is sent.";
+    let detail =
+        "A sha-256 must be sent as sha-256=:BASE64: of 32 bytes, and all sent must be equal.";
     Error::invalid("invalid_digest", detail)
 }
 

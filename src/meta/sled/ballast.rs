@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{meta::Result, sys::durable};
 
-/// Largest size of the ballast. An open writes where sled's pages lie, some 18 MiB at a million
-/// files, and a deletion takes some 1.5 KB of journal.
+/// Largest size of the ballast. At an open, sled writes a list of the places of its pages, some
+/// 18 MiB at a million files, and a deletion takes some 1.5 KB of journal.
 const BYTES_MAX: u64 = 64 << 20;
 /// On a small disk the ballast is the disk's size divided by this.
 const PART_OF_DISK: u64 = 4;

@@ -264,7 +264,10 @@ impl Walk<'_> {
             let user = codec::decode::<StoredUser>(&bytes)?.into_record(id);
             let counted = reserved.remove(&user.id).unwrap_or(0);
             findings.check(counted == user.reserved, &key, || {
-                format!("user {} reserves {} bytes, but uploads {counted}", user.id, user.reserved)
+                format!(
+                    "user {} counts {} reserved bytes, its uploads {counted}",
+                    user.id, user.reserved
+                )
             });
         }
         for user in reserved.keys() {

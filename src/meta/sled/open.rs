@@ -162,7 +162,9 @@ pub fn open(place: &Place) -> Result<Opened> {
     let last = replay.last.max(applied);
     let mut opened = opened(place, db, id, last, survey.unsaved_bytes()?)?;
     if replay.has_hole || replay.last < applied || !survey.reaches(applied) {
-        tracing::warn!("the journal is damaged; the index has all of it and is saved as a new one");
+        tracing::warn!(
+            "the journal is damaged; the index has all that it held, and is saved again"
+        );
         opened.save()?;
     }
     // Left behind by a rebuild that did not finish.

@@ -35,8 +35,8 @@ pub struct Survey {
 /// The outcome of a replay.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Replay {
-    /// The last commit that was read. If it is before the commits that were asked for, sled is
-    /// ahead of the journal.
+    /// The last commit that was read; the one after which reading began, if the journal ends with
+    /// it. If it is before that one, sled is ahead of the journal.
     pub last: u64,
     /// Commits that were not asked for cannot be read. Nothing is lost as long as sled has them.
     pub has_hole: bool,

@@ -123,7 +123,7 @@ impl Index {
         replace_journal(place, &db, id, replay.last.max(last))?;
         if missing.is_none() {
             tracing::warn!(
-                "the journal was damaged, and the index was saved as a new one; the old journal \
+                "the journal was damaged, and the index was saved as a new journal; the old one \
                  is kept beside it as journal.damaged-N"
             );
         }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::meta::{Error, Result};
 
-/// Length at which a run is split; a run exceeds it by a single record at most. The longer the
+/// Length at which a run is split; a run exceeds it by little more than one record. The longer the
 /// runs, the fewer keys sled has, and the more bytes each change writes again: where changes come
 /// anywhere in a table, each one is in another run.
 const fn run_bytes(growth: Growth) -> usize {
