@@ -1,19 +1,17 @@
 //! Large parts, sent in order, in windows and backwards, are written at their final offsets as they
 //! arrive.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::TcpStream,
-    os::unix::fs::MetadataExt,
-    path::PathBuf,
-    thread,
-};
+use std::{fs, io::Write, os::unix::fs::MetadataExt, thread};
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Client, Daemon, bytes, connect, daemon::TOKEN};
+use crate::support::{
+    Client, Daemon, bytes,
+    harm::blob,
+    raw::{answer_of, begin_awaited},
+    staged_files,
+};
 
 const FULL: usize = 8 << 20;
 const SIZE: usize = 2 * FULL + 100_000;
@@ -31,24 +29,16 @@ fn part(user: &Client, id: &str, number: usize, content: &[u8]) {
     user.put(&format!("/v1/files/{id}/parts/{number}"), piece).ok();
 }
 
-fn assemblies(daemon: &Daemon) -> Vec<PathBuf> {
-    let staged = fs::read_dir(daemon.dir().join("staging")).unwrap();
-    staged.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
-}
-
 /// Completes the upload and checks that the one file in which all its parts lie becomes the blob.
 fn complete(daemon: &Daemon, user: &Client, id: &str, content: &[u8]) {
-    let [assembly] = &assemblies(daemon)[..] else { panic!("{:?}", assemblies(daemon)) };
-    let inode = fs::metadata(assembly).unwrap().ino();
+    let staged = staged_files(daemon);
+    assert_eq!(staged.len(), 1, "{staged:?}");
+    let inode = fs::metadata(&staged[0]).unwrap().ino();
     let file = user.complete(id).ok();
     assert!(user.content(file["key"].as_str().unwrap()).body == content);
-    let hash = file["blake3"].as_str().unwrap();
-    let mut blobs = fs::read_dir(daemon.dir().join("blobs").join(&hash[..2])).unwrap();
-    let blob = blobs.next().unwrap().unwrap();
-    assert!(blobs.next().is_none());
-    assert_eq!(blob.metadata().unwrap().ino(), inode);
-    assert_eq!(assemblies(daemon), [] as [PathBuf; 0]);
-    user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap())).ok();
+    assert_eq!(fs::metadata(blob(&daemon.dir(), &file)).unwrap().ino(), inode);
+    assert!(staged_files(daemon).is_empty());
+    user.delete_file(&file).ok();
 }
 
 #[test]
@@ -78,27 +68,6 @@ fn parts_of_the_suggested_size_need_no_copy_in_any_order() {
     complete(&daemon, &user, &id, &content);
 }
 
-/// Begins a part and sends none of its bytes yet; the daemon's handler waits for them.
-fn begin(daemon: &Daemon, id: &str, number: usize, bytes: usize) -> TcpStream {
-    let mut socket = connect(daemon);
-    let head = format!(
-        "PUT /v1/files/{id}/parts/{number} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
-         content-length: {bytes}\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n",
-    );
-    socket.write_all(head.as_bytes()).unwrap();
-    let mut interim = [0; 25];
-    socket.read_exact(&mut interim).unwrap();
-    assert!(interim.starts_with(b"HTTP/1.1 100"));
-    socket
-}
-
-fn end(mut socket: TcpStream, rest: &[u8]) {
-    socket.write_all(rest).unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
 /// When part 1 begins, nothing shows yet that the parts are counted from 0: part 0 begins after it,
 /// and all three arrive at the same time.
 #[test]
@@ -110,11 +79,15 @@ fn parts_counted_from_0_need_no_copy_when_another_begins_first() {
     let pieces: Vec<_> = content.chunks(FULL).collect();
     let mut begun = Vec::new();
     for number in [1, 0, 2] {
-        let socket = begin(&daemon, &id, number, pieces[number].len());
-        begun.push((number, socket));
+        let put = format!("PUT /v1/files/{id}/parts/{number}");
+        let length = pieces[number].len();
+        let lines = format!("content-length: {length}\r\nconnection: close\r\n");
+        begun.push((number, begin_awaited(&daemon, &put, &lines)));
     }
-    for (number, socket) in begun {
-        end(socket, pieces[number]);
+    for (number, mut socket) in begun {
+        socket.write_all(pieces[number]).unwrap();
+        let answer = answer_of(socket);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
     complete(&daemon, &user, &id, &content);
 }
@@ -126,9 +99,9 @@ fn an_upload_that_is_given_up_leaves_nothing() {
     let content = bytes(1, SIZE);
     let id = init(&user);
     part(&user, &id, 2, &content);
-    assert_eq!(assemblies(&daemon).len(), 1);
+    assert_eq!(staged_files(&daemon).len(), 1);
     user.delete(&format!("/v1/files/{id}")).ok();
-    assert_eq!(assemblies(&daemon), [] as [PathBuf; 0]);
+    assert!(staged_files(&daemon).is_empty());
 }
 
 #[test]
@@ -147,5 +120,5 @@ fn what_was_acknowledged_stays_when_it_is_sent_again_and_over_a_kill() {
     part(&user, &id, 3, &content);
     let file = user.complete(&id).ok();
     assert!(user.content(file["key"].as_str().unwrap()).body == content);
-    assert_eq!(assemblies(&daemon), [] as [PathBuf; 0]);
+    assert!(staged_files(&daemon).is_empty());
 }

@@ -6,9 +6,11 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{
-    support::{Daemon, daemon::TOKEN, eventually},
-    tokens::{command, refused, run},
+use crate::support::{
+    Daemon,
+    command::{command, refused, run},
+    daemon::TOKEN,
+    eventually,
 };
 
 /// The lines of the audit log so far.
@@ -59,8 +61,7 @@ fn every_event_has_a_line_and_no_line_a_secret() {
     run(&dir, &["user", "delete", "u"]);
     run(&dir, &["key", "rotate", "--after", "1h"]);
     user.get("/v1/files/all").refused(401, "unauthenticated");
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     run(&dir, &["token", "revoke", "--service", "s"]);
 
     let named = format!("{} service:s", made["id"].as_str().unwrap());
@@ -137,8 +138,7 @@ fn what_an_operator_does_by_the_socket_has_its_line() {
         let answer = daemon.operator(method, path);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     assert!(command(&dir, &["gc"]).status.success());
 
     let lines = lines(&dir);

@@ -1,13 +1,13 @@
 //! Batch downloads: tokens, and the archives they stand for.
 
-use std::io::{Read, Write};
-
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{
-    support::{Client, Daemon, bytes, client::encode},
-    tokens::run,
+use crate::support::{
+    Client, Daemon, bytes,
+    command::run,
+    harm::{blob, flip},
+    raw::exchange,
 };
 
 const PATH: &str = "/v1/files/batch-download";
@@ -102,11 +102,7 @@ fn a_folder_is_fetched_as_it_is() {
     user.post(PATH, json!({"folder": "a/../b"})).refused(400, "invalid_folder");
     daemon.service().post(PATH, json!({"folder": "other"})).refused(400, "user_required");
     let gone = mint(&user, json!({"folder": "other"}));
-    user.delete(&format!(
-        "/v1/files/{}",
-        encode(&key(&user.get("/v1/files/all?folder=other").ok()["files"][0]))
-    ))
-    .ok();
+    user.delete_file(&user.get("/v1/files/all?folder=other").ok()["files"][0]).ok();
     daemon.anyone().get(&gone).refused(410, "gone");
 }
 
@@ -186,7 +182,7 @@ fn a_token_is_for_files_one_may_read_and_for_as_long_as_they_are_there() {
 
     let both = mint(&user, json!({"keys": [key(&mine), key(&own), key(&mine)]}));
     assert_eq!(daemon.anyone().get(&both).status, 200);
-    user.delete(&format!("/v1/files/{}", encode(&key(&own)))).ok();
+    user.delete_file(&own).ok();
     let gone = daemon.anyone().get(&both).refused(410, "gone");
     assert_eq!(gone["missing"], json!([own["id"]]));
     for wrong in ["", "x", &both[PATH.len() + 2..], &"A".repeat(54)] {
@@ -204,31 +200,18 @@ fn an_archive_of_damaged_bytes_is_refused_or_cut() {
     let user = daemon.user("u");
     let file = user.store("f", "", &bytes(1, 200_000));
     let path = mint(&user, json!({"keys": [key(&file)]}));
-    let hash = file["blake3"].as_str().unwrap();
-    let shelf = daemon.dir().join("blobs").join(&hash[..2]);
-    let blob = std::fs::read_dir(shelf).unwrap().next().unwrap().unwrap().path();
-    let flip = |at: usize| {
-        let mut stored = std::fs::read(&blob).unwrap();
-        stored[at] ^= 1;
-        std::fs::write(&blob, stored).unwrap();
-    };
-    let fetched = || {
-        let mut socket = crate::support::connect(&daemon);
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        socket.write_all(request.as_bytes()).unwrap();
-        let mut answer = Vec::new();
-        let _ = socket.read_to_end(&mut answer);
-        answer
-    };
+    let blob = blob(&daemon.dir(), &file);
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let fetched = || exchange(&daemon, request.as_bytes());
     let whole = fetched();
     assert!(whole.starts_with(b"HTTP/1.1 200") && whole.ends_with(&[0, 0]));
     // The CRC-32 is at the end of the blob's file.
     let last = usize::try_from(std::fs::metadata(&blob).unwrap().len()).unwrap() - 1;
-    flip(last);
+    flip(&blob, last);
     assert!(fetched().len() < whole.len(), "an archive of a wrong CRC-32 came whole");
-    flip(last);
+    flip(&blob, last);
     assert_eq!(fetched().len(), whole.len());
-    flip(100);
+    flip(&blob, 100);
     let range = user.header("range", "bytes=0-1");
     range.content(&key(&file)).refused(500, "content_damaged");
     daemon.anyone().get(&path).refused(500, "content_damaged");

@@ -9,9 +9,11 @@ use std::{
 
 use serde_json::json;
 
-use crate::{
-    support::{Client, Daemon, bytes, connect, daemon::TOKEN, eventually},
-    tokens::run,
+use crate::support::{
+    Client, Daemon, begin_put, bytes,
+    command::run,
+    connect, eventually,
+    raw::{answer_of, begin},
 };
 
 const WORKERS: usize = 8;
@@ -45,7 +47,6 @@ fn break_off(count: usize) {
     let token = daemon.service().post("/v1/files/generate-token?user_id=u", "").ok();
     let token = token["token"].as_str().unwrap();
     let content = bytes(1, SENT[1]);
-    let open_files = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
     let staged = || {
         let staging = daemon.dir().join("staging");
         let temporary = std::fs::read_dir(staging.join("tmp")).unwrap().count();
@@ -62,7 +63,7 @@ fn break_off(count: usize) {
         let uploads = user.get("/v1/files/uploads").ok()["uploads"].as_array().unwrap().clone();
         uploads.iter().map(|upload| upload["bytesReceived"].clone()).collect::<Vec<_>>()
     };
-    let (files, owed) = (open_files(), reserved());
+    let (files, owed) = (daemon.open_files(), reserved());
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
@@ -93,11 +94,11 @@ fn break_off(count: usize) {
             });
         }
     });
-    eventually(|| staged() == 0 && open_files() <= files + 2);
+    eventually(|| staged() == 0 && daemon.open_files() <= files + 2);
     eventually(|| listed() == [0, 0, 0] && reserved() == owed);
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
     // Every request permit is free again.
-    let hanging: Vec<_> = (0..250).map(|_| crate::support::begin_put(&daemon)).collect();
+    let hanging: Vec<_> = (0..250).map(|_| begin_put(&daemon)).collect();
     drop(hanging);
 }
 
@@ -120,16 +121,10 @@ fn a_part_that_makes_no_progress_is_dropped() {
     let id = user.init("f", 500_000);
     // One request sends no byte of its body, the other stops after the first 70,000.
     for sent in [0, 70_000] {
-        let mut socket = connect(&daemon);
-        write!(
-            socket,
-            "PUT /v1/files/{id}/parts/1 HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
-             content-length: 500000\r\n\r\n",
-        )
-        .unwrap();
+        let put = format!("PUT /v1/files/{id}/parts/1");
+        let mut socket = begin(&daemon, &put, "content-length: 500000\r\n");
         socket.write_all(&bytes(1, sent)).unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
+        let answer = answer_of(socket);
         assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_timeout"), "{answer}");
     }
     assert_eq!(user.get(&format!("/v1/files/{id}")).ok()["received"], json!([]));

@@ -10,12 +10,18 @@ use crate::support::{
     sha256,
 };
 
+/// A command of the client in a directory.
+pub fn command(place: &Path, server: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).current_dir(place).env_clear();
+    command.env("STREAMLINED_TOKEN", TOKEN).env("STREAMLINED_SERVER", server);
+    command
+}
+
 /// Runs a command, which must succeed, and returns what it printed.
 fn run(daemon: &Daemon, place: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new(BINARY);
-    command.args(arguments).args(["--user", "u"]).current_dir(place).env_clear();
-    command.env("STREAMLINED_TOKEN", TOKEN).env("STREAMLINED_SERVER", daemon.url());
-    let output = command.output().unwrap();
+    let mut command = command(place, daemon.url(), arguments);
+    let output = command.args(["--user", "u"]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {told}");
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
@@ -53,31 +59,23 @@ fn files_go_there_and_back() {
     assert_eq!(run(&["ls"]).lines().count(), 1);
     // `rm` refuses the id of an upload, because a DELETE of that path would abort the upload.
     let open = user.init("f", 1);
-    let rm = |key: &str| {
-        let mut rm = Command::new(BINARY);
-        rm.args(["rm", key, "--user", "u"]).env_clear().env("STREAMLINED_TOKEN", TOKEN);
-        let output = rm.env("STREAMLINED_SERVER", daemon.url()).output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
+    let refused = |command: &mut Command| {
+        let output = command.args(["--user", "u"]).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+        told
     };
-    assert!(rm(&open).contains("is not a key: keys begin with storage/"));
+    let told = refused(&mut command(place.path(), daemon.url(), &["rm", &open]));
+    assert!(told.contains("is not a key: keys begin with storage/"), "{told}");
     user.get(&format!("/v1/files/{open}")).ok();
     // A server URL without a scheme, a server that does not answer and an output that cannot be
     // written are each reported.
-    let mut ls = Command::new(BINARY);
-    ls.args(["ls"]).env_clear().env("STREAMLINED_SERVER", "127.0.0.1:1");
-    let told = String::from_utf8(ls.output().unwrap().stderr).unwrap();
+    let told = refused(&mut command(place.path(), "127.0.0.1:1", &["ls"]));
     assert!(told.contains("a URL begins with http://"), "{told}");
-    ls.env("STREAMLINED_SERVER", "http://127.0.0.1:1");
-    let told = String::from_utf8(ls.output().unwrap().stderr).unwrap();
-    assert!(told.contains("no answer from http://127.0.0.1:1/v1/files/all: "), "{told}");
-    let mut share = Command::new(BINARY);
-    share.args(["share", &keys[1], "--user", "u"]).env_clear().env("STREAMLINED_TOKEN", TOKEN);
-    share.env("STREAMLINED_SERVER", daemon.url());
+    let told = refused(&mut command(place.path(), "http://127.0.0.1:1", &["ls"]));
+    assert!(told.contains("no answer from http://127.0.0.1:1/v1/files/all"), "{told}");
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    let output = share.stdout(full).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    refused(command(place.path(), daemon.url(), &["share", &keys[1]]).stdout(full));
     // These folder names also occur in the paths of signed URLs, to which the client sends no
     // token.
     for folder in ["get", "a/batch-download/b"] {
@@ -97,10 +95,7 @@ fn what_is_wrong_is_told_in_words_of_the_command_line() {
     fs::write(place.path().join("all"), format!("Service Name: s\nToken:\n{TOKEN}\n")).unwrap();
     UnixListener::bind(place.path().join("socket")).unwrap();
     let told = |status: i32, arguments: &[&str]| {
-        let mut command = Command::new(BINARY);
-        command.args(arguments).current_dir(place.path()).env_clear();
-        command.env("STREAMLINED_TOKEN", TOKEN).env("STREAMLINED_SERVER", daemon.url());
-        let output = command.output().unwrap();
+        let output = command(place.path(), daemon.url(), arguments).output().unwrap();
         let told = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(status), "{arguments:?}: {told}");
         assert_eq!(told.lines().count(), 1, "{told}");

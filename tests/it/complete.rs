@@ -1,11 +1,11 @@
 //! Completing an upload, in all its forms.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, base64, bytes, sha256};
+use crate::support::{Daemon, base64, bytes, harm::damage, sha256, staged_files};
 
 #[test]
 fn init_describes_what_it_opens() {
@@ -84,7 +84,7 @@ fn a_repeat_answers_the_same() {
     });
     assert!(answers.iter().all(|answer| *answer == first));
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 1);
-    user.delete(&format!("/v1/files/{}", first["key"].as_str().unwrap())).ok();
+    user.delete_file(&first).ok();
     user.complete(&id).refused(410, "gone");
 }
 
@@ -143,19 +143,6 @@ fn what_does_not_fit_the_declaration_leaves_the_upload_open() {
     user.post("/v1/files/complete", inline).ok();
 }
 
-/// Changes a byte of `content` in the file in `dir` that holds it.
-pub fn damage(dir: &Path, content: &[u8]) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let mut bytes = if path.is_file() { fs::read(&path).unwrap() } else { continue };
-        if let Some(at) = memchr::memmem::find(&bytes, content) {
-            bytes[at + content.len() / 2] ^= 1;
-            return fs::write(path, bytes).unwrap();
-        }
-    }
-    panic!("it is not there");
-}
-
 #[test]
 fn a_damaged_part_is_asked_for_again() {
     let mut daemon = Daemon::start();
@@ -193,9 +180,7 @@ fn a_damaged_part_is_asked_for_again() {
     let content = bytes(4, 100_000);
     let id = user.init("x", content.len());
     user.part(&id, 1, &content).ok();
-    let staged = fs::read_dir(daemon.dir().join("staging")).unwrap();
-    let mut staged = staged.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-    fs::remove_file(staged.next().unwrap()).unwrap();
+    fs::remove_file(&staged_files(&daemon)[0]).unwrap();
     assert_eq!(user.complete(&id).refused(409, "parts_missing")["missing"], json!([1]));
     user.part(&id, 1, &content).ok();
     user.complete(&id).ok();
@@ -436,7 +421,7 @@ fn equal_content_is_shared_and_survives_the_deletion_of_one_file() {
         let first = one.store("f", "", &content);
         let second = two.store("g", "", &content);
         assert_eq!(first["blake3"], second["blake3"]);
-        one.delete(&format!("/v1/files/{}", first["key"].as_str().unwrap())).ok();
+        one.delete_file(&first).ok();
         assert_eq!(two.content(second["key"].as_str().unwrap()).body, content);
     }
 }

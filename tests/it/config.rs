@@ -2,9 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use crate::{
-    support::{Daemon, daemon::BINARY},
-    tokens,
+use crate::support::{
+    Daemon,
+    command::{self, run},
+    daemon::BINARY,
 };
 
 #[test]
@@ -238,10 +239,10 @@ fn manual_pages_and_completions_know_every_command() {
 fn commands_find_the_daemon_of_a_directory_whose_path_is_long() {
     let dir = tempfile::Builder::new().prefix(&"long".repeat(40)).tempdir().unwrap();
     let daemon = Daemon::within(dir);
-    let made = tokens::run(&daemon.dir(), &["token", "create", "made"]);
+    let made = run(&daemon.dir(), &["token", "create", "made"]);
     let client = daemon.anyone().header("x-service-token", made["token"].as_str().unwrap());
     client.get("/v1/files/all?user_id=u").ok();
-    assert!(tokens::command(&daemon.dir(), &["fsck"]).status.success());
+    assert!(command::command(&daemon.dir(), &["fsck"]).status.success());
 }
 
 #[test]
@@ -313,7 +314,7 @@ fn what_is_in_the_way_of_a_start_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let data = file.path().join("data");
     for command in [&["serve"][..], &["fsck"], &["token", "generate", "x"]] {
-        let said = tokens::refused(&data, 1, command);
+        let said = command::refused(&data, 1, command);
         assert!(said.contains(data.to_str().unwrap()), "{command:?}: {said}");
     }
 }

@@ -12,17 +12,13 @@ use h2::client::{Builder, Connection, SendRequest};
 use hyper::{Request, StatusCode};
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::support::{Daemon, PATIENCE, bytes, connect, daemon::TOKEN, eventually};
-
-fn counted(daemon: &Daemon, limit: &str) -> bool {
-    let sample = format!("streamlined_limits_hit_total{{limit=\"{limit}\"}} ");
-    daemon.operator("GET", "/metrics").contains(&sample)
-}
-
-fn stored(daemon: &Daemon, size: usize) -> String {
-    let file = daemon.user("u").store("f", "", &bytes(1, size));
-    format!("/v1/files/content/{}", file["key"].as_str().unwrap())
-}
+use crate::support::{
+    Daemon, PATIENCE, connect,
+    daemon::TOKEN,
+    eventually,
+    raw::{answer_of, status},
+    stored,
+};
 
 /// Runs an HTTP/2 client whose streams begin with a window of `window` bytes.
 fn http2<T>(
@@ -40,7 +36,7 @@ fn http2<T>(
     })
 }
 
-fn get(daemon: &Daemon, path: &str) -> Request<()> {
+fn request(daemon: &Daemon, path: &str) -> Request<()> {
     let url = format!("{}{path}", daemon.url());
     Request::get(url).header("x-service-token", TOKEN).body(()).unwrap()
 }
@@ -54,7 +50,7 @@ fn a_stream_whose_window_stays_shut_is_cut() {
     for window in [0, 1000] {
         http2(&daemon, window, async |mut sender, connection| {
             tokio::spawn(connection);
-            let (answer, _) = sender.send_request(get(&daemon, &path), true).unwrap();
+            let (answer, _) = sender.send_request(request(&daemon, &path), true).unwrap();
             let answer = answer.await.unwrap();
             assert_eq!(answer.status(), StatusCode::OK);
             // The request holds the only permit until the daemon gives up on it.
@@ -69,7 +65,7 @@ fn a_stream_whose_window_stays_shut_is_cut() {
         });
         eventually(|| probe.get("/healthz").status == 200);
     }
-    assert!(counted(&daemon, "answer_not_taken"));
+    assert!(daemon.has_hit("answer_not_taken"));
     // The log says which answers were cut.
     assert!(daemon.log().lines().any(|line| line.contains("\"cut\":true")));
 }
@@ -79,15 +75,15 @@ fn an_answer_of_one_piece_that_nobody_takes_is_reset_too() {
     let daemon = Daemon::with(&[("body_idle_timeout", "1s")]);
     http2(&daemon, 0, async |mut sender, connection| {
         tokio::spawn(connection);
-        let (answer, _) = sender.send_request(get(&daemon, "/healthz"), true).unwrap();
+        let (answer, _) = sender.send_request(request(&daemon, "/healthz"), true).unwrap();
         let mut body = answer.await.unwrap().into_body();
         let reset = body.data().await.unwrap().unwrap_err();
         assert_eq!(reset.reason(), Some(h2::Reason::CANCEL), "{reset}");
         // Only that stream is reset; the connection stays.
-        let (answer, _) = sender.send_request(get(&daemon, "/healthz"), true).unwrap();
+        let (answer, _) = sender.send_request(request(&daemon, "/healthz"), true).unwrap();
         assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
     });
-    assert!(counted(&daemon, "answer_not_taken"));
+    assert!(daemon.has_hit("answer_not_taken"));
 }
 
 #[test]
@@ -96,7 +92,7 @@ fn a_slow_client_that_goes_on_taking_is_not_cut() {
     let path = stored(&daemon, 400_000);
     let taken = http2(&daemon, 20_000, async |mut sender, connection| {
         tokio::spawn(connection);
-        let (answer, _) = sender.send_request(get(&daemon, &path), true).unwrap();
+        let (answer, _) = sender.send_request(request(&daemon, &path), true).unwrap();
         let mut body = answer.await.unwrap().into_body();
         let mut taken = 0;
         while let Some(chunk) = body.data().await {
@@ -119,7 +115,7 @@ fn a_slow_client_below_the_least_speed_is_cut_although_it_goes_on_taking() {
     let path = stored(&daemon, 4_000_000);
     http2(&daemon, 20_000, async |mut sender, connection| {
         tokio::spawn(connection);
-        let (answer, _) = sender.send_request(get(&daemon, &path), true).unwrap();
+        let (answer, _) = sender.send_request(request(&daemon, &path), true).unwrap();
         let mut body = answer.await.unwrap().into_body();
         let mut taken = 0;
         let reset = loop {
@@ -134,7 +130,7 @@ fn a_slow_client_below_the_least_speed_is_cut_although_it_goes_on_taking() {
         assert_eq!(reset.reason(), Some(h2::Reason::CANCEL), "{reset}");
         assert!(taken >= 100_000, "{taken}: it was cut for silence");
     });
-    assert!(counted(&daemon, "answer_rate"));
+    assert!(daemon.has_hit("answer_rate"));
 }
 
 #[test]
@@ -155,7 +151,7 @@ fn a_body_over_http_2_below_the_least_speed_is_refused() {
         };
         assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
     });
-    assert!(counted(&daemon, "body_rate"));
+    assert!(daemon.has_hit("body_rate"));
 }
 
 #[test]
@@ -163,17 +159,16 @@ fn a_connection_that_asks_nothing_is_closed_in_good_order() {
     let daemon = Daemon::with(&[("idle_timeout", "500ms")]);
     http2(&daemon, 65_535, async |mut sender, connection| {
         let lasting = tokio::spawn(connection);
-        let (answer, _) = sender.send_request(get(&daemon, "/healthz"), true).unwrap();
+        let (answer, _) = sender.send_request(request(&daemon, "/healthz"), true).unwrap();
         assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
         // The daemon sends a GOAWAY without an error, then closes.
         lasting.await.unwrap().unwrap();
     });
     let mut socket = connect(&daemon);
     socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
+    let answer = answer_of(socket);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(counted(&daemon, "idle"));
+    assert!(daemon.has_hit("idle"));
 }
 
 /// Sends a request and reads the answer on a connection that stays open.
@@ -211,20 +206,18 @@ fn a_connection_may_wait_for_longer_than_a_head_may_take() {
     socket.write_all(head.as_bytes()).unwrap();
     silent(&mut socket);
     socket.write_all(b"i").unwrap();
-    let mut status = [0; 12];
-    socket.read_exact(&mut status).unwrap();
-    assert_eq!(&status, b"HTTP/1.1 201");
+    assert_eq!(status(&mut socket), "201");
     // The same over HTTP/2.
     http2(&daemon, 65_535, async |mut sender, connection| {
         let lasting = tokio::spawn(connection);
         for _ in 0..2 {
-            let (answer, _) = sender.send_request(get(&daemon, "/healthz"), true).unwrap();
+            let (answer, _) = sender.send_request(request(&daemon, "/healthz"), true).unwrap();
             assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
             tokio::time::sleep(Duration::from_millis(1200)).await;
         }
         assert!(!lasting.is_finished());
     });
-    assert!(!counted(&daemon, "head_time") && !counted(&daemon, "idle"));
+    assert!(!daemon.has_hit("head_time") && !daemon.has_hit("idle"));
 }
 
 #[test]
@@ -246,15 +239,14 @@ fn the_head_of_a_later_request_has_its_time_too() {
             }
         }
     }
-    assert!(counted(&daemon, "head_time"));
+    assert!(daemon.has_hit("head_time"));
 }
 
 #[test]
 fn so_many_requests_and_the_connection_is_closed_in_good_order() {
     let daemon = Daemon::with(&[("requests_per_connection_max", "3")]);
     let mut socket = connect(&daemon);
-    let request = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
-    socket.write_all(request.repeat(5).as_bytes()).unwrap();
+    socket.write_all(&b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(5)).unwrap();
     let mut answers = String::new();
     // The end may be a reset, because two of the requests are never read.
     let _ = socket.read_to_string(&mut answers);
@@ -266,7 +258,9 @@ fn so_many_requests_and_the_connection_is_closed_in_good_order() {
         let mut waiting = Some(sender);
         while let Some(sender) = waiting.take() {
             let Ok(mut ready) = sender.ready().await else { break };
-            let Ok((answer, _)) = ready.send_request(get(&daemon, "/healthz"), true) else { break };
+            let Ok((answer, _)) = ready.send_request(request(&daemon, "/healthz"), true) else {
+                break;
+            };
             let Ok(answer) = answer.await else { break };
             assert_eq!(answer.status(), StatusCode::OK);
             answered += 1;
@@ -281,7 +275,7 @@ fn so_many_requests_and_the_connection_is_closed_in_good_order() {
             assert!(error.is_io(), "{error:?}");
         }
     });
-    assert!(counted(&daemon, "requests_per_connection"));
+    assert!(daemon.has_hit("requests_per_connection"));
 }
 
 #[test]
@@ -290,14 +284,14 @@ fn a_connection_has_so_many_streams() {
     let path = stored(&daemon, 1 << 20);
     http2(&daemon, 0, async |mut sender, connection| {
         tokio::spawn(connection);
-        let (first, _) = sender.send_request(get(&daemon, &path), true).unwrap();
+        let (first, _) = sender.send_request(request(&daemon, &path), true).unwrap();
         let first = first.await.unwrap();
         assert_eq!(sender.current_max_send_streams(), 2);
-        let (second, _) = sender.send_request(get(&daemon, &path), true).unwrap();
+        let (second, _) = sender.send_request(request(&daemon, &path), true).unwrap();
         let second = second.await.unwrap();
         drop((first, second));
     });
-    assert!(counted(&daemon, "streams"));
+    assert!(daemon.has_hit("streams"));
 }
 
 #[test]
@@ -310,13 +304,11 @@ fn a_head_may_be_so_large() {
             "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-padding: {padding}\r\n\r\n"
         );
         socket.write_all(head.as_bytes()).unwrap();
-        let mut status = [0; 12];
-        socket.read_exact(&mut status).unwrap();
-        String::from_utf8(status[9..].to_vec()).unwrap()
+        status(&mut socket)
     };
     assert_eq!((with(&daemon, 7000), with(&daemon, 9000)), ("200".into(), "431".into()));
     // The refusal is counted when the connection ends.
-    eventually(|| counted(&daemon, "head_bytes"));
+    eventually(|| daemon.has_hit("head_bytes"));
     let wide = Daemon::with(&[("head_bytes_max", "256KiB")]);
     assert_eq!(with(&wide, 200_000), "200");
 }
@@ -331,12 +323,10 @@ fn one_address_does_not_take_all_connections() {
     let ask = |socket: &mut net::TcpStream| {
         // The write may fail, because the daemon refuses the connection before it reads a request.
         let _ = socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        let mut status = [0; 12];
-        socket.read_exact(&mut status).unwrap();
-        String::from_utf8(status[9..].to_vec()).unwrap()
+        status(socket)
     };
     assert_eq!(ask(&mut connect(&daemon)), "503");
-    assert!(counted(&daemon, "connections_per_address"));
+    assert!(daemon.has_hit("connections_per_address"));
     // Another address can still connect.
     let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut other = other.block_on(async {

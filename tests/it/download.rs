@@ -1,17 +1,16 @@
 //! Content: whole, in part, conditional, and safe in a browser.
 
-use std::{
-    fs,
-    io::{Read, Write},
-};
+use std::io::Read;
 
 use bao::decode::SliceDecoder;
 use serde_json::json;
 
 use crate::support::{
-    Client, Daemon, base64, bytes,
+    Client, Daemon, bytes,
     client::{Answer, encode, query},
-    connect,
+    digest_field,
+    harm::{blob, damage, flip},
+    raw::begin,
 };
 
 #[test]
@@ -28,8 +27,7 @@ fn ranges_heads_and_conditions() {
         assert_eq!(whole.header("etag"), etag);
         assert_eq!(whole.header("accept-ranges"), "bytes");
         assert_eq!(whole.header("x-content-type-options"), "nosniff");
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content);
-        assert_eq!(whole.header("repr-digest"), format!("sha-256=:{}:", base64(digest.as_ref())));
+        assert_eq!(whole.header("repr-digest"), digest_field(&content));
 
         let path = format!("/v1/files/content/{}", encode(key));
         let head = user.send("HEAD", &path, "");
@@ -311,13 +309,8 @@ fn a_download_outlives_the_deletion_of_its_file() {
     let user = daemon.user("u");
     let content = bytes(3, 20 << 20);
     let key = user.store("f", "", &content)["key"].as_str().unwrap().to_owned();
-    let mut socket = connect(&daemon);
-    let request = format!(
-        "GET /v1/files/content/{key} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
-         x-service-token: {}\r\n\r\n",
-        crate::support::daemon::TOKEN,
-    );
-    socket.write_all(request.as_bytes()).unwrap();
+    let get = format!("GET /v1/files/content/{key}");
+    let mut socket = begin(&daemon, &get, "connection: close\r\n");
     let mut begun = [0; 1000];
     socket.read_exact(&mut begun).unwrap();
     user.delete(&format!("/v1/files/{key}")).ok();
@@ -334,27 +327,13 @@ fn damaged_content_is_never_served_as_good() {
     let user = daemon.user("u");
     let small = user.store("s", "", &bytes(4, 5000));
     let large = user.store("l", "", &bytes(5, 500_000));
-    let blobs = daemon.dir().join("blobs");
-    let flip = |path: &std::path::Path, at: usize| {
-        let mut stored = fs::read(path).unwrap();
-        stored[at] ^= 1;
-        fs::write(path, stored).unwrap();
-    };
-    let packs = fs::read_dir(blobs.join("packs")).unwrap();
-    flip(&packs.map(|pack| pack.unwrap().path()).next().unwrap(), 48 + 4999);
-    let hash = large["blake3"].as_str().unwrap();
-    let prefix = fs::read_dir(blobs.join(&hash[..2])).unwrap();
-    flip(&prefix.map(|blob| blob.unwrap().path()).next().unwrap(), 499_999);
+    damage(&daemon.dir().join("blobs/packs"), &bytes(4, 5000));
+    flip(&blob(&daemon.dir(), &large), 499_999);
     let small = small["key"].as_str().unwrap();
     user.content(small).refused(500, "content_damaged");
 
-    let mut socket = connect(&daemon);
-    let request = format!(
-        "GET /v1/files/content/{} HTTP/1.1\r\nhost: x\r\nx-service-token: {}\r\n\r\n",
-        large["key"].as_str().unwrap(),
-        crate::support::daemon::TOKEN,
-    );
-    socket.write_all(request.as_bytes()).unwrap();
+    let get = format!("GET /v1/files/content/{}", large["key"].as_str().unwrap());
+    let mut socket = begin(&daemon, &get, "");
     let mut answer = Vec::new();
     let _ = socket.read_to_end(&mut answer);
     let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();

@@ -6,19 +6,16 @@
 //! something.
 
 use std::{
-    fs,
-    io::{Read, Write},
+    io::Write,
     net::TcpStream,
     time::{Duration, Instant},
 };
 
 use serde_json::json;
 
-use crate::support::{Client, Daemon, bytes, connect, daemon::TOKEN, eventually};
-
-fn open_files(daemon: &Daemon) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count()
-}
+use crate::support::{
+    Client, Daemon, bytes, connect, daemon::TOKEN, eventually, raw::await_continue,
+};
 
 /// A well-behaved client and its file.
 struct Reader {
@@ -99,9 +96,9 @@ fn clients_do_not_get_at_the_last_open_files() {
         user.store(&format!("f{at}"), "", format!("content {at}").as_bytes());
     }
     user.store("large", "", &bytes(1, 1 << 20));
-    assert!(open_files(&daemon) < 300 - 50);
+    assert!(daemon.open_files() < 300 - 50);
     drop(held);
-    eventually(|| open_files(&daemon) < 60);
+    eventually(|| daemon.open_files() < 60);
     user.store("after", "", b"x");
 }
 
@@ -109,17 +106,17 @@ fn idle_connections(count: usize, among_them: fn(&Reader)) {
     let settings = [("header_timeout", "10m"), ("connections_per_address_max", "16384")];
     let daemon = Daemon::with(&settings);
     let reader = Reader::of(&daemon);
-    let (before, files) = (daemon.peak_memory_kib(), open_files(&daemon));
+    let (before, files) = (daemon.peak_memory_kib(), daemon.open_files());
     let said =
         ["", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET /healthz HTTP/1.1\r\nhost: x\r\n"];
     let held = hold(&daemon, count, |at| said[at % said.len()].into());
-    eventually(|| open_files(&daemon) >= files + count);
+    eventually(|| daemon.open_files() >= files + count);
     among_them(&reader);
     let after = daemon.peak_memory_kib();
     eprintln!("{count} idle: {before} to {after} KiB");
     assert!(after - before < count as u64 * 16, "{before} to {after} KiB");
     drop(held);
-    eventually(|| open_files(&daemon) < files + 10);
+    eventually(|| daemon.open_files() < files + 10);
 }
 
 #[test]
@@ -208,7 +205,7 @@ fn bodies_for_an_upload_of_many_parts_cost_as_much_as_any() {
         )
     });
     for socket in &mut held {
-        socket.read_exact(&mut [0; 25]).unwrap();
+        await_continue(socket);
     }
     let after = daemon.peak_memory_kib();
     eprintln!("{PARTS} parts, {BODIES} bodies: {before} to {after} KiB");

@@ -10,21 +10,21 @@ use std::{
 
 use crate::{
     audit::lines,
-    support::{Daemon, bytes, connect, daemon::TOKEN, eventually},
+    support::{Daemon, connect, daemon::TOKEN, eventually, stored},
 };
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
+pub const PING: u8 = 6;
 const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
+pub const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 /// Flags of `HEADERS` and `DATA`.
-const END_STREAM: u8 = 1;
+pub const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 
@@ -42,13 +42,24 @@ fn field(name: &str, value: &str) -> Vec<u8> {
     [vec![0], text(name), text(value)].concat()
 }
 
-pub fn request(method: &str, path: &str, rest: &[(&str, &str)]) -> Vec<u8> {
+fn request(method: &str, path: &str, rest: &[(&str, &str)]) -> Vec<u8> {
     let fields = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "x")];
     fields.iter().chain(rest).flat_map(|(name, value)| field(name, value)).collect()
 }
 
 pub fn healthz(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &request("GET", "/healthz", &[]))
+}
+
+/// A service's request for a path.
+pub fn get(stream: u32, path: &str) -> Vec<u8> {
+    let fields = request("GET", path, &[("x-service-token", TOKEN)]);
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &fields)
+}
+
+/// The settings of a client whose streams begin with a window of so many bytes.
+pub fn windows_begin_with(bytes: u32) -> Vec<u8> {
+    frame(SETTINGS, 0, 0, &[&[0, 4][..], &bytes.to_be_bytes()].concat())
 }
 
 fn begin_put(stream: u32, length: Option<&str>) -> Vec<u8> {
@@ -218,59 +229,48 @@ fn answers_that_nobody_takes_cost_their_buffers_alone() {
     const STREAMS: u32 = 64;
     let daemon = Daemon::start();
     let user = daemon.user("u");
-    let key = user.store("f", "", &bytes(1, 4 << 20))["key"].as_str().unwrap().to_owned();
-    let path = format!("/v1/files/content/{key}");
-    let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
-    let ask = |stream| {
-        let fields = request("GET", &path, &[("x-service-token", TOKEN)]);
-        frame(HEADERS, END_STREAM | END_HEADERS, stream, &fields)
-    };
+    let path = stored(&daemon, 4 << 20);
     let before = daemon.peak_memory_kib();
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut socket = speak(&daemon);
-        socket.write_all(&no_window).unwrap();
+        socket.write_all(&windows_begin_with(0)).unwrap();
         for stream in 0..STREAMS {
-            socket.write_all(&ask(2 * stream + 1)).unwrap();
+            socket.write_all(&get(2 * stream + 1, &path)).unwrap();
         }
         let last = 2 * STREAMS - 1;
         assert!(await_frame(&mut socket, |kind, stream, _| kind == HEADERS && stream == last));
         // One stream more than may be open at a time is refused.
-        socket.write_all(&ask(last + 2)).unwrap();
+        socket.write_all(&get(last + 2, &path)).unwrap();
         assert!(await_frame(&mut socket, |kind, stream, why| {
             kind == RST_STREAM && stream == last + 2 && why == 7_u32.to_be_bytes()
         }));
         held.push(socket);
     }
-    user.content(&key);
+    user.get(&path);
     let peak = daemon.peak_memory_kib();
     let transfers = CONNECTIONS as u64 * u64::from(STREAMS);
     eprintln!("{before} KiB before, {peak} KiB with {transfers} answers");
     assert!(peak < (64 << 10) + transfers * 256, "{peak} KiB");
     drop(held);
-    eventually(|| user.content(&key).status == 200);
+    eventually(|| user.get(&path).status == 200);
 }
 
 /// The client takes nothing of one stream, which is reset; the connection stays.
 #[test]
 fn a_stream_that_nobody_takes_is_let_go_and_others_on_its_connection_are_not() {
     let daemon = Daemon::with(&[("body_idle_timeout", "300ms"), ("requests_max", "2")]);
-    let key = daemon.user("u").store("f", "", &bytes(1, 1 << 20))["key"].clone();
-    let path = format!("/v1/files/content/{}", key.as_str().unwrap());
+    let path = stored(&daemon, 1 << 20);
     let mut socket = speak(&daemon);
-    let ask = |stream| {
-        let fields = request("GET", &path, &[("x-service-token", TOKEN)]);
-        frame(HEADERS, END_STREAM | END_HEADERS, stream, &fields)
-    };
-    socket.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).unwrap();
-    socket.write_all(&ask(1)).unwrap();
+    socket.write_all(&windows_begin_with(0)).unwrap();
+    socket.write_all(&get(1, &path)).unwrap();
     // CANCEL, which h2 sends when an answer ends early.
     let cancelled =
         |kind, stream, why: &[u8]| kind == RST_STREAM && stream == 1 && why == 8_u32.to_be_bytes();
     assert!(await_frame(&mut socket, cancelled));
     // The connection is still open, and further requests find a permit.
     let windows = |stream: u32| frame(WINDOW_UPDATE, 0, stream, &(2_u32 << 20).to_be_bytes());
-    let more = [windows(0), ask(3), windows(3)].concat();
+    let more = [windows(0), get(3, &path), windows(3)].concat();
     socket.write_all(&more).unwrap();
     let mut received = 0;
     assert!(await_frame(&mut socket, |kind, stream, payload| {

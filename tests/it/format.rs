@@ -11,10 +11,10 @@ use std::{
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::{
-    support::{Client, Daemon, sha256},
-    tokens,
-    upkeep::report,
+use crate::support::{
+    Client, Daemon,
+    command::{refused, report, run},
+    sha256, staged_files,
 };
 
 /// Two files, and an open upload with 100 of its 300 bytes, in format 1, which has no journal.
@@ -101,21 +101,27 @@ fn append_rest(user: &Client, id: &str, whole: &[u8], at: usize) {
     }
 }
 
+/// A daemon on a fixture, whose index is there or has to be made anew.
+fn taken_over(fixture: &str, from_journal: bool) -> Daemon {
+    let mut daemon = Daemon::prepared(|data| {
+        unpack(fixture, data);
+        if from_journal {
+            fs::remove_dir_all(data.join("meta")).unwrap();
+        }
+    });
+    daemon.expect_trouble("keys/ had");
+    if from_journal {
+        daemon.expect_trouble("rebuilt from the journal");
+    }
+    daemon
+}
+
 /// Parts that format 3 kept in files of their own and in packs are joined with parts that arrive
 /// now and lie in an assembly, whatever the order of their numbers.
 #[test]
 fn open_uploads_of_format_3_go_on_to_their_end() {
     for from_journal in [false, true] {
-        let mut daemon = Daemon::prepared(|data| {
-            unpack(FORMAT_3, data);
-            if from_journal {
-                fs::remove_dir_all(data.join("meta")).unwrap();
-            }
-        });
-        daemon.expect_trouble("keys/ had");
-        if from_journal {
-            daemon.expect_trouble("rebuilt from the journal");
-        }
+        let mut daemon = taken_over(FORMAT_3, from_journal);
         assert_eq!(fs::read_to_string(daemon.dir().join("FORMAT")).unwrap(), "6\n");
         let user = daemon.user("alice");
         let ids = open(&user);
@@ -153,8 +159,7 @@ fn open_uploads_of_format_3_go_on_to_their_end() {
         let told = user.get(&format!("/v1/files/metadata/{}", tus["key"].as_str().unwrap())).ok();
         assert_eq!(told["meta"], json!({"camera": "x100"}));
         // No file of the old parts is left behind.
-        let staged = fs::read_dir(daemon.dir().join("staging")).unwrap();
-        assert_eq!(staged.filter(|it| it.as_ref().unwrap().path().is_file()).count(), 0);
+        assert!(staged_files(&daemon).is_empty());
     }
 }
 
@@ -172,16 +177,7 @@ fn in_format_5() -> impl DoubleEndedIterator<Item = (&'static str, &'static str,
 #[test]
 fn files_of_format_5_are_found_as_before() {
     for from_journal in [false, true] {
-        let mut daemon = Daemon::prepared(|data| {
-            unpack(FORMAT_5, data);
-            if from_journal {
-                fs::remove_dir_all(data.join("meta")).unwrap();
-            }
-        });
-        daemon.expect_trouble("keys/ had");
-        if from_journal {
-            daemon.expect_trouble("rebuilt from the journal");
-        }
+        let mut daemon = taken_over(FORMAT_5, from_journal);
         for _ in 0..2 {
             assert_eq!(fs::read_to_string(daemon.dir().join("FORMAT")).unwrap(), "6\n");
             for owner in ["alice", "bob", "carol"] {
@@ -213,12 +209,11 @@ fn files_of_format_5_are_found_as_before() {
         let user = daemon.user("alice");
         let list = user.get("/v1/files/all").ok();
         for file in list["files"].as_array().unwrap() {
-            user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap())).ok();
+            user.delete_file(file).ok();
         }
         assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
-        daemon.signal(Signal::TERM);
-        daemon.wait();
-        assert_eq!(report(&["fsck"], &daemon.dir())["findings"], json!([]));
+        daemon.stop();
+        assert_eq!(report(&daemon.dir(), &["fsck"])["findings"], json!([]));
     }
 }
 
@@ -231,12 +226,12 @@ fn an_index_that_the_journal_does_not_hold_stays() {
     let log = data.path().join("journal/0000000000000000.log");
     let whole = fs::read(&log).unwrap();
     fs::write(&log, &whole[..1000]).unwrap();
-    let said = tokens::refused(data.path(), 1, &["user", "list"]);
+    let said = refused(data.path(), 1, &["user", "list"]);
     assert!(said.contains("cannot be rebuilt in its new layout from the journal"), "{said}");
     assert_eq!(fs::read_to_string(data.path().join("FORMAT")).unwrap(), "3\n");
     // Nothing is lost: once its journal is back, the directory is taken over.
     fs::write(&log, &whole).unwrap();
-    let users = tokens::run(data.path(), &["user", "list"]);
+    let users = run(data.path(), &["user", "list"]);
     assert!(users.to_string().contains("alice"), "{users}");
 }
 
@@ -259,8 +254,7 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn a_directory_that_is_not_ours_is_left_as_it_is_by_every_command() {
     let mut daemon = Daemon::start();
     daemon.user("alice").store("f", "a", b"content");
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     let data = daemon.dir();
     let other = tempfile::tempdir().unwrap();
     let tree_of_before = other.path().join("before");
@@ -291,12 +285,12 @@ fn a_directory_that_is_not_ours_is_left_as_it_is_by_every_command() {
     fs::write(data.join("FORMAT"), "99\n").unwrap();
     let before = tree(&data);
     for command in work.iter().chain(&begin) {
-        let said = tokens::refused(&data, 1, command);
+        let said = refused(&data, 1, command);
         assert!(said.contains("has format 99"), "{command:?}: {said}");
     }
     let from = data.to_str().unwrap();
     let restored = other.path().join("restored");
-    let said = tokens::refused(&restored, 1, &["restore", from]);
+    let said = refused(&restored, 1, &["restore", from]);
     assert!(said.contains("has format 99"), "{said}");
     assert!(tree(&data) == before);
 
@@ -307,7 +301,7 @@ fn a_directory_that_is_not_ours_is_left_as_it_is_by_every_command() {
             fs::create_dir(&empty).unwrap();
         }
         for command in work {
-            let said = tokens::refused(&empty, 1, command);
+            let said = refused(&empty, 1, command);
             assert!(said.contains("no FORMAT file"), "{command:?}: {said}");
         }
         assert!(!empty.exists() || tree(&empty).is_empty());
@@ -324,7 +318,7 @@ fn a_directory_that_holds_something_else_is_not_taken_over() {
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let before = tree(place.path());
     for command in [&["serve"][..], &["token", "create", "x"], &["token", "generate", "x"]] {
-        let said = tokens::refused(place.path(), 1, command);
+        let said = refused(place.path(), 1, command);
         assert!(said.contains("holds index.html") && said.contains("empty directory"), "{said}");
     }
     assert!(tree(place.path()) == before);

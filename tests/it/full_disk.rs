@@ -10,10 +10,10 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{
-    support::{Client, Daemon, bytes, client::Answer, connect, daemon::TOKEN},
-    tokens::{command, refused, run},
-    upkeep::report,
+use crate::support::{
+    Client, Daemon, bytes,
+    command::{command, refused, report, run},
+    raw::begin,
 };
 
 /// Unmounts when dropped.
@@ -69,7 +69,7 @@ fn a_full_disk_of_a_backup_is_not_taken_for_that_of_the_data() {
     user.store("small", "", b"small");
     let to = place.path().join("backup");
     let to = to.to_str().unwrap();
-    report(&["backup", to], &daemon.dir());
+    report(&daemon.dir(), &["backup", to]);
     let told = format!("no room left on the disk of {to}");
     user.store("large", "", &bytes(1, 8_000_000));
     assert!(refused(&daemon.dir(), 1, &["backup", to]).contains(&told));
@@ -119,7 +119,7 @@ fn a_full_disk_refuses_what_takes_room_and_recovers_by_itself() {
     assert_eq!(user.content(kept["key"].as_str().unwrap()).body, large);
     // Requests that release something still work.
     for file in stored.drain(..stored.len() / 2) {
-        user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap())).ok();
+        user.delete_file(&file).ok();
     }
     fs::remove_file(&filler).unwrap();
     stored.push(user.store("later", "", &bytes(9, 200_000)));
@@ -135,10 +135,6 @@ fn a_full_disk_refuses_what_takes_room_and_recovers_by_itself() {
     }
     drop(daemon);
     drop(mount);
-}
-
-fn delete(user: &Client, file: &Value) -> Answer {
-    user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap()))
 }
 
 /// Begins uploads, which take room in the index only, until it has no more.
@@ -181,12 +177,12 @@ fn everything_can_be_deleted_on_a_full_disk() {
         use_up(&user);
         assert_eq!(user.content(large[0]["key"].as_str().unwrap()).body, bytes(0, 1 << 20));
         for file in files {
-            delete(&user, file).ok();
+            user.delete_file(file).ok();
         }
     }
     let user = daemon.user("u");
     for file in &large {
-        delete(&user, file).ok();
+        user.delete_file(file).ok();
     }
     gc(&daemon);
     assert_eq!(gc(&daemon)["blobs"], 0, "no time of grace on a full disk");
@@ -209,19 +205,14 @@ fn an_answer_of_several_ranges_is_sent_to_its_end_on_a_full_disk() {
     let user = daemon.user("u");
     let content = bytes(1, 40_000_000);
     let file = user.store("f", "", &content);
-    let mut socket = connect(&daemon);
-    let key = file["key"].as_str().unwrap();
-    write!(
-        socket,
-        "GET /v1/files/content/{key} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
-         range: bytes=0-17999999,20000000-37999999\r\nconnection: close\r\n\r\n"
-    )
-    .unwrap();
+    let get = format!("GET /v1/files/content/{}", file["key"].as_str().unwrap());
+    let lines = "range: bytes=0-17999999,20000000-37999999\r\nconnection: close\r\n";
+    let mut socket = begin(&daemon, &get, lines);
     // The second range is not opened yet: the first one is larger than what the sockets hold.
     let mut answer = vec![0; 100_000];
     socket.read_exact(&mut answer).unwrap();
     fill(&daemon.dir().join("filler"));
-    delete(&user, &file).ok();
+    user.delete_file(&file).ok();
     gc(&daemon);
     socket.read_to_end(&mut answer).unwrap();
     assert!(answer.windows(1000).any(|some| some == &content[37_999_000..38_000_000]));
@@ -242,7 +233,7 @@ fn what_is_deleted_on_a_full_disk_makes_room_at_once() {
     fill(&daemon.dir().join("filler"));
     user.put("/v1/files/content?filename=f", bytes(1, 1 << 20)).refused(507, "no_space");
     for file in &stored {
-        delete(&user, file).ok();
+        user.delete_file(file).ok();
     }
     gc(&daemon);
     for n in 0..20 {

@@ -13,16 +13,13 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{
-    Daemon, bytes,
-    daemon::{BINARY, TOKEN},
+use crate::{
+    client::command,
+    support::{Daemon, bytes, daemon::TOKEN},
 };
 
 fn get(place: &Path, server: &str, arguments: &[&str]) -> Output {
-    let mut get = Command::new(BINARY);
-    get.arg("get").args(arguments).current_dir(place);
-    get.env_clear().env("STREAMLINED_TOKEN", TOKEN).env("STREAMLINED_SERVER", server);
-    get.output().unwrap()
+    command(place, server, &[&["get"], arguments].concat()).output().unwrap()
 }
 
 fn complaint(output: &Output) -> String {

@@ -15,7 +15,13 @@ use std::{
 use rustix::process::{Signal, geteuid};
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, bytes, client::encode, daemon::BINARY, eventually, settle, sha256};
+use crate::support::{
+    Daemon, bytes,
+    client::encode,
+    command::{report, run},
+    daemon::BINARY,
+    eventually, settle, sha256,
+};
 
 /// A tree of the other server.
 struct Tree(tempfile::TempDir);
@@ -226,9 +232,7 @@ fn the_default_quota_lets_in_what_is_there_and_a_set_one_does_not() {
     tree.file("storage/u/00000001_n", &[1; 2000], &json!({}));
     tree.file("storage/held/00000002_n", &[2; 2000], &json!({}));
     let daemon = Daemon::with(&[("quota_bytes", "1KiB"), ("file_bytes_max", "1KiB")]);
-    let set = ["user", "set", "held", "--quota", "1KiB", "--data-dir"];
-    let set = Command::new(BINARY).args(set).arg(daemon.dir()).env_clear().output().unwrap();
-    assert!(set.status.success());
+    run(&daemon.dir(), &["user", "set", "held", "--quota", "1KiB"]);
     let imported = tree.import(&daemon.dir());
     assert_eq!(imported.counts(), [1, 0, 1]);
     assert!(imported.left_out["storage/held/00000002_n"].contains("quota"));
@@ -274,10 +278,7 @@ fn an_import_that_was_killed_goes_on() {
     assert_eq!((taken + listed, left_out), (600, 0), "{:?}", again.left_out);
     // What was on its way when the first import died may have been stored or not.
     assert!(listed >= before && before > 0, "{listed} {before}");
-    assert_eq!(count(), 600);
-    for (key, content) in &files {
-        assert!(daemon.service().content(key).body == *content, "{key}");
-    }
+    stands(&daemon, &tree, &files);
 }
 
 /// Fault points that kill the process that does the work again and again: between the steps of
@@ -313,9 +314,7 @@ fn stands(daemon: &Daemon, tree: &Tree, files: &[(String, Vec<u8>)]) {
     for (key, content) in files {
         assert!(daemon.service().content(key).body == *content, "{key}");
     }
-    let fsck = Command::new(BINARY).args(["fsck", "--data-dir"]).arg(daemon.dir()).output();
-    let fsck = fsck.unwrap();
-    assert!(fsck.status.success(), "{}", String::from_utf8_lossy(&fsck.stdout));
+    report(&daemon.dir(), &["fsck"]);
 }
 
 #[test]
@@ -360,8 +359,7 @@ fn an_import_without_a_daemon_that_dies_again_and_again_comes_to_its_end() {
     let (tree, files) = forest(300);
     for point in DEADLY {
         let mut daemon = Daemon::start();
-        daemon.signal(Signal::TERM);
-        daemon.wait();
+        daemon.stop();
         let mut deaths = 0;
         loop {
             let output =
@@ -397,11 +395,7 @@ fn an_import_that_took_nothing_over_stops_no_start() {
         } else {
             assert_eq!(Imported::of(&command.output().unwrap()).counts(), [0, 0, 2]);
         }
-        let daemon = Daemon::prepared(|empty| {
-            fs::remove_dir(empty).unwrap();
-            fs::rename(&data, empty).unwrap();
-        });
-        daemon.user("u").store("n", "", b"content");
+        Daemon::on(&data).user("u").store("n", "", b"content");
     }
 }
 
@@ -409,8 +403,7 @@ fn an_import_that_took_nothing_over_stops_no_start() {
 fn an_import_without_a_daemon_survives_its_death() {
     let (tree, files) = forest(300);
     let mut daemon = Daemon::start();
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     let mut first = tree.command(&daemon.dir()).stdout(Stdio::null()).spawn().unwrap();
     eventually(|| {
         fs::metadata(daemon.dir().join("audit"))

@@ -2,7 +2,6 @@
 
 use std::{fs, path::Path, process::Command};
 
-use rustix::process::Signal;
 use serde_json::json;
 use streamlined::{
     auth::{jwt, keyring::KeyRing},
@@ -10,9 +9,11 @@ use streamlined::{
     sys::clock::{Clock, SystemClock},
 };
 
-use crate::{
-    support::{Client, Daemon, daemon::BINARY},
-    tokens::{refused, run},
+use crate::support::{
+    Client, Daemon,
+    command::{refused, run},
+    daemon::BINARY,
+    eventually,
 };
 
 fn published(daemon: &Daemon) -> usize {
@@ -48,8 +49,7 @@ fn a_rotation_publishes_first_signs_later_and_breaks_no_token() {
     let listed = run(&dir, &["key", "list"]);
     let kids: Vec<_> = listed.as_array().unwrap().iter().map(|key| &key["kid"]).collect();
     assert_eq!(kids, [&later["kid"], &json!(now), &json!(old)]);
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     assert_eq!(run(&dir, &["key", "list"]), listed);
     daemon.resume();
     assert_eq!((published(&daemon), signer(&daemon)), (3, now));
@@ -113,8 +113,7 @@ fn a_rotation_that_dies_anywhere_leaves_a_ring_that_works() {
     let mut daemon = Daemon::start();
     let dir = daemon.dir();
     let user = daemon.user("u");
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     let rotate = |point: &str| {
         let mut command = Command::new(BINARY);
         command.args(["key", "rotate", "--after", "0", "--data-dir"]).arg(&dir).env_clear();
@@ -132,12 +131,11 @@ fn a_rotation_that_dies_anywhere_leaves_a_ring_that_works() {
         daemon.resume();
         assert!(is_good(&user, &daemon), "{point}");
         signer(&daemon);
-        daemon.signal(Signal::TERM);
-        daemon.wait();
+        daemon.stop();
     }
     let made = run(&dir, &["key", "rotate", "--after", "0"]);
     daemon.resume();
-    crate::support::eventually(|| signer(&daemon) == made["kid"].as_str().unwrap());
+    eventually(|| signer(&daemon) == made["kid"].as_str().unwrap());
     assert!(is_good(&user, &daemon));
     assert_eq!(published(&daemon), 3);
 }
@@ -149,8 +147,7 @@ fn a_retirement_that_dies_half_way_is_finished_by_the_next() {
     let mut daemon = Daemon::start();
     let dir = daemon.dir();
     let (old, before) = (signer(&daemon), daemon.user("u"));
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     run(&dir, &["key", "rotate", "--after", "0"]);
     let path = dir.join("keys/schedule.json");
     let mut schedule: serde_json::Value =
@@ -188,8 +185,7 @@ fn links_outlive_the_key_that_signed_them() {
     let mut links = vec![sign(&daemon)];
     run(&dir, &["key", "rotate", "--links"]);
     links.push(sign(&daemon));
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     let mut command = Command::new(BINARY);
     command.args(["key", "rotate", "--links", "--data-dir"]).arg(&dir).env_clear();
     let died = command.env("SLT_FAULT_POINT", "operator: link key kept 1").output().unwrap();

@@ -21,7 +21,7 @@ fn acknowledged_files_parts_and_deletions_survive() {
         files.push((user.store("f", "a/b", &content), content));
     }
     let deleted = user.store("gone", "a", b"x");
-    user.delete(&format!("/v1/files/{}", deleted["key"].as_str().unwrap())).ok();
+    user.delete_file(&deleted).ok();
     let content = bytes(9, 300_000);
     let id = user.init("parts", content.len());
     user.part(&id, 1, &content[..100]).ok();

@@ -2,10 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{
-    support::{Client, Daemon, bytes, sha256},
-    tokens::run,
-};
+use crate::support::{Client, Daemon, bytes, command::run, sha256};
 
 /// The digests that may name a content.
 type By = &'static [&'static str];
@@ -68,10 +65,10 @@ fn who_has_the_content_need_not_send_it() {
             assert_eq!((&again["blake3"], &again["sha256"]), (&first["blake3"], &first["sha256"]));
             assert_eq!(complete(&user, &said).ok(), again);
             // Each is a file of its own, so deleting the first one leaves the second.
-            user.delete(&format!("/v1/files/{}", first["key"].as_str().unwrap())).ok();
+            user.delete_file(&first).ok();
             assert!(user.content(again["key"].as_str().unwrap()).body == content);
             assert!(is_known(&user, by, &content));
-            user.delete(&format!("/v1/files/{}", again["key"].as_str().unwrap())).ok();
+            user.delete_file(&again).ok();
             assert!(!is_known(&user, by, &content));
         }
     }
@@ -137,6 +134,7 @@ fn digests_of_two_contents_name_neither() {
 #[test]
 fn nothing_is_told_of_what_others_have() {
     let daemon = Daemon::start();
+    // So small that a proof covers the whole content, and a right one needs no known ranges.
     let (content, nothing) = (bytes(9, 400_000), bytes(10, 400_000));
     let owner = daemon.user("owner");
     owner.store("secret", "", &content);
@@ -174,11 +172,11 @@ fn what_others_store_and_delete_makes_no_difference() {
     let others = ["a", "b", "c", "d", "e"].map(|name| daemon.user(name));
     let theirs = others.each_ref().map(|other| other.store("theirs", "", &content));
     assert!(BY.iter().all(|by| is_known(&owner, by, &content)));
-    owner.delete(&format!("/v1/files/{}", own["key"].as_str().unwrap())).ok();
+    owner.delete_file(&own).ok();
     assert!(BY.iter().all(|by| !is_known(&owner, by, &content)));
     for (other, file) in others.iter().zip(theirs) {
         assert!(BY.iter().all(|by| is_known(other, by, &content)));
-        other.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap())).ok();
+        other.delete_file(&file).ok();
         assert!(BY.iter().all(|by| !is_known(other, by, &content)));
     }
 }

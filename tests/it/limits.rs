@@ -7,7 +7,11 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{Daemon, begin_put, bytes, connect, daemon::TOKEN};
+use crate::support::{
+    Daemon, begin_put, bytes, connect, eventually,
+    raw::{answer_of, begin, status},
+    stored,
+};
 
 #[test]
 fn a_file_past_its_limit_is_refused_wherever_it_is_noticed() {
@@ -70,7 +74,7 @@ fn the_quota_holds_under_parallel_uploads() {
     user.delete(&format!("/v1/files/{}", uploads[1]["uploadId"].as_str().unwrap())).ok();
     let file = user.store("f", "", &[1; 100]);
     user.put("/v1/files/content?filename=f", "x").refused(413, "quota_exceeded");
-    user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap())).ok();
+    user.delete_file(&file).ok();
     user.store("g", "", &[1; 100]);
     assert_eq!(daemon.user("v").store("f", "", &[1; 1000])["size"], 1000);
 }
@@ -113,7 +117,7 @@ fn nobody_takes_all_requests_in_work() {
     user.get("/v1/files/all").ok();
     daemon.anyone().get("/healthz").ok();
     held.write_all(b"12345").unwrap();
-    crate::support::eventually(|| service.get("/v1/files/all?user_id=u").status == 200);
+    eventually(|| service.get("/v1/files/all?user_id=u").status == 200);
 }
 
 #[test]
@@ -125,7 +129,7 @@ fn a_second_has_no_more_requests_than_it_may() {
     let past = answers.iter().find(|answer| answer.status != 200).expect("one was too many");
     past.refused(429, "too_many_requests");
     other.get("/v1/files/all").ok();
-    crate::support::eventually(|| user.get("/v1/files/all").status == 200);
+    eventually(|| user.get("/v1/files/all").status == 200);
 }
 
 #[test]
@@ -136,22 +140,19 @@ fn past_the_request_limit_the_daemon_says_so() {
     busy.refused(503, "busy");
     assert_eq!(busy.header("retry-after"), "1");
     held.write_all(b"hello").unwrap();
-    let mut answer = [0; 12];
-    held.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 201");
-    crate::support::eventually(|| daemon.anyone().get("/healthz").status == 200);
+    assert_eq!(status(&mut held), "201");
+    eventually(|| daemon.anyone().get("/healthz").status == 200);
 }
 
 #[test]
 fn past_the_connection_limit_the_daemon_says_so() {
     let daemon = Daemon::with(&[("connections_max", "1")]);
     let held = connect(&daemon);
-    crate::support::eventually(|| {
+    eventually(|| {
         let mut refused = connect(&daemon);
         refused.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
         refused.shutdown(std::net::Shutdown::Write).unwrap();
-        let mut answer = String::new();
-        refused.read_to_string(&mut answer).unwrap();
+        let answer = answer_of(refused);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let length = format!("content-length: {}", body.len());
         assert!(head.lines().any(|line| line == length), "{answer}");
@@ -180,33 +181,20 @@ fn a_silent_connection_is_let_go() {
 #[test]
 fn a_client_that_takes_nothing_is_let_go() {
     let daemon = Daemon::with(&[("body_idle_timeout", "3s"), ("requests_max", "1")]);
-    let key = daemon.user("u").store("f", "", &bytes(1, 32 << 20))["key"].clone();
-    let mut socket = connect(&daemon);
-    let request = format!(
-        "GET /v1/files/content/{} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\r\n",
-        key.as_str().unwrap()
-    );
-    socket.write_all(request.as_bytes()).unwrap();
-    let mut begun = [0; 12];
-    socket.read_exact(&mut begun).unwrap();
-    assert_eq!(&begun, b"HTTP/1.1 200");
+    let mut socket = begin(&daemon, &format!("GET {}", stored(&daemon, 32 << 20)), "");
+    assert_eq!(status(&mut socket), "200");
     // The request holds the only permit until the daemon gives up on it.
     daemon.anyone().get("/healthz").refused(503, "busy");
-    crate::support::eventually(|| daemon.anyone().get("/healthz").status == 200);
+    eventually(|| daemon.anyone().get("/healthz").status == 200);
 }
 
 #[test]
 fn a_body_that_stands_still_times_out() {
     let daemon = Daemon::with(&[("body_idle_timeout", "200ms")]);
-    let mut socket = connect(&daemon);
-    let head = format!(
-        "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
-         x-service-token: {TOKEN}\r\ncontent-length: 5\r\n\r\nhe"
-    );
-    socket.write_all(head.as_bytes()).unwrap();
-    let mut answer = [0; 12];
-    socket.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 408");
+    let put = "PUT /v1/files/content?filename=f&user_id=u";
+    let mut socket = begin(&daemon, put, "content-length: 5\r\n");
+    socket.write_all(b"he").unwrap();
+    assert_eq!(status(&mut socket), "408");
     assert_eq!(daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"], 0);
 }
 
@@ -218,18 +206,15 @@ fn memory_does_not_grow_with_a_body() {
     let user = daemon.user("u");
     let size = 256 << 20;
     let before = daemon.peak_memory_kib();
-    let head = |method: &str, path: &str, length: usize| {
-        format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
-                 content-length: {length}\r\nconnection: close\r\n\r\n"
-        )
+    let begin = |request: &str, length: usize| {
+        let lines = format!("content-length: {length}\r\nconnection: close\r\n");
+        begin(&daemon, request, &lines)
     };
     let id = user.init("f", size);
     let (open, close) = (r#"{"chunkBase64":""#, format!(r#"","uploadId":"{id}","partNumber":1}}"#));
-    let mut socket = connect(&daemon);
     let encoded = (size.div_ceil(3)) * 4;
-    let length = open.len() + encoded + close.len();
-    socket.write_all((head("POST", "/v1/files/part", length) + open).as_bytes()).unwrap();
+    let mut socket = begin("POST /v1/files/part", open.len() + encoded + close.len());
+    socket.write_all(open.as_bytes()).unwrap();
     let piece = crate::support::base64(&bytes(1, 3 << 16));
     let mut left = encoded;
     while left > piece.len() {
@@ -242,25 +227,20 @@ fn memory_does_not_grow_with_a_body() {
     end[left - 4] = b'A';
     socket.write_all(&end).unwrap();
     socket.write_all(close.as_bytes()).unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
+    let answer = answer_of(socket);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let key = user.complete(&id).ok()["key"].as_str().unwrap().to_owned();
 
-    let mut socket = connect(&daemon);
-    socket.write_all(head("GET", &format!("/v1/files/content/{key}"), 0).as_bytes()).unwrap();
+    let mut socket = begin(&format!("GET /v1/files/content/{key}"), 0);
     let received = std::io::copy(&mut socket, &mut std::io::sink()).unwrap();
     assert!(received > size as u64);
 
-    let path = "/v1/files/content?filename=g&user_id=u";
-    let mut socket = connect(&daemon);
-    socket.write_all(head("PUT", path, size).as_bytes()).unwrap();
+    let mut socket = begin("PUT /v1/files/content?filename=g&user_id=u", size);
     let piece = bytes(2, 1 << 20);
     for _ in 0..256 {
         socket.write_all(&piece).unwrap();
     }
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
+    let answer = answer_of(socket);
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
 
     let after = daemon.peak_memory_kib();
@@ -270,16 +250,12 @@ fn memory_does_not_grow_with_a_body() {
 #[test]
 fn a_body_that_is_longer_than_it_was_said_to_be_is_not_taken_to_its_end() {
     let daemon = Daemon::start();
-    let mut socket = connect(&daemon);
-    let put = format!(
-        "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
-         x-service-token: {TOKEN}\r\nupload-complete: ?1\r\nupload-length: 4\r\n\
-         transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
-    );
+    let put = "PUT /v1/files/content?filename=f&user_id=u";
+    let lines = "upload-complete: ?1\r\nupload-length: 4\r\ntransfer-encoding: chunked\r\n";
+    let mut socket = begin(&daemon, put, lines);
     // The last chunk of the body is never sent.
-    socket.write_all(put.as_bytes()).unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
+    socket.write_all(b"5\r\nhello\r\n").unwrap();
+    let answer = answer_of(socket);
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(answer.contains("inconsistent_upload_length"), "{answer}");
     assert_eq!(daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"], 0);

@@ -2,10 +2,7 @@
 
 use serde_json::json;
 
-use crate::{
-    support::{Client, Daemon, client::encode},
-    tokens::run,
-};
+use crate::support::{Client, Daemon, client::encode, command::run};
 
 fn store(client: &Client, names: &[(&str, &str)]) -> Vec<String> {
     let keys = names.iter().map(|(folder, name)| {
@@ -62,15 +59,7 @@ fn pages_follow_one_another() {
         seen.extend(files.iter().map(|file| file["filename"].as_str().unwrap().to_owned()));
         // A file that is stored between two pages is newer and shifts nothing.
         user.store("later", "elsewhere", b"");
-        user.delete(&format!(
-            "/v1/files/{}",
-            encode(
-                user.get("/v1/files/all?folder=elsewhere").ok()["files"][0]["key"]
-                    .as_str()
-                    .unwrap()
-            )
-        ))
-        .ok();
+        user.delete_file(&user.get("/v1/files/all?folder=elsewhere").ok()["files"][0]).ok();
         let Some(cursor) = page["next_cursor"].as_str() else { break };
         query = format!("?limit=3&cursor={cursor}");
     }

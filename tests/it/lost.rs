@@ -11,20 +11,16 @@ use std::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{
-    support::{Client, Daemon, bytes, daemon::BINARY},
-    tokens::{command, refused, run},
-    upkeep::report,
+use crate::support::{
+    Client, Daemon, bytes,
+    command::{command, refused, report, run, text},
+    daemon::BINARY,
+    harm::{blob, damage, flip, unreadable},
 };
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// Stops a daemon and moves its directory to a place of its own.
 fn stopped(mut daemon: Daemon) -> (tempfile::TempDir, PathBuf) {
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");
     fs::rename(daemon.dir(), &data).unwrap();
@@ -43,54 +39,35 @@ fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Changes the first byte of the first place where `what` stands in a file.
-fn damage(path: &Path, what: &[u8]) {
-    let mut content = fs::read(path).unwrap();
-    let at = memchr::memmem::find(&content, what).unwrap();
-    content[at] ^= 1;
-    fs::write(path, content).unwrap();
-}
-
 fn files_of(data: &Path, user: &str) -> Value {
     run(data, &["user", "show", user])["files"].clone()
-}
-
-/// The blob file of a content that has one of its own.
-fn blob(data: &Path, file: &Value) -> PathBuf {
-    let hash = file["blake3"].as_str().unwrap();
-    let mut blobs = fs::read_dir(data.join("blobs").join(&hash[..2])).unwrap();
-    blobs.next().unwrap().unwrap().path()
 }
 
 #[test]
 fn an_older_copy_never_takes_the_place_of_a_later_backup() {
     let mut daemon = Daemon::start();
     daemon.user("u").store("first", "", b"content");
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     let place = tempfile::tempdir().unwrap();
     let (older, to) = (place.path().join("older"), place.path().join("backup"));
     copied(&daemon.dir(), &older);
     daemon.resume();
     daemon.user("u").store("second", "", b"more content");
-    report(&["backup", text(&to)], &daemon.dir());
-    report(&["backup", text(&to)], &daemon.dir());
+    report(&daemon.dir(), &["backup", text(&to)]);
+    report(&daemon.dir(), &["backup", text(&to)]);
     let said = refused(&older, 1, &["backup", text(&to)]);
     assert!(said.contains("holds changes that this store does not have"), "{said}");
-    let rolled_back = Daemon::prepared(|empty| {
-        fs::remove_dir(empty).unwrap();
-        fs::rename(&older, empty).unwrap();
-    });
+    let rolled_back = Daemon::on(&older);
     let answer = rolled_back.operator("POST", &format!("/backup?dir={}", to.display()));
     assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("newer_backup"), "{answer}");
     let elsewhere = place.path().join("elsewhere");
-    report(&["backup", text(&elsewhere)], &rolled_back.dir());
+    report(&rolled_back.dir(), &["backup", text(&elsewhere)]);
     // A store that was restored from a backup is never behind that backup.
     let restored = place.path().join("restored");
     let output = command(&restored, &["restore", text(&to)]);
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     assert_eq!(files_of(&restored, "u"), 2);
-    report(&["backup", text(&to)], &restored);
+    report(&restored, &["backup", text(&to)]);
 }
 
 /// A stopped store with eight files, each of at least one commit, and a backup of it.
@@ -102,7 +79,7 @@ fn with_eight_files() -> (tempfile::TempDir, PathBuf, PathBuf) {
     }
     let (place, data) = stopped(daemon);
     let to = place.path().join("backup");
-    report(&["backup", text(&to)], &data);
+    report(&data, &["backup", text(&to)]);
     (place, data, to)
 }
 
@@ -110,7 +87,7 @@ fn with_eight_files() -> (tempfile::TempDir, PathBuf, PathBuf) {
 fn a_rebuild_at_a_loss_names_all_of_it_and_backs_up_elsewhere() {
     let (place, data, to) = with_eight_files();
     fs::remove_dir_all(data.join("meta")).unwrap();
-    damage(&files(&data.join("journal"), ".log")[0], b"needle3");
+    damage(&data.join("journal"), b"needle3");
     let before = refused(&data, 1, &["fsck"]);
     let said = refused(&data, 1, &["fsck", "--rebuild"]);
     for said in [&before, &said] {
@@ -123,7 +100,7 @@ fn a_rebuild_at_a_loss_names_all_of_it_and_backs_up_elsewhere() {
     assert!(said.contains("journal.damaged-N"), "{said}");
     assert_eq!(files(&data.join("journal.damaged-1"), ".log").len(), 1);
     assert_eq!(files_of(&data, "u"), 2);
-    assert_eq!(report(&["fsck"], &data)["findings"], json!([]));
+    assert_eq!(report(&data, &["fsck"])["findings"], json!([]));
     // However many commits follow, this is not the store whose backup lies there.
     for n in 0..20 {
         run(&data, &["token", "create", &format!("later{n}")]);
@@ -138,23 +115,21 @@ fn a_rebuild_at_a_loss_names_all_of_it_and_backs_up_elsewhere() {
 #[test]
 fn a_journal_that_lacks_what_the_index_has_is_rebuilt_without_a_loss() {
     let (_place, data, to) = with_eight_files();
-    damage(&files(&data.join("journal"), ".log")[0], b"needle3");
+    damage(&data.join("journal"), b"needle3");
     let output = command(&data, &["fsck", "--rebuild"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("journal.damaged-N"), "{output:?}");
     assert_eq!(files_of(&data, "u"), 8);
     fs::remove_dir_all(data.join("meta")).unwrap();
     assert_eq!(files_of(&data, "u"), 8);
-    report(&["backup", text(&to)], &data);
+    report(&data, &["backup", text(&to)]);
 }
 
 #[test]
 fn nothing_is_made_of_a_snapshot_that_tells_nothing() {
     let (place, _, to) = with_eight_files();
     let snapshot = files(&to.join("journal"), ".snapshot").remove(0);
-    let mut content = fs::read(&snapshot).unwrap();
-    content[60] ^= 1;
-    fs::write(&snapshot, content).unwrap();
+    flip(&snapshot, 60);
     let data = place.path().join("restored");
     let output = command(&data, &["restore", text(&to)]);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -189,10 +164,7 @@ fn content_of_which_nothing_is_known_is_not_taken_over_by_a_new_store() {
     assert_eq!(fs::read_dir(data.join("blobs/packs")).unwrap().count(), 1);
     // Without content, this could be a first start that was killed, so the next one succeeds.
     fs::remove_file(&files(&data.join("blobs/packs"), ".pack")[0]).unwrap();
-    drop(Daemon::prepared(|empty| {
-        fs::remove_dir(empty).unwrap();
-        fs::rename(&data, empty).unwrap();
-    }));
+    drop(Daemon::on(&data));
 }
 
 /// What `fsck` prints when it has findings and so ends with exit status 1.
@@ -206,13 +178,11 @@ fn check_what_fsck_finds(user: &Client, data: &Path, finds: impl Fn() -> String)
     let hash = |file: &Value| file["blake3"].as_str().unwrap().to_owned();
     let stored: Vec<_> = (1..=3).map(|n| user.store("f", "", &bytes(n, 100_000))).collect();
     let packed = user.store("small", "", &bytes(4, 1_000));
-    assert_eq!(report(&["fsck"], data)["findings"], json!([]));
+    assert_eq!(report(data, &["fsck"])["findings"], json!([]));
     fs::remove_file(blob(data, &stored[0])).unwrap();
     let short = fs::File::options().write(true).open(blob(data, &stored[1])).unwrap();
     short.set_len(99_999).unwrap();
-    let mut harmed = fs::read(blob(data, &stored[2])).unwrap();
-    harmed[5] ^= 1;
-    fs::write(blob(data, &stored[2]), harmed).unwrap();
+    flip(&blob(data, &stored[2]), 5);
     let said = finds();
     let gone = format!("the content {}, of 1 files, is missing", hash(&stored[0]));
     assert!(said.contains(&gone), "{said}");
@@ -284,8 +254,7 @@ fn a_command_without_a_daemon_tells_itself_what_a_log_would() {
     let path = blob(&data, &file);
     let kept = place.path().join("kept");
     fs::rename(&path, &kept).unwrap();
-    // The first page of a process is not mapped, so reading it fails with EIO.
-    symlink("/proc/self/mem", &path).unwrap();
+    unreadable(&path);
     let (_, said) = told(&["backup", text(&place.path().join("backup"))]);
     assert!(said.contains(text(&path)) && !said.contains("daemon"), "{said}");
     fs::remove_file(&path).unwrap();
@@ -317,8 +286,7 @@ fn lost_keys_are_told() {
     let keys = daemon.dir().join("keys");
     for (is_lost, told) in [(".pem", "no signing key"), ("link.key", "no link.key")] {
         daemon.expect_trouble(told);
-        daemon.signal(Signal::TERM);
-        daemon.wait();
+        daemon.stop();
         for path in files(&keys, is_lost) {
             fs::remove_file(path).unwrap();
         }

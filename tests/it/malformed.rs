@@ -1,22 +1,18 @@
 //! Requests that no well-behaved client sends.
 
-use std::{
-    io::{Read, Write},
-    net::Shutdown,
-};
+use std::io::Write;
 
 use serde_json::json;
 
-use crate::support::{Daemon, connect, daemon::TOKEN};
+use crate::support::{
+    Daemon, connect,
+    daemon::TOKEN,
+    eventually,
+    raw::{answer_of, exchange},
+};
 
 fn raw(daemon: &Daemon, request: &[u8]) -> String {
-    let mut socket = connect(daemon);
-    socket.write_all(request).unwrap();
-    // The daemon may have closed already.
-    let _ = socket.shutdown(Shutdown::Write);
-    let mut answer = Vec::new();
-    let _ = socket.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).into_owned()
+    String::from_utf8_lossy(&exchange(daemon, request)).into_owned()
 }
 
 #[test]
@@ -121,7 +117,7 @@ fn a_client_that_leaves_mid_body_leaves_nothing() {
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(answer.contains(r#""code":"body_aborted""#), "{answer}");
     let tmp = daemon.dir().join("staging/tmp");
-    crate::support::eventually(|| std::fs::read_dir(&tmp).unwrap().count() == 0);
+    eventually(|| std::fs::read_dir(&tmp).unwrap().count() == 0);
     assert_eq!(daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"], 0);
 }
 
@@ -139,9 +135,7 @@ fn a_refusal_reaches_a_client_that_is_still_sending() {
             break;
         }
     }
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer).unwrap();
-    let answer = String::from_utf8(answer).unwrap();
+    let answer = answer_of(socket);
     assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("\r\nconnection: close\r\n"));
 }
 

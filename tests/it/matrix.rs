@@ -14,10 +14,7 @@ use streamlined::{
     sys::clock::{Clock, SystemClock},
 };
 
-use crate::{
-    support::{Client, Daemon},
-    tokens::run,
-};
+use crate::support::{Client, Daemon, command::run};
 
 /// A number for each kind of endpoint. A new endpoint does not compile before it has a number; with
 /// [`PLACES`] raised, the test then demands a row in [`table`].

@@ -5,10 +5,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use streamlined::http::{endpoint::Endpoint, route::route};
 
-use crate::{
-    support::{Client, Daemon, base64, client::Answer},
-    tokens::run,
-};
+use crate::support::{Client, Daemon, base64, client::Answer, command::run};
 
 const KEY: &str = "storage/o1/d/00000000_f";
 const FILE: &str = "01234567-89ab-7def-8123-456789abcdef";

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Daemon, base64, bytes, sha256};
+use crate::support::{Daemon, base64, bytes, digest_field, sha256, staged_files};
 
 #[test]
 fn parts_come_in_any_order_and_again() {
@@ -139,10 +139,7 @@ fn refused_parts_change_nothing() {
     user.header("content-digest", &digest).put(&raw, "HELLO").refused(400, "digest_mismatch");
     user.header("repr-digest", "sha-256=x").put(&raw, "HELLO").refused(400, "invalid_digest");
     // Two digests that differ are refused, even when one of them is right.
-    let of = |bytes: &[u8]| {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-        format!("sha-256=:{}:", base64(digest.as_ref()))
-    };
+    let of = digest_field;
     for (content, whole) in [(of(b"HELLO"), of(b"hello")), (of(b"hello"), of(b"HELLO"))] {
         let both = user.header("content-digest", &content).header("repr-digest", &whole);
         for path in [&*raw, "/v1/files/content?filename=f"] {
@@ -158,8 +155,7 @@ fn a_digest_that_holds_is_taken() {
     let daemon = Daemon::start();
     let user = daemon.user("u");
     let id = user.init("x", 5);
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"hello");
-    let digest = format!("md5=:AA==:, sha-256=:{}:", base64(digest.as_ref()));
+    let digest = format!("md5=:AA==:, {}", digest_field(b"hello"));
     let user = user.header("content-digest", &digest);
     user.put(&format!("/v1/files/{id}/parts/1"), "hello").ok();
 }
@@ -170,11 +166,10 @@ fn an_aborted_upload_is_gone() {
     let (user, other) = (daemon.user("u"), daemon.user("v"));
     let id = user.init("x", 200_000);
     user.part(&id, 1, &bytes(3, 200_000)).ok();
-    let staged = || std::fs::read_dir(daemon.dir().join("staging")).unwrap().count();
-    assert_eq!(staged(), 2);
+    assert_eq!(staged_files(&daemon).len(), 1);
     other.delete(&format!("/v1/files/{id}")).refused(404, "upload_not_found");
     user.delete(&format!("/v1/files/{id}")).ok();
-    assert_eq!(staged(), 1);
+    assert!(staged_files(&daemon).is_empty());
     user.delete(&format!("/v1/files/{id}")).refused(404, "upload_not_found");
     user.get(&format!("/v1/files/{id}")).refused(404, "upload_not_found");
     user.complete(&id).refused(404, "upload_not_found");
@@ -232,5 +227,5 @@ fn a_part_is_of_one_file_and_not_of_a_batch() {
     }
     assert_eq!(user.complete(batch).ok()["files"].as_array().unwrap().len(), 2);
     user.put(&path, "x").refused(400, "not_for_a_batch");
-    assert_eq!(std::fs::read_dir(daemon.dir().join("staging")).unwrap().count(), 1);
+    assert!(staged_files(&daemon).is_empty());
 }

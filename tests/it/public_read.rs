@@ -1,9 +1,6 @@
 //! `/storage/…` with and without public read.
 
-use crate::{
-    support::{Daemon, client::encode},
-    tokens::run,
-};
+use crate::support::{Daemon, client::encode, command::run};
 
 #[test]
 fn storage_needs_a_credential_unless_public_read_is_on() {

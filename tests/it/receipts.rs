@@ -2,7 +2,6 @@
 
 use std::{fs, path::Path, process::Command};
 
-use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{Client, Daemon, bytes, daemon::BINARY};
@@ -38,8 +37,7 @@ fn a_receipt_is_checked_without_the_daemon() {
     fs::write(dir.path().join("other"), &content[1..]).unwrap();
     let url = format!("{}/.well-known/jwks.json", daemon.url());
     assert!(verify(dir.path(), &receipt, &url, &[]).0);
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     let (good, said) = verify(dir.path(), &receipt, "jwks.json", &["--file", "content"]);
     assert!(good, "{said}");
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();

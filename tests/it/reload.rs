@@ -8,9 +8,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Signal, geteuid};
 
-use crate::support::{Daemon, daemon::BINARY, eventually};
+use crate::support::{
+    Daemon,
+    command::{command, refused},
+    daemon::{BINARY, signal},
+    eventually,
+};
 
 /// A daemon whose configuration file the test rewrites.
 fn configured(file: &Path, text: &str) -> Daemon {
@@ -18,12 +23,10 @@ fn configured(file: &Path, text: &str) -> Daemon {
     Daemon::with(&[("config", file.to_str().unwrap())])
 }
 
-fn log(daemon: &Daemon, arguments: &[&str]) -> String {
-    let mut command = Command::new(BINARY);
-    command.arg("log").args(arguments).arg("--data-dir").arg(daemon.dir()).env_clear();
-    let output = command.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{told}");
+/// Asks a daemon for the filter of its log, or sets it.
+pub fn log(data: &Path, arguments: &[&str]) -> String {
+    let output = command(data, &[&["log"], arguments].concat());
+    assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
@@ -101,16 +104,16 @@ fn what_is_logged_changes_by_target_while_the_daemon_runs() {
     let ask = || daemon.anyone().get("/healthz").ok();
     ask();
     assert_eq!(requests(), 1);
-    assert_eq!(log(&daemon, &[]), "info");
+    assert_eq!(log(&daemon.dir(), &[]), "info");
     let quiet = "info,streamlined::access=off";
-    assert_eq!(log(&daemon, &[quiet]), quiet);
+    assert_eq!(log(&daemon.dir(), &[quiet]), quiet);
     ask();
     assert_eq!(requests(), 1);
     for wrong in ["/log?filter=a%3Db%3Dc", "/log?filter="] {
         let refused = daemon.operator("POST", wrong);
         assert!(refused.contains("400 ") && refused.contains("invalid_filter"), "{refused}");
     }
-    assert_eq!(log(&daemon, &[]), quiet);
+    assert_eq!(log(&daemon.dir(), &[]), quiet);
     daemon.signal(Signal::HUP);
     eventually(|| {
         ask();
@@ -176,15 +179,14 @@ fn a_hangup_in_a_start_is_for_after_it() {
     let other = dir.path().join("other.toml");
     fs::write(&other, "").unwrap();
     fs::rename(&other, &file).unwrap();
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    kill_process(pid, Signal::HUP).unwrap();
+    signal(&child, Signal::HUP);
     drop(pipe);
     eventually(|| {
         assert!(child.try_wait().unwrap().is_none(), "the daemon ended");
         let log = fs::read_to_string(&log).unwrap();
         data.join("listen").exists() && log.contains("the configuration was read again")
     });
-    kill_process(pid, Signal::TERM).unwrap();
+    signal(&child, Signal::TERM);
     assert!(child.wait().unwrap().success());
 }
 
@@ -202,6 +204,6 @@ fn who_may_not_ask_the_daemon_is_not_told_that_none_runs() {
     assert!(said.contains("for the daemon's own user") && said.contains("admin.sock"), "{said}");
     drop(daemon);
     let none = tempfile::tempdir().unwrap();
-    let said = crate::tokens::refused(none.path(), 1, &["log"]);
+    let said = refused(none.path(), 1, &["log"]);
     assert!(said.contains("no daemon runs on"), "{said}");
 }

@@ -2,20 +2,22 @@
 //! names what it cannot read.
 
 use std::{
-    fs::{self, File},
-    os::unix::fs::symlink,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use crate::{
-    support::{Daemon, bytes, daemon::BINARY, eventually},
-    tokens::{command, refused, run},
+use crate::support::{
+    Daemon, bytes,
+    command::{command, refused, run, text},
+    daemon::BINARY,
+    eventually,
+    harm::unreadable,
 };
 
 /// A directory, a backup in it, and the daemon of that backup, which holds one large and one small
 /// file of `u`.
-fn backed_up() -> (tempfile::TempDir, PathBuf, Daemon) {
+pub fn backed_up() -> (tempfile::TempDir, PathBuf, Daemon) {
     let daemon = Daemon::start();
     let user = daemon.user("u");
     user.store("large", "a", &bytes(1, 100_000));
@@ -26,11 +28,13 @@ fn backed_up() -> (tempfile::TempDir, PathBuf, Daemon) {
     (place, backup, daemon)
 }
 
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
+/// Leaves a backup as if the next one had been killed between its two renames.
+pub fn kill_between_renames(backup: &Path) {
+    fs::create_dir(backup.join("incoming")).unwrap();
+    fs::rename(backup.join("journal"), backup.join("incoming/old")).unwrap();
 }
 
-/// A directory below `blobs`, in a backup or a store, that holds a blob as a file.
+/// A directory below the `blobs` of a backup that holds a blob as a file.
 fn shelf(backup: &Path) -> PathBuf {
     let shelves = fs::read_dir(backup.join("blobs")).unwrap().map(|shelf| shelf.unwrap().path());
     let mut shelves = shelves.filter(|shelf| !shelf.ends_with("packs"));
@@ -83,9 +87,7 @@ fn what_a_backup_left_that_was_killed_is_passed_over_and_put_right() {
     let data = place.path().join("data");
     let half = shelf(&backup).join("half.tmp");
     fs::write(&half, b"half").unwrap();
-    // As if the backup had been killed between its two renames.
-    fs::create_dir(backup.join("incoming")).unwrap();
-    fs::rename(backup.join("journal"), backup.join("incoming/old")).unwrap();
+    kill_between_renames(&backup);
     restored(&backup, &data);
     assert!(!data.join(half.strip_prefix(&backup).unwrap()).exists());
     assert!(command(&daemon.dir(), &["backup", text(&backup)]).status.success());
@@ -99,35 +101,8 @@ fn what_a_backup_left_that_was_killed_is_passed_over_and_put_right() {
 #[test]
 fn what_cannot_be_read_is_named() {
     let (place, backup, _daemon) = backed_up();
-    let unreadable = shelf(&backup).join("unreadable");
-    // Reading this file fails with EIO, because no process has its first page mapped.
-    symlink("/proc/self/mem", &unreadable).unwrap();
+    let path = shelf(&backup).join("unreadable");
+    unreadable(&path);
     let said = refused(&place.path().join("data"), 1, &["restore", text(&backup)]);
-    assert!(said.contains(text(&unreadable)), "{said}");
-}
-
-/// A pipe in place of a blob makes the first scrub wait.
-#[test]
-fn a_second_scrub_is_told_of_the_first() {
-    let mut daemon = Daemon::start();
-    daemon.expect_trouble("damaged");
-    daemon.expect_trouble("cannot be read");
-    daemon.user("u").store("large", "a", &bytes(1, 100_000));
-    let blob = fs::read_dir(shelf(&daemon.dir())).unwrap().next().unwrap().unwrap().path();
-    fs::rename(&blob, blob.with_extension("away")).unwrap();
-    assert!(Command::new("mkfifo").arg(&blob).status().unwrap().success());
-    let mut scrub = Command::new(BINARY);
-    scrub.args(["scrub", "--data-dir"]).arg(daemon.dir()).env_clear();
-    let mut first = scrub.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    eventually(|| daemon.log().matches("scrub begins").count() > 1);
-    let said = refused(&daemon.dir(), 1, &["scrub"]);
-    assert!(said.contains("A scrub is running"), "{said}");
-    assert!(daemon.operator("POST", "/scrub").starts_with("HTTP/1.1 409"));
-    // Opening the pipe's other end lets a scrub go on. The daemon's own scrub waits there, too.
-    while first.try_wait().unwrap().is_none() {
-        let open = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::WRONLY;
-        drop(rustix::fs::open(&blob, open, rustix::fs::Mode::empty()));
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let _ = File::options().read(true).write(true).open(&blob);
+    assert!(said.contains(text(&path)), "{said}");
 }

@@ -1,19 +1,18 @@
 //! The IETF draft on resumable uploads, rule by rule.
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-};
+use std::{io::Write, net::TcpStream};
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::{
-    complete::damage,
-    support::{
-        Client, Daemon, base64, bytes, client::Answer, connect, daemon::TOKEN, eventually,
-        is_received, sha256,
-    },
+use crate::support::{
+    Client, Daemon, bytes,
+    client::Answer,
+    digest_field, eventually,
+    harm::damage,
+    is_received, patched,
+    raw::{answer_of, begin_awaited},
+    sha256,
 };
 
 const PIECE_TYPE: &str = "application/partial-upload";
@@ -85,36 +84,15 @@ fn id(path: &str) -> &str {
     path.rsplit('/').next().unwrap()
 }
 
-fn digest(bytes: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    format!("sha-256=:{}:", base64(digest.as_ref()))
-}
-
-/// How many requests to append have ended.
-fn patched(daemon: &Daemon) -> usize {
-    daemon.log().matches(r#""method":"PATCH""#).count()
-}
-
 /// Begins a PATCH with the last `size` bytes and sends only some of them.
 fn begin_patch(daemon: &Daemon, path: &str, offset: usize, size: usize, some: &[u8]) -> TcpStream {
-    let mut socket = connect(daemon);
-    let head = format!(
-        "PATCH {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
-         content-type: {PIECE_TYPE}\r\nupload-offset: {offset}\r\nupload-complete: ?1\r\n\
-         content-length: {size}\r\nexpect: 100-continue\r\n\r\n",
+    let lines = format!(
+        "content-type: {PIECE_TYPE}\r\nupload-offset: {offset}\r\nupload-complete: ?1\r\n\
+         content-length: {size}\r\n",
     );
-    socket.write_all(head.as_bytes()).unwrap();
-    let mut interim = [0; 25];
-    socket.read_exact(&mut interim).unwrap();
-    assert!(interim.starts_with(b"HTTP/1.1 100"));
+    let mut socket = begin_awaited(daemon, &format!("PATCH {path}"), &lines);
     socket.write_all(some).unwrap();
     socket
-}
-
-fn status_of(mut socket: TcpStream) -> String {
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    answer.lines().next().unwrap().to_owned()
 }
 
 fn nothing_is_open(client: &Client) {
@@ -157,7 +135,7 @@ fn a_whole_file_in_one_request_is_a_request_like_any_other() {
         let stored = said.0.put(PUT, "hello");
         assert_eq!((stored.status, stored.header("upload-complete")), (201, "?1"));
         assert_eq!(stored.header("upload-key"), stored.json()["key"].as_str().unwrap());
-        assert_eq!(stored.header("repr-digest"), digest(b"hello"));
+        assert_eq!(stored.header("repr-digest"), digest_field(b"hello"));
         assert_eq!(user.content(stored.json()["key"].as_str().unwrap()).body, b"hello");
     }
     let empty = whole.0.put(PUT, "");
@@ -165,7 +143,11 @@ fn a_whole_file_in_one_request_is_a_request_like_any_other() {
     whole.with("upload-length", "4").0.put(PUT, "hello").refused(400, "inconsistent_upload_length");
     let chunked = whole.with("upload-length", "4").with("transfer-encoding", "chunked");
     chunked.0.put(PUT, "hello").refused(400, "inconsistent_upload_length");
-    whole.with("repr-digest", &digest(b"x")).0.put(PUT, "hello").refused(400, "digest_mismatch");
+    whole
+        .with("repr-digest", &digest_field(b"x"))
+        .0
+        .put(PUT, "hello")
+        .refused(400, "digest_mismatch");
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 3);
     nothing_is_open(&user);
     // There is no file yet that `If-Match` could match.
@@ -207,7 +189,7 @@ fn an_upload_goes_on_where_it_stands_and_becomes_a_file() {
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
     let last = draft.patch(&path, 200_000, "?1", &content[200_000..]);
     assert_eq!((last.status, last.header("upload-complete")), (201, "?1"));
-    assert_eq!(last.header("repr-digest"), digest(&content));
+    assert_eq!(last.header("repr-digest"), digest_field(&content));
     let file = last.json();
     assert_eq!((&file["sha256"], &file["folder"]), (&json!(sha256(&content)), &json!("a")));
     assert_eq!(file["mime"], "image/png");
@@ -216,7 +198,7 @@ fn an_upload_goes_on_where_it_stands_and_becomes_a_file() {
     assert_eq!(draft.state(&path), (300_000, "?1".into(), Some(300_000)));
     let head = draft.head(&path);
     assert_eq!(head.header("upload-key"), file["key"].as_str().unwrap());
-    assert_eq!(head.header("repr-digest"), digest(&content));
+    assert_eq!(head.header("repr-digest"), digest_field(&content));
     // A completed upload takes nothing more.
     let more = draft.patch(&path, 300_000, "?1", b"");
     let problem = more.refused(400, "upload_completed");
@@ -227,7 +209,7 @@ fn an_upload_goes_on_where_it_stands_and_becomes_a_file() {
     chunked.patch(&path, 300_000, "?1", b"").refused(400, "upload_completed");
     chunked.patch(&path, 300_000, "?1", b"x").refused(400, "inconsistent_upload_length");
     draft.0.delete(&path).refused(409, "upload_completed");
-    user.delete(&format!("/v1/files/{}", file["key"].as_str().unwrap())).ok();
+    user.delete_file(&file).ok();
     assert_eq!(draft.head(&path).status, 410);
 }
 
@@ -263,7 +245,7 @@ fn a_last_piece_that_is_refused_says_nothing_of_the_length() {
     let draft = Draft::of(&daemon.user("u"));
     let path = draft.begin(None, b"abc");
     let last = draft.with("upload-complete", "?1");
-    let wrong = last.with("content-digest", &digest(b"other"));
+    let wrong = last.with("content-digest", &digest_field(b"other"));
     let piece = |draft: &Draft, bytes: &[u8]| {
         let typed = draft.with("content-type", PIECE_TYPE).with("upload-offset", "3");
         typed.0.send("PATCH", &path, bytes)
@@ -287,7 +269,10 @@ fn what_does_not_fit_together_changes_nothing() {
     let chunked = begin("transfer-encoding", "chunked", "4");
     chunked.0.put(PUT, "hello").refused(413, "too_large");
     begin("content-encoding", "gzip", "9").0.put(PUT, "hello").refused(400, "encoded_content");
-    begin("content-digest", &digest(b"x"), "9").0.put(PUT, "hello").refused(400, "digest_mismatch");
+    begin("content-digest", &digest_field(b"x"), "9")
+        .0
+        .put(PUT, "hello")
+        .refused(400, "digest_mismatch");
     let unnamed = draft.with("upload-complete", "?0").0.put("/v1/files/content", "x");
     unnamed.refused(400, "missing_parameter");
     nothing_is_open(&user);
@@ -327,27 +312,27 @@ fn what_does_not_fit_together_changes_nothing() {
     inconsistent(draft.with("upload-length", "11").patch(&path, 3, "?0", b"x"));
     inconsistent(draft.with("upload-length", "10").patch(&path, 3, "?1", b"x"));
     draft.patch(&path, 3, "?0", b"eight by").refused(413, "too_large");
-    let wrong = draft.with("content-digest", &digest(b"x"));
+    let wrong = draft.with("content-digest", &digest_field(b"x"));
     wrong.patch(&path, 3, "?0", b"defg").refused(400, "digest_mismatch");
     draft
         .with("content-digest", "sha-256=x")
         .patch(&path, 3, "?0", b"")
         .refused(400, "invalid_digest");
     assert_eq!(draft.state(&path), (3, "?0".into(), Some(10)));
-    draft.with("content-digest", &digest(b"defg")).append(&path, 3, b"defg");
+    draft.with("content-digest", &digest_field(b"defg")).append(&path, 3, b"defg");
     // The digest of the whole is checked when the upload ends. If it is wrong, the received bytes
     // stay.
-    let wrong = draft.with("repr-digest", &digest(b"x"));
+    let wrong = draft.with("repr-digest", &digest_field(b"x"));
     wrong.patch(&path, 7, "?1", b"hij").refused(400, "sha256_mismatch");
     assert_eq!(draft.state(&path), (10, "?0".into(), Some(10)));
-    let right = draft.with("repr-digest", &digest(b"abcdefghij"));
+    let right = draft.with("repr-digest", &digest_field(b"abcdefghij"));
     assert_eq!(right.patch(&path, 10, "?1", b"").status, 201);
     // A digest that was given at the beginning is kept, and is checked at the end, whichever way
     // the upload is ended.
-    let path = draft.with("repr-digest", &digest(b"hello")).begin(None, b"hel");
+    let path = draft.with("repr-digest", &digest_field(b"hello")).begin(None, b"hel");
     draft.patch(&path, 3, "?1", b"p!").refused(400, "sha256_mismatch");
     user.complete(id(&path)).refused(400, "sha256_mismatch");
-    let path = draft.with("repr-digest", &digest(b"hello")).begin(None, b"hel");
+    let path = draft.with("repr-digest", &digest_field(b"hello")).begin(None, b"hel");
     assert_eq!(draft.patch(&path, 3, "?1", b"lo").status, 201);
     let unreadable = draft.with("repr-digest", "sha-256=?").with("upload-complete", "?0");
     unreadable.0.put(PUT, "x").refused(400, "invalid_digest");
@@ -358,7 +343,7 @@ fn what_does_not_fit_together_changes_nothing() {
     let (at, _, length) = draft.state(&path);
     assert!((1..=200_000).contains(&at), "{at}");
     assert_eq!(length, Some(300_000));
-    assert!(status_of(hanging).starts_with("HTTP/1.1 409"));
+    assert!(answer_of(hanging).starts_with("HTTP/1.1 409"));
     inconsistent(draft.patch(&path, at, "?1", b"short"));
 }
 
@@ -373,7 +358,7 @@ fn an_upload_of_another_user_is_not_there_and_a_cancelled_one_is_gone() {
     assert_eq!(other.head(&path).status, 404);
     let hanging = begin_patch(&daemon, &path, 2, 3, b"l");
     assert_eq!(draft.0.delete(&path).status, 204);
-    assert!(status_of(hanging).starts_with("HTTP/1.1 409"));
+    assert!(answer_of(hanging).starts_with("HTTP/1.1 409"));
     assert_eq!(draft.head(&path).status, 404);
     draft.patch(&path, 2, "?1", b"llo").refused(404, "upload_not_found");
     nothing_is_open(&user);
@@ -401,13 +386,13 @@ fn what_a_vanished_client_sent_is_kept_and_a_newer_request_takes_over() {
     // A client that stops sending is told so.
     let left = content.len() - 400_100;
     let idle = begin_patch(&daemon, &path, 400_100, left, &content[400_100..500_000]);
-    assert!(status_of(idle).starts_with("HTTP/1.1 408"));
+    assert!(answer_of(idle).starts_with("HTTP/1.1 408"));
     assert_eq!(draft.state(&path).0, 500_000);
     // A request whose client is only slow gives way to a newer one.
     let hanging = begin_patch(&daemon, &path, 500_000, 500_000, b"");
     let last = draft.patch(&path, 500_000, "?1", &content[500_000..]);
     assert_eq!(user.content(last.json()["key"].as_str().unwrap()).body, content);
-    assert!(status_of(hanging).starts_with("HTTP/1.1 409"));
+    assert!(answer_of(hanging).starts_with("HTTP/1.1 409"));
 }
 
 #[test]

@@ -1,17 +1,19 @@
 //! Uploads and the tokens that begin and end them. A token can end what another token of the same
 //! subject began. A subject that is shut out can end nothing any more.
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-};
+use std::{io::Write, net::TcpStream};
 
 use serde_json::{Value, json};
 
 use crate::{
     auth::claims,
-    support::{Client, Daemon, connect},
-    tokens::run,
+    support::{
+        Client, Daemon,
+        command::run,
+        connect,
+        raw::{answer_of, await_continue},
+        staged_files,
+    },
 };
 
 /// One of the three dialects: how a client begins an upload of five bytes with the first two, and
@@ -111,9 +113,7 @@ fn hang(daemon: &Daemon, at: usize, credential: &str, head: &str) -> TcpStream {
     );
     let kind = if head.contains("/v1/tus") { "offset+octet-stream" } else { "partial-upload" };
     write!(socket, "{head}content-type: application/{kind}\r\n\r\n").unwrap();
-    let mut interim = [0; 25];
-    socket.read_exact(&mut interim).unwrap();
-    assert!(interim.starts_with(b"HTTP/1.1 100"));
+    await_continue(&mut socket);
     socket
 }
 
@@ -165,12 +165,11 @@ fn who_is_shut_out_meanwhile_ends_nothing() {
         run(&dir, &command);
         for (mut socket, head) in hanging.into_iter().zip(&heads) {
             socket.write_all(b"{}   ").unwrap();
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer).unwrap();
+            let answer = answer_of(socket);
             assert!(answer.starts_with("HTTP/1.1 401"), "{command:?}, {head}: {answer}");
         }
         assert_eq!(files(&daemon), 0);
     }
     assert_eq!(run(&dir, &["user", "list"]), json!([]));
-    assert_eq!(std::fs::read_dir(dir.join("staging")).unwrap().count(), 1);
+    assert!(staged_files(&daemon).is_empty());
 }

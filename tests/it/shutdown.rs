@@ -1,13 +1,10 @@
 //! SIGTERM: requests in flight finish, and new ones are not accepted.
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-};
+use std::{io::Write, net::TcpStream};
 
 use rustix::process::Signal;
 
-use crate::support::{Daemon, begin_put, connect};
+use crate::support::{Daemon, begin_put, connect, eventually, raw::answer_of};
 
 #[test]
 fn requests_in_flight_finish() {
@@ -15,10 +12,9 @@ fn requests_in_flight_finish() {
     let idle = connect(&daemon);
     let mut socket = begin_put(&daemon);
     daemon.signal(Signal::TERM);
-    crate::support::eventually(|| TcpStream::connect(daemon.address()).is_err());
+    eventually(|| TcpStream::connect(daemon.address()).is_err());
     socket.write_all(b"hello").unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
+    let answer = answer_of(socket);
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     assert!(daemon.wait().success());
     drop(idle);
@@ -32,7 +28,7 @@ fn a_second_signal_ends_at_once() {
     daemon.expect_trouble("told to stop twice");
     let _unfinished = begin_put(&daemon);
     daemon.signal(Signal::TERM);
-    crate::support::eventually(|| TcpStream::connect(daemon.address()).is_err());
+    eventually(|| TcpStream::connect(daemon.address()).is_err());
     // SIGHUP has no effect any more.
     daemon.signal(Signal::HUP);
     daemon.signal(Signal::INT);

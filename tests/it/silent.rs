@@ -4,15 +4,18 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use crate::support::{
-    Client,
-    daemon::{BINARY, TOKEN},
-    eventually,
+use crate::{
+    reload::log,
+    support::{
+        Client,
+        daemon::{BINARY, TOKEN, signal},
+        eventually,
+    },
 };
 
 fn full() -> Stdio {
@@ -31,10 +34,6 @@ fn serve(data: &Path, stderr: Stdio) -> Command {
     command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data).env_clear();
     command.stdout(Stdio::null()).stderr(stderr);
     command
-}
-
-fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), signal).unwrap();
 }
 
 #[test]
@@ -60,15 +59,10 @@ fn a_log_that_cannot_be_written_stops_nothing() {
         signal(&child, Signal::HUP);
         // The log cannot tell when the configuration was read again. The filter can: one that was
         // set by command is then replaced by the configured one.
-        let log = |arguments: &[&str]| {
-            let mut command = Command::new(BINARY);
-            command.arg("log").args(arguments).arg("--data-dir").arg(&data).env_clear();
-            String::from_utf8(command.output().unwrap().stdout).unwrap().trim().to_owned()
-        };
-        assert_eq!(log(&["debug"]), "debug");
+        assert_eq!(log(&data, &["debug"]), "debug");
         stored();
         signal(&child, Signal::HUP);
-        eventually(|| log(&[]) == "info");
+        eventually(|| log(&data, &[]) == "info");
         stored();
         signal(&child, Signal::TERM);
         assert!(child.wait().unwrap().success());

@@ -8,26 +8,15 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{Daemon, bytes, connect, daemon::TOKEN, eventually};
+use crate::support::{Daemon, PATIENCE, bytes, connect, eventually, raw::begin, stored};
 
 /// The pause after each piece, well below the silence that is allowed.
 const PACE: Duration = Duration::from_millis(20);
 const SILENCE: (&str, &str) = ("body_idle_timeout", "1s");
 
-fn counted(daemon: &Daemon, limit: &str) -> bool {
-    let sample = format!("streamlined_limits_hit_total{{limit=\"{limit}\"}} ");
-    daemon.operator("GET", "/metrics").contains(&sample)
-}
-
 /// Sends the head of a request whose body is still to come.
-fn begin(daemon: &Daemon, line: &str, headers: &str, length: usize) -> TcpStream {
-    let mut socket = connect(daemon);
-    let head = format!(
-        "{line} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n{headers}\
-         content-length: {length}\r\nconnection: close\r\n\r\n"
-    );
-    socket.write_all(head.as_bytes()).unwrap();
-    socket
+fn begin_body(daemon: &Daemon, request: &str, lines: &str, length: usize) -> TcpStream {
+    begin(daemon, request, &format!("{lines}content-length: {length}\r\nconnection: close\r\n"))
 }
 
 /// Sends the body in pieces and waits [`PACE`] for an answer after each. Returns the answer and how
@@ -44,7 +33,7 @@ fn trickle(mut socket: TcpStream, body: &[u8], piece: usize) -> (String, usize) 
             Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
         }
     }
-    socket.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.read_to_end(&mut answer).unwrap();
     (String::from_utf8(answer).unwrap().trim_start_matches('\0').into(), sent)
 }
@@ -54,16 +43,16 @@ fn a_body_of_a_byte_now_and_then_is_ended() {
     let settings = [SILENCE, ("body_bytes_per_second_min", "1KiB"), ("requests_max", "1")];
     let daemon = Daemon::with(&settings);
     let put = "PUT /v1/files/content?filename=f&user_id=u";
-    let socket = begin(&daemon, put, "", 5000);
+    let socket = begin_body(&daemon, put, "", 5000);
     let (answer, sent) = trickle(socket, &[b'x'; 5000], 1);
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_timeout"), "{answer}");
     assert!(sent < 500, "{sent} bytes");
     // The only permit for a request is free again.
     eventually(|| daemon.anyone().get("/healthz").status == 200);
-    assert!(counted(&daemon, "body_rate") && !counted(&daemon, "body_idle"));
+    assert!(daemon.has_hit("body_rate") && !daemon.has_hit("body_idle"));
     assert_eq!(daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"], 0);
     // JSON bodies are held to the same rate.
-    let socket = begin(&daemon, "POST /v1/files/init", "", 5000);
+    let socket = begin_body(&daemon, "POST /v1/files/init", "", 5000);
     let (answer, _) = trickle(socket, &[b' '; 5000], 1);
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
 }
@@ -81,19 +70,23 @@ fn what_came_slowly_into_a_session_is_kept() {
         let type_ = "content-type: application/offset+octet-stream";
         format!("tus-resumable: 1.0.0\r\n{type_}\r\nupload-offset: {offset}\r\n")
     };
-    let socket = begin(&daemon, &format!("PATCH {path}"), &offset("0"), 300_000);
+    let socket = begin_body(&daemon, &format!("PATCH {path}"), &offset("0"), 300_000);
     let (answer, sent) = trickle(socket, &content, 100);
     assert!(answer.starts_with("HTTP/1.1 408") && sent < 100_000, "{sent}: {answer}");
     let head = tus.send("HEAD", path, "");
     let kept: usize = head.header("upload-offset").parse().unwrap();
     assert!((100..=sent).contains(&kept), "{kept} of {sent}");
-    let socket =
-        begin(&daemon, &format!("PATCH {path}"), &offset(&kept.to_string()), content.len() - kept);
+    let socket = begin_body(
+        &daemon,
+        &format!("PATCH {path}"),
+        &offset(&kept.to_string()),
+        content.len() - kept,
+    );
     let (answer, _) = trickle(socket, &content[kept..], 20_000);
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     let files = user.get("/v1/files/all").ok();
     assert_eq!(files["total_size"], json!(300_000));
-    assert!(counted(&daemon, "body_rate"));
+    assert!(daemon.has_hit("body_rate"));
 }
 
 #[test]
@@ -104,9 +97,9 @@ fn who_is_fast_enough_or_held_to_nothing_takes_as_long_as_it_needs() {
         let daemon = Daemon::with(&[SILENCE, ("body_bytes_per_second_min", least)]);
         let body: Vec<u8> = slow.repeat(piece);
         let put = "PUT /v1/files/content?filename=f&user_id=u";
-        let (answer, _) = trickle(begin(&daemon, put, "", body.len()), &body, piece);
+        let (answer, _) = trickle(begin_body(&daemon, put, "", body.len()), &body, piece);
         assert!(answer.starts_with("HTTP/1.1 201"), "{least}: {answer}");
-        assert!(!counted(&daemon, "body_rate"));
+        assert!(!daemon.has_hit("body_rate"));
     }
 }
 
@@ -115,9 +108,8 @@ fn an_answer_that_is_taken_too_slowly_is_cut() {
     const SIZE: usize = 64 << 20;
     let settings = [("body_idle_timeout", "2s"), ("body_bytes_per_second_min", "1GiB")];
     let daemon = Daemon::with(&settings);
-    let key = daemon.user("u").store("f", "", &bytes(1, SIZE))["key"].clone();
-    let get = format!("GET /v1/files/content/{}", key.as_str().unwrap());
-    let mut socket = begin(&daemon, &get, "", 0);
+    let get = format!("GET {}", stored(&daemon, SIZE));
+    let mut socket = begin_body(&daemon, &get, "", 0);
     let (mut taken, mut chunk) = (0, vec![0; 256 << 10]);
     // Reading from this idle connection takes `PACE`, which limits the download to some 12 MiB a
     // second.
@@ -128,7 +120,7 @@ fn an_answer_that_is_taken_too_slowly_is_cut() {
         let _ = (&paced).read(&mut [0]);
     }
     assert!(taken > 1 << 20 && taken < SIZE, "{taken}");
-    eventually(|| counted(&daemon, "answer_rate"));
-    assert!(!counted(&daemon, "answer_not_taken"));
+    eventually(|| daemon.has_hit("answer_rate"));
+    assert!(!daemon.has_hit("answer_not_taken"));
     assert!(daemon.log().lines().any(|line| line.contains("\"cut\":true")));
 }

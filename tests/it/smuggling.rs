@@ -4,27 +4,13 @@
 use std::{
     fmt::Write as _,
     io::{ErrorKind, Read, Write},
-    net::Shutdown,
 };
 
 use serde_json::json;
 
-use crate::support::{Client, Daemon, base64, client::query, connect, daemon::TOKEN};
-
-/// Sends bytes on a new connection and returns everything that comes back.
-fn exchange(daemon: &Daemon, request: &[u8]) -> Vec<u8> {
-    let mut socket = connect(daemon);
-    // The daemon may close the connection before it has read everything.
-    let _ = socket.write_all(request);
-    let _ = socket.shutdown(Shutdown::Write);
-    let mut answer = Vec::new();
-    match socket.read_to_end(&mut answer) {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => {
-            panic!("it neither answers nor ends")
-        }
-        _ => answer,
-    }
-}
+use crate::support::{
+    Client, Daemon, base64, client::query, connect, daemon::TOKEN, raw::exchange,
+};
 
 /// The status codes in what came back.
 fn statuses(answer: &[u8]) -> Vec<u16> {

@@ -13,11 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::support::{
     Daemon, PATIENCE,
-    daemon::{BINARY, TOKEN},
+    daemon::{BINARY, TOKEN, signal},
     eventually,
     tls::Authority,
 };
@@ -160,12 +160,10 @@ fn a_socket_that_is_handed_over_drops_no_connection_over_a_restart() {
     };
     // Connections are made before the first daemon, between the two, and while each of them runs.
     let early = ask();
-    let mut first = activated(&listener, &data);
+    let first = activated(&listener, &data);
     answered(early);
     answered(ask());
-    let pid = Pid::from_raw(i32::try_from(first.id()).unwrap()).unwrap();
-    kill_process(pid, Signal::TERM).unwrap();
-    assert!(first.wait().unwrap().success());
+    stop(first);
     let between = ask();
     let mut second = activated(&listener, &data);
     answered(between);
@@ -208,8 +206,7 @@ fn asked(mut socket: impl Read + Write, line: &str, headers: &str) -> String {
 }
 
 fn stop(mut daemon: Child) {
-    let pid = Pid::from_raw(i32::try_from(daemon.id()).unwrap()).unwrap();
-    kill_process(pid, Signal::TERM).unwrap();
+    signal(&daemon, Signal::TERM);
     assert!(daemon.wait().unwrap().success());
 }
 

@@ -13,19 +13,15 @@ use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    floods::{await_frame, frame, healthz, request, speak},
-    support::{Daemon, PATIENCE, bytes, client::encode, daemon::TOKEN, eventually},
+    floods::{
+        DATA, END_STREAM, PING, WINDOW_UPDATE, await_frame, frame, get, healthz, speak,
+        windows_begin_with,
+    },
+    support::{Daemon, PATIENCE, daemon::TOKEN, eventually, stored},
 };
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-/// Flags.
-const END_STREAM: u8 = 1;
+/// A flag of `PING`.
 const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Over {
@@ -85,14 +81,11 @@ fn ask(path: &str, over: Over) -> Vec<u8> {
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\r\n");
         return request.into_bytes();
     };
-    let wide = (1_u32 << 30).to_be_bytes();
+    let wide = 1_u32 << 30;
     let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    hello.extend(frame(SETTINGS, 0, 0, &[&[0, 4][..], &wide].concat()));
-    hello.extend(frame(WINDOW_UPDATE, 0, 0, &wide));
-    let head = request("GET", path, &[("x-service-token", TOKEN)]);
-    for stream in (1..).step_by(2).take(streams) {
-        hello.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &head));
-    }
+    hello.extend(windows_begin_with(wide));
+    hello.extend(frame(WINDOW_UPDATE, 0, 0, &wide.to_be_bytes()));
+    hello.extend((1..).step_by(2).take(streams).flat_map(|stream| get(stream, path)));
     hello
 }
 
@@ -158,16 +151,6 @@ impl Incoming {
             self.unread.drain(..9 + length);
         }
     }
-}
-
-fn stored(daemon: &Daemon, size: usize) -> String {
-    let file = daemon.user("u").store("f", "", &bytes(1, size));
-    format!("/v1/files/content/{}", encode(file["key"].as_str().unwrap()))
-}
-
-fn counted(daemon: &Daemon, limit: &str) -> bool {
-    let sample = format!("streamlined_limits_hit_total{{limit=\"{limit}\"}} ");
-    daemon.operator("GET", "/metrics").contains(&sample)
 }
 
 /// Lasts longer than a connection may stay open that was told to close. It is so slow that hyper
@@ -246,5 +229,5 @@ fn a_peer_that_is_gone_without_a_word_is_let_go() {
     };
     assert!(open(1));
     eventually(|| open(0));
-    assert!(counted(&daemon, "idle"));
+    assert!(daemon.has_hit("idle"));
 }

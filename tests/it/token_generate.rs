@@ -1,13 +1,17 @@
 //! `streamlined token generate`, beside a running daemon and without one.
 
-use std::process::{Command, Output};
+use std::{path::Path, process::Output};
 
-use crate::support::{Daemon, daemon::BINARY};
+use crate::support::{Daemon, command::command};
 
-fn generate(dir: &std::path::Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(BINARY);
-    command.args(["token", "generate"]).args(arguments).arg("--data-dir").arg(dir);
-    command.output().unwrap()
+fn generate(dir: &Path, arguments: &[&str]) -> Output {
+    command(dir, &[&["token", "generate"], arguments].concat())
+}
+
+/// The token in the block that the command prints.
+pub fn token_in(output: &Output) -> String {
+    let printed = str::from_utf8(&output.stdout).unwrap();
+    printed.lines().skip_while(|line| *line != "Token:").nth(1).unwrap().to_owned()
 }
 
 #[test]
@@ -15,8 +19,7 @@ fn it_prints_the_documented_block_and_the_token_works() {
     let daemon = Daemon::start();
     let output = generate(&daemon.dir(), &["classification-service", "--days", "730"]);
     assert!(output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
-    let token = text.lines().skip_while(|line| *line != "Token:").nth(1).unwrap();
+    let token = token_in(&output);
     let rule = "=".repeat(80);
     let wanted = format!(
         "{rule}\nService Token Generated Successfully\n{rule}\n\n\
@@ -24,9 +27,9 @@ fn it_prints_the_documented_block_and_the_token_works() {
          Token:\n{token}\n\n\
          {rule}\nUsage in HTTP requests:\n  Authorization: Bearer {token}\n{rule}\n"
     );
-    assert_eq!(text, wanted);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), wanted);
     daemon.user("u").store("f", "", b"x");
-    assert_eq!(daemon.bearer(token).names("?user_id=u"), ["f"]);
+    assert_eq!(daemon.bearer(&token).names("?user_id=u"), ["f"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     fs::{self, Permissions},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
-    process::{Command, Output},
+    process::Command,
 };
 
 use rustix::process::{Signal, geteuid};
@@ -16,34 +16,12 @@ use crate::{
     audit::lines,
     support::{
         Client, Daemon, base64,
+        command::{command, refused, run},
         daemon::{BINARY, TOKEN},
         eventually,
     },
+    token_generate::token_in,
 };
-
-pub fn command(data: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(BINARY);
-    command.args(arguments).arg("--data-dir").arg(data).env_clear();
-    command.output().unwrap()
-}
-
-/// Runs a command that must succeed and returns the JSON that it prints.
-pub fn run(data: &Path, arguments: &[&str]) -> Value {
-    let output = command(data, &[arguments, &["--json"]].concat());
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {said}");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Runs a command that must fail with this status and returns the one line that it prints.
-pub fn refused(data: &Path, status: i32, arguments: &[&str]) -> String {
-    let output = command(data, arguments);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
-    let is_one = said.lines().count() == 1 && said.starts_with("streamlined: ");
-    assert!(is_one, "{arguments:?}: {said}");
-    said
-}
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}"))
@@ -65,8 +43,7 @@ const LIST: &str = "/v1/files/all?user_id=u";
 fn commands_and_a_start_at_one_time_wait_for_each_other() {
     let mut daemon = Daemon::start();
     let dir = daemon.dir();
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     let made = std::thread::scope(|scope| {
         let made = ["a", "b"].map(|name| scope.spawn(|| run(&dir, &["token", "create", name])));
         daemon.resume();
@@ -113,8 +90,7 @@ fn every_command_works_beside_a_daemon_and_without_one() {
         (made, rotated, jwt)
     };
     let beside = walk("beside");
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     let without = walk("without");
     assert!(!dir.join("admin.sock").exists());
     daemon.resume();
@@ -207,8 +183,7 @@ fn a_revocation_wins_at_once_and_survives_a_kill() {
 fn a_command_that_dies_leaves_all_of_its_change_or_nothing() {
     let mut daemon = Daemon::start();
     let dir = daemon.dir();
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     let die = |point: &str, arguments: &[&str]| {
         let mut command = Command::new(BINARY);
         command.args(arguments).arg("--data-dir").arg(&dir).env_clear();
@@ -233,8 +208,7 @@ fn a_command_that_dies_leaves_all_of_its_change_or_nothing() {
         daemon.resume();
         let status = holder(&daemon, &made).get(LIST).status;
         assert_eq!(status, if is_taken { 401 } else { 200 }, "{point}");
-        daemon.signal(Signal::TERM);
-        daemon.wait();
+        daemon.stop();
     }
 }
 
@@ -385,7 +359,7 @@ fn scopes_and_networks_limit_what_a_token_can() {
         out(limited.get("/v1/files/all?user_id=anna"));
         out(limited.get("/v1/files/all?user_id=bob&folder=a"));
         out(limited.get(&format!("/v1/files/signed-url?key={}", text(&elsewhere, "key"))));
-        out(limited.delete(&format!("/v1/files/{}", text(&elsewhere, "key"))));
+        out(limited.delete_file(&elsewhere));
         assert_eq!(put(&limited, "anna", "a/x").status, 201);
         out(put(&limited, "anna", "ab"));
         out(put(&limited, "bob", "a"));
@@ -409,7 +383,7 @@ fn scopes_and_networks_limit_what_a_token_can() {
         let reader = make(&[kind, &["--scope", "read"]].concat());
         assert_eq!(reader.content(text(&of_bob, "key")).body, b"3");
         out(put(&reader, "anna", "a"));
-        out(reader.delete(&format!("/v1/files/{}", text(&in_a, "key"))));
+        out(reader.delete_file(&in_a));
         out(reader.post("/v1/files/generate-token?user_id=anna", ""));
         out(reader.get("/v1/admin/tokens"));
 
@@ -600,16 +574,14 @@ fn a_generated_token_is_recorded_where_there_is_a_store() {
     let generate = || {
         let output = command(&dir, &["token", "generate", "documented"]);
         assert!(output.status.success() && output.stderr.is_empty());
-        let printed = String::from_utf8(output.stdout).unwrap();
-        printed.lines().skip_while(|line| *line != "Token:").nth(1).unwrap().to_owned()
+        token_in(&output)
     };
     let token = generate();
     daemon.bearer(&token).get(LIST).ok();
     assert_eq!(run(&dir, &["token", "show", "documented"])["kind"], "jwt");
     run(&dir, &["token", "revoke", "documented"]);
     daemon.bearer(&token).get(LIST).refused(401, "unauthenticated");
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     let token = generate();
     assert_eq!(run(&dir, &["token", "show", "documented"])["state"], "active");
     daemon.resume();

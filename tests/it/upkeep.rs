@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -14,71 +14,53 @@ use serde_json::Value;
 
 use crate::{
     audit::lines,
-    support::{Daemon, bytes, daemon::BINARY, eventually},
+    restore::{backed_up, kill_between_renames},
+    support::{
+        Daemon, bytes,
+        command::{command, refused, report, run, text},
+        daemon::BINARY,
+        eventually,
+        harm::{blob, damage, flip, unreadable},
+    },
 };
-
-fn run(arguments: &[&str], data: &Path) -> Output {
-    let command =
-        Command::new(BINARY).args(arguments).arg("--data-dir").arg(data).env_clear().output();
-    command.unwrap()
-}
-
-/// Runs a command that must succeed and returns its report.
-pub fn report(arguments: &[&str], data: &Path) -> Value {
-    let output = run(arguments, data);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {said}");
-    let printed = String::from_utf8(output.stdout).unwrap();
-    let begin = printed.find('{').unwrap();
-    serde_json::from_str(&printed[begin..]).unwrap()
-}
 
 fn names(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Ends the daemon and calls `then` with its directory, which is still there.
-fn stopped(mut daemon: Daemon, then: impl FnOnce(&Path)) {
-    daemon.signal(Signal::TERM);
-    daemon.wait();
-    then(&daemon.dir());
-}
-
 /// Ends the daemon, rebuilds its index from the journal, and starts it again.
 fn rebuilt(daemon: &mut Daemon) {
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     let data = daemon.dir();
     fs::remove_dir_all(data.join("meta")).unwrap();
-    assert!(run(&["fsck", "--rebuild"], &data).status.success());
-    assert_eq!(report(&["fsck"], &data)["findings"], Value::Array(Vec::new()));
+    assert!(command(&data, &["fsck", "--rebuild"]).status.success());
+    assert_eq!(report(&data, &["fsck"])["findings"], Value::Array(Vec::new()));
     daemon.resume();
 }
 
 #[test]
 fn reports_are_the_same_with_and_without_a_daemon() {
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     let user = daemon.user("u");
     user.store("small", "a/b", &bytes(1, 100));
     let gone = user.store("gone", "a", &bytes(2, 100_000));
-    user.delete(&format!("/v1/files/{}", gone["key"].as_str().unwrap())).ok();
+    user.delete_file(&gone).ok();
     let open = user.init("open", 300);
     user.part(&open, 1, &bytes(3, 200)).ok();
     let check = |data: &Path| {
-        let checked = report(&["fsck"], data);
+        let checked = report(data, &["fsck"]);
         assert_eq!(checked["findings"], Value::Array(Vec::new()));
-        let scrubbed = report(&["scrub"], data);
+        let scrubbed = report(data, &["scrub"]);
         assert_eq!((&scrubbed["blobs"], &scrubbed["damaged"]), (&2.into(), &0.into()));
-        let collected = report(&["gc"], data);
+        let collected = report(data, &["gc"]);
         assert_eq!(collected["blobs"], 0, "within its time of grace");
         [checked, scrubbed, collected]
     };
     let beside = check(&daemon.dir());
-    stopped(daemon, |data| {
-        assert!(!data.join("admin.sock").exists());
-        assert_eq!(check(data), beside);
-    });
+    daemon.stop();
+    assert!(!daemon.dir().join("admin.sock").exists());
+    assert_eq!(check(&daemon.dir()), beside);
 }
 
 #[test]
@@ -88,13 +70,8 @@ fn damage_is_found_told_and_healed() {
     let user = daemon.user("u");
     let content = bytes(1, 100_000);
     let file = user.store("f", "", &content);
-    let hash = file["blake3"].as_str().unwrap();
-    let dir = daemon.dir().join("blobs").join(&hash[..2]);
-    let path = fs::read_dir(dir).unwrap().next().unwrap().unwrap().path();
-    let mut harmed = content.clone();
-    harmed[50_000] ^= 1;
-    fs::write(&path, harmed).unwrap();
-    let found = run(&["scrub"], &daemon.dir());
+    flip(&blob(&daemon.dir(), &file), 50_000);
+    let found = command(&daemon.dir(), &["scrub"]);
     assert_eq!(found.status.code(), Some(1));
     let key = file["key"].as_str().unwrap();
     user.content(key).refused(500, "content_damaged");
@@ -102,7 +79,7 @@ fn damage_is_found_told_and_healed() {
     partial.refused(500, "content_damaged");
     user.store("again", "", &content);
     assert_eq!(user.content(key).body, content);
-    assert_eq!(report(&["scrub"], &daemon.dir())["damaged"], 0);
+    assert_eq!(report(&daemon.dir(), &["scrub"])["damaged"], 0);
 }
 
 #[test]
@@ -111,21 +88,15 @@ fn a_damaged_journal_is_found_told_and_mended() {
     daemon.expect_trouble("the journal is damaged");
     let user = daemon.user("u");
     let needle = user.store("needle", "", b"content");
-    for entry in fs::read_dir(daemon.dir().join("journal")).unwrap() {
-        let path = entry.unwrap().path();
-        let mut log = fs::read(&path).unwrap();
-        let at = memchr::memmem::rfind(&log, b"needle");
-        log[at.unwrap()] ^= 1;
-        fs::write(path, log).unwrap();
-    }
-    let found = run(&["fsck"], &daemon.dir());
+    damage(&daemon.dir().join("journal"), b"needle");
+    let found = command(&daemon.dir(), &["fsck"]);
     assert_eq!(found.status.code(), Some(1));
     let told = String::from_utf8(found.stdout).unwrap();
     // The damaged commit is the last one, unless the daemon has made one by itself since.
     let last = told.contains("are not in the journal");
     assert!(last || told.contains("cannot be read"), "{told}");
     let mut stores = 0;
-    while !run(&["fsck"], &daemon.dir()).status.success() {
+    while !command(&daemon.dir(), &["fsck"]).status.success() {
         user.store("g", "", b"more");
         stores += 1;
         assert!(stores < 100, "{told}");
@@ -167,7 +138,7 @@ fn a_backup_under_load_restores_what_was_acknowledged() {
             });
         }
         let reports =
-            (report(&["backup", to], &daemon.dir()), report(&["backup", to], &daemon.dir()));
+            (report(&daemon.dir(), &["backup", to]), report(&daemon.dir(), &["backup", to]));
         enough.store(true, Ordering::Relaxed);
         reports
     });
@@ -177,14 +148,11 @@ fn a_backup_under_load_restores_what_was_acknowledged() {
 
     let restored = tempfile::tempdir().unwrap();
     let data = restored.path().join("data");
-    assert!(run(&["restore", target.path().to_str().unwrap()], &data).stderr.len() > 10);
-    let output = run(&["restore", to], &data);
+    assert!(command(&data, &["restore", text(target.path())]).stderr.len() > 10);
+    let output = command(&data, &["restore", to]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(!run(&["restore", to], &data).status.success(), "over what is there");
-    let daemon = Daemon::prepared(|empty| {
-        fs::remove_dir(empty).unwrap();
-        fs::rename(&data, empty).unwrap();
-    });
+    assert!(!command(&data, &["restore", to]).status.success(), "over what is there");
+    let daemon = Daemon::on(&data);
     let user = daemon.user("u");
     for (file, content) in &stored {
         assert_eq!(user.content(file["key"].as_str().unwrap()).body, *content);
@@ -207,15 +175,15 @@ fn a_key_that_was_withdrawn_does_not_come_back_with_a_backup() {
     let target = tempfile::tempdir().unwrap();
     let backup = target.path().join("made/with/those/above");
     let to = backup.to_str().unwrap();
-    report(&["backup", to], &daemon.dir());
+    report(&daemon.dir(), &["backup", to]);
     let (keys, kept) = (daemon.dir().join("keys"), backup.join("keys"));
     let before = names(&keys);
     assert_eq!(names(&kept), before);
-    assert!(run(&["key", "rotate"], &daemon.dir()).status.success());
+    assert!(command(&daemon.dir(), &["key", "rotate"]).status.success());
     let withdrawn = before.iter().find(|name| Path::new(name).extension() == Some("pem".as_ref()));
     let withdrawn = withdrawn.unwrap();
     fs::remove_file(keys.join(withdrawn)).unwrap();
-    report(&["backup", to], &daemon.dir());
+    report(&daemon.dir(), &["backup", to]);
     assert_eq!(names(&kept), names(&keys));
     assert!(!kept.join(withdrawn).exists());
 }
@@ -232,7 +200,7 @@ fn a_key_that_was_half_written_is_neither_kept_nor_backed_up() {
     for name in ["link.tmp", "abc.tmp"] {
         fs::write(keys.join(name), "half a key").unwrap();
     }
-    report(&["backup", backup.to_str().unwrap()], &daemon.dir());
+    report(&daemon.dir(), &["backup", text(&backup)]);
     assert_eq!((half(&keys), half(&backup.join("keys"))), (2, 0));
     daemon.restart(Signal::TERM);
     assert_eq!(half(&keys), 0);
@@ -247,20 +215,9 @@ fn a_backup_leaves_its_directory_to_nobody_else_to_write() {
         let to = target.path().join(name);
         fs::create_dir(&to).unwrap();
         fs::set_permissions(&to, fs::Permissions::from_mode(before)).unwrap();
-        report(&["backup", to.to_str().unwrap()], &daemon.dir());
+        report(&daemon.dir(), &["backup", text(&to)]);
         assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, after, "{name}");
     }
-}
-
-/// A store of one file, and a backup of it.
-fn backed_up() -> (Daemon, tempfile::TempDir, PathBuf) {
-    let mut daemon = Daemon::start();
-    daemon.expect_trouble("a store is unavailable");
-    daemon.user("u").store("f", "a", b"content");
-    let target = tempfile::tempdir().unwrap();
-    let backup = target.path().join("backup");
-    report(&["backup", backup.to_str().unwrap()], &daemon.dir());
-    (daemon, target, backup)
 }
 
 /// Runs a backup that fails before its last steps.
@@ -268,24 +225,24 @@ fn cut_short(backup: &Path, daemon: &Daemon) {
     let (keys, kept) = (backup.join("keys"), backup.join("kept"));
     fs::rename(&keys, &kept).unwrap();
     fs::write(&keys, "in the way").unwrap();
-    assert!(!run(&["backup", backup.to_str().unwrap()], &daemon.dir()).status.success());
+    assert!(!command(&daemon.dir(), &["backup", text(backup)]).status.success());
     fs::remove_file(&keys).unwrap();
     fs::rename(kept, keys).unwrap();
 }
 
-/// The first backup is as if it had been killed between its two renames, and the next one fails.
+/// A backup was killed between its two renames, and the next one fails.
 #[test]
 fn what_an_earlier_backup_left_stays_good() {
-    let (daemon, target, backup) = backed_up();
+    let (target, backup, mut daemon) = backed_up();
+    daemon.expect_trouble("a store is unavailable");
     let to = backup.to_str().unwrap();
-    fs::create_dir(backup.join("incoming")).unwrap();
-    fs::rename(backup.join("journal"), backup.join("incoming/old")).unwrap();
+    kill_between_renames(&backup);
     // A daemon that was started on the backup refused to run, and left this directory.
     fs::create_dir(backup.join("journal")).unwrap();
     cut_short(&backup, &daemon);
     let data = target.path().join("data");
-    assert!(run(&["restore", to], &data).status.success());
-    assert_eq!(report(&["user", "show", "u", "--json"], &data)["files"], 1);
+    assert!(command(&data, &["restore", to]).status.success());
+    assert_eq!(run(&data, &["user", "show", "u"])["files"], 2);
 }
 
 /// The hash of each file below a directory.
@@ -307,19 +264,20 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, String> {
 /// place only together with their journal.
 #[test]
 fn a_backup_that_is_cut_changes_no_file_of_an_earlier_one() {
-    let (daemon, target, backup) = backed_up();
+    let (target, backup, mut daemon) = backed_up();
+    daemon.expect_trouble("a store is unavailable");
     let to = backup.to_str().unwrap();
     let before = contents(&backup.join("blobs"));
     assert!(!before.is_empty());
     daemon.user("u").store("f", "b", b"another");
     cut_short(&backup, &daemon);
     assert_eq!(contents(&backup.join("blobs")), before);
-    report(&["backup", to], &daemon.dir());
+    report(&daemon.dir(), &["backup", to]);
     assert_ne!(contents(&backup.join("blobs")), before);
     assert!(!backup.join("incoming").exists());
     let data = target.path().join("data");
-    assert!(run(&["restore", to], &data).status.success());
-    assert_eq!(report(&["user", "show", "u", "--json"], &data)["files"], 2);
+    assert!(command(&data, &["restore", to]).status.success());
+    assert_eq!(run(&data, &["user", "show", "u"])["files"], 3);
 }
 
 /// The target is as a backup leaves it that found no room for more than its lock.
@@ -330,7 +288,7 @@ fn a_backup_that_left_a_lock_alone_is_begun_again() {
     for left in ["LOCK", "FORMAT.tmp"] {
         fs::write(target.path().join(left), "").unwrap();
     }
-    report(&["backup", target.path().to_str().unwrap()], &daemon.dir());
+    report(&daemon.dir(), &["backup", text(target.path())]);
     assert!(target.path().join("FORMAT").exists());
 }
 
@@ -338,17 +296,9 @@ fn a_backup_that_left_a_lock_alone_is_begun_again() {
 fn a_backup_that_cannot_be_written_says_where() {
     let daemon = Daemon::start();
     let file = tempfile::NamedTempFile::new().unwrap();
-    let output = run(&["backup", file.path().join("b").to_str().unwrap()], &daemon.dir());
+    let output = command(&daemon.dir(), &["backup", file.path().join("b").to_str().unwrap()]);
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && told.contains(file.path().to_str().unwrap()), "{told}");
-}
-
-/// Runs a backup that must be refused and returns the one line that it prints.
-fn refused(to: &Path, data: &Path) -> String {
-    let output = run(&["backup", to.to_str().unwrap()], data);
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), told.trim().lines().count()), (Some(1), 1), "{told}");
-    told
 }
 
 #[test]
@@ -362,14 +312,16 @@ fn a_backup_never_goes_where_a_daemon_has_its_data() {
     let beside = data.join("../data");
     let around = data.parent().unwrap();
     let inside = data.join("blobs/backup");
+    let refused = |to: &Path| refused(&data, 1, &["backup", text(to)]);
     for to in [&data, &link, &beside, &link.join("made/anew"), around, &inside] {
-        let told = refused(to, &data);
+        let told = refused(to);
         assert!(told.contains("a directory of its own"), "{told}");
     }
     assert!(!inside.exists() && !around.join("FORMAT").exists());
-    let other = Daemon::start();
-    assert!(refused(&other.dir(), &data).contains("is in use by a daemon"));
-    stopped(other, |served| assert!(refused(served, &data).contains("it has meta/")));
+    let mut other = Daemon::start();
+    assert!(refused(&other.dir()).contains("is in use by a daemon"));
+    other.stop();
+    assert!(refused(&other.dir()).contains("it has meta/"));
     daemon.restart(Signal::KILL);
     let key = file["key"].as_str().unwrap();
     assert_eq!(daemon.user("u").content(key).body, b"content");
@@ -385,7 +337,7 @@ fn a_backup_replaces_nothing_that_is_not_one() {
         fs::create_dir_all(theirs.join(kept).parent().unwrap()).unwrap();
         fs::write(theirs.join(kept), kept).unwrap();
     }
-    let told = refused(&theirs, &daemon.dir());
+    let told = refused(&daemon.dir(), 1, &["backup", text(&theirs)]);
     assert!(told.contains("holds something other than a backup"), "{told}");
     for kept in ["keys/ssh.key", "incoming/mail"] {
         assert_eq!(fs::read_to_string(theirs.join(kept)).unwrap(), kept);
@@ -394,7 +346,7 @@ fn a_backup_replaces_nothing_that_is_not_one() {
     let own = place.path().join("own");
     fs::create_dir_all(own.join("lost+found")).unwrap();
     for _ in 0..2 {
-        assert!(run(&["backup", own.to_str().unwrap()], &daemon.dir()).status.success());
+        assert!(command(&daemon.dir(), &["backup", text(&own)]).status.success());
     }
 }
 
@@ -404,29 +356,28 @@ fn a_backup_never_takes_the_place_of_that_of_another_store() {
     daemon.user("u").store("f", "a", b"content");
     let target = tempfile::tempdir().unwrap();
     let to = target.path().join("backup");
-    report(&["backup", to.to_str().unwrap()], &daemon.dir());
+    report(&daemon.dir(), &["backup", text(&to)]);
     assert!(daemon.log().contains("a new, empty store was begun"));
     daemon.restart(Signal::TERM);
     assert_eq!(daemon.log().matches("a new, empty store was begun").count(), 1);
     // The other store is new, like one that a daemon begins when the disk with the data is not
     // mounted.
     let other = Daemon::start();
-    assert!(refused(&to, &other.dir()).contains("holds the backup of another store"));
+    let refused = || refused(&other.dir(), 1, &["backup", text(&to)]);
+    assert!(refused().contains("holds the backup of another store"));
     let answer = other.operator("POST", &format!("/backup?dir={}", to.display()));
     assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("other_store"), "{answer}");
-    // The same holds where a backup was killed between its renames.
-    fs::create_dir(to.join("incoming")).unwrap();
-    fs::rename(to.join("journal"), to.join("incoming/old")).unwrap();
-    assert!(refused(&to, &other.dir()).contains("holds the backup of another store"));
+    kill_between_renames(&to);
+    assert!(refused().contains("holds the backup of another store"));
     let data = target.path().join("data");
-    assert!(run(&["restore", to.to_str().unwrap()], &data).status.success());
-    assert_eq!(report(&["user", "show", "u", "--json"], &data)["files"], 1);
+    assert!(command(&data, &["restore", text(&to)]).status.success());
+    assert_eq!(run(&data, &["user", "show", "u"])["files"], 1);
     // The restored store continues this backup, and so does the first store.
-    report(&["backup", to.to_str().unwrap()], &data);
+    report(&data, &["backup", text(&to)]);
     for n in 0..20 {
         daemon.user("u").store(&format!("g{n}"), "", b"more");
     }
-    report(&["backup", to.to_str().unwrap()], &daemon.dir());
+    report(&daemon.dir(), &["backup", text(&to)]);
 }
 
 /// A pipe among the blobs makes a backup wait as long as the test wants.
@@ -436,7 +387,7 @@ fn a_backup_that_nobody_waits_for_keeps_others_out_until_its_end() {
     let file = daemon.user("u").store("f", "a", &bytes(1, 100_000));
     let target = tempfile::tempdir().unwrap();
     let (to, other) = (target.path().join("backup"), target.path().join("other"));
-    report(&["backup", to.to_str().unwrap()], &daemon.dir());
+    report(&daemon.dir(), &["backup", text(&to)]);
     let pipe = daemon.dir().join("blobs/pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let waiting = Command::new(BINARY)
@@ -456,25 +407,18 @@ fn a_backup_that_nobody_waits_for_keeps_others_out_until_its_end() {
         lines.iter().any(|line| line["outcome"] == "cut" && line["target"] == *to.to_str().unwrap())
     });
     for to in [&to, &other] {
-        let told = refused(to, &daemon.dir());
+        let told = refused(&daemon.dir(), 1, &["backup", text(to)]);
         assert!(told.contains("A backup is being taken"), "{told}");
     }
-    let output = run(&["fsck"], &to);
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        !output.status.success()
-            && told.contains("in use by another daemon, a command or a backup")
-    );
+    let told = refused(&to, 1, &["fsck"]);
+    assert!(told.contains("in use by another daemon, a command or a backup"), "{told}");
     // Opening the other end of the pipe lets the backup go on.
     fs::write(&pipe, "").unwrap();
     fs::remove_file(&pipe).unwrap();
-    eventually(|| run(&["backup", to.to_str().unwrap()], &daemon.dir()).status.success());
+    eventually(|| command(&daemon.dir(), &["backup", text(&to)]).status.success());
     let data = target.path().join("data");
-    assert!(run(&["restore", to.to_str().unwrap()], &data).status.success());
-    let restored = Daemon::prepared(|empty| {
-        fs::remove_dir(empty).unwrap();
-        fs::rename(&data, empty).unwrap();
-    });
+    assert!(command(&data, &["restore", text(&to)]).status.success());
+    let restored = Daemon::on(&data);
     let key = file["key"].as_str().unwrap();
     assert_eq!(restored.user("u").content(key).body, bytes(1, 100_000));
 }
@@ -486,16 +430,13 @@ fn a_backup_of_a_failing_disk_has_everything_that_can_be_read() {
     let user = daemon.user("u");
     let (lost, kept) = (user.store("f", "a", &bytes(1, 100_000)), bytes(2, 100_000));
     let file = user.store("g", "a", &kept);
-    let hash = lost["blake3"].as_str().unwrap();
-    let path = fs::read_dir(daemon.dir().join("blobs").join(&hash[..2])).unwrap().next();
-    let path = path.unwrap().unwrap().path();
+    let path = blob(&daemon.dir(), &lost);
     fs::remove_file(&path).unwrap();
-    // Reading this file fails with EIO, because no process has its first page mapped.
-    symlink("/proc/self/mem", &path).unwrap();
+    unreadable(&path);
     let target = tempfile::tempdir().unwrap();
     let backup = target.path().join("backup");
     let to = backup.to_str().unwrap();
-    let output = run(&["backup", to], &daemon.dir());
+    let output = command(&daemon.dir(), &["backup", to]);
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("1 files could not be read"), "{told}");
@@ -503,12 +444,9 @@ fn a_backup_of_a_failing_disk_has_everything_that_can_be_read() {
     assert_eq!(counted["unreadable"], 1);
     assert!(daemon.log().contains(path.to_str().unwrap()));
     let data = target.path().join("data");
-    let output = run(&["restore", to], &data);
+    let output = command(&data, &["restore", to]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("\"damaged\": 1"), "{output:?}");
-    let mut restored = Daemon::prepared(|empty| {
-        fs::remove_dir(empty).unwrap();
-        fs::rename(&data, empty).unwrap();
-    });
+    let mut restored = Daemon::on(&data);
     restored.expect_trouble("damaged");
     let user = restored.user("u");
     assert_eq!(user.content(file["key"].as_str().unwrap()).body, kept);
@@ -519,17 +457,38 @@ fn a_backup_of_a_failing_disk_has_everything_that_can_be_read() {
 fn scrub_does_not_take_into_memory_what_stands_behind_a_content() {
     let mut daemon = Daemon::start();
     daemon.expect_trouble("damaged");
-    daemon.user("u").store("f", "", &bytes(1, 100_000));
-    let blobs = fs::read_dir(daemon.dir().join("blobs")).unwrap();
-    let shelves = blobs.map(|shelf| shelf.unwrap().path());
-    let shelf = shelves
-        .filter(|shelf| shelf.file_name() != Some("packs".as_ref()))
-        .find_map(|shelf| fs::read_dir(shelf).ok()?.next());
-    let blob = File::options().write(true).open(shelf.unwrap().unwrap().path()).unwrap();
+    let file = daemon.user("u").store("f", "", &bytes(1, 100_000));
+    let blob = File::options().write(true).open(blob(&daemon.dir(), &file)).unwrap();
     blob.set_len(300 << 20).unwrap();
-    assert_eq!(run(&["scrub"], &daemon.dir()).status.code(), Some(1));
+    assert_eq!(command(&daemon.dir(), &["scrub"]).status.code(), Some(1));
     let peak = daemon.peak_memory_kib();
     assert!(peak < 200 << 10, "{peak} KiB");
+}
+
+/// A pipe in place of a blob makes the first scrub wait.
+#[test]
+fn a_second_scrub_is_told_of_the_first() {
+    let mut daemon = Daemon::start();
+    daemon.expect_trouble("damaged");
+    daemon.expect_trouble("cannot be read");
+    let file = daemon.user("u").store("f", "", &bytes(1, 100_000));
+    let blob = blob(&daemon.dir(), &file);
+    fs::rename(&blob, blob.with_extension("away")).unwrap();
+    assert!(Command::new("mkfifo").arg(&blob).status().unwrap().success());
+    let mut scrub = Command::new(BINARY);
+    scrub.args(["scrub", "--data-dir"]).arg(daemon.dir()).env_clear();
+    let mut first = scrub.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually(|| daemon.log().matches("scrub begins").count() > 1);
+    let said = refused(&daemon.dir(), 1, &["scrub"]);
+    assert!(said.contains("A scrub is under way"), "{said}");
+    assert!(daemon.operator("POST", "/scrub").starts_with("HTTP/1.1 409"));
+    // Opening the pipe's other end lets a scrub go on. The daemon's own scrub waits there, too.
+    while first.try_wait().unwrap().is_none() {
+        let open = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::WRONLY;
+        drop(rustix::fs::open(&blob, open, rustix::fs::Mode::empty()));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let _ = File::options().read(true).write(true).open(&blob);
 }
 
 #[test]
@@ -539,7 +498,7 @@ fn an_index_is_made_anew_on_command() {
     let file = user.store("f", "a", b"content");
     let open = user.init("open", 3);
     user.part(&open, 1, b"abc").ok();
-    assert!(!run(&["fsck", "--rebuild"], &daemon.dir()).status.success(), "it is in use");
+    assert!(!command(&daemon.dir(), &["fsck", "--rebuild"]).status.success(), "it is in use");
     rebuilt(&mut daemon);
     let user = user.moved(&daemon);
     assert_eq!(user.content(file["key"].as_str().unwrap()).body, b"content");
@@ -549,7 +508,7 @@ fn an_index_is_made_anew_on_command() {
     assert_eq!(user.content(whole["key"].as_str().unwrap()).body, b"abc");
     let kept = tempfile::tempdir().unwrap();
     let to = kept.path().join("b");
-    stopped(daemon, |data| {
-        assert!(report(&["backup", to.to_str().unwrap()], data)["files"].as_u64() > Some(0));
-    });
+    daemon.stop();
+    let report = report(&daemon.dir(), &["backup", text(&to)]);
+    assert!(report["files"].as_u64() > Some(0));
 }

@@ -3,9 +3,10 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{
-    support::{Daemon, bytes, client::query},
-    tokens::{command, refused, run},
+use crate::support::{
+    Daemon, bytes,
+    client::query,
+    command::{command, refused, run},
 };
 
 #[test]
@@ -37,8 +38,7 @@ fn every_command_works_beside_a_daemon_and_without_one() {
     assert_eq!(run(&dir, &["user", "show", "a@b c"])["files"], 1);
     walk("a@b c", true);
     walk("new", false);
-    daemon.signal(Signal::TERM);
-    daemon.wait();
+    daemon.stop();
     walk("newer", false);
     for (status, arguments) in [
         (2, &["user", "set", "u"][..]),
@@ -121,7 +121,7 @@ fn what_a_deleted_user_uploaded_is_told_to_nobody() {
     let completed = user.complete(batch_id).ok();
     let path = |id: &str| format!("/v1/files/{id}");
     // The owner is not told more of a deleted file, either.
-    user.delete(&path(completed["files"][0]["key"].as_str().unwrap())).ok();
+    user.delete_file(&completed["files"][0]).ok();
     let left = user.get(&path(batch_id)).ok();
     assert_eq!(left["files"].as_array().unwrap().len(), 1);
     assert_eq!((&left["files"][0]["name"], &left["size"]), (&json!("other"), &json!(1)));

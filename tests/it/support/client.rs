@@ -72,6 +72,11 @@ impl Client {
         self.send("DELETE", path, "")
     }
 
+    /// Deletes a file that an answer named.
+    pub fn delete_file(&self, file: &Value) -> Answer {
+        self.delete(&format!("/v1/files/{}", encode(file["key"].as_str().unwrap())))
+    }
+
     pub fn put(&self, path: &str, body: impl Into<Vec<u8>>) -> Answer {
         self.send("PUT", path, body)
     }

@@ -22,7 +22,7 @@ pub const TOKEN: &str = "an-opaque-token-for-tests";
 pub struct Daemon {
     dir: TempDir,
     variables: Vec<(String, String)>,
-    open_files: Option<u32>,
+    open_files_max: Option<u32>,
     child: Child,
     url: String,
     expected_trouble: Vec<&'static str>,
@@ -65,9 +65,21 @@ impl Daemon {
         Self::launched(dir, vec![token], None)
     }
 
-    fn launched(dir: TempDir, variables: Vec<(String, String)>, open_files: Option<u32>) -> Self {
-        let (child, url) = launch(dir.path(), &variables, open_files);
-        Self { dir, variables, open_files, child, url, expected_trouble: Vec::new() }
+    /// Starts on a data directory, which is moved.
+    pub fn on(data: &Path) -> Self {
+        Self::prepared(|empty| {
+            fs::remove_dir(empty).unwrap();
+            fs::rename(data, empty).unwrap();
+        })
+    }
+
+    fn launched(
+        dir: TempDir,
+        variables: Vec<(String, String)>,
+        open_files_max: Option<u32>,
+    ) -> Self {
+        let (child, url) = launch(dir.path(), &variables, open_files_max);
+        Self { dir, variables, open_files_max, child, url, expected_trouble: Vec::new() }
     }
 
     /// Allows lines with this text in the log.
@@ -128,8 +140,7 @@ impl Daemon {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        self::signal(&self.child, signal);
     }
 
     pub fn wait(&mut self) -> ExitStatus {
@@ -143,6 +154,12 @@ impl Daemon {
         }
     }
 
+    /// Ends the daemon in good order.
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        assert!(self.wait().success());
+    }
+
     /// Ends the daemon with a signal and starts it again on the same directory.
     pub fn restart(&mut self, signal: Signal) {
         self.signal(signal);
@@ -153,11 +170,21 @@ impl Daemon {
     /// Starts the daemon again after it has ended.
     pub fn resume(&mut self) {
         let _ = fs::remove_file(self.dir().join("listen"));
-        (self.child, self.url) = launch(self.dir.path(), &self.variables, self.open_files);
+        (self.child, self.url) = launch(self.dir.path(), &self.variables, self.open_files_max);
     }
 
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Whether the metrics tell that this limit was hit.
+    pub fn has_hit(&self, limit: &str) -> bool {
+        let sample = format!("streamlined_limits_hit_total{{limit=\"{limit}\"}} ");
+        self.operator("GET", "/metrics").contains(&sample)
+    }
+
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
     /// Begins the measurement of [`Daemon::peak_memory_kib`] anew.
@@ -171,6 +198,10 @@ impl Daemon {
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
+}
+
+pub fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), signal).unwrap();
 }
 
 fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -1,44 +1,20 @@
 //! A real daemon on a temporary data directory, and a client for it.
 
 pub mod client;
+pub mod command;
 pub mod daemon;
+pub mod harm;
+pub mod raw;
 pub mod tls;
 
-use std::{
-    fs,
-    io::{Read, Write},
-    net::TcpStream,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 pub use client::Client;
 pub use daemon::Daemon;
+pub use raw::{begin_put, connect};
 
 /// No test waits longer than this for one thing.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A connection to the daemon whose reads and writes time out.
-pub fn connect(daemon: &Daemon) -> TcpStream {
-    let socket = TcpStream::connect(daemon.address()).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.set_write_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
-/// Begins a PUT of five bytes, none of which is sent yet. The daemon's handler waits for them.
-pub fn begin_put(daemon: &Daemon) -> TcpStream {
-    let mut socket = connect(daemon);
-    let head = format!(
-        "PUT /v1/files/content?filename=f&user_id=u HTTP/1.1\r\nhost: x\r\n\
-         x-service-token: {}\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n",
-        daemon::TOKEN,
-    );
-    socket.write_all(head.as_bytes()).unwrap();
-    let mut interim = [0; 25];
-    socket.read_exact(&mut interim).unwrap();
-    assert!(interim.starts_with(b"HTTP/1.1 100"));
-    socket
-}
 
 /// Bytes that look random and are the same in every run.
 pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
@@ -58,6 +34,21 @@ pub fn sha256(bytes: &[u8]) -> String {
     streamlined::model::digest::hex(digest.as_ref())
 }
 
+pub fn sha256_in_base64(bytes: &[u8]) -> String {
+    base64(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
+}
+
+/// The value of `Content-Digest` or `Repr-Digest` for these bytes.
+pub fn digest_field(bytes: &[u8]) -> String {
+    format!("sha-256=:{}:", sha256_in_base64(bytes))
+}
+
+/// Stores bytes for the user `u` and returns the path of the content.
+pub fn stored(daemon: &Daemon, size: usize) -> String {
+    let file = daemon.user("u").store("f", "", &bytes(1, size));
+    format!("/v1/files/content/{}", file["key"].as_str().unwrap())
+}
+
 /// Waits until the condition holds.
 pub fn eventually(mut holds: impl FnMut() -> bool) {
     let began = std::time::Instant::now();
@@ -72,6 +63,17 @@ pub fn eventually(mut holds: impl FnMut() -> bool) {
 pub fn settle(daemon: &Daemon) {
     assert!(daemon.operator("POST", "/gc").starts_with("HTTP/1.1 200"));
     eventually(|| !daemon.anyone().get("/healthz").json()["scrub"]["last_completed"].is_null());
+}
+
+/// The files in `staging`: parts of open uploads, and files in which parts are assembled.
+pub fn staged_files(daemon: &Daemon) -> Vec<PathBuf> {
+    let staged = fs::read_dir(daemon.dir().join("staging")).unwrap();
+    staged.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+}
+
+/// How many requests to append have ended.
+pub fn patched(daemon: &Daemon) -> usize {
+    daemon.log().matches(r#""method":"PATCH""#).count()
 }
 
 /// Waits until bytes of an upload beyond `offset` are on their way to the disk: in a file of their

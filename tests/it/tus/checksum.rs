@@ -7,8 +7,14 @@ use http_body_util::StreamBody;
 use hyper::{HeaderMap, body::Frame, header::HeaderName};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::{OFFSET_TYPE, Tus, content, patched, status_of};
-use crate::support::{Daemon, base64, bytes, connect, daemon::TOKEN, eventually};
+use super::{OFFSET_TYPE, Tus, content, piece_at};
+use crate::support::{
+    Daemon, base64, bytes,
+    daemon::TOKEN,
+    eventually, patched,
+    raw::{answer_of, begin},
+    sha256_in_base64,
+};
 
 /// Sends a PATCH over HTTP/2 with a trailer behind its body and returns the status.
 fn http2_with_trailer(daemon: &Daemon, path: &str, body: &'static str, line: &str) -> u16 {
@@ -73,14 +79,10 @@ fn a_wrong_checksum_drops_the_bytes() {
     assert_eq!(content(&user, &tus.head(&path)), content_);
     // Half of a piece cannot be checked, so it is not kept.
     let path = tus.create(1000);
-    let mut socket = connect(&daemon);
-    let head = format!(
-        "PATCH {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\ntus-resumable: 1.0.0\r\n\
-         content-type: {OFFSET_TYPE}\r\nupload-offset: 0\r\ncontent-length: 1000\r\n\
-         upload-checksum: {}\r\n\r\nhalf",
-        sum("sha1", b"half"),
-    );
-    socket.write_all(head.as_bytes()).unwrap();
+    let checksum = sum("sha1", b"half");
+    let lines = format!("content-length: 1000\r\nupload-checksum: {checksum}\r\n");
+    let mut socket = begin(&daemon, &format!("PATCH {path}"), &(piece_at(0) + &lines));
+    socket.write_all(b"half").unwrap();
     let ended = patched(&daemon) + 1;
     drop(socket);
     eventually(|| patched(&daemon) == ended);
@@ -93,22 +95,14 @@ fn a_checksum_may_come_behind_the_bytes() {
     let user = daemon.user("u");
     let tus = Tus::of(&user);
     let path = tus.create(8);
-    let sum = |bytes: &[u8]| {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-        format!("upload-checksum: sha256 {}\r\n", base64(digest.as_ref()))
-    };
+    let sum = |bytes: &[u8]| format!("upload-checksum: sha256 {}\r\n", sha256_in_base64(bytes));
     // Over HTTP/1.1, in chunks.
     let patch = |offset: usize, body: &str, trailer: &str| {
-        let mut socket = connect(&daemon);
-        let head = format!(
-            "PATCH {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\n\
-             tus-resumable: 1.0.0\r\ncontent-type: {OFFSET_TYPE}\r\nconnection: close\r\n\
-             upload-offset: {offset}\r\ntransfer-encoding: chunked\r\n\
-             trailer: x-other, Upload-Checksum\r\n\r\n{:x}\r\n{body}\r\n0\r\n{trailer}\r\n",
-            body.len(),
-        );
-        socket.write_all(head.as_bytes()).unwrap();
-        status_of(socket)
+        let chunked = "connection: close\r\ntransfer-encoding: chunked\r\n\
+            trailer: x-other, Upload-Checksum\r\n";
+        let mut socket = begin(&daemon, &format!("PATCH {path}"), &(piece_at(offset) + chunked));
+        write!(socket, "{:x}\r\n{body}\r\n0\r\n{trailer}\r\n", body.len()).unwrap();
+        answer_of(socket)
     };
     assert!(patch(0, "hell", &sum(b"hello")).starts_with("HTTP/1.1 460"));
     assert!(patch(0, "hell", "").starts_with("HTTP/1.1 400"));
@@ -116,13 +110,9 @@ fn a_checksum_may_come_behind_the_bytes() {
     assert_eq!(tus.offset(&path), 0);
     assert!(patch(0, "hell", &sum(b"hell")).starts_with("HTTP/1.1 204"));
     // A piece that is cut before its digest is not kept.
-    let mut socket = connect(&daemon);
-    let head = format!(
-        "PATCH {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\ntus-resumable: 1.0.0\r\n\
-         content-type: {OFFSET_TYPE}\r\nupload-offset: 4\r\ntransfer-encoding: chunked\r\n\
-         trailer: upload-checksum\r\n\r\n2\r\no!\r\n",
-    );
-    socket.write_all(head.as_bytes()).unwrap();
+    let chunked = "transfer-encoding: chunked\r\ntrailer: upload-checksum\r\n";
+    let mut socket = begin(&daemon, &format!("PATCH {path}"), &(piece_at(4) + chunked));
+    socket.write_all(b"2\r\no!\r\n").unwrap();
     let ended = patched(&daemon) + 1;
     drop(socket);
     eventually(|| patched(&daemon) == ended);

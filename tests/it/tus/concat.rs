@@ -4,10 +4,9 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{OFFSET_TYPE, Tus, id, path};
-use crate::{
-    complete::damage,
-    support::{Client, Daemon, base64, bytes, client::Answer, eventually, sha256},
-    tokens::command,
+use crate::support::{
+    Client, Daemon, base64, bytes, client::Answer, command::command, eventually, harm::damage,
+    sha256, staged_files,
 };
 
 impl Tus {
@@ -75,7 +74,7 @@ fn whole_partial_uploads_become_one_file() {
     assert_eq!(key(&head), key(&whole));
     // The partial uploads ended with the final one.
     assert_eq!((tus.head(one).status, open(&user)), (404, 0));
-    assert_eq!(std::fs::read_dir(daemon.dir().join("staging")).unwrap().count(), 1);
+    assert!(staged_files(&daemon).is_empty());
     tus.patch(&path(&whole), 300_000, b"").refused(403, "final_upload");
     user.delete(&format!("/v1/files/{}", key(&whole))).ok();
     assert_eq!(user.put("/v1/files/content?filename=f", content).status, 201);

@@ -1,11 +1,11 @@
 //! How uploads begin: with or without a length, with or without bytes, and at which URL.
 
-use std::io::{Read, Write};
+use std::io::Write;
 
 use serde_json::json;
 
-use super::{OFFSET_TYPE, Tus, content, id, path};
-use crate::support::{Daemon, base64, connect, daemon::TOKEN, eventually};
+use super::{OFFSET_TYPE, Tus, content, id, path, piece_at};
+use crate::support::{Daemon, base64, eventually, raw::begin_awaited};
 
 #[test]
 fn an_empty_file_is_there_at_once() {
@@ -124,14 +124,8 @@ fn a_length_counts_when_the_bytes_that_it_comes_with_do() {
 
     for some in [&b""[..], b"ab"] {
         let path = create();
-        let mut socket = connect(&daemon);
-        let head = format!(
-            "PATCH {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\ntus-resumable: 1.0.0\r\n\
-             content-type: {OFFSET_TYPE}\r\nupload-offset: 0\r\nupload-length: 5\r\n\
-             content-length: 5\r\nexpect: 100-continue\r\n\r\n",
-        );
-        socket.write_all(head.as_bytes()).unwrap();
-        socket.read_exact(&mut [0; 25]).unwrap();
+        let lines = format!("{}upload-length: 5\r\ncontent-length: 5\r\n", piece_at(0));
+        let mut socket = begin_awaited(&daemon, &format!("PATCH {path}"), &lines);
         socket.write_all(some).unwrap();
         drop(socket);
         eventually(|| {

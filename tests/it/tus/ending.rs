@@ -4,11 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::{Tus, answer_of, begin_patch, content, is_taken_over, path};
+use super::{Tus, begin_patch, content, is_taken_over, path};
 use crate::{
     audit::lines,
-    support::{Daemon, bytes, client::Answer, eventually},
-    tokens::run,
+    support::{
+        Daemon, bytes, client::Answer, command::run, eventually, raw::answer_of, staged_files,
+    },
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -45,11 +46,10 @@ fn a_terminated_upload_is_gone() {
     let tus = Tus::of(&user);
     let path = tus.create(200_000);
     tus.append(&path, 0, &bytes(3, 100_000));
-    let staged = || std::fs::read_dir(daemon.dir().join("staging")).unwrap().count();
-    assert_eq!(staged(), 2);
+    assert_eq!(staged_files(&daemon).len(), 1);
     let terminated = tus.0.delete(&path);
     assert_eq!((terminated.status, terminated.header("tus-resumable")), (204, "1.0.0"));
-    assert_eq!(staged(), 1);
+    assert!(staged_files(&daemon).is_empty());
     assert_eq!(tus.head(&path).status, 404);
     tus.patch(&path, 0, b"x").refused(404, "upload_not_found");
     tus.0.delete(&path).refused(404, "upload_not_found");

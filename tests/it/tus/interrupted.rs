@@ -4,10 +4,9 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use super::{OFFSET_TYPE, Tus, answer_of, begin_patch, content, is_taken_over, patched, status_of};
-use crate::{
-    complete::damage,
-    support::{Daemon, bytes, daemon::TOKEN, eventually, is_received},
+use super::{OFFSET_TYPE, Tus, begin_patch, content, is_taken_over};
+use crate::support::{
+    Daemon, bytes, daemon::TOKEN, eventually, harm::damage, is_received, patched, raw::answer_of,
 };
 
 #[test]
@@ -27,7 +26,7 @@ fn what_a_vanished_client_sent_is_kept() {
     // A client that stops sending is told so, and what it sent is kept, too.
     let rest = content_.len() - 400_100;
     let socket = begin_patch(&daemon, &path, 400_100, rest, &content_[400_100..500_000]);
-    assert!(status_of(socket).starts_with("HTTP/1.1 408"));
+    assert!(answer_of(socket).starts_with("HTTP/1.1 408"));
     assert_eq!(tus.offset(&path), 500_000);
     let last = tus.patch(&path, 500_000, &content_[500_000..]);
     assert_eq!(content(&user, &last), content_);

@@ -7,12 +7,9 @@ mod creation;
 mod ending;
 mod interrupted;
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-};
+use std::{io::Write, net::TcpStream};
 
-use crate::support::{Client, Daemon, base64, client::Answer, connect, daemon::TOKEN};
+use crate::support::{Client, Daemon, base64, client::Answer, raw::begin_awaited};
 
 const OFFSET_TYPE: &str = "application/offset+octet-stream";
 
@@ -64,11 +61,6 @@ impl Tus {
     }
 }
 
-/// How many requests to append have ended.
-fn patched(daemon: &Daemon) -> usize {
-    daemon.log().matches(r#""method":"PATCH""#).count()
-}
-
 /// The path of a new upload's URL.
 fn path(created: &Answer) -> String {
     let location = created.header("location");
@@ -86,30 +78,17 @@ fn content(client: &Client, answer: &Answer) -> Vec<u8> {
     got.body
 }
 
+/// The header lines of a piece.
+fn piece_at(offset: usize) -> String {
+    format!("tus-resumable: 1.0.0\r\ncontent-type: {OFFSET_TYPE}\r\nupload-offset: {offset}\r\n")
+}
+
 /// Begins a PATCH of `size` bytes and sends only some, once the daemon waits for them.
 fn begin_patch(daemon: &Daemon, path: &str, offset: usize, size: usize, some: &[u8]) -> TcpStream {
-    let mut socket = connect(daemon);
-    let head = format!(
-        "PATCH {path} HTTP/1.1\r\nhost: x\r\nx-service-token: {TOKEN}\r\ntus-resumable: 1.0.0\r\n\
-         content-type: {OFFSET_TYPE}\r\nupload-offset: {offset}\r\ncontent-length: {size}\r\n\
-         expect: 100-continue\r\n\r\n",
-    );
-    socket.write_all(head.as_bytes()).unwrap();
-    let mut interim = [0; 25];
-    socket.read_exact(&mut interim).unwrap();
-    assert!(interim.starts_with(b"HTTP/1.1 100"));
+    let lines = format!("{}content-length: {size}\r\n", piece_at(offset));
+    let mut socket = begin_awaited(daemon, &format!("PATCH {path}"), &lines);
     socket.write_all(some).unwrap();
     socket
-}
-
-fn status_of(socket: TcpStream) -> String {
-    answer_of(socket).lines().next().unwrap().to_owned()
-}
-
-fn answer_of(mut socket: TcpStream) -> String {
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 /// Whether this is the answer to a request from which a newer one has taken over the upload.
