@@ -115,19 +115,23 @@ fn ten_thousand_broken_uploads_leak_nothing() {
 }
 
 #[test]
-fn a_part_that_makes_no_progress_is_dropped() {
+fn a_body_that_makes_no_progress_is_dropped() {
     let daemon = Daemon::with(&[("body_idle_timeout", "300ms")]);
     let user = daemon.user("u");
     let id = user.init("f", 500_000);
-    // One request sends no byte of its body, the other stops after the first 70,000.
-    for sent in [0, 70_000] {
-        let put = format!("PUT /v1/files/{id}/parts/1");
-        let mut socket = begin(&daemon, &put, "content-length: 500000\r\n");
-        socket.write_all(&bytes(1, sent)).unwrap();
-        let answer = answer_of(socket);
-        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_timeout"), "{answer}");
+    let part = format!("PUT /v1/files/{id}/parts/1");
+    for request in ["PUT /v1/files/content?filename=f&user_id=u", &part] {
+        // One request sends no byte of its body, the other stops after the first 70,000.
+        for sent in [0, 70_000] {
+            let mut socket = begin(&daemon, request, "content-length: 500000\r\n");
+            socket.write_all(&bytes(1, sent)).unwrap();
+            let answer = answer_of(socket);
+            let is_told = answer.starts_with("HTTP/1.1 408") && answer.contains("body_timeout");
+            assert!(is_told, "{request}: {answer}");
+        }
     }
     assert_eq!(user.get(&format!("/v1/files/{id}")).ok()["received"], json!([]));
+    assert_eq!(user.get("/v1/files/all").ok()["total_count"], 0);
     let tmp = daemon.dir().join("staging/tmp");
     eventually(|| std::fs::read_dir(&tmp).unwrap().count() == 0);
 }

@@ -42,35 +42,6 @@ fn request(daemon: &Daemon, path: &str) -> Request<()> {
 }
 
 #[test]
-fn a_stream_whose_window_stays_shut_is_cut() {
-    let settings = [("body_idle_timeout", "2s"), ("requests_max", "1")];
-    let daemon = Daemon::with(&settings);
-    let path = stored(&daemon, 1 << 20);
-    let probe = daemon.anyone();
-    for window in [0, 1000] {
-        http2(&daemon, window, async |mut sender, connection| {
-            tokio::spawn(connection);
-            let (answer, _) = sender.send_request(request(&daemon, &path), true).unwrap();
-            let answer = answer.await.unwrap();
-            assert_eq!(answer.status(), StatusCode::OK);
-            // The request holds the only permit until the daemon gives up on it.
-            let probing = probe.clone();
-            let busy = tokio::task::spawn_blocking(move || probing.get("/healthz").status);
-            assert_eq!(busy.await.unwrap(), 503);
-            let (mut body, mut taken) = (answer.into_body(), 0);
-            while let Some(Ok(chunk)) = body.data().await {
-                taken += chunk.len();
-            }
-            assert_eq!(taken, window as usize);
-        });
-        eventually(|| probe.get("/healthz").status == 200);
-    }
-    assert!(daemon.has_hit("answer_not_taken"));
-    // The log says which answers were cut.
-    assert!(daemon.log().lines().any(|line| line.contains("\"cut\":true")));
-}
-
-#[test]
 fn an_answer_of_one_piece_that_nobody_takes_is_reset_too() {
     let daemon = Daemon::with(&[("body_idle_timeout", "1s")]);
     http2(&daemon, 0, async |mut sender, connection| {

@@ -256,29 +256,42 @@ fn answers_that_nobody_takes_cost_their_buffers_alone() {
     eventually(|| user.get(&path).status == 200);
 }
 
-/// The client takes nothing of one stream, which is reset; the connection stays.
+/// The client takes no more of one stream than its first window. That stream is reset; the
+/// connection stays.
 #[test]
 fn a_stream_that_nobody_takes_is_let_go_and_others_on_its_connection_are_not() {
-    let daemon = Daemon::with(&[("body_idle_timeout", "300ms"), ("requests_max", "2")]);
-    let path = stored(&daemon, 1 << 20);
-    let mut socket = speak(&daemon);
-    socket.write_all(&windows_begin_with(0)).unwrap();
-    socket.write_all(&get(1, &path)).unwrap();
-    // CANCEL, which h2 sends when an answer ends early.
-    let cancelled =
-        |kind, stream, why: &[u8]| kind == RST_STREAM && stream == 1 && why == 8_u32.to_be_bytes();
-    assert!(await_frame(&mut socket, cancelled));
-    // The connection is still open, and further requests find a permit.
-    let windows = |stream: u32| frame(WINDOW_UPDATE, 0, stream, &(2_u32 << 20).to_be_bytes());
-    let more = [windows(0), get(3, &path), windows(3)].concat();
-    socket.write_all(&more).unwrap();
-    let mut received = 0;
-    assert!(await_frame(&mut socket, |kind, stream, payload| {
-        assert!(kind != RST_STREAM);
-        received += if kind == DATA && stream == 3 { payload.len() } else { 0 };
-        received == 1 << 20
-    }));
-    daemon.anyone().get("/healthz").ok();
+    const SIZE: usize = 1 << 20;
+    let daemon = Daemon::with(&[("body_idle_timeout", "2s"), ("requests_max", "1")]);
+    let path = stored(&daemon, SIZE);
+    let has_permit = || daemon.anyone().get("/healthz").status == 200;
+    for window in [0, 1000] {
+        let mut socket = speak(&daemon);
+        socket.write_all(&[windows_begin_with(window), get(1, &path)].concat()).unwrap();
+        assert!(await_frame(&mut socket, |kind, stream, _| kind == HEADERS && stream == 1));
+        // The request holds the only permit until the daemon gives up on it.
+        daemon.anyone().get("/healthz").refused(503, "busy");
+        let mut taken = 0;
+        assert!(await_frame(&mut socket, |kind, stream, payload| {
+            taken += if kind == DATA { payload.len() } else { 0 };
+            // CANCEL, which h2 sends when an answer ends early.
+            kind == RST_STREAM && stream == 1 && payload == 8_u32.to_be_bytes()
+        }));
+        assert_eq!(taken, window as usize);
+        eventually(has_permit);
+        // The connection is still open.
+        let widen = |stream: u32| frame(WINDOW_UPDATE, 0, stream, &(2_u32 << 20).to_be_bytes());
+        socket.write_all(&[widen(0), get(3, &path), widen(3)].concat()).unwrap();
+        let mut received = 0;
+        assert!(await_frame(&mut socket, |kind, stream, payload| {
+            assert!(kind != RST_STREAM);
+            received += if kind == DATA && stream == 3 { payload.len() } else { 0 };
+            received == SIZE
+        }));
+        eventually(has_permit);
+    }
+    assert!(daemon.has_hit("answer_not_taken"));
+    // The log says which answers were cut.
+    assert!(daemon.log().lines().any(|line| line.contains("\"cut\":true")));
 }
 
 /// Requests that HTTP/1 would carry as other requests, that name two hosts, or that are malformed.

@@ -399,32 +399,6 @@ fn an_import_that_took_nothing_over_stops_no_start() {
     }
 }
 
-#[test]
-fn an_import_without_a_daemon_survives_its_death() {
-    let (tree, files) = forest(300);
-    let mut daemon = Daemon::start();
-    daemon.stop();
-    let mut first = tree.command(&daemon.dir()).stdout(Stdio::null()).spawn().unwrap();
-    eventually(|| {
-        fs::metadata(daemon.dir().join("audit"))
-            .is_ok_and(|dir| dir.is_dir() && audit_lines(&daemon.dir()) > 3)
-    });
-    first.kill().unwrap();
-    first.wait().unwrap();
-    let [taken, listed, left_out] = tree.import(&daemon.dir()).counts();
-    assert_eq!((taken + listed, left_out), (300, 0));
-    daemon.resume();
-    for (key, content) in &files {
-        assert!(daemon.service().content(key).body == *content, "{key}");
-    }
-}
-
-fn audit_lines(data: &Path) -> usize {
-    let files = fs::read_dir(data.join("audit")).unwrap();
-    let lines = |path: PathBuf| fs::read_to_string(path).unwrap().matches("\"import\"").count();
-    files.map(|entry| lines(entry.unwrap().path())).sum()
-}
-
 /// The id of a user that the machine does not have.
 const DAEMON: u32 = 61_234;
 

@@ -188,16 +188,6 @@ fn a_client_that_takes_nothing_is_let_go() {
     eventually(|| daemon.anyone().get("/healthz").status == 200);
 }
 
-#[test]
-fn a_body_that_stands_still_times_out() {
-    let daemon = Daemon::with(&[("body_idle_timeout", "200ms")]);
-    let put = "PUT /v1/files/content?filename=f&user_id=u";
-    let mut socket = begin(&daemon, put, "content-length: 5\r\n");
-    socket.write_all(b"he").unwrap();
-    assert_eq!(status(&mut socket), "408");
-    assert_eq!(daemon.service().get("/v1/files/all?user_id=u").ok()["total_count"], 0);
-}
-
 /// 256 MiB in a base64 part, in a download and in one PUT. The figures at 2 GiB are in
 /// `docs/DESIGN.md`.
 #[test]

@@ -46,7 +46,9 @@ fn every_command_works_beside_a_daemon_and_without_one() {
         (2, &["user", "set", "u", "--disabled=perhaps"]),
         (2, &["user", "set", "u", "--role", "service"]),
         (2, &["user", "set", "u", "--role", "king"]),
+        (2, &["user", "set", "a/b", "--disabled"]),
         (2, &["user", "show", "a/b"]),
+        (2, &["user", "delete", ""]),
     ] {
         refused(&dir, status, arguments);
     }
