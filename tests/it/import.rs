@@ -278,6 +278,7 @@ fn an_import_that_was_killed_goes_on() {
     assert_eq!((taken + listed, left_out), (600, 0), "{:?}", again.left_out);
     // What was on its way when the first import died may have been stored or not.
     assert!(listed >= before && before > 0, "{listed} {before}");
+    assert!(taken > 0, "the first import was over before it was killed");
     stands(&daemon, &tree, &files);
 }
 

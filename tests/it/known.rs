@@ -135,7 +135,7 @@ fn digests_of_two_contents_name_neither() {
 fn nothing_is_told_of_what_others_have() {
     let daemon = Daemon::start();
     // So small that a proof covers the whole content, and a right one needs no known ranges.
-    let (content, nothing) = (bytes(9, 400_000), bytes(10, 400_000));
+    let (content, nothing) = (bytes(9, 200_000), bytes(10, 200_000));
     let owner = daemon.user("owner");
     owner.store("secret", "", &content);
     let (other, service) = (daemon.user("other"), daemon.service());

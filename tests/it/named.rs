@@ -5,14 +5,15 @@ use hyper::Method;
 use serde_json::{Value, json};
 use streamlined::http::{endpoint::Endpoint, route::route};
 
-use crate::support::{Client, Daemon, base64, client::Answer, command::run};
+use crate::{
+    matrix::{self, ID, IMAGE, described},
+    support::{Client, Daemon, base64, client::Answer, command::run},
+};
 
 const KEY: &str = "storage/o1/d/00000000_f";
-const FILE: &str = "01234567-89ab-7def-8123-456789abcdef";
-const UPLOAD: &str = "00112233445566778899aabbccddeeff";
 
 /// What a request names besides a user. A new endpoint does not compile before it has an entry in
-/// [`about`].
+/// [`about`], and a test demands a row in [`requests`].
 #[derive(Debug, PartialEq, Eq)]
 enum About {
     /// No id: the request concerns no user, a named user, or the holder of a link.
@@ -69,6 +70,7 @@ struct Asked {
     path: String,
     headers: Vec<(&'static str, &'static str)>,
     body: String,
+    endpoint: Endpoint,
     about: About,
 }
 
@@ -121,13 +123,23 @@ fn requests(key: &str, file: &str, upload: &str) -> Vec<Asked> {
         let (bare, query) = path.split_once('?').unwrap_or((&path, ""));
         let endpoint = route(&method.parse::<Method>().unwrap(), bare).unwrap();
         let path = format!("{bare}?{query}");
-        Asked { method, path, headers, body, about: about(&endpoint) }
+        let about = about(&endpoint);
+        Asked { method, path, headers, body, endpoint, about }
     };
     rows.into_iter().map(asked).collect()
 }
 
 fn text(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn every_endpoint_about_a_file_or_an_upload_has_a_row() {
+    let rows = requests(matrix::KEY, IMAGE, ID);
+    for (request, endpoint) in described(&Daemon::start()) {
+        let has_row = rows.iter().any(|row| row.endpoint == endpoint);
+        assert!(has_row || about(&endpoint) == About::NoId, "{request} has no row");
+    }
 }
 
 #[test]
@@ -233,7 +245,7 @@ fn a_limited_token_is_not_told_what_there_is_elsewhere() {
         let limited = daemon.anyone().header("x-service-token", &text(&made, "token"));
         for upload in &uploads {
             let there = requests(&key, &id, upload);
-            for (there, made_up) in there.iter().zip(requests(KEY, FILE, UPLOAD)) {
+            for (there, made_up) in there.iter().zip(requests(KEY, IMAGE, ID)) {
                 let place = (there.method, &there.path, scope);
                 let (one, other) = (there.by(&limited, "x="), made_up.by(&limited, "x="));
                 let wanted = if there.about == About::Key { 403 } else { 404 };

@@ -175,7 +175,7 @@ fn users_and_tokens_come_in_pages() {
     let ids: Vec<String> = (0..7).map(|n| format!("u {n}")).collect();
     for id in &ids {
         service.send("PATCH", &format!("/v1/admin/users/{}", query(id)), "{}").ok();
-        service.post("/v1/admin/tokens", json!({ "name": id })).json();
+        assert_eq!(service.post("/v1/admin/tokens", json!({ "name": id })).status, 201);
     }
     let walk = |path: &str, member: &str, name: &str| {
         let (mut seen, mut cursor) = (Vec::new(), String::new());
@@ -211,7 +211,7 @@ fn an_admin_does_over_http_what_the_commands_do() {
     let next = admin.post(&format!("{path}/rotate"), "").json();
     let holder = daemon.anyone().header("x-service-token", next["token"].as_str().unwrap());
     holder.get("/v1/files/all?user_id=u").ok();
-    admin.post("/v1/admin/tokens", json!({"name": "s"})).json();
+    assert_eq!(admin.post("/v1/admin/tokens", json!({"name": "s"})).status, 201);
     admin.post(&format!("{path}/rotate"), "").refused(409, "token_ended");
     admin.delete("/v1/admin/tokens/s").refused(409, "ambiguous_name");
     admin.delete(&format!("/v1/admin/tokens/{}", next["id"].as_str().unwrap())).ok();
