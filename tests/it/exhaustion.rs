@@ -65,11 +65,10 @@ fn say_p99s(reader: &Reader) {
     eprintln!("p99 {before:?} calm, {among:?} among them: {ratio:.1} times");
 }
 
-fn requests_in_work(daemon: &Daemon) -> usize {
+fn gauge(daemon: &Daemon, name: &str) -> usize {
     let metrics = daemon.operator("GET", "/metrics");
     let mut lines = metrics.lines().filter_map(|line| line.split_once(' '));
-    let open = lines.find(|(name, _)| name.starts_with("streamlined_http_requests_open"));
-    open.unwrap().1.parse().unwrap()
+    lines.find(|(sample, _)| *sample == name).unwrap().1.parse().unwrap()
 }
 
 /// Opens connections, each of which sends what `said` returns for its number.
@@ -110,7 +109,7 @@ fn idle_connections(count: usize, among_them: fn(&Reader)) {
     let said =
         ["", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET /healthz HTTP/1.1\r\nhost: x\r\n"];
     let held = hold(&daemon, count, |at| said[at % said.len()].into());
-    eventually(|| daemon.open_files() >= files + count);
+    eventually(|| gauge(&daemon, "streamlined_connections_open") >= count);
     among_them(&reader);
     let after = daemon.peak_memory_kib();
     eprintln!("{count} idle: {before} to {after} KiB");
@@ -151,7 +150,7 @@ fn half_open_uploads(sessions: usize, bodies: usize, among_them: fn(&Reader)) {
              content-length: 900\r\n\r\n{body}"
         )
     });
-    eventually(|| requests_in_work(&daemon) >= bodies);
+    eventually(|| gauge(&daemon, "streamlined_http_requests_open") >= bodies);
     among_them(&reader);
     let after = daemon.peak_memory_kib();
     eprintln!("{sessions} sessions, {bodies} bodies: {before} to {after} KiB");
