@@ -481,7 +481,7 @@ fn a_second_scrub_is_told_of_the_first() {
     let mut first = scrub.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     eventually(|| daemon.log().matches("scrub begins").count() > 1);
     let said = refused(&daemon.dir(), 1, &["scrub"]);
-    assert!(said.contains("A scrub is under way"), "{said}");
+    assert!(said.contains("A scrub is running"), "{said}");
     assert!(daemon.operator("POST", "/scrub").starts_with("HTTP/1.1 409"));
     // Opening the pipe's other end lets a scrub go on. The daemon's own scrub waits there, too.
     while first.try_wait().unwrap().is_none() {
