@@ -103,10 +103,11 @@ fn every_secret_can_be_a_credential() {
 /// systemd tries a failed start again without limit, because a disk may appear late.
 #[test]
 fn a_service_that_is_to_restart_is_never_given_up() {
+    assert!(unit("streamlined.service").contains("\nRestart=always\n"));
     for name in named(&[".service"]) {
         let text = unit(&name);
-        if text.contains("\nRestart=always\n") {
-            let of_unit = text.split("\n[Service]").next().unwrap();
+        let (of_unit, of_service) = text.split_once("\n[Service]\n").unwrap();
+        if of_service.contains("\nRestart=") {
             assert!(of_unit.contains("\nStartLimitIntervalSec=0\n"), "{name}");
         }
     }

@@ -613,8 +613,6 @@ fn a_new_layout_is_told_before_it_is_there() {
 fn a_commit_that_was_cut_short_is_no_commit() {
     let world = World::with(10, NEVER);
     let log = world.logs()[0].clone();
-    let bytes = fs::read(&log).unwrap();
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     // The last commit reaches the disk only in part, and sled does not have it.
     let meta = world.open(NEVER);
     copy(&world.path("meta"), &world.path("early"));
@@ -628,7 +626,6 @@ fn a_commit_that_was_cut_short_is_no_commit() {
     let at = torn.iter().rposition(|byte| *byte != 0).unwrap();
     torn[at] = 0;
     fs::write(&last, torn).unwrap();
-    assert!(end > 0);
     world.reopened(10);
 }
 
