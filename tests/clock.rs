@@ -17,7 +17,7 @@ use streamlined::{
         possession::Possession,
         publish::NewContent,
         service_tokens::NewToken,
-        upload::{DeclaredFile, Init},
+        upload::{DeclaredFile, Init, Opened},
     },
     auth::{batch_token, jwt::Expected, keyring::KeyRing, link::LinkKey},
     blob::memory::MemoryBlobs,
@@ -31,6 +31,7 @@ use streamlined::{
         file::{CallerMeta, FileRecord},
         grant::Grant,
         id::{PartNumber, UploadId},
+        limits::CLOCK_LEEWAY_SECONDS,
         name::{FileName, Folder, UserId},
         principal::{Principal, Role, TokenStamp},
         range::Slice,
@@ -91,15 +92,19 @@ impl World {
     }
 
     fn init(&self, size: u64) -> UploadId {
+        self.init_of(size, None).id
+    }
+
+    fn init_of(&self, size: u64, sha256: Option<Sha256>) -> Opened {
         let name = FileName::parse("f").unwrap();
         let init = Init {
             mode: Mode::Single,
-            files: vec![DeclaredFile { name, size, mime: None, sha256: None, blake3: None }],
+            files: vec![DeclaredFile { name, size, mime: None, sha256, blake3: None }],
             folder: Folder::default(),
             meta: CallerMeta::default(),
             user: None,
         };
-        self.runtime.block_on(self.app.init_upload(&user(), init)).unwrap().id
+        self.runtime.block_on(self.app.init_upload(&user(), init)).unwrap()
     }
 
     fn part(&self, id: UploadId, number: u32, bytes: &'static [u8]) -> Result<u64, Error> {
@@ -119,13 +124,17 @@ impl World {
     }
 
     fn put(&self, bytes: &'static [u8]) -> Result<FileRecord, Error> {
+        self.put_as(&user(), bytes)
+    }
+
+    fn put_as(&self, caller: &Principal, bytes: &'static [u8]) -> Result<FileRecord, Error> {
         self.runtime.block_on(async {
             let mut content = self.app.begin_file().await?;
             content.write(Bytes::from_static(bytes)).await?;
             let name = FileName::parse("f").unwrap();
             let (owner, folder) = (owner(), Folder::default());
             let new = NewContent { owner, name, folder, mime: None, sha256: None, content };
-            self.app.put_content(&user(), new).await
+            self.app.put_content(caller, new).await
         })
     }
 
@@ -139,10 +148,37 @@ impl World {
         self.runtime.block_on(registered).map(drop)
     }
 
+    /// A token of the user, for an hour.
+    fn user_token(&self) -> Credential {
+        let owner = owner();
+        let made = self.app.generate_token(&owner, 1, Role::Researcher);
+        Credential::Bearer(self.runtime.block_on(made).unwrap().token.into())
+    }
+
+    fn authenticate(&self, credential: &Credential) -> Result<Principal, Error> {
+        let credentials = std::slice::from_ref(credential);
+        let asked = self.app.authenticate(credentials, Ipv4Addr::LOCALHOST.into());
+        self.runtime.block_on(asked).map(Option::unwrap)
+    }
+
+    fn is_good(&self, credential: &Credential) -> bool {
+        self.authenticate(credential).is_ok()
+    }
+
     fn lets_in(&self, token: &str) -> bool {
-        let credential = [Credential::ServiceToken(token.to_owned().into())];
-        let asked = self.app.authenticate(&credential, Ipv4Addr::LOCALHOST.into());
-        self.runtime.block_on(asked).is_ok()
+        self.is_good(&Credential::ServiceToken(token.to_owned().into()))
+    }
+
+    /// Ends all tokens of the user.
+    fn log_out(&self) -> Result<(), Error> {
+        let change = self.app.change_user(owner(), UserChange::default(), true);
+        self.runtime.block_on(change).map(drop)
+    }
+
+    /// Ends all tokens of a service, or those of all services.
+    fn end_tokens(&self, name: Option<&str>) -> Result<(), Error> {
+        let ended = self.app.end_service_tokens(name.map(Into::into), None);
+        self.runtime.block_on(ended).map(drop)
     }
 
     fn is_readable(&self, file: &FileRecord) -> bool {
@@ -207,16 +243,7 @@ fn a_proof_of_what_is_known_is_taken_for_ten_minutes() {
         let world = World::new();
         let content = b"known";
         let sha256 = Some(world.put(content).unwrap().sha256);
-        let name = FileName::parse("f").unwrap();
-        let size = content.len() as u64;
-        let init = Init {
-            mode: Mode::Single,
-            files: vec![DeclaredFile { name, size, mime: None, sha256, blake3: None }],
-            folder: Folder::default(),
-            meta: CallerMeta::default(),
-            user: None,
-        };
-        let opened = world.runtime.block_on(world.app.init_upload(&user(), init)).unwrap();
+        let opened = world.init_of(content.len() as u64, sha256);
         let challenge = opened.challenges[0].as_ref().unwrap();
         assert_eq!(challenge.expires, START.after(life));
         let mut message = opened.id.to_string().into_bytes();
@@ -290,26 +317,13 @@ fn an_upload_does_not_expire_while_bytes_for_it_come() {
 #[test]
 fn who_is_logged_out_twice_within_a_second_is_logged_out() {
     let world = World::new();
-    let log_out = || {
-        let change = world.app.change_user(owner(), UserChange::default(), true);
-        world.runtime.block_on(change).unwrap();
-    };
-    let token = || {
-        let owner = owner();
-        let made = world.app.generate_token(&owner, 1, Role::Researcher);
-        let credential = [Credential::Bearer(world.runtime.block_on(made).unwrap().token.into())];
-        move |world: &World| {
-            let asked = world.app.authenticate(&credential, Ipv4Addr::LOCALHOST.into());
-            world.runtime.block_on(asked).is_ok()
-        }
-    };
-    log_out();
-    let between = token();
-    assert!(between(&world));
-    log_out();
-    let last = token();
+    world.log_out().unwrap();
+    let between = world.user_token();
+    assert!(world.is_good(&between));
+    world.log_out().unwrap();
+    let last = world.user_token();
     world.pass(Duration::from_secs(5));
-    assert_eq!((between(&world), last(&world)), (false, true));
+    assert_eq!((world.is_good(&between), world.is_good(&last)), (false, true));
 }
 
 /// A revocation is acknowledged only if it takes effect. Here it cannot, because no later second is
@@ -318,42 +332,33 @@ fn who_is_logged_out_twice_within_a_second_is_logged_out() {
 fn a_log_out_that_cannot_end_what_was_made_is_refused() {
     let world = World::new();
     world.put(b"x").unwrap();
-    let log_out = || {
-        let change = world.app.change_user(owner(), UserChange::default(), true);
-        world.runtime.block_on(change).map(drop)
-    };
-    let end = |name: Option<&str>| {
-        world.runtime.block_on(world.app.end_service_tokens(name.map(Into::into), None))
-    };
-    for _ in 0..60 {
-        log_out().unwrap();
-        let _ = end(Some("s")).and_then(|_| end(None));
+    for _ in 0..CLOCK_LEEWAY_SECONDS {
+        world.log_out().unwrap();
     }
-    let owner = owner();
-    let made = world.app.generate_token(&owner, 1, Role::Researcher);
-    let credential = [Credential::Bearer(world.runtime.block_on(made).unwrap().token.into())];
-    let asked = || {
-        let asked = world.app.authenticate(&credential, Ipv4Addr::LOCALHOST.into());
-        world.runtime.block_on(asked).is_ok()
-    };
-    assert!(asked());
-    assert!(matches!(log_out(), Err(Error::Busy)));
-    assert!(matches!(end(Some("s")), Err(Error::Busy)));
-    assert!(matches!(end(None), Err(Error::Busy)));
-    assert!(asked(), "nothing was said to be ended");
+    // The tokens of a service and those of all services are ended a second apart.
+    for _ in 0..CLOCK_LEEWAY_SECONDS / 2 {
+        world.end_tokens(Some("s")).unwrap();
+        world.end_tokens(None).unwrap();
+    }
+    let token = world.user_token();
+    assert!(world.is_good(&token));
+    assert!(matches!(world.log_out(), Err(Error::Busy)));
+    assert!(matches!(world.end_tokens(Some("s")), Err(Error::Busy)));
+    assert!(matches!(world.end_tokens(None), Err(Error::Busy)));
+    assert!(world.is_good(&token), "nothing was said to be ended");
     world.pass(Duration::from_secs(1));
-    log_out().unwrap();
-    assert!(!asked());
+    world.log_out().unwrap();
+    assert!(!world.is_good(&token));
     // What was revoked while the clock was far ahead can be revoked again once the clock is right.
     let now = world.clock.now();
     world.pass(Duration::from_hours(24 * 365));
-    log_out().unwrap();
-    let _ = end(Some("s"));
+    world.log_out().unwrap();
+    world.end_tokens(Some("s")).unwrap();
     world.clock.set(now);
-    log_out().unwrap();
-    assert!(!matches!(end(Some("s")), Err(Error::Busy)));
+    world.log_out().unwrap();
+    world.end_tokens(Some("s")).unwrap();
     // A token that is made now does not live until that far time either.
-    let listing = Listing { owner, folder: Folder::default() };
+    let listing = Listing { owner: owner(), folder: Folder::default() };
     let asker = user();
     let minting = world.app.mint_batch_token(&asker, Chosen::Folder(listing));
     let token = world.runtime.block_on(minting).unwrap();
@@ -366,20 +371,12 @@ fn a_log_out_that_cannot_end_what_was_made_is_refused() {
 #[test]
 fn a_made_up_key_makes_nobody_forgotten() {
     let world = World::new();
-    let token = || {
-        let owner = owner();
-        let made = world.app.generate_token(&owner, 1, Role::Researcher);
-        [Credential::Bearer(world.runtime.block_on(made).unwrap().token.into())]
-    };
-    let epoch = |credential: &[Credential; 1]| {
-        let asked = world.app.authenticate(credential, Ipv4Addr::LOCALHOST.into());
-        world.runtime.block_on(asked).map(|principal| principal.unwrap().token().epoch)
-    };
-    let before = epoch(&token()).unwrap();
+    let epoch = || world.authenticate(&world.user_token()).unwrap().token().epoch;
+    let before = epoch();
     // {"alg":"RS256","kid":"nobody"}, {}
     let made_up = "eyJhbGciOiJSUzI1NiIsImtpZCI6Im5vYm9keSJ9.e30.eA".to_owned();
-    assert!(epoch(&[Credential::Bearer(made_up.into())]).is_err());
-    assert_eq!(epoch(&token()).unwrap(), before);
+    assert!(!world.is_good(&Credential::Bearer(made_up.into())));
+    assert_eq!(epoch(), before);
 }
 
 #[test]
@@ -401,27 +398,20 @@ fn who_may_store_nothing_is_not_near_the_quota() {
 fn what_ends_all_spares_nothing_that_was_made_within_the_second() {
     for [first, last] in [[None, Some("s")], [Some("s"), None]] {
         let world = World::new();
-        let end = |name: Option<&str>| {
-            let ended = world.app.end_service_tokens(name.map(Into::into), None);
-            world.runtime.block_on(ended).unwrap();
-        };
         let make = || {
             let (name, grant) = ("s".into(), Grant::default());
             let new = NewToken { name, is_jwt: false, grant, lifetime: None };
             let secret = world.runtime.block_on(world.app.issue_token(new)).unwrap().secret;
-            [Credential::ServiceToken(secret)]
+            Credential::ServiceToken(secret)
         };
-        let is_good = |token: &[Credential; 1]| {
-            let asked = world.app.authenticate(token, Ipv4Addr::LOCALHOST.into());
-            world.runtime.block_on(asked).is_ok()
-        };
-        end(first);
+        world.end_tokens(first).unwrap();
         let between = make();
-        assert!(is_good(&between));
-        end(last);
+        assert!(world.is_good(&between));
+        world.end_tokens(last).unwrap();
         let after = make();
         world.pass(Duration::from_secs(5));
-        assert_eq!((is_good(&between), is_good(&after)), (false, true), "{first:?}");
+        let good = (world.is_good(&between), world.is_good(&after));
+        assert_eq!(good, (false, true), "{first:?}");
     }
 }
 
@@ -451,26 +441,19 @@ fn links_and_tokens_end_on_their_second() {
     let world = World::new();
     let file = world.put(b"x").unwrap();
     let link = world.app.mint_link(&file, 60, None).unwrap();
-    let token = world
-        .runtime
-        .block_on(world.app.generate_token(&owner(), 1, Role::Researcher))
-        .unwrap()
-        .token;
+    let token = world.user_token();
     let redeem = || world.runtime.block_on(world.app.redeem_link(&link));
-    let authenticate = || {
-        let credential = [Credential::Bearer(token.clone().into())];
-        world.runtime.block_on(world.app.authenticate(&credential, Ipv4Addr::LOCALHOST.into()))
-    };
     world.pass(Duration::from_millis(59_999));
     assert_eq!(redeem().unwrap(), (file, 1));
     world.pass(Duration::from_millis(1));
     assert!(matches!(redeem(), Err(Error::LinkRefused { code: "link_expired", .. })));
-    let proven = authenticate().unwrap().unwrap();
+    let proven = world.authenticate(&token).unwrap();
     assert!(matches!(proven, Principal::User { id, role: Role::Researcher, .. } if id == owner()));
     world.pass(Duration::from_millis(3_600_000 - 60_000 - 1));
-    assert!(authenticate().is_ok(), "remembered, and still valid");
+    assert!(world.is_good(&token), "remembered, and still valid");
     world.pass(Duration::from_millis(1));
-    assert!(matches!(authenticate(), Err(Error::Unauthenticated(_))), "remembered no longer");
+    let refused = world.authenticate(&token);
+    assert!(matches!(refused, Err(Error::Unauthenticated(_))), "remembered no longer");
 }
 
 #[test]
@@ -514,15 +497,11 @@ fn a_configured_token_is_good_within_the_second_in_which_others_were_ended() {
     for name in [Some("configured"), None] {
         let world = World::new();
         world.register("the-token-of-before").unwrap();
-        let end = || {
-            let ended = world.app.end_service_tokens(name.map(Into::into), None);
-            world.runtime.block_on(ended).unwrap();
-        };
-        end();
+        world.end_tokens(name).unwrap();
         assert!(!world.lets_in("the-token-of-before"));
         world.register("the-token-from-now-on").unwrap();
         assert!(world.lets_in("the-token-from-now-on"), "{name:?}");
-        end();
+        world.end_tokens(name).unwrap();
         assert!(!world.lets_in("the-token-from-now-on"), "{name:?}");
         world.pass(Duration::from_secs(5));
         world.register("the-token-of-before").unwrap();
@@ -535,37 +514,25 @@ fn a_configured_token_is_good_within_the_second_in_which_others_were_ended() {
 fn a_user_that_is_deleted_too_often_keeps_its_files_until_it_can_be() {
     let world = World::new();
     let delete = || world.runtime.block_on(world.app.delete_user(owner()));
-    let store = || {
-        let new = world.runtime.block_on(async {
-            let mut content = world.app.begin_file().await?;
-            content.write(Bytes::from_static(b"x")).await?;
-            let name = FileName::parse("f").unwrap();
-            let (owner, folder) = (owner(), Folder::default());
-            Ok::<_, Error>(NewContent { owner, name, folder, mime: None, sha256: None, content })
-        });
-        let service = Principal::Service {
-            name: "s".into(),
-            token: TokenStamp::default(),
-            grant: Arc::default(),
-            acts_for: None,
-        };
-        world.runtime.block_on(world.app.put_content(&service, new.unwrap())).unwrap()
+    let service = Principal::Service {
+        name: "s".into(),
+        token: TokenStamp::default(),
+        grant: Arc::default(),
+        acts_for: None,
     };
+    let store = || world.put_as(&service, b"x").unwrap();
     // Each deletion moves the user's first good second ahead by two. This log-out moves it by one,
-    // so that the number of seconds left is odd.
-    let log_out = world.app.change_user(owner(), UserChange::default(), true);
-    world.runtime.block_on(log_out).unwrap();
-    let refused = loop {
-        let file = store();
-        match delete() {
-            Ok(()) => assert!(world.clock.now() == START),
-            Err(error) => break (file, error),
-        }
-    };
-    assert!(matches!(refused.1, Error::Busy));
+    // so that one second is left at the end.
+    world.log_out().unwrap();
+    for _ in 0..(CLOCK_LEEWAY_SECONDS - 1) / 2 {
+        store();
+        delete().unwrap();
+    }
+    let file = store();
+    assert!(matches!(delete(), Err(Error::Busy)));
     let shown = world.runtime.block_on(world.app.show_user(&owner())).unwrap();
     assert!(!shown.record.disabled && shown.totals.files == 1);
-    assert!(world.is_readable(&refused.0));
+    assert!(world.is_readable(&file));
     world.pass(Duration::from_secs(2));
     delete().unwrap();
 }
