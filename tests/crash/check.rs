@@ -349,7 +349,10 @@ impl Check<'_> {
             "files": [{"name": "huge", "size": HUGE_BYTES}],
             "meta": {"user_id": user},
         });
-        let Ok(answer) = self.wire.post("/v1/files/init", &body) else { return };
+        let Ok(answer) = self.wire.post("/v1/files/init", &body) else {
+            self.wrong.push(format!("{user}: an init is not answered"));
+            return;
+        };
         let used = answer.json()["used"].as_u64();
         // The reservation of an expired upload is released by a later sweep.
         let fine =

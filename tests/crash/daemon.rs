@@ -100,6 +100,12 @@ impl Daemon {
         fs::read_to_string(&self.stderr).unwrap()
     }
 
+    /// The lines of its log that tell of a panic.
+    pub fn panics(&self) -> Vec<String> {
+        let said = self.said();
+        said.lines().filter(|line| line.contains("panicked")).map(str::to_owned).collect()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

@@ -133,6 +133,7 @@ pub fn case(fault: &Fault, seed: u64) -> Option<Report> {
     if !daemon.is_running() {
         wrong.push("the daemon has ended".to_owned());
     }
+    wrong.extend(daemon.panics());
     recorder.stop();
     let said = daemon.said();
     drop(daemon);

@@ -73,6 +73,7 @@ pub fn die_at(
         Ok(daemon) => {
             let clients = work(&daemon, &clock, ledger, seed, WORK);
             *ledger = ledger.at(&clients, u64::MAX);
+            assert_eq!(daemon.panics(), [""; 0], "{point}");
             clients.iter().flatten().any(|event| event.answered.is_none())
         }
     };

@@ -57,7 +57,7 @@ pub struct Session {
 #[derive(Debug, Default)]
 pub struct Report {
     pub cuts: usize,
-    /// Cuts after which something acknowledged was not as it should be.
+    /// Cuts after which something acknowledged was not as it should be, or the daemon panicked.
     pub losses: usize,
     pub failed_starts: usize,
     /// Log lines that say that the index was rebuilt.
@@ -143,6 +143,7 @@ impl Session {
         let clients = work(&daemon, &recorder, &ledger, plan.seed, plan.time);
         recorder.stop();
         let said = daemon.said();
+        assert_eq!(daemon.panics(), [""; 0]);
         drop(daemon);
         for event in clients.iter().flatten() {
             let status = event.answered.as_ref().map(|(_, status, _)| *status);
@@ -314,14 +315,14 @@ pub fn verify(dir: &Path, ledger: &Ledger, expiring: bool, seed: u64) -> Report 
         Ok(daemon) => {
             report.start = began.elapsed();
             let began = Instant::now();
-            let wrong = check(&daemon.address, ledger, expiring, Dice::new(seed));
+            let mut wrong = check(&daemon.address, ledger, expiring, Dice::new(seed));
             report.check = began.elapsed();
+            wrong.extend(daemon.panics());
             let said = daemon.said();
-            let lines = said.lines().filter(|line| {
-                ["\"WARN\"", "\"ERROR\"", "panicked"].iter().any(|word| line.contains(word))
-            });
-            let (rebuilds, troubles): (Vec<&str>, _) =
-                lines.partition(|line| line.to_lowercase().contains("rebuil"));
+            let lines = said
+                .lines()
+                .filter(|line| ["\"WARN\"", "\"ERROR\""].iter().any(|word| line.contains(word)));
+            let (rebuilds, troubles): (Vec<&str>, _) = lines.partition(|line| is_rebuild(line));
             report.rebuilds = rebuilds.len();
             // The journal can rebuild the index, but a power cut alone must never make that
             // necessary.
@@ -340,6 +341,11 @@ pub fn verify(dir: &Path, ledger: &Ledger, expiring: bool, seed: u64) -> Report 
         }
     }
     report
+}
+
+/// Whether a line of the log tells that the index was rebuilt.
+pub fn is_rebuild(line: &str) -> bool {
+    line.to_lowercase().contains("rebuil")
 }
 
 /// Whether an assembly differs from its recording by holes only. The recorder does not see how a
