@@ -96,18 +96,10 @@ fn the_harness_notices_lost_syncs() {
     }
 }
 
+/// For more deaths: `CRASH_KILLS=8 cargo nextest run --test crash a_death_at --no-capture`.
 #[test]
 fn a_death_at_any_step_loses_nothing() {
-    let (deaths, report) = kill::deaths(seed(), 2);
-    println!("{deaths} deaths");
-    report.prove("killed");
-}
-
-/// `CRASH_KILLS=8 cargo nextest run --test crash --run-ignored all many_deaths --no-capture`
-#[test]
-#[ignore = "long: see the module"]
-fn many_deaths_lose_nothing() {
-    let rounds = number("CRASH_KILLS").unwrap_or(4);
+    let rounds = number("CRASH_KILLS").unwrap_or(2);
     let (deaths, report) = kill::deaths(seed(), usize::try_from(rounds).unwrap());
     println!("{deaths} deaths");
     report.prove("killed");
