@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     slice,
 };
@@ -18,7 +18,10 @@ use streamlined::{
 };
 use tokio::runtime::Runtime;
 
-use super::blobs::{address, content, disk, on_every_store, put, read};
+use super::{
+    blobs::{address, content, disk, on_every_store, put, read},
+    flip,
+};
 
 const UPLOAD: UploadId = UploadId([7; 16]);
 const PART: usize = 300_000;
@@ -92,17 +95,6 @@ fn lies_in_place(dir: &Path, sealed: &Sealed) -> bool {
     let is_it = |name: &str| name.starts_with(&sealed.blake3.to_string());
     let blob = blobs.find(|entry| is_it(entry.file_name().to_str().unwrap())).unwrap();
     blob.metadata().unwrap().ino() == assembly
-}
-
-fn flip(path: &Path, at: usize) {
-    let mut bytes = fs::read(path).unwrap();
-    bytes[at] ^= 1;
-    fs::File::options()
-        .write(true)
-        .open(path)
-        .unwrap()
-        .write_all_at(&bytes[at..=at], at as u64)
-        .unwrap();
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "reads as a block at the call")]

@@ -6,7 +6,7 @@ use bao::decode::SliceDecoder;
 use bytes::Bytes;
 use streamlined::{
     blob::{
-        Address, BlobStore, Error, Purpose, Sealed, disk::DiskBlobs, memory::MemoryBlobs,
+        Address, BlobStore, Error, Purpose, Reader, Sealed, disk::DiskBlobs, memory::MemoryBlobs,
         proof::proof_bytes,
     },
     model::{
@@ -50,12 +50,27 @@ pub fn address(sealed: &Sealed) -> Address {
 }
 
 pub async fn read(store: &dyn BlobStore, blob: &Address, slice: Slice) -> Result<Vec<u8>, Error> {
-    let mut reader = store.open(blob, slice).await?;
+    rest(store.open(blob, slice).await?).await
+}
+
+/// What a reader has still to give.
+pub async fn rest(mut reader: Box<dyn Reader>) -> Result<Vec<u8>, Error> {
     let mut content = Vec::new();
     while let Some(bytes) = reader.next().await? {
         content.extend_from_slice(&bytes);
     }
     Ok(content)
+}
+
+/// What the proof of a slice proves to one who knows only the hash of the blob.
+pub async fn proven(store: &dyn BlobStore, blob: &Address, slice: Slice) -> Vec<u8> {
+    let proof = rest(store.prove(blob, slice).await.unwrap()).await.unwrap();
+    assert_eq!(proof.len() as u64, proof_bytes(blob.size, slice));
+    let mut proven = Vec::new();
+    let root = blake3::Hash::from(blob.blake3.0);
+    let mut decoder = SliceDecoder::new(&proof[..], &root, slice.start, slice.len());
+    decoder.read_to_end(&mut proven).unwrap();
+    proven
 }
 
 const UPLOAD: UploadId = UploadId([5; 16]);
@@ -87,20 +102,12 @@ fn every_part_has_a_proof() {
         for size in SIZES.into_iter().filter(|size| *size > 0) {
             let content = content(size);
             let sealed = put(store, &content, Purpose::Blob).await;
-            let (size, root) = (size as u64, blake3::Hash::from(sealed.blake3.0));
+            let size = size as u64;
             for (start, end) in [(0, size), (0, 1), (size - 1, size), (size / 3, size / 2 + 1)] {
                 let slice = Slice { start, end };
-                let mut prover = store.prove(&address(&sealed), slice).await.unwrap();
-                let mut proof = Vec::new();
-                while let Some(bytes) = prover.next().await.unwrap() {
-                    proof.extend_from_slice(&bytes);
-                }
-                assert_eq!(proof.len() as u64, proof_bytes(size, slice));
-                let mut decoded = Vec::new();
-                let mut decoder = SliceDecoder::new(&proof[..], &root, start, slice.len());
-                decoder.read_to_end(&mut decoded).unwrap();
+                let proven = proven(store, &address(&sealed), slice).await;
                 let wanted = start.try_into().unwrap()..end.try_into().unwrap();
-                assert_eq!(decoded, &content[wanted], "{slice:?} of {size}");
+                assert_eq!(proven, &content[wanted], "{slice:?} of {size}");
             }
         }
     });
@@ -158,9 +165,7 @@ fn an_open_reader_outlives_the_blob() {
                 store.open(&address(&sealed), Slice::whole(sealed.size)).await.unwrap();
             let mut got = reader.next().await.unwrap().unwrap().to_vec();
             store.discard(&sealed.locator).await.unwrap();
-            while let Some(bytes) = reader.next().await.unwrap() {
-                got.extend_from_slice(&bytes);
-            }
+            got.extend(rest(reader).await.unwrap());
             assert_eq!(got, content);
         }
     });

@@ -14,7 +14,7 @@ use streamlined::{
 };
 use tokio::{runtime::Runtime, task::JoinSet};
 
-use crate::accounts::token;
+use crate::{accounts::token, flip};
 
 /// Small enough that the index is saved as a snapshot after a few dozen commits.
 const SAVE_BYTES: u64 = 4 << 10;
@@ -106,6 +106,16 @@ impl World {
         sled::Config::new().path(self.path("meta")).segment_size(4 << 20).open().unwrap()
     }
 
+    /// Copies the index as it is now, for [`World::put_index_back`].
+    fn keep_index(&self) {
+        copy(&self.path("meta"), &self.path("early"));
+    }
+
+    fn put_index_back(&self) {
+        fs::remove_dir_all(self.path("meta")).unwrap();
+        fs::rename(self.path("early"), self.path("meta")).unwrap();
+    }
+
     fn set_aside(&self) -> bool {
         self.path("meta.damaged-1").exists()
     }
@@ -115,26 +125,17 @@ fn cut(path: &Path) {
     File::options().write(true).open(path).unwrap().set_len(1000).unwrap();
 }
 
-fn flip(path: &Path, at: usize) {
-    let mut bytes = fs::read(path).unwrap();
-    bytes[at] ^= 1;
-    fs::write(path, bytes).unwrap();
-}
-
 /// Damages the commit that added user `n` in a log of the journal.
 fn damage(log: &Path, n: u64) {
-    let mut bytes = fs::read(log).unwrap();
-    let name = format!("user{n}");
-    let at = bytes.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
-    bytes[at] ^= 1;
-    fs::write(log, bytes).unwrap();
+    let (bytes, name) = (fs::read(log).unwrap(), format!("user{n}"));
+    flip(log, memchr::memmem::find(&bytes, name.as_bytes()).unwrap());
 }
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
-        let (path, target) =
-            { (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name())) };
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
         if path.is_dir() { copy(&path, &target) } else { fs::copy(path, target).map(drop).unwrap() }
     }
 }
@@ -145,11 +146,10 @@ fn what_sled_did_not_keep_is_replayed() {
     let meta = world.open(NEVER);
     world.add(&meta, 0..3);
     // Combines sled as it is now with the journal as it is at the end.
-    copy(&world.path("meta"), &world.path("early"));
+    world.keep_index();
     world.add(&meta, 3..40);
     drop(meta);
-    fs::remove_dir_all(world.path("meta")).unwrap();
-    fs::rename(world.path("early"), world.path("meta")).unwrap();
+    world.put_index_back();
     world.reopened(40);
     assert!(!world.set_aside());
 }
@@ -190,11 +190,10 @@ fn an_index_that_fell_behind_the_journal_is_made_anew() {
     let world = World::new();
     let meta = world.open(SAVE_BYTES);
     world.add(&meta, 0..3);
-    copy(&world.path("meta"), &world.path("early"));
+    world.keep_index();
     world.add(&meta, 3..300);
     drop(meta);
-    fs::remove_dir_all(world.path("meta")).unwrap();
-    fs::rename(world.path("early"), world.path("meta")).unwrap();
+    world.put_index_back();
     assert!(!world.path("journal/0000000000000000.log").exists(), "old logs are gone");
     world.reopened(300);
     assert!(world.set_aside());
@@ -299,14 +298,13 @@ fn a_damaged_head_takes_no_commit_with_it() {
         }
         let meta = world.open(NEVER);
         world.add(&meta, before..before + 3);
-        copy(&world.path("meta"), &world.path("early"));
+        world.keep_index();
         world.add(&meta, before + 3..40);
         drop(meta);
-        if index != "kept" {
-            fs::remove_dir_all(world.path("meta")).unwrap();
-        }
-        if index == "behind" {
-            fs::rename(world.path("early"), world.path("meta")).unwrap();
+        match index {
+            "behind" => world.put_index_back(),
+            "lost" => fs::remove_dir_all(world.path("meta")).unwrap(),
+            _ => {}
         }
         flip(world.logs().last().unwrap(), 20);
         world.reopened(40);
@@ -320,13 +318,14 @@ fn a_damaged_head_and_commit_are_not_passed_over_in_silence() {
     for has_index in [true, false] {
         let world = World::new();
         drop(world.open(NEVER));
-        copy(&world.path("meta"), &world.path("early"));
+        world.keep_index();
         let meta = world.open(NEVER);
         world.add(&meta, 0..40);
         drop(meta);
-        fs::remove_dir_all(world.path("meta")).unwrap();
         if has_index {
-            fs::rename(world.path("early"), world.path("meta")).unwrap();
+            world.put_index_back();
+        } else {
+            fs::remove_dir_all(world.path("meta")).unwrap();
         }
         let log = world.logs()[0].clone();
         flip(&log, 20);
@@ -550,12 +549,11 @@ fn a_damaged_run_that_commits_meet_is_made_anew() {
     let meta = world.open(NEVER);
     world.add(&meta, 0..20);
     drop(meta);
-    copy(&world.path("meta"), &world.path("early"));
+    world.keep_index();
     let meta = world.open(NEVER);
     world.add(&meta, 20..40);
     drop(meta);
-    fs::remove_dir_all(world.path("meta")).unwrap();
-    fs::rename(world.path("early"), world.path("meta")).unwrap();
+    world.put_index_back();
     let db = world.sled();
     for run in db.range("A"..).keys().map(Result::unwrap).collect::<Vec<_>>() {
         db.insert(run, b"\xff\xff").unwrap();
@@ -615,11 +613,10 @@ fn a_commit_that_was_cut_short_is_no_commit() {
     let log = world.logs()[0].clone();
     // The last commit reaches the disk only in part, and sled does not have it.
     let meta = world.open(NEVER);
-    copy(&world.path("meta"), &world.path("early"));
+    world.keep_index();
     world.add(&meta, 10..11);
     drop(meta);
-    fs::remove_dir_all(world.path("meta")).unwrap();
-    fs::rename(world.path("early"), world.path("meta")).unwrap();
+    world.put_index_back();
     let last = world.logs().pop().unwrap();
     assert_ne!(last, log, "every open begins a new log");
     let mut torn = fs::read(&last).unwrap();

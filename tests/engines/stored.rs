@@ -3,12 +3,10 @@
 
 use std::{
     fs,
-    io::Read,
     path::{Path, PathBuf},
 };
 
 use async_trait::async_trait;
-use bao::decode::SliceDecoder;
 use streamlined::{
     blob::{
         Address, BlobStore, Error, Purpose, Sealed,
@@ -25,7 +23,10 @@ use streamlined::{
 };
 use tokio::runtime::Runtime;
 
-use crate::blobs::{address, content, disk, on_every_store, part, put};
+use crate::{
+    blobs::{address, content, disk, on_every_store, part, proven, put, read, rest},
+    flip,
+};
 
 const EVER: (UnixMillis, UnixMillis) = (UnixMillis(0), UnixMillis(u64::MAX));
 
@@ -57,12 +58,6 @@ fn only_file(dir: &Path) -> PathBuf {
 fn only_part(dir: &Path) -> PathBuf {
     let files = fs::read_dir(dir.join("staging")).unwrap().map(|entry| entry.unwrap().path());
     files.into_iter().find(|path| path.is_file()).unwrap()
-}
-
-fn flip(path: &Path, at: usize) {
-    let mut bytes = fs::read(path).unwrap();
-    bytes[at] ^= 0x10;
-    fs::write(path, bytes).unwrap();
 }
 
 #[test]
@@ -340,15 +335,8 @@ fn a_damaged_part_is_not_given_out() {
         for (start, end) in [(499_999, 500_001), (458_752, 458_753), (1, 900_000), (0, 458_753)] {
             let (given, ended) = read(Slice { start, end }).await;
             assert!(!ended && given.len() as u64 <= 500_000 - start.min(500_000), "{start} {end}");
-            let Ok(mut prover) = store.prove(&blob, Slice { start, end }).await else { continue };
-            let proven = loop {
-                match prover.next().await {
-                    Ok(Some(_)) => {}
-                    Ok(None) => break true,
-                    Err(_) => break false,
-                }
-            };
-            assert!(!proven, "{start} {end}");
+            let Ok(prover) = store.prove(&blob, Slice { start, end }).await else { continue };
+            assert!(rest(prover).await.is_err(), "{start} {end}");
         }
         flip(&path, 500_000);
         // A damaged hash tree proves nothing, but the whole blob is still checked by its hash.
@@ -370,16 +358,9 @@ fn a_part_of_a_large_blob_is_checked_and_proven() {
         let mut stage = store.stage().await.unwrap();
         stage.write(whole.clone()).await.unwrap();
         let sealed = stage.seal(Purpose::Blob).await.unwrap();
-        let (blob, root) = (address(&sealed), blake3::Hash::from(sealed.blake3.0));
+        let blob = address(&sealed);
         let path = only_file(&dir.path().join(format!("blobs/{:02x}", sealed.blake3.0[0])));
-        let read = async |start: u64, end: u64| {
-            let mut given = Vec::new();
-            let mut reader = store.open(&blob, Slice { start, end }).await?;
-            while let Some(bytes) = reader.next().await? {
-                given.extend_from_slice(&bytes);
-            }
-            Ok::<_, Error>(given)
-        };
+        let read = async |start, end| read(&store, &blob, Slice { start, end }).await;
         for (start, end) in [
             (0, 1),
             (GROUP - 1, GROUP + 1),
@@ -390,14 +371,7 @@ fn a_part_of_a_large_blob_is_checked_and_proven() {
         ] {
             let wanted = &whole[start.try_into().unwrap()..end.try_into().unwrap()];
             assert_eq!(read(start, end).await.unwrap(), wanted, "{start} {end}");
-            let mut prover = store.prove(&blob, Slice { start, end }).await.unwrap();
-            let mut proof = Vec::new();
-            while let Some(bytes) = prover.next().await.unwrap() {
-                proof.extend_from_slice(&bytes);
-            }
-            let mut proven = Vec::new();
-            let mut decoder = SliceDecoder::new(&proof[..], &root, start, end - start);
-            decoder.read_to_end(&mut proven).unwrap();
+            let proven = proven(&store, &blob, Slice { start, end }).await;
             assert_eq!(proven, wanted, "{start} {end}");
         }
         // The damage lies behind the requested range, but in the same group.
@@ -420,11 +394,7 @@ fn parts_of_small_files_are_checked_too() {
                 let sealed = put(&store, &whole, Purpose::Blob).await;
                 for (start, end) in [(0, 1), (size - 1, size), (size / 2, size), (0, size)] {
                     let slice = Slice { start: start as u64, end: end as u64 };
-                    let mut reader = store.open(&address(&sealed), slice).await.unwrap();
-                    let mut given = Vec::new();
-                    while let Some(bytes) = reader.next().await.unwrap() {
-                        given.extend_from_slice(&bytes);
-                    }
+                    let given = read(&store, &address(&sealed), slice).await.unwrap();
                     assert_eq!(given, whole[start..end], "{packed_to} {size} {start} {end}");
                 }
             }

@@ -6,10 +6,9 @@ use super::*;
 /// from there up to `then`.
 fn with_index_behind(first: u64, then: u64, save_bytes: u64) -> World {
     let world = World::with(first, save_bytes);
-    copy(&world.path("meta"), &world.path("early"));
+    world.keep_index();
     world.add(&world.open(NEVER), first..then);
-    fs::remove_dir_all(world.path("meta")).unwrap();
-    fs::rename(world.path("early"), world.path("meta")).unwrap();
+    world.put_index_back();
     world
 }
 
@@ -147,13 +146,12 @@ pub fn an_index_at_a_loss_is_nothing_without_its_journal(world: &World) {
 #[test]
 fn a_snapshot_has_what_index_and_logs_do_not_come_to() {
     let world = World::with(90, NEVER);
-    copy(&world.path("meta"), &world.path("early"));
+    world.keep_index();
     let log = world.logs().remove(0);
     let early = fs::read(&log).unwrap();
     world.add(&world.open(SAVE_BYTES), 90..300);
     assert!(!world.snapshots().is_empty() && !log.exists());
-    fs::remove_dir_all(world.path("meta")).unwrap();
-    fs::rename(world.path("early"), world.path("meta")).unwrap();
+    world.put_index_back();
     fs::write(&log, early).unwrap();
     // The leftover of a rebuild that was killed does not prevent a start, which removes it.
     fs::create_dir(world.path("journal.new")).unwrap();
