@@ -17,6 +17,7 @@ use streamlined::{
     },
     sys::clock::{Clock, SystemClock},
 };
+use tokio::task::JoinHandle;
 
 use crate::{
     faulty::Faulty,
@@ -356,24 +357,6 @@ async fn upkeep_waits_for_no_hold_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_hold_keeps_packs_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let blobs = Arc::new(store(dir.path()));
-    let world = World::new(dir.path(), Arc::new(MemoryMetadata::default()), blobs).await;
-    sparse(&world).await;
-    let before = world.files("blobs/packs");
-    let hold = world.app.hold().await;
-    let mut gc = Box::pin(world.app.gc());
-    for _ in 0..200 {
-        assert!(poll_immediate(&mut gc).await.is_none(), "a collection waits");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert!(before.iter().all(|pack| pack.exists()));
-    drop(hold);
-    assert_eq!(gc.await.unwrap().packs, 3);
-}
-
-#[tokio::test]
 async fn a_reader_finds_a_blob_that_moved_under_it() {
     let dir = tempfile::tempdir().unwrap();
     let blobs = Arc::new(Faulty::new(store(dir.path())));
@@ -384,6 +367,25 @@ async fn a_reader_finds_a_blob_that_moved_under_it() {
     *blobs.before_open.lock().unwrap() = Some(collect);
     assert_eq!(world.read(&kept[0]).await.unwrap(), content(0, 20_000));
     assert_eq!(world.app.health().await.content.unwrap().damaged_blobs, 0);
+}
+
+/// Waits until this many callers have sealed bytes and stopped, and stops no others.
+async fn until_stopped(blobs: &Faulty, callers: usize) {
+    while blobs.seals.sealed.load(Ordering::SeqCst) < callers {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    blobs.seals.pause.store(false, Ordering::SeqCst);
+}
+
+/// Begins a collection, checks that it waits for the callers that were stopped, and lets those go
+/// on.
+async fn collect_and_go_on(world: &World, blobs: &Faulty) -> JoinHandle<Collected> {
+    let app = Arc::clone(&world.app);
+    let gc = tokio::spawn(async move { app.gc().await.unwrap() });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!gc.is_finished(), "it waits for them");
+    blobs.seals.go_on.notify_waiters();
+    gc
 }
 
 /// However old the bytes look, the caller that sealed them is about to record them.
@@ -403,20 +405,13 @@ async fn bytes_on_their_way_to_a_record_stay() {
         let app = Arc::clone(&world.app);
         async move { part(&app, upload, 1, &content(3, LARGE)).await }
     });
-    while blobs.seals.sealed.load(Ordering::SeqCst) < 3 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    blobs.seals.pause.store(false, Ordering::SeqCst);
+    until_stopped(&blobs, 3).await;
     // These blobs close the pack of the small one.
     for seed in 4..10 {
         world.put(&content(seed, 20_000)).await;
     }
     world.pass(TTL.saturating_sub(MARGIN));
-    let app = Arc::clone(&world.app);
-    let gc = tokio::spawn(async move { app.gc().await.unwrap() });
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(!gc.is_finished(), "it waits for them");
-    blobs.seals.go_on.notify_waiters();
+    let gc = collect_and_go_on(&world, &blobs).await;
     of_upload.await.unwrap().unwrap();
     gc.await.unwrap();
     for (file, content) in [(small, content(1, 20_000)), (large, content(2, LARGE))] {
@@ -435,10 +430,7 @@ async fn a_pack_whose_blob_is_on_its_way_to_a_record_stays() {
     blobs.seals.pause.store(true, Ordering::SeqCst);
     let app = Arc::clone(&world.app);
     let small = tokio::spawn(async move { put(&app, "f", &content(1, 20_000)).await.unwrap() });
-    while blobs.seals.sealed.load(Ordering::SeqCst) < 1 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    blobs.seals.pause.store(false, Ordering::SeqCst);
+    until_stopped(&blobs, 1).await;
     let mut others = Vec::new();
     for seed in 4..10 {
         others.push(world.put(&content(seed, 20_000)).await);
@@ -447,11 +439,7 @@ async fn a_pack_whose_blob_is_on_its_way_to_a_record_stays() {
         world.delete(file).await;
     }
     world.pass(GRACE + MARGIN);
-    let app = Arc::clone(&world.app);
-    let gc = tokio::spawn(async move { app.gc().await.unwrap() });
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(!gc.is_finished(), "it waits for it");
-    blobs.seals.go_on.notify_waiters();
+    let gc = collect_and_go_on(&world, &blobs).await;
     let file = small.await.unwrap();
     gc.await.unwrap();
     assert_eq!(world.read(&file).await.unwrap(), content(1, 20_000));

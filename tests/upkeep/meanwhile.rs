@@ -2,8 +2,7 @@
 //! what was received.
 
 use std::{
-    fs::File,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, atomic::Ordering},
 };
@@ -33,7 +32,7 @@ use streamlined::{
 
 use crate::{
     faulty::Faulty,
-    world::{TTL, World, complete, content, init_as, init_of, read, store, user},
+    world::{TTL, World, complete, content, flip, init_as, init_of, read, store, user},
 };
 
 const LARGE: usize = 95_000;
@@ -177,10 +176,6 @@ async fn a_copy_that_is_not_what_came_replaces_none_that_is() {
         }
         id
     };
-    let flip = |path: &Path, at: usize| {
-        let file = File::options().write(true).open(path).unwrap();
-        file.write_all_at(&[!whole[at]], at as u64).unwrap();
-    };
     let id = send().await;
     flip(&world.files("staging").pop().unwrap(), LARGE + 7);
     let completed = complete(app, id).await;
@@ -215,9 +210,7 @@ async fn a_small_copy_that_is_not_what_came_replaces_none_that_is() {
         let id = init_as(app, Mode::Single, SMALL as u64).await;
         put(app, id, 1, &whole).await;
         // A pack holds one of the two copies, so the last file holds the part.
-        let last = world.files(shelf).into_iter().max().unwrap();
-        let file = File::options().write(true).open(last).unwrap();
-        file.write_all_at(&[!whole[SMALL / 2]; 100], SMALL as u64 / 2).unwrap();
+        flip(&world.files(shelf).into_iter().max().unwrap(), SMALL / 2);
         let completed = complete(app, id).await;
         assert!(matches!(&completed, Err(Error::PartsDamaged(it)) if it == &[1]), "{completed:?}");
         assert!(world.read(&first).await.unwrap() == whole);
@@ -259,9 +252,7 @@ async fn meet(is_unreadable: bool) -> (u64, usize) {
     let (batch, ids) = init_batch(app, 2 * LARGE as u64).await;
     send(ids[0], &parts).await;
     if !is_unreadable {
-        let path = world.files("staging").pop().unwrap();
-        let file = File::options().write(true).open(path).unwrap();
-        file.write_all_at(&[!parts[0][7]], 7).unwrap();
+        flip(&world.files("staging").pop().unwrap(), 7);
     }
     send(ids[1], &[content(3, LARGE), content(4, LARGE)]).await;
     let id = init_as(app, Mode::Chunked, 2 * LARGE as u64).await;
@@ -342,9 +333,7 @@ async fn an_upload_that_is_whole_but_damaged_tells_where_it_goes_on() {
         for number in 1..=3 {
             put(&before.app, id, number, &content(number.into(), LARGE)).await;
         }
-        let path = before.files("staging").pop().unwrap();
-        let file = File::options().write(true).open(path).unwrap();
-        file.write_all_at(&[1; 100], LARGE as u64 + 7).unwrap();
+        flip(&before.files("staging").pop().unwrap(), LARGE + 7);
         // After the restart no running digests are left.
         let after = world().await;
         if completes_by_id {

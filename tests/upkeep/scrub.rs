@@ -16,16 +16,10 @@ use streamlined::{
 
 use crate::{
     faulty::Faulty,
-    world::{GRACE, SCRUB_EVERY, World, content, put, store},
+    world::{GRACE, SCRUB_EVERY, World, content, flip, put, store},
 };
 
 const LARGE: usize = 300_000;
-
-fn flip(path: &Path, at: usize) {
-    let mut bytes = fs::read(path).unwrap();
-    bytes[at] ^= 1;
-    fs::write(path, bytes).unwrap();
-}
 
 async fn world(dir: &Path) -> (World, Arc<Faulty>) {
     let blobs = Arc::new(Faulty::new(store(dir)));

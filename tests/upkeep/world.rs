@@ -2,7 +2,8 @@
 //! clock of the disk, so the tests' clock starts at the time of the machine.
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -135,6 +136,14 @@ pub fn content(seed: u64, size: usize) -> Bytes {
     let mut content = vec![0; size];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut content);
     content.into()
+}
+
+/// Changes a bit of a file in place.
+pub fn flip(path: &Path, at: usize) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let (mut byte, at) = ([0], at as u64);
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
 }
 
 pub async fn put(app: &Arc<App>, name: &str, content: &Bytes) -> Result<FileRecord, Error> {
