@@ -89,7 +89,7 @@ def lint(method, url, **headers):
     return answer
 
 
-for kind, name, mime in [("text", "a.txt", None), ("image", "p.png", None), ("html", "x.html", None)]:
+for name in ("a.txt", "p.png", "x.html"):
     key = store(name, b"<p>some text that is of no matter</p>" * 99)["key"]
     link = service.get(f"{SERVER}/v1/files/signed-url", params={"key": key}).json()["url"]
     for target in (f"{SERVER}/v1/files/content/{key}", f"{SERVER}/{key}", link):

@@ -81,9 +81,9 @@ def told_name(answer):
     return unquote(extended[1], errors="strict") if extended else plain[1]
 
 
-def whole(name, user, text, key):
-    """Checks that a file is what was stored, whichever way it is requested."""
-    content = text.encode()
+def whole(name, key):
+    """Checks that a file, whose content is its name, is what was stored, whichever way it is requested."""
+    content = name.encode()
     assert get(f"content/{path(key)}").content == content
     metadata = get(f"metadata/{path(key)}").json()
     assert (metadata["filename"], metadata["key"]) == (name, key), metadata
@@ -108,7 +108,11 @@ def file_names():
         key = answer.json()["key"]
         assert key not in stored
         stored[key] = name
-        whole(name, "names", name, key)
+        whole(name, key)
+    init = {"mode": "batch", "files": [{"name": name, "size": 1} for name in stored.values()]}
+    opened = service.post(f"{SERVER}/v1/files/init?user_id=names", json=init)
+    assert opened.status_code == 200, opened.text
+    assert [file["name"] for file in opened.json()["files"]] == list(stored.values())
     listed = {file["key"]: file["filename"] for file in get("all", user_id="names").json()["files"]}
     assert listed == stored
     archived(stored)

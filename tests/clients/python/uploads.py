@@ -2,40 +2,8 @@
 a state that schemathesis does not reach."""
 
 import base64
-import json
-import os
 
-import jsonschema_rs
-import requests
-
-SERVER = os.environ["SERVER"]
-client = requests.Session()
-client.headers["X-Service-Token"] = os.environ["TOKEN"]
-description = client.get(SERVER + "/openapi.json").json()
-PROBLEM = "application/problem+json"
-
-
-def ask(method, template, status, code=None, headers=None, body=None, query=None, **names):
-    """Sends a request, and holds its answer to what is described; a body is bytes or JSON."""
-    body = body if isinstance(body, (bytes, type(None))) else json.dumps(body)
-    answer = client.request(
-        method, SERVER + template.format(**names), headers=headers, params=query, data=body,
-    )
-    told = (method, template, answer.status_code, answer.text)
-    assert answer.status_code == status, told
-    described = description["paths"][template][method]["responses"].get(str(status))
-    assert described, ("not described", *told)
-    if method == "head" or not answer.content:
-        return answer
-    media = answer.headers["Content-Type"]
-    assert (media == PROBLEM) == (code is not None), told
-    schema = described["content"][media]["schema"]
-    schema = {**schema, "components": description["components"]}
-    jsonschema_rs.validate(schema, answer.json())
-    if code is not None:
-        assert answer.json()["code"] == code, told
-    return answer
-
+from openapi import SERVER, ask, client
 
 INIT, COMPLETE, UPLOAD = "/v1/files/init", "/v1/files/complete", "/v1/files/{uploadId}"
 PART, RAW_PART = "/v1/files/part", UPLOAD + "/parts/{partNumber}"
