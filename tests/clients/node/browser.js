@@ -1,13 +1,10 @@
 // A headless Chromium plays a sound from a signed URL, seeks in it, and downloads active pages
 // instead of showing them.
-const fs = require("fs");
 const http = require("http");
-const os = require("os");
-const path = require("path");
 const axios = require("axios");
-const { chromium } = require("playwright-core");
+const chromium = require("./chromium");
 
-const { SERVER, TOKEN, CHROMIUM } = process.env;
+const { SERVER, TOKEN } = process.env;
 const service = axios.create({ baseURL: SERVER, headers: { "X-Service-Token": TOKEN } });
 
 // A minute of silence: 16 bit, mono, 44.1 kHz.
@@ -37,12 +34,7 @@ async function main() {
     answer.end("<!doctype html><title>player</title>");
   });
   await new Promise((resolve) => site.listen(0, "127.0.0.1", resolve));
-  const profile = fs.mkdtempSync(path.join(os.tmpdir(), "chromium-"));
-  const browser = await chromium.launchPersistentContext(profile, {
-    executablePath: CHROMIUM, headless: true,
-    args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"],
-  });
+  const browser = await chromium("--autoplay-policy=no-user-gesture-required");
   try {
     const page = await browser.newPage();
     await page.goto(`http://127.0.0.1:${site.address().port}/`);
@@ -79,7 +71,6 @@ async function main() {
   } finally {
     await browser.close();
     site.close();
-    fs.rmSync(profile, { recursive: true, force: true });
   }
 }
 

@@ -1,13 +1,10 @@
 // In a headless Chromium, a page of another origin uploads and reads with a token, if that origin
 // is allowed.
 const assert = require("assert");
-const fs = require("fs");
 const http = require("http");
-const os = require("os");
-const path = require("path");
-const { chromium } = require("playwright-core");
+const chromium = require("./chromium");
 
-const { SERVER, TOKEN, CHROMIUM } = process.env;
+const { SERVER, TOKEN } = process.env;
 
 // Runs in the page: every kind of request for which the browser sends a preflight first.
 async function ask([server, token]) {
@@ -36,12 +33,7 @@ async function main() {
     answer.end("<!doctype html><title>page</title>");
   });
   await new Promise((resolve) => site.listen(Number(process.argv[2]), "127.0.0.1", resolve));
-  const profile = fs.mkdtempSync(path.join(os.tmpdir(), "chromium-"));
-  const browser = await chromium.launchPersistentContext(profile, {
-    executablePath: CHROMIUM, headless: true,
-    args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync"],
-  });
+  const browser = await chromium();
   try {
     const page = await browser.newPage();
     await page.goto(`http://localhost:${site.address().port}/`);
@@ -53,7 +45,6 @@ async function main() {
   } finally {
     await browser.close();
     site.close();
-    fs.rmSync(profile, { recursive: true, force: true });
   }
   console.log("all held");
 }

@@ -2,14 +2,11 @@
 // requests. Uppy resumes by itself, and also after a reload of the page.
 const assert = require('node:assert/strict');
 const { createHash } = require('node:crypto');
-const fs = require('node:fs');
 const http = require('node:http');
-const os = require('node:os');
-const path = require('node:path');
 const esbuild = require('esbuild');
-const { chromium } = require('playwright-core');
+const chromium = require('./chromium');
 
-const { SERVER, TOKEN, CHROMIUM } = process.env;
+const { SERVER, TOKEN } = process.env;
 const service = { 'X-Service-Token': TOKEN };
 const SIZE = 5_000_000;
 
@@ -71,12 +68,7 @@ async function main() {
 
   const made = await fetch(`${SERVER}/v1/files/generate-token?user_id=u`, { method: 'POST', headers: service });
   const { token } = await made.json();
-  const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'chromium-'));
-  const browser = await chromium.launchPersistentContext(profile, {
-    executablePath: CHROMIUM, headless: true,
-    args: ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync'],
-  });
+  const browser = await chromium();
   const expected = createHash('sha256').update(
     Uint8Array.from({ length: SIZE }, (_, at) => (at * 7 + (at >> 8)) & 255)).digest('hex');
   async function check(url) {
@@ -120,7 +112,6 @@ async function main() {
     await browser.close();
     proxy.close();
     proxy.closeAllConnections();
-    fs.rmSync(profile, { recursive: true, force: true });
   }
 }
 
