@@ -3,6 +3,8 @@
 //!
 //! `cargo bench --bench blob_layout`; `DIR` names a directory on the disk to measure.
 
+mod photos;
+
 use std::{
     fs::File,
     io::Write,
@@ -16,16 +18,8 @@ use std::{
 use bytes::Bytes;
 use streamlined::{
     blob::{Address, BlobStore, Purpose, disk::DiskBlobs},
-    meta::{Asker, Metadata, NewFile, sled::SledMetadata},
-    model::{
-        digest::{ContentHash, Sha256},
-        file::{CallerMeta, FileRecord},
-        id::FileId,
-        key::FileKey,
-        name::{FileName, Folder, UserId},
-        range::Slice,
-        time::UnixMillis,
-    },
+    meta::{Metadata, NewFile, sled::SledMetadata},
+    model::{file::FileRecord, name::UserId, range::Slice, time::UnixMillis},
 };
 use tokio::runtime::Runtime;
 
@@ -55,14 +49,15 @@ fn puts(
                 stage.write(Bytes::from(content)).await.unwrap();
                 let sealed = stage.seal(Purpose::Blob).await.unwrap();
                 if let Some(index) = &index {
-                    let file = file(n, sealed.size, sealed.blake3, sealed.sha256);
-                    let new = NewFile {
-                        file,
-                        locator: sealed.locator,
-                        is_known: false,
-                        by: Asker::Service,
-                        upload: None,
+                    let owner = UserId::parse(&format!("user{}", n % 100)).unwrap();
+                    let photo = photos::new_file(owner, n);
+                    let file = FileRecord {
+                        size: sealed.size,
+                        blake3: sealed.blake3,
+                        sha256: sealed.sha256,
+                        ..photo.file
                     };
+                    let new = NewFile { file, locator: sealed.locator, ..photo };
                     index.record_files(vec![new], UnixMillis(0), u64::MAX).await.unwrap();
                 }
                 done += 1;
@@ -73,29 +68,6 @@ fn puts(
     let tasks: Vec<_> = (0..clients).map(put).collect();
     let done: u32 = tasks.into_iter().map(|task| runtime.block_on(task).unwrap()).sum();
     f64::from(done) / began.elapsed().as_secs_f64()
-}
-
-fn file(n: u64, size: u64, blake3: ContentHash, sha256: Sha256) -> FileRecord {
-    let owner = UserId::parse(&format!("user{}", n % 100)).unwrap();
-    let folder = Folder::parse("main/pictures").unwrap();
-    let name = FileName::parse("photo.jpg").unwrap();
-    let salt = u32::try_from(n).unwrap();
-    FileRecord {
-        id: FileId::new(
-            UnixMillis(1_700_000_000_000 + n / 4096),
-            u16::try_from(n & 0xfff).unwrap(),
-            n,
-        ),
-        key: FileKey::compose(&owner, &folder, salt, &name),
-        owner,
-        folder,
-        name,
-        mime: "image/jpeg".into(),
-        size,
-        blake3,
-        sha256,
-        meta: CallerMeta::default(),
-    }
 }
 
 /// Whole reads a second of one small blob by eight clients.

@@ -8,6 +8,8 @@
 //! `USERS` is the number of users among whom the files are shared out in turns (10: of a thousand
 //! files each has a page of 100).
 
+mod photos;
+
 use std::{
     env, fs,
     io::{self, Write as _},
@@ -20,14 +22,10 @@ use std::{
 
 use rustix::process::{Signal, getpid, kill_process};
 use streamlined::{
-    meta::{Asker, Metadata, NewFile, sled::SledMetadata},
+    meta::{Metadata, NewFile, sled::SledMetadata},
     model::{
-        digest::{ContentHash, Sha256},
-        file::{CallerMeta, FileRecord},
-        id::FileId,
         key::FileKey,
-        locator::Locator,
-        name::{FileName, Folder, UserId},
+        name::{Folder, UserId},
         time::UnixMillis,
     },
 };
@@ -49,34 +47,11 @@ fn user(n: u64) -> UserId {
 }
 
 fn key(n: u64) -> FileKey {
-    let salt = u32::try_from(n).unwrap();
-    FileKey::compose(&user(n), &folder(), salt, &FileName::parse("photo.jpg").unwrap())
-}
-
-fn folder() -> Folder {
-    Folder::parse("main/pictures").unwrap()
+    photos::key(&user(n), n)
 }
 
 fn new_file(n: u64) -> NewFile {
-    let hash = *blake3::hash(&n.to_le_bytes()).as_bytes();
-    let file = FileRecord {
-        id: FileId::new(
-            UnixMillis(1_700_000_000_000 + n / 4096),
-            u16::try_from(n & 0xfff).unwrap(),
-            n,
-        ),
-        owner: user(n),
-        folder: folder(),
-        name: FileName::parse("photo.jpg").unwrap(),
-        key: key(n),
-        mime: "image/jpeg".into(),
-        size: 4096,
-        blake3: ContentHash(hash),
-        sha256: Sha256(hash),
-        meta: CallerMeta::default(),
-    };
-    let locator = Locator([1, 2, 3, 4, 5, 6].into());
-    NewFile { file, locator, is_known: false, by: Asker::Service, upload: None }
+    photos::new_file(user(n), n)
 }
 
 fn open(dir: &Path) -> SledMetadata {
@@ -181,7 +156,7 @@ fn main() {
             / loading.as_nanos().max(1);
         let spread = |n: u64| n.wrapping_mul(2_654_435_761) % size;
         let page = median(|n| {
-            let (owner, folder) = (user(spread(n)), folder());
+            let (owner, folder) = (user(spread(n)), photos::folder());
             let list = runtime.block_on(index.list_files(&owner, &folder, None, 100));
             assert!(!list.unwrap().is_empty());
         });

@@ -4,6 +4,8 @@
 //!
 //! `cargo bench --bench micro [-- NAME]`; `DIR` names a directory on the disk to measure.
 
+mod photos;
+
 use std::{env, hint::black_box, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -17,44 +19,21 @@ use streamlined::{
         route,
     },
     meta::{
-        Asker, Metadata, NewFile,
+        Metadata, NewFile,
         sled::{
             SledMetadata,
             codec::{self, StoredFile},
         },
     },
-    model::{
-        digest::{ContentHash, Sha256},
-        file::{CallerMeta, FileRecord},
-        id::FileId,
-        key::FileKey,
-        locator::Locator,
-        name::{FileName, Folder, UserId},
-        time::UnixMillis,
-    },
+    model::{file::FileRecord, key::FileKey, name::UserId, time::UnixMillis},
 };
 use tokio::runtime::Runtime;
 
 const KEY: &str = "storage/user@example.com/main/pictures/1234567890_photo.jpg";
 const MIB: usize = 1 << 20;
 
-fn file(n: u32) -> FileRecord {
-    let owner = UserId::parse("user@example.com").unwrap();
-    let folder = Folder::parse("main/pictures").unwrap();
-    let name = FileName::parse("photo.jpg").unwrap();
-    let hash = *blake3::hash(&n.to_le_bytes()).as_bytes();
-    FileRecord {
-        id: FileId::new(UnixMillis(1_700_000_000_000), 0, n.into()),
-        key: FileKey::compose(&owner, &folder, n, &name),
-        owner,
-        folder,
-        name,
-        mime: "image/jpeg".into(),
-        size: 4096,
-        blake3: ContentHash(hash),
-        sha256: Sha256(hash),
-        meta: CallerMeta::default(),
-    }
+fn photo(n: u64) -> NewFile {
+    photos::new_file(UserId::parse("user@example.com").unwrap(), n)
 }
 
 fn paths(c: &mut Criterion) {
@@ -107,7 +86,7 @@ fn bodies(c: &mut Criterion) {
 }
 
 fn records(c: &mut Criterion) {
-    let stored = StoredFile::new(&file(1));
+    let stored = StoredFile::new(&photo(1).file);
     c.bench_function("record, encoded", |b| b.iter(|| codec::encode(black_box(&stored)).unwrap()));
     let record = codec::encode(&stored).unwrap();
     c.bench_function("record, decoded", |b| {
@@ -116,16 +95,9 @@ fn records(c: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let runtime = Runtime::new().unwrap();
     let index = Arc::new(SledMetadata::open(dir.path(), 32 << 20, 64 << 20).unwrap());
-    let new = |n| NewFile {
-        file: file(n),
-        locator: Locator([1, 2, 3, 4, 5, 6].into()),
-        is_known: false,
-        by: Asker::Service,
-        upload: None,
-    };
-    let files = (0..1_000).map(new).collect();
+    let files = (0..1_000).map(photo).collect();
     runtime.block_on(index.record_files(files, UnixMillis(0), u64::MAX)).unwrap();
-    let (owner, folder) = (file(0).owner, file(0).folder);
+    let FileRecord { owner, folder, .. } = photo(0).file;
     c.bench_function("page of 100 of 1,000", |b| {
         b.iter(|| {
             let page = runtime.block_on(index.list_files(&owner, &folder, None, 100)).unwrap();
