@@ -71,8 +71,8 @@ impl App {
     }
 
     /// Collects everything that is due now, whatever the schedule says. Grace times are kept,
-    /// except that of unreferenced content on a full disk (see [`App::reclaim_grace`]). A step that finds no room does not keep the others from
-    /// making some.
+    /// except that of unreferenced content on a full disk (see `reclaim_grace`). A step that
+    /// finds no room does not keep the others from making some.
     ///
     /// # Errors
     /// Those of the stores; what was done before stays done.

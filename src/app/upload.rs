@@ -143,7 +143,8 @@ impl App {
         let bytes = init.files.len().saturating_mul(repeated);
         let is_batch = init.mode == Mode::Batch;
         if is_batch && (listings > BATCH_LISTINGS_MAX || bytes > BATCH_BYTES_MAX) {
-            let detail = "meta or folder is too long, or folder too deep, for so many files; make several batches.";
+            let detail = "meta or folder is too long, or folder too deep, for so many files; \
+                          make several batches.";
             return Err(Error::invalid("invalid_files", detail));
         }
         init.files.iter().try_for_each(|file| self.check_file_size(file.size))

@@ -149,7 +149,7 @@ fn a_backup_under_load_restores_what_was_acknowledged() {
     let restored = tempfile::tempdir().unwrap();
     let data = restored.path().join("data");
     let said = refused(&data, 1, &["restore", text(target.path())]);
-    assert!(said.contains("no whole backup"), "{said}");
+    assert!(said.contains("not a complete backup"), "{said}");
     let output = command(&data, &["restore", to]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!command(&data, &["restore", to]).status.success(), "over what is there");

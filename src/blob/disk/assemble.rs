@@ -149,7 +149,8 @@ impl Fill {
 }
 
 /// Makes a blob of the assembly by giving its file a second name. The first name stays valid for
-/// the session until the index knows the second. Until then, no record names the bytes written here.
+/// the session until the index knows the second. Until then, no record names the bytes that are
+/// written here.
 fn in_place(
     store: &Inner,
     closed: Closed,
