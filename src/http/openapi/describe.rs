@@ -10,7 +10,8 @@ pub const INTRODUCTION: &str = "Resumable uploads in parts, downloads with range
     and tokens for users and services. Whatever a 2xx status acknowledges is durable on the disk. \
     A service names the user it acts for with `user_id` or `user_email`, in the query or in \
     `meta`. A user's own id takes precedence over any id in the request, and to a user, the files \
-    of others do not exist. Every refusal is a problem document (RFC 9457) with a stable `code`.";
+    of others do not exist. A refusal is a problem document (RFC 9457) with a stable `code`; only \
+    that of a request that is not valid HTTP, or whose head is too large, has no body.";
 
 const UPLOADS: &str = "Uploads";
 const FILES: &str = "Files";
