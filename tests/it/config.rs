@@ -10,7 +10,7 @@ use crate::support::{
 
 #[test]
 fn a_first_start_makes_everything_private() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::within(tempfile::tempdir().unwrap());
     let mode = |name: &str| {
         let path = daemon.dir().join(name);
         fs::metadata(path).unwrap().permissions().mode() & 0o777

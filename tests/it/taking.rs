@@ -154,8 +154,8 @@ impl Incoming {
 }
 
 /// Lasts longer than a connection may stay open that was told to close. It is so slow that hyper
-/// still holds much of the answer then.
-const TAIL: Pace = Pace { bytes_per_second: 5000, lasts: Duration::from_secs(8) };
+/// still holds much of the answer then, and above the 6 KiB/s below which an answer may be cut.
+const TAIL: Pace = Pace { bytes_per_second: 7000, lasts: Duration::from_secs(8) };
 
 #[test]
 fn an_answer_goes_on_when_its_request_is_over() {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use streamlined::auth::keyring::KeyRing;
 use tempfile::TempDir;
 
 use super::{Client, PATIENCE};
@@ -48,10 +49,13 @@ impl Daemon {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut variables = variables(settings);
         variables.extend(environment.iter().map(owned));
-        Self::launched(tempfile::tempdir().unwrap(), variables, None)
+        let dir = tempfile::tempdir().unwrap();
+        lend_key(&dir.path().join("data"));
+        Self::launched(dir, variables, None)
     }
 
-    /// Starts with a data directory below a directory that the caller chooses.
+    /// Starts with a data directory below a directory that the caller chooses. The daemon makes
+    /// everything itself, its signing key too.
     pub fn within(dir: TempDir) -> Self {
         Self::launched(dir, variables(&[]), None)
     }
@@ -218,6 +222,25 @@ fn command(open_files: Option<u32>) -> Command {
     let mut command = Command::new("/usr/bin/prlimit");
     command.arg(format!("--nofile={files}:{files}")).arg(BINARY);
     command
+}
+
+/// Puts a signing key into a directory that a daemon is about to make its own, as its first start
+/// would. Making an RSA key takes longer than most tests, so all of them share one, which the first
+/// test makes.
+fn lend_key(data: &Path) {
+    let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join("keys");
+    if !shared.exists() {
+        let maker = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let made = maker.path().join("keys");
+        KeyRing::open(&made).unwrap();
+        // Another test may have been faster.
+        let _ = fs::rename(made, &shared);
+    }
+    let keys = data.join("keys");
+    fs::create_dir_all(&keys).unwrap();
+    for entry in fs::read_dir(shared).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), keys.join(entry.file_name())).unwrap();
+    }
 }
 
 fn launch(dir: &Path, variables: &[(String, String)], open_files: Option<u32>) -> (Child, String) {
