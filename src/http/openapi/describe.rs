@@ -95,14 +95,16 @@ pub fn describe(endpoint: &Endpoint) -> Operation {
                 .exact_query("disposition", &reference("Disposition"), "Signed, if it is present.")
                 .refuses("403", &["link_invalid", "link_expired"])
         }
-        Endpoint::GenerateToken => Operation::new(TOKENS, "Issue a token for a user")
-            .detail("For services only. `user_email` may be sent instead of `user_id`.")
-            .required_query("user_id", &reference("UserId"), "The user of the token.")
-            .query("expires_hours", &reference("Hours"), "Lifetime of the token in hours.")
-            .answers_json("200", "The token, shown once", "UserToken")
-            .refuses("400", &["missing_parameter", "invalid_user_id", "invalid_expires_hours"])
-            .refuses("409", &["user_disabled"])
-            .refuses("507", &["no_space"]),
+        Endpoint::GenerateToken => names_a_user(
+            Operation::new(TOKENS, "Issue a token for a user"),
+            "The user of the token.",
+        )
+        .detail("For services only, which name the user by `user_id` or `user_email`.")
+        .query("expires_hours", &reference("Hours"), "Lifetime of the token in hours.")
+        .answers_json("200", "The token, shown once", "UserToken")
+        .refuses("400", &["missing_parameter", "invalid_user_id", "invalid_expires_hours"])
+        .refuses("409", &["user_disabled"])
+        .refuses("507", &["no_space"]),
         Endpoint::Admin(command) => admin::describe(command),
         Endpoint::TusOptions
         | Endpoint::TusCreate
