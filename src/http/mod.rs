@@ -197,7 +197,7 @@ impl Server {
         connection: Arc<Connection>,
     ) -> Result<Response<Body>, Infallible> {
         let settings = self.settings.load_full();
-        let id = format!("{:016x}", random::nonce());
+        let id = random::request_id();
         let open = connection.open(request.version(), &settings);
         let mut exchange = Box::new(Exchange::new(&request, id, open));
         let is_http_1 = request.version() < Version::HTTP_2;

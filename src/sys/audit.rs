@@ -16,12 +16,13 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
 };
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use self::chain::{Head, files, name, seal};
@@ -34,6 +35,8 @@ use crate::metrics::stores;
 
 /// The most lines that wait; lines past it are lost, and the loss is reported loudly.
 const WAITING_LINES_MAX: usize = 8_192;
+/// Most lines are shorter than this.
+const LINE_BYTES: usize = 512;
 /// The most lines that are written at once.
 const BATCH_LINES_MAX: usize = 512;
 /// The most bytes that are kept of lines that could not be written yet; lines past it are lost as
@@ -60,7 +63,7 @@ pub struct Retention {
 
 /// Takes lines. Dropping it writes the lines that still wait.
 pub struct AuditLog {
-    lines: Option<SyncSender<Map<String, Value>>>,
+    lines: Option<SyncSender<Vec<u8>>>,
     lost: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
@@ -80,12 +83,14 @@ impl AuditLog {
         Ok(Self { lines: Some(lines), lost, thread: Some(thread) })
     }
 
-    /// Appends a line. Does not wait.
-    pub fn record(&self, line: Map<String, Value>) {
+    /// Appends a line: the members of an object, of which there must be one at least. Does not
+    /// wait.
+    pub fn record(&self, line: &impl Serialize) {
         let Some(lines) = &self.lines else { return };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = lines.try_send(line)
-            && lose(&self.lost, 1) == 0
-        {
+        let mut text = Vec::with_capacity(LINE_BYTES);
+        let is_written = serde_json::to_writer(&mut text, line).is_ok();
+        let is_taken = is_written && lines.try_send(text).is_ok();
+        if !is_taken && lose(&self.lost, 1) == 0 {
             tracing::error!("audit lines are lost: they come faster than they can be written");
         }
     }
@@ -98,8 +103,9 @@ fn lose(lost: &AtomicU64, lines: u64) -> u64 {
 }
 
 /// A line that the log writes about itself.
-fn own(event: &str, of: &str, number: u64) -> Map<String, Value> {
-    Map::from_iter([("event".into(), event.into()), (of.into(), number.into())])
+fn own(event: &str, of: &str, number: u64) -> Vec<u8> {
+    let members = Map::from_iter([("event".into(), event.into()), (of.into(), number.into())]);
+    Value::Object(members).to_string().into()
 }
 
 impl Drop for AuditLog {
@@ -171,14 +177,14 @@ impl Writer {
         };
         if noted.number > writer.head.number {
             tracing::error!("the audit log ends before its last recorded line: lines were cut off");
-            writer.seal(&own("audit_cut", "head", noted.number))?;
+            writer.seal(&own("audit_cut", "head", noted.number));
             writer.write()?;
             writer.sync()?;
         }
         Ok(writer)
     }
 
-    fn run(mut self, waiting: &Receiver<Map<String, Value>>) {
+    fn run(mut self, waiting: &Receiver<Vec<u8>>) {
         loop {
             let first = match waiting.recv_timeout(SYNC_EVERY) {
                 Ok(first) => Some(first),
@@ -200,11 +206,13 @@ impl Writer {
 
     /// Seals and writes lines. If writing fails, they are kept, up to a bound, and written with
     /// later ones.
-    fn take(&mut self, lines: Vec<Map<String, Value>>) {
+    fn take(&mut self, lines: Vec<Vec<u8>>) {
         self.trust = self.watch.look(&SystemClock);
         self.seal_gap();
         for line in lines {
-            if self.sealed.len() >= SEALED_BYTES_MAX || self.seal(&line).is_err() {
+            if self.sealed.len() < SEALED_BYTES_MAX {
+                self.seal(&line);
+            } else {
                 lose(&self.lost, 1);
             }
         }
@@ -232,19 +240,18 @@ impl Writer {
     /// Seals a line that reports how many lines were lost, once there is room for it.
     fn seal_gap(&mut self) {
         let lost = self.lost.load(Ordering::Relaxed);
-        let has_room = self.sealed.len() < SEALED_BYTES_MAX;
-        if lost > 0 && has_room && self.seal(&own("audit_gap", "lost", lost)).is_ok() {
+        if lost > 0 && self.sealed.len() < SEALED_BYTES_MAX {
+            self.seal(&own("audit_gap", "lost", lost));
             self.lost.fetch_sub(lost, Ordering::Relaxed);
         }
     }
 
     /// Gives a line its place in the chain. It keeps that place, however often writing it fails.
-    fn seal(&mut self, line: &Map<String, Value>) -> io::Result<()> {
-        let (line, next) = seal(line, &self.next)?;
-        self.sealed.extend_from_slice(line.as_bytes());
+    fn seal(&mut self, line: &[u8]) {
+        let (line, next) = seal(line, &self.next);
+        self.sealed.extend_from_slice(&line);
         self.sealed.push(b'\n');
         self.next = next;
-        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -226,7 +226,7 @@ fn limit(error: &hyper::Error) -> Option<&'static str> {
 }
 
 async fn say_busy(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
-    let id = format!("{:016x}", random::nonce());
+    let id = random::request_id();
     let body = respond::document(&Error::Busy.into(), &id);
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\

@@ -46,6 +46,9 @@ pub enum Caching {
 
 const CACHE_SECONDS_MAX: u64 = 3600;
 
+/// About as many headers as an answer has.
+const HEADERS: usize = 12;
+
 impl Caching {
     fn header(self) -> String {
         match self {
@@ -181,6 +184,7 @@ fn described(
 ) -> Result<Response<Body>, Error> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
+    headers.reserve(HEADERS);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CONTENT_TYPE, value(&file.mime)?);
     let disposition = if is_active(&file.mime) { Disposition::Attachment } else { disposition };

@@ -89,7 +89,7 @@ impl Door {
     }
 
     async fn answer(&self, request: Request<Incoming>, uid: &str) -> Response<Body> {
-        let request_id = format!("{:016x}", random::nonce());
+        let request_id = random::request_id();
         let mut told = Told::new(&self.app, &self.audit, &request_id, Ipv4Addr::LOCALHOST.into());
         told.trace().operator = Some(uid.to_owned());
         let answered = self.run(request, told.trace()).await;

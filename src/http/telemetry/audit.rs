@@ -1,10 +1,10 @@
 //! What the audit log records of requests: who, from where, what, with which outcome; never a
 //! secret.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, fmt::Display, net::IpAddr};
 
 use hyper::{Response, StatusCode};
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 
 use crate::{
     app::{App, Error},
@@ -15,7 +15,7 @@ use crate::{
         operator,
         v1::admin::Command,
     },
-    model::{id::TokenId, principal::Principal},
+    model::{id::TokenId, principal::Principal, time::UnixMillis},
     sys::audit::AuditLog,
 };
 
@@ -125,6 +125,31 @@ impl Event {
     }
 }
 
+/// A line. Members that do not apply are left out.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(serialize_with = "shown")]
+    time: UnixMillis,
+    request_id: &'a str,
+    #[serde(serialize_with = "shown")]
+    who: &'a dyn Display,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    from: IpAddr,
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+}
+
+fn shown<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
 /// Why a request was refused before anything was done, if that is a decision about the caller.
 pub fn reason(refusal: &Refusal) -> Option<String> {
     match refusal {
@@ -176,31 +201,32 @@ impl<'a> Told<'a> {
         if event.is_none() && why.is_none() {
             return;
         }
-        let Event { name, target } = event.cloned().unwrap_or_else(|| Event::new("request"));
         let about = answer.and_then(|answer| answer.extensions().get::<About>());
-        let about = about.map(|About(target)| target.clone());
-        let who_text = match (operator, who) {
-            (Some(uid), _) => format!("operator:{uid}"),
-            (None, Some(who)) => who.to_string(),
-            (None, None) => "anyone".to_owned(),
+        let target = match (about, event) {
+            (Some(About(target)), _) => Some(target),
+            (None, event) => event.and_then(|event| event.target.as_ref()),
         };
-        let line = json!({
-            "time": self.app.now().to_string(),
-            "request_id": self.request_id,
-            "who": who_text,
-            "from": self.from.to_string(),
-            "event": name,
-            "target": about.or(target).map(shortened),
-            "status": status.map(|status| status.as_u16()),
-            "outcome": status.map_or("cut", outcome),
-            "why": why,
+        let operator = operator.as_ref().map(|uid| format!("operator:{uid}"));
+        let token = match who {
+            Some(Principal::Service { token, .. }) => Some(token.id.to_string()),
+            _ => None,
+        };
+        self.log.record(&Line {
+            time: self.app.now(),
+            request_id: &self.request_id,
+            who: match (&operator, who) {
+                (Some(operator), _) => operator,
+                (None, Some(who)) => who,
+                (None, None) => &"anyone",
+            },
+            token,
+            from: self.from,
+            event: event.map_or("request", |event| event.name),
+            target: target.map(|target| shortened(target)),
+            status: status.map(|status| status.as_u16()),
+            outcome: status.map_or("cut", outcome),
+            why,
         });
-        let Value::Object(mut line) = line else { return };
-        line.retain(|_, value| !value.is_null());
-        if let Some(Principal::Service { token, .. }) = who {
-            line.insert("token".into(), token.id.to_string().into());
-        }
-        self.log.record(line);
     }
 }
 
@@ -213,15 +239,15 @@ impl Drop for Told<'_> {
 }
 
 /// The target; if it is too long, with an ellipsis in place of its middle.
-fn shortened(target: String) -> String {
+fn shortened(target: &str) -> Cow<'_, str> {
     if target.len() <= TARGET_BYTES_MAX {
-        return target;
+        return Cow::Borrowed(target);
     }
     let ellipsis = '…';
     let begin = TARGET_BYTES_MAX - TARGET_END_BYTES - ellipsis.len_utf8();
     let begin = target.floor_char_boundary(begin);
     let end = target.ceil_char_boundary(target.len() - TARGET_END_BYTES);
-    format!("{}{ellipsis}{}", &target[..begin], &target[end..])
+    Cow::Owned(format!("{}{ellipsis}{}", &target[..begin], &target[end..]))
 }
 
 fn outcome(status: StatusCode) -> &'static str {
@@ -242,7 +268,7 @@ mod tests {
     fn a_target_of_any_length_fits() {
         for (text, times) in [("x", 1024), ("x", 1025), ("ü", 9000), ("…", 700), ("🦀", 256)] {
             let target = text.repeat(times);
-            let short = shortened(target.clone());
+            let short = shortened(&target);
             assert!(short.len() <= TARGET_BYTES_MAX, "{text}");
             assert_eq!(short == target, target.len() <= TARGET_BYTES_MAX, "{text}");
         }

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::model::digest::hex;
 
@@ -81,15 +81,14 @@ fn hash(line: &[u8]) -> String {
     hex(blake3::hash(line).as_bytes())
 }
 
-/// Seals a line with its number and the hash of the line before it; answers it and the new head.
-/// `line` must not be empty.
-pub fn seal(line: &Map<String, Value>, head: &Head) -> io::Result<(String, Head)> {
+/// Seals a line, a JSON object that is not empty, with its number and the hash of the line before
+/// it; answers it and the new head.
+pub fn seal(line: &[u8], head: &Head) -> (Vec<u8>, Head) {
     let number = head.number + 1;
-    let members = serde_json::to_string(line)?;
-    let members = members.trim_start_matches('{');
-    let line = format!(r#"{{"number":{number},"previous":"{}",{members}"#, head.hash);
-    let hash = hash(line.as_bytes());
-    Ok((line, Head { number, hash }))
+    let place = format!(r#"{{"number":{number},"previous":"{}","#, head.hash);
+    let line = [place.as_bytes(), line.strip_prefix(b"{").unwrap_or(line)].concat();
+    let hash = hash(&line);
+    (line, Head { number, hash })
 }
 
 /// The head behind the last whole line of a file, and the length of the file up to there.

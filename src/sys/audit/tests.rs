@@ -4,14 +4,14 @@ use super::*;
 
 const KEEP: Retention = Retention { file_bytes: 1 << 20, keep: Duration::from_hours(24) };
 
-fn line(n: usize) -> Map<String, Value> {
-    json!({ "event": "test", "n": n }).as_object().unwrap().clone()
+fn line(n: usize) -> Value {
+    json!({ "event": "test", "n": n })
 }
 
 fn record(dir: &Path, retention: Retention, lines: usize) {
     let log = AuditLog::open(dir, retention).unwrap();
     for n in 0..lines {
-        log.record(line(n));
+        log.record(&line(n));
     }
 }
 
@@ -27,7 +27,7 @@ fn a_log_is_whole_over_new_starts_and_files() {
     for retention in [KEEP, KEEP, small, small] {
         record(dir.path(), retention, 5);
         let log = AuditLog::open(dir.path(), retention).unwrap();
-        log.record(line(0));
+        log.record(&line(0));
     }
     assert_eq!(verify(dir.path()), Ok(Verified { lines: 24, first: 1, last: 24 }));
     assert!(files(dir.path()).unwrap().len() > 2);
@@ -102,7 +102,7 @@ fn lines_that_are_lost_are_counted_in_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let log = AuditLog::open(dir.path(), KEEP).unwrap();
     log.lost.fetch_add(3, Ordering::Relaxed);
-    log.record(line(1));
+    log.record(&line(1));
     drop(log);
     let text = fs::read_to_string(only_file(dir.path())).unwrap();
     assert!(text.lines().next().unwrap().contains(r#""lost":3"#), "{text}");
@@ -117,7 +117,7 @@ fn no_file_goes_by_a_clock_that_leapt() {
     let mut files_after = |trust: Trust| {
         writer.trust = trust;
         for n in 0..3 {
-            writer.seal(&line(n)).unwrap();
+            writer.seal(line(n).to_string().as_bytes());
             writer.write().unwrap();
             writer.rotate_when_due().unwrap();
         }
@@ -135,8 +135,8 @@ fn what_cannot_be_written_is_kept_up_to_a_bound_and_the_rest_is_counted() {
     let mut writer = Writer::open(dir.path(), one_file, Arc::default()).unwrap();
     let unwritable = File::open(dir.path().join("head")).unwrap();
     let good = std::mem::replace(&mut writer.file, unwritable);
-    let long = json!({ "event": "x".repeat(100 << 10) }).as_object().unwrap().clone();
-    writer.take(vec![line(1)]);
+    let long = json!({ "event": "x".repeat(100 << 10) }).to_string().into_bytes();
+    writer.take(vec![line(1).to_string().into()]);
     let first = writer.sealed.clone();
     for _ in 0..60 {
         writer.take(vec![long.clone()]);
@@ -149,7 +149,7 @@ fn what_cannot_be_written_is_kept_up_to_a_bound_and_the_rest_is_counted() {
     writer.file = good;
     writer.failed = None;
     writer.take(Vec::new());
-    writer.take(vec![line(2)]);
+    writer.take(vec![line(2).to_string().into()]);
     assert!(writer.sealed.is_empty() && writer.sealed.capacity() <= 2 * SEALED_BYTES_KEPT);
     writer.sync().unwrap();
     let text = fs::read_to_string(only_file(dir.path())).unwrap();
