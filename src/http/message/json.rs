@@ -1,13 +1,17 @@
 //! Bounded JSON in, JSON out.
 
-use std::{fmt, marker::PhantomData, ops::RangeInclusive};
+use std::{
+    fmt::{self, Display},
+    marker::PhantomData,
+    ops::RangeInclusive,
+};
 
 use hyper::{
     StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
 use serde::{
-    Deserialize, Deserializer, Serialize,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{self, DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::{Map, Value};
@@ -52,6 +56,11 @@ fn parse<T: DeserializeOwned>(document: &[u8]) -> Result<T, Error> {
     let document = str::from_utf8(document).map_err(|_| invalid(inline::NOT_UTF_8))?;
     let object = serde_json::from_str(document).map_err(|error| invalid(&error.to_string()));
     object.map(|Object(members)| members)
+}
+
+/// Writes a value as the text that it displays, for `#[serde(serialize_with)]`.
+pub fn shown<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 /// How deep a document is nested. serde looks only at the members that it keeps, and skips the

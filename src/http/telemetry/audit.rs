@@ -4,14 +4,14 @@
 use std::{borrow::Cow, fmt::Display, net::IpAddr};
 
 use hyper::{Response, StatusCode};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::{
     app::{App, Error},
     http::{
         Refusal,
         endpoint::Endpoint,
-        message::{body::Body, query::Query},
+        message::{body::Body, json, query::Query},
         operator,
         v1::admin::Command,
     },
@@ -128,10 +128,10 @@ impl Event {
 /// A line. Members that do not apply are left out.
 #[derive(Serialize)]
 struct Line<'a> {
-    #[serde(serialize_with = "shown")]
+    #[serde(serialize_with = "json::shown")]
     time: UnixMillis,
     request_id: &'a str,
-    #[serde(serialize_with = "shown")]
+    #[serde(serialize_with = "json::shown")]
     who: &'a dyn Display,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
@@ -144,10 +144,6 @@ struct Line<'a> {
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'a str>,
-}
-
-fn shown<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }
 
 /// Why a request was refused before anything was done, if that is a decision about the caller.

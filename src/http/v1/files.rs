@@ -8,6 +8,7 @@ use hyper::{
     StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
         id::FileId,
         key::FileKey,
         limits::LIST_PAGE_FILES,
+        time::UnixMillis,
     },
 };
 
@@ -102,6 +104,9 @@ pub async fn list(context: Context) -> Reply {
     Ok(response)
 }
 
+/// About as long as an entry is.
+const ENTRY_BYTES: usize = 320;
+
 /// A list that is being sent: one page of the index in memory at a time.
 struct Pages {
     context: Context,
@@ -121,12 +126,12 @@ impl Pages {
         let wanted = usize::try_from(wanted).unwrap_or(LIST_PAGE_FILES);
         // One more than wanted shows whether anything follows.
         let files = self.context.app.list_files(&self.listing, self.after, wanted + 1).await?;
-        let mut page = Vec::new();
+        let mut page = Vec::with_capacity(files.len() * ENTRY_BYTES);
         for file in files.iter().take(wanted) {
             if std::mem::replace(&mut self.begun, true) {
                 page.push(b',');
             }
-            serde_json::to_writer(&mut page, &entry(file))
+            serde_json::to_writer(&mut page, &Entry::of(file))
                 .map_err(|error| Error::Internal(error.to_string()))?;
             self.after = Some(file.id);
         }
@@ -145,14 +150,30 @@ impl Pages {
     }
 }
 
-fn entry(file: &FileRecord) -> Value {
-    json!({
-        "id": file.id.to_string(),
-        "key": file.key.as_str(),
-        "filename": file.name.as_str(),
-        "size": file.size,
-        "mime": file.mime,
-        "created_at": file.id.created().to_string(),
-        "folder": file.folder.as_str(),
-    })
+/// A file in a list.
+#[derive(Serialize)]
+struct Entry<'a> {
+    #[serde(serialize_with = "json::shown")]
+    id: FileId,
+    key: &'a str,
+    filename: &'a str,
+    size: u64,
+    mime: &'a str,
+    #[serde(serialize_with = "json::shown")]
+    created_at: UnixMillis,
+    folder: &'a str,
+}
+
+impl<'a> Entry<'a> {
+    fn of(file: &'a FileRecord) -> Self {
+        Self {
+            id: file.id,
+            key: file.key.as_str(),
+            filename: file.name.as_str(),
+            size: file.size,
+            mime: &file.mime,
+            created_at: file.id.created(),
+            folder: file.folder.as_str(),
+        }
+    }
 }
