@@ -5,7 +5,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::{App, Error, Result, complete::address};
 use crate::{
-    blob::{self, Begun, Purpose, Reader, Sealed, Site, Stage},
+    blob::{self, Address, Begun, Purpose, Reader, Sealed, Site, Stage},
     meta::{self, UserRecord},
     model::{
         digest::Sha256,
@@ -167,7 +167,7 @@ impl App {
             // way.
             let continued_is_there = continues.is_none_or(|part| parts.contains(part));
             if let Some(span) = span.filter(|_| continued_is_there) {
-                stage.place(site(&upload, &parts, span, number, continues, part_bytes_max));
+                stage.place(site(&upload, parts, span, number, continues, part_bytes_max));
             }
         }
         Ok(Incoming { stage, what, limit, left: limit, _arriving: arriving })
@@ -229,19 +229,23 @@ impl App {
 
 fn site(
     upload: &Upload,
-    parts: &[Part],
+    parts: Vec<Part>,
     span: Slice,
     number: PartNumber,
     continues: Option<&Part>,
     part_bytes_max: u64,
 ) -> Site {
-    let others = parts.iter().filter(|part| Some(*part) != continues);
+    let from_zero = span_from_zero(upload, &parts, number.0, span.len(), part_bytes_max);
+    let leading = leading(&parts, number.0);
+    let others = parts.into_iter().filter(|part| Some(part) != continues);
     Site {
         span,
-        from_zero: span_from_zero(upload, parts, number.0, span.len(), part_bytes_max),
+        from_zero,
         whole: upload.declared(),
-        leading: leading(parts, number.0),
-        parts: others.map(address).collect(),
+        leading,
+        parts: others
+            .map(|Part { blake3, size, place, .. }| Address { blake3, size, locator: place })
+            .collect(),
         continues: continues.map(address),
     }
 }

@@ -42,7 +42,7 @@ impl fmt::Display for UnixMillis {
         };
         let (year, month, day) = at.to_calendar_date();
         let (hour, minute, second, milli) = at.to_hms_milli();
-        // Lists are full of times, and `write!` takes six times as long.
+        // With `write!`, this took 6 % of the time of a page of a list.
         let mut text = *b"0000-00-00T00:00:00.000Z";
         let date = [(4, year.unsigned_abs()), (7, u8::from(month).into()), (10, day.into())];
         let time =

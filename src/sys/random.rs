@@ -45,8 +45,8 @@ pub fn nonce() -> u64 {
     u64::from_le_bytes(bytes())
 }
 
-/// The id of a request, which only has to be a new one: a keyed hash of the request's number costs
-/// a tenth of what the cryptographic generator does.
+/// The id of a request, which only has to be new: a keyed hash of the request's number. From the
+/// cryptographic generator, ids took 2 % of the time of small downloads.
 pub fn request_id() -> String {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static REQUESTS: AtomicU64 = AtomicU64::new(0);

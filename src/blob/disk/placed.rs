@@ -47,16 +47,19 @@ impl Whereabouts {
     pub fn take(store: &Arc<Inner>, member: &Arc<Member>, site: &Site) -> Option<Self> {
         let berth = member.take(site, site.span)?;
         let before = &site.parts[..site.leading.min(site.parts.len())];
+        let chain = Chain::of(before);
         let mut running = None;
         if let Some(kept) = store.assemblies.running(berth.upload()) {
-            let continued = before.iter().chain(&site.continues).cloned().collect::<Vec<_>>();
             let (mut lags, bytes) = (false, before.iter().map(|part| part.size).sum::<u64>());
             // If the lock is held, its holder is advancing the digests.
             if let Ok(digests) = kept.try_lock() {
-                let are_of = |parts: &[Address]| digests.rest(parts).is_some_and(<[_]>::is_empty);
-                let goes_on = bytes == berth.span.start && (are_of(before) || are_of(&continued));
-                running = goes_on.then(|| digests.hasher.clone());
-                lags = digests.rest(before).is_some_and(|rest| !rest.is_empty());
+                let continues = site.continues.as_ref();
+                let are_of_all = digests.are_of(before.len(), &chain)
+                    || continues.is_some_and(|part| {
+                        digests.are_of(before.len() + 1, &chain.clone().then(part))
+                    });
+                running = (are_of_all && bytes == berth.span.start).then(|| digests.hasher.clone());
+                lags = !are_of_all && digests.rest(before).is_some();
             }
             if lags {
                 running::catch_up(Arc::clone(store), kept, before.to_vec());
@@ -70,7 +73,7 @@ impl Whereabouts {
             berth,
             known_bytes: continued.map_or(0, |part| part.size),
             before: before.len(),
-            chain: Chain::of(before),
+            chain,
             running,
         })
     }

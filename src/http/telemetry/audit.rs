@@ -198,10 +198,8 @@ impl<'a> Told<'a> {
             return;
         }
         let about = answer.and_then(|answer| answer.extensions().get::<About>());
-        let target = match (about, event) {
-            (Some(About(target)), _) => Some(target),
-            (None, event) => event.and_then(|event| event.target.as_ref()),
-        };
+        let known = event.and_then(|event| event.target.as_ref());
+        let target = about.map(|About(target)| target).or(known);
         let operator = operator.as_ref().map(|uid| format!("operator:{uid}"));
         let token = match who {
             Some(Principal::Service { token, .. }) => Some(token.id.to_string()),

@@ -101,6 +101,7 @@ pub fn end_of_table(key: &[u8]) -> Vec<u8> {
 /// Where in a table most new records are added.
 #[derive(Clone, Copy)]
 pub enum Growth {
+    /// At the end, or at that of the records with the same prefix.
     AtTheEnd,
     /// At the beginning of the records with the same prefix.
     AtTheBegin,
@@ -110,7 +111,7 @@ pub enum Growth {
 /// How the table of `key` grows.
 pub fn growth(key: &[u8]) -> Growth {
     match key.get(..1).unwrap_or_default() {
-        FILE_OWNERS | EXPIRIES | UNREFERENCED | SELECTIONS => Growth::AtTheEnd,
+        FILE_OWNERS | EXPIRIES | UNREFERENCED | SELECTIONS | PARTS => Growth::AtTheEnd,
         LISTS | FILES => Growth::AtTheBegin,
         _ => Growth::Anywhere,
     }
