@@ -52,6 +52,14 @@ pub struct Listed {
     pub used: Option<TokenUse>,
 }
 
+/// What ended with the tokens of a service, or of all services.
+pub struct Ended {
+    /// How many of them were good until then and recorded. Others may have been issued elsewhere.
+    pub recorded: u64,
+    /// The first second whose tokens are good.
+    pub valid_from: u64,
+}
+
 /// Whether a token is good, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -226,15 +234,8 @@ impl App {
         {
             return Ok(vec![self.listed(token).await?]);
         }
-        let (mut named, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.meta.service_tokens(after, PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.id());
-            named.extend(page.into_iter().filter(|token| *token.name == *id_or_name));
-        }
         let (mut active, mut rotated) = (Vec::new(), Vec::new());
-        for token in named {
+        for token in self.recorded(Some(id_or_name)).await? {
             let listed = self.listed(token).await?;
             match listed.standing {
                 Standing::Active => active.push(listed),
@@ -248,6 +249,18 @@ impl App {
         rotated.sort_by_key(|listed| Reverse(listed.token.ends()));
         active.append(&mut rotated);
         if active.is_empty() { Err(Error::NotFound("token")) } else { Ok(active) }
+    }
+
+    /// The recorded tokens of a service, or of all services.
+    async fn recorded(&self, name: Option<&str>) -> Result<Vec<ServiceToken>> {
+        let is_of = |token: &ServiceToken| name.is_none_or(|name| *token.name == *name);
+        let (mut tokens, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.meta.service_tokens(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(tokens) };
+            after = Some(last.id());
+            tokens.extend(page.into_iter().filter(is_of));
+        }
     }
 
     async fn listed(&self, token: ServiceToken) -> Result<Listed> {
@@ -388,7 +401,7 @@ impl App {
     }
 
     /// Revokes every token of a service, or of all services, that was issued before a time; without
-    /// a time, before now. Returns the first second whose tokens are good.
+    /// a time, before now.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a time that is still to come, and for a token in place of a name;
@@ -397,7 +410,7 @@ impl App {
         self: &Arc<Self>,
         name: Option<Box<str>>,
         before: Option<UnixMillis>,
-    ) -> Result<u64> {
+    ) -> Result<Ended> {
         if let Some(name) = &name {
             self.check_is_no_token(name).await?;
         }
@@ -411,11 +424,17 @@ impl App {
             }
             None => self.next_second(holder).await?,
         };
+        let mut recorded = 0;
+        for token in self.recorded(name.as_deref()).await? {
+            let Listed { token, standing, .. } = self.listed(token).await?;
+            let is_good = matches!(standing, Standing::Active | Standing::Superseding);
+            recorded += u64::from(is_good && token.created.seconds() < valid_from);
+        }
         self.changing_access(|app| async move {
             let holder = name.as_deref().map_or(Holder::Services, Holder::Service);
             Ok(app.meta.end_tokens(holder, valid_from).await?)
         })
         .await?;
-        Ok(valid_from)
+        Ok(Ended { recorded, valid_from })
     }
 }

@@ -242,7 +242,10 @@ fn tokens_of_a_service_or_of_all_end_together_and_new_ones_are_good() {
     let make = |name, kind: &[&str]| run(&dir, &[&["token", "create", name], kind].concat());
     let (one, two) = (make("a", &[]), make("a", &["--jwt"]));
     let other = make("b", &["--jwt"]);
-    run(&dir, &["token", "revoke", "--service", "a"]);
+    let revoke = |which: &[&str]| run(&dir, &[&["token", "revoke"], which].concat());
+    assert_eq!(revoke(&["--service", "aa"])["tokens_revoked"], 0);
+    assert_eq!(revoke(&["--service", "a"])["tokens_revoked"], 2);
+    assert_eq!(revoke(&["--service", "a"])["tokens_revoked"], 0, "twice");
     for made in [&one, &two] {
         holder(&daemon, made).get(LIST).refused(401, "unauthenticated");
     }
@@ -250,13 +253,14 @@ fn tokens_of_a_service_or_of_all_end_together_and_new_ones_are_good() {
     holder(&daemon, &other).get(LIST).ok();
     holder(&daemon, &make("a", &[])).get(LIST).ok();
     holder(&daemon, &make("a", &["--jwt"])).get(LIST).ok();
-    run(&dir, &["token", "revoke", "--all", "--before", "1000000000"]);
+    assert_eq!(revoke(&["--all", "--before", "1000000000"])["tokens_revoked"], 0);
     holder(&daemon, &other).get(LIST).ok();
     // Milliseconds by mistake would end for good every token that is issued in the next fifty
     // thousand years.
     let future = ["token", "revoke", "--all", "--before", "1767225600000"];
     assert!(refused(&dir, 1, &future).contains("a Unix second that has passed"));
-    run(&dir, &["token", "revoke", "--all"]);
+    // Those of `a` and `b`, and the one that the daemon was started with.
+    assert_eq!(revoke(&["--all"])["tokens_revoked"], 4);
     holder(&daemon, &other).get(LIST).refused(401, "unauthenticated");
     daemon.service().get(LIST).refused(401, "unauthenticated");
     holder(&daemon, &make("b", &["--jwt"])).get(LIST).ok();

@@ -132,9 +132,10 @@ pub async fn revoke_many(app: &Arc<App>, body: RequestBody) -> Reply {
         }
     };
     let whose = name.as_deref().map_or_else(|| "all".to_owned(), |name| format!("service:{name}"));
-    let valid_from = app.end_service_tokens(name, before).await?;
-    let valid_from = UnixMillis(valid_from.saturating_mul(1000)).to_string();
-    let answer = json::reply(StatusCode::OK, &json!({ "tokens_valid_from": valid_from }))?;
+    let ended = app.end_service_tokens(name, before).await?;
+    let valid_from = UnixMillis(ended.valid_from.saturating_mul(1000)).to_string();
+    let answer = json!({ "tokens_revoked": ended.recorded, "tokens_valid_from": valid_from });
+    let answer = json::reply(StatusCode::OK, &answer)?;
     Ok(audit::about(answer, &whose))
 }
 
