@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What it costs to complete uploads, to keep them open, and to take them in each dialect.
+"""What it costs to complete uploads, to keep them open, to take many parts, and to take each dialect.
 
     cargo build --release && benches/uploads.py [GIB of the largest, GIB of a dialect's]
 
 Starts target/release/streamlined on temporary directories below target/, which it deletes. For each
-size, parts are sent in order, in a window of four, and backwards. The throughput of each dialect is
-printed beside that of a plain sequential write of as many bytes with an fsync, in the same run.
+size, parts are sent in order, in a window of four, and backwards. Of an upload of 10,000 parts it is
+printed how long a part takes behind how many others. The throughput of each dialect is printed beside
+that of a plain sequential write of as many bytes with an fsync, in the same run.
 """
 
 import base64
@@ -15,6 +16,7 @@ import http.client
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -142,6 +144,20 @@ def open_uploads():
         print(f"1,000 open uploads with 256 KiB each: {grown / 1024:.1f} MiB, from {before / 1024:.1f} MiB")
 
 
+def many_parts():
+    print("milliseconds for a part of 128 KiB, one at a time, by how many are there (medians of 200)")
+    each, last = 128 << 10, 10_000
+    with daemon() as running:
+        line, took = running.connection(), []
+        upload, _ = running.init(line, last * each)
+        for number in range(1, last + 1):
+            began = time.monotonic()
+            running.part(line, upload, number, last * each, each)
+            took.append(time.monotonic() - began)
+        row = (f"{at:6} {statistics.median(took[at : at + 200]) * 1e3:5.2f}" for at in (0, 1000, 5000, 9800))
+        print("  ".join(row), f" complete {running.complete(upload):.3f} s", flush=True)
+
+
 def plain(size):
     with tempfile.TemporaryDirectory(dir=ROOT / "target") as directory:
         began = time.monotonic()
@@ -205,4 +221,5 @@ def dialects():
 
 completions()
 open_uploads()
+many_parts()
 dialects()
