@@ -17,7 +17,7 @@ use super::{
     blocking::off_the_reactor,
     content::copy_range,
     layout::Place,
-    running::{self, Chain, Running},
+    running::{self, Links, Running},
     spill::OwnFile,
 };
 use crate::{
@@ -36,7 +36,7 @@ pub struct Whereabouts {
     /// How many bytes at its beginning another record names.
     known_bytes: u64,
     before: usize,
-    chain: Chain,
+    links: Box<Links>,
     /// Digests of what lies before the part, and possibly of its known bytes too.
     running: Option<Hasher>,
 }
@@ -47,16 +47,16 @@ impl Whereabouts {
     pub fn take(store: &Arc<Inner>, member: &Arc<Member>, site: &Site) -> Option<Self> {
         let berth = member.take(site, site.span)?;
         let before = &site.parts[..site.leading.min(site.parts.len())];
-        let chain = Chain::of(before);
+        let links = Box::new(Links::of(before));
         let mut running = None;
         if let Some(kept) = store.assemblies.running(berth.upload()) {
             let (mut lags, bytes) = (false, before.iter().map(|part| part.size).sum::<u64>());
             // If the lock is held, its holder is advancing the digests.
             if let Ok(digests) = kept.try_lock() {
                 let continues = site.continues.as_ref();
-                let are_of_all = digests.are_of(before.len(), &chain)
+                let are_of_all = digests.are_of(before.len(), links.chain())
                     || continues.is_some_and(|part| {
-                        digests.are_of(before.len() + 1, &chain.clone().then(part))
+                        digests.are_of(before.len() + 1, links.clone().then(part).chain())
                     });
                 running = (are_of_all && bytes == berth.span.start).then(|| digests.hasher.clone());
                 lags = !are_of_all && digests.rest(before).is_some();
@@ -73,7 +73,7 @@ impl Whereabouts {
             berth,
             known_bytes: continued.map_or(0, |part| part.size),
             before: before.len(),
-            chain,
+            links,
             running,
         })
     }
@@ -115,7 +115,7 @@ impl Whereabouts {
 
     /// The part once its bytes are durable.
     fn sealed(self, hasher: Hasher) -> Result<Sealed> {
-        let Self { berth, before, chain, running, .. } = self;
+        let Self { berth, before, links, running, .. } = self;
         let start = berth.span.start;
         let first = (start == 0).then(|| hasher.clone());
         let digests: Digests = hasher.finish();
@@ -125,7 +125,8 @@ impl Whereabouts {
         let part =
             Address { blake3: sealed.blake3, size: sealed.size, locator: sealed.locator.clone() };
         let running = first.or(running).filter(|running| running.size == start + size);
-        let running = running.map(|hasher| Running::new(hasher, before + 1, chain.then(&part)));
+        let running =
+            running.map(|hasher| Running::new(hasher, before + 1, links.then(&part).chain()));
         berth.seal(size, running);
         Ok(sealed)
     }

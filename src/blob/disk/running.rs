@@ -11,10 +11,21 @@ use super::{Inner, content::read_checked};
 use crate::blob::{Address, Hasher, Result};
 
 /// Identifies a sequence of parts: a hash over their hashes and sizes.
-#[derive(Clone, Default)]
-pub struct Chain(blake3::Hasher);
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Chain(blake3::Hash);
 
-impl Chain {
+impl Default for Chain {
+    /// That of no parts.
+    fn default() -> Self {
+        Links::default().chain()
+    }
+}
+
+/// A chain to which parts can be added.
+#[derive(Clone, Default)]
+pub struct Links(blake3::Hasher);
+
+impl Links {
     pub fn of(parts: &[Address]) -> Self {
         // Each part asks for the chain of all parts before it, and BLAKE3 takes many links at once
         // far faster than one by one.
@@ -22,20 +33,18 @@ impl Chain {
         for part in parts {
             links.extend_from_slice(&link(part));
         }
-        let mut chain = Self::default();
-        chain.0.update(&links);
-        chain
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&links);
+        Self(hasher)
     }
 
     pub fn then(mut self, part: &Address) -> Self {
         self.0.update(&link(part));
         self
     }
-}
 
-impl PartialEq for Chain {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.finalize() == other.0.finalize()
+    pub fn chain(&self) -> Chain {
+        Chain(self.0.finalize())
     }
 }
 
@@ -63,20 +72,14 @@ impl Running {
     }
 
     /// Whether these are digests of just the parts that `chain` identifies, `parts` of them.
-    pub fn are_of(&self, parts: usize, chain: &Chain) -> bool {
-        self.parts == parts && self.chain == *chain
+    pub fn are_of(&self, parts: usize, chain: Chain) -> bool {
+        self.parts == parts && self.chain == chain
     }
 
     /// The parts that are still to be hashed, if these are digests of the first ones of `parts`.
     pub fn rest<'a>(&self, parts: &'a [Address]) -> Option<&'a [Address]> {
         let (known, rest) = parts.split_at_checked(self.parts)?;
-        (Chain::of(known) == self.chain).then_some(rest)
-    }
-
-    /// Records that all bytes of `part` went through the hasher.
-    pub fn took(&mut self, part: &Address) {
-        self.parts += 1;
-        self.chain = std::mem::take(&mut self.chain).then(part);
+        (Links::of(known).chain() == self.chain).then_some(rest)
     }
 
     pub fn bytes(&self) -> u64 {
@@ -106,14 +109,16 @@ impl Running {
     /// Errors of reading a part. The digests then cover the parts before the one that failed.
     pub fn go_on(&mut self, store: &Inner, parts: &[Address]) -> Result<()> {
         let Some(rest) = self.rest(parts) else { return Ok(()) };
+        let mut links = Links::of(&parts[..self.parts]);
         for part in rest {
             let mut hasher = self.hasher.clone();
             read_checked(store, part, |bytes| {
                 hasher.update(bytes);
                 Ok(())
             })?;
-            self.hasher = hasher;
-            self.took(part);
+            links = links.then(part);
+            (self.hasher, self.chain) = (hasher, links.chain());
+            self.parts += 1;
         }
         Ok(())
     }
