@@ -1,6 +1,6 @@
 //! The life of service tokens: made or registered, listed, rotated, revoked.
 
-use std::{cmp::Reverse, sync::Arc, time::Duration};
+use std::{cmp::Reverse, ops::Range, sync::Arc, time::Duration};
 
 use zeroize::Zeroizing;
 
@@ -54,8 +54,9 @@ pub struct Listed {
 
 /// What ended with the tokens of a service, or of all services.
 pub struct Ended {
-    /// How many of them were good until then and recorded. Others may have been issued elsewhere.
-    pub recorded: u64,
+    /// How many recorded tokens of the service were good until then; `None` for all services, and
+    /// if they cannot be counted. Tokens that were issued elsewhere are not recorded.
+    pub recorded: Option<usize>,
     /// The first second whose tokens are good.
     pub valid_from: u64,
 }
@@ -72,6 +73,22 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// `first` is the first second whose tokens of this service are good.
+    fn of(token: &ServiceToken, first: u64, now: UnixMillis) -> Self {
+        match token.state {
+            TokenState::Revoked { .. } => Self::Revoked,
+            _ if token.created.seconds() < first => Self::Revoked,
+            _ if token.expires.is_some_and(|expires| expires <= now) => Self::Expired,
+            TokenState::Superseded { until } if until <= now => Self::Superseded,
+            TokenState::Superseded { .. } => Self::Superseding,
+            TokenState::Active => Self::Active,
+        }
+    }
+
+    fn is_good(self) -> bool {
+        matches!(self, Self::Active | Self::Superseding)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Standing::Active => "active",
@@ -235,7 +252,7 @@ impl App {
             return Ok(vec![self.listed(token).await?]);
         }
         let (mut active, mut rotated) = (Vec::new(), Vec::new());
-        for token in self.recorded(Some(id_or_name)).await? {
+        for token in self.recorded(id_or_name).await? {
             let listed = self.listed(token).await?;
             match listed.standing {
                 Standing::Active => active.push(listed),
@@ -251,29 +268,21 @@ impl App {
         if active.is_empty() { Err(Error::NotFound("token")) } else { Ok(active) }
     }
 
-    /// The recorded tokens of a service, or of all services.
-    async fn recorded(&self, name: Option<&str>) -> Result<Vec<ServiceToken>> {
-        let is_of = |token: &ServiceToken| name.is_none_or(|name| *token.name == *name);
+    /// The recorded tokens of a service.
+    async fn recorded(&self, name: &str) -> Result<Vec<ServiceToken>> {
         let (mut tokens, mut after) = (Vec::new(), None);
         loop {
             let page = self.meta.service_tokens(after, PAGE).await?;
             let Some(last) = page.last() else { return Ok(tokens) };
             after = Some(last.id());
-            tokens.extend(page.into_iter().filter(is_of));
+            tokens.extend(page.into_iter().filter(|token| *token.name == *name));
         }
     }
 
     async fn listed(&self, token: ServiceToken) -> Result<Listed> {
         let now = self.clock.now();
         let first = self.first_good_second(Holder::Service(&token.name)).await?;
-        let standing = match token.state {
-            TokenState::Revoked { .. } => Standing::Revoked,
-            _ if token.created.seconds() < first => Standing::Revoked,
-            _ if token.expires.is_some_and(|expires| expires <= now) => Standing::Expired,
-            TokenState::Superseded { until } if until <= now => Standing::Superseded,
-            TokenState::Superseded { .. } => Standing::Superseding,
-            TokenState::Active => Standing::Active,
-        };
+        let standing = Standing::of(&token, first, now);
         let used = self.last_use(token.id()).await?;
         Ok(Listed { token, standing, used })
     }
@@ -424,17 +433,29 @@ impl App {
             }
             None => self.next_second(holder).await?,
         };
-        let mut recorded = 0;
-        for token in self.recorded(name.as_deref()).await? {
-            let Listed { token, standing, .. } = self.listed(token).await?;
-            let is_good = matches!(standing, Standing::Active | Standing::Superseding);
-            recorded += u64::from(is_good && token.created.seconds() < valid_from);
-        }
+        let first = self.first_good_second(holder).await?;
+        let ending = name.clone();
         self.changing_access(|app| async move {
-            let holder = name.as_deref().map_or(Holder::Services, Holder::Service);
+            let holder = ending.as_deref().map_or(Holder::Services, Holder::Service);
             Ok(app.meta.end_tokens(holder, valid_from).await?)
         })
         .await?;
+        // Counted last: nothing may delay or prevent the end.
+        let recorded = match &name {
+            Some(name) => self.count_good(name, first..valid_from).await.ok(),
+            None => None,
+        };
         Ok(Ended { recorded, valid_from })
+    }
+
+    /// How many recorded tokens of a service were issued in these seconds and have not ended by
+    /// themselves.
+    async fn count_good(&self, name: &str, issued: Range<u64>) -> Result<usize> {
+        let (tokens, now) = (self.recorded(name).await?, self.clock.now());
+        let is_good = |token: &&ServiceToken| {
+            let created = token.created.seconds();
+            created < issued.end && Standing::of(token, issued.start, now).is_good()
+        };
+        Ok(tokens.iter().filter(is_good).count())
     }
 }

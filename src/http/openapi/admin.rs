@@ -117,7 +117,7 @@ pub fn schemas() -> Value {
         let members = json!({name: array(&reference(of)), "next_cursor": text});
         object(&members, &["next_cursor"])
     };
-    let ended = json!({"tokens_revoked": reference("Size"), "tokens_valid_from": time});
+    let ended = json!({"tokens_revoked": perhaps(&reference("Size")), "tokens_valid_from": time});
     let ended = object(&ended, &[]);
     let longest = json!({"type": ["string", "null"], "maxLength": JWT_BYTES_MAX});
     json!({
