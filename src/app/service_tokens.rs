@@ -424,6 +424,7 @@ impl App {
             self.check_is_no_token(name).await?;
         }
         let holder = name.as_deref().map_or(Holder::Services, Holder::Service);
+        let first = self.first_good_second(holder).await;
         let valid_from = match before {
             Some(before) if before <= self.clock.now() => before.0.div_ceil(1000),
             // It could never be taken back, and would refuse every token that is issued until then.
@@ -433,17 +434,16 @@ impl App {
             }
             None => self.next_second(holder).await?,
         };
-        let first = self.first_good_second(holder).await?;
         let ending = name.clone();
         self.changing_access(|app| async move {
             let holder = ending.as_deref().map_or(Holder::Services, Holder::Service);
             Ok(app.meta.end_tokens(holder, valid_from).await?)
         })
         .await?;
-        // Counted last: nothing may delay or prevent the end.
-        let recorded = match &name {
-            Some(name) => self.count_good(name, first..valid_from).await.ok(),
-            None => None,
+        // Counted last: a record that cannot be read must not prevent the end.
+        let recorded = match (&name, first) {
+            (Some(name), Ok(first)) => self.count_good(name, first..valid_from).await.ok(),
+            _ => None,
         };
         Ok(Ended { recorded, valid_from })
     }
