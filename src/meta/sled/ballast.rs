@@ -68,11 +68,6 @@ impl Ballast {
         Ok(Self { path, piece: bytes.min(BYTES_MAX) / PIECES, bytes: 0, refilled: None })
     }
 
-    /// Whether clients have used up their share.
-    pub fn is_low(&self) -> bool {
-        self.bytes <= LEFT_TO_RECLAIM * self.piece
-    }
-
     pub fn is_whole(&self) -> bool {
         self.bytes == PIECES * self.piece
     }
@@ -165,7 +160,7 @@ mod tests {
         assert!(ballast.shrink(Effect::Releases));
         assert!(!ballast.is_whole() && on_disk() < whole);
         while ballast.shrink(Effect::Releases) {}
-        assert!(ballast.is_low() && on_disk() >= kept && on_disk() < whole);
+        assert!(on_disk() >= kept && on_disk() < whole);
         assert!(ballast.shrink(Effect::Reclaims) && on_disk() < kept);
         ballast.refilled = None;
         assert!(ballast.refill() && on_disk() >= whole);

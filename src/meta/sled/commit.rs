@@ -3,7 +3,8 @@
 //!
 //! 1. Room is made in the journal and for sled. Without room, only steps that release something
 //!    run, as long as the room that was made before and the [`Ballast`] last. Other steps are
-//!    refused and have changed nothing.
+//!    refused and have changed nothing. Upkeep's steps may use more of the ballast than those of
+//!    clients, so while it is not whole they have a batch of their own.
 //! 2. Each step runs against the stored records and what this batch wrote before it. A refused step
 //!    leaves nothing in the batch and does not affect the others.
 //! 3. The batch is appended to the journal as one record and synced. From here on it is durable.
@@ -334,19 +335,13 @@ impl Writer {
     fn run(mut self, waiting: &Receiver<Step>) {
         while let Ok(first) = waiting.recv() {
             let steps = std::iter::once(first).chain(waiting.try_iter()).take(BATCH_STEPS_MAX);
-            let steps = steps.collect();
-            let mut answers = Vec::new();
-            // A panic must not leave waiting callers without an answer.
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(steps, &mut answers)))
-                .unwrap_or_else(|_| Err(Error::Unavailable("the committer panicked".into())));
-            if let Err(error) = &outcome
-                && *error != Error::NoSpace
-                && !self.journal.waits_for_room()
-            {
-                self.shared.fail(error);
-            }
-            for answer in answers {
-                answer(outcome.clone());
+            let apart = !self.ballast.is_whole();
+            let (reclaiming, others): (Vec<_>, Vec<_>) =
+                steps.partition(|step| apart && step.effect == Effect::Reclaims);
+            for batch in [others, reclaiming] {
+                if !batch.is_empty() {
+                    self.commit_and_answer(batch);
+                }
             }
             self.settle_when_due();
             self.save_when_due();
@@ -360,6 +355,23 @@ impl Writer {
         if self.shared.failure.get().is_none() {
             // A failure is already logged, and the next open replays the rest.
             let _ = self.shared.settle().and_then(|()| self.shared.sync());
+        }
+    }
+
+    /// Commits one batch and answers its steps.
+    fn commit_and_answer(&mut self, steps: Vec<Step>) {
+        let mut answers = Vec::new();
+        // A panic must not leave waiting callers without an answer.
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.commit(steps, &mut answers)))
+            .unwrap_or_else(|_| Err(Error::Unavailable("the committer panicked".into())));
+        if let Err(error) = &outcome
+            && *error != Error::NoSpace
+            && !self.journal.waits_for_room()
+        {
+            self.shared.fail(error);
+        }
+        for answer in answers {
+            answer(outcome.clone());
         }
     }
 
@@ -396,8 +408,8 @@ impl Writer {
     /// Makes room if any of `steps` takes some, and returns the least effect of the steps that may
     /// run. Steps that take room run only while the ballast is whole.
     fn make_room(&mut self, steps: &[Step]) -> Result<Effect> {
-        let has = |effect| steps.iter().any(|step| step.effect == effect);
-        if self.ballast.refill() && has(Effect::Takes) {
+        let effects = steps.iter().map(|step| step.effect);
+        if self.ballast.refill() && effects.clone().any(|effect| effect == Effect::Takes) {
             let reserved = self
                 .journal
                 .reserve(0)
@@ -408,8 +420,8 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        let alone = has(Effect::Reclaims) && (self.ballast.is_low() || !has(Effect::Releases));
-        Ok(if alone { Effect::Reclaims } else { Effect::Releases })
+        let least = effects.filter(|effect| *effect != Effect::Takes).min();
+        Ok(least.unwrap_or(Effect::Releases))
     }
 
     /// Makes room for a commit, as a last resort from the share of the ballast that `effect` has.

@@ -1,13 +1,22 @@
+use super::Committer;
 use crate::{
     meta::{
-        Accounts, Metadata,
-        sled::{SledMetadata, index, runs::tests::damage, txn::Txn},
+        Accounts, Error, Metadata,
+        sled::{
+            SledMetadata,
+            ballast::Ballast,
+            index,
+            open::{self, Opened},
+            records::Records,
+            runs::{Runs, tests::damage},
+            txn::Txn,
+        },
         upkeep::Upkeep,
     },
     model::{name::UserId, time::UnixMillis},
 };
 
-fn open(dir: &tempfile::TempDir) -> SledMetadata {
+fn opened(dir: &tempfile::TempDir) -> SledMetadata {
     SledMetadata::open(dir.path(), 16 << 20, u64::MAX).unwrap()
 }
 
@@ -20,7 +29,7 @@ fn runtime() -> tokio::runtime::Runtime {
 #[test]
 fn what_cannot_be_settled_is_kept_and_told() {
     let dir = tempfile::tempdir().unwrap();
-    let meta = open(&dir);
+    let meta = opened(&dir);
     // Bytes that are no run, where a list would lie.
     damage(meta.records.runs(), b"m");
     runtime().block_on(async {
@@ -43,7 +52,7 @@ fn what_cannot_be_settled_is_kept_and_told() {
     });
     drop(meta);
     // The journal has the commit, and the damaged index is rebuilt.
-    let meta = open(&dir);
+    let meta = opened(&dir);
     assert_eq!(meta.records.read(b"l-entry").unwrap().unwrap(), b"kept");
 }
 
@@ -51,7 +60,7 @@ fn what_cannot_be_settled_is_kept_and_told() {
 #[test]
 fn a_record_that_a_check_cannot_read_is_noted_for_the_next_open() {
     let dir = tempfile::tempdir().unwrap();
-    let meta = open(&dir);
+    let meta = opened(&dir);
     let misplaced = [index::FILES, b"x"].concat();
     let write = move |txn: &mut Txn<'_>| {
         txn.write(misplaced, b"");
@@ -69,7 +78,7 @@ fn a_record_that_a_check_cannot_read_is_noted_for_the_next_open() {
 #[test]
 fn a_close_that_takes_too_long_is_a_failure() {
     let dir = tempfile::tempdir().unwrap();
-    let mut meta = open(&dir);
+    let mut meta = opened(&dir);
     runtime().block_on(meta.begun(UnixMillis(1))).unwrap();
     let records = meta.records.clone();
     let meta = records.while_settling(move || {
@@ -86,7 +95,7 @@ fn a_close_that_takes_too_long_is_a_failure() {
 fn many_commits_are_replayed_in_few_steps() {
     const COMMITS: u64 = 300;
     let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let meta = open(&dir);
+    let meta = opened(&dir);
     let user = |n: u64| UserId::parse(&format!("user{n}")).unwrap();
     runtime().block_on(async {
         for n in 0..COMMITS {
@@ -99,12 +108,37 @@ fn many_commits_are_replayed_in_few_steps() {
     assert!(copied.unwrap().success());
     drop(meta);
     let before = crate::sys::sync_override::calls();
-    let meta = open(&copy);
+    let meta = opened(&copy);
     let syncs = crate::sys::sync_override::calls() - before;
     assert!(syncs < COMMITS / 4, "{syncs} syncs");
     runtime().block_on(async {
         for n in 0..COMMITS {
             assert!(meta.user(&user(n)).await.unwrap().is_some(), "{n}");
         }
+    });
+}
+
+/// On a full disk the last of the ballast is for upkeep alone. A client's deletion that happens to
+/// wait beside a step of upkeep still has the room that was made before.
+#[test]
+fn a_step_of_upkeep_does_not_refuse_those_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(opened(&dir));
+    let place = open::Place::new(dir.path(), 16 << 20);
+    let Opened { db, journal, file } = open::open(&place).unwrap();
+    // A ballast that has been used up, and that cannot grow.
+    let gone = tempfile::tempdir().unwrap();
+    let ballast = Ballast::given_up(gone.path()).unwrap();
+    drop(gone);
+    let records = Records::over(Runs::new(&db), journal.last(), journal.files().clone());
+    let committer = Committer::start(records, journal, file, ballast, u64::MAX).unwrap();
+    runtime().block_on(async {
+        let (begin, waits) = std::sync::mpsc::channel::<()>();
+        let first = committer.release(move |_| waits.recv().map_err(|_| Error::Busy));
+        let (delete, upkeep) = (committer.release(|_| Ok(())), committer.reclaim(|_| Ok(())));
+        let take = committer.commit(|_| Ok(()));
+        let begin = async move { begin.send(()).unwrap() };
+        let ended = tokio::join!(first, delete, upkeep, take, begin);
+        assert_eq!(ended, (Ok(()), Ok(()), Ok(()), Err(Error::NoSpace), ()));
     });
 }
