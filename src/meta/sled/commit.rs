@@ -436,14 +436,17 @@ impl Writer {
     }
 
     /// Makes sure that sled has room for the writes that wait and for `writes` more.
-    fn make_room_for_sled(&self, writes: usize, spare: Spare) -> Result<()> {
+    fn make_room_for_sled(&mut self, writes: usize, spare: Spare) -> Result<()> {
         let Shared { file, records, .. } = &*self.shared;
-        let reserve = || room::reserve(file, records.waiting().writes + writes, spare);
-        match reserve() {
-            // The waiting writes have their room, and need less of it once they are in sled.
-            Err(Error::NoSpace) if records.waiting().writes > 0 => {
+        let waiting = records.waiting().writes;
+        match room::reserve(file, waiting + writes, spare) {
+            // The waiting writes need less room once they are in sled.
+            Err(Error::NoSpace) if waiting > 0 => {
+                while room::reserve(file, waiting, room::NONE) == Err(Error::NoSpace)
+                    && self.ballast.shrink(Effect::Reclaims)
+                {}
                 self.shared.settle()?;
-                reserve()
+                room::reserve(file, records.waiting().writes + writes, spare)
             }
             reserved => reserved,
         }

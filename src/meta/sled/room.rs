@@ -41,6 +41,10 @@ pub const AMPLE: Spare = Spare { least: 12 << 20, asked: 16 << 20 };
 /// moves what lies in others.
 pub const SCANT: Spare = Spare { least: 4 << 20, asked: 8 << 20 };
 
+/// For writes that were given their room before, but may have lost it: what was allocated past the
+/// end of sled's file is free again whenever sled makes the file shorter.
+pub const NONE: Spare = Spare { least: 0, asked: 0 };
+
 /// Size of the blocks that `st_blocks` counts.
 const BLOCK_BYTES: u64 = 512;
 
@@ -60,8 +64,10 @@ pub fn reserve(file: &File, writes: usize, spare: Spare) -> Result<()> {
     if ahead >= bytes + spare.least {
         return Ok(());
     }
-    // Keeps the file's size, which sled reads as the end of its log.
-    match fallocate(file, FallocateFlags::KEEP_SIZE, end, bytes + spare.asked) {
+    // Keeps the file's size, which sled reads as the end of its log. Begins at its start because of
+    // the holes that an open can leave: of free segments at the end, sled cuts off some and writes
+    // to one behind them.
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, end + bytes + spare.asked) {
         // The file system cannot allocate ahead, so sled may meet a full disk.
         Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
         Err(errno) if is_full(&io::Error::from(errno)) => Err(Error::NoSpace),
@@ -76,10 +82,11 @@ mod tests {
     #[test]
     fn what_is_reserved_lies_behind_the_end() {
         let file = tempfile::tempfile().unwrap();
-        file.set_len(10_000).unwrap();
+        // A hole, which sled would use first.
+        file.set_len(16 << 20).unwrap();
         reserve(&file, 1_000, SCANT).unwrap();
         let (end, ahead) = ahead(&file).unwrap();
-        assert_eq!(end, 10_000);
+        assert_eq!(end, 16 << 20);
         assert!(ahead >= 1_000 * WRITE_BYTES + SCANT.least, "{ahead}");
     }
 }
