@@ -167,13 +167,14 @@ fn everything_can_be_deleted_on_a_full_disk() {
     use_up(&user);
     gc(&daemon);
     // Both ways of ending, each with a start that finds nothing free but the room that is kept for
-    // it.
-    for (signal, files) in [Signal::TERM, Signal::KILL].into_iter().zip(stored.chunks(5_000)) {
+    // it. Whatever either leaves free is taken.
+    let signals = [Signal::TERM, Signal::KILL].into_iter().cycle();
+    for (round, (signal, files)) in signals.zip(stored.chunks(1_000)).enumerate() {
         daemon.signal(signal);
         daemon.wait();
-        fill(&daemon.dir().join(format!("filler.{signal:?}")));
+        fill(&daemon.dir().join(format!("filler.{round}")));
         daemon.resume();
-        fill(&daemon.dir().join(format!("filler.behind.{signal:?}")));
+        fill(&daemon.dir().join(format!("filler.behind.{round}")));
         let user = daemon.user("u");
         use_up(&user);
         assert_eq!(user.content(large[0]["key"].as_str().unwrap()).body, bytes(0, 1 << 20));
@@ -189,8 +190,8 @@ fn everything_can_be_deleted_on_a_full_disk() {
     gc(&daemon);
     gc(&daemon);
     assert_eq!(gc(&daemon)["blobs"], 0, "no time of grace on a full disk");
-    daemon.restart(Signal::KILL);
     fs::remove_file(daemon.dir().join("filler")).unwrap();
+    daemon.restart(Signal::KILL);
     let user = daemon.user("u");
     user.store("later", "", &bytes(1, 8 << 20));
     assert_eq!(user.get("/v1/files/all").ok()["total_count"], 1);

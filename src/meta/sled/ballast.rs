@@ -30,9 +30,11 @@ const BYTES_MAX: u64 = 64 << 20;
 /// On a small disk the ballast is the disk's size divided by this.
 const PART_OF_DISK: u64 = 4;
 /// The ballast consists of this many pieces. One piece is given up at a time, so that other users
-/// of the disk can take little of it. One piece of free room is never taken, because a start and
-/// the audit log write small files.
+/// of the disk can take little of it.
 const PIECES: u64 = 16;
+/// Free room of a piece divided by this is never taken, because a start and the audit log write
+/// small files.
+const PART_LEFT_FREE: u64 = 4;
 /// How often a ballast that is not whole checks whether there is room.
 const REFILL_EVERY: Duration = Duration::from_secs(1);
 /// Pieces that [`Effect::Releases`] leaves: a client that deletes much must not use up the room for
@@ -92,19 +94,18 @@ impl Ballast {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         let disk = statvfs(dir)?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let whole = PIECES * self.piece;
-        let most = whole.min(self.bytes + free.saturating_sub(self.piece));
-        if self.bytes + self.piece > most {
-            return Ok(());
-        }
+        let left_free = self.piece / PART_LEFT_FREE;
+        let most = self.bytes.saturating_add(free.saturating_sub(left_free));
+        let most = most.min(PIECES * self.piece);
         let file = durable::open_or_create(&self.path)?;
         // Somebody may have removed or truncated the file.
         self.bytes = self.bytes.min(file.metadata()?.len());
-        while self.bytes + self.piece <= most {
-            file.set_len(self.bytes + self.piece)?;
-            match fallocate(&file, FallocateFlags::KEEP_SIZE, self.bytes, self.piece) {
+        while self.bytes < most {
+            let bytes = self.piece.min(most - self.bytes);
+            file.set_len(self.bytes + bytes)?;
+            match fallocate(&file, FallocateFlags::KEEP_SIZE, self.bytes, bytes) {
                 // The file system cannot allocate ahead: nothing is reserved there.
-                Ok(()) | Err(Errno::OPNOTSUPP) => self.bytes += self.piece,
+                Ok(()) | Err(Errno::OPNOTSUPP) => self.bytes += bytes,
                 Err(errno) => {
                     file.set_len(self.bytes)?;
                     return Err(errno.into());
@@ -131,6 +132,8 @@ impl Ballast {
         match file.and_then(|file| file.set_len(bytes)) {
             Ok(()) => {
                 self.bytes = bytes;
+                // What is left of a piece comes back before others take it.
+                self.refilled = None;
                 true
             }
             // The ballast is only a help: without it there is less room, and nothing is lost.

@@ -70,7 +70,13 @@ struct Closing(Option<open::Place>);
 impl Drop for Closing {
     fn drop(&mut self) {
         let Some(place) = &self.0 else { return };
-        if let Err(error) = open::note_pages(place) {
+        // An open needs room, and sled frees what was allocated past the end of its file.
+        let noted = Ballast::given_up(place.data_dir()).and_then(|mut ballast| {
+            let noted = open::note_pages(place);
+            ballast.refill();
+            noted
+        });
+        if let Err(error) = noted {
             tracing::warn!(%error, "the next start takes longer: sled could not be reopened");
         }
     }

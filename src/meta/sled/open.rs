@@ -68,6 +68,10 @@ impl Place {
         Self { data_dir: data_dir.into(), meta: data_dir.join("meta"), files, cache_bytes }
     }
 
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// Keeps out versions that do not know the newest layout.
     pub fn stamp(&self) -> Result<()> {
         data_dir::stamp(&self.data_dir).map_err(failed_io)
