@@ -24,8 +24,7 @@ use super::{
 };
 use crate::{meta::Result, sys::durable};
 
-/// Largest size of the ballast. At an open, sled writes a list of the places of its pages, some
-/// 18 MiB at a million files, and a deletion takes some 1.5 KB of journal.
+/// Largest size of the ballast. A deletion takes some 1.5 KB of journal.
 const BYTES_MAX: u64 = 64 << 20;
 /// On a small disk the ballast is the disk's size divided by this.
 const PART_OF_DISK: u64 = 4;
@@ -37,15 +36,20 @@ const PIECES: u64 = 16;
 const PART_LEFT_FREE: u64 = 4;
 /// How often a ballast that is not whole checks whether there is room.
 const REFILL_EVERY: Duration = Duration::from_secs(1);
-/// Pieces that [`Effect::Releases`] leaves: a client that deletes much must not use up the room for
-/// the work that gives room back.
-const LEFT_TO_RECLAIM: u64 = 10;
-/// Pieces that are left for the next open.
-const LEFT_TO_OPEN: u64 = 8;
+/// The next open has this part of the ballast, and for the list of the places of its pages that
+/// sled writes there (18 MiB at a million files) this part of the size of sled's file, but no more
+/// than half of the ballast.
+const PART_TO_OPEN: u64 = 4;
+const PART_OF_INDEX: u64 = 8;
+/// Pieces beyond that for the work that gives room back: a client that deletes much must not use
+/// them up.
+const PIECES_TO_RECLAIM: u64 = 2;
 
 /// See the module.
 pub struct Ballast {
     path: PathBuf,
+    /// sled's file.
+    index: PathBuf,
     piece: u64,
     bytes: u64,
     refilled: Option<Instant>,
@@ -67,7 +71,8 @@ impl Ballast {
         }
         let disk = statvfs(data_dir).map_err(|errno| unavailable(errno.into()))?;
         let bytes = disk.f_blocks.saturating_mul(disk.f_frsize) / PART_OF_DISK;
-        Ok(Self { path, piece: bytes.min(BYTES_MAX) / PIECES, bytes: 0, refilled: None })
+        let (index, piece) = (data_dir.join("meta/db"), bytes.min(BYTES_MAX) / PIECES);
+        Ok(Self { path, index, piece, bytes: 0, refilled: None })
     }
 
     pub fn is_whole(&self) -> bool {
@@ -115,15 +120,22 @@ impl Ballast {
         Ok(())
     }
 
+    /// What a step with this effect must leave.
+    fn left_by(&self, effect: Effect) -> u64 {
+        let whole = PIECES * self.piece;
+        let index = fs::metadata(&self.index).map_or(u64::MAX, |index| index.len());
+        let to_open = (whole / PART_TO_OPEN).saturating_add(index / PART_OF_INDEX).min(whole / 2);
+        match effect {
+            Effect::Takes => whole,
+            Effect::Releases => to_open + PIECES_TO_RECLAIM * self.piece,
+            Effect::Reclaims => to_open,
+        }
+    }
+
     /// Gives up a piece for a step with this effect, but nothing of the share of other effects, and
     /// returns whether it did.
     pub fn shrink(&mut self, effect: Effect) -> bool {
-        let left = self.piece
-            * match effect {
-                Effect::Takes => PIECES,
-                Effect::Releases => LEFT_TO_RECLAIM,
-                Effect::Reclaims => LEFT_TO_OPEN,
-            };
+        let left = self.left_by(effect);
         if self.bytes <= left {
             return false;
         }
@@ -158,7 +170,7 @@ mod tests {
         let on_disk =
             || fs::metadata(dir.path().join("ballast")).map_or(0, |own| own.blocks() * 512);
         let mut ballast = Ballast::given_up(dir.path()).unwrap();
-        let (whole, kept) = (PIECES * ballast.piece, LEFT_TO_RECLAIM * ballast.piece);
+        let (whole, kept) = (PIECES * ballast.piece, ballast.left_by(Effect::Releases));
         assert!(ballast.refill() && on_disk() >= whole);
         assert!(ballast.shrink(Effect::Releases));
         assert!(!ballast.is_whole() && on_disk() < whole);
@@ -167,6 +179,11 @@ mod tests {
         assert!(ballast.shrink(Effect::Reclaims) && on_disk() < kept);
         ballast.refilled = None;
         assert!(ballast.refill() && on_disk() >= whole);
+        // With a smaller index, less is left for the next open.
+        fs::create_dir(dir.path().join("meta")).unwrap();
+        fs::write(&ballast.index, b"").unwrap();
+        assert!(ballast.left_by(Effect::Releases) < kept);
+        assert_eq!(ballast.left_by(Effect::Reclaims), whole / PART_TO_OPEN);
         // Somebody removes it.
         fs::remove_file(dir.path().join("ballast")).unwrap();
         assert!(!ballast.shrink(Effect::Releases) && !ballast.is_whole());
