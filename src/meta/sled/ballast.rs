@@ -31,8 +31,8 @@ const PART_OF_DISK: u64 = 4;
 /// The ballast consists of this many pieces. One piece is given up at a time, so that other users
 /// of the disk can take little of it.
 const PIECES: u64 = 16;
-/// Free room of a piece divided by this is never taken, because a start and the audit log write
-/// small files.
+/// The ballast leaves a piece divided by this free, because a start and the audit log write small
+/// files.
 const PART_LEFT_FREE: u64 = 4;
 /// How often a ballast that is not whole checks whether there is room.
 const REFILL_EVERY: Duration = Duration::from_secs(1);
@@ -99,12 +99,12 @@ impl Ballast {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         let disk = statvfs(dir)?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let left_free = self.piece / PART_LEFT_FREE;
-        let most = self.bytes.saturating_add(free.saturating_sub(left_free));
-        let most = most.min(PIECES * self.piece);
         let file = durable::open_or_create(&self.path)?;
         // Somebody may have removed or truncated the file.
         self.bytes = self.bytes.min(file.metadata()?.len());
+        let left_free = self.piece / PART_LEFT_FREE;
+        let most = self.bytes.saturating_add(free.saturating_sub(left_free));
+        let most = most.min(PIECES * self.piece);
         while self.bytes < most {
             let bytes = self.piece.min(most - self.bytes);
             file.set_len(self.bytes + bytes)?;
@@ -177,7 +177,6 @@ mod tests {
         while ballast.shrink(Effect::Releases) {}
         assert!(on_disk() >= kept && on_disk() < whole);
         assert!(ballast.shrink(Effect::Reclaims) && on_disk() < kept);
-        ballast.refilled = None;
         assert!(ballast.refill() && on_disk() >= whole);
         // With a smaller index, less is left for the next open.
         fs::create_dir(dir.path().join("meta")).unwrap();

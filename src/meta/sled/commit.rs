@@ -32,6 +32,7 @@
 
 mod inspect;
 mod patience;
+mod space;
 #[cfg(test)]
 mod tests;
 
@@ -54,7 +55,7 @@ use super::{
     journal::{self, Builder, Files, Journal, JournalId},
     open::unless_panicked,
     records::Records,
-    room::{self, Effect, Spare},
+    room::Effect,
     txn::{Txn, Writes},
 };
 use crate::{
@@ -349,12 +350,13 @@ impl Writer {
         if let Some(saver) = self.saver.take() {
             let _ = saver.join();
         }
+        let has_room = self.make_room_for_waiting(Effect::Reclaims);
         let Settler { full, thread } = self.settler;
         drop(full);
         let _ = thread.join();
         if self.shared.failure.get().is_none() {
             // A failure is already logged, and the next open replays the rest.
-            let _ = self.shared.settle().and_then(|()| self.shared.sync());
+            let _ = has_room.and_then(|()| self.shared.settle()).and_then(|()| self.shared.sync());
         }
     }
 
@@ -403,53 +405,6 @@ impl Writer {
         self.shared.records.push(writes, bytes, number);
         fault::point("commit: seen");
         Ok(())
-    }
-
-    /// Makes room if any of `steps` takes some, and returns the least effect of the steps that may
-    /// run. Steps that take room run only while the ballast is whole.
-    fn make_room(&mut self, steps: &[Step]) -> Result<Effect> {
-        let effects = steps.iter().map(|step| step.effect);
-        if self.ballast.refill() && effects.clone().any(|effect| effect == Effect::Takes) {
-            let reserved = self
-                .journal
-                .reserve(0)
-                .and_then(|has_room| self.make_room_for_sled(0, room::AMPLE).map(|()| has_room));
-            match reserved {
-                Ok(true) => return Ok(Effect::Takes),
-                Ok(false) | Err(Error::NoSpace) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let least = effects.filter(|effect| *effect != Effect::Takes).min();
-        Ok(least.unwrap_or(Effect::Releases))
-    }
-
-    /// Makes room for a commit, as a last resort from the share of the ballast that `effect` has.
-    fn make_room_for(&mut self, effect: Effect, bytes: usize, writes: usize) -> Result<()> {
-        loop {
-            let reserved = self.journal.reserve(bytes);
-            let made = reserved.and_then(|_| self.make_room_for_sled(writes, room::SCANT));
-            if made != Err(Error::NoSpace) || !self.ballast.shrink(effect) {
-                return made;
-            }
-        }
-    }
-
-    /// Makes sure that sled has room for the writes that wait and for `writes` more.
-    fn make_room_for_sled(&mut self, writes: usize, spare: Spare) -> Result<()> {
-        let Shared { file, records, .. } = &*self.shared;
-        let waiting = records.waiting().writes;
-        match room::reserve(file, waiting + writes, spare) {
-            // The waiting writes need less room once they are in sled.
-            Err(Error::NoSpace) if waiting > 0 => {
-                while room::reserve(file, waiting, room::NONE) == Err(Error::NoSpace)
-                    && self.ballast.shrink(Effect::Reclaims)
-                {}
-                self.shared.settle()?;
-                room::reserve(file, records.waiting().writes + writes, spare)
-            }
-            reserved => reserved,
-        }
     }
 
     /// Has a full layer settled in parallel with the next commits, or before them if commits come

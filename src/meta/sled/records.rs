@@ -268,6 +268,11 @@ impl Records {
         self.take_into_sled(&layer, id)
     }
 
+    /// Waits until what is being settled has been. Blocks.
+    pub fn wait_for_settling(&self) {
+        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Begins a new layer and returns the one before; `None` when that is empty.
     fn close_layer(&self) -> Result<Option<Arc<Layer>>> {
         let mut layers = self.layers_to_change();

@@ -4,7 +4,7 @@
 use std::{fs::File, io, os::unix::fs::MetadataExt};
 
 use rustix::{
-    fs::{FallocateFlags, fallocate},
+    fs::{FallocateFlags, SeekFrom, fallocate, seek},
     io::Errno,
 };
 
@@ -64,10 +64,12 @@ pub fn reserve(file: &File, writes: usize, spare: Spare) -> Result<()> {
     if ahead >= bytes + spare.least {
         return Ok(());
     }
-    // Keeps the file's size, which sled reads as the end of its log. Begins at its start because of
-    // the holes that an open can leave: of free segments at the end, sled cuts off some and writes
-    // to one behind them.
-    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, end + bytes + spare.asked) {
+    // From the first hole, because an open can leave some: of free segments at the end, sled cuts
+    // off all but one and writes to each. Not from the start, because XFS asks for free blocks for
+    // all of the range. Keeps the file's size, which sled reads as the end of its log.
+    let from = seek(file, SeekFrom::Hole(0)).map_or(end, |hole| hole.min(end));
+    let until = end + bytes + spare.asked;
+    match fallocate(file, FallocateFlags::KEEP_SIZE, from, until - from) {
         // The file system cannot allocate ahead, so sled may meet a full disk.
         Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
         Err(errno) if is_full(&io::Error::from(errno)) => Err(Error::NoSpace),
@@ -77,12 +79,15 @@ pub fn reserve(file: &File, writes: usize, spare: Spare) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     #[test]
     fn what_is_reserved_lies_behind_the_end() {
         let file = tempfile::tempfile().unwrap();
-        // A hole, which sled would use first.
+        // Data, and behind it a hole, which sled would use first.
+        file.write_all_at(&[1; 8192], 0).unwrap();
         file.set_len(16 << 20).unwrap();
         reserve(&file, 1_000, SCANT).unwrap();
         let (end, ahead) = ahead(&file).unwrap();
